@@ -1,0 +1,193 @@
+//! What a step sees: its operands, the clock, the worker threads.
+
+use super::memory::Memory;
+use super::philox::{Purpose, Random};
+use super::pool::Pool;
+use crate::tensor::{Precision, Real, Shape, Window};
+use std::sync::Arc;
+
+/// One operand of a step on one device: which part of which tensor, and where it lies.
+#[derive(Debug, Clone)]
+pub struct Operand {
+    /// Shape of the whole logical tensor.
+    pub shape: Shape,
+    /// The part that this device holds; its elements are contiguous, row-major.
+    pub window: Window,
+    memory: Arc<Memory>,
+    base: *mut u8,
+    elements: usize,
+}
+
+// SAFETY: a pointer into the arena; the program's checked event order decides who may use it when.
+unsafe impl Send for Operand {}
+unsafe impl Sync for Operand {}
+
+impl Operand {
+    /// Places an operand of `precision` at a byte offset of a device's memory.
+    ///
+    /// # Panics
+    /// When it does not fit or is not aligned to its elements.
+    pub fn new(memory: &Arc<Memory>, offset: usize, shape: Shape, window: Window, precision: Precision) -> Self {
+        let elements = window.elements();
+        assert!(offset.is_multiple_of(precision.bytes()), "an operand is aligned to its elements");
+        assert!(offset + elements * precision.bytes() <= memory.bytes(), "an operand lies inside its memory");
+        Operand { shape, window, memory: Arc::clone(memory), base: memory.at(offset), elements }
+    }
+
+    /// Returns the device memory that it lies in.
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+
+    /// Returns the number of elements on this device.
+    pub fn elements(&self) -> usize {
+        self.elements
+    }
+
+    /// Returns the window's extent in a dimension.
+    pub fn len(&self, dim: usize) -> usize {
+        self.window.len[dim]
+    }
+
+    /// Returns true when this device holds no element.
+    pub fn is_empty(&self) -> bool {
+        self.elements == 0
+    }
+
+    /// Returns the window's first index in a dimension.
+    pub fn start(&self, dim: usize) -> usize {
+        self.window.start[dim]
+    }
+}
+
+/// What changes from step to step.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Clock {
+    /// The number of this update, from 1.
+    pub step: u64,
+    /// The epoch, from 0.
+    pub epoch: u64,
+    /// The learning rate.
+    pub lr: f64,
+}
+
+/// Which of a layer's two CPU implementations runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Path {
+    /// The fast one: tiles, products of matrices.
+    #[default]
+    Fast,
+    /// The plain loops that the fast one is tested against.
+    Plain,
+}
+
+/// The arguments of a step.
+#[derive(Debug)]
+pub struct Args<'a> {
+    /// The operands, in the order in which the phase declares them; absent ones are not wanted.
+    pub operands: &'a [Option<Operand>],
+    /// The device's threads.
+    pub pool: &'a Pool,
+    /// The element type.
+    pub precision: Precision,
+    /// Fast or plain.
+    pub path: Path,
+    /// Step, epoch and learning rate.
+    pub clock: Clock,
+    /// The run's seed.
+    pub seed: u64,
+    /// The layer's index in the network: the stream of its random numbers.
+    pub layer: u64,
+    /// Samples in the global batch.
+    pub rows: usize,
+}
+
+impl Args<'_> {
+    /// Returns true when operand `i` is wanted.
+    pub fn has(&self, i: usize) -> bool {
+        self.operands.get(i).is_some_and(Option::is_some)
+    }
+
+    /// Returns operand `i`.
+    ///
+    /// # Panics
+    /// When it is absent.
+    pub fn operand(&self, i: usize) -> &Operand {
+        self.operands[i].as_ref().expect("the phase declares this operand")
+    }
+
+    /// Returns the elements of operand `i`, to read.
+    pub fn read<T: Real>(&self, i: usize) -> &[T] {
+        assert_eq!(T::PRECISION, self.precision);
+        let o = self.operand(i);
+        // SAFETY: `Operand::new` checked the bounds; the event order keeps writers away.
+        unsafe { std::slice::from_raw_parts(o.base.cast::<T>(), o.elements) }
+    }
+
+    /// Returns the elements of operand `i`, to write.
+    ///
+    /// Operands of one phase never overlap, so distinct `i` may be held at once; ask for each `i` once.
+    #[allow(clippy::mut_from_ref, reason = "each operand is its own memory, and each is asked for once")]
+    pub fn write<T: Real>(&self, i: usize) -> &mut [T] {
+        assert_eq!(T::PRECISION, self.precision);
+        let o = self.operand(i);
+        // SAFETY: `Operand::new` checked the bounds; the event order makes this step their only user.
+        unsafe { std::slice::from_raw_parts_mut(o.base.cast::<T>(), o.elements) }
+    }
+
+    /// Returns the counted random numbers of this layer at this step.
+    pub fn random(&self, purpose: Purpose) -> Random {
+        Random::new(self.seed, purpose, self.clock.step, self.layer)
+    }
+
+    /// Shares out disjoint parts of a slice: task i gets `data[i * size..(i + 1) * size]`, the last one less.
+    pub fn chunks<T: Real>(&self, data: &mut [T], size: usize, task: impl Fn(usize, &mut [T], usize) + Sync) {
+        let len = data.len();
+        let base = Shared(data.as_mut_ptr());
+        self.pool.run(len.div_ceil(size.max(1)), |i, worker| {
+            let start = i * size;
+            // SAFETY: the ranges of different tasks are disjoint and inside `data`.
+            let part = unsafe { std::slice::from_raw_parts_mut(base.get().add(start), size.min(len - start)) };
+            task(i, part, worker);
+        });
+    }
+
+    /// Gives `task(i, scratch, whole)` the i-th worker-private scratch and the whole of `out`, for outputs that
+    /// tasks write in strided, disjoint parts.
+    ///
+    /// # Safety
+    /// Different tasks must write different elements of `out`.
+    pub unsafe fn strided<T: Real>(
+        &self,
+        tasks: usize,
+        out: &mut [T],
+        scratch: &mut [T],
+        task: impl Fn(usize, &mut [T], &mut [T]) + Sync,
+    ) {
+        let len = out.len();
+        let each = scratch.len() / self.pool.threads();
+        let (out, scratch) = (Shared(out.as_mut_ptr()), Shared(scratch.as_mut_ptr()));
+        self.pool.run(tasks, |i, worker| {
+            // SAFETY: workers have their own scratch; the caller promises disjoint writes to `out`.
+            let (out, scratch) = unsafe {
+                (
+                    std::slice::from_raw_parts_mut(out.get(), len),
+                    std::slice::from_raw_parts_mut(scratch.get().add(worker * each), each),
+                )
+            };
+            task(i, out, scratch);
+        });
+    }
+}
+
+/// A pointer that tasks may share because each uses its own part.
+struct Shared<T>(*mut T);
+
+// SAFETY: the two methods above hand out disjoint parts.
+unsafe impl<T> Sync for Shared<T> {}
+
+impl<T> Shared<T> {
+    fn get(&self) -> *mut T {
+        self.0
+    }
+}

@@ -1,0 +1,52 @@
+//! One allocation per device, made once.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+
+/// Bytes aligned to a cache line, all zero at first. The device's arena.
+#[derive(Debug)]
+pub struct Memory {
+    base: *mut u8,
+    layout: Layout,
+}
+
+// SAFETY: plain bytes; the program's event order decides who may touch which of them when.
+unsafe impl Send for Memory {}
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// Alignment of the allocation and of everything placed in it, in bytes.
+    pub const ALIGN: usize = 64;
+
+    /// Allocates `bytes` zero bytes.
+    pub fn new(bytes: usize) -> Self {
+        let layout = Layout::from_size_align(bytes.max(1), Self::ALIGN).expect("an arena is smaller than memory");
+        // SAFETY: the size is not zero.
+        let base = unsafe { alloc_zeroed(layout) };
+        if base.is_null() {
+            handle_alloc_error(layout);
+        }
+        Memory { base, layout }
+    }
+
+    /// Returns the address of a byte.
+    ///
+    /// # Panics
+    /// When `offset` lies outside.
+    pub fn at(&self, offset: usize) -> *mut u8 {
+        assert!(offset <= self.layout.size());
+        // SAFETY: inside the allocation.
+        unsafe { self.base.add(offset) }
+    }
+
+    /// Returns the size in bytes.
+    pub fn bytes(&self) -> usize {
+        self.layout.size()
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: allocated in `new` with this layout.
+        unsafe { dealloc(self.base, self.layout) }
+    }
+}

@@ -1,0 +1,25 @@
+//! Where work runs: memory, in-order queues, operands of a step, worker threads, products of matrices, counted
+//! random numbers. Knows no layer and no network.
+
+mod args;
+mod gemm;
+mod memory;
+mod philox;
+mod pool;
+mod queues;
+
+pub use args::{Args, Clock, Operand, Path};
+pub use gemm::{Matrix, Scalar, inside_gemm};
+pub use memory::Memory;
+pub use philox::{Purpose, Random, Stream};
+pub use pool::Pool;
+pub use queues::{Queue, Queues, Script};
+
+/// Runs a closure compiled for the widest vectors that this processor has.
+///
+/// The closure must be `#[inline(always)]` for the wide instructions to reach its loops. Results do not depend
+/// on the width: no multiplication is fused and no sum is reordered.
+#[inline(always)]
+pub fn vectorized<R>(f: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(f)
+}

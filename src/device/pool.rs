@@ -1,0 +1,219 @@
+//! The worker threads of one CPU device.
+//!
+//! A job is a number of tasks fixed by the shapes at hand; which worker takes which task changes nothing in the
+//! result. Workers spin for some microseconds and then park: more threads than cores must not cost more.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+const SPIN: Duration = Duration::from_micros(20);
+
+/// A task: called with (task, worker).
+type Task<'a> = dyn Fn(usize, usize) + Sync + 'a;
+
+/// The open job, if any.
+struct Job {
+    task: Option<*const Task<'static>>,
+    tasks: usize,
+    active: usize,
+    stop: bool,
+}
+
+// SAFETY: the pointer is used only between `run` publishing it and `run` seeing `active == 0`.
+unsafe impl Send for Job {}
+
+struct Shared {
+    job: Mutex<Job>,
+    opened: Condvar,
+    closed: Condvar,
+    generation: AtomicU64,
+    next: AtomicUsize,
+    panicked: AtomicBool,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Job> {
+        self.job.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// A fixed number of threads, the caller included, that share the tasks of a job.
+pub struct Pool {
+    shared: Arc<Shared>,
+    threads: usize,
+    handles: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Pool {
+    /// Starts `threads - 1` workers; the thread that calls [`Pool::run`] is the last one.
+    pub fn new(threads: usize) -> Self {
+        let shared = Arc::new(Shared {
+            job: Mutex::new(Job { task: None, tasks: 0, active: 0, stop: false }),
+            opened: Condvar::new(),
+            closed: Condvar::new(),
+            generation: AtomicU64::new(0),
+            next: AtomicUsize::new(0),
+            panicked: AtomicBool::new(false),
+        });
+        let handles = (1..threads.max(1))
+            .map(|worker| {
+                let shared = Arc::clone(&shared);
+                std::thread::Builder::new()
+                    .name(format!("worker-{worker}"))
+                    .spawn(move || work(&shared, worker))
+                    .expect("the operating system starts threads")
+            })
+            .collect();
+        Pool { shared, threads: threads.max(1), handles }
+    }
+
+    /// Returns the number of threads, the caller included.
+    pub fn threads(&self) -> usize {
+        self.threads
+    }
+
+    /// Calls `task(i, worker)` once for every i in 0..tasks and returns when all are done.
+    ///
+    /// `worker` is below [`Pool::threads`] and no two running tasks share it: it selects scratch memory.
+    ///
+    /// # Panics
+    /// When a task panics on any thread.
+    pub fn run(&self, tasks: usize, task: impl Fn(usize, usize) + Sync) {
+        if self.threads == 1 || tasks <= 1 {
+            (0..tasks).for_each(|i| task(i, 0));
+            return;
+        }
+        let shared = &*self.shared;
+        let borrowed: *const Task<'_> = &task;
+        // SAFETY: only the lifetime changes; `Finish` waits until no worker holds the pointer, also on panic.
+        let erased: *const Task<'static> = unsafe { std::mem::transmute(borrowed) };
+        shared.next.store(0, Ordering::Relaxed);
+        {
+            let mut job = shared.lock();
+            job.task = Some(erased);
+            job.tasks = tasks;
+            shared.generation.fetch_add(1, Ordering::Release);
+        }
+        shared.opened.notify_all();
+        {
+            let _finish = Finish(shared);
+            claim(shared, tasks, &task, 0);
+        }
+        if shared.panicked.swap(false, Ordering::AcqRel) {
+            panic!("a worker thread panicked");
+        }
+    }
+
+    /// Cuts 0..n into blocks of `block` and calls `task(start..end)` for each, in parallel.
+    pub fn blocks(&self, n: usize, block: usize, task: impl Fn(std::ops::Range<usize>) + Sync) {
+        self.run(n.div_ceil(block), |i, _| task(i * block..n.min((i + 1) * block)));
+    }
+}
+
+/// Closes the job and waits for its last worker, whatever happens.
+struct Finish<'a>(&'a Shared);
+
+impl Drop for Finish<'_> {
+    fn drop(&mut self) {
+        let mut job = self.0.lock();
+        job.task = None;
+        while job.active > 0 {
+            job = self.0.closed.wait(job).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+    }
+}
+
+fn claim(shared: &Shared, tasks: usize, task: &Task<'_>, worker: usize) {
+    loop {
+        let i = shared.next.fetch_add(1, Ordering::Relaxed);
+        if i >= tasks {
+            return;
+        }
+        task(i, worker);
+    }
+}
+
+fn work(shared: &Shared, worker: usize) {
+    let mut seen = 0;
+    loop {
+        let start = Instant::now();
+        while shared.generation.load(Ordering::Acquire) == seen && start.elapsed() < SPIN {
+            std::hint::spin_loop();
+        }
+        let mut job = shared.lock();
+        while shared.generation.load(Ordering::Acquire) == seen && !job.stop {
+            job = shared.opened.wait(job).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+        if job.stop {
+            return;
+        }
+        seen = shared.generation.load(Ordering::Acquire);
+        let Some(task) = job.task else { continue };
+        let tasks = job.tasks;
+        job.active += 1;
+        drop(job);
+        // SAFETY: `active` was raised under the lock while the job was open, so `run` has not returned.
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            claim(shared, tasks, unsafe { &*task }, worker);
+        }));
+        if result.is_err() {
+            shared.panicked.store(true, Ordering::Release);
+        }
+        let mut job = shared.lock();
+        job.active -= 1;
+        if job.active == 0 {
+            shared.closed.notify_all();
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.lock().stop = true;
+        self.shared.opened.notify_all();
+        for handle in self.handles.drain(..) {
+            let _ = handle.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pool({})", self.threads)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_task_runs_once_and_workers_never_share_a_number() {
+        let pool = Pool::new(4);
+        let busy: Vec<AtomicBool> = (0..4).map(|_| AtomicBool::new(false)).collect();
+        for round in 0..200 {
+            let counts: Vec<AtomicUsize> = (0..round).map(|_| AtomicUsize::new(0)).collect();
+            pool.run(round, |i, worker| {
+                assert!(!busy[worker].swap(true, Ordering::AcqRel));
+                counts[i].fetch_add(1, Ordering::Relaxed);
+                busy[worker].store(false, Ordering::Release);
+            });
+            assert!(counts.iter().all(|c| c.load(Ordering::Relaxed) == 1));
+        }
+    }
+
+    #[test]
+    fn a_panic_in_a_task_reaches_the_caller_and_the_pool_lives_on() {
+        let pool = Pool::new(3);
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            pool.run(64, |i, _| assert!(i != 33));
+        }));
+        assert!(result.is_err());
+        let sum = AtomicUsize::new(0);
+        pool.run(10, |i, _| {
+            sum.fetch_add(i, Ordering::Relaxed);
+        });
+        assert_eq!(sum.load(Ordering::Relaxed), 45);
+    }
+}

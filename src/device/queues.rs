@@ -1,0 +1,311 @@
+//! The queues of CPU devices: one thread each, which runs its steps in order and waits for events of others.
+//!
+//! An event is "queue q has finished its first n steps of this run"; a queue's progress counter is all its events.
+
+use super::args::Clock;
+use super::pool::Pool;
+use crate::error::{Error, Result};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const SPIN: Duration = Duration::from_micros(20);
+
+/// A device's queues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Queue {
+    /// Layers and updates.
+    Compute,
+    /// Collectives.
+    Communication,
+    /// Batches in, values out.
+    Copy,
+}
+
+impl Queue {
+    /// Queues per device.
+    pub const COUNT: usize = 3;
+    /// All of them.
+    pub const ALL: [Queue; 3] = [Queue::Compute, Queue::Communication, Queue::Copy];
+
+    /// Returns the number of this queue of a device among all queues.
+    pub fn index(self, device: usize) -> usize {
+        device * Self::COUNT + self as usize
+    }
+}
+
+impl std::fmt::Display for Queue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Queue::Compute => "compute",
+            Queue::Communication => "communication",
+            Queue::Copy => "copy",
+        })
+    }
+}
+
+/// What the queues run: for each queue a list of steps, each with the events that it waits for.
+pub trait Script: Send + Sync {
+    /// Returns the number of steps of a queue.
+    fn len(&self, queue: usize) -> usize;
+    /// Returns true when a queue has no step.
+    fn is_empty(&self, queue: usize) -> bool {
+        self.len(queue) == 0
+    }
+    /// Returns the events that a step waits for, as (queue, number of its steps that must be finished).
+    fn waits(&self, queue: usize, step: usize) -> &[(usize, usize)];
+    /// Does the step.
+    fn perform(&self, queue: usize, step: usize, clock: Clock, pool: &Pool);
+    /// Returns the step's name, for messages.
+    fn name(&self, queue: usize, step: usize) -> String;
+}
+
+struct Order {
+    script: Option<Arc<dyn Script>>,
+    clock: Clock,
+}
+
+struct Shared {
+    order: Mutex<Order>,
+    /// Run number that each queue was last asked for.
+    asked: Vec<AtomicU64>,
+    /// Steps that each queue has finished in this run.
+    progress: Vec<AtomicUsize>,
+    /// Queues still busy with this run.
+    busy: AtomicUsize,
+    failed: AtomicBool,
+    failure: Mutex<Option<String>>,
+    stop: AtomicBool,
+    sleepers: AtomicUsize,
+    bell: Mutex<()>,
+    rung: Condvar,
+    /// Spinning pays only when every thread has a core.
+    spin: Duration,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Shared {
+    /// Returns when `ready`; spins a little, then sleeps until the bell rings.
+    fn wait(&self, ready: impl Fn() -> bool) {
+        let start = Instant::now();
+        while start.elapsed() < self.spin {
+            if ready() {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+        self.sleepers.fetch_add(1, Ordering::SeqCst);
+        let mut guard = lock(&self.bell);
+        while !ready() {
+            guard = self.rung.wait(guard).unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+        drop(guard);
+        self.sleepers.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Wakes every sleeper; call after changing what they wait for.
+    fn ring(&self) {
+        if self.sleepers.load(Ordering::SeqCst) > 0 {
+            drop(lock(&self.bell));
+            self.rung.notify_all();
+        }
+    }
+}
+
+/// The queue threads of a number of CPU devices.
+pub struct Queues {
+    shared: Arc<Shared>,
+    handles: Vec<JoinHandle<()>>,
+    runs: u64,
+}
+
+impl std::fmt::Debug for Queues {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Queues({})", self.handles.len())
+    }
+}
+
+impl Queues {
+    /// Starts the queues of `devices` devices; each device's compute queue has `threads` threads.
+    pub fn new(devices: usize, threads: usize) -> Self {
+        let count = devices * Queue::COUNT;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let shared = Arc::new(Shared {
+            order: Mutex::new(Order { script: None, clock: Clock::default() }),
+            asked: (0..count).map(|_| AtomicU64::new(0)).collect(),
+            progress: (0..count).map(|_| AtomicUsize::new(0)).collect(),
+            busy: AtomicUsize::new(0),
+            failed: AtomicBool::new(false),
+            failure: Mutex::new(None),
+            stop: AtomicBool::new(false),
+            sleepers: AtomicUsize::new(0),
+            bell: Mutex::new(()),
+            rung: Condvar::new(),
+            spin: if devices * threads <= cores { SPIN } else { Duration::ZERO },
+        });
+        let handles = (0..count)
+            .map(|index| {
+                let shared = Arc::clone(&shared);
+                let queue = Queue::ALL[index % Queue::COUNT];
+                let threads = if queue == Queue::Compute { threads } else { 1 };
+                std::thread::Builder::new()
+                    .name(format!("cpu:{} {queue}", index / Queue::COUNT))
+                    .spawn(move || serve(&shared, index, threads))
+                    .expect("the operating system starts threads")
+            })
+            .collect();
+        Queues { shared, handles, runs: 0 }
+    }
+
+    /// Runs a script once on all queues and returns when every step is done.
+    ///
+    /// # Errors
+    /// When a step panics: the error names its device, queue and step. The run is over then.
+    pub fn run(&mut self, script: &Arc<dyn Script>, clock: Clock) -> Result<()> {
+        let shared = &*self.shared;
+        if shared.failed.load(Ordering::SeqCst) {
+            return Err(Error::Run("an earlier step failed; start the run again from its last checkpoint".into()));
+        }
+        self.runs += 1;
+        let count = shared.progress.len();
+        {
+            let mut order = lock(&shared.order);
+            order.script = Some(Arc::clone(script));
+            order.clock = clock;
+        }
+        shared.progress.iter().for_each(|p| p.store(0, Ordering::SeqCst));
+        shared.busy.store((0..count).filter(|&q| !script.is_empty(q)).count(), Ordering::SeqCst);
+        for queue in (0..count).filter(|&q| !script.is_empty(q)) {
+            shared.asked[queue].store(self.runs, Ordering::SeqCst);
+            self.handles[queue].thread().unpark();
+        }
+        shared.wait(|| shared.busy.load(Ordering::SeqCst) == 0);
+        match lock(&shared.failure).take() {
+            Some(message) => Err(Error::Run(message)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Queues {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        for handle in self.handles.drain(..) {
+            handle.thread().unpark();
+            let _ = handle.join();
+        }
+    }
+}
+
+fn serve(shared: &Shared, queue: usize, threads: usize) {
+    let pool = Pool::new(threads);
+    let mut served = 0;
+    loop {
+        let start = Instant::now();
+        while shared.asked[queue].load(Ordering::SeqCst) == served {
+            if shared.stop.load(Ordering::SeqCst) {
+                return;
+            }
+            if start.elapsed() < shared.spin { std::hint::spin_loop() } else { std::thread::park() }
+        }
+        served = shared.asked[queue].load(Ordering::SeqCst);
+        let (script, clock) = {
+            let order = lock(&shared.order);
+            (Arc::clone(order.script.as_ref().expect("a run has a script")), order.clock)
+        };
+        for step in 0..script.len(queue) {
+            for &(other, count) in script.waits(queue, step) {
+                let done = || shared.progress[other].load(Ordering::SeqCst) >= count;
+                shared.wait(|| done() || shared.failed.load(Ordering::SeqCst));
+            }
+            if shared.failed.load(Ordering::SeqCst) {
+                break;
+            }
+            let work = std::panic::AssertUnwindSafe(|| script.perform(queue, step, clock, &pool));
+            if let Err(panic) = std::panic::catch_unwind(work) {
+                let message = format!(
+                    "device {}, {} queue, step {} \"{}\": {}; this is a fault in peristyle, please report it",
+                    queue / Queue::COUNT,
+                    Queue::ALL[queue % Queue::COUNT],
+                    clock.step,
+                    script.name(queue, step),
+                    panic_text(&*panic)
+                );
+                lock(&shared.failure).get_or_insert(message);
+                shared.failed.store(true, Ordering::SeqCst);
+                shared.ring();
+                break;
+            }
+            shared.progress[queue].fetch_add(1, Ordering::SeqCst);
+            shared.ring();
+        }
+        drop(script);
+        shared.busy.fetch_sub(1, Ordering::SeqCst);
+        shared.ring();
+    }
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_string());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panicked".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each step of queue q waits for the same step of queue q - 1.
+    struct Chain {
+        log: Mutex<Vec<(usize, usize)>>,
+        waits: Vec<[(usize, usize); 1]>,
+        fail: Option<(usize, usize)>,
+    }
+
+    impl Script for Chain {
+        fn len(&self, queue: usize) -> usize {
+            if queue < 4 { 5 } else { 0 }
+        }
+        fn waits(&self, queue: usize, step: usize) -> &[(usize, usize)] {
+            if queue == 0 { &[] } else { &self.waits[(queue - 1) * 5 + step] }
+        }
+        fn perform(&self, queue: usize, step: usize, _: Clock, _: &Pool) {
+            assert!(self.fail != Some((queue, step)), "planted");
+            lock(&self.log).push((queue, step));
+        }
+        fn name(&self, queue: usize, step: usize) -> String {
+            format!("q{queue} s{step}")
+        }
+    }
+
+    fn chain(fail: Option<(usize, usize)>) -> Arc<Chain> {
+        let waits = (0..3).flat_map(|q| (0..5).map(move |s| [(q, s + 1)])).collect();
+        Arc::new(Chain { log: Mutex::new(Vec::new()), waits, fail })
+    }
+
+    #[test]
+    fn steps_wait_for_their_events() -> Result<()> {
+        let mut queues = Queues::new(2, 1);
+        for _ in 0..100 {
+            let chain = chain(None);
+            queues.run(&(Arc::clone(&chain) as Arc<dyn Script>), Clock::default())?;
+            let log = lock(&chain.log);
+            assert_eq!(log.len(), 20);
+            let at = |q, s| log.iter().position(|&x| x == (q, s));
+            assert!((1..4).all(|q| (0..5).all(|s| at(q, s) > at(q - 1, s))));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_step_that_panics_ends_the_run_and_is_named() {
+        let mut queues = Queues::new(2, 1);
+        let script: Arc<dyn Script> = chain(Some((1, 2)));
+        let error = queues.run(&script, Clock { step: 7, ..Clock::default() }).unwrap_err().to_string();
+        assert!(error.contains("device 0, communication queue, step 7 \"q1 s2\": planted"), "{error}");
+        assert!(queues.run(&script, Clock::default()).is_err());
+    }
+}

@@ -1,0 +1,273 @@
+//! Fully connected layer: y[n, o] = sum_i x[n, i] w[o, i] + b[o].
+//!
+//! x: (N, H, W, C) read as N vectors of I = H * W * C; weight: (O, H, W, C) in memory, (O, C * H * W) in files;
+//! bias: (O); y: (N, 1, 1, O). dw = dy^T x, db = sum over n of dy, dx = dy w.
+//!
+//! Splits: `columns` shards the outputs, `rows` the input channels (y is partial, the bias is added once), `batch`
+//! the samples, `none` nothing.
+
+use super::*;
+use crate::device::{Matrix, Path, Scalar, vectorized};
+
+/// The layer.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dense {
+    /// Number of outputs O, at least 1.
+    pub units: usize,
+    /// Initial bias: a number, or `false` for a layer without bias; 0 by default.
+    #[serde(default)]
+    pub bias: Bias,
+}
+
+/// The bias of a layer with weights: absent, or its initial value.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(untagged, expecting = "expected a number (the initial bias), true (0.0) or false (no bias)")]
+pub enum Bias {
+    /// `true` is a bias that starts at 0, `false` none.
+    Switch(bool),
+    /// A bias that starts at this value.
+    Value(f64),
+}
+
+impl Default for Bias {
+    fn default() -> Self {
+        Bias::Value(0.0)
+    }
+}
+
+impl Bias {
+    /// Returns the initial value, or none when there is no bias.
+    pub fn value(self) -> Option<f64> {
+        match self {
+            Bias::Switch(false) => None,
+            Bias::Switch(true) => Some(0.0),
+            Bias::Value(value) => Some(value),
+        }
+    }
+}
+
+/// Where x, weight, bias, y, dx and db are over the columns axis; dw is where the weight is but for `batch`.
+struct Places {
+    x: Place,
+    w: Place,
+    b: Place,
+    y: Place,
+    dy: Place,
+    dx: Place,
+    dw: Place,
+    db: Place,
+}
+
+/// The one table of splits of a layer with weights whose outputs are dimension 0 and whose input channels are the
+/// last dimension of the weight.
+fn places(split: Split) -> Places {
+    use Place::{Partial as P, Replicate as R, Shard as S};
+    match split {
+        Split::Columns => Places { x: R, w: S(0), b: S(0), y: S(3), dy: S(3), dx: P, dw: S(0), db: S(0) },
+        Split::Rows => Places { x: S(3), w: S(3), b: R, y: P, dy: R, dx: S(3), dw: S(3), db: R },
+        Split::Batch => Places { x: S(0), w: R, b: R, y: S(0), dy: S(0), dx: S(0), dw: P, db: P },
+        Split::None => Places { x: R, w: R, b: R, y: R, dy: R, dx: R, dw: R, db: R },
+    }
+}
+
+/// Lowers a layer with a weight, perhaps a bias, and one phase each way: forward (x, w, y, b), backward
+/// (x, w, dy, dw, dx, db). `aligned`: each column's outputs need only the column's own inputs.
+pub(super) fn lower_weighted(cx: &Lowering, bias: bool, aligned: bool) -> Lowered {
+    use Place::{Partial, Replicate, Shard};
+    let mut at = places(cx.split);
+    if aligned {
+        (at.x, at.dx) = (Shard(3), Shard(3));
+    }
+    let param = |columns| Layout::new(Replicate, columns);
+    let gradient = |columns| Layout::new(Partial, columns);
+    let mut forward = Phase::new("forward")
+        .read(Role::X(0), cx.batch(at.x))
+        .read(Role::Param(0), param(at.w))
+        .write(Role::Y, cx.batch(at.y));
+    let mut backward = Phase::new("backward")
+        .read(Role::X(0), cx.batch(at.x))
+        .read(Role::Param(0), param(at.w))
+        .read(Role::Dy, cx.batch(at.dy))
+        .write(Role::DParam(0), gradient(at.dw))
+        .write(Role::Dx(0), cx.batch(at.dx));
+    let mut params = vec![param(at.w)];
+    if bias {
+        forward = forward.read(Role::Param(1), param(at.b));
+        backward = backward.write(Role::DParam(1), gradient(at.db));
+        params.push(param(at.b));
+    }
+    Lowered { params, states: vec![], locals: vec![], forward: vec![forward], backward: vec![backward] }
+}
+
+/// Returns where a layer with weights wants its input over the columns axis.
+pub(super) fn wanted_weighted(split: Option<Split>) -> Option<Place> {
+    Some(places(split.unwrap_or(Split::Columns)).x)
+}
+
+impl Layer for Dense {
+    fn kind(&self) -> &'static str {
+        "dense"
+    }
+    fn check(&self) -> Result<(), Fault> {
+        if self.units == 0 {
+            return Err(Fault::at("units", "units = 0, expected at least 1"));
+        }
+        Ok(())
+    }
+    fn output(&self, _: &[Activation]) -> Result<Activation, Fault> {
+        Ok(Activation::new(1, 1, self.units))
+    }
+    fn params(&self, inputs: &[Activation]) -> Vec<Param> {
+        let (x, units) = (inputs[0], self.units);
+        let weight = Param {
+            name: "weight",
+            shape: Shape::from([units, x.h, x.w, x.c]),
+            file_shape: Shape::from([units, x.features()]),
+            file_order: vec![0, 3, 1, 2],
+            fan_in: x.features(),
+            fan_out: units,
+            init: None,
+        };
+        let bias = self.bias.value().map(|value| Param::vector("bias", units, value));
+        [weight].into_iter().chain(bias).collect()
+    }
+    fn cost(&self, inputs: &[Activation]) -> u64 {
+        2 * (inputs[0].features() * self.units) as u64
+    }
+    fn splits(&self) -> &'static [Split] {
+        &[Split::Columns, Split::Rows, Split::Batch, Split::None]
+    }
+    fn wanted(&self, _: Activation, _: Place, split: Option<Split>, _: Mesh) -> Option<Place> {
+        wanted_weighted(split)
+    }
+    fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault> {
+        let columns = cx.mesh.columns;
+        if cx.split == Split::Columns && !self.units.is_multiple_of(columns) {
+            let fit = self.units.div_ceil(columns) * columns;
+            return Err(Fault::at(
+                "units",
+                format!(
+                    "units = {} does not divide by {columns} devices (split = \"columns\"); use {fit} or \
+                     split = \"batch\"",
+                    self.units
+                ),
+            ));
+        }
+        Ok(lower_weighted(cx, self.bias.value().is_some(), false))
+    }
+    fn run(&self, pass: Pass, _: usize, args: &Args) {
+        by_precision!(args, T => match (pass, args.path) {
+            (Pass::Forward, Path::Fast) => forward::<T>(args),
+            (Pass::Forward, Path::Plain) => plain_forward::<T>(args),
+            (Pass::Backward, Path::Fast) => backward::<T>(args),
+            (Pass::Backward, Path::Plain) => plain_backward::<T>(args),
+        })
+    }
+    fn examples() -> Vec<(Self, Vec<Activation>)> {
+        vec![
+            (Dense { units: 8, bias: Bias::Value(0.5) }, vec![Activation::new(1, 1, 12)]),
+            (Dense { units: 4, bias: Bias::Switch(false) }, vec![Activation::new(2, 3, 4)]),
+            (Dense { units: 300, bias: Bias::default() }, vec![Activation::new(1, 1, 20)]),
+        ]
+    }
+}
+
+/// (N, I, O) of this device and the bias, which only the device with the first input channel adds.
+fn sizes(args: &Args) -> (usize, usize, usize) {
+    let (x, w) = (args.operand(0), args.operand(1));
+    let outputs = w.len(0);
+    (x.len(0), w.elements() / outputs.max(1), outputs)
+}
+
+const ROWS: usize = 128;
+const UNITS: usize = 128;
+
+fn forward<T: Scalar>(args: &Args) {
+    let (rows, inputs, units) = sizes(args);
+    let (x, w) = (args.read::<T>(0), args.read::<T>(1));
+    let bias = (args.has(3) && args.operand(1).start(3) == 0).then(|| args.read::<T>(3));
+    let columns = units.div_ceil(UNITS);
+    // SAFETY: each task writes its own tile of y.
+    unsafe {
+        args.strided(rows.div_ceil(ROWS) * columns, args.write::<T>(2), &mut [], |task, y, _| {
+            let (row, unit) = (task / columns * ROWS, task % columns * UNITS);
+            let (m, n) = (ROWS.min(rows - row), UNITS.min(units - unit));
+            let y = &mut y[row * units + unit..];
+            for i in 0..m {
+                let y = &mut y[i * units..][..n];
+                match bias {
+                    Some(b) => y.copy_from_slice(&b[unit..unit + n]),
+                    None => y.fill(T::ZERO),
+                }
+            }
+            let a = Matrix::rows(&x[row * inputs..], inputs);
+            T::gemm(m, n, inputs, a, Matrix::transposed(&w[unit * inputs..], inputs), y, units, true);
+        });
+    }
+}
+
+fn backward<T: Scalar>(args: &Args) {
+    let (rows, inputs, units) = sizes(args);
+    let (x, w, dy) = (args.read::<T>(0), args.read::<T>(1), args.read::<T>(2));
+    args.chunks(args.write::<T>(3), UNITS / 2 * inputs, |task, dw, _| {
+        let unit = task * UNITS / 2;
+        let a = if rows == 0 { Matrix::transposed(dy, units) } else { Matrix::transposed(&dy[unit..], units) };
+        T::gemm(dw.len() / inputs, inputs, rows, a, Matrix::rows(x, inputs), dw, inputs, false);
+    });
+    if args.has(4) {
+        args.chunks(args.write::<T>(4), ROWS / 2 * inputs, |task, dx, _| {
+            let a = Matrix::rows(&dy[task * ROWS / 2 * units..], units);
+            T::gemm(dx.len() / inputs, inputs, units, a, Matrix::rows(w, inputs), dx, inputs, false);
+        });
+    }
+    if args.has(5) {
+        sum_rows(dy, args.write::<T>(5));
+    }
+}
+
+/// sums[c] = sum over rows of x[row, c], in the order of the rows.
+pub(super) fn sum_rows<T: Scalar>(x: &[T], sums: &mut [T]) {
+    sums.fill(T::ZERO);
+    vectorized(
+        #[inline(always)]
+        || {
+            for row in x.chunks_exact(sums.len().max(1)) {
+                sums.iter_mut().zip(row).for_each(|(s, &v)| *s += v);
+            }
+        },
+    );
+}
+
+fn plain_forward<T: Scalar>(args: &Args) {
+    let (rows, inputs, units) = sizes(args);
+    let (x, w, y) = (args.read::<T>(0), args.read::<T>(1), args.write::<T>(2));
+    let bias = (args.has(3) && args.operand(1).start(3) == 0).then(|| args.read::<T>(3));
+    for n in 0..rows {
+        for o in 0..units {
+            let start = bias.map_or(T::ZERO, |b| b[o]);
+            y[n * units + o] = (0..inputs).fold(start, |s, i| s + x[n * inputs + i] * w[o * inputs + i]);
+        }
+    }
+}
+
+fn plain_backward<T: Scalar>(args: &Args) {
+    let (rows, inputs, units) = sizes(args);
+    let (x, w, dy, dw) = (args.read::<T>(0), args.read::<T>(1), args.read::<T>(2), args.write::<T>(3));
+    for o in 0..units {
+        for i in 0..inputs {
+            dw[o * inputs + i] = (0..rows).fold(T::ZERO, |s, n| s + dy[n * units + o] * x[n * inputs + i]);
+        }
+    }
+    if args.has(4) {
+        let dx = args.write::<T>(4);
+        for n in 0..rows {
+            for i in 0..inputs {
+                dx[n * inputs + i] = (0..units).fold(T::ZERO, |s, o| s + dy[n * units + o] * w[o * inputs + i]);
+            }
+        }
+    }
+    if args.has(5) {
+        sum_rows(dy, args.write::<T>(5));
+    }
+}

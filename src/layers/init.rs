@@ -1,0 +1,37 @@
+//! Initial values of parameters.
+
+use crate::device::Random;
+use serde::Deserialize;
+
+/// How a parameter starts. `fan_in` and `fan_out` are the inputs of one output and the outputs of one input.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Init {
+    /// All zero.
+    Zeros,
+    /// All the same value.
+    Constant(f64),
+    /// Normal with mean 0 and standard deviation `std` (> 0).
+    Normal {
+        /// Standard deviation.
+        std: f64,
+    },
+    /// Uniform in +-sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010,
+    /// <https://proceedings.mlr.press/v9/glorot10a.html>).
+    Xavier,
+    /// Normal with standard deviation sqrt(2 / fan_in) (He et al. 2015, <https://arxiv.org/abs/1502.01852>).
+    Kaiming,
+}
+
+impl Init {
+    /// Returns value `index` of a parameter; `random` is the parameter's own sequence.
+    pub fn value(self, random: &Random, index: u64, fan_in: usize, fan_out: usize) -> f64 {
+        match self {
+            Init::Zeros => 0.0,
+            Init::Constant(value) => value,
+            Init::Normal { std } => std * random.normal(index),
+            Init::Xavier => (6.0 / (fan_in + fan_out) as f64).sqrt() * (2.0 * random.uniform(index) - 1.0),
+            Init::Kaiming => (2.0 / fan_in as f64).sqrt() * random.normal(index),
+        }
+    }
+}

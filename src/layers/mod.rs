@@ -1,0 +1,399 @@
+//! The mathematics: one file per layer holds its configuration, shapes, cost, phases with their layouts, and its
+//! forward and backward passes. Knows neither the network around a layer nor the devices that it runs on.
+//!
+//! To add a layer: write `layers/x.rs` with a struct that implements [`Layer`], write `kernels/x.cu`, and add one
+//! line to the list in [`layers!`] below. The shared suite then takes its `examples()`.
+
+mod dense;
+mod init;
+mod relu;
+mod softmax_cross_entropy;
+
+pub use init::Init;
+pub use softmax_cross_entropy::{METRICS, SoftmaxCrossEntropy};
+
+use crate::device::{Args, Operand};
+pub use crate::error::Fault;
+use crate::tensor::{Layout, Mesh, Place, Shape};
+use serde::Deserialize;
+use std::fmt::Debug;
+
+/// What flows between layers, for one sample: (H, W, C).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Activation {
+    /// Height.
+    pub h: usize,
+    /// Width.
+    pub w: usize,
+    /// Channels.
+    pub c: usize,
+    /// True after `flatten`: the values are one vector of H * W * C features. They keep their order in memory, and
+    /// a shard of them is still a shard of the channels.
+    pub flat: bool,
+}
+
+impl Activation {
+    /// An image-like activation.
+    pub fn new(h: usize, w: usize, c: usize) -> Self {
+        Activation { h, w, c, flat: false }
+    }
+    /// Returns the number of values per sample.
+    pub fn features(self) -> usize {
+        self.h * self.w * self.c
+    }
+    /// Returns the shape of a batch: (N, H, W, C).
+    pub fn batch(self, rows: usize) -> Shape {
+        Shape::from([rows, self.h, self.w, self.c])
+    }
+}
+
+impl std::fmt::Display for Activation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.flat || (self.h == 1 && self.w == 1) {
+            write!(f, "{}", self.features())
+        } else {
+            write!(f, "{}x{}x{}", self.h, self.w, self.c)
+        }
+    }
+}
+
+/// How a layer is cut over the columns axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// Output channels are sharded.
+    Columns,
+    /// Input channels are sharded; outputs are partial sums.
+    Rows,
+    /// The batch is sharded over the columns too.
+    Batch,
+    /// Every column does everything.
+    None,
+}
+
+impl std::fmt::Display for Split {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Split::Columns => "columns",
+            Split::Rows => "rows",
+            Split::Batch => "batch",
+            Split::None => "none",
+        })
+    }
+}
+
+/// What a program is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// Forward, backward and update.
+    Train,
+    /// Forward alone, with the layers in evaluation mode.
+    Eval,
+}
+
+/// A parameter or a running statistic of a layer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Param {
+    /// Last part of its name, as PyTorch calls it: `weight`, `bias`, `running_mean`.
+    pub name: &'static str,
+    /// Shape in memory.
+    pub shape: Shape,
+    /// Shape in files.
+    pub file_shape: Shape,
+    /// The dimension of memory that each dimension of the file runs over, before dimensions are joined.
+    pub file_order: Vec<usize>,
+    /// Inputs of one output; what initial values scale by.
+    pub fan_in: usize,
+    /// Outputs of one input.
+    pub fan_out: usize,
+    /// Its initial value, when the layer fixes it; else the model's `init` decides.
+    pub init: Option<Init>,
+}
+
+impl Param {
+    /// A vector over channels, in the same order in memory and in files, with a fixed initial value.
+    pub fn vector(name: &'static str, len: usize, value: f64) -> Self {
+        Param {
+            name,
+            shape: Shape::from([len]),
+            file_shape: Shape::from([len]),
+            file_order: vec![0],
+            fan_in: len,
+            fan_out: len,
+            init: Some(Init::Constant(value)),
+        }
+    }
+}
+
+/// What an operand of a phase is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Input i: (N, H, W, C).
+    X(usize),
+    /// The output: (N, H, W, C).
+    Y,
+    /// The gradient of the output.
+    Dy,
+    /// The gradient of input i; absent when nobody wants it.
+    Dx(usize),
+    /// Parameter i.
+    Param(usize),
+    /// The gradient of parameter i.
+    DParam(usize),
+    /// Running statistic i.
+    State(usize),
+    /// The layer's own tensor i, kept from its first writer to its last reader.
+    Local(usize),
+    /// The targets: (N, 1) class indices or (N, C).
+    Target,
+    /// The loss and counts of this batch: see [`METRICS`].
+    Metrics,
+}
+
+/// What a phase does to an operand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Reads it.
+    Read,
+    /// Writes every element of it.
+    Write,
+    /// Reads and writes it.
+    Update,
+}
+
+/// One operand of a phase, in the layout that the phase works in.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Wanted {
+    /// What it is.
+    pub role: Role,
+    /// What is done to it.
+    pub access: Access,
+    /// Where it must be, or where it will be when it is written.
+    pub layout: Layout,
+}
+
+/// A part of a layer that runs on every device without communication.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Phase {
+    /// Its name in plans: `forward`, `statistics`.
+    pub name: &'static str,
+    /// Its operands, in the order in which the implementation counts them.
+    pub operands: Vec<Wanted>,
+}
+
+impl Phase {
+    /// A phase without operands.
+    pub fn new(name: &'static str) -> Self {
+        Phase { name, operands: Vec::new() }
+    }
+    fn with(mut self, role: Role, access: Access, layout: Layout) -> Self {
+        self.operands.push(Wanted { role, access, layout });
+        self
+    }
+    /// Adds an operand that is read.
+    pub fn read(self, role: Role, layout: Layout) -> Self {
+        self.with(role, Access::Read, layout)
+    }
+    /// Adds an operand whose every element is written.
+    pub fn write(self, role: Role, layout: Layout) -> Self {
+        self.with(role, Access::Write, layout)
+    }
+    /// Adds an operand that is read and written.
+    pub fn update(self, role: Role, layout: Layout) -> Self {
+        self.with(role, Access::Update, layout)
+    }
+}
+
+/// A layer lowered for one mesh, mode and number of rows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lowered {
+    /// Layout of each parameter.
+    pub params: Vec<Layout>,
+    /// Layout of each running statistic.
+    pub states: Vec<Layout>,
+    /// Shape of each of the layer's own tensors.
+    pub locals: Vec<Shape>,
+    /// The forward phases, in order.
+    pub forward: Vec<Phase>,
+    /// The backward phases, in order; empty in evaluation.
+    pub backward: Vec<Phase>,
+}
+
+impl Lowered {
+    /// A layer of one forward and one backward phase, without parameters.
+    pub fn simple(forward: Phase, backward: Phase) -> Self {
+        Lowered { params: vec![], states: vec![], locals: vec![], forward: vec![forward], backward: vec![backward] }
+    }
+}
+
+/// What a layer is lowered for.
+#[derive(Debug, Clone, Copy)]
+pub struct Lowering<'a> {
+    /// The inputs, for one sample.
+    pub inputs: &'a [Activation],
+    /// The output, for one sample.
+    pub output: Activation,
+    /// Where the inputs are over the columns axis: what [`Layer::wanted`] asked for. Never partial.
+    pub place: Place,
+    /// The split in force: the file's, or the default.
+    pub split: Split,
+    /// The mesh.
+    pub mesh: Mesh,
+    /// Training or evaluation.
+    pub mode: Mode,
+    /// Samples in the global batch.
+    pub rows: usize,
+}
+
+impl Lowering<'_> {
+    /// Returns the layout of an activation whose batch is cut over the data axis and which is `columns` over the
+    /// columns axis.
+    pub fn batch(&self, columns: Place) -> Layout {
+        Layout::new(Place::Shard(0), columns)
+    }
+    /// Returns the layout of the inputs.
+    pub fn x(&self) -> Layout {
+        self.batch(self.place)
+    }
+    /// Returns true in training.
+    pub fn training(&self) -> bool {
+        self.mode == Mode::Train
+    }
+}
+
+/// Forward or backward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Pass {
+    /// From inputs to outputs.
+    Forward,
+    /// From gradients of outputs to gradients of inputs and parameters.
+    Backward,
+}
+
+/// A layer: configuration, shapes, cost, phases and their implementation.
+pub trait Layer: Debug + Send + Sync {
+    /// Returns the key that names it in the file.
+    fn kind(&self) -> &'static str;
+
+    /// Checks the ranges of its settings.
+    ///
+    /// # Errors
+    /// The first setting that is out of range.
+    fn check(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// Returns how many inputs it takes, at least and at most.
+    fn num_inputs(&self) -> std::ops::RangeInclusive<usize> {
+        1..=1
+    }
+
+    /// Returns the output for one sample.
+    ///
+    /// # Errors
+    /// When the inputs do not fit the layer.
+    fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault>;
+
+    /// Returns its parameters.
+    fn params(&self, _inputs: &[Activation]) -> Vec<Param> {
+        Vec::new()
+    }
+
+    /// Returns its running statistics.
+    fn states(&self, _inputs: &[Activation]) -> Vec<Param> {
+        Vec::new()
+    }
+
+    /// Returns the floating-point operations of one sample's forward pass.
+    fn cost(&self, inputs: &[Activation]) -> u64 {
+        inputs.iter().map(|x| x.features() as u64).sum()
+    }
+
+    /// Returns the splits that it can be given.
+    fn splits(&self) -> &'static [Split] {
+        &[Split::Columns, Split::Batch, Split::None]
+    }
+
+    /// Returns where it wants its inputs over the columns axis; none means wherever they are. `incoming` is where
+    /// the first input is, `split` what the file says.
+    fn wanted(&self, _input: Activation, _incoming: Place, split: Option<Split>, _mesh: Mesh) -> Option<Place> {
+        split.map(|split| match split {
+            Split::Columns | Split::Rows => Place::Shard(3),
+            Split::Batch => Place::Shard(0),
+            Split::None => Place::Replicate,
+        })
+    }
+
+    /// Declares its phases. A layer that declares none is a view: its output is its input.
+    ///
+    /// # Errors
+    /// When the split does not fit the layer's sizes.
+    fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault>;
+
+    /// Returns how many elements of scratch memory a phase needs on a device with `threads` threads. The scratch is
+    /// appended to the phase's operands.
+    fn scratch(&self, _pass: Pass, _phase: usize, _operands: &[Option<Operand>], _threads: usize) -> usize {
+        0
+    }
+
+    /// Runs a phase on one CPU device.
+    fn run(&self, pass: Pass, phase: usize, args: &Args);
+
+    /// Returns small layers of this kind with inputs, for the shared test suite.
+    fn examples() -> Vec<(Self, Vec<Activation>)>
+    where
+        Self: Sized;
+}
+
+/// Calls a function generic over the element type with the type that the step computes in.
+macro_rules! by_precision {
+    ($args:expr, $T:ident => $call:expr) => {
+        match $args.precision {
+            $crate::tensor::Precision::F32 => {
+                type $T = f32;
+                $call
+            }
+            $crate::tensor::Precision::F64 => {
+                type $T = f64;
+                $call
+            }
+            $crate::tensor::Precision::Dual => {
+                type $T = $crate::tensor::Dual;
+                $call
+            }
+        }
+    };
+}
+pub(crate) use by_precision;
+
+/// The list of layers: key in the file, type.
+macro_rules! layers {
+    ($($kind:literal => $type:ty),* $(,)?) => {
+        /// The keys of all layers.
+        pub const KINDS: &[&str] = &[$($kind),*];
+
+        /// Reads the settings of the layer named `kind`; none when there is no such layer.
+        pub fn read<'de, D: serde::Deserializer<'de>>(
+            kind: &str,
+            settings: D,
+        ) -> Option<Result<Box<dyn Layer>, D::Error>> {
+            match kind {
+                $($kind => Some(<$type>::deserialize(settings).map(|layer| Box::new(layer) as Box<dyn Layer>)),)*
+                _ => None,
+            }
+        }
+
+        /// Returns the examples of all layers.
+        pub fn all_examples() -> Vec<(Box<dyn Layer>, Vec<Activation>)> {
+            let mut all: Vec<(Box<dyn Layer>, Vec<Activation>)> = Vec::new();
+            $(all.extend(<$type>::examples().into_iter().map(|(layer, x)| (Box::new(layer) as Box<dyn Layer>, x)));)*
+            all
+        }
+    };
+}
+
+layers! {
+    "dense" => dense::Dense,
+    "relu" => relu::Relu,
+    "softmax_cross_entropy" => SoftmaxCrossEntropy,
+}

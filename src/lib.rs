@@ -1,0 +1,11 @@
+//! Peristyle trains neural networks from one TOML file: the same loss curve on a CPU, one GPU, several GPUs or a
+//! cluster. See ARCHITECTURE.md for the map.
+
+pub mod device;
+pub mod error;
+pub mod layers;
+pub mod network;
+pub mod optim;
+pub mod tensor;
+
+pub use error::{Error, Result};

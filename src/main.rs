@@ -1,0 +1,3 @@
+//! The `peristyle` command.
+
+fn main() {}

@@ -1,0 +1,245 @@
+//! Shapes, the mesh of devices, and layouts: which window of a logical tensor each device holds.
+
+use std::fmt;
+
+/// The extents of a tensor, outermost first; rows are contiguous.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Shape(pub Vec<usize>);
+
+impl Shape {
+    /// Returns the number of elements.
+    pub fn elements(&self) -> usize {
+        self.0.iter().product()
+    }
+    /// Returns the number of dimensions.
+    pub fn rank(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl<const R: usize> From<[usize; R]> for Shape {
+    fn from(dims: [usize; R]) -> Self {
+        Shape(dims.to_vec())
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dims: Vec<String> = self.0.iter().map(usize::to_string).collect();
+        write!(f, "({})", dims.join(", "))
+    }
+}
+
+/// An axis of the device mesh (never a dimension of a tensor).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Axis {
+    /// The batch is cut over this axis first.
+    Data,
+    /// Layers are cut over this axis.
+    Columns,
+}
+
+impl Axis {
+    /// Both axes, in the order in which a redistribution treats them: the inner one first.
+    pub const INNER_FIRST: [Axis; 2] = [Axis::Columns, Axis::Data];
+}
+
+/// The grid of devices; device number = data * columns + column.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Mesh {
+    /// Number of positions on the data axis.
+    pub data: usize,
+    /// Number of positions on the columns axis.
+    pub columns: usize,
+}
+
+impl Mesh {
+    /// A mesh of one device.
+    pub const ONE: Mesh = Mesh { data: 1, columns: 1 };
+
+    /// Returns the number of devices.
+    pub fn devices(self) -> usize {
+        self.data * self.columns
+    }
+    /// Returns the number of positions on an axis.
+    pub fn size(self, axis: Axis) -> usize {
+        match axis {
+            Axis::Data => self.data,
+            Axis::Columns => self.columns,
+        }
+    }
+    /// Returns the position of a device.
+    pub fn position(self, device: usize) -> Position {
+        Position { data: device / self.columns, column: device % self.columns }
+    }
+    /// Returns the device at a position.
+    pub fn device(self, at: Position) -> usize {
+        at.data * self.columns + at.column
+    }
+    /// Returns the groups of devices that differ in `axis` alone, each in order along the axis.
+    pub fn groups(self, axis: Axis) -> Vec<Vec<usize>> {
+        match axis {
+            Axis::Data => (0..self.columns).map(|c| (0..self.data).map(|d| d * self.columns + c).collect()).collect(),
+            Axis::Columns => {
+                (0..self.data).map(|d| (0..self.columns).map(|c| d * self.columns + c).collect()).collect()
+            }
+        }
+    }
+}
+
+impl fmt::Display for Mesh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}", self.data, self.columns)
+    }
+}
+
+/// A device's place on the mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Position {
+    /// Index on the data axis.
+    pub data: usize,
+    /// Index on the columns axis.
+    pub column: usize,
+}
+
+impl Position {
+    /// Returns the index on an axis.
+    pub fn on(self, axis: Axis) -> usize {
+        match axis {
+            Axis::Data => self.data,
+            Axis::Columns => self.column,
+        }
+    }
+}
+
+/// What the devices along one axis hold of a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// Each holds the same values.
+    Replicate,
+    /// Each holds its contiguous part of this dimension.
+    Shard(usize),
+    /// Each holds a term; the value is their sum.
+    Partial,
+}
+
+/// What each device holds of a tensor: one [`Place`] per mesh axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Layout {
+    /// Over the data axis.
+    pub data: Place,
+    /// Over the columns axis.
+    pub columns: Place,
+}
+
+impl Layout {
+    /// Every device holds everything.
+    pub const REPLICATE: Layout = Layout { data: Place::Replicate, columns: Place::Replicate };
+
+    /// Builds a layout.
+    pub const fn new(data: Place, columns: Place) -> Self {
+        Layout { data, columns }
+    }
+    /// Returns the place on an axis.
+    pub fn on(self, axis: Axis) -> Place {
+        match axis {
+            Axis::Data => self.data,
+            Axis::Columns => self.columns,
+        }
+    }
+    /// Returns this layout with another place on one axis.
+    pub fn with(mut self, axis: Axis, place: Place) -> Self {
+        match axis {
+            Axis::Data => self.data = place,
+            Axis::Columns => self.columns = place,
+        }
+        self
+    }
+    /// Returns true when some axis holds partial sums.
+    pub fn is_partial(self) -> bool {
+        self.data == Place::Partial || self.columns == Place::Partial
+    }
+    /// Writes axes of size one as replicated, so that equal windows have equal layouts.
+    pub fn on_mesh(mut self, mesh: Mesh) -> Self {
+        for axis in Axis::INNER_FIRST {
+            if mesh.size(axis) == 1 {
+                self = self.with(axis, Place::Replicate);
+            }
+        }
+        self
+    }
+    /// Returns the window of `shape` held at a position: cut over `data` first, then over `columns`.
+    pub fn window(self, shape: &Shape, mesh: Mesh, at: Position) -> Window {
+        let mut window = Window { start: vec![0; shape.rank()], len: shape.0.clone() };
+        for axis in [Axis::Data, Axis::Columns] {
+            if let Place::Shard(dim) = self.on(axis) {
+                let (start, len) = cut(window.len[dim], mesh.size(axis), at.on(axis));
+                window.start[dim] += start;
+                window.len[dim] = len;
+            }
+        }
+        window
+    }
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let show = |p: Place| match p {
+            Place::Replicate => "R".to_string(),
+            Place::Shard(dim) => format!("S{dim}"),
+            Place::Partial => "P".to_string(),
+        };
+        write!(f, "[{} {}]", show(self.data), show(self.columns))
+    }
+}
+
+/// The box of a logical tensor that one device holds.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Window {
+    /// First index in each dimension.
+    pub start: Vec<usize>,
+    /// Extent in each dimension; may be 0.
+    pub len: Vec<usize>,
+}
+
+impl Window {
+    /// Returns the number of elements inside.
+    pub fn elements(&self) -> usize {
+        self.len.iter().product()
+    }
+}
+
+/// Returns (start, length) of part `index` when `n` things are cut into `parts` contiguous parts whose sizes
+/// differ by at most one.
+pub fn cut(n: usize, parts: usize, index: usize) -> (usize, usize) {
+    let start = n * index / parts;
+    (start, n * (index + 1) / parts - start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_batch_is_cut_over_data_first_then_over_columns() {
+        let mesh = Mesh { data: 2, columns: 2 };
+        let layout = Layout::new(Place::Shard(0), Place::Shard(0));
+        let shape = Shape::from([7, 3]);
+        let starts: Vec<_> = (0..4).map(|d| layout.window(&shape, mesh, mesh.position(d)).start[0]).collect();
+        let lens: Vec<_> = (0..4).map(|d| layout.window(&shape, mesh, mesh.position(d)).len[0]).collect();
+        assert_eq!((starts, lens), (vec![0, 1, 3, 5], vec![1, 2, 2, 2]));
+    }
+
+    #[test]
+    fn three_samples_on_four_devices_leave_one_with_none() {
+        let lens: Vec<_> = (0..4).map(|i| cut(3, 4, i).1).collect();
+        assert_eq!(lens, [0, 1, 1, 1]);
+    }
+
+    #[test]
+    fn groups_run_along_one_axis() {
+        let mesh = Mesh { data: 2, columns: 3 };
+        assert_eq!(mesh.groups(Axis::Data), [[0, 3], [1, 4], [2, 5]]);
+        assert_eq!(mesh.groups(Axis::Columns), [[0, 1, 2], [3, 4, 5]]);
+    }
+}

@@ -1,0 +1,10 @@
+//! What a tensor is: its element type, its shape, and the part of it that each device of a mesh holds.
+//! Knows no memory, no device and no layer.
+
+mod dual;
+mod layout;
+mod real;
+
+pub use dual::Dual;
+pub use layout::{Axis, Layout, Mesh, Place, Position, Shape, Window, cut};
+pub use real::{Precision, Real};
