@@ -44,6 +44,11 @@ impl Operand {
         self.elements
     }
 
+    /// Returns the address of the first element.
+    pub(super) fn base(&self) -> *mut u8 {
+        self.base
+    }
+
     /// Returns the window's extent in a dimension.
     pub fn len(&self, dim: usize) -> usize {
         self.window.len[dim]

@@ -4,6 +4,7 @@
 mod args;
 mod gemm;
 mod memory;
+mod parts;
 mod philox;
 mod pool;
 mod queues;
@@ -11,6 +12,7 @@ mod queues;
 pub use args::{Args, Clock, Operand, Path};
 pub use gemm::{Matrix, Scalar, inside_gemm};
 pub use memory::Memory;
+pub use parts::Parts;
 pub use philox::{Purpose, Random, Stream};
 pub use pool::Pool;
 pub use queues::{Queue, Queues, Script};

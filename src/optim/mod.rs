@@ -1,2 +1,153 @@
-//! From gradients to updates: a chain of transforms, and the schedules of the learning rate. Knows no device and no
+//! From gradients to updates: a chain of transforms, and the schedules of the learning rate. Knows no network and no
 //! layer; works on flat regions in which each parameter's part is a [`Segment`].
+//!
+//! To add a transform: write `optim/x.rs` with a struct that implements [`Transform`], and add one line to the list
+//! in [`transforms!`] below. To add a schedule: write its struct in `optim/schedule.rs`, and add a line to its list.
+
+mod chain;
+mod clip_by_global_norm;
+mod momentum;
+pub mod schedule;
+mod weight_decay;
+
+pub use chain::{Chain, Segment, Slot, Stage};
+pub use clip_by_global_norm::ClipByGlobalNorm;
+pub use momentum::Momentum;
+pub use schedule::{Interval, Schedule};
+pub use weight_decay::WeightDecay;
+
+use crate::device::Parts;
+use crate::error::Fault;
+use crate::tensor::{Dual, Real};
+use serde::Deserialize;
+use std::fmt::Debug;
+
+/// What a transform sees of one parameter: some of its consecutive elements.
+#[derive(Debug)]
+pub struct Elements<'a, T> {
+    /// The gradient as the transforms before left it; becomes what this one makes of it.
+    pub g: &'a mut [T],
+    /// The weights.
+    pub w: &'a [T],
+    /// The transform's slots, in the order of [`Transform::slots`]; they keep their values from step to step and
+    /// are zero at first.
+    pub slots: Parts<'a, T>,
+    /// For each segment the sum of squares of its parameter's whole gradient at this place in the chain; empty for
+    /// transforms that do not need it.
+    pub norms: &'a [T],
+    /// The parameter's index in `norms`.
+    pub segment: usize,
+    /// The parameter's factor of the weight decay.
+    pub decay_mult: f64,
+}
+
+/// Elements of the precision that the step computes in.
+#[derive(Debug)]
+pub enum Block<'a> {
+    /// Single precision.
+    F32(Elements<'a, f32>),
+    /// Double precision.
+    F64(Elements<'a, f64>),
+    /// Dual numbers.
+    Dual(Elements<'a, Dual>),
+}
+
+/// One transform of the gradient.
+pub trait Transform: Debug + Send + Sync {
+    /// Returns the key that names it in the file.
+    fn kind(&self) -> &'static str;
+
+    /// Checks the ranges of its settings.
+    ///
+    /// # Errors
+    /// The first setting that is out of range.
+    fn check(&self) -> Result<(), Fault>;
+
+    /// Returns the names of what it remembers of each weight from step to step.
+    fn slots(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// Returns true when it reads the norms of the gradients, which all devices must agree on first.
+    fn needs_norm(&self) -> bool {
+        false
+    }
+
+    /// Transforms the gradient of a block.
+    fn apply(&self, block: Block);
+
+    /// Returns a few transforms of this kind, for the shared test suite.
+    fn examples() -> Vec<Self>
+    where
+        Self: Sized;
+}
+
+/// Calls a function generic over the element type with the elements of a block.
+macro_rules! by_block {
+    ($block:expr, $elements:ident => $call:expr) => {
+        match $block {
+            $crate::optim::Block::F32($elements) => $call,
+            $crate::optim::Block::F64($elements) => $call,
+            $crate::optim::Block::Dual($elements) => $call,
+        }
+    };
+}
+use by_block;
+
+/// The element types that blocks hold.
+trait Blocks: Real {
+    fn block(elements: Elements<Self>) -> Block;
+}
+
+impl Blocks for f32 {
+    fn block(elements: Elements<Self>) -> Block {
+        Block::F32(elements)
+    }
+}
+
+impl Blocks for f64 {
+    fn block(elements: Elements<Self>) -> Block {
+        Block::F64(elements)
+    }
+}
+
+impl Blocks for Dual {
+    fn block(elements: Elements<Self>) -> Block {
+        Block::Dual(elements)
+    }
+}
+
+/// The list of transforms: key in the file, type.
+macro_rules! transforms {
+    ($($kind:literal => $type:ty),* $(,)?) => {
+        /// The keys of all transforms.
+        pub const KINDS: &[&str] = &[$($kind),*];
+
+        /// Reads the settings of the transform named `kind`; none when there is no such transform.
+        pub fn read<'de, D: serde::Deserializer<'de>>(
+            kind: &str,
+            settings: D,
+        ) -> Option<Result<Box<dyn Transform>, D::Error>> {
+            match kind {
+                $($kind => Some(<$type>::deserialize(settings).map(|t| Box::new(t) as Box<dyn Transform>)),)*
+                _ => None,
+            }
+        }
+
+        /// Returns the examples of all transforms.
+        pub fn all_examples() -> Vec<Box<dyn Transform>> {
+            let mut all: Vec<Box<dyn Transform>> = Vec::new();
+            $(all.extend(<$type>::examples().into_iter().map(|t| Box::new(t) as Box<dyn Transform>));)*
+            all
+        }
+    };
+}
+
+transforms! {
+    "clip_by_global_norm" => ClipByGlobalNorm,
+    "momentum" => Momentum,
+    "weight_decay" => WeightDecay,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,50 @@
+//! Clipping by the global norm: g = g * min(1, max_norm / |g|), where |g| is the Euclidean norm of the gradients of
+//! all parameters together (Pascanu et al. 2013, <https://proceedings.mlr.press/v28/pascanu13.html>).
+//!
+//! The norm is over the whole network whatever devices hold its parts; a parameter that several devices hold counts
+//! once. A gradient that is not a number stays one.
+
+use super::*;
+use crate::device::vectorized;
+
+/// The transform: the largest norm, above 0.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(transparent)]
+pub struct ClipByGlobalNorm(pub f64);
+
+impl Transform for ClipByGlobalNorm {
+    fn kind(&self) -> &'static str {
+        "clip_by_global_norm"
+    }
+    fn check(&self) -> Result<(), Fault> {
+        if self.0.is_finite() && self.0 > 0.0 {
+            return Ok(());
+        }
+        Err(Fault::whole(format!(
+            "clip_by_global_norm = {}, expected the largest norm, a number above 0; leave clip_by_global_norm out \
+             for no clipping",
+            self.0
+        )))
+    }
+    fn needs_norm(&self) -> bool {
+        true
+    }
+    fn apply(&self, block: Block) {
+        by_block!(block, e => clip(e, self.0))
+    }
+    fn examples() -> Vec<Self> {
+        vec![ClipByGlobalNorm(0.5), ClipByGlobalNorm(1e6)]
+    }
+}
+
+fn clip<T: Real>(e: Elements<T>, max_norm: f64) {
+    let max_norm = T::from_f64(max_norm);
+    let norm = e.norms.iter().fold(T::ZERO, |sum, &norm| sum + norm).sqrt();
+    if norm > max_norm {
+        let factor = max_norm / norm;
+        vectorized(
+            #[inline(always)]
+            || e.g.iter_mut().for_each(|g| *g *= factor),
+        );
+    }
+}

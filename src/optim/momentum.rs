@@ -1,0 +1,100 @@
+//! Momentum: v = mu * v + g, with v = 0 at first; then g = v, or with Nesterov's look-ahead g = g + mu * v
+//! (Sutskever et al. 2013, <https://proceedings.mlr.press/v28/sutskever13.html>).
+//!
+//! As PyTorch's SGD without dampening: the learning rate multiplies v when it is used, not when it is summed.
+
+use super::*;
+use crate::device::vectorized;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
+
+/// The transform: `momentum = 0.9`, or `momentum = { mu = 0.9, nesterov = true }`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Momentum {
+    /// Share of the velocity that stays from step to step, above 0 and below 1.
+    pub mu: f64,
+    /// Looks ahead along the new velocity; false by default.
+    pub nesterov: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    mu: f64,
+    #[serde(default)]
+    nesterov: bool,
+}
+
+impl<'de> Deserialize<'de> for Momentum {
+    fn deserialize<D: Deserializer<'de>>(settings: D) -> Result<Self, D::Error> {
+        settings.deserialize_any(NumberOrTable)
+    }
+}
+
+/// Not an untagged enum: that would lose which key of the table is wrong.
+struct NumberOrTable;
+
+impl<'de> Visitor<'de> for NumberOrTable {
+    type Value = Momentum;
+    fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str("a number, or a table with mu and nesterov")
+    }
+    fn visit_f64<E: Error>(self, mu: f64) -> Result<Momentum, E> {
+        Ok(Momentum { mu, nesterov: false })
+    }
+    fn visit_i64<E: Error>(self, mu: i64) -> Result<Momentum, E> {
+        self.visit_f64(mu as f64)
+    }
+    fn visit_u64<E: Error>(self, mu: u64) -> Result<Momentum, E> {
+        self.visit_f64(mu as f64)
+    }
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Momentum, A::Error> {
+        let Table { mu, nesterov } = Table::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(Momentum { mu, nesterov })
+    }
+}
+
+impl Transform for Momentum {
+    fn kind(&self) -> &'static str {
+        "momentum"
+    }
+    fn check(&self) -> Result<(), Fault> {
+        if self.mu > 0.0 && self.mu < 1.0 {
+            return Ok(());
+        }
+        let message =
+            format!("momentum = {}, expected a number above 0 and below 1; leave momentum out for none", self.mu);
+        Err(Fault::at("mu", message))
+    }
+    fn slots(&self) -> &'static [&'static str] {
+        &["velocity"]
+    }
+    fn apply(&self, block: Block) {
+        by_block!(block, e => accelerate(e, self))
+    }
+    fn examples() -> Vec<Self> {
+        vec![Momentum { mu: 0.9, nesterov: false }, Momentum { mu: 0.5, nesterov: true }]
+    }
+}
+
+fn accelerate<T: Real>(e: Elements<T>, momentum: &Momentum) {
+    let mu = T::from_f64(momentum.mu);
+    let [v] = e.slots.into_slices();
+    let g = e.g;
+    vectorized(
+        #[inline(always)]
+        || {
+            if momentum.nesterov {
+                for (g, v) in g.iter_mut().zip(v) {
+                    *v = mu * *v + *g;
+                    *g += mu * *v;
+                }
+            } else {
+                for (g, v) in g.iter_mut().zip(v) {
+                    *v = mu * *v + *g;
+                    *g = *v;
+                }
+            }
+        },
+    );
+}

@@ -1,0 +1,41 @@
+//! Weight decay, L2: g = g + decay * decay_mult * w, the gradient of decay / 2 * |w|^2 added to the loss's (Krogh
+//! and Hertz 1991, <https://proceedings.neurips.cc/paper/1991/hash/8eefcfdf5990e441f0fb6f3fad709e21-Abstract.html>).
+//!
+//! As `weight_decay` of PyTorch's SGD when it stands before `momentum`.
+
+use super::*;
+use crate::device::vectorized;
+
+/// The transform: the decay, above 0.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(transparent)]
+pub struct WeightDecay(pub f64);
+
+impl Transform for WeightDecay {
+    fn kind(&self) -> &'static str {
+        "weight_decay"
+    }
+    fn check(&self) -> Result<(), Fault> {
+        if self.0.is_finite() && self.0 > 0.0 {
+            return Ok(());
+        }
+        Err(Fault::whole(format!(
+            "weight_decay = {}, expected a number above 0; leave weight_decay out for none",
+            self.0
+        )))
+    }
+    fn apply(&self, block: Block) {
+        by_block!(block, e => decay(e, self.0))
+    }
+    fn examples() -> Vec<Self> {
+        vec![WeightDecay(5e-4)]
+    }
+}
+
+fn decay<T: Real>(e: Elements<T>, decay: f64) {
+    let decay = T::from_f64(decay * e.decay_mult);
+    vectorized(
+        #[inline(always)]
+        || e.g.iter_mut().zip(e.w).for_each(|(g, &w)| *g += decay * w),
+    );
+}
