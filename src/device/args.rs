@@ -13,7 +13,7 @@ pub struct Operand {
     pub shape: Shape,
     /// The part that this device holds; its elements are contiguous, row-major.
     pub window: Window,
-    memory: Arc<Memory>,
+    memory: Option<Arc<Memory>>,
     base: *mut u8,
     elements: usize,
 }
@@ -31,12 +31,13 @@ impl Operand {
         let elements = window.elements();
         assert!(offset.is_multiple_of(precision.bytes()), "an operand is aligned to its elements");
         assert!(offset + elements * precision.bytes() <= memory.bytes(), "an operand lies inside its memory");
-        Operand { shape, window, memory: Arc::clone(memory), base: memory.at(offset), elements }
+        Operand { shape, window, memory: Some(Arc::clone(memory)), base: memory.at(offset), elements }
     }
 
-    /// Returns the device memory that it lies in.
-    pub fn memory(&self) -> &Arc<Memory> {
-        &self.memory
+    /// Describes an operand that has no memory yet, for questions about sizes.
+    pub fn described(shape: Shape, window: Window) -> Self {
+        let elements = window.elements();
+        Operand { shape, window, memory: None, base: std::ptr::null_mut(), elements }
     }
 
     /// Returns the number of elements on this device.
@@ -121,10 +122,16 @@ impl Args<'_> {
         self.operands[i].as_ref().expect("the phase declares this operand")
     }
 
+    fn placed<T: Real>(&self, i: usize) -> &Operand {
+        assert_eq!(T::PRECISION, self.precision, "a step computes in its program's precision");
+        let operand = self.operand(i);
+        assert!(operand.memory.is_some(), "an operand that runs has memory");
+        operand
+    }
+
     /// Returns the elements of operand `i`, to read.
     pub fn read<T: Real>(&self, i: usize) -> &[T] {
-        assert_eq!(T::PRECISION, self.precision);
-        let o = self.operand(i);
+        let o = self.placed::<T>(i);
         // SAFETY: `Operand::new` checked the bounds; the event order keeps writers away.
         unsafe { std::slice::from_raw_parts(o.base.cast::<T>(), o.elements) }
     }
@@ -134,8 +141,7 @@ impl Args<'_> {
     /// Operands of one phase never overlap, so distinct `i` may be held at once; ask for each `i` once.
     #[allow(clippy::mut_from_ref, reason = "each operand is its own memory, and each is asked for once")]
     pub fn write<T: Real>(&self, i: usize) -> &mut [T] {
-        assert_eq!(T::PRECISION, self.precision);
-        let o = self.operand(i);
+        let o = self.placed::<T>(i);
         // SAFETY: `Operand::new` checked the bounds; the event order makes this step their only user.
         unsafe { std::slice::from_raw_parts_mut(o.base.cast::<T>(), o.elements) }
     }

@@ -8,6 +8,7 @@ mod parts;
 mod philox;
 mod pool;
 mod queues;
+mod transfer;
 
 pub use args::{Args, Clock, Operand, Path};
 pub use gemm::{Matrix, Scalar, inside_gemm};
@@ -16,6 +17,7 @@ pub use parts::Parts;
 pub use philox::{Purpose, Random, Stream};
 pub use pool::Pool;
 pub use queues::{Queue, Queues, Script};
+pub use transfer::{Extent, Transfer};
 
 /// Runs a closure compiled for the widest vectors that this processor has.
 ///

@@ -207,6 +207,17 @@ impl Window {
     pub fn elements(&self) -> usize {
         self.len.iter().product()
     }
+
+    /// Returns the box that both windows hold.
+    pub fn intersect(&self, other: &Window) -> Window {
+        let mut both = self.clone();
+        for dim in 0..self.len.len() {
+            let end = (self.start[dim] + self.len[dim]).min(other.start[dim] + other.len[dim]);
+            both.start[dim] = self.start[dim].max(other.start[dim]);
+            both.len[dim] = end.saturating_sub(both.start[dim]);
+        }
+        both
+    }
 }
 
 /// Returns (start, length) of part `index` when `n` things are cut into `parts` contiguous parts whose sizes

@@ -4,7 +4,9 @@
 mod dual;
 mod layout;
 mod real;
+mod strided;
 
 pub use dual::Dual;
 pub use layout::{Axis, Layout, Mesh, Place, Position, Shape, Window, cut};
 pub use real::{Precision, Real};
+pub use strided::Strided;

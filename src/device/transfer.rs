@@ -1,0 +1,101 @@
+//! Copies and sums of strided pieces, within a device or across devices that share memory.
+
+use super::memory::Memory;
+use super::vectorized;
+use crate::tensor::{Dual, Precision, Real, Strided};
+use std::sync::Arc;
+
+/// A strided piece of a device's memory.
+#[derive(Debug, Clone)]
+pub struct Extent {
+    memory: Arc<Memory>,
+    part: Strided,
+}
+
+impl Extent {
+    /// Names a piece; `part` counts elements of `precision` from the start of the memory.
+    ///
+    /// # Panics
+    /// When it lies outside the memory.
+    pub fn new(memory: &Arc<Memory>, part: Strided, precision: Precision) -> Self {
+        assert!(part.end() * precision.bytes() <= memory.bytes(), "a piece lies inside its memory");
+        Extent { memory: Arc::clone(memory), part }
+    }
+
+    fn at<T>(&self, element: usize) -> *mut T {
+        let p = self.part;
+        let index = p.offset + element / p.len * p.stride + element % p.len;
+        self.memory.at(index * size_of::<T>()).cast::<T>()
+    }
+}
+
+/// Every target = the sum of the sources, in their order. A target may be one of the sources.
+#[derive(Debug, Clone)]
+pub struct Transfer {
+    sources: Vec<Extent>,
+    targets: Vec<Extent>,
+    precision: Precision,
+}
+
+/// Elements summed at a time, in a buffer on the stack.
+const BLOCK: usize = 512;
+
+impl Transfer {
+    /// Describes a transfer of pieces that all have the same number of elements.
+    ///
+    /// # Panics
+    /// When they differ.
+    pub fn new(sources: Vec<Extent>, targets: Vec<Extent>, precision: Precision) -> Self {
+        let elements = sources[0].part.elements();
+        assert!(sources.iter().chain(&targets).all(|e| e.part.elements() == elements), "equal pieces");
+        Transfer { sources, targets, precision }
+    }
+
+    /// Does it.
+    pub fn run(&self) {
+        match self.precision {
+            Precision::F32 => self.sum::<f32>(),
+            Precision::F64 => self.sum::<f64>(),
+            Precision::Dual => self.sum::<Dual>(),
+        }
+    }
+
+    fn sum<T: Real>(&self) {
+        let all = self.sources.iter().chain(&self.targets);
+        let run = all.map(|e| e.part.len).min().unwrap_or(0);
+        let elements = self.sources[0].part.elements();
+        let copy = self.sources.len() == 1;
+        for start in (0..elements).step_by(run.max(1)) {
+            if copy {
+                for target in &self.targets {
+                    // SAFETY: both pieces were checked to lie inside their memories, run by run; the event order
+                    // makes this step the only writer of the target; `copy` allows overlap.
+                    unsafe { std::ptr::copy(self.sources[0].at::<T>(start), target.at::<T>(start), run) };
+                }
+                continue;
+            }
+            for block in (0..run).step_by(BLOCK) {
+                let len = BLOCK.min(run - block);
+                let mut sum = [T::ZERO; BLOCK];
+                let sum = &mut sum[..len];
+                for (k, source) in self.sources.iter().enumerate() {
+                    // SAFETY: as above; nobody writes the sources while this step reads them.
+                    let source =
+                        unsafe { std::slice::from_raw_parts(source.at::<T>(start).add(block).cast_const(), len) };
+                    if k == 0 {
+                        sum.copy_from_slice(source);
+                    } else {
+                        vectorized(
+                            #[inline(always)]
+                            || sum.iter_mut().zip(source).for_each(|(s, &v)| *s += v),
+                        );
+                    }
+                }
+                for target in &self.targets {
+                    // SAFETY: as above.
+                    unsafe { std::ptr::copy_nonoverlapping(sum.as_ptr(), target.at::<T>(start).add(block), len) };
+                }
+            }
+        }
+    }
+}
