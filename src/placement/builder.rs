@@ -1,0 +1,386 @@
+//! Builds the operations of a step: forward, backward, reductions, update, and between them the one table of
+//! redistributions.
+
+use super::flat::Flat;
+use super::resolve::{Resolved, resolve};
+use super::{Home, Input, Op, Placed, Purpose, Region, Request, Tensor, TensorId};
+use crate::collectives::Collective;
+use crate::error::Problem;
+use crate::layers::{Access, METRICS, Mode, Pass, Phase, Role};
+use crate::network::Source;
+use crate::optim::Stage;
+use crate::tensor::{Axis, Layout, Place, Shape};
+use std::collections::HashMap;
+
+/// Places one step of a network.
+///
+/// # Errors
+/// Every split that does not fit its layer.
+pub fn place(request: Request) -> Result<Placed, Vec<Problem>> {
+    let Request { network, mesh, variant, .. } = request;
+    let resolved = resolve(network, mesh, variant.mode, variant.rows)?;
+    let training = resolve(network, mesh, Mode::Train, variant.rows)?;
+    let flat = Flat::new(network, &training, mesh);
+    let mut builder = Builder {
+        request,
+        resolved,
+        placed: Placed { tensors: vec![], ops: vec![], flat, statistics: vec![] },
+        outputs: vec![],
+        moved: HashMap::new(),
+        nodes: vec![NodeTensors::default(); network.nodes.len()],
+        images: 0,
+        targets: 0,
+        weights: vec![],
+        gradients: vec![],
+        states: vec![],
+        metrics: 0,
+    };
+    builder.inputs();
+    builder.forward();
+    if variant.mode == Mode::Train {
+        builder.backward();
+        if variant.update {
+            builder.update();
+        }
+    }
+    Ok(builder.placed)
+}
+
+/// A node's own tensors.
+#[derive(Debug, Clone, Default)]
+struct NodeTensors {
+    locals: HashMap<usize, TensorId>,
+    /// Gradients of its output, from its consumers.
+    dy: Vec<TensorId>,
+    /// Whether it or something before it has parameters.
+    needs_gradient: bool,
+}
+
+struct Builder<'a> {
+    request: Request<'a>,
+    resolved: Vec<Resolved>,
+    placed: Placed,
+    /// Each node's output.
+    outputs: Vec<TensorId>,
+    /// Redistributed copies: one per wanted layout, for all who want it.
+    moved: HashMap<(TensorId, Layout), TensorId>,
+    nodes: Vec<NodeTensors>,
+    images: TensorId,
+    targets: TensorId,
+    weights: Vec<TensorId>,
+    gradients: Vec<TensorId>,
+    states: Vec<TensorId>,
+    metrics: TensorId,
+}
+
+impl Builder<'_> {
+    fn tensor(&mut self, name: String, shape: Shape, layout: Layout, home: Home, purpose: Purpose) -> TensorId {
+        let layout = layout.on_mesh(self.request.mesh);
+        self.placed.tensors.push(Tensor { name, shape, layout, home, purpose });
+        self.placed.tensors.len() - 1
+    }
+
+    /// Creates what the step starts from: the batch, parameters, gradients, statistics, metrics.
+    fn inputs(&mut self) {
+        let Request { network, mesh, variant, target_width, .. } = self.request;
+        let batch = Layout::new(Place::Shard(0), Place::Replicate);
+        let images = network.input.batch(variant.rows);
+        self.images = self.tensor("images".into(), images, batch, Home::Own, Purpose::Activations);
+        let shape = Shape::from([variant.rows, target_width]);
+        self.targets = self.tensor("targets".into(), shape, batch, Home::Own, Purpose::Activations);
+        self.placed.ops.push(Op::Load { input: Input::Images, to: self.images });
+        self.placed.ops.push(Op::Load { input: Input::Targets, to: self.targets });
+        for (i, parameter) in network.parameters.iter().enumerate() {
+            let part = self.placed.flat.parts[i];
+            let shape = parameter.param.shape.clone();
+            let home = Home::Fixed(Region::Weights, part.offset);
+            let weight = self.tensor(parameter.name.clone(), shape.clone(), part.layout, home, Purpose::Weights);
+            self.weights.push(weight);
+            let home = Home::Fixed(Region::Gradients, part.offset);
+            let name = format!("d {}", parameter.name);
+            let gradient = self.tensor(name, shape, part.gradient, home, Purpose::Gradients);
+            self.gradients.push(gradient);
+        }
+        let mut offset = 0;
+        for (node, layouts) in network.nodes.iter().enumerate() {
+            for (i, &state) in layouts.states.iter().enumerate() {
+                let layout = self.resolved[node].lowered.states[i].on_mesh(mesh);
+                let shape = network.states[state].param.shape.clone();
+                let len = layout.window(&shape, mesh, mesh.position(0)).elements();
+                let name = network.states[state].name.clone();
+                let home = Home::Fixed(Region::Statistics, offset);
+                self.placed.statistics.push((layout, offset));
+                let id = self.tensor(name, shape, layout, home, Purpose::Statistics);
+                self.states.push(id);
+                offset += len.next_multiple_of(16);
+            }
+        }
+    }
+
+    fn source(&self, source: Source) -> TensorId {
+        match source {
+            Source::Images => self.images,
+            Source::Node(node) => self.outputs[node],
+        }
+    }
+
+    fn forward(&mut self) {
+        let network = self.request.network;
+        for (index, node) in network.nodes.iter().enumerate() {
+            let before = node.inputs.iter().any(|&input| self.needs_gradient(input));
+            self.nodes[index].needs_gradient = before || !node.params.is_empty();
+            if self.resolved[index].is_view() {
+                let of = self.source(node.inputs[0]);
+                let Tensor { layout, purpose, .. } = self.placed.tensors[of].clone();
+                let shape = node.output.batch(self.request.variant.rows);
+                let view = self.tensor(format!("{}.y", node.name), shape, layout, Home::Alias(of), purpose);
+                self.outputs.push(view);
+                continue;
+            }
+            self.outputs.push(usize::MAX);
+            let phases = std::mem::take(&mut self.resolved[index].lowered.forward);
+            for (number, phase) in phases.iter().enumerate() {
+                self.phase(index, Pass::Forward, number, phase);
+            }
+            self.resolved[index].lowered.forward = phases;
+        }
+        self.redistribute(self.metrics, Layout::REPLICATE);
+    }
+
+    /// Adds a phase with its operands brought to the layouts that it works in.
+    fn phase(&mut self, index: usize, pass: Pass, number: usize, phase: &Phase) {
+        let mesh = self.request.mesh;
+        let mut operands = Vec::with_capacity(phase.operands.len());
+        for wanted in &phase.operands {
+            let layout = wanted.layout.on_mesh(mesh);
+            let tensor = self.operand(index, wanted.role, wanted.access, layout);
+            operands.push(tensor.map(|tensor| (tensor, wanted.access)));
+        }
+        self.placed.ops.push(Op::Phase { node: index, pass, phase: number, operands });
+    }
+
+    fn operand(&mut self, index: usize, role: Role, access: Access, layout: Layout) -> Option<TensorId> {
+        let network = self.request.network;
+        let node = &network.nodes[index];
+        let rows = self.request.variant.rows;
+        let id = match role {
+            Role::X(i) => self.redistribute(self.source(node.inputs[i]), layout),
+            Role::Y if access == Access::Read => self.redistribute(self.outputs[index], layout),
+            Role::Y => {
+                let shape = node.output.batch(rows);
+                let name = format!("{}.y", node.name);
+                self.outputs[index] = self.tensor(name, shape, layout, Home::Own, Purpose::Activations);
+                self.outputs[index]
+            }
+            Role::Dy => {
+                let terms = self.nodes[index].dy.clone();
+                self.combine(&format!("{}.dy", node.name), terms, layout)
+            }
+            Role::Dx(i) => {
+                let source = node.inputs[i];
+                if !self.needs_gradient(source) {
+                    return None;
+                }
+                let shape = node.input_shapes[i].batch(rows);
+                let name = format!("{}.dx{i}", node.name);
+                let id = self.tensor(name, shape, layout, Home::Own, Purpose::Activations);
+                self.contribute(source, id);
+                id
+            }
+            Role::Param(i) => self.weights[node.params[i]],
+            Role::DParam(i) => self.gradients[node.params[i]],
+            Role::State(i) => self.states[node.states[i]],
+            Role::Local(i) => match self.nodes[index].locals.get(&i) {
+                Some(&local) => self.redistribute(local, layout),
+                None => {
+                    let shape = self.resolved[index].lowered.locals[i].clone();
+                    let name = format!("{}.local{i}", node.name);
+                    let local = self.tensor(name, shape, layout, Home::Own, Purpose::Activations);
+                    self.nodes[index].locals.insert(i, local);
+                    local
+                }
+            },
+            Role::Target => self.redistribute(self.targets, layout),
+            Role::Metrics => {
+                let home = Home::Fixed(Region::Metrics, 0);
+                let shape = Shape::from([METRICS]);
+                self.metrics = self.tensor("metrics".into(), shape, layout, home, Purpose::Statistics);
+                self.metrics
+            }
+        };
+        if matches!(role, Role::Param(_) | Role::DParam(_) | Role::State(_)) {
+            assert_eq!(self.placed.tensors[id].layout, layout, "{} {role:?}: one layout per parameter", node.name);
+        }
+        Some(id)
+    }
+
+    fn needs_gradient(&self, source: Source) -> bool {
+        match source {
+            Source::Images => false,
+            Source::Node(node) => self.nodes[node].needs_gradient,
+        }
+    }
+
+    /// Notes a gradient of a node's output; a view passes it on to what it views.
+    fn contribute(&mut self, mut source: Source, gradient: TensorId) {
+        while let Source::Node(node) = source {
+            if !self.resolved[node].is_view() {
+                self.nodes[node].dy.push(gradient);
+                return;
+            }
+            source = self.request.network.nodes[node].inputs[0];
+        }
+    }
+
+    fn backward(&mut self) {
+        let network = self.request.network;
+        let mut waiting: Vec<usize> = self.placed.flat.buckets.iter().map(|b| b.params.len()).collect();
+        for index in (0..network.nodes.len()).rev() {
+            if !self.needs_gradient(Source::Node(index)) || self.resolved[index].is_view() {
+                continue;
+            }
+            let phases = std::mem::take(&mut self.resolved[index].lowered.backward);
+            for (number, phase) in phases.iter().enumerate() {
+                self.phase(index, Pass::Backward, number, phase);
+            }
+            self.resolved[index].lowered.backward = phases;
+            for (bucket, waiting) in waiting.iter_mut().enumerate() {
+                let own = &self.placed.flat.buckets[bucket].params;
+                let done = own.iter().filter(|p| network.nodes[index].params.contains(p)).count();
+                *waiting -= done;
+                if done > 0 && *waiting == 0 {
+                    self.reduce(bucket);
+                }
+            }
+        }
+    }
+
+    /// Reduces a bucket of gradients in place, while the backward pass goes on.
+    fn reduce(&mut self, number: usize) {
+        let bucket = self.placed.flat.buckets[number].clone();
+        if bucket.axes.is_empty() {
+            return;
+        }
+        let layout = bucket.axes.iter().fold(Layout::REPLICATE, |layout, &axis| layout.with(axis, Place::Partial));
+        let home = Home::Fixed(Region::Gradients, bucket.offset);
+        let name = format!("gradients {number}");
+        let id = self.tensor(name, Shape::from([bucket.len]), layout, home, Purpose::Gradients);
+        self.redistribute(id, Layout::REPLICATE);
+    }
+
+    fn update(&mut self) {
+        let chain = self.request.chain;
+        let len = self.placed.flat.len;
+        let count = self.request.network.parameters.len();
+        if count == 0 {
+            return;
+        }
+        let flat = |region| (Shape::from([len]), Layout::REPLICATE, Home::Fixed(region, 0));
+        let (shape, layout, home) = flat(Region::Weights);
+        let weights = self.tensor("weights".into(), shape, layout, home, Purpose::Weights);
+        let (shape, layout, home) = flat(Region::Gradients);
+        let gradients = self.tensor("gradients".into(), shape, layout, home, Purpose::Gradients);
+        let named = chain.slots(0..chain.0.len());
+        let slots: Vec<TensorId> = (0..named.len())
+            .map(|slot| {
+                let (shape, layout, home) = flat(Region::Slot(slot));
+                self.tensor(named[slot].name.into(), shape, layout, home, Purpose::Optimizer)
+            })
+            .collect();
+        let mut norms = None;
+        for (number, stage) in chain.stages().iter().enumerate() {
+            let operands = match stage {
+                Stage::Norm => {
+                    let partial = Layout::new(Place::Partial, Place::Partial);
+                    let shape = Shape::from([count]);
+                    let norm = self.tensor("norms".into(), shape, partial, Home::Own, Purpose::Workspace);
+                    norms = Some(norm);
+                    vec![Some((gradients, Access::Read)), Some((norm, Access::Write))]
+                }
+                Stage::Apply { transforms, update, norm } => {
+                    let access = if *update { Access::Update } else { Access::Read };
+                    let norm = norms.filter(|_| *norm).map(|norm| (norm, Access::Read));
+                    let mine = (0..slots.len()).filter(|&slot| transforms.contains(&named[slot].transform));
+                    let own = mine.map(|slot| Some((slots[slot], Access::Update)));
+                    [Some((weights, access)), Some((gradients, Access::Update)), norm].into_iter().chain(own).collect()
+                }
+            };
+            self.placed.ops.push(Op::Optim { stage: number, operands });
+            if *stage == Stage::Norm {
+                norms = norms.map(|norm| self.redistribute(norm, Layout::REPLICATE));
+            }
+        }
+    }
+
+    /// Adds the gradients of several consumers: those in one layout locally, each sum brought to `to` once.
+    fn combine(&mut self, name: &str, terms: Vec<TensorId>, to: Layout) -> TensorId {
+        assert!(!terms.is_empty(), "{name}: somebody uses the output");
+        let mut groups: Vec<(Layout, Vec<TensorId>)> = Vec::new();
+        for term in terms {
+            let layout = self.placed.tensors[term].layout;
+            match groups.iter_mut().find(|(l, _)| *l == layout) {
+                Some((_, group)) => group.push(term),
+                None => groups.push((layout, vec![term])),
+            }
+        }
+        let mut sums = Vec::with_capacity(groups.len());
+        for (_, group) in groups {
+            let sum = self.add(name, group);
+            sums.push(self.redistribute(sum, to));
+        }
+        self.add(name, sums)
+    }
+
+    fn add(&mut self, name: &str, terms: Vec<TensorId>) -> TensorId {
+        if let [only] = terms[..] {
+            return only;
+        }
+        let Tensor { shape, layout, .. } = self.placed.tensors[terms[0]].clone();
+        let to = self.tensor(name.into(), shape, layout, Home::Own, Purpose::Activations);
+        self.placed.ops.push(Op::Add { terms, to });
+        to
+    }
+
+    /// Brings a tensor to a layout, one axis after the other, the inner one first.
+    fn redistribute(&mut self, from: TensorId, to: Layout) -> TensorId {
+        let to = to.on_mesh(self.request.mesh);
+        let mut id = from;
+        for axis in Axis::INNER_FIRST {
+            id = self.move_along(id, axis, to.on(axis));
+        }
+        id
+    }
+
+    /// The table: what brings `from` to `want` along one axis.
+    fn move_along(&mut self, from: TensorId, axis: Axis, want: Place) -> TensorId {
+        let tensor = self.placed.tensors[from].clone();
+        let have = tensor.layout.on(axis);
+        if have == want {
+            return from;
+        }
+        let to = tensor.layout.with(axis, want);
+        if let Some(&moved) = self.moved.get(&(from, to)) {
+            return moved;
+        }
+        let replicated = self.moved.get(&(from, tensor.layout.with(axis, Place::Replicate))).copied();
+        let collective = match (have, want) {
+            (Place::Partial, Place::Replicate) => Collective::AllReduce,
+            // An all-reduce works in place: what was partial is whole now.
+            (Place::Partial, Place::Shard(_)) if replicated.is_some() => {
+                return self.move_along(replicated.unwrap_or(from), axis, want);
+            }
+            (Place::Partial, Place::Shard(_)) => Collective::ReduceScatter,
+            (Place::Shard(_), Place::Replicate) => Collective::AllGather,
+            (Place::Replicate, Place::Shard(_)) => Collective::Slice,
+            (Place::Shard(_), Place::Shard(_)) => Collective::AllToAll,
+            _ => unreachable!("nothing becomes partial"),
+        };
+        let home = if collective == Collective::AllReduce { Home::Alias(from) } else { Home::Own };
+        let name = tensor.name.split(" [").next().unwrap_or_default();
+        let purpose = if home == Home::Own { Purpose::Communication } else { tensor.purpose };
+        let id = self.tensor(format!("{name} {to}"), tensor.shape, to, home, purpose);
+        self.placed.ops.push(Op::Move { collective, axis, from, to: id });
+        self.moved.insert((from, to), id);
+        id
+    }
+}

@@ -1,0 +1,189 @@
+//! Where it lives: a layout for every tensor on the mesh, and the redistributions between them.
+//!
+//! [`place`] turns a network into the list of operations of one step, the same for every device. Between phases one
+//! table (`builder.rs`) inserts what is missing: partial to replicate is an all-reduce, partial to shard a
+//! reduce-scatter, shard to replicate an all-gather, replicate to shard a local slice, shard to another shard an
+//! all-to-all. Knows no bytes, queues or events.
+
+mod builder;
+mod flat;
+mod resolve;
+
+pub use builder::place;
+pub use flat::{Bucket, Flat, Part};
+pub use resolve::{Resolved, resolve};
+
+use crate::collectives::Collective;
+use crate::layers::{Access, Mode, Pass};
+use crate::network::Network;
+use crate::optim::Chain;
+use crate::tensor::{Axis, Layout, Mesh, Shape};
+
+/// A tensor of the step, as an index into [`Placed::tensors`].
+pub type TensorId = usize;
+
+/// What a tensor's bytes are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Purpose {
+    /// Parameters.
+    Weights,
+    /// Gradients of parameters.
+    Gradients,
+    /// State of the optimiser.
+    Optimizer,
+    /// Running statistics and metrics.
+    Statistics,
+    /// Inputs, outputs of layers, their gradients, and what layers keep for the backward pass.
+    Activations,
+    /// Scratch memory of one phase.
+    Workspace,
+    /// Copies in another layout, buffers of collectives.
+    Communication,
+}
+
+/// Memory that outlives a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Region {
+    /// All parameters of a device.
+    Weights,
+    /// Their gradients, at the same offsets.
+    Gradients,
+    /// A state slot of the optimiser, at the same offsets.
+    Slot(usize),
+    /// Running statistics.
+    Statistics,
+    /// The loss and counts of the last batch.
+    Metrics,
+}
+
+/// Where a tensor's elements are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Home {
+    /// In a buffer of its own, for as long as the step needs it.
+    Own,
+    /// Where another tensor is: a view, or the result of an operation in place.
+    Alias(TensorId),
+    /// At an element offset of a region.
+    Fixed(Region, usize),
+}
+
+/// A logical tensor in one layout.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    /// Name for plans.
+    pub name: String,
+    /// Shape of the whole.
+    pub shape: Shape,
+    /// What each device holds.
+    pub layout: Layout,
+    /// Where it is.
+    pub home: Home,
+    /// What it is for.
+    pub purpose: Purpose,
+}
+
+/// What a batch brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Input {
+    /// The images.
+    Images,
+    /// The targets.
+    Targets,
+}
+
+/// An operation of the step, done by every device on its part.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Op {
+    /// Brings the device's window of the batch.
+    Load {
+        /// What.
+        input: Input,
+        /// Where to.
+        to: TensorId,
+    },
+    /// A phase of a layer.
+    Phase {
+        /// The node.
+        node: usize,
+        /// Forward or backward.
+        pass: Pass,
+        /// Which of its phases.
+        phase: usize,
+        /// The operands; absent ones are not wanted.
+        operands: Vec<Option<(TensorId, Access)>>,
+    },
+    /// A redistribution along one axis.
+    Move {
+        /// Which one.
+        collective: Collective,
+        /// Along which axis.
+        axis: Axis,
+        /// The tensor as it is.
+        from: TensorId,
+        /// The tensor as it is wanted.
+        to: TensorId,
+    },
+    /// The sum of gradients of several consumers.
+    Add {
+        /// The terms, all in the same layout.
+        terms: Vec<TensorId>,
+        /// The sum.
+        to: TensorId,
+    },
+    /// A stage of the optimiser's chain.
+    Optim {
+        /// Which of the chain's stages.
+        stage: usize,
+        /// The operands, as `optim::Chain` counts them.
+        operands: Vec<Option<(TensorId, Access)>>,
+    },
+}
+
+/// Which step a list of operations is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Variant {
+    /// Training or evaluation.
+    pub mode: Mode,
+    /// Samples in the global batch.
+    pub rows: usize,
+    /// Whether the optimiser runs; without it a training step leaves the gradients to be read.
+    pub update: bool,
+}
+
+/// What placing needs to know.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The network.
+    pub network: &'a Network,
+    /// The optimiser.
+    pub chain: &'a Chain,
+    /// Width of the targets: 1 for class indices, else the number of classes.
+    pub target_width: usize,
+    /// The mesh.
+    pub mesh: Mesh,
+    /// The step.
+    pub variant: Variant,
+}
+
+/// The operations of one step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Placed {
+    /// The tensors.
+    pub tensors: Vec<Tensor>,
+    /// The operations, in order.
+    pub ops: Vec<Op>,
+    /// The flat regions of parameters.
+    pub flat: Flat,
+    /// Layout and offset of each running statistic in its region.
+    pub statistics: Vec<(Layout, usize)>,
+}
+
+impl Placed {
+    /// Returns the tensor whose memory a tensor uses.
+    pub fn root(&self, mut id: TensorId) -> TensorId {
+        while let Home::Alias(of) = self.tensors[id].home {
+            id = of;
+        }
+        id
+    }
+}

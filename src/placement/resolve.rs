@@ -1,0 +1,121 @@
+//! Which layout each layer works in: its split, what the layers before it leave, what those after it want.
+
+use crate::error::{Fault, Problem};
+use crate::layers::{Activation, Lowered, Lowering, Mode, Role, Split};
+use crate::network::{Network, Source};
+use crate::tensor::{Mesh, Place};
+
+/// A node with its layouts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resolved {
+    /// Where its inputs are wanted over the columns axis.
+    pub place: Place,
+    /// Where its output is over the columns axis.
+    pub output: Place,
+    /// Its phases.
+    pub lowered: Lowered,
+}
+
+impl Resolved {
+    /// Returns true when the node's output is its input.
+    pub fn is_view(&self) -> bool {
+        self.lowered.forward.is_empty() && self.lowered.backward.is_empty()
+    }
+}
+
+/// Resolves every node.
+///
+/// # Errors
+/// Every split that does not fit its layer.
+pub fn resolve(network: &Network, mesh: Mesh, mode: Mode, rows: usize) -> Result<Vec<Resolved>, Vec<Problem>> {
+    let mut resolved: Vec<Resolved> = Vec::with_capacity(network.nodes.len());
+    let mut problems = Vec::new();
+    for index in 0..network.nodes.len() {
+        let incoming = match network.nodes[index].inputs[0] {
+            Source::Images => Place::Replicate,
+            Source::Node(n) => resolved[n].output,
+        };
+        match resolve_node(network, index, incoming, mesh, mode, rows) {
+            Ok(node) => resolved.push(node),
+            Err(fault) => {
+                let node = &network.nodes[index];
+                problems.push(node.spot.problem(&format!("layer \"{}\"", node.name), &fault));
+                let lowered =
+                    Lowered { params: vec![], states: vec![], locals: vec![], forward: vec![], backward: vec![] };
+                resolved.push(Resolved { place: Place::Replicate, output: Place::Replicate, lowered });
+            }
+        }
+    }
+    if problems.is_empty() { Ok(resolved) } else { Err(problems) }
+}
+
+fn resolve_node(
+    network: &Network,
+    index: usize,
+    incoming: Place,
+    mesh: Mesh,
+    mode: Mode,
+    rows: usize,
+) -> Result<Resolved, Fault> {
+    let node = &network.nodes[index];
+    if let Some(split) = node.split.filter(|split| !node.layer.splits().contains(split)) {
+        let known: Vec<String> = node.layer.splits().iter().map(|s| format!("\"{s}\"")).collect();
+        return Err(Fault::at(
+            "split",
+            format!("{} has no split = \"{split}\"; use {}", node.layer.kind(), known.join(" or ")),
+        ));
+    }
+    let wanted = node.layer.wanted(node.input_shapes[0], incoming, node.split, mesh);
+    let place = match wanted.unwrap_or(incoming) {
+        Place::Partial => wanted_later(network, index, mesh),
+        place => place,
+    };
+    for input in &node.input_shapes {
+        if place == Place::Shard(3) && !input.c.is_multiple_of(mesh.columns) {
+            return Err(does_not_divide(*input, mesh));
+        }
+    }
+    let cx = Lowering {
+        inputs: &node.input_shapes,
+        output: node.output,
+        place,
+        split: node.split.unwrap_or(Split::Columns),
+        mesh,
+        mode,
+        rows,
+    };
+    let lowered = node.layer.lower(&cx)?;
+    let wanted = lowered.forward.iter().flat_map(|phase| &phase.operands);
+    let y = wanted.filter(|o| o.role == Role::Y).map(|o| o.layout.columns).next_back();
+    let view = lowered.forward.is_empty();
+    let output = y.unwrap_or(if view { incoming } else { Place::Replicate });
+    Ok(Resolved { place, output, lowered })
+}
+
+/// Partial never enters a non-linear layer: it is reduced to what the next layer that cares wants.
+fn wanted_later(network: &Network, index: usize, mesh: Mesh) -> Place {
+    let shape = network.nodes[index].input_shapes[0];
+    let mut at = index;
+    loop {
+        let next = (at + 1..network.nodes.len()).find(|&n| network.nodes[n].inputs.contains(&Source::Node(at)));
+        let Some(next) = next else { return Place::Replicate };
+        let node = &network.nodes[next];
+        match node.layer.wanted(node.input_shapes[0], Place::Replicate, node.split, mesh) {
+            Some(Place::Shard(3)) if !shape.c.is_multiple_of(mesh.columns) => return Place::Replicate,
+            Some(Place::Partial) => return Place::Replicate,
+            Some(place) => return place,
+            None => at = next,
+        }
+    }
+}
+
+fn does_not_divide(input: Activation, mesh: Mesh) -> Fault {
+    Fault::at(
+        "split",
+        format!(
+            "its input has {} channels, which do not divide by {} columns; change the channels or use split = \
+             \"none\" or \"batch\"",
+            input.c, mesh.columns
+        ),
+    )
+}
