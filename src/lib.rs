@@ -1,11 +1,14 @@
 //! Peristyle trains neural networks from one TOML file: the same loss curve on a CPU, one GPU, several GPUs or a
 //! cluster. See ARCHITECTURE.md for the map.
 
+pub mod collectives;
 pub mod device;
 pub mod error;
 pub mod layers;
 pub mod network;
 pub mod optim;
+pub mod placement;
+pub mod program;
 pub mod tensor;
 
 pub use error::{Error, Result};

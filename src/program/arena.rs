@@ -1,0 +1,68 @@
+//! Gives the buffers of a step their bytes: one arena per device.
+//!
+//! Two buffers share bytes only if every use of one is finished before every use of the other starts, *in the event
+//! order*: a bucket of gradients outlives its last compute step, and a ring reads its neighbour's buffers.
+
+use super::Program;
+use super::events::Clocks;
+
+/// Elements to which buffers are aligned: 64 bytes of f32.
+pub const ALIGN: usize = 16;
+
+/// A buffer's life: its first and last step on each queue that uses it.
+#[derive(Debug, Clone, Default)]
+struct Life {
+    /// (queue, first step, last step), steps as indices into the program.
+    queues: Vec<(usize, usize, usize)>,
+}
+
+/// Places every buffer that is not a region from element `base` on; returns each device's end.
+pub fn assign(program: &mut Program, clocks: &Clocks, base: usize, devices: usize) -> Vec<usize> {
+    let mut lives = vec![Life::default(); program.buffers.len()];
+    for (number, step) in program.steps.iter().enumerate() {
+        for u in &step.uses {
+            let queue = step.queue_index();
+            let life = &mut lives[u.buffer].queues;
+            match life.iter_mut().find(|(q, ..)| *q == queue) {
+                Some((_, _, last)) => *last = number,
+                None => life.push((queue, number, number)),
+            }
+        }
+    }
+    let before = |a: &Life, b: &Life| {
+        a.queues.iter().all(|&(_, _, last)| {
+            b.queues.iter().all(|&(_, first, _)| last != first && clocks.before(&program.steps, last, first))
+        })
+    };
+    let mut ends = vec![base; devices];
+    for (device, end) in ends.iter_mut().enumerate() {
+        let mine = |b: &usize| program.buffers[*b].device == device && program.buffers[*b].region.is_none();
+        let mut own: Vec<usize> = (0..program.buffers.len()).filter(mine).collect();
+        own.retain(|&b| program.buffers[b].elements > 0 && !lives[b].queues.is_empty());
+        own.sort_by_key(|&b| (std::cmp::Reverse(program.buffers[b].elements), b));
+        let mut placed: Vec<usize> = Vec::with_capacity(own.len());
+        for &buffer in &own {
+            let elements = program.buffers[buffer].elements.next_multiple_of(ALIGN);
+            let mut taken: Vec<(usize, usize)> = placed
+                .iter()
+                .filter(|&&p| !before(&lives[p], &lives[buffer]) && !before(&lives[buffer], &lives[p]))
+                .map(|&p| {
+                    let start = program.buffers[p].offset;
+                    (start, start + program.buffers[p].elements.next_multiple_of(ALIGN))
+                })
+                .collect();
+            taken.sort_unstable();
+            let mut offset = base;
+            for (start, stop) in taken {
+                if start >= offset + elements {
+                    break;
+                }
+                offset = offset.max(stop);
+            }
+            program.buffers[buffer].offset = offset;
+            *end = (*end).max(offset + elements);
+            placed.push(buffer);
+        }
+    }
+    ends
+}

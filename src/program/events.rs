@@ -1,0 +1,95 @@
+//! Events: which steps of other queues a step waits for, derived from what the steps read and write.
+
+use super::{Program, Step, Use};
+
+/// For each step, how many steps of each queue are known to be finished when it starts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Clocks {
+    queues: usize,
+    counts: Vec<u32>,
+}
+
+impl Clocks {
+    /// Returns true when step `a` is finished before step `b` starts.
+    pub fn before(&self, steps: &[Step], a: usize, b: usize) -> bool {
+        self.finished(b, steps[a].queue_index()) > steps[a].index
+    }
+
+    /// Returns how many steps of `queue` are finished when `step` starts.
+    pub fn finished(&self, step: usize, queue: usize) -> usize {
+        self.counts[step * self.queues + queue] as usize
+    }
+
+    /// Follows the waits that the steps have; the steps are in a valid order of issue.
+    ///
+    /// # Panics
+    /// When a step waits for one that is issued later.
+    pub fn of(steps: &[Step], queues: usize) -> Clocks {
+        let mut clocks = Clocks { queues, counts: vec![0; steps.len() * queues] };
+        let mut issued: Vec<Vec<usize>> = vec![Vec::new(); queues];
+        for (number, step) in steps.iter().enumerate() {
+            let own = step.queue_index();
+            assert_eq!(step.index, issued[own].len(), "steps are numbered in their order");
+            let previous = step.index.checked_sub(1).map(|index| (own, index + 1));
+            for (queue, count) in previous.into_iter().chain(step.waits.iter().copied()) {
+                assert!(issued[queue].len() >= count, "step {} waits for an event not recorded yet", step.name);
+                clocks.join(number, queue, count, issued[queue][count - 1]);
+            }
+            issued[own].push(number);
+        }
+        clocks
+    }
+
+    /// Takes over all that `other`, the `count`-th step of `queue`, knew, and that it is finished.
+    fn join(&mut self, step: usize, queue: usize, count: usize, other: usize) {
+        for q in 0..self.queues {
+            let known = self.counts[other * self.queues + q];
+            let mine = &mut self.counts[step * self.queues + q];
+            *mine = (*mine).max(known);
+        }
+        let mine = &mut self.counts[step * self.queues + queue];
+        *mine = (*mine).max(count as u32);
+    }
+}
+
+/// Gives every step its waits: for each earlier step that writes what it uses, or uses what it writes, unless the
+/// order is known already.
+pub fn derive(program: &mut Program, queues: usize) -> Clocks {
+    let mut seen: Vec<Vec<(usize, Use)>> = vec![Vec::new(); program.buffers.len()];
+    let mut issued: Vec<Vec<usize>> = vec![Vec::new(); queues];
+    let mut clocks = Clocks { queues, counts: vec![0; program.steps.len() * queues] };
+    for number in 0..program.steps.len() {
+        let step = &program.steps[number];
+        let own = step.queue_index();
+        if let Some(&previous) = issued[own].last() {
+            clocks.join(number, own, step.index, previous);
+        }
+        let mut after: Vec<usize> = Vec::new();
+        for u in &step.uses {
+            let clashes = |(_, other): &&(usize, Use)| (u.write || other.write) && u.part.overlaps(other.part);
+            after.extend(seen[u.buffer].iter().filter(clashes).map(|(earlier, _)| *earlier));
+        }
+        after.sort_unstable();
+        after.dedup();
+        let mut waits: Vec<(usize, usize)> = Vec::new();
+        // The latest first: what it waited for needs no wait of its own.
+        for &earlier in after.iter().rev() {
+            let other = &program.steps[earlier];
+            let queue = other.queue_index();
+            if clocks.finished(number, queue) <= other.index {
+                waits.push((queue, other.index + 1));
+                clocks.join(number, queue, other.index + 1, earlier);
+            }
+        }
+        for u in step.uses.clone() {
+            if u.write {
+                // Whoever clashes with what this covers clashes with this, which comes after it.
+                seen[u.buffer].retain(|(_, other)| !u.part.covers(other.part));
+            }
+            seen[u.buffer].push((number, u));
+        }
+        issued[own].push(number);
+        program.steps[number].waits = waits;
+    }
+    clocks
+}

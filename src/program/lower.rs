@@ -1,0 +1,247 @@
+//! From operations on all devices to steps on queues.
+
+use super::{Buffer, BufferId, Local, Program, Step, Use, Work};
+use crate::collectives::{self, Collective, Form};
+use crate::device::{Operand, Queue};
+use crate::layers::Access;
+use crate::network::Network;
+use crate::placement::{Home, Op, Placed, Purpose, Region, TensorId, Variant};
+use crate::tensor::{Axis, Mesh, Strided, Window};
+use std::collections::HashMap;
+
+/// What lowering needs to know besides the operations.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The network.
+    pub network: &'a Network,
+    /// The mesh.
+    pub mesh: Mesh,
+    /// How collectives are done.
+    pub form: Form,
+    /// Threads per device.
+    pub threads: usize,
+    /// The step.
+    pub variant: Variant,
+    /// The regions of every device: (region, elements, offset in the arena).
+    pub regions: &'a [(Region, usize, usize)],
+}
+
+/// Lowers the operations of one step; waits and the offsets of its own buffers come later.
+pub fn lower(cx: Context, placed: &Placed) -> Program {
+    let mut lowering = Lowering {
+        cx,
+        placed,
+        buffers: Vec::new(),
+        homes: HashMap::new(),
+        steps: Vec::new(),
+        counts: vec![0; cx.mesh.devices() * Queue::COUNT],
+    };
+    for device in 0..cx.mesh.devices() {
+        for &(region, elements, offset) in cx.regions {
+            let purpose = match region {
+                Region::Weights => Purpose::Weights,
+                Region::Gradients => Purpose::Gradients,
+                Region::Slot(_) => Purpose::Optimizer,
+                Region::Statistics | Region::Metrics => Purpose::Statistics,
+            };
+            let name = format!("{region:?}").to_lowercase();
+            lowering.buffers.push(Buffer { device, elements, purpose, region: Some(region), name, offset });
+        }
+    }
+    for op in &placed.ops {
+        lowering.op(op);
+    }
+    Program { variant: cx.variant, buffers: lowering.buffers, steps: lowering.steps }
+}
+
+struct Lowering<'a> {
+    cx: Context<'a>,
+    placed: &'a Placed,
+    buffers: Vec<Buffer>,
+    homes: HashMap<(TensorId, usize), BufferId>,
+    steps: Vec<Step>,
+    counts: Vec<usize>,
+}
+
+impl Lowering<'_> {
+    fn window(&self, tensor: TensorId, device: usize) -> Window {
+        let t = &self.placed.tensors[tensor];
+        t.layout.window(&t.shape, self.cx.mesh, self.cx.mesh.position(device))
+    }
+
+    /// Returns the buffer and first element of a tensor on a device.
+    fn home(&mut self, tensor: TensorId, device: usize) -> (BufferId, usize) {
+        let root = self.placed.root(tensor);
+        let t = &self.placed.tensors[root];
+        if let Home::Fixed(region, offset) = t.home {
+            let number = self.cx.regions.iter().position(|r| r.0 == region).expect("every region is laid out");
+            return (device * self.cx.regions.len() + number, offset);
+        }
+        if let Some(&buffer) = self.homes.get(&(root, device)) {
+            return (buffer, 0);
+        }
+        let elements = self.window(root, device).elements();
+        let buffer = self.buffer(device, elements, t.purpose, t.name.clone());
+        self.homes.insert((root, device), buffer);
+        (buffer, 0)
+    }
+
+    fn buffer(&mut self, device: usize, elements: usize, purpose: Purpose, name: String) -> BufferId {
+        self.buffers.push(Buffer { device, elements, purpose, region: None, name, offset: 0 });
+        self.buffers.len() - 1
+    }
+
+    fn local(&mut self, tensor: TensorId, device: usize) -> Local {
+        let (buffer, offset) = self.home(tensor, device);
+        let shape = self.placed.tensors[tensor].shape.clone();
+        Local { buffer, offset, shape, window: self.window(tensor, device) }
+    }
+
+    fn push(&mut self, device: usize, queue: Queue, work: Work, uses: Vec<Use>, name: String) {
+        let count = &mut self.counts[queue.index(device)];
+        let index = *count;
+        *count += 1;
+        let uses = uses.into_iter().filter(|u| u.part.elements() > 0).collect();
+        self.steps.push(Step { device, queue, index, work, uses, waits: Vec::new(), name });
+    }
+
+    fn op(&mut self, op: &Op) {
+        let devices = self.cx.mesh.devices();
+        match op {
+            Op::Load { input, to } => {
+                for device in 0..devices {
+                    let to = self.local(*to, device);
+                    let uses = vec![whole(&to, Access::Write)];
+                    let name = format!("load {input:?}").to_lowercase();
+                    self.push(device, Queue::Copy, Work::Load { input: *input, to }, uses, name);
+                }
+            }
+            Op::Phase { node, pass, phase, operands } => {
+                let layer = &self.cx.network.nodes[*node];
+                for device in 0..devices {
+                    let (mut locals, mut uses) = self.operands(operands, device);
+                    let described: Vec<Option<Operand>> = locals
+                        .iter()
+                        .map(|l| l.as_ref().map(|l| Operand::described(l.shape.clone(), l.window.clone())))
+                        .collect();
+                    let scratch = layer.layer.scratch(*pass, *phase, &described, self.cx.threads);
+                    if scratch > 0 {
+                        let name = format!("{} scratch", layer.name);
+                        let buffer = self.buffer(device, scratch, Purpose::Workspace, name);
+                        let window = Window { start: vec![0], len: vec![scratch] };
+                        let local = Local { buffer, offset: 0, shape: [scratch].into(), window };
+                        uses.push(whole(&local, Access::Write));
+                        locals.push(Some(local));
+                    }
+                    let name = format!("{} {pass:?} {phase}", layer.name).to_lowercase();
+                    let work = Work::Phase { node: *node, pass: *pass, phase: *phase, operands: locals };
+                    self.push(device, Queue::Compute, work, uses, name);
+                }
+            }
+            Op::Add { terms, to } => {
+                for device in 0..devices {
+                    let pieces = |this: &mut Self, ids: &[TensorId]| -> Vec<(BufferId, Strided)> {
+                        ids.iter().map(|&id| this.piece(id, device)).collect()
+                    };
+                    let (sources, targets) = (pieces(self, terms), pieces(self, &[*to]));
+                    let name = format!("add {}", self.placed.tensors[*to].name);
+                    self.sum(device, Queue::Compute, None, sources, targets, 0, name);
+                }
+            }
+            Op::Move { collective, axis, from, to } => self.collective(*collective, *axis, *from, *to),
+            Op::Optim { stage, operands } => {
+                for device in 0..devices {
+                    let (operands, uses) = self.operands(operands, device);
+                    let work = Work::Optim { stage: *stage, operands };
+                    self.push(device, Queue::Compute, work, uses, format!("optimizer {stage}"));
+                }
+            }
+        }
+    }
+
+    fn operands(&mut self, operands: &[Option<(TensorId, Access)>], device: usize) -> (Vec<Option<Local>>, Vec<Use>) {
+        let mut uses = Vec::new();
+        let locals = operands
+            .iter()
+            .map(|operand| {
+                operand.map(|(tensor, access)| {
+                    let local = self.local(tensor, device);
+                    uses.push(whole(&local, access));
+                    local
+                })
+            })
+            .collect();
+        (locals, uses)
+    }
+
+    fn piece(&mut self, tensor: TensorId, device: usize) -> (BufferId, Strided) {
+        let (buffer, offset) = self.home(tensor, device);
+        (buffer, Strided::contiguous(offset, self.window(tensor, device).elements()))
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the fields of one step")]
+    fn sum(
+        &mut self,
+        device: usize,
+        queue: Queue,
+        collective: Option<(Collective, Axis)>,
+        sources: Vec<(BufferId, Strided)>,
+        targets: Vec<(BufferId, Strided)>,
+        wire: usize,
+        name: String,
+    ) {
+        if targets.iter().all(|(_, part)| part.elements() == 0) {
+            return;
+        }
+        let read = sources.iter().map(|&(buffer, part)| Use { buffer, part, read: true, write: false });
+        let write = targets.iter().map(|&(buffer, part)| Use { buffer, part, read: false, write: true });
+        let uses = read.chain(write).collect();
+        self.push(device, queue, Work::Sum { collective, sources, targets, wire }, uses, name);
+    }
+
+    fn collective(&mut self, collective: Collective, axis: Axis, from: TensorId, to: TensorId) {
+        let queue = if collective == Collective::Slice { Queue::Compute } else { Queue::Communication };
+        for group in self.cx.mesh.groups(axis) {
+            let windows = |tensor| group.iter().map(|&d| self.window(tensor, d)).collect::<Vec<_>>();
+            let steps = collectives::lower(collective, self.cx.form, &windows(from), &windows(to));
+            let mut scratch = HashMap::new();
+            let name = format!("{collective} {}", self.placed.tensors[to].name);
+            for transfer in steps.transfers {
+                let mut pieces = |this: &mut Self, pieces: &[collectives::Piece]| -> Vec<(BufferId, Strided)> {
+                    pieces
+                        .iter()
+                        .map(|piece| {
+                            let device = group[piece.rank];
+                            let (buffer, offset) = match piece.buffer {
+                                collectives::Buffer::From => this.home(from, device),
+                                collectives::Buffer::To => this.home(to, device),
+                                collectives::Buffer::Scratch => {
+                                    let buffer = *scratch.entry(device).or_insert_with(|| {
+                                        let name = format!("{name} scratch");
+                                        this.buffer(device, steps.scratch, Purpose::Communication, name)
+                                    });
+                                    (buffer, 0)
+                                }
+                            };
+                            (buffer, piece.part.shifted(offset))
+                        })
+                        .collect()
+                };
+                let (sources, targets) = (pieces(self, &transfer.sources), pieces(self, &transfer.targets));
+                let wire = transfer.wire_elements();
+                let device = group[transfer.rank];
+                self.sum(device, queue, Some((collective, axis)), sources, targets, wire, name.clone());
+            }
+        }
+    }
+}
+
+fn whole(local: &Local, access: Access) -> Use {
+    let part = Strided::contiguous(local.offset, local.window.elements());
+    let (read, write) = match access {
+        Access::Read => (true, false),
+        Access::Write => (false, true),
+        Access::Update => (true, true),
+    };
+    Use { buffer: local.buffer, part, read, write }
+}

@@ -1,0 +1,148 @@
+//! What each queue does, in order, in which bytes.
+//!
+//! [`lower::lower`] turns the operations of a step into one globally ordered list of [`Step`]s on the queues of all
+//! devices; [`events`] derives from what each step reads and writes which steps of other queues it waits for;
+//! [`arena`] gives every buffer its bytes; [`check`] proves, from the bytes alone, that no two steps race;
+//! [`Session`] runs the list. [`Plan`] is all of it as data: what `peristyle plan` prints is what `train` runs.
+
+pub mod arena;
+pub mod check;
+pub mod events;
+mod exec;
+pub mod lower;
+mod plan;
+mod print;
+mod session;
+
+pub use plan::{Options, Plan, Usage};
+pub use session::{Metrics, Session, Which};
+
+use crate::collectives::Collective;
+use crate::device::Queue;
+use crate::layers::Pass;
+use crate::placement::{Input, Purpose, Region, Variant};
+use crate::tensor::{Axis, Shape, Strided, Window};
+
+/// A buffer, as an index into [`Program::buffers`].
+pub type BufferId = usize;
+
+/// A stretch of one device's arena.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Buffer {
+    /// The device.
+    pub device: usize,
+    /// Its length.
+    pub elements: usize,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// Set when it outlives the step.
+    pub region: Option<Region>,
+    /// Name for plans and messages.
+    pub name: String,
+    /// First element in the device's arena.
+    pub offset: usize,
+}
+
+/// A step's use of a part of a buffer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Use {
+    /// The buffer.
+    pub buffer: BufferId,
+    /// The part, in elements of the buffer.
+    pub part: Strided,
+    /// Whether it is read.
+    pub read: bool,
+    /// Whether it is written.
+    pub write: bool,
+}
+
+/// An operand of a step on one device.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Local {
+    /// The buffer.
+    pub buffer: BufferId,
+    /// First element in the buffer.
+    pub offset: usize,
+    /// Shape of the whole logical tensor.
+    pub shape: Shape,
+    /// The device's part of it.
+    pub window: Window,
+}
+
+/// What a step does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Work {
+    /// Brings the device's window of the batch.
+    Load {
+        /// Images or targets.
+        input: Input,
+        /// Where to.
+        to: Local,
+    },
+    /// A phase of a layer.
+    Phase {
+        /// The node.
+        node: usize,
+        /// Forward or backward.
+        pass: Pass,
+        /// Which of its phases.
+        phase: usize,
+        /// The operands, scratch last.
+        operands: Vec<Option<Local>>,
+    },
+    /// Every target = the sum of the sources: a step of a collective, a slice, or a sum of gradients.
+    Sum {
+        /// The collective that it is a part of, with its axis; none for a sum of gradients.
+        collective: Option<(Collective, Axis)>,
+        /// What is added.
+        sources: Vec<(BufferId, Strided)>,
+        /// Where the sum goes.
+        targets: Vec<(BufferId, Strided)>,
+        /// Elements that cross between devices.
+        wire: usize,
+    },
+    /// A stage of the optimiser's chain.
+    Optim {
+        /// Which stage.
+        stage: usize,
+        /// The operands, as `optim::Chain` counts them.
+        operands: Vec<Option<Local>>,
+    },
+}
+
+/// One entry of the globally ordered list.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// The device that does it.
+    pub device: usize,
+    /// On which of its queues.
+    pub queue: Queue,
+    /// Its number on that queue.
+    pub index: usize,
+    /// What it does.
+    pub work: Work,
+    /// What it reads and writes.
+    pub uses: Vec<Use>,
+    /// The events that it waits for: (queue, number of that queue's steps that must be finished).
+    pub waits: Vec<(usize, usize)>,
+    /// Name for plans and messages.
+    pub name: String,
+}
+
+impl Step {
+    /// Returns the number of its queue among all queues.
+    pub fn queue_index(&self) -> usize {
+        self.queue.index(self.device)
+    }
+}
+
+/// The list of one step of the run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Program {
+    /// What it is for.
+    pub variant: Variant,
+    /// The buffers of all devices.
+    pub buffers: Vec<Buffer>,
+    /// The steps, in the one order in which they are issued.
+    pub steps: Vec<Step>,
+}

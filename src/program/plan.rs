@@ -1,0 +1,216 @@
+//! Everything that is known before the first step, as data.
+
+use super::lower::Context;
+use super::{Program, arena, check, events, lower};
+use crate::collectives::Form;
+use crate::device::{Path, Queue};
+use crate::error::Problem;
+use crate::layers::METRICS;
+use crate::network::Network;
+use crate::optim::{Chain, Segment};
+use crate::placement::{self, Flat, Placed, Purpose, Region, Request, Variant};
+use crate::tensor::{Axis, Layout, Mesh, Place, Precision};
+use std::sync::Arc;
+
+/// Where and how a network runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Options {
+    /// The mesh of devices.
+    pub mesh: Mesh,
+    /// The element type.
+    pub precision: Precision,
+    /// Threads per CPU device.
+    pub threads: usize,
+    /// How collectives are done.
+    pub form: Form,
+    /// Fast or plain layers.
+    pub path: Path,
+    /// Width of the targets: 1 for class indices, else the number of classes.
+    pub target_width: usize,
+    /// The seed of counted random numbers.
+    pub seed: u64,
+    /// The steps that will be run.
+    pub variants: Vec<Variant>,
+}
+
+/// The programs of a run and the arena that they share.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The network.
+    pub network: Arc<Network>,
+    /// The optimiser.
+    pub chain: Arc<Chain>,
+    /// Where and how it runs.
+    pub options: Options,
+    /// What outlives a step on every device: (region, elements, first element).
+    pub regions: Vec<(Region, usize, usize)>,
+    /// Where each parameter lies in its regions.
+    pub flat: Flat,
+    /// Layout and offset of each running statistic in its region.
+    pub statistics: Vec<(Layout, usize)>,
+    /// One program per variant.
+    pub programs: Vec<Program>,
+    /// Elements of each device's arena.
+    pub arena: Vec<usize>,
+}
+
+/// Bytes of one device's arena by purpose. A byte that several purposes share in turn counts for the first of
+/// activations, workspace and communication.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// All of it.
+    pub arena: usize,
+    /// Parameters.
+    pub weights: usize,
+    /// Gradients of parameters.
+    pub gradients: usize,
+    /// State of the optimiser.
+    pub optimizer: usize,
+    /// Running statistics and metrics.
+    pub statistics: usize,
+    /// Inputs, outputs, their gradients.
+    pub activations: usize,
+    /// Scratch memory of phases.
+    pub workspace: usize,
+    /// Redistributed copies and buffers of collectives.
+    pub communication: usize,
+}
+
+impl Plan {
+    /// Plans the programs of a network.
+    ///
+    /// # Errors
+    /// Every split that does not fit its layer.
+    ///
+    /// # Panics
+    /// When a program fails its own proof of being free of races, which would be a fault in this crate.
+    pub fn new(network: Arc<Network>, chain: Arc<Chain>, options: Options) -> Result<Plan, Vec<Problem>> {
+        let mesh = options.mesh;
+        let mut placed: Vec<Placed> = Vec::with_capacity(options.variants.len());
+        for &variant in &options.variants {
+            let target_width = options.target_width;
+            let request = Request { network: &network, chain: &chain, target_width, mesh, variant };
+            placed.push(placement::place(request)?);
+        }
+        let (flat, statistics) = placed.first().map(|p| (p.flat.clone(), p.statistics.clone())).unwrap_or_default();
+        let regions = regions(&network, &chain, &flat, &statistics, mesh);
+        let base = regions.last().map_or(0, |(_, elements, offset)| (offset + elements).next_multiple_of(arena::ALIGN));
+        let queues = mesh.devices() * Queue::COUNT;
+        let mut plan = Plan {
+            network: Arc::clone(&network),
+            chain,
+            options,
+            regions,
+            flat,
+            statistics,
+            programs: Vec::new(),
+            arena: vec![base; mesh.devices()],
+        };
+        for (placed, &variant) in placed.iter().zip(&plan.options.variants) {
+            let Options { form, threads, .. } = plan.options;
+            let cx = Context { network: &network, mesh, form, threads, variant, regions: &plan.regions };
+            let mut program = lower::lower(cx, placed);
+            let clocks = events::derive(&mut program, queues);
+            let ends = arena::assign(&mut program, &clocks, base, mesh.devices());
+            plan.arena.iter_mut().zip(ends).for_each(|(arena, end)| *arena = (*arena).max(end));
+            if let Err(race) = check::check(&program, queues) {
+                panic!("the plan of {variant:?} on a mesh of {mesh} is not safe: {race}");
+            }
+            plan.programs.push(program);
+        }
+        Ok(plan)
+    }
+
+    /// Returns each parameter's segment of the flat regions on a device, in the order of their offsets.
+    pub fn segments(&self, device: usize) -> Vec<Segment> {
+        let at = self.options.mesh.position(device);
+        let segment = |&param: &usize| {
+            let part = self.flat.parts[param];
+            let parameter = &self.network.parameters[param];
+            let first = |axis: Axis| part.layout.on(axis) != Place::Replicate || at.on(axis) == 0;
+            Segment {
+                offset: part.offset,
+                len: part.len,
+                lr_mult: parameter.lr_mult,
+                decay_mult: parameter.decay_mult,
+                counted: Axis::INNER_FIRST.into_iter().all(first),
+            }
+        };
+        self.flat.order.iter().map(segment).collect()
+    }
+
+    /// Returns what the bytes of a device's arena are for.
+    pub fn usage(&self, device: usize) -> Usage {
+        let bytes = self.options.precision.bytes();
+        let mut usage = Usage { arena: self.arena[device] * bytes, ..Usage::default() };
+        for &(region, elements, _) in &self.regions {
+            let field = match region {
+                Region::Weights => &mut usage.weights,
+                Region::Gradients => &mut usage.gradients,
+                Region::Slot(_) => &mut usage.optimizer,
+                Region::Statistics | Region::Metrics => &mut usage.statistics,
+            };
+            *field += elements * bytes;
+        }
+        let mut covered: Vec<(usize, usize)> = Vec::new();
+        for purpose in [Purpose::Activations, Purpose::Workspace, Purpose::Communication] {
+            let before = total(&covered);
+            let own = self
+                .programs
+                .iter()
+                .flat_map(|p| &p.buffers)
+                .filter(|b| b.device == device && b.region.is_none() && b.purpose == purpose && b.elements > 0);
+            covered.extend(own.map(|b| (b.offset, b.offset + b.elements)));
+            covered = merged(covered);
+            let field = match purpose {
+                Purpose::Activations => &mut usage.activations,
+                Purpose::Workspace => &mut usage.workspace,
+                _ => &mut usage.communication,
+            };
+            *field = (total(&covered) - before) * bytes;
+        }
+        usage
+    }
+}
+
+fn total(ranges: &[(usize, usize)]) -> usize {
+    ranges.iter().map(|(start, end)| end - start).sum()
+}
+
+fn merged(mut ranges: Vec<(usize, usize)>) -> Vec<(usize, usize)> {
+    ranges.sort_unstable();
+    let mut out: Vec<(usize, usize)> = Vec::with_capacity(ranges.len());
+    for (start, end) in ranges {
+        match out.last_mut() {
+            Some(last) if start <= last.1 => last.1 = last.1.max(end),
+            _ => out.push((start, end)),
+        }
+    }
+    out
+}
+
+fn regions(
+    network: &Network,
+    chain: &Chain,
+    flat: &Flat,
+    statistics: &[(Layout, usize)],
+    mesh: Mesh,
+) -> Vec<(Region, usize, usize)> {
+    let state = |(i, (layout, offset)): (usize, &(Layout, usize))| {
+        offset + layout.window(&network.states[i].param.shape, mesh, mesh.position(0)).elements()
+    };
+    let statistics = statistics.iter().enumerate().map(state).max().unwrap_or(0);
+    let slots = chain.slots(0..chain.0.len()).len();
+    let sizes = [(Region::Weights, flat.len), (Region::Gradients, flat.len)]
+        .into_iter()
+        .chain((0..slots).map(|slot| (Region::Slot(slot), flat.len)))
+        .chain([(Region::Statistics, statistics), (Region::Metrics, METRICS)]);
+    let mut offset = 0;
+    sizes
+        .map(|(region, elements)| {
+            let at = offset;
+            offset = (offset + elements).next_multiple_of(arena::ALIGN);
+            (region, elements, at)
+        })
+        .collect()
+}
