@@ -7,11 +7,12 @@
 
 pub mod arena;
 pub mod check;
+pub mod estimate;
 pub mod events;
 mod exec;
 pub mod lower;
 mod plan;
-mod print;
+pub mod print;
 mod session;
 
 pub use plan::{Options, Plan, Usage};

@@ -1,1 +1,206 @@
-//! Prints plans.
+//! Prints plans: as text, as JSON, as a Mermaid graph.
+
+use super::estimate::{Hardware, seconds};
+use super::{Plan, Program, Work};
+use crate::device::Queue;
+use crate::layers::{Mode, Pass};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+/// What a plan says beside its programs.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// The kind of device: `cpu`.
+    pub device: &'a str,
+    /// Updates of the whole run.
+    pub steps: u64,
+    /// What the times are estimated for.
+    pub hardware: &'a Hardware,
+}
+
+impl Plan {
+    /// Returns the program of a full training step, or the first one.
+    fn main(&self) -> &Program {
+        let training = self.programs.iter().filter(|p| p.variant.mode == Mode::Train);
+        training.max_by_key(|p| p.variant.rows).unwrap_or(&self.programs[0])
+    }
+
+    /// Returns the bytes that cross between devices in one training step.
+    pub fn wire_bytes_per_step(&self) -> usize {
+        let wire = |work: &Work| if let Work::Sum { wire, .. } = work { *wire } else { 0 };
+        self.main().steps.iter().map(|s| wire(&s.work)).sum::<usize>() * self.options.precision.bytes()
+    }
+
+    /// Returns the plan as text: what each device does, what crosses the wire, what the bytes are for.
+    pub fn text(&self, cx: Context) -> String {
+        let mut out = String::new();
+        let main = self.main();
+        let mesh = self.options.mesh;
+        let _ = writeln!(
+            out,
+            "mesh {mesh} ({} data x {} columns), {:?}, batch {}, collectives {:?}",
+            mesh.data, mesh.columns, self.options.precision, main.variant.rows, self.options.form
+        );
+        let _ = writeln!(out, "programs: {}", self.programs.iter().map(title).collect::<Vec<_>>().join(", "));
+        for device in 0..mesh.devices() {
+            let _ = writeln!(out, "\ndevice {}:{device} at {:?}", cx.device, mesh.position(device));
+            self.write_device(&mut out, main, device);
+        }
+        let _ = writeln!(out, "\ncollectives of one training step");
+        for ((name, axis), (count, bytes)) in collectives(main, self.options.precision.bytes()) {
+            let _ = writeln!(out, "  {name:<14} over {axis:<8} {count:>5} transfers  {:>12}", human(bytes));
+        }
+        let _ = writeln!(out, "  on the wire: {} a step", human(self.wire_bytes_per_step()));
+        let step = seconds(self, main, cx.hardware);
+        let _ = writeln!(
+            out,
+            "\nestimate for {}: {:.3} ms a step, {:.1} s for {} steps (a model, not a measurement)",
+            cx.hardware.name,
+            step * 1e3,
+            step * cx.steps as f64,
+            cx.steps
+        );
+        out
+    }
+
+    fn write_device(&self, out: &mut String, main: &Program, device: usize) {
+        let usage = self.usage(device);
+        let _ = writeln!(out, "  arena {}", human(usage.arena));
+        for (name, bytes) in [
+            ("weights", usage.weights),
+            ("gradients", usage.gradients),
+            ("optimizer", usage.optimizer),
+            ("statistics", usage.statistics),
+            ("activations", usage.activations),
+            ("workspace", usage.workspace),
+            ("communication", usage.communication),
+        ] {
+            let _ = writeln!(out, "    {name:<14}{:>12}", human(bytes));
+        }
+        for queue in Queue::ALL {
+            let own: Vec<_> = main.steps.iter().filter(|s| s.device == device && s.queue == queue).collect();
+            let _ = writeln!(out, "  {queue} queue: {} steps", own.len());
+            for step in own {
+                let waits: Vec<String> = step
+                    .waits
+                    .iter()
+                    .map(|(q, n)| format!("{}:{}#{n}", Queue::ALL[q % Queue::COUNT], q / Queue::COUNT))
+                    .collect();
+                let waits = if waits.is_empty() { String::new() } else { format!("  after {}", waits.join(", ")) };
+                let _ = writeln!(out, "    {:>4}  {}{waits}", step.index + 1, self.describe(main, step));
+            }
+        }
+    }
+
+    fn describe(&self, program: &Program, step: &super::Step) -> String {
+        match &step.work {
+            Work::Phase { operands, pass, .. } => {
+                let shown = |l: &super::Local| {
+                    format!("{}{}", program.buffers[l.buffer].name, crate::tensor::Shape(l.window.len.clone()))
+                };
+                let operands: Vec<String> = operands.iter().flatten().map(shown).collect();
+                let arrow = if *pass == Pass::Forward { "" } else { " (backward)" };
+                format!("{}{arrow}: {}", step.name, operands.join(" "))
+            }
+            Work::Sum { wire, targets, .. } => {
+                let elements = targets.first().map_or(0, |(_, part)| part.elements());
+                format!("{}: {elements} elements, {wire} on the wire", step.name)
+            }
+            Work::Load { to, .. } => format!("{} {}", step.name, crate::tensor::Shape(to.window.len.clone())),
+            Work::Optim { .. } => step.name.clone(),
+        }
+    }
+
+    /// Returns the plan as JSON.
+    pub fn json(&self, cx: Context) -> serde_json::Value {
+        let main = self.main();
+        let step = seconds(self, main, cx.hardware);
+        let devices: Vec<_> = (0..self.options.mesh.devices())
+            .map(|device| {
+                let usage = self.usage(device);
+                let steps = |queue| main.steps.iter().filter(|s| s.device == device && s.queue == queue).count();
+                serde_json::json!({
+                    "name": format!("{}:{device}", cx.device),
+                    "arena_bytes": usage.arena,
+                    "weights_bytes": usage.weights,
+                    "gradients_bytes": usage.gradients,
+                    "optimizer_bytes": usage.optimizer,
+                    "statistics_bytes": usage.statistics,
+                    "activations_bytes": usage.activations,
+                    "workspace_bytes": usage.workspace,
+                    "communication_bytes": usage.communication,
+                    "compute_steps": steps(Queue::Compute),
+                    "communication_steps": steps(Queue::Communication),
+                    "copy_steps": steps(Queue::Copy),
+                })
+            })
+            .collect();
+        let moved: Vec<_> = collectives(main, self.options.precision.bytes())
+            .into_iter()
+            .map(|((name, axis), (count, bytes))| {
+                serde_json::json!({"collective": name, "axis": axis, "transfers": count, "wire_bytes": bytes})
+            })
+            .collect();
+        serde_json::json!({
+            "hardware": cx.hardware.name,
+            "total_seconds": step * cx.steps as f64,
+            "step_seconds": step,
+            "steps": cx.steps,
+            "mesh": {"data": self.options.mesh.data, "columns": self.options.mesh.columns},
+            "devices": devices,
+            "collectives": moved,
+            "wire_bytes_per_step": self.wire_bytes_per_step(),
+        })
+    }
+
+    /// Returns the network with its layouts as a Mermaid flowchart: what device 0 does in a training step.
+    pub fn mermaid(&self) -> String {
+        let mut out = String::from("flowchart TD\n");
+        let main = self.main();
+        let mut writers: BTreeMap<usize, usize> = BTreeMap::new();
+        for (number, step) in main.steps.iter().enumerate().filter(|(_, s)| s.device == 0) {
+            let (left, right) = match step.queue {
+                Queue::Compute => ("[", "]"),
+                Queue::Communication => ("([", "])"),
+                Queue::Copy => ("[/", "/]"),
+            };
+            let _ = writeln!(out, "  s{number}{left}\"{}\"{right}", step.name.replace('"', "'"));
+            for u in step.uses.iter().filter(|u| u.read) {
+                if let Some(writer) = writers.get(&u.buffer).filter(|w| **w != number) {
+                    let _ = writeln!(out, "  s{writer} --> s{number}");
+                }
+            }
+            for u in step.uses.iter().filter(|u| u.write) {
+                writers.insert(u.buffer, number);
+            }
+        }
+        out
+    }
+}
+
+fn title(program: &Program) -> String {
+    format!("{:?} of {} rows ({} steps)", program.variant.mode, program.variant.rows, program.steps.len())
+        .to_lowercase()
+}
+
+/// Transfers and bytes on the wire by collective and axis.
+fn collectives(program: &Program, element: usize) -> BTreeMap<(String, String), (usize, usize)> {
+    let mut all = BTreeMap::new();
+    for step in &program.steps {
+        if let Work::Sum { collective: Some((collective, axis)), wire, .. } = &step.work {
+            let key = (collective.to_string(), format!("{axis:?}").to_lowercase());
+            let entry: &mut (usize, usize) = all.entry(key).or_default();
+            entry.0 += 1;
+            entry.1 += wire * element;
+        }
+    }
+    all
+}
+
+fn human(bytes: usize) -> String {
+    match bytes {
+        0..10_000 => format!("{bytes} B"),
+        10_000..10_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        _ => format!("{:.1} MB", bytes as f64 / 1e6),
+    }
+}

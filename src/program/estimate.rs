@@ -1,0 +1,91 @@
+//! How long a program should take: its steps played on their queues at the rates of a machine.
+//!
+//! A step takes the longer of its arithmetic at the machine's rate of products and its bytes at the rate of memory;
+//! a sum across devices takes its bytes at the rate of the link. A step starts when its queue is free and its
+//! events are there. The rates are a model, not a measurement: compare plans with it.
+
+use super::{Local, Plan, Program, Step, Work};
+use crate::layers::Pass;
+
+/// The rates of one device and its links.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Hardware {
+    /// Its name for `--hardware`.
+    pub name: &'static str,
+    /// Floating-point operations a second of one device (for a CPU: of one thread).
+    pub flops_per_second: f64,
+    /// Bytes of memory a second, read or written.
+    pub memory_bytes_per_second: f64,
+    /// Bytes a second between devices.
+    pub link_bytes_per_second: f64,
+    /// Seconds that a step costs however small it is.
+    pub step_seconds: f64,
+    /// Whether a device has as many of these as it has threads.
+    pub per_thread: bool,
+}
+
+/// The known machines. The rates of `cpu` are those of one AVX-512 core at 80 % of its peak; those of `h200` are
+/// published measurements of large bf16 products and copies.
+pub const HARDWARE: &[Hardware] = &[
+    Hardware {
+        name: "cpu",
+        flops_per_second: 2.0e11,
+        memory_bytes_per_second: 2.0e10,
+        link_bytes_per_second: 1.0e10,
+        step_seconds: 2e-6,
+        per_thread: true,
+    },
+    Hardware {
+        name: "h200",
+        flops_per_second: 7.9e14,
+        memory_bytes_per_second: 4.3e12,
+        link_bytes_per_second: 4.5e11,
+        step_seconds: 3e-6,
+        per_thread: false,
+    },
+];
+
+/// Returns the seconds that one run of a program should take.
+pub fn seconds(plan: &Plan, program: &Program, hardware: &Hardware) -> f64 {
+    let mut finished: Vec<Vec<f64>> = Vec::new();
+    for step in &program.steps {
+        let queue = step.queue_index();
+        if finished.len() <= queue {
+            finished.resize(queue + 1, Vec::new());
+        }
+        let own = finished[queue].last().copied().unwrap_or(0.0);
+        let start = step.waits.iter().map(|&(q, count)| finished[q][count - 1]).fold(own, f64::max);
+        finished[queue].push(start + step_seconds(plan, program, step, hardware));
+    }
+    finished.iter().filter_map(|queue| queue.last()).fold(0.0, |a, &b| a.max(b))
+}
+
+fn step_seconds(plan: &Plan, program: &Program, step: &Step, hardware: &Hardware) -> f64 {
+    let element = plan.options.precision.bytes() as f64;
+    let bytes: f64 = step.uses.iter().map(|u| u.part.elements() as f64 * element).sum();
+    let (flops, wire) = match &step.work {
+        Work::Phase { node, pass, operands, .. } => (flops(plan, program, *node, *pass, operands), 0),
+        Work::Sum { wire, .. } => (0.0, *wire),
+        Work::Load { .. } | Work::Optim { .. } => (0.0, 0),
+    };
+    let threads = if hardware.per_thread { plan.options.threads as f64 } else { 1.0 };
+    let arithmetic = flops / (hardware.flops_per_second * threads);
+    let memory = bytes / hardware.memory_bytes_per_second;
+    let link = wire as f64 * element / hardware.link_bytes_per_second;
+    hardware.step_seconds + arithmetic.max(memory).max(link)
+}
+
+/// The device's share of the layer's operations: its share of the samples and of the weights, or of the input.
+fn flops(plan: &Plan, program: &Program, node: usize, pass: Pass, operands: &[Option<Local>]) -> f64 {
+    let node = &plan.network.nodes[node];
+    let rows = program.variant.rows as f64;
+    let share = |local: &Local| local.window.elements() as f64 / local.shape.elements().max(1) as f64;
+    let input = operands.first().and_then(Option::as_ref);
+    let samples = input.map_or(0.0, |l| l.window.len.first().map_or(0.0, |&n| n as f64) / rows);
+    let part = match (node.params.is_empty(), operands.get(1).and_then(Option::as_ref)) {
+        (false, Some(weight)) => samples * share(weight),
+        _ => input.map_or(0.0, share),
+    };
+    let passes = if pass == Pass::Backward { 2.0 } else { 1.0 };
+    node.layer.cost(&node.input_shapes) as f64 * rows * part * passes
+}
