@@ -1,0 +1,171 @@
+//! Augmentation: what is done to a training image anew in every epoch.
+//!
+//! Step k of the list draws from counters 2k and 2k + 1 of (seed, epoch, number of the sample in its data set), so
+//! the result depends on nothing else: not on the batch, the device, the threads, or a stop in between.
+
+use crate::device::Random;
+use crate::error::Fault;
+use serde::Deserialize;
+
+/// One step of augmentation. Steps work on the raw pixels, before normalisation; what comes in from outside the image
+/// is 0.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Augment {
+    /// `{ shift = 2 }`: moves the image by whole pixels, uniform in -s..=s, down and to the right; at least 1.
+    Shift(usize),
+    /// `{ rotate = 15.0 }`: turns the image counter-clockwise about its centre by an angle uniform between -d and d
+    /// degrees, 0 < d <= 180, bilinear.
+    Rotate(f64),
+}
+
+impl Augment {
+    /// Checks the range of its setting.
+    ///
+    /// # Errors
+    /// A setting out of range; the fault is of the key `augment`.
+    pub fn check(&self) -> Result<(), Fault> {
+        match *self {
+            Augment::Shift(0) => Err(Fault::at("augment", "shift = 0, expected at least 1 pixel")),
+            Augment::Rotate(degrees) if !(degrees > 0.0 && degrees <= 180.0) => {
+                Err(Fault::at("augment", format!("rotate = {degrees}, expected 0 < degrees <= 180")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks it against the shape (H, W, C) of the images.
+    ///
+    /// # Errors
+    /// A step that could leave nothing of an image, or that changes nothing.
+    pub fn fits(&self, [h, w, _]: [usize; 3]) -> Result<(), Fault> {
+        match *self {
+            Augment::Shift(most) if most >= h.min(w) => Err(Fault::at(
+                "augment",
+                format!("shift = {most} can move images of {h}x{w} out of sight, expected less than {}", h.min(w)),
+            )),
+            Augment::Rotate(_) if h == 1 && w == 1 => {
+                Err(Fault::at("augment", "rotate has no effect on images of 1x1; remove it"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Computes `y` from `x`, both (H, W, C), as step `step` of the list.
+    pub(super) fn apply(&self, random: &Random, step: usize, shape: [usize; 3], x: &[f32], y: &mut [f32]) {
+        let counter = 2 * step as u64;
+        match *self {
+            Augment::Shift(most) => {
+                let draw = |counter| random.below(counter, 2 * most as u64 + 1) as isize - most as isize;
+                shift([draw(counter), draw(counter + 1)], shape, x, y);
+            }
+            Augment::Rotate(degrees) => {
+                let angle = (2.0 * random.uniform(counter) - 1.0) * degrees;
+                rotate(angle.to_radians(), shape, x, y);
+            }
+        }
+    }
+}
+
+/// y[i + down, j + right, c] = x[i, j, c], and 0 where no x comes.
+fn shift([down, right]: [isize; 2], [h, w, c]: [usize; 3], x: &[f32], y: &mut [f32]) {
+    let kept = w.saturating_sub(right.unsigned_abs()) * c;
+    let (from, to) = (right.min(0).unsigned_abs() * c, right.max(0).unsigned_abs() * c);
+    for (i, y) in y.chunks_exact_mut(w * c).enumerate() {
+        y.fill(0.0);
+        let source = i as isize - down;
+        if (0..h as isize).contains(&source) && kept > 0 {
+            let x = &x[source as usize * w * c..][..w * c];
+            y[to..to + kept].copy_from_slice(&x[from..from + kept]);
+        }
+    }
+}
+
+/// Turns an image counter-clockwise about ((H - 1) / 2, (W - 1) / 2); y[p] is x at p turned back, bilinear.
+fn rotate(radians: f64, [h, w, c]: [usize; 3], x: &[f32], y: &mut [f32]) {
+    let (sin, cos) = (radians.sin() as f32, radians.cos() as f32);
+    let (middle_i, middle_j) = ((h - 1) as f32 / 2.0, (w - 1) as f32 / 2.0);
+    for (position, y) in y.chunks_exact_mut(c).enumerate() {
+        let (di, dj) = ((position / w) as f32 - middle_i, (position % w) as f32 - middle_j);
+        let (i, j) = (sin * dj + cos * di + middle_i, cos * dj - sin * di + middle_j);
+        let (top, left) = (i.floor(), j.floor());
+        let (down, right) = (i - top, j - left);
+        let (top, left) = (top as isize, left as isize);
+        y.fill(0.0);
+        for (i, j, weight) in [
+            (top, left, (1.0 - down) * (1.0 - right)),
+            (top, left + 1, (1.0 - down) * right),
+            (top + 1, left, down * (1.0 - right)),
+            (top + 1, left + 1, down * right),
+        ] {
+            if (0..h as isize).contains(&i) && (0..w as isize).contains(&j) {
+                let x = &x[(i as usize * w + j as usize) * c..][..c];
+                y.iter_mut().zip(x).for_each(|(y, x)| *y += weight * x);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::Purpose;
+
+    #[test]
+    fn a_shift_moves_pixels_and_fills_with_zero() {
+        let x: Vec<f32> = (1..=12).map(|i| i as f32).collect();
+        let mut y = vec![9.0; 12];
+        shift([1, -1], [2, 3, 2], &x, &mut y);
+        assert_eq!(y, [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 3.0, 4.0, 5.0, 6.0, 0.0, 0.0]);
+        shift([0, 2], [2, 3, 2], &x, &mut y);
+        assert_eq!(y, [0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 0.0, 0.0, 0.0, 0.0, 7.0, 8.0]);
+        shift([0, 0], [2, 3, 2], &x, &mut y);
+        assert_eq!(y, x);
+    }
+
+    #[test]
+    fn a_quarter_turn_is_counter_clockwise_and_no_turn_is_exact() {
+        let x: Vec<f32> = (0..9).map(|i| i as f32).collect();
+        let mut y = vec![0.0; 9];
+        rotate(0.0, [3, 3, 1], &x, &mut y);
+        assert_eq!(y, x);
+        rotate(std::f64::consts::FRAC_PI_2, [3, 3, 1], &x, &mut y);
+        let turned = [2.0, 5.0, 8.0, 1.0, 4.0, 7.0, 0.0, 3.0, 6.0];
+        assert!(y.iter().zip(turned).all(|(y, t)| (y - t).abs() < 1e-5), "{y:?}");
+    }
+
+    #[test]
+    fn half_a_pixel_is_the_mean_of_its_neighbours() {
+        let mut y = vec![0.0; 2];
+        rotate(std::f64::consts::FRAC_PI_2, [1, 2, 1], &[2.0, 4.0], &mut y);
+        // Both pixels turn back to half a row above or below the only row.
+        assert!((y[0] - 1.5).abs() < 1e-5 && (y[1] - 1.5).abs() < 1e-5, "{y:?}");
+    }
+
+    #[test]
+    fn shifts_reach_both_ends_equally_often() {
+        let mut counts = [[0; 5]; 2];
+        for sample in 0..5000 {
+            let random = Random::new(1, Purpose::Augment, 0, sample);
+            let (mut x, mut y) = ([0.0; 25], [0.0; 25]);
+            x[12] = 1.0;
+            Augment::Shift(2).apply(&random, 0, [5, 5, 1], &x, &mut y);
+            let at = y.iter().position(|&v| v == 1.0).unwrap();
+            counts[0][at / 5] += 1;
+            counts[1][at % 5] += 1;
+        }
+        assert!(counts.as_flattened().iter().all(|count| (900..1100).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn settings_without_sense_are_refused() {
+        let text = |result: Result<(), Fault>| result.unwrap_err().message;
+        assert_eq!(text(Augment::Shift(0).check()), "shift = 0, expected at least 1 pixel");
+        assert_eq!(text(Augment::Rotate(f64::NAN).check()), "rotate = NaN, expected 0 < degrees <= 180");
+        assert_eq!(
+            text(Augment::Shift(4).fits([4, 8, 1])),
+            "shift = 4 can move images of 4x8 out of sight, expected less than 4"
+        );
+        assert!(Augment::Rotate(15.0).fits([1, 1, 3]).is_err() && Augment::Shift(3).fits([4, 8, 1]).is_ok());
+    }
+}

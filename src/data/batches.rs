@@ -1,0 +1,171 @@
+//! Any batch of a split, computed from its number alone.
+
+use super::{Augment, Labels, Order, Pixels, Split, Splits};
+use crate::device::{Purpose, Random};
+use std::sync::Arc;
+
+/// The samples of one step, ready for the devices.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Batch {
+    /// Normalised pixels: (rows, H, W, C).
+    pub images: Vec<f32>,
+    /// Class numbers (rows, 1), or rows of numbers (rows, classes).
+    pub targets: Vec<f32>,
+    /// Number of samples; the last batch of an epoch may have fewer than the others.
+    pub rows: usize,
+    /// The epoch, from 0.
+    pub epoch: u64,
+    /// The number of the batch in its epoch, from 0.
+    pub index: usize,
+    /// The place of its first sample in its epoch.
+    pub first: usize,
+}
+
+/// How an epoch is cut into batches: each sample once, the last batch as short as it comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EpochPlan {
+    /// Samples in an epoch, at least 1.
+    pub samples: usize,
+    /// Samples in a batch, at least 1.
+    pub batch: usize,
+}
+
+impl EpochPlan {
+    /// Returns the number of batches in an epoch.
+    pub fn batches(self) -> usize {
+        self.samples.div_ceil(self.batch)
+    }
+
+    /// Returns the number of samples in batch `index` of an epoch.
+    pub fn rows(self, index: usize) -> usize {
+        self.batch.min(self.samples - index * self.batch)
+    }
+
+    /// Returns the epoch and the batch in it of step `step`, counted from 0.
+    pub fn at(self, step: u64) -> (u64, usize) {
+        let batches = self.batches() as u64;
+        (step / batches, (step % batches) as usize)
+    }
+}
+
+/// Computes batches of a split: a pure function of (splits, epoch, index), with memory for its work.
+#[derive(Debug, Clone)]
+pub struct Batches {
+    split: Arc<Split>,
+    plan: EpochPlan,
+    training: Option<Training>,
+    /// The order of the epoch in hand.
+    order: Option<(u64, Vec<u32>)>,
+    /// Two images, raw, for the steps of augmentation.
+    images: [Vec<f32>; 2],
+}
+
+/// What is done in training only.
+#[derive(Debug, Clone)]
+struct Training {
+    seed: u64,
+    augment: Vec<Augment>,
+    order: Order,
+}
+
+impl Batches {
+    /// Prepares for the training split: in its order, augmented.
+    pub fn train(splits: &Splits) -> Self {
+        let training = Training { seed: splits.seed, augment: splits.augment.clone(), order: splits.order };
+        Batches { training: Some(training), ..Batches::eval(&splits.train, splits.batch) }
+    }
+
+    /// Prepares for evaluation: as in the data set, nothing augmented.
+    pub fn eval(split: &Arc<Split>, batch: usize) -> Self {
+        let plan = EpochPlan { samples: split.samples.len(), batch };
+        let image = vec![0.0; split.data.features()];
+        Batches { split: Arc::clone(split), plan, training: None, order: None, images: [image.clone(), image] }
+    }
+
+    /// Returns how an epoch is cut into batches.
+    pub fn plan(&self) -> EpochPlan {
+        self.plan
+    }
+
+    /// Returns an empty batch with memory for the largest one.
+    pub fn empty(&self) -> Batch {
+        let rows = self.plan.rows(0);
+        let width = self.split.data.header().target_width;
+        Batch {
+            images: Vec::with_capacity(rows * self.split.data.features()),
+            targets: Vec::with_capacity(rows * width),
+            ..Batch::default()
+        }
+    }
+
+    /// Computes batch `index` of an epoch into `batch`. Allocates nothing but the order of a new epoch.
+    ///
+    /// # Panics
+    /// When the epoch has no batch of this number.
+    pub fn fill(&mut self, epoch: u64, index: usize, batch: &mut Batch) {
+        assert!(index < self.plan.batches(), "batch {index} of an epoch of {}", self.plan.batches());
+        let shuffle = self.training.as_ref().filter(|training| training.order == Order::Shuffle);
+        if let Some(Training { seed, .. }) = shuffle
+            && self.order.as_ref().is_none_or(|(of, _)| *of != epoch)
+        {
+            let random = Random::new(*seed, Purpose::Order, epoch, 0);
+            self.order = Some((epoch, random.permutation(self.plan.samples)));
+        }
+        let features = self.split.data.features();
+        let (first, rows) = (index * self.plan.batch, self.plan.rows(index));
+        (batch.epoch, batch.index, batch.first, batch.rows) = (epoch, index, first, rows);
+        batch.images.resize(rows * features, 0.0);
+        batch.targets.clear();
+        for row in 0..rows {
+            let place = self.order.as_ref().map_or(first + row, |(_, order)| order[first + row] as usize);
+            let sample = self.split.samples[place];
+            self.image(epoch, sample, &mut batch.images[row * features..][..features]);
+            match &self.split.data.labels {
+                Labels::Index(labels) => batch.targets.push(labels[sample as usize] as f32),
+                Labels::Dense(labels) => {
+                    let classes = self.split.data.classes;
+                    batch.targets.extend_from_slice(&labels[sample as usize * classes..][..classes]);
+                }
+            }
+        }
+    }
+
+    /// Computes one image: raw pixels, augmentation, normalisation.
+    fn image(&mut self, epoch: u64, sample: u32, y: &mut [f32]) {
+        let (data, normalization) = (&self.split.data, &self.split.normalization);
+        let pixels = sample as usize * y.len()..(sample as usize + 1) * y.len();
+        let training = self.training.as_ref().filter(|training| !training.augment.is_empty());
+        let Some(Training { seed, augment, .. }) = training else {
+            return match &data.pixels {
+                Pixels::U8(x) => normalization.bytes(&x[pixels], y),
+                Pixels::F32(x) => normalization.floats(&x[pixels], y),
+            };
+        };
+        let [mut x, mut next] = self.images.each_mut();
+        match &data.pixels {
+            Pixels::U8(raw) => x.iter_mut().zip(&raw[pixels]).for_each(|(x, &raw)| *x = f32::from(raw)),
+            Pixels::F32(raw) => x.copy_from_slice(&raw[pixels]),
+        }
+        let random = Random::new(*seed, Purpose::Augment, epoch, u64::from(sample));
+        for (step, augment) in augment.iter().enumerate() {
+            augment.apply(&random, step, data.shape, x, next);
+            std::mem::swap(&mut x, &mut next);
+        }
+        normalization.floats(x, y);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epoch_is_cut_so_that_each_sample_counts_once() {
+        let plan = EpochPlan { samples: 10, batch: 4 };
+        assert_eq!((plan.batches(), plan.rows(0), plan.rows(2)), (3, 4, 2));
+        assert_eq!((plan.at(0), plan.at(2), plan.at(3), plan.at(7)), ((0, 0), (0, 2), (1, 0), (2, 1)));
+        let whole = EpochPlan { samples: 8, batch: 4 };
+        assert_eq!((whole.batches(), whole.rows(1)), (2, 4));
+        assert_eq!(EpochPlan { samples: 3, batch: 100 }.rows(0), 3);
+    }
+}

@@ -1,0 +1,173 @@
+//! The binary files of CIFAR-10: records of one label byte and 32x32 red, green and blue bytes.
+
+use super::file::{Stream, find};
+use super::{Context, Dataset, Format, Header, Labels, PixelType, Pixels};
+use crate::error::{Error, Fault, Result};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+const SHAPE: [usize; 3] = [32, 32, 3];
+const PLANE: usize = 1024;
+const RECORD: usize = 1 + 3 * PLANE;
+const CIFAR_100_RECORD: usize = RECORD + 1;
+const CLASSES: usize = 10;
+
+/// `{ cifar = "data_batch_1.bin" }` or `{ cifar = ["data_batch_1.bin", "data_batch_2.bin"] }`: colour images of 32x32
+/// in 10 classes; several files are one data set in the order given.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Cifar(pub Files);
+
+/// One file or several.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(untagged, expecting = "expected a file name or a list of file names")]
+pub enum Files {
+    /// One file.
+    One(PathBuf),
+    /// Several files, at least one.
+    Many(Vec<PathBuf>),
+}
+
+impl Cifar {
+    fn files(&self) -> &[PathBuf] {
+        match &self.0 {
+            Files::One(file) => std::slice::from_ref(file),
+            Files::Many(files) => files,
+        }
+    }
+
+    /// Opens the files and counts their records.
+    fn open(&self, cx: Context) -> Result<Vec<(Stream<'static>, usize)>> {
+        self.files().iter().map(|file| counted(Stream::open(&find(cx, file)?)?)).collect()
+    }
+}
+
+impl Format for Cifar {
+    fn check(&self) -> Result<(), Fault> {
+        if self.files().is_empty() {
+            return Err(Fault::whole("an empty list of files, expected at least one"));
+        }
+        if let Some(i) = self.files().iter().position(|file| file.as_os_str().is_empty()) {
+            return Err(Fault::whole(format!("file {} is \"\", expected the name of a file", i + 1)));
+        }
+        if let Some(twice) = (1..self.files().len()).find(|&i| self.files()[..i].contains(&self.files()[i])) {
+            let file = self.files()[twice].display();
+            return Err(Fault::whole(format!("\"{file}\" is listed twice; list each file once")));
+        }
+        Ok(())
+    }
+    fn header(&self, cx: Context) -> Result<Header> {
+        let images = self.open(cx)?.iter().map(|(_, records)| records).sum();
+        Ok(Header { images, shape: SHAPE, classes: CLASSES, pixels: PixelType::U8, target_width: 1 })
+    }
+    fn load(&self, cx: Context) -> Result<Dataset> {
+        let files = self.open(cx)?;
+        let images: usize = files.iter().map(|(_, records)| records).sum();
+        let mut pixels = Vec::with_capacity(images * 3 * PLANE);
+        let mut labels = Vec::with_capacity(images);
+        for (stream, records) in files {
+            read(stream, records, &mut pixels, &mut labels)?;
+        }
+        Ok(Dataset { pixels: Pixels::U8(pixels), labels: Labels::Index(labels), shape: SHAPE, classes: CLASSES })
+    }
+}
+
+fn counted(stream: Stream) -> Result<(Stream, usize)> {
+    let (len, path) = (stream.left(), &stream.path);
+    if stream.packed {
+        return Err(Error::file(path, "is a gzip file, expected plain CIFAR-10 records; unpack it first"));
+    }
+    if len == 0 || !len.is_multiple_of(RECORD as u64) {
+        let hint = match len {
+            0 => "the file is empty, fetch it again",
+            _ if len.is_multiple_of(CIFAR_100_RECORD as u64) => "this looks like CIFAR-100, which is not read",
+            _ => "the file is cut off or no CIFAR-10 file",
+        };
+        let message = format!("has {len} bytes, expected a multiple of {RECORD} (a label and 32x32x3 bytes); {hint}");
+        return Err(Error::file(path, message));
+    }
+    Ok((stream, (len / RECORD as u64) as usize))
+}
+
+fn read(stream: Stream, records: usize, pixels: &mut Vec<u8>, labels: &mut Vec<u32>) -> Result<()> {
+    let path = stream.path.clone();
+    let bytes = stream.rest((records * RECORD) as u64, &format!("{records} records of {RECORD} bytes"))?;
+    for (i, record) in bytes.chunks_exact(RECORD).enumerate() {
+        labels.push(label(&path, i, record[0])?);
+        let (red, rest) = record[1..].split_at(PLANE);
+        let (green, blue) = rest.split_at(PLANE);
+        for ((&r, &g), &b) in red.iter().zip(green).zip(blue) {
+            pixels.extend_from_slice(&[r, g, b]);
+        }
+    }
+    Ok(())
+}
+
+fn label(path: &Path, record: usize, label: u8) -> Result<u32> {
+    if usize::from(label) < CLASSES {
+        return Ok(u32::from(label));
+    }
+    Err(Error::file(
+        path,
+        format!("record {record} has label {label}, expected 0 to 9; the file is damaged or no CIFAR-10 file"),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(bytes: &[u8]) -> Result<(Vec<u8>, Vec<u32>)> {
+        let (stream, records) = counted(Stream::of("a.bin", bytes)?)?;
+        let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+        read(stream, records, &mut pixels, &mut labels)?;
+        Ok((pixels, labels))
+    }
+
+    #[test]
+    fn planes_become_channels() {
+        let mut record = vec![7; RECORD];
+        record[1 + 5] = 10;
+        record[1 + PLANE + 5] = 20;
+        record[1 + 2 * PLANE + 5] = 30;
+        let (pixels, labels) = parse(&record).unwrap();
+        assert_eq!((&pixels[12..18], labels), (&[7, 7, 7, 10, 20, 30][..], vec![7]));
+    }
+
+    #[test]
+    fn damaged_files_are_refused_in_one_sentence() {
+        let record = vec![3; RECORD];
+        let complaint = |bytes: &[u8]| parse(bytes).unwrap_err().to_string();
+        let expected = "expected a multiple of 3073 (a label and 32x32x3 bytes)";
+        assert_eq!(
+            complaint(&record[1..]),
+            format!("a.bin: has 3072 bytes, {expected}; the file is cut off or no CIFAR-10 file")
+        );
+        assert_eq!(complaint(&[]), format!("a.bin: has 0 bytes, {expected}; the file is empty, fetch it again"));
+        assert_eq!(
+            complaint(&vec![0; 2 * CIFAR_100_RECORD]),
+            format!("a.bin: has 6148 bytes, {expected}; this looks like CIFAR-100, which is not read")
+        );
+        assert_eq!(
+            complaint(&[record, vec![10; RECORD]].concat()),
+            "a.bin: record 1 has label 10, expected 0 to 9; the file is damaged or no CIFAR-10 file"
+        );
+        assert_eq!(
+            complaint(&[0x1f, 0x8b, 8, 0]),
+            "a.bin: is a gzip file, expected plain CIFAR-10 records; unpack it first"
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn random_bytes_never_panic(start in any::<[u8; 4]>(), len in 0..3usize, cut in 0..2usize, fill in 0..12u8) {
+            let mut bytes = vec![fill; len * RECORD + cut];
+            let head = bytes.len().min(4);
+            bytes[..head].copy_from_slice(&start[..head]);
+            if let Ok((pixels, labels)) = parse(&bytes) {
+                prop_assert_eq!((pixels.len(), labels.len()), (len * 3 * PLANE, len));
+            }
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Opens data files, plain or gzip, and never believes a size that a file claims.
+
+use super::Context;
+use crate::error::{Error, Result};
+use flate2::bufread::MultiGzDecoder;
+use std::fs::File;
+use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+/// Deflate makes at most 1,032 bytes out of one.
+const LARGEST_RATIO: u64 = 1032;
+/// What is set aside before the bytes of a compressed file have come.
+const LARGEST_GUESS: u64 = 64 << 20;
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+
+/// Finds the file that a setting names: relative to the configuration file's folder, else to the current folder.
+pub(super) fn find(cx: Context, path: &Path) -> Result<PathBuf> {
+    let beside = cx.base.join(path);
+    match [beside.as_path(), path].into_iter().find(|path| path.exists()) {
+        Some(found) => Ok(found.to_path_buf()),
+        None if path.is_absolute() || cx.base.as_os_str().is_empty() => {
+            Err(Error::file(path, "no such file; check the path"))
+        }
+        None => Err(Error::file(
+            path,
+            format!("no such file, neither in {} nor in the current folder; check the path", cx.base.display()),
+        )),
+    }
+}
+
+/// Opens a regular file and returns it with its length in bytes.
+pub(super) fn open(path: &Path) -> Result<(File, u64)> {
+    let file = File::open(path).map_err(|error| Error::io(path, "open", error))?;
+    let metadata = file.metadata().map_err(|error| Error::io(path, "read", error))?;
+    if !metadata.is_file() {
+        return Err(Error::file(path, "not a regular file, expected a data file; check the path"));
+    }
+    Ok((file, metadata.len()))
+}
+
+/// The bytes of a file, unpacked when it is a gzip file (known by its first bytes, not by its name).
+pub(super) struct Stream<'a> {
+    /// The file, for messages.
+    pub path: PathBuf,
+    /// True when the file is a gzip file.
+    pub packed: bool,
+    /// No more than this many bytes are left.
+    left: u64,
+    reader: Box<dyn BufRead + 'a>,
+}
+
+impl Stream<'static> {
+    /// Opens a file.
+    pub fn open(path: &Path) -> Result<Self> {
+        let (file, len) = open(path)?;
+        Stream::new(path.to_path_buf(), BufReader::with_capacity(1 << 16, file), len)
+    }
+}
+
+impl<'a> Stream<'a> {
+    /// Reads bytes in memory under a name for messages.
+    pub fn of(name: &str, bytes: &'a [u8]) -> Result<Self> {
+        Stream::new(PathBuf::from(name), bytes, bytes.len() as u64)
+    }
+
+    fn new(path: PathBuf, mut reader: impl BufRead + 'a, len: u64) -> Result<Self> {
+        let start = reader.fill_buf().map_err(|error| Error::io(&path, "read", error))?;
+        if start.starts_with(&GZIP_MAGIC) {
+            let reader = Box::new(BufReader::new(MultiGzDecoder::new(reader)));
+            return Ok(Stream { path, packed: true, left: len.saturating_mul(LARGEST_RATIO), reader });
+        }
+        Ok(Stream { path, packed: false, left: len, reader: Box::new(reader) })
+    }
+
+    /// Returns the number of bytes left; of a compressed file, the largest number possible.
+    pub fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// Reads the next N bytes, the file's header.
+    pub fn header<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let mut bytes = [0; N];
+        match self.reader.read_exact(&mut bytes) {
+            Ok(()) => {
+                self.left = self.left.saturating_sub(N as u64);
+                Ok(bytes)
+            }
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof && !self.packed => Err(Error::file(
+                &self.path,
+                format!("ends inside its header of {N} bytes; the file is cut off, fetch it again"),
+            )),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    /// Checks as far as the file's length tells that `len` bytes are left. `what` says why: `10 images of 28x28`.
+    pub fn expect(&self, len: u64, what: &str) -> Result<()> {
+        if self.packed && len > self.left {
+            return Err(Error::file(
+                &self.path,
+                format!(
+                    "its header announces {what} ({len} bytes), more than a gzip file of this size can hold; the \
+                     header is damaged, fetch the file again"
+                ),
+            ));
+        }
+        if !self.packed && len != self.left {
+            return Err(Error::file(&self.path, wrong_length(what, len, self.left)));
+        }
+        Ok(())
+    }
+
+    /// Reads the rest of the file, which must be `len` bytes.
+    pub fn rest(mut self, len: u64, what: &str) -> Result<Vec<u8>> {
+        self.expect(len, what)?;
+        let mut bytes = Vec::with_capacity(len.min(LARGEST_GUESS) as usize);
+        // One byte more shows what follows, and makes gzip compare its checksum.
+        if let Err(error) = self.reader.by_ref().take(len + 1).read_to_end(&mut bytes) {
+            return Err(self.failed(error));
+        }
+        match bytes.len() as u64 {
+            found if found == len => Ok(bytes),
+            found if found > len => Err(Error::file(
+                &self.path,
+                format!("goes on after {what} ({len} bytes), expected its end there; the file is not what it says"),
+            )),
+            found => Err(Error::file(&self.path, wrong_length(what, len, found))),
+        }
+    }
+
+    fn failed(&self, error: std::io::Error) -> Error {
+        match error.kind() {
+            ErrorKind::UnexpectedEof | ErrorKind::InvalidInput | ErrorKind::InvalidData if self.packed => {
+                Error::file(&self.path, format!("damaged gzip file ({error}); fetch it again"))
+            }
+            _ => Error::io(&self.path, "read", error),
+        }
+    }
+}
+
+fn wrong_length(what: &str, expected: u64, found: u64) -> String {
+    format!(
+        "its header announces {what} ({expected} bytes), but {found} bytes follow it; the file is cut off or damaged, \
+         fetch it again"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::Part;
+
+    #[test]
+    fn a_missing_file_is_named_with_the_folders_that_were_searched() {
+        let cx = |base| Context { part: Part::Train, base: Path::new(base) };
+        let error = find(cx("configs"), Path::new("nowhere.bin")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "nowhere.bin: no such file, neither in configs nor in the current folder; check the path"
+        );
+        let error = find(cx(""), Path::new("nowhere.bin")).unwrap_err();
+        assert_eq!(error.to_string(), "nowhere.bin: no such file; check the path");
+        assert_eq!(find(cx("src"), Path::new("lib.rs")).unwrap(), Path::new("src/lib.rs"));
+        assert_eq!(find(cx("configs"), Path::new("src/lib.rs")).unwrap(), Path::new("src/lib.rs"));
+    }
+
+    #[test]
+    fn a_folder_is_not_a_data_file() {
+        let error = Stream::open(Path::new("src")).map(|_| ()).unwrap_err();
+        assert_eq!(error.to_string(), "src: not a regular file, expected a data file; check the path");
+    }
+}

@@ -1,0 +1,267 @@
+//! IDX, the format of MNIST and its relatives: two files, images and labels, plain or gzip.
+//!
+//! Images: big-endian u32 0x00000803, N, H, W, then N * H * W bytes. Labels: 0x00000801, N, then N bytes.
+
+use super::file::{Stream, find};
+use super::{Context, Dataset, Format, Header, Labels, PixelType, Pixels};
+use crate::error::{Error, Fault, Result};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+
+const IMAGES: u32 = 0x0000_0803;
+const LABELS: u32 = 0x0000_0801;
+
+/// `{ idx = { images = "train-images-idx3-ubyte.gz", labels = "train-labels-idx1-ubyte.gz" } }`: grey images.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Idx {
+    /// File of the images.
+    pub images: PathBuf,
+    /// File of the labels.
+    pub labels: PathBuf,
+}
+
+impl Format for Idx {
+    fn check(&self) -> Result<(), Fault> {
+        for (key, path) in [("images", &self.images), ("labels", &self.labels)] {
+            if path.as_os_str().is_empty() {
+                return Err(Fault::at(key, format!("{key} = \"\", expected the name of a file")));
+            }
+        }
+        Ok(())
+    }
+    fn header(&self, cx: Context) -> Result<Header> {
+        header(Stream::open(&find(cx, &self.images)?)?, Stream::open(&find(cx, &self.labels)?)?)
+    }
+    fn load(&self, cx: Context) -> Result<Dataset> {
+        load(Stream::open(&find(cx, &self.images)?)?, Stream::open(&find(cx, &self.labels)?)?)
+    }
+}
+
+/// Reads what a pair of files holds: the header of the images and all labels.
+pub(super) fn header(images: Stream, labels: Stream) -> Result<Header> {
+    let images = Images::new(images)?;
+    images.stream.expect(images.bytes, &images.what)?;
+    let (_, classes) = images.labels(labels)?;
+    Ok(Header { images: images.count, shape: images.shape, classes, pixels: PixelType::U8, target_width: 1 })
+}
+
+/// Reads a pair of files.
+pub(super) fn load(images: Stream, labels: Stream) -> Result<Dataset> {
+    let images = Images::new(images)?;
+    images.stream.expect(images.bytes, &images.what)?;
+    let (labels, classes) = images.labels(labels)?;
+    let pixels = Pixels::U8(images.stream.rest(images.bytes, &images.what)?);
+    Ok(Dataset { pixels, labels: Labels::Index(labels), shape: images.shape, classes })
+}
+
+/// A file of images after its header.
+struct Images<'a> {
+    stream: Stream<'a>,
+    count: usize,
+    shape: [usize; 3],
+    bytes: u64,
+    what: String,
+}
+
+impl<'a> Images<'a> {
+    fn new(mut stream: Stream<'a>) -> Result<Self> {
+        let magic = word(stream.header()?);
+        check_magic(&stream.path, magic, IMAGES)?;
+        let mut dims = [0; 3];
+        for dim in &mut dims {
+            *dim = word(stream.header()?);
+        }
+        let [count, height, width] = dims;
+        let what = format!("{count} images of {height}x{width}");
+        let bytes = u64::from(count).checked_mul(u64::from(height) * u64::from(width));
+        match bytes {
+            Some(0) => Err(Error::file(&stream.path, format!("its header announces {what}, expected at least one"))),
+            Some(bytes) => {
+                let shape = [height as usize, width as usize, 1];
+                Ok(Images { stream, count: count as usize, shape, bytes, what })
+            }
+            None => Err(Error::file(
+                &stream.path,
+                format!("its header announces {what}, more than any file can hold; the header is damaged"),
+            )),
+        }
+    }
+
+    /// Reads the labels of these images and counts the classes.
+    fn labels(&self, mut stream: Stream) -> Result<(Vec<u32>, usize)> {
+        let magic = word(stream.header()?);
+        check_magic(&stream.path, magic, LABELS)?;
+        let count = word(stream.header()?);
+        if count as usize != self.count {
+            return Err(Error::file(
+                &stream.path,
+                format!(
+                    "has {count} labels, but {} has {} images; give two files that belong together",
+                    self.stream.path.display(),
+                    self.count
+                ),
+            ));
+        }
+        let labels = stream.rest(u64::from(count), &format!("{count} labels"))?;
+        let classes = labels.iter().fold(0, |most, &label| most.max(usize::from(label) + 1));
+        Ok((labels.into_iter().map(u32::from).collect(), classes))
+    }
+}
+
+fn word(bytes: [u8; 4]) -> u32 {
+    u32::from_be_bytes(bytes)
+}
+
+fn check_magic(path: &Path, magic: u32, expected: u32) -> Result<()> {
+    if magic == expected {
+        return Ok(());
+    }
+    let holds =
+        if expected == IMAGES { "IDX images: bytes in 3 dimensions" } else { "IDX labels: bytes in 1 dimension" };
+    let hint = match magic {
+        IMAGES => "these are images; give the file of the labels here",
+        LABELS => "these are labels; give the file of the images here",
+        _ => "give an IDX file, plain or gzip",
+    };
+    Err(Error::file(path, format!("starts with 0x{magic:08x}, expected 0x{expected:08x} ({holds}); {hint}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flate2::{Compression, write::GzEncoder};
+    use proptest::prelude::*;
+    use std::io::Write;
+
+    /// An image file of these dimensions whose bytes count up, and a label file of the same count.
+    fn files(count: u32, height: u32, width: u32) -> (Vec<u8>, Vec<u8>) {
+        let words = |words: &[u32]| words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<u8>>();
+        let (mut images, mut labels) = (words(&[IMAGES, count, height, width]), words(&[LABELS, count]));
+        images.extend((0..count * height * width).map(|i| i as u8));
+        labels.extend((0..count).map(|i| (i % 3) as u8));
+        (images, labels)
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn read(images: &[u8], labels: &[u8]) -> Result<Dataset> {
+        let header = header(Stream::of("images", images)?, Stream::of("labels", labels)?);
+        let dataset = load(Stream::of("images", images)?, Stream::of("labels", labels)?);
+        if let (Ok(header), Ok(dataset)) = (&header, &dataset) {
+            assert_eq!(*header, dataset.header());
+        }
+        dataset
+    }
+
+    fn complaint(images: &[u8], labels: &[u8]) -> String {
+        read(images, labels).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn plain_and_gzip_files_hold_the_same() {
+        let (images, labels) = files(4, 2, 3);
+        let plain = read(&images, &labels).unwrap();
+        assert_eq!((plain.images(), plain.shape, plain.classes), (4, [2, 3, 1], 3));
+        assert_eq!(plain.pixels, Pixels::U8((0..24).collect()));
+        assert_eq!(plain.labels, Labels::Index(vec![0, 1, 2, 0]));
+        assert_eq!(read(&gzip(&images), &gzip(&labels)).unwrap(), plain);
+    }
+
+    #[test]
+    fn damaged_files_are_refused_in_one_sentence() {
+        let (images, labels) = files(4, 2, 3);
+        for (text, found) in [
+            (
+                "images: starts with 0x00000801, expected 0x00000803 (IDX images: bytes in 3 dimensions); these are \
+                 labels; give the file of the images here",
+                complaint(&labels, &images),
+            ),
+            (
+                "labels: starts with 0x00000803, expected 0x00000801 (IDX labels: bytes in 1 dimension); these are \
+                 images; give the file of the labels here",
+                complaint(&images, &images),
+            ),
+            (
+                "images: starts with 0x89504e47, expected 0x00000803 (IDX images: bytes in 3 dimensions); give an IDX \
+                 file, plain or gzip",
+                complaint(b"\x89PNG and so on", &labels),
+            ),
+            (
+                "images: ends inside its header of 4 bytes; the file is cut off, fetch it again",
+                complaint(&images[..7], &labels),
+            ),
+            (
+                "images: its header announces 4 images of 2x3 (24 bytes), but 23 bytes follow it; the file is cut off \
+                 or damaged, fetch it again",
+                complaint(&images[..39], &labels),
+            ),
+            (
+                "images: its header announces 4 images of 2x3 (24 bytes), but 20 bytes follow it; the file is cut off \
+                 or damaged, fetch it again",
+                complaint(&gzip(&images[..36]), &labels),
+            ),
+            (
+                "images: goes on after 4 images of 2x3 (24 bytes), expected its end there; the file is not what it says",
+                complaint(&gzip(&[&images[..], &[0]].concat()), &labels),
+            ),
+            (
+                "labels: has 5 labels, but images has 4 images; give two files that belong together",
+                complaint(&images, &files(5, 1, 1).1),
+            ),
+            (
+                "images: its header announces 0 images of 2x3, expected at least one",
+                complaint(&files(0, 2, 3).0, &labels),
+            ),
+        ] {
+            assert_eq!(found, text);
+        }
+    }
+
+    #[test]
+    fn a_lying_header_sets_no_memory_aside() {
+        let (mut images, labels) = files(4, 2, 3);
+        images[4..16].fill(0xff);
+        let text = "more than any file can hold; the header is damaged";
+        assert!(complaint(&images, &labels).ends_with(text), "{}", complaint(&images, &labels));
+        images[4..16].copy_from_slice(&[0, 0, 0, 4, 0, 0xff, 0xff, 0xff, 0, 0xff, 0xff, 0xff]);
+        assert!(complaint(&images, &labels).contains("but 24 bytes follow it"));
+        assert!(complaint(&gzip(&images), &labels).contains("more than a gzip file of this size can hold"));
+    }
+
+    #[test]
+    fn any_flipped_bit_of_a_gzip_file_is_found_or_changes_nothing() {
+        let (images, labels) = files(40, 4, 4);
+        let good = gzip(&images);
+        let whole = read(&good, &labels).unwrap();
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            // The time in the header and the padding before the checksum mean nothing.
+            if let Ok(dataset) = read(&bad, &labels) {
+                assert_eq!(dataset, whole, "bit {bit}");
+            }
+        }
+        for len in 0..good.len() {
+            assert!(read(&good[..len], &labels).is_err());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn random_bytes_never_panic(
+            magic in prop_oneof![Just(vec![]), Just(vec![0, 0, 8, 3, 0, 0, 0]), Just(vec![0x1f, 0x8b, 8, 0])],
+            tail in proptest::collection::vec(any::<u8>(), 0..64),
+            labels in proptest::collection::vec(any::<u8>(), 0..32),
+        ) {
+            let images = [magic, tail].concat();
+            let _ = read(&images, &files(4, 2, 3).1);
+            let _ = read(&files(4, 2, 3).0, &labels);
+            let _ = read(&gzip(&images), &gzip(&labels));
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! A thread that computes batches ahead of their use, into three buffers that go round.
+//!
+//! The buffers travel through two channels: full ones to the consumer, empty ones back. When either side ends, its
+//! channel ends and the other side sees it: nothing waits for ever.
+
+use super::{Batch, Batches, Split, Splits};
+use crate::error::{Error, Result};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+/// One buffer with the consumer, one waiting, one being filled.
+const BUFFERS: usize = 3;
+
+/// Hands out the batches of a split in their order.
+#[derive(Debug)]
+pub struct Loader {
+    /// None only while the loader is dropped.
+    channels: Option<(Receiver<Batch>, SyncSender<Batch>)>,
+    /// The batch that the consumer holds.
+    current: Option<Batch>,
+    thread: Option<JoinHandle<Result<()>>>,
+    failed: bool,
+}
+
+impl Loader {
+    /// Starts at a batch of an epoch of training; goes on for ever.
+    ///
+    /// # Errors
+    /// When the operating system starts no thread.
+    pub fn train(splits: &Splits, start_epoch: u64, start_batch: usize) -> Result<Self> {
+        let mut batches = Batches::train(splits);
+        let (mut epoch, mut index) = (start_epoch, start_batch);
+        let buffers = std::array::from_fn(|_| batches.empty());
+        Loader::start(buffers, move |batch| {
+            batches.fill(epoch, index, batch);
+            index += 1;
+            if index == batches.plan().batches() {
+                (epoch, index) = (epoch + 1, 0);
+            }
+            Ok(true)
+        })
+    }
+
+    /// Starts one pass over a split for evaluation.
+    ///
+    /// # Errors
+    /// When the operating system starts no thread.
+    pub fn eval(split: &Arc<Split>, batch: usize) -> Result<Self> {
+        let mut batches = Batches::eval(split, batch);
+        let buffers = std::array::from_fn(|_| batches.empty());
+        let mut index = 0;
+        Loader::start(buffers, move |batch| {
+            let more = index < batches.plan().batches();
+            if more {
+                batches.fill(0, index, batch);
+                index += 1;
+            }
+            Ok(more)
+        })
+    }
+
+    /// Starts a thread that calls `fill` for each batch until it says that there are no more.
+    fn start(
+        buffers: [Batch; BUFFERS],
+        mut fill: impl FnMut(&mut Batch) -> Result<bool> + Send + 'static,
+    ) -> Result<Self> {
+        let (ready, full) = sync_channel::<Batch>(BUFFERS);
+        let (free, empty) = sync_channel::<Batch>(BUFFERS);
+        for buffer in buffers {
+            free.send(buffer).expect("the receiver is alive, and there is room for every buffer");
+        }
+        let work = move || {
+            while let Ok(mut batch) = empty.recv() {
+                if !fill(&mut batch)? || ready.send(batch).is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        let thread = std::thread::Builder::new().name("loader".to_string()).spawn(work);
+        let thread = thread.map_err(|error| Error::Run(format!("cannot start the thread that reads data: {error}")))?;
+        Ok(Loader { channels: Some((full, free)), current: None, thread: Some(thread), failed: false })
+    }
+
+    /// Takes back the batch that it gave last and returns the next one; none after the last batch of an evaluation.
+    ///
+    /// # Errors
+    /// When the thread that computes batches failed.
+    pub fn next_batch(&mut self) -> Result<Option<&Batch>> {
+        let Some((full, free)) = &self.channels else { return Ok(None) };
+        if let Some(batch) = self.current.take() {
+            // After its last batch the thread is gone, and nobody wants the buffer.
+            let _ = free.send(batch);
+        }
+        match full.recv() {
+            Ok(batch) => {
+                self.current = Some(batch);
+                Ok(self.current.as_ref())
+            }
+            Err(_) => self.ended().map(|()| None),
+        }
+    }
+
+    /// Says how the thread ended.
+    fn ended(&mut self) -> Result<()> {
+        let failure = match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(Ok(()))) => return Ok(()),
+            Some(Ok(Err(error))) => error,
+            Some(Err(panic)) => {
+                let text = panic.downcast_ref::<&str>().copied();
+                let text = text.or(panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+                Error::Run(format!("the thread that reads data panicked: {text}"))
+            }
+            None if self.failed => Error::Run("the thread that reads data failed before".to_string()),
+            None => return Ok(()),
+        };
+        self.failed = true;
+        Err(failure)
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        // The thread sees its channels end, whichever it waits on.
+        self.channels = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_in_the_thread_reaches_the_consumer() {
+        let mut count = 0;
+        let mut loader = Loader::start(Default::default(), move |batch| {
+            batch.index = count;
+            count += 1;
+            assert!(count < 3, "image {count} is broken");
+            Ok(true)
+        })
+        .unwrap();
+        assert_eq!(loader.next_batch().unwrap().unwrap().index, 0);
+        assert_eq!(loader.next_batch().unwrap().unwrap().index, 1);
+        let error = loader.next_batch().unwrap_err().to_string();
+        assert_eq!(error, "the thread that reads data panicked: image 3 is broken");
+        let error = loader.next_batch().unwrap_err().to_string();
+        assert_eq!(error, "the thread that reads data failed before");
+    }
+
+    #[test]
+    fn an_error_in_the_thread_reaches_the_consumer_after_the_batches_before_it() {
+        let mut count = 0;
+        let mut loader = Loader::start(Default::default(), move |_| {
+            count += 1;
+            if count == 3 { Err(Error::Run("no more".to_string())) } else { Ok(true) }
+        })
+        .unwrap();
+        assert!(loader.next_batch().unwrap().is_some() && loader.next_batch().unwrap().is_some());
+        assert_eq!(loader.next_batch().unwrap_err().to_string(), "no more");
+    }
+
+    #[test]
+    fn buffers_go_round_and_the_end_is_the_end() {
+        let mut count = 0;
+        let buffers = std::array::from_fn(|_| Batch { images: vec![0.0; 8], ..Batch::default() });
+        let mut loader = Loader::start(buffers, move |batch| {
+            batch.rows = count;
+            count += 1;
+            Ok(count <= 100)
+        })
+        .unwrap();
+        let mut places = std::collections::BTreeSet::new();
+        for i in 0..100 {
+            let batch = loader.next_batch().unwrap().unwrap();
+            assert_eq!(batch.rows, i);
+            places.insert(batch.images.as_ptr());
+        }
+        assert_eq!(places.len(), BUFFERS);
+        assert!(loader.next_batch().unwrap().is_none() && loader.next_batch().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_dropped_loader_stops_its_thread() {
+        let alive = Arc::new(());
+        for taken in 0..5 {
+            let held = Arc::clone(&alive);
+            let mut loader = Loader::start(Default::default(), move |_| {
+                let _ = &held;
+                Ok(true)
+            })
+            .unwrap();
+            for _ in 0..taken {
+                assert!(loader.next_batch().unwrap().is_some());
+            }
+            drop(loader);
+            assert_eq!(Arc::strong_count(&alive), 1);
+        }
+    }
+}

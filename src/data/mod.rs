@@ -1,0 +1,161 @@
+//! From files to batches: formats, normalisation, augmentation, order, prefetch. Knows no network; a batch is the
+//! same floats whoever asks for it, whenever, on however many threads.
+//!
+//! To add a format: write `data/x.rs` with a settings struct that implements [`Format`], and add one line to the
+//! list in `data/source.rs`.
+
+mod augment;
+mod batches;
+mod cifar;
+mod digits;
+mod file;
+mod idx;
+mod loader;
+mod settings;
+mod source;
+mod splits;
+mod synthetic;
+mod tensors;
+
+pub use augment::Augment;
+pub use batches::{Batch, Batches, EpochPlan};
+pub use cifar::{Cifar, Files};
+pub use digits::Digits;
+pub use idx::Idx;
+pub use loader::Loader;
+pub use settings::{Normalize, Order, Settings};
+pub use source::{KINDS, Source};
+pub use splits::{Normalization, Split, Splits, open};
+pub use synthetic::Synthetic;
+pub use tensors::Tensors;
+
+use crate::error::{Fault, Result};
+use serde::Deserialize;
+use std::path::Path;
+
+/// Which part of a data set a source stands for: `train` or `test`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// The samples that are learned from.
+    Train,
+    /// The samples that are only evaluated.
+    Test,
+}
+
+/// The pixels of all images, (N, H, W, C), as the file holds them.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Pixels {
+    /// 8-bit values, 0 to 255.
+    U8(Vec<u8>),
+    /// Floats, all finite.
+    F32(Vec<f32>),
+}
+
+/// The targets of all images.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Labels {
+    /// A class number for each image.
+    Index(Vec<u32>),
+    /// A row of `classes` finite numbers for each image: (N, classes).
+    Dense(Vec<f32>),
+}
+
+/// The type of the pixels of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PixelType {
+    /// 8-bit values, 0 to 255.
+    U8,
+    /// Floats.
+    F32,
+}
+
+/// What a data set holds, known without reading its images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// Number of images N.
+    pub images: usize,
+    /// Height H, width W and channels C of each image.
+    pub shape: [usize; 3],
+    /// Number of classes: one more than the largest label, or the width of dense labels.
+    pub classes: usize,
+    /// Type of the pixels.
+    pub pixels: PixelType,
+    /// Numbers in the target of one image: 1 for a class number, `classes` for dense labels.
+    pub target_width: usize,
+}
+
+/// A data set in memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dataset {
+    /// Its images.
+    pub pixels: Pixels,
+    /// Its targets.
+    pub labels: Labels,
+    /// Height H, width W and channels C of each image.
+    pub shape: [usize; 3],
+    /// Number of classes.
+    pub classes: usize,
+}
+
+impl Dataset {
+    /// Returns the number of images.
+    pub fn images(&self) -> usize {
+        match &self.labels {
+            Labels::Index(labels) => labels.len(),
+            Labels::Dense(labels) => labels.len() / self.classes,
+        }
+    }
+
+    /// Returns the number of values in one image.
+    pub fn features(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Returns what it holds.
+    pub fn header(&self) -> Header {
+        let (pixels, target_width) = (
+            match self.pixels {
+                Pixels::U8(_) => PixelType::U8,
+                Pixels::F32(_) => PixelType::F32,
+            },
+            match self.labels {
+                Labels::Index(_) => 1,
+                Labels::Dense(_) => self.classes,
+            },
+        );
+        Header { images: self.images(), shape: self.shape, classes: self.classes, pixels, target_width }
+    }
+}
+
+/// Where a source stands: decides the default part and what relative paths are relative to.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Context<'a> {
+    /// The key at which the source stands.
+    pub part: Part,
+    /// The folder of the configuration file; the current folder is tried after it.
+    pub base: &'a Path,
+}
+
+/// A data format: the settings that stand after its key.
+pub trait Format {
+    /// Checks the ranges of its settings.
+    ///
+    /// # Errors
+    /// The first setting that is out of range.
+    fn check(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// Reads what the data set holds, and no images.
+    ///
+    /// # Errors
+    /// A file that is missing, or is not what it should be.
+    fn header(&self, cx: Context) -> Result<Header>;
+
+    /// Reads the data set.
+    ///
+    /// # Errors
+    /// A file that is missing, or is not what it should be.
+    fn load(&self, cx: Context) -> Result<Dataset>;
+}

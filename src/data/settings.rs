@@ -1,0 +1,220 @@
+//! The `[data]` section of the file, and what can be known wrong about it.
+
+use super::{Augment, Header, PixelType, Source};
+use crate::error::Fault;
+use serde::Deserialize;
+
+/// What is done to pixels on their way into a batch: y = (x / scale - mean) / std, in f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Normalize {
+    /// Nothing: 8-bit pixels are 0 to 255, floats are as they are in the file.
+    None,
+    /// 8-bit pixels are divided by 255. Not for floats.
+    Unit,
+    /// After the division by 255 that 8-bit pixels get, each channel is brought to mean 0 and standard deviation 1,
+    /// measured in f64 on the training set (without its validation share); all splits get the same numbers.
+    Standardize,
+}
+
+/// The order in which an epoch takes the training samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// As in the data set.
+    Sequential,
+    /// A new random order in every epoch, a function of the seed and the epoch alone.
+    #[default]
+    Shuffle,
+}
+
+/// The `[data]` section.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The training set.
+    pub train: Source,
+    /// The test set; none by default.
+    #[serde(default)]
+    pub test: Option<Source>,
+    /// Share of the training set that is set apart for validation, 0 <= v < 1; 0 by default.
+    #[serde(default)]
+    pub validation: f64,
+    /// Samples in the global batch, at least 1.
+    pub batch: usize,
+    /// Normalisation of pixels; by default `unit` for 8-bit images and `none` for floats.
+    #[serde(default)]
+    pub normalize: Option<Normalize>,
+    /// Augmentation of training samples, step by step; none by default.
+    #[serde(default)]
+    pub augment: Vec<Augment>,
+    /// Order of the training samples in an epoch; `shuffle` by default.
+    #[serde(default)]
+    pub order: Order,
+}
+
+impl Settings {
+    /// Checks the ranges of all settings.
+    ///
+    /// # Errors
+    /// The first of [`Settings::faults`].
+    pub fn check(&self) -> Result<(), Fault> {
+        self.faults().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Returns every setting that is out of range, one fault for each key.
+    pub fn faults(&self) -> Vec<Fault> {
+        let source = |key, source: &Source| {
+            source.check().map_err(|fault| Fault::at(key, format!("{}: {}", source.kind(), fault.message)))
+        };
+        let batch = match self.batch {
+            0 => Err(Fault::at("batch", "batch = 0, expected at least 1")),
+            _ => Ok(()),
+        };
+        let validation = match self.validation {
+            share if (0.0..1.0).contains(&share) => Ok(()),
+            share => Err(Fault::at("validation", format!("validation = {share}, expected 0 <= share < 1"))),
+        };
+        let test = self.test.as_ref().map_or(Ok(()), |test| source("test", test));
+        let augment = self.augment.iter().try_for_each(Augment::check);
+        [source("train", &self.train), test, validation, batch, augment].into_iter().filter_map(Result::err).collect()
+    }
+
+    /// Returns the normalisation in force for images of this type.
+    pub fn normalize_for(&self, pixels: PixelType) -> Normalize {
+        self.normalize.unwrap_or(match pixels {
+            PixelType::U8 => Normalize::Unit,
+            PixelType::F32 => Normalize::None,
+        })
+    }
+
+    /// Returns how many of `images` training images are set apart for validation: their share, rounded.
+    pub fn num_validation(&self, images: usize) -> usize {
+        (self.validation * images as f64).round() as usize
+    }
+
+    /// Returns every setting that does not fit what the data sets hold.
+    pub fn faults_with(&self, train: &Header, test: Option<&Header>) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        for (key, header) in [("train", Some(train)), ("test", test)] {
+            if let Some(images) = header.map(|header| header.images).filter(|&images| images > u32::MAX as usize) {
+                faults.push(Fault::at(key, format!("has {images} images, expected at most {}", u32::MAX)));
+            }
+        }
+        let apart = self.num_validation(train.images);
+        if self.validation > 0.0 && (apart == 0 || apart >= train.images) {
+            let message = format!(
+                "validation = {} of {} images is {apart}, expected at least 1 and not all; change the share",
+                self.validation, train.images
+            );
+            faults.push(Fault::at("validation", message));
+        }
+        if self.normalize == Some(Normalize::Unit) && train.pixels == PixelType::F32 {
+            let message = "normalize = \"unit\" divides 8-bit pixels by 255, but these images are floats; use \"none\" \
+                           or \"standardize\"";
+            faults.push(Fault::at("normalize", message));
+        }
+        faults.extend(self.augment.iter().filter_map(|step| step.fits(train.shape).err()));
+        faults.extend(test.and_then(|test| mismatch(train, test)).map(|message| Fault::at("test", message)));
+        faults
+    }
+}
+
+/// Says how a test set does not go with the training set.
+fn mismatch(train: &Header, test: &Header) -> Option<String> {
+    let name = |pixels| match pixels {
+        PixelType::U8 => "8-bit",
+        PixelType::F32 => "float",
+    };
+    let dense = |header: &Header| match header.target_width {
+        1 => "class numbers".to_string(),
+        width => format!("rows of {width}"),
+    };
+    let (what, found, expected) = if test.shape != train.shape {
+        ("images of shape", format!("{:?}", test.shape), format!("{:?}", train.shape))
+    } else if test.pixels != train.pixels {
+        ("pixels that are", name(test.pixels).to_string(), name(train.pixels).to_string())
+    } else if test.target_width != train.target_width {
+        ("labels that are", dense(test), dense(train))
+    } else if test.classes > train.classes {
+        ("labels up to", (test.classes - 1).to_string(), (train.classes - 1).to_string())
+    } else {
+        return None;
+    };
+    Some(format!("the test set has {what} {found}, the training set {expected}; give a test set of the same kind"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DIGITS: Header =
+        Header { images: 100, shape: [28, 28, 1], classes: 10, pixels: PixelType::U8, target_width: 1 };
+
+    fn read(text: &str) -> Settings {
+        toml::from_str(text).unwrap()
+    }
+
+    fn messages(faults: Vec<Fault>) -> Vec<(Option<&'static str>, String)> {
+        faults.into_iter().map(|fault| (fault.key, fault.message)).collect()
+    }
+
+    #[test]
+    fn defaults_are_as_documented() {
+        let settings = read("train = \"digits\"\nbatch = 32");
+        assert_eq!((settings.validation, settings.order), (0.0, Order::Shuffle));
+        assert!(settings.test.is_none() && settings.augment.is_empty() && settings.check().is_ok());
+        assert_eq!(settings.normalize_for(PixelType::U8), Normalize::Unit);
+        assert_eq!(settings.normalize_for(PixelType::F32), Normalize::None);
+        let settings = read("train = \"digits\"\nbatch = 32\naugment = [{ shift = 2 }, { rotate = 15 }]");
+        assert_eq!(settings.augment, [Augment::Shift(2), Augment::Rotate(15.0)]);
+        assert!(toml::from_str::<Settings>("train = \"digits\"\nbatch = 1\nshuffle = true").is_err());
+    }
+
+    #[test]
+    fn every_setting_out_of_range_is_reported_with_its_key() {
+        let settings = read(
+            "train = { synthetic = { images = 4, classes = 1, shape = [1, 1, 1] } }\ntest = { cifar = [] }\n\
+             validation = 1.0\nbatch = 0\naugment = [{ rotate = 0 }]",
+        );
+        let expected = [
+            ("train", "synthetic: classes = 1, expected 2 to 65536 and no more than images = 4"),
+            ("test", "cifar: an empty list of files, expected at least one"),
+            ("validation", "validation = 1, expected 0 <= share < 1"),
+            ("batch", "batch = 0, expected at least 1"),
+            ("augment", "rotate = 0, expected 0 < degrees <= 180"),
+        ];
+        assert_eq!(messages(settings.faults()), expected.map(|(key, text)| (Some(key), text.to_string())));
+        assert_eq!(settings.check().unwrap_err().key, Some("train"));
+    }
+
+    #[test]
+    fn settings_that_do_not_fit_the_data_are_reported() {
+        let settings =
+            read("train = \"digits\"\nbatch = 1\nvalidation = 0.001\nnormalize = \"unit\"\naugment = [{ shift = 28 }]");
+        let floats = Header { pixels: PixelType::F32, ..DIGITS };
+        let expected = [
+            ("validation", "validation = 0.001 of 100 images is 0, expected at least 1 and not all; change the share"),
+            (
+                "normalize",
+                "normalize = \"unit\" divides 8-bit pixels by 255, but these images are floats; use \"none\" or \
+                 \"standardize\"",
+            ),
+            ("augment", "shift = 28 can move images of 28x28 out of sight, expected less than 28"),
+            (
+                "test",
+                "the test set has pixels that are 8-bit, the training set float; give a test set of the same kind",
+            ),
+        ];
+        let found = messages(settings.faults_with(&floats, Some(&DIGITS)));
+        assert_eq!(found, expected.map(|(key, text)| (Some(key), text.to_string())));
+        for (test, text) in [
+            (Header { classes: 11, ..DIGITS }, "labels up to 10, the training set 9"),
+            (Header { shape: [8, 8, 1], ..DIGITS }, "images of shape [8, 8, 1], the training set [28, 28, 1]"),
+            (Header { target_width: 10, ..DIGITS }, "labels that are rows of 10, the training set class numbers"),
+        ] {
+            assert!(mismatch(&DIGITS, &test).unwrap().contains(text));
+        }
+        assert_eq!(mismatch(&DIGITS, &Header { classes: 9, images: 5, ..DIGITS }), None);
+    }
+}

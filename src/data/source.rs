@@ -1,0 +1,193 @@
+//! The sources of data: the list of formats, and how the file names one.
+
+use super::{Cifar, Context, Dataset, Digits, Format, Header, Idx, Synthetic, Tensors};
+use crate::error::{Fault, Result, suggest};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use std::fmt;
+
+/// The list of formats: key in the file, name of the settings type.
+macro_rules! sources {
+    ($($kind:literal => $format:ident),* $(,)?) => {
+        /// The keys of all formats.
+        pub const KINDS: &[&str] = &[$($kind),*];
+
+        /// Where a data set comes from; the kind is the key: `{ digits = "train" }`.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum Source {
+            $(
+                #[doc = concat!("`", $kind, "`: see [`", stringify!($format), "`].")]
+                $format($format),
+            )*
+        }
+
+        impl Source {
+            /// Returns its kind and settings.
+            fn format(&self) -> (&'static str, &dyn Format) {
+                match self {
+                    $(Source::$format(settings) => ($kind, settings),)*
+                }
+            }
+        }
+
+        fn read<'de, A: MapAccess<'de>>(kind: &str, map: &mut A) -> Result<Source, A::Error> {
+            match kind {
+                $($kind => map.next_value().map(Source::$format),)*
+                _ => Err(unknown(kind)),
+            }
+        }
+    };
+}
+
+sources! {
+    "digits" => Digits,
+    "idx" => Idx,
+    "cifar" => Cifar,
+    "tensors" => Tensors,
+    "synthetic" => Synthetic,
+}
+
+impl Source {
+    /// Returns the key that names its kind in the file.
+    pub fn kind(&self) -> &'static str {
+        self.format().0
+    }
+
+    /// Checks the ranges of its settings.
+    ///
+    /// # Errors
+    /// The first setting that is out of range; the key is one of the format's own.
+    pub fn check(&self) -> Result<(), Fault> {
+        self.format().1.check()
+    }
+
+    /// Reads what the data set holds, and no images.
+    ///
+    /// # Errors
+    /// A file that is missing, or is not what it should be.
+    pub fn header(&self, cx: Context) -> Result<Header> {
+        self.format().1.header(cx)
+    }
+
+    /// Reads the data set into memory.
+    ///
+    /// # Errors
+    /// A file that is missing, or is not what it should be.
+    pub fn load(&self, cx: Context) -> Result<Dataset> {
+        self.format().1.load(cx)
+    }
+}
+
+fn unknown<E: Error>(kind: &str) -> E {
+    E::custom(format_args!(
+        "unknown kind of data \"{kind}\"{}, expected one of {}",
+        suggest(kind, KINDS.iter().copied()),
+        KINDS.join(", ")
+    ))
+}
+
+/// The key of a source; an unknown one fails while the key is read, so that the error has its place.
+struct Kind(&'static str);
+
+impl<'de> Deserialize<'de> for Kind {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let key = String::deserialize(deserializer)?;
+        KINDS.iter().find(|kind| **kind == key).map(|kind| Kind(kind)).ok_or_else(|| unknown(&key))
+    }
+}
+
+impl<'de> Deserialize<'de> for Source {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SourceVisitor)
+    }
+}
+
+struct SourceVisitor;
+
+impl<'de> Visitor<'de> for SourceVisitor {
+    type Value = Source;
+
+    fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "a kind of data with its settings, such as \"digits\" or {{ cifar = \"data_batch_1.bin\" }}")
+    }
+
+    fn visit_str<E: Error>(self, kind: &str) -> Result<Source, E> {
+        match kind {
+            "digits" => Ok(Source::Digits(Digits(None))),
+            _ if KINDS.contains(&kind) => {
+                Err(E::custom(format_args!("\"{kind}\" needs its settings; write {{ {kind} = ... }}")))
+            }
+            _ => Err(unknown(kind)),
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Source, A::Error> {
+        let Some(Kind(kind)) = map.next_key()? else {
+            return Err(A::Error::custom(format_args!("expected one of the keys {}", KINDS.join(", "))));
+        };
+        let source = read(kind, &mut map)?;
+        match map.next_key::<String>()? {
+            None => Ok(source),
+            Some(other) => Err(A::Error::custom(format_args!(
+                "found \"{other}\" beside \"{kind}\", expected one kind of data only; remove one of them"
+            ))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Files, Part};
+    use super::*;
+    use std::path::PathBuf;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Section {
+        train: Source,
+    }
+
+    fn read(value: &str) -> Result<Source, toml::de::Error> {
+        toml::from_str::<Section>(&format!("train = {value}")).map(|section| section.train)
+    }
+
+    #[test]
+    fn every_kind_is_read_by_its_key() {
+        assert_eq!(read("\"digits\"").unwrap(), Source::Digits(Digits(None)));
+        assert_eq!(read("{ digits = \"test\" }").unwrap(), Source::Digits(Digits(Some(Part::Test))));
+        let (one, two) = (PathBuf::from("a.bin"), PathBuf::from("b.bin"));
+        assert_eq!(read("{ cifar = \"a.bin\" }").unwrap(), Source::Cifar(Cifar(Files::One(one.clone()))));
+        assert_eq!(
+            read("{ cifar = [\"a.bin\", \"b.bin\"] }").unwrap(),
+            Source::Cifar(Cifar(Files::Many(vec![one.clone(), two.clone()])))
+        );
+        assert_eq!(read("{ tensors = \"a.bin\" }").unwrap(), Source::Tensors(Tensors(one.clone())));
+        assert_eq!(
+            read("{ idx = { images = \"a.bin\", labels = \"b.bin\" } }").unwrap(),
+            Source::Idx(Idx { images: one, labels: two })
+        );
+        assert_eq!(
+            read("{ synthetic = { images = 5, classes = 2, shape = [4, 5, 3] } }").unwrap(),
+            Source::Synthetic(Synthetic { images: 5, classes: 2, shape: [4, 5, 3], seed: 1 })
+        );
+    }
+
+    #[test]
+    fn mistakes_are_named_at_their_place() {
+        for (value, column, message) in [
+            ("\"digit\"", 9, "unknown kind of data \"digit\" (did you mean \"digits\"?), expected one of digits, idx"),
+            ("\"cifar\"", 9, "\"cifar\" needs its settings; write { cifar = ... }"),
+            ("{ digit = \"train\" }", 11, "unknown kind of data \"digit\" (did you mean \"digits\"?)"),
+            ("{ digits = \"validation\" }", 20, "unknown variant `validation`, expected `train` or `test`"),
+            ("{ idx = { images = \"a\" } }", 17, "missing field `labels`"),
+            ("{ digits = \"train\", idx = 1 }", 9, "found \"idx\" beside \"digits\", expected one kind of data only"),
+            ("{}", 9, "expected one of the keys digits, idx, cifar"),
+            ("{ cifar = 7 }", 19, "expected a file name or a list of file names"),
+            ("7", 9, "a kind of data with its settings"),
+        ] {
+            let error = read(value).unwrap_err();
+            assert!(error.message().contains(message), "{value}: {error}");
+            assert_eq!(error.span().map(|span| span.start + 1), Some(column), "{value}: {error}");
+        }
+    }
+}

@@ -1,0 +1,411 @@
+//! safetensors files with two tensors in PyTorch's layout: `images` (N, C, H, W) and `labels`.
+//!
+//! Images are F32 (finite) or U8; labels are class numbers, I64, I32 or U8 (N), or rows of finite numbers, F32
+//! (N, classes) with at least 2 classes. Images are brought to (N, H, W, C) on the way in. Other tensors in the file
+//! are left alone, which is said in the log.
+
+use super::file::{find, open};
+use super::{Context, Dataset, Format, Header, Labels, PixelType, Pixels};
+use crate::error::{Error, Fault, Result};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use serde::Deserialize;
+use std::io::{BufReader, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+/// The longest header that is read: two tensors need some hundred bytes.
+const LARGEST_HEADER: u64 = 1 << 20;
+/// One more than the largest class number.
+const LARGEST_CLASSES: i64 = 1 << 16;
+
+/// `{ tensors = "file.safetensors" }`: images and labels written by another program.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Tensors(pub PathBuf);
+
+impl Format for Tensors {
+    fn check(&self) -> Result<(), Fault> {
+        if self.0.as_os_str().is_empty() {
+            return Err(Fault::whole("an empty file name, expected a .safetensors file"));
+        }
+        Ok(())
+    }
+    fn header(&self, cx: Context) -> Result<Header> {
+        let mut tensors = self.open(cx)?;
+        let labels = tensors.labels()?;
+        Ok(tensors.header(&labels))
+    }
+    fn load(&self, cx: Context) -> Result<Dataset> {
+        self.open(cx)?.load()
+    }
+}
+
+impl Tensors {
+    fn open(&self, cx: Context) -> Result<File<BufReader<std::fs::File>>> {
+        let path = find(cx, &self.0)?;
+        let (file, len) = open(&path)?;
+        File::new(&path, BufReader::with_capacity(1 << 16, file), len)
+    }
+}
+
+/// An open file after its header was read and checked.
+struct File<R> {
+    path: PathBuf,
+    reader: R,
+    /// Where the tensors begin.
+    start: u64,
+    /// Number of tensors that are neither images nor labels.
+    unused: usize,
+    images: TensorInfo,
+    labels: TensorInfo,
+    pixels: PixelType,
+    count: usize,
+    shape: [usize; 3],
+}
+
+impl<R: Read + Seek> File<R> {
+    fn new(path: &Path, mut reader: R, len: u64) -> Result<Self> {
+        let wrong = |message: String| Error::file(path, message);
+        let failed = |error| Error::io(path, "read", error);
+        let mut size = [0; 8];
+        if len < 8 {
+            return Err(wrong(format!("has {len} bytes, too few for a safetensors file; fetch it again")));
+        }
+        reader.read_exact(&mut size).map_err(failed)?;
+        let size = u64::from_le_bytes(size);
+        if size > LARGEST_HEADER || size > len - 8 {
+            return Err(wrong(format!(
+                "is not a safetensors file: announces a header of {size} bytes, expected at most {}; give a \
+                 safetensors file",
+                LARGEST_HEADER.min(len - 8)
+            )));
+        }
+        let mut header = vec![0; size as usize];
+        reader.read_exact(&mut header).map_err(failed)?;
+        let metadata: Metadata = serde_json::from_slice(&header)
+            .map_err(|error| wrong(format!("is not a safetensors file, or a damaged one: {error}; write it again")))?;
+        let end = (metadata.data_len() as u64).checked_add(8 + size);
+        if end != Some(len) {
+            return Err(wrong(format!(
+                "its header announces tensors of {} bytes, but {} bytes follow it; the file is cut off or damaged, \
+                 write it again",
+                metadata.data_len(),
+                len - 8 - size
+            )));
+        }
+        let names = metadata.offset_keys();
+        let find = |name: &str| {
+            metadata.info(name).cloned().ok_or_else(|| {
+                let shown = names.iter().take(8).map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(", ");
+                let more = if names.len() > 8 { ", ..." } else { "" };
+                wrong(format!("has no tensor \"{name}\", expected \"images\" and \"labels\"; it has {shown}{more}"))
+            })
+        };
+        let (images, labels) = (find("images")?, find("labels")?);
+        let (pixels, count, shape) = images_of(path, &images)?;
+        check_labels(path, &labels, count)?;
+        let path = path.to_path_buf();
+        Ok(File { path, reader, start: 8 + size, unused: names.len() - 2, images, labels, pixels, count, shape })
+    }
+
+    fn header(&self, labels: &(Labels, usize)) -> Header {
+        let target_width = if let Labels::Dense(_) = labels.0 { labels.1 } else { 1 };
+        Header { images: self.count, shape: self.shape, classes: labels.1, pixels: self.pixels, target_width }
+    }
+
+    fn seek(&mut self, offset: usize) -> Result<()> {
+        let position = SeekFrom::Start(self.start + offset as u64);
+        self.reader.seek(position).map(|_| ()).map_err(|error| Error::io(&self.path, "read", error))
+    }
+
+    fn bytes(&mut self, bytes: &mut [u8]) -> Result<()> {
+        self.reader.read_exact(bytes).map_err(|error| Error::io(&self.path, "read", error))
+    }
+
+    /// Reads the labels and counts the classes.
+    fn labels(&mut self) -> Result<(Labels, usize)> {
+        let (start, end) = self.labels.data_offsets;
+        self.seek(start)?;
+        let mut bytes = vec![0; end - start];
+        self.bytes(&mut bytes)?;
+        if self.labels.dtype == Dtype::F32 {
+            let (classes, values) = (self.labels.shape[1], floats(&bytes).collect::<Vec<_>>());
+            if let Some(i) = values.iter().position(|value| !value.is_finite()) {
+                let message =
+                    format!("label {} has the value {}, expected finite numbers; repair it", i / classes, values[i]);
+                return Err(Error::file(&self.path, message));
+            }
+            return Ok((Labels::Dense(values), classes));
+        }
+        let mut labels = Vec::with_capacity(self.count);
+        for (i, label) in integers(self.labels.dtype, &bytes).enumerate() {
+            if !(0..LARGEST_CLASSES).contains(&label) {
+                return Err(Error::file(
+                    &self.path,
+                    format!("label {i} is {label}, expected a class number from 0 to {}", LARGEST_CLASSES - 1),
+                ));
+            }
+            labels.push(label as u32);
+        }
+        let classes = labels.iter().fold(0, |most, &label| most.max(label as usize + 1));
+        Ok((Labels::Index(labels), classes))
+    }
+
+    fn load(mut self) -> Result<Dataset> {
+        if self.unused > 0 {
+            let path = self.path.display();
+            tracing::warn!("{path}: tensors besides \"images\" and \"labels\" ({}) are not used", self.unused);
+        }
+        let (labels, classes) = self.labels()?;
+        self.seek(self.images.data_offsets.0)?;
+        let features: usize = self.shape.iter().product();
+        let pixels = match self.pixels {
+            PixelType::U8 => {
+                let (mut bytes, mut pixels) = (vec![0; features], Vec::with_capacity(self.count * features));
+                for _ in 0..self.count {
+                    self.bytes(&mut bytes)?;
+                    channels_last(self.shape, &bytes, &mut pixels);
+                }
+                Pixels::U8(pixels)
+            }
+            PixelType::F32 => {
+                let (mut bytes, mut pixels) = (vec![0; features * 4], Vec::with_capacity(self.count * features));
+                let mut values = Vec::with_capacity(features);
+                for i in 0..self.count {
+                    self.bytes(&mut bytes)?;
+                    values.clear();
+                    values.extend(floats(&bytes));
+                    if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+                        let message = format!("image {i} has the value {value}, expected finite numbers; repair it");
+                        return Err(Error::file(&self.path, message));
+                    }
+                    channels_last(self.shape, &values, &mut pixels);
+                }
+                Pixels::F32(pixels)
+            }
+        };
+        Ok(Dataset { pixels, labels, shape: self.shape, classes })
+    }
+}
+
+/// Returns the type of the pixels, the number of images and their shape (H, W, C).
+fn images_of(path: &Path, images: &TensorInfo) -> Result<(PixelType, usize, [usize; 3])> {
+    let pixels = match images.dtype {
+        Dtype::U8 => PixelType::U8,
+        Dtype::F32 => PixelType::F32,
+        other => {
+            return Err(Error::file(path, format!("\"images\" is {other:?}, expected F32 or U8; convert it")));
+        }
+    };
+    match *images.shape {
+        [n, c, h, w] if n > 0 && c > 0 && h > 0 && w > 0 => Ok((pixels, n, [h, w, c])),
+        _ => Err(Error::file(
+            path,
+            format!("\"images\" has shape {:?}, expected [N, C, H, W] with every extent at least 1", images.shape),
+        )),
+    }
+}
+
+/// Checks type and shape of the labels.
+fn check_labels(path: &Path, labels: &TensorInfo, count: usize) -> Result<()> {
+    let rows = match (labels.dtype, labels.shape.as_slice()) {
+        (Dtype::I64 | Dtype::I32 | Dtype::U8, &[rows]) => rows,
+        (Dtype::F32, &[rows, classes]) if classes > 1 => rows,
+        (dtype, shape) => {
+            return Err(Error::file(
+                path,
+                format!(
+                    "\"labels\" is {dtype:?} {shape:?}, expected class numbers I64, I32 or U8 [N], or F32 [N, classes] \
+                     with at least 2 classes"
+                ),
+            ));
+        }
+    };
+    if rows != count {
+        return Err(Error::file(
+            path,
+            format!("\"labels\" has {rows} rows, but \"images\" has {count} images; write them anew together"),
+        ));
+    }
+    Ok(())
+}
+
+/// Appends an image (C, H, W) as (H, W, C).
+fn channels_last<T: Copy>([h, w, c]: [usize; 3], image: &[T], pixels: &mut Vec<T>) {
+    for position in 0..h * w {
+        pixels.extend((0..c).map(|channel| image[channel * h * w + position]));
+    }
+}
+
+fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+}
+
+fn integers(dtype: Dtype, bytes: &[u8]) -> impl Iterator<Item = i64> {
+    let width = dtype.bitsize() / 8;
+    bytes.chunks_exact(width).map(move |bytes| {
+        let bits = bytes.iter().rev().fold(0u64, |bits, &byte| bits << 8 | u64::from(byte));
+        match dtype {
+            Dtype::I32 => i64::from(bits as u32 as i32),
+            _ => bits as i64,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use safetensors::tensor::TensorView;
+    use std::io::Cursor;
+
+    type Tensor<'a> = (&'a str, Dtype, Vec<usize>, Vec<u8>);
+
+    fn written(tensors: &[Tensor]) -> Vec<u8> {
+        let views = tensors
+            .iter()
+            .map(|(name, dtype, shape, data)| (*name, TensorView::new(*dtype, shape.clone(), data).unwrap()));
+        safetensors::serialize(views, None).unwrap()
+    }
+
+    fn read(bytes: &[u8]) -> Result<Dataset> {
+        let file = || File::new(Path::new("a.safetensors"), Cursor::new(bytes), bytes.len() as u64);
+        let dataset = file()?.load()?;
+        let mut again = file()?;
+        let labels = again.labels()?;
+        assert_eq!(again.header(&labels), dataset.header());
+        Ok(dataset)
+    }
+
+    fn complaint(tensors: &[Tensor]) -> String {
+        let error = read(&written(tensors)).unwrap_err().to_string();
+        error.strip_prefix("a.safetensors: ").unwrap().to_string()
+    }
+
+    fn f32s(values: &[f32]) -> Vec<u8> {
+        values.iter().flat_map(|v| v.to_le_bytes()).collect()
+    }
+
+    fn i64s(values: &[i64]) -> Vec<u8> {
+        values.iter().flat_map(|v| v.to_le_bytes()).collect()
+    }
+
+    fn images(dtype: Dtype, shape: [usize; 4], data: Vec<u8>) -> Tensor<'static> {
+        ("images", dtype, shape.to_vec(), data)
+    }
+
+    fn labels(dtype: Dtype, shape: &[usize], data: Vec<u8>) -> Tensor<'static> {
+        ("labels", dtype, shape.to_vec(), data)
+    }
+
+    #[test]
+    fn floats_and_bytes_become_channels_last() {
+        let values: Vec<f32> = (0..12).map(|i| i as f32 / 4.0).collect();
+        let dataset =
+            read(&written(&[images(Dtype::F32, [2, 3, 1, 2], f32s(&values)), labels(Dtype::I64, &[2], i64s(&[4, 0]))]))
+                .unwrap();
+        assert_eq!((dataset.shape, dataset.classes), ([1, 2, 3], 5));
+        let order = [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11];
+        assert_eq!(dataset.pixels, Pixels::F32(order.iter().map(|&i| values[i]).collect()));
+        assert_eq!(dataset.labels, Labels::Index(vec![4, 0]));
+
+        let dataset = read(&written(&[
+            images(Dtype::U8, [2, 3, 1, 2], (0..12).collect()),
+            labels(Dtype::F32, &[2, 3], f32s(&[0.0, 0.5, 0.5, 1.0, 0.0, 0.0])),
+        ]))
+        .unwrap();
+        assert_eq!(dataset.pixels, Pixels::U8(order.iter().map(|&i| i as u8).collect()));
+        assert_eq!(dataset.labels, Labels::Dense(vec![0.0, 0.5, 0.5, 1.0, 0.0, 0.0]));
+        assert_eq!((dataset.classes, dataset.images()), (3, 2));
+
+        let pair = images(Dtype::U8, [2, 1, 1, 1], vec![1, 2]);
+        let bytes = [3i32, 1].iter().flat_map(|v| v.to_le_bytes()).collect();
+        let dataset = read(&written(&[pair.clone(), labels(Dtype::I32, &[2], bytes)])).unwrap();
+        assert_eq!(dataset.labels, Labels::Index(vec![3, 1]));
+        let dataset = read(&written(&[pair, labels(Dtype::U8, &[2], vec![0, 255])])).unwrap();
+        assert_eq!(dataset.labels, Labels::Index(vec![0, 255]));
+    }
+
+    #[test]
+    fn wrong_tensors_are_refused_in_one_sentence() {
+        let good = || images(Dtype::F32, [2, 1, 1, 1], f32s(&[0.0, 1.0]));
+        let class = || labels(Dtype::I64, &[2], i64s(&[0, 1]));
+        for (tensors, text) in [
+            (
+                vec![good(), ("label", Dtype::U8, vec![2], vec![0, 1])],
+                "has no tensor \"labels\", expected \"images\" and \"labels\"; it has \"images\", \"label\"",
+            ),
+            (
+                vec![images(Dtype::F64, [2, 1, 1, 1], vec![0; 16]), class()],
+                "\"images\" is F64, expected F32 or U8; convert it",
+            ),
+            (
+                vec![("images", Dtype::U8, vec![2, 4, 4], vec![0; 32]), class()],
+                "\"images\" has shape [2, 4, 4], expected [N, C, H, W] with every extent at least 1",
+            ),
+            (
+                vec![images(Dtype::U8, [0, 1, 1, 1], vec![]), labels(Dtype::U8, &[0], vec![])],
+                "\"images\" has shape [0, 1, 1, 1], expected [N, C, H, W] with every extent at least 1",
+            ),
+            (
+                vec![good(), labels(Dtype::F32, &[2, 1], f32s(&[0.0, 1.0]))],
+                "\"labels\" is F32 [2, 1], expected class numbers I64, I32 or U8 [N], or F32 [N, classes] with at least \
+                 2 classes",
+            ),
+            (
+                vec![good(), labels(Dtype::I64, &[3], i64s(&[0, 1, 2]))],
+                "\"labels\" has 3 rows, but \"images\" has 2 images; write them anew together",
+            ),
+            (
+                vec![good(), labels(Dtype::I64, &[2], i64s(&[0, -1]))],
+                "label 1 is -1, expected a class number from 0 to 65535",
+            ),
+            (
+                vec![good(), labels(Dtype::F32, &[2, 2], f32s(&[0.0, 1.0, f32::INFINITY, 0.0]))],
+                "label 1 has the value inf, expected finite numbers; repair it",
+            ),
+            (
+                vec![images(Dtype::F32, [2, 1, 1, 1], f32s(&[0.0, f32::NAN])), class()],
+                "image 1 has the value NaN, expected finite numbers; repair it",
+            ),
+        ] {
+            assert_eq!(complaint(&tensors), text);
+        }
+    }
+
+    #[test]
+    fn damaged_files_are_refused_without_a_panic() {
+        let good =
+            written(&[images(Dtype::U8, [2, 3, 1, 2], (0..12).collect()), labels(Dtype::I64, &[2], i64s(&[4, 0]))]);
+        assert!(read(&good).is_ok());
+        for len in 0..good.len() {
+            assert!(read(&good[..len]).is_err(), "cut to {len} bytes");
+        }
+        let error = read(&good[..good.len() - 1]).unwrap_err().to_string();
+        assert!(error.contains("its header announces tensors of 28 bytes, but 27 bytes follow it"), "{error}");
+        let error = read(b"\x89PNG\r\n\x1a\n and more").unwrap_err().to_string();
+        assert!(error.contains("is not a safetensors file: announces a header of"), "{error}");
+        let error = read(b"\x04\0\0\0\0\0\0\0 [1]").unwrap_err().to_string();
+        assert!(error.contains("is not a safetensors file, or a damaged one"), "{error}");
+        let huge = 1u64 << 63;
+        let header = format!(
+            "{{\"images\":{{\"dtype\":\"U8\",\"shape\":[1,1,1,{huge}],\"data_offsets\":[0,{huge}]}},\
+             \"labels\":{{\"dtype\":\"U8\",\"shape\":[{huge}],\"data_offsets\":[{huge},{}]}}}}",
+            u64::MAX
+        );
+        let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
+        assert!(read(&bytes).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn flipped_bytes_never_panic(at in 0..160usize, value in any::<u8>(), tail in 0..3usize) {
+            let mut bytes = written(&[
+                images(Dtype::U8, [2, 3, 1, 2], (0..12).collect()),
+                labels(Dtype::I64, &[2], i64s(&[4, 0])),
+            ]);
+            let len = bytes.len();
+            bytes[at % len] = value;
+            bytes.extend(vec![value; tail]);
+            let _ = read(&bytes);
+        }
+    }
+}

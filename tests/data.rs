@@ -1,0 +1,267 @@
+//! Data through the public door: shipped sets, splits, batches, augmentation, restart, prefetch.
+
+use peristyle::data::{
+    Augment, Batch, Batches, Context, Dataset, Labels, Loader, Part, Pixels, Settings, Source, Splits, open,
+};
+use std::path::Path;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+fn settings(text: &str) -> Settings {
+    toml::from_str(text).expect("the test's settings are good")
+}
+
+fn splits(text: &str) -> Splits {
+    open(&settings(text), 1, Path::new(ROOT)).expect("the test's data are good")
+}
+
+fn load(source: &str, part: Part) -> Dataset {
+    let source = settings(&format!("train = {source}\nbatch = 1")).train;
+    let cx = Context { part, base: Path::new(ROOT) };
+    let dataset = source.load(cx).expect("the test's data are good");
+    assert_eq!(source.header(cx).expect("its header is good"), dataset.header());
+    dataset
+}
+
+fn class_numbers(dataset: &Dataset) -> &[u32] {
+    match &dataset.labels {
+        Labels::Index(labels) => labels,
+        Labels::Dense(_) => panic!("the test's data have class numbers"),
+    }
+}
+
+fn counts(dataset: &Dataset) -> Vec<usize> {
+    let mut counts = vec![0; dataset.classes];
+    class_numbers(dataset).iter().for_each(|&label| counts[label as usize] += 1);
+    counts
+}
+
+fn bytes(dataset: &Dataset) -> &[u8] {
+    match &dataset.pixels {
+        Pixels::U8(pixels) => pixels,
+        Pixels::F32(_) => panic!("the test's data are bytes"),
+    }
+}
+
+/// All batches of an epoch, computed directly.
+fn epoch(splits: &Splits, epoch: u64) -> Vec<Batch> {
+    let mut batches = Batches::train(splits);
+    (0..batches.plan().batches())
+        .map(|index| {
+            let mut batch = batches.empty();
+            batches.fill(epoch, index, &mut batch);
+            batch
+        })
+        .collect()
+}
+
+#[test]
+fn the_shipped_sets_hold_what_their_readmes_say() {
+    let train = load("\"digits\"", Part::Train);
+    assert_eq!((train.images(), train.shape), (8000, [28, 28, 1]));
+    assert_eq!(counts(&train), [801, 927, 791, 832, 780, 663, 814, 870, 744, 778]);
+    assert_eq!(class_numbers(&train)[..12], [2, 2, 1, 8, 4, 0, 8, 5, 7, 0, 6, 4][..]);
+    let test = load("\"digits\"", Part::Test);
+    assert_eq!((test.images(), counts(&test)), (2000, vec![200; 10]));
+    assert_eq!(load("{ digits = \"test\" }", Part::Train), test);
+
+    let idx = |part: &str| {
+        let file = |what: &str| format!("\"data/digits8/{part}-{what}-ubyte.gz\"");
+        load(
+            &format!("{{ idx = {{ images = {}, labels = {} }} }}", file("images-idx3"), file("labels-idx1")),
+            Part::Train,
+        )
+    };
+    assert_eq!(idx("train").shape, [8, 8, 1]);
+    assert_eq!(counts(&idx("train")), [143, 146, 142, 146, 144, 145, 144, 143, 141, 143]);
+    assert_eq!(counts(&idx("t10k")), [35, 36, 35, 37, 37, 37, 37, 36, 33, 37]);
+
+    let signs = load("{ cifar = \"data/signs32/data_batch_1.bin\" }", Part::Train);
+    assert_eq!((signs.shape, signs.images()), ([32, 32, 3], 1650));
+    assert_eq!(counts(&signs), [164, 165, 165, 165, 166, 166, 166, 164, 166, 163]);
+    let both = "{ cifar = [\"data/signs32/data_batch_1.bin\", \"data/signs32/test_batch.bin\"] }";
+    let both = load(both, Part::Train);
+    assert_eq!(counts(&both), [205, 206, 206, 206, 207, 207, 207, 206, 208, 204]);
+    assert_eq!(bytes(&both)[..bytes(&signs).len()], *bytes(&signs));
+}
+
+#[test]
+fn pixels_of_the_shipped_sets_are_golden() {
+    let digits = load("\"digits\"", Part::Train);
+    let row = &bytes(&digits)[14 * 28..15 * 28];
+    let sum = |bytes: &[u8]| bytes.iter().map(|&b| u64::from(b)).sum::<u64>();
+    let signs = load("{ cifar = \"data/signs32/test_batch.bin\" }", Part::Test);
+    assert_eq!((&row[11..20], sum(bytes(&digits))), (&[26, 110, 176, 93, 93, 214, 253, 253, 118][..], 209_039_444));
+    assert_eq!((&bytes(&signs)[..6], sum(bytes(&signs))), (&[115, 117, 129, 119, 121, 133][..], 206_058_234));
+}
+
+#[test]
+fn every_sample_comes_once_in_every_epoch_in_a_golden_order() {
+    let set = splits("train = { synthetic = { images = 23, classes = 23, shape = [1, 1, 1] } }\nbatch = 5");
+    let targets = |number| epoch(&set, number).into_iter().flat_map(|batch| batch.targets).collect::<Vec<f32>>();
+    for number in 0..3 {
+        let mut all = targets(number);
+        all.sort_by(f32::total_cmp);
+        assert_eq!(all, (0..23).map(|i| i as f32).collect::<Vec<_>>());
+    }
+    let golden =
+        [21, 18, 7, 11, 0, 12, 14, 19, 8, 3, 4, 17, 2, 1, 20, 13, 22, 9, 16, 10, 6, 5, 15].map(|i: u8| f32::from(i));
+    assert_eq!(targets(0), golden);
+    let golden =
+        [16, 6, 8, 20, 5, 7, 13, 11, 10, 4, 21, 17, 1, 14, 3, 9, 18, 0, 19, 12, 2, 15, 22].map(|i: u8| f32::from(i));
+    assert_eq!(targets(1), golden);
+    let rows: Vec<_> = epoch(&set, 0).iter().map(|batch| (batch.rows, batch.index, batch.first)).collect();
+    assert_eq!(rows, [(5, 0, 0), (5, 1, 5), (5, 2, 10), (5, 3, 15), (3, 4, 20)]);
+    let sequential = Splits { order: peristyle::data::Order::Sequential, ..set.clone() };
+    assert!(epoch(&sequential, 4)[1].targets.iter().eq([5.0, 6.0, 7.0, 8.0, 9.0].iter()));
+}
+
+const AUGMENTED: &str =
+    "train = { digits = \"test\" }\naugment = [{ shift = 2 }, { rotate = 15.0 }]\nnormalize = \"standardize\"\n";
+
+#[test]
+fn augmentation_does_not_depend_on_the_batch() {
+    let images = |batch: usize| {
+        let set = splits(&format!("{AUGMENTED}batch = {batch}"));
+        epoch(&set, 3).into_iter().flat_map(|batch| batch.images).collect::<Vec<f32>>()
+    };
+    let (small, large) = (images(7), images(2000));
+    assert!(small.iter().map(|v| v.to_bits()).eq(large.iter().map(|v| v.to_bits())));
+    let set = splits(&format!("{AUGMENTED}batch = 2000"));
+    assert_ne!(epoch(&set, 4)[0].images, large);
+    let plain = Splits { augment: vec![], ..set.clone() };
+    assert_eq!(epoch(&plain, 3)[0].targets, epoch(&set, 3)[0].targets);
+    assert_ne!(epoch(&plain, 3)[0].images, large);
+}
+
+#[test]
+fn augmented_pixels_are_golden() {
+    let text = "train = { digits = \"test\" }\nbatch = 2000\nnormalize = \"none\"\norder = \"sequential\"\n";
+    let weighted = |augment: &str| {
+        let images = epoch(&splits(&format!("{text}augment = [{augment}]")), 3).remove(0).images;
+        let weight = |(i, &v): (usize, &f32)| (i % 1009) as f64 * f64::from(v);
+        (images.iter().enumerate().map(weight).sum::<f64>(), images.iter().take(78_400).enumerate().map(weight).sum())
+    };
+    // Computed apart from this program, in Python: the shift in whole numbers, the turn in f64.
+    assert_eq!(weighted("{ shift = 2 }").0, 26516785635.0);
+    let turned: (f64, f64) = weighted("{ shift = 2 }, { rotate = 15.0 }");
+    assert!((turned.1 / 1301411923.4100788 - 1.0).abs() < 1e-6, "{}", turned.1);
+}
+
+#[test]
+fn a_shifted_border_is_a_black_pixel_after_normalisation() {
+    let set = splits(&format!("{AUGMENTED}batch = 2000"));
+    let shifted = Splits { augment: vec![Augment::Shift(27)], ..set.clone() };
+    let normalization = &set.train.normalization;
+    let black = (0.0 / normalization.scale - normalization.mean[0]) / normalization.std[0];
+    assert_ne!(black, 0.0);
+    for image in epoch(&shifted, 0)[0].images.chunks_exact(784) {
+        assert!(image.iter().filter(|&&v| v == black).count() > 100);
+    }
+}
+
+#[test]
+fn the_loader_gives_the_same_bits_as_direct_computation_from_any_start() {
+    let set = splits(&format!("{AUGMENTED}batch = 96\nvalidation = 0.25"));
+    let direct: Vec<Batch> = (5..8).flat_map(|number| epoch(&set, number)).collect();
+    let batches = direct.len() / 3;
+    assert_eq!(batches, 16);
+    for start in [0, 1, batches - 1] {
+        let mut loader = Loader::train(&set, 5, start).expect("a thread starts");
+        for expected in &direct[start..] {
+            let batch = loader.next_batch().expect("no failure").expect("training goes on");
+            assert!(batch == expected, "epoch {} batch {}", expected.epoch, expected.index);
+        }
+    }
+    assert_eq!((direct[16].epoch, direct[16].index, direct[15].rows), (6, 0, 1500 - 15 * 96));
+}
+
+#[test]
+fn evaluation_goes_once_through_the_split_without_augmentation() {
+    let set = splits(&format!("{AUGMENTED}batch = 1\ntest = \"digits\"\nvalidation = 0.1"));
+    let plain = Splits { augment: vec![], order: peristyle::data::Order::Sequential, batch: 1800, ..set.clone() };
+    let mut loader = Loader::eval(&set.train, 700).expect("a thread starts");
+    let (mut images, mut rows) = (Vec::new(), Vec::new());
+    while let Some(batch) = loader.next_batch().expect("no failure") {
+        images.extend_from_slice(&batch.images);
+        rows.push(batch.rows);
+    }
+    assert_eq!(rows, [700, 700, 400]);
+    assert_eq!(images, epoch(&plain, 0)[0].images);
+    let [validation, test] = [&set.validation, &set.test].map(|split| split.as_ref().expect("it was asked for"));
+    assert_eq!((validation.name, validation.samples.len(), test.samples.len()), ("validation", 200, 2000));
+}
+
+#[test]
+fn the_validation_share_is_disjoint_and_leaves_the_rest_in_order() {
+    let set = splits("train = { digits = \"test\" }\nbatch = 10\nvalidation = 0.15");
+    let validation = set.validation.expect("it was asked for");
+    assert_eq!((set.train.samples.len(), validation.samples.len()), (1700, 300));
+    assert!(set.train.samples.is_sorted() && validation.samples.is_sorted());
+    let mut all = [&set.train.samples[..], &validation.samples[..]].concat();
+    all.sort_unstable();
+    assert!(all.into_iter().eq(0..2000));
+    assert_eq!(validation.samples[..5], [0, 1, 5, 11, 26]);
+}
+
+#[test]
+fn normalisation_is_measured_on_the_training_split_alone() {
+    let text = "batch = 10\nnormalize = \"standardize\"\n";
+    let alone = splits(&format!("train = \"digits\"\n{text}"));
+    let with_test = splits(&format!("train = \"digits\"\ntest = \"digits\"\n{text}"));
+    assert_eq!(alone.train.normalization, with_test.train.normalization);
+    assert_eq!(with_test.test.expect("it was asked for").normalization, alone.train.normalization);
+    // The usual figures of MNIST are 0.1307 and 0.3081.
+    assert!((alone.train.normalization.mean[0] - 0.1307).abs() < 0.002);
+    assert!((alone.train.normalization.std[0] - 0.3081).abs() < 0.002);
+    let share = splits(&format!("train = \"digits\"\nvalidation = 0.5\n{text}"));
+    assert_ne!(share.train.normalization, alone.train.normalization);
+}
+
+#[test]
+fn settings_that_do_not_fit_are_refused_at_the_door() {
+    let complaint = |text: &str| open(&settings(text), 1, Path::new(ROOT)).expect_err("it is wrong").to_string();
+    assert_eq!(complaint("train = \"digits\"\nbatch = 0"), "[data]: batch = 0, expected at least 1");
+    assert_eq!(
+        complaint("train = \"digits\"\nbatch = 1\ntest = { cifar = \"data/signs32/test_batch.bin\" }"),
+        "[data]: the test set has images of shape [32, 32, 3], the training set [28, 28, 1]; give a test set of the \
+         same kind"
+    );
+    let missing = format!("data/none.bin: no such file, neither in {ROOT} nor in the current folder; check the path");
+    assert_eq!(complaint("train = { cifar = \"data/none.bin\" }\nbatch = 1"), missing);
+    let wrong = complaint("train = { tensors = \"data/signs32/test_batch.bin\" }\nbatch = 1");
+    assert!(wrong.contains("test_batch.bin: is not a safetensors file: announces a header of"), "{wrong}");
+}
+
+#[test]
+fn floats_reach_the_batch_as_they_are() {
+    let folder = std::env::temp_dir().join(format!("peristyle-data-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder for the test");
+    let images: Vec<f32> = (0..24).map(|i| i as f32 / 7.0).collect();
+    let labels = [0.25f32, 0.75, 1.0, 0.0];
+    let raw = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let view = |shape: &[usize], data| {
+        safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.to_vec(), data).expect("a good tensor")
+    };
+    let (image_bytes, label_bytes) = (raw(&images), raw(&labels));
+    let tensors = [("images", view(&[2, 3, 2, 2], &image_bytes)), ("labels", view(&[2, 2], &label_bytes))];
+    safetensors::serialize_to_file(tensors, None, &folder.join("a.safetensors")).expect("the test's file is written");
+    let text = "train = { tensors = \"a.safetensors\" }\nbatch = 2\norder = \"sequential\"";
+    let set = open(&settings(text), 1, &folder).expect("the test's data are good");
+    let standardised = settings(&format!("{text}\nnormalize = \"standardize\""));
+    let standardised = open(&standardised, 1, &folder).expect("the test's data are good");
+    std::fs::remove_dir_all(&folder).expect("the test's folder goes");
+    let batch = &epoch(&set, 0)[0];
+    let channels_last = (0..24).map(|i| images[i / 12 * 12 + i % 3 * 4 + i % 12 / 3]);
+    assert!(batch.images.iter().copied().eq(channels_last));
+    assert_eq!(batch.targets, labels);
+    let batch = &epoch(&standardised, 0)[0];
+    let mean = batch.images.iter().sum::<f32>() / 24.0;
+    assert!(mean.abs() < 1e-6, "{mean}");
+}
+
+#[test]
+fn a_source_knows_its_kind() {
+    let source: Source = settings("train = \"digits\"\nbatch = 1").train;
+    assert_eq!(source.kind(), "digits");
+}
