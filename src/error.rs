@@ -117,9 +117,15 @@ fn join(problems: &[Problem]) -> String {
     problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// Returns ` (did you mean "x"?)` for the known name nearest to `name`, or nothing when none is near.
+/// Returns ` (did you mean "x"?)` for the known name nearest to `name`, or nothing when none is near. A name that
+/// begins with the other is near.
 pub fn suggest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    let near = known.into_iter().map(|k| (distance(name, k), k)).min();
+    let begins = |long: &str, short: &str| short.len() >= 3 && long.starts_with(short);
+    let apart = |k: &str| match distance(name, k) {
+        d if d > 1 && (begins(name, k) || begins(k, name)) => 1,
+        d => d,
+    };
+    let near = known.into_iter().map(|k| (apart(k), k)).min();
     match near {
         Some((d, k)) if d <= 1 + name.len() / 4 => format!(" (did you mean \"{k}\"?)"),
         _ => String::new(),
@@ -149,6 +155,7 @@ mod tests {
     #[test]
     fn the_nearest_known_name_is_suggested() {
         assert_eq!(suggest("paddding", ["pad", "padding", "stride"]), " (did you mean \"padding\"?)");
+        assert_eq!(suggest("paddding", ["pad", "stride"]), " (did you mean \"pad\"?)");
         assert_eq!(suggest("xyz", ["kernel"]), "");
         assert_eq!(distance("kitten", "sitting"), 3);
     }

@@ -2,6 +2,7 @@
 //! cluster. See ARCHITECTURE.md for the map.
 
 pub mod collectives;
+pub mod config;
 pub mod data;
 pub mod device;
 pub mod error;

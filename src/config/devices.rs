@@ -1,0 +1,283 @@
+//! `[devices]`: what runs the program, and how it is arranged.
+
+use super::errors;
+use super::report::{Report, Value};
+use super::section::Section;
+use crate::error::Fault;
+use crate::tensor::{Mesh, Precision};
+use serde::Deserialize;
+use toml::de::DeValue;
+
+/// The most devices of one mesh.
+const MOST: usize = 1024;
+/// The most threads of one CPU device.
+const MOST_THREADS: usize = 1024;
+const FORMS: &str = "\"auto\", \"cpu\", \"cpu*4\", \"cuda:0\", \"cuda:0-3\", \"cuda:0*2\", \"emu\" or \"emu*2\"";
+
+/// A kind of device; all devices of a mesh are of one kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Cores of this machine.
+    Cpu,
+    /// NVIDIA GPUs.
+    Cuda,
+    /// GPUs emulated on the CPU.
+    Emu,
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Kind::Cpu => "cpu",
+            Kind::Cuda => "cuda",
+            Kind::Emu => "emu",
+        })
+    }
+}
+
+/// How sums over devices are lowered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Collectives {
+    /// Each device sums its slice from all and writes it to all: for devices that share memory.
+    OnePass,
+    /// Copies and additions around a ring of devices.
+    Ring,
+}
+
+/// How products of matrices round on a GPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Products {
+    /// As the element type does.
+    Full,
+    /// TF32: inputs of products keep 10 bits of mantissa.
+    Tf32,
+    /// bfloat16: inputs of products keep 7 bits of mantissa.
+    Bf16,
+}
+
+/// What runs the program.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Devices {
+    /// The kind of all devices.
+    pub kind: Kind,
+    /// The ordinal of each device: which GPU, or the number of the CPU device.
+    pub ordinals: Vec<usize>,
+    /// How the devices are arranged; its product is the number of devices.
+    pub mesh: Mesh,
+    /// The element type, `"f32"` by default.
+    pub precision: Precision,
+    /// How products of matrices round.
+    pub products: Products,
+    /// How sums over devices are lowered: one pass by default on CPU devices, else a ring.
+    pub collectives: Collectives,
+    /// Threads of each CPU device, at least 1; by default the cores of this machine, shared evenly.
+    pub threads: usize,
+}
+
+impl Devices {
+    /// Returns the number of devices.
+    pub fn len(&self) -> usize {
+        self.ordinals.len()
+    }
+    /// Returns true when there are no devices, which no file can ask for.
+    pub fn is_empty(&self) -> bool {
+        self.ordinals.is_empty()
+    }
+    /// Returns the name of a device: `cpu:0`.
+    pub fn name(&self, device: usize) -> String {
+        format!("{}:{}", self.kind, self.ordinals[device])
+    }
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum PrecisionName {
+    F32,
+    F64,
+    Tf32,
+    Bf16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum CollectivesName {
+    OnePass,
+    Ring,
+    Nccl,
+    Mpi,
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MeshTable {
+    data: Option<usize>,
+    columns: Option<usize>,
+}
+
+/// Reads the section; the defaults when it is absent.
+pub(super) fn read(report: &mut Report, value: Value) -> Devices {
+    let mut section = Section::open(report, "[devices]", value);
+    let used = section.value("use");
+    let by_set = used.as_ref().is_some_and(|v| section.report.places.is_set(v.span().start));
+    let chosen = match used {
+        Some(value) => read_use(section.report, &value),
+        None => Some(auto()),
+    };
+    let known = chosen.is_some();
+    let (kind, ordinals) = chosen.unwrap_or((Kind::Cpu, vec![0]));
+    let mesh = read_mesh(&mut section, ordinals.len(), by_set, known);
+    let (precision, products) = read_precision(&mut section, kind);
+    let collectives = read_collectives(&mut section, kind, ordinals.len());
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let default = (cores / ordinals.len()).max(1);
+    if kind != Kind::Cpu && section.table.contains_key("threads") {
+        section.report.note(format!("[devices]: threads has no effect on {kind} devices"));
+    }
+    let expected = format!("1 to {MOST_THREADS}");
+    let threads = section.within("threads", default, |n| (1..=MOST_THREADS).contains(&n), &expected);
+    section.finish();
+    Devices { kind, ordinals, mesh, precision, products, collectives, threads }
+}
+
+/// Returns what `"auto"` stands for.
+fn auto() -> (Kind, Vec<usize>) {
+    (Kind::Cpu, vec![0])
+}
+
+fn read_use(report: &mut Report, value: &Value) -> Option<(Kind, Vec<usize>)> {
+    let one = [value.clone()];
+    let items: &[Value] = match value.get_ref() {
+        DeValue::Array(items) => items,
+        _ => &one,
+    };
+    let mut all: Option<(Kind, Vec<usize>)> = None;
+    for item in items {
+        let at = item.span().start;
+        let read = match item.get_ref() {
+            DeValue::String(text) => parse(text),
+            other => Err(format!("use = {}, expected {FORMS}, or a list of these", errors::show(other))),
+        };
+        let problem = match (read, &mut all) {
+            (Ok(read), None) => {
+                all = Some(read);
+                continue;
+            }
+            (Ok((kind, more)), Some((first, ordinals))) if kind == *first => {
+                let next = if kind == Kind::Cuda { 0 } else { ordinals.len() };
+                ordinals.extend(more.iter().map(|i| i + next));
+                continue;
+            }
+            (Ok((kind, _)), Some((first, _))) => {
+                format!("{first} and {kind} devices in one mesh, expected one kind; keep one of them")
+            }
+            (Err(message), _) => message,
+        };
+        report.problem(at, format!("[devices]: {problem}"));
+        return None;
+    }
+    let count = all.as_ref().map_or(0, |(_, ordinals)| ordinals.len());
+    if !(1..=MOST).contains(&count) {
+        let message = format!("[devices]: use gives {count} devices, expected 1 to {MOST}");
+        report.problem(value.span().start, message);
+        return None;
+    }
+    all
+}
+
+fn parse(text: &str) -> Result<(Kind, Vec<usize>), String> {
+    let wrong = || format!("use = {text:?}, expected {FORMS}");
+    if text == "auto" {
+        return Ok(auto());
+    }
+    let number = |digits: &str| digits.parse::<usize>().ok().filter(|n| *n <= MOST).ok_or_else(wrong);
+    let (device, times) = match text.split_once('*') {
+        Some((device, times)) => (device, number(times)?),
+        None => (text, 1),
+    };
+    let (kind, range) = match device.split_once(':') {
+        Some((kind, range)) => (kind, Some(range)),
+        None => (device, None),
+    };
+    match (kind, range) {
+        ("cpu", None) => Ok((Kind::Cpu, (0..times).collect())),
+        ("emu", None) => Ok((Kind::Emu, (0..times).collect())),
+        ("cuda", Some(range)) => {
+            let (first, last) = match range.split_once('-') {
+                Some((first, last)) => (number(first)?, number(last)?),
+                None => (number(range)?, number(range)?),
+            };
+            if first > last {
+                return Err(format!("use = {text:?} counts down; write \"cuda:{last}-{first}\""));
+            }
+            Ok((Kind::Cuda, (first..=last).flat_map(|i| std::iter::repeat_n(i, times)).collect()))
+        }
+        ("cuda", None) => Err(format!("use = {text:?} does not say which GPU; write \"cuda:0\" or \"cuda:0-3\"")),
+        _ => Err(wrong()),
+    }
+}
+
+fn read_mesh(section: &mut Section, devices: usize, by_set: bool, known: bool) -> Mesh {
+    let all = Mesh { data: devices, columns: 1 };
+    let given = section.table.get("mesh").map(|v| v.span().start);
+    let Some(MeshTable { data, columns }) = section.take("mesh") else { return all };
+    if data == Some(0) || columns == Some(0) {
+        section.fault(&Fault::at("mesh", "mesh with 0 positions on an axis, expected at least 1"));
+        return all;
+    }
+    let data = data.unwrap_or_else(|| (devices / columns.unwrap_or(1)).max(1));
+    let columns = columns.unwrap_or_else(|| (devices / data).max(1));
+    let positions = data.saturating_mul(columns);
+    if positions == devices {
+        return Mesh { data, columns };
+    }
+    let what = format!("mesh = {{ data = {data}, columns = {columns} }} has {positions} positions");
+    let mesh_by_set = given.is_some_and(|at| section.report.places.is_set(at));
+    if by_set && !mesh_by_set {
+        section.report.note(format!(
+            "[devices]: {what}, which do not fit {devices} devices; all devices are on the data axis instead"
+        ));
+    } else if known {
+        let message = format!("{what}, but use gives {devices} devices; make the product of the mesh {devices}");
+        section.fault(&Fault::at("mesh", message));
+    }
+    all
+}
+
+fn read_precision(section: &mut Section, kind: Kind) -> (Precision, Products) {
+    match section.take("precision").unwrap_or(PrecisionName::F32) {
+        PrecisionName::F32 => (Precision::F32, Products::Full),
+        PrecisionName::F64 if kind == Kind::Cpu => (Precision::F64, Products::Full),
+        PrecisionName::F64 => {
+            let message = format!("precision = \"f64\" on {kind} devices, expected cpu devices; use \"f32\"");
+            section.fault(&Fault::at("precision", message));
+            (Precision::F32, Products::Full)
+        }
+        name if kind == Kind::Cpu => {
+            let name = if matches!(name, PrecisionName::Tf32) { "tf32" } else { "bf16" };
+            let note = format!("[devices]: precision = \"{name}\" has no effect on cpu devices, which compute in f32");
+            section.report.note(note);
+            (Precision::F32, Products::Full)
+        }
+        PrecisionName::Tf32 => (Precision::F32, Products::Tf32),
+        PrecisionName::Bf16 => (Precision::F32, Products::Bf16),
+    }
+}
+
+fn read_collectives(section: &mut Section, kind: Kind, devices: usize) -> Collectives {
+    let default = if kind == Kind::Cpu { Collectives::OnePass } else { Collectives::Ring };
+    let Some(name) = section.take("collectives") else { return default };
+    if devices == 1 && matches!(name, CollectivesName::OnePass | CollectivesName::Ring) {
+        section.report.note("[devices]: collectives has no effect on one device");
+    }
+    let library = match name {
+        CollectivesName::OnePass => return Collectives::OnePass,
+        CollectivesName::Ring => return Collectives::Ring,
+        CollectivesName::Nccl => "nccl",
+        CollectivesName::Mpi => "mpi",
+    };
+    let message = format!(
+        "collectives = \"{library}\" is for several processes, which are not supported; use \"ring\" or \"one_pass\""
+    );
+    section.fault(&Fault::at("collectives", message));
+    default
+}

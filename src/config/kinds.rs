@@ -1,0 +1,156 @@
+//! Things named by their key: `"relu"`, `{ conv = { filters = 8 } }`, `{ momentum = 0.9 }`.
+
+use super::errors::{self, Naming, Probe};
+use super::report::{Report, Value};
+use crate::error::{Spot, suggest};
+use std::ops::Range;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+
+/// A kind with its settings, not yet read.
+#[derive(Debug)]
+pub(super) struct Kinded<'i> {
+    /// The kind, one of those known.
+    pub(super) kind: &'static str,
+    settings: Value<'i>,
+    /// True when the kind was given alone, as a string.
+    bare: bool,
+    /// Where the settings are.
+    pub(super) spot: Spot,
+}
+
+/// A room's list of kinds.
+pub(super) struct Kinds {
+    /// What one of them is called: `layer`, `transform`.
+    pub(super) noun: &'static str,
+    /// The keys of all.
+    pub(super) known: &'static [&'static str],
+    /// Returns the keys of a kind's settings.
+    pub(super) fields: fn(&str) -> Option<&'static [&'static str]>,
+}
+
+/// Makes a [`Kinds`] from a room's `KINDS` and `read`.
+macro_rules! kinds {
+    ($noun:literal, $($room:ident)::+) => {
+        $crate::config::kinds::Kinds {
+            noun: $noun,
+            known: $($room)::+::KINDS,
+            fields: |kind| {
+                $crate::config::errors::fields(|probe: $crate::config::errors::Probe| {
+                    $($room)::+::read(kind, probe).expect("the kind is one of those known")
+                })
+            },
+        }
+    };
+}
+pub(super) use kinds;
+
+impl<'i> Kinded<'i> {
+    /// Reads which kind a value names; reports what is wrong.
+    pub(super) fn open(report: &mut Report, subject: &str, kinds: &Kinds, value: Value<'i>) -> Option<Self> {
+        let span = value.span();
+        match value.into_inner() {
+            DeValue::String(kind) => Self::bare(report, subject, kinds, &kind, span),
+            DeValue::Table(table) => Self::keyed(report, subject, kinds, table, span, &[]),
+            other => {
+                let (shown, noun) = (errors::show(&other), kinds.noun);
+                let message =
+                    format!("{subject}: {shown}, expected a {noun}: a name, or a table {{ name = settings }}");
+                report.problem(span.start, message);
+                None
+            }
+        }
+    }
+
+    /// A kind given alone, as a string.
+    pub(super) fn bare(
+        report: &mut Report,
+        subject: &str,
+        kinds: &Kinds,
+        kind: &str,
+        span: Range<usize>,
+    ) -> Option<Self> {
+        let Some(kind) = kinds.known.iter().find(|k| **k == kind) else {
+            report.problem(span.start, format!("{subject}: {}", unknown(kinds, kind)));
+            return None;
+        };
+        let settings = Spanned::new(span, DeValue::Table(DeTable::new()));
+        let spot = report.places.spot(&settings);
+        Some(Kinded { kind, settings, bare: true, spot })
+    }
+
+    /// A kind given as the only key of a table; `beside` are the keys that the table may have had besides.
+    pub(super) fn keyed(
+        report: &mut Report,
+        subject: &str,
+        kinds: &Kinds,
+        table: DeTable<'i>,
+        span: Range<usize>,
+        beside: &[&str],
+    ) -> Option<Self> {
+        let is_kind = |key: &str| kinds.known.iter().find(|k| **k == key);
+        let given: Vec<&'static str> = table.keys().filter_map(|k| is_kind(k.get_ref())).copied().collect();
+        let mut found = None;
+        let mut wrong = given.len() > 1;
+        if wrong {
+            let list = given.iter().map(|k| format!("\"{k}\"")).collect::<Vec<_>>().join(" and ");
+            let noun = kinds.noun;
+            report
+                .problem(span.start, format!("{subject}: {list} in one entry, expected one {noun}; make two entries"));
+        } else if table.is_empty() {
+            let (noun, known) = (kinds.noun, kinds.known.join(", "));
+            report.problem(span.start, format!("{subject}: no {noun} is named, expected one of {known}"));
+        }
+        for (key, value) in table {
+            let at = key.span().start;
+            if let Some(kind) = is_kind(key.get_ref()) {
+                found = Some((*kind, value));
+                continue;
+            }
+            wrong = true;
+            let inside = given.iter().find(|k| (kinds.fields)(k).is_some_and(|f| f.contains(&&**key.get_ref())));
+            let message = match inside {
+                Some(kind) => {
+                    let (key, value) = (key.get_ref(), errors::show(value.get_ref()));
+                    format!("\"{key}\" is a setting of {kind}: write {kind} = {{ {key} = {value} }}")
+                }
+                None if given.is_empty() && beside.is_empty() => unknown(kinds, key.get_ref()),
+                None if given.is_empty() => {
+                    let near = suggest(key.get_ref(), kinds.known.iter().chain(beside).copied());
+                    let (noun, known, beside) = (kinds.noun, kinds.known.join(", "), beside.join(", "));
+                    let key = key.get_ref();
+                    format!("unknown {noun} \"{key}\"{near}; known {noun}s: {known}; keys beside: {beside}")
+                }
+                None => errors::unknown_key(key.get_ref(), &[&given, beside].concat()),
+            };
+            report.problem(at, format!("{subject}: {message}"));
+        }
+        let (kind, settings) = found.filter(|_| !wrong)?;
+        let spot = report.places.spot(&settings);
+        Some(Kinded { kind, settings, bare: false, spot })
+    }
+
+    /// Reads the settings; reports what is wrong.
+    pub(super) fn read<T>(
+        self,
+        report: &mut Report,
+        subject: &str,
+        kinds: &Kinds,
+        read: impl FnOnce(&str, ValueDeserializer<'i>) -> Option<Result<T, toml::de::Error>>,
+    ) -> Option<T> {
+        let known = (kinds.fields)(self.kind);
+        let naming = Naming { subject, own: self.kind, nested: false, bare: self.bare, known };
+        let kind = self.kind;
+        report.read(naming, self.settings, |d| read(kind, d).expect("the kind is one of those known"))
+    }
+}
+
+fn unknown(kinds: &Kinds, given: &str) -> String {
+    let near = suggest(given, kinds.known.iter().copied());
+    format!("unknown {} \"{given}\"{near}; known {0}s: {1}", kinds.noun, kinds.known.join(", "))
+}
+
+/// Returns the keys of the table that a type reads.
+pub(super) fn fields_of<T: serde::de::DeserializeOwned>() -> Option<&'static [&'static str]> {
+    errors::fields(|probe: Probe| T::deserialize(probe))
+}

@@ -1,0 +1,209 @@
+//! What the user said: one TOML file with `--set`, read into types, every mistake with its place.
+//!
+//! Knows what settings mean one by one, never how layers fit together: that is the network's. Layers, transforms,
+//! schedules and data sources own their settings; a new one of these needs no change here. To add a key of a
+//! section, add a field to its type and a line where the section is read.
+
+mod data;
+mod devices;
+mod errors;
+mod kinds;
+mod model;
+mod report;
+mod section;
+mod set;
+mod train;
+mod write;
+
+pub use devices::{Collectives, Devices, Kind, Products};
+pub use model::{Entry, From, Model};
+pub use train::{Checkpoint, Every, Optimizer, Train};
+
+use crate::data::Settings;
+use crate::error::{Fault, Problem, Spot};
+use report::{Places, Report, Table, Value};
+use section::Section;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// The largest file that is read, in bytes.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// A whole configuration without mistakes.
+#[derive(Debug)]
+pub struct Config {
+    /// The name of runs, by default the file's without extension.
+    pub name: String,
+    /// The seed of everything random; 1 by default.
+    pub seed: u64,
+    /// What runs the program.
+    pub devices: Devices,
+    /// What the network learns from.
+    pub data: Settings,
+    /// Where the file says `data`.
+    pub data_spot: Spot,
+    /// The network.
+    pub model: Model,
+    /// From gradients to updates.
+    pub optimizer: Optimizer,
+    /// How long, and what happens along the way.
+    pub train: Train,
+    /// The folder of the file: what relative paths are relative to.
+    pub base: PathBuf,
+    /// The file.
+    pub path: PathBuf,
+    /// What has no effect or was fallen back to, to be said once.
+    pub notes: Vec<String>,
+    /// The text of the file with every `--set` applied: what a run keeps as its `config.toml`.
+    pub resolved: String,
+}
+
+/// What reading a file gave.
+#[derive(Debug)]
+pub struct Reading {
+    /// The configuration; none when there are problems.
+    pub config: Option<Config>,
+    /// The model, also with problems, so that the network can be checked as well.
+    pub model: Option<Model>,
+    /// Everything that is wrong, in the order of the file.
+    pub problems: Vec<Problem>,
+}
+
+/// Reads a file and applies every `--set KEY=VALUE`.
+pub fn read(path: &Path, sets: &[String]) -> Reading {
+    let name = path.display().to_string();
+    match contents(path) {
+        Ok(text) => from_text(&name, &text, path.parent().unwrap_or(Path::new("")), sets),
+        Err(message) => alone(name, message),
+    }
+}
+
+/// Reads the text of a file called `name` in the folder `base`.
+pub fn from_text(name: &str, text: &str, base: &Path, sets: &[String]) -> Reading {
+    let mut report = Report::new(Places::new(name, text));
+    if text.len() as u64 > MOST_BYTES {
+        return alone(name.to_string(), too_large());
+    }
+    let root = match DeTable::parse(text) {
+        Ok(root) => root,
+        Err(error) => {
+            let place = report.places.at(error.span().map_or(0, |span| span.start));
+            let message = format!("the file is not TOML: {}", error.message().replace('\n', ", "));
+            return alone(place, message);
+        }
+    };
+    let span = root.span();
+    let root = set::apply(&mut report, Spanned::new(span, DeValue::Table(root.into_inner())), sets);
+    let DeValue::Table(root) = root.into_inner() else { unreachable!("every path of a --set has a key") };
+    let resolved = if sets.is_empty() {
+        text.to_string()
+    } else {
+        let sets: Vec<String> = sets.iter().map(|set| format!(" --set {set:?}")).collect();
+        format!("# {name:?} with{}\n\n{}", sets.concat(), write::document(&root))
+    };
+    let (config, model) = read_root(&mut report, root);
+    let mut problems = report.problems;
+    sort(&mut problems);
+    let config = config.filter(|_| problems.is_empty()).map(|config| Config {
+        base: base.to_path_buf(),
+        path: PathBuf::from(name),
+        notes: report.notes,
+        resolved,
+        ..config
+    });
+    Reading { config, model, problems }
+}
+
+/// Sorts problems by line and column; those of `--set` come last.
+pub fn sort(problems: &mut [Problem]) {
+    problems.sort_by_key(|problem| {
+        let mut parts = problem.place.rsplitn(3, ':').map(|part| part.parse::<usize>().ok());
+        match (parts.next().flatten(), parts.next().flatten()) {
+            (Some(column), Some(line)) => (line, column),
+            _ if problem.place.starts_with("--set") => (usize::MAX, 0),
+            _ => (0, 0),
+        }
+    });
+}
+
+fn alone(place: String, message: String) -> Reading {
+    Reading { config: None, model: None, problems: vec![Problem { place, message }] }
+}
+
+fn too_large() -> String {
+    format!("the file is larger than {MOST_BYTES} bytes, expected a configuration")
+}
+
+fn contents(path: &Path) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| format!("cannot read: {error}"))?;
+    file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(|error| format!("cannot read: {error}"))?;
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(too_large());
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
+        format!("line {line} is not UTF-8 text")
+    })
+}
+
+fn read_root(report: &mut Report, root: Table) -> (Option<Config>, Option<Model>) {
+    let file = PathBuf::from(report.places.file());
+    let stem = file.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned());
+    let root = Spanned::new(0..0, DeValue::Table(root));
+    let mut top = Section::open(report, "the file", root);
+    let name = top.take("name").unwrap_or(stem);
+    if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\']) || name.chars().any(char::is_control) {
+        let message = format!("name = {name:?}, expected a name that a folder can have");
+        top.fault(&Fault::at("name", message));
+    }
+    let seed = top.take("seed").unwrap_or(1);
+    let devices = top.value("devices").unwrap_or_else(|| Spanned::new(0..0, DeValue::Table(DeTable::new())));
+    let devices = devices::read(top.report, devices);
+    let data_spot = top.table.get("data").map(|value| top.report.places.spot(value)).unwrap_or_default();
+    let data = part(&mut top, "data", data::read);
+    let model = part(&mut top, "model", model::read);
+    let evaluated = data.as_ref().is_none_or(|data| data.test.is_some() || data.validation > 0.0);
+    let optimizer = part(&mut top, "optimizer", train::read_optimizer);
+    let train = part(&mut top, "train", |report, value| train::read_train(report, value, evaluated));
+    top.finish();
+    if let (Some(model), Some(optimizer)) = (&model, &optimizer) {
+        note_without_effect(report, &devices, model, optimizer);
+    }
+    let copy = model.clone();
+    let config = || {
+        let (base, path, notes, resolved) = Default::default();
+        let (data, model, optimizer, train) = (data?, model?, optimizer?, train?);
+        Some(Config { name, seed, devices, data, data_spot, model, optimizer, train, base, path, notes, resolved })
+    };
+    (config(), copy)
+}
+
+/// Reads a section that must be there.
+fn part<'i, T>(
+    top: &mut Section<'i, '_>,
+    name: &'static str,
+    read: impl FnOnce(&mut Report, Value<'i>) -> Option<T>,
+) -> Option<T> {
+    match top.value(name) {
+        Some(value) => read(top.report, value),
+        None => {
+            let (place, message) = (top.report.places.file().to_string(), format!("missing section [{name}]"));
+            top.report.problems.push(Problem { place, message });
+            None
+        }
+    }
+}
+
+/// Notes settings of where and how that have no effect.
+fn note_without_effect(report: &mut Report, devices: &Devices, model: &Model, optimizer: &Optimizer) {
+    if devices.mesh.columns == 1 && model.layers.iter().any(|entry| entry.split.is_some()) {
+        report.note("[model]: split has no effect: the mesh has one column");
+    }
+    let decays = optimizer.chain.0.iter().any(|transform| transform.kind() == "weight_decay");
+    if !decays && model.layers.iter().any(|entry| entry.decay_mult != 1.0) {
+        report.note("[model]: decay_mult has no effect: the chain of [optimizer] has no weight_decay");
+    }
+}

@@ -1,0 +1,93 @@
+//! A table of the file, taken key by key, so that every wrong key is reported.
+
+use super::errors::{self, Naming};
+use super::kinds::fields_of;
+use super::report::{Report, Value};
+use crate::error::{Fault, Spot};
+use serde::de::DeserializeOwned;
+use std::ops::Range;
+use toml::de::{DeTable, DeValue};
+
+/// A table that is being read.
+pub(super) struct Section<'i, 'r> {
+    /// How to speak of it: `[train]`, `layer "fc8"`.
+    pub(super) subject: String,
+    pub(super) span: Range<usize>,
+    pub(super) spot: Spot,
+    pub(super) report: &'r mut Report,
+    pub(super) table: DeTable<'i>,
+    known: Vec<&'static str>,
+    broken: bool,
+}
+
+impl<'i, 'r> Section<'i, 'r> {
+    /// Opens a table; reports a value that is none, and reads an empty table instead.
+    pub(super) fn open(report: &'r mut Report, subject: &str, value: Value<'i>) -> Self {
+        let (span, spot) = (value.span(), report.places.spot(&value));
+        let (table, broken) = match value.into_inner() {
+            DeValue::Table(table) => (table, false),
+            other => {
+                report.problem(span.start, format!("{subject}: {}, expected a table", errors::show(&other)));
+                (DeTable::new(), true)
+            }
+        };
+        Section { subject: subject.to_string(), span, spot, report, table, known: Vec::new(), broken }
+    }
+
+    /// Takes a value as it is.
+    pub(super) fn value(&mut self, key: &'static str) -> Option<Value<'i>> {
+        self.known.push(key);
+        self.table.remove(key)
+    }
+
+    /// Takes a value that may be absent.
+    pub(super) fn take<T: DeserializeOwned>(&mut self, key: &'static str) -> Option<T> {
+        let value = self.value(key)?;
+        let known = fields_of::<T>();
+        let naming = Naming { subject: &self.subject, own: key, nested: true, bare: false, known };
+        self.report.read(naming, value, |d| T::deserialize(d))
+    }
+
+    /// Takes a value that must be there.
+    pub(super) fn required<T: DeserializeOwned>(&mut self, key: &'static str, example: &str) -> Option<T> {
+        self.require(key, example);
+        self.take(key)
+    }
+
+    /// Reports a key that must be there and is not.
+    pub(super) fn require(&mut self, key: &'static str, example: &str) {
+        if !self.broken && !self.table.contains_key(key) {
+            self.report.problem(self.span.start, format!("{}: missing key \"{key}\", like {example}", self.subject));
+        }
+    }
+
+    /// Takes a value that may be absent and must pass a test.
+    pub(super) fn within<T: DeserializeOwned + std::fmt::Display + Copy>(
+        &mut self,
+        key: &'static str,
+        default: T,
+        fits: impl Fn(T) -> bool,
+        expected: &str,
+    ) -> T {
+        match self.take(key) {
+            Some(value) if !fits(value) => {
+                self.fault(&Fault::at(key, format!("{key} = {value}, expected {expected}")));
+                default
+            }
+            value => value.unwrap_or(default),
+        }
+    }
+
+    /// Reports a fault of this table.
+    pub(super) fn fault(&mut self, fault: &Fault) {
+        self.report.fault(&self.subject, &self.spot, fault);
+    }
+
+    /// Reports every key that nobody asked for.
+    pub(super) fn finish(self) {
+        for key in self.table.keys() {
+            let message = errors::unknown_key(key.get_ref(), &self.known);
+            self.report.problem(key.span().start, format!("{}: {message}", self.subject));
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! `--set KEY=VALUE`: changes the document before it is read.
+//!
+//! VALUE is TOML, else a string. KEY is a dotted path. Lists are entered by index (from 0), layers also by name, the
+//! entries of other lists by kind: `optimizer.chain.momentum=0.8`.
+
+use super::errors;
+use super::model::{ENTRY_KEYS, kind_of, names};
+use super::report::{Report, Table, Value, key};
+use crate::error::{Problem, suggest};
+use std::ops::Range;
+use toml::Spanned;
+use toml::de::{DeArray, DeTable, DeValue};
+
+/// Keys of one table of which only one may be given.
+const EXCLUSIVE: &[(&str, &[&str])] = &[("train", &["steps", "epochs"])];
+/// Tables whose one key names a kind: another key takes its place.
+const ONE_OF: &[&str] =
+    &["data.train", "data.test", "data.validation", "model.init", "model.loss", "optimizer.schedule"];
+/// The longest path.
+const DEPTH: usize = 16;
+
+/// Applies every `--set` in order; reports those that cannot be applied.
+pub(super) fn apply<'i>(report: &mut Report, root: Value<'i>, sets: &'i [String]) -> Value<'i> {
+    let mut root = root;
+    for set in sets {
+        let Some((path, text)) = set.split_once('=') else {
+            let message = "expected KEY=VALUE, like train.epochs=3".to_string();
+            report.problems.push(Problem { place: format!("--set {set}"), message });
+            continue;
+        };
+        let (path, text) = (path.trim(), text.trim());
+        let keys: Vec<&str> = path.split('.').map(str::trim).collect();
+        let start = report.places.add_set(path, text.len() + 2 * keys.len());
+        let new = match DeValue::parse(text) {
+            Ok(value) => shift(value, start),
+            Err(_) => Spanned::new(start..start + text.len(), DeValue::String(text.into())),
+        };
+        let spans = (0..keys.len()).map(|i| start + text.len() + 2 * i..start + text.len() + 2 * i + 1).collect();
+        if keys.len() > DEPTH || keys.contains(&"") {
+            let message = "expected a dotted path, like train.epochs=3".to_string();
+            report.problems.push(Problem { place: format!("--set {set}"), message });
+            continue;
+        }
+        let change = Change { keys, spans, new };
+        if let Err(message) = change.put(&mut root, 0) {
+            report.problem(start, message);
+        }
+    }
+    root
+}
+
+/// Moves the places of a value's parts behind the file.
+fn shift(value: Value, by: usize) -> Value {
+    let span = value.span().start + by..value.span().end + by;
+    let value = match value.into_inner() {
+        DeValue::Table(table) => {
+            let moved = table.into_iter().map(|(k, v)| {
+                let at = k.span().start + by..k.span().end + by;
+                (Spanned::new(at, k.into_inner()), shift(v, by))
+            });
+            DeValue::Table(moved.collect())
+        }
+        DeValue::Array(items) => DeValue::Array(items.into_iter().map(|v| shift(v, by)).collect()),
+        other => other,
+    };
+    Spanned::new(span, value)
+}
+
+/// One `--set`.
+struct Change<'i> {
+    keys: Vec<&'i str>,
+    spans: Vec<Range<usize>>,
+    new: Value<'i>,
+}
+
+impl<'i> Change<'i> {
+    fn path(&self, depth: usize) -> String {
+        self.keys[..depth].join(".")
+    }
+
+    fn is_last(&self, depth: usize) -> bool {
+        depth + 1 == self.keys.len()
+    }
+
+    /// Puts the new value into `node`, which the first `depth` keys have led to.
+    fn put(&self, node: &mut Value<'i>, depth: usize) -> Result<(), String> {
+        if depth == self.keys.len() {
+            *node = self.new.clone();
+            return Ok(());
+        }
+        let (name, path) = (self.keys[depth], self.path(depth));
+        if node.get_ref().as_str() == Some(name) && path != "model" {
+            unfold(node);
+        }
+        match node.get_mut() {
+            DeValue::Table(table) => self.put_in_table(table, depth),
+            DeValue::Array(items) if path == "model.layers" => self.put_in_layer(items, depth),
+            DeValue::Array(items) => {
+                if let Ok(index) = name.parse::<usize>() {
+                    let len = items.len();
+                    let item = items.get_mut(index).ok_or_else(|| no_index(&path, index, len))?;
+                    return self.put(item, depth + 1);
+                }
+                let of_kind = |v: &Value| match v.get_ref() {
+                    DeValue::String(kind) => *kind == name,
+                    DeValue::Table(table) => table.contains_key(name),
+                    _ => false,
+                };
+                match items.iter().filter(|v| of_kind(v)).count() {
+                    1 => {}
+                    0 => return Err(format!("{path} has no entry \"{name}\"{}", listed(name, kinds_in(items)))),
+                    n => return Err(format!("{path} has {n} entries \"{name}\"; say which by its index, from 0")),
+                }
+                let item = items.iter_mut().find(|v| of_kind(v)).expect("one was counted");
+                self.put(item, depth)
+            }
+            other => Err(format!("{path} = {}, which has no key \"{name}\"", errors::show(other))),
+        }
+    }
+
+    fn put_in_table(&self, table: &mut Table<'i>, depth: usize) -> Result<(), String> {
+        let (name, path) = (self.keys[depth], self.path(depth));
+        for (_, keys) in EXCLUSIVE.iter().filter(|(at, keys)| *at == path && keys.contains(&name)) {
+            for other in keys.iter().filter(|k| **k != name) {
+                table.remove(*other);
+            }
+        }
+        if ONE_OF.contains(&path.as_str()) && !table.contains_key(name) {
+            table.clear();
+        }
+        let mut value = match table.remove(name) {
+            Some(value) => value,
+            None => Spanned::new(self.new.span(), DeValue::Table(DeTable::new())),
+        };
+        let put = self.put(&mut value, depth + 1);
+        table.insert(key(name, self.spans[depth].clone()), value);
+        put
+    }
+
+    fn put_in_layer(&self, items: &mut DeArray<'i>, depth: usize) -> Result<(), String> {
+        let name = self.keys[depth];
+        let names = names(items);
+        let found = names.iter().position(|n| n == name).or_else(|| name.parse().ok());
+        let Some(entry) = found.and_then(|index| items.get_mut(index)) else {
+            return Err(format!("there is no layer \"{name}\"{}", listed(name, names)));
+        };
+        if self.is_last(depth) {
+            return self.put(entry, depth + 1);
+        }
+        unfold(entry);
+        let key = self.keys[depth + 1];
+        let DeValue::Table(table) = entry.get_mut() else {
+            return Err(format!(
+                "{} = {}, which has no key \"{key}\"",
+                self.path(depth + 1),
+                errors::show(entry.get_ref())
+            ));
+        };
+        let kind = kind_of(table).map(str::to_string);
+        match kind.filter(|_| !ENTRY_KEYS.contains(&key) && !table.contains_key(key)) {
+            Some(kind) => {
+                let settings = table.get_mut(kind.as_str()).expect("the kind is a key of the entry");
+                self.put(settings, depth + 1)
+            }
+            None => self.put(entry, depth + 1),
+        }
+    }
+}
+
+/// Writes a kind given alone as a table: `"relu"` becomes `{ relu = {} }`.
+fn unfold(node: &mut Value) {
+    if let DeValue::String(kind) = node.get_ref() {
+        let (kind, span) = (kind.to_string(), node.span());
+        let settings = Spanned::new(span.clone(), DeValue::Table(DeTable::new()));
+        *node.get_mut() = DeValue::Table(DeTable::from_iter([(key(&kind, span), settings)]));
+    }
+}
+
+fn kinds_in(items: &DeArray) -> Vec<String> {
+    let kinds = items.iter().filter_map(|v| match v.get_ref() {
+        DeValue::String(kind) => Some(kind.to_string()),
+        DeValue::Table(table) => table.keys().next().map(|k| k.get_ref().to_string()),
+        _ => None,
+    });
+    kinds.collect()
+}
+
+fn listed(name: &str, known: Vec<String>) -> String {
+    if known.is_empty() {
+        return "; it is empty".to_string();
+    }
+    format!("{}; there are: {}", suggest(name, known.iter().map(String::as_str)), known.join(", "))
+}
+
+fn no_index(path: &str, index: usize, len: usize) -> String {
+    format!("{path} has {len} entries, counted from 0; there is no entry {index}")
+}

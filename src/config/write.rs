@@ -1,0 +1,79 @@
+//! Writes a document: what a run keeps as its `config.toml` when `--set` has changed the file.
+
+use super::report::{Table, Value};
+use toml::de::{DeString, DeValue};
+use toml::{Spanned, Value as Plain};
+
+/// The widest line that a list or an inline table is kept on.
+const WIDTH: usize = 100;
+
+/// Returns the text of a document, its keys in the order of the file.
+pub(super) fn document(root: &Table) -> String {
+    let mut text = String::new();
+    let is_section = |value: &Value| matches!(value.get_ref(), DeValue::Table(_));
+    for (key, value) in in_order(root).into_iter().filter(|(_, v)| !is_section(v)) {
+        text += &format!("{} = {}\n", name(key), inline(value, 0));
+    }
+    for (key, value) in in_order(root) {
+        if let DeValue::Table(table) = value.get_ref() {
+            text += &format!("\n[{}]\n", name(key));
+            for (key, value) in in_order(table) {
+                text += &format!("{} = {}\n", name(key), inline(value, 0));
+            }
+        }
+    }
+    text
+}
+
+fn in_order<'t, 'i>(table: &'t Table<'i>) -> Vec<(&'t Spanned<DeString<'i>>, &'t Value<'i>)> {
+    let mut entries: Vec<_> = table.iter().collect();
+    entries.sort_by_key(|(key, _)| key.span().start);
+    entries
+}
+
+fn name(key: &Spanned<DeString>) -> String {
+    let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    match key.get_ref() {
+        key if !key.is_empty() && key.chars().all(bare) => key.to_string(),
+        key => string(key),
+    }
+}
+
+/// Quotes a string on one line.
+fn string(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            c if c.is_control() => quoted += &format!("\\u{:04X}", u32::from(c)),
+            c => quoted.push(c),
+        }
+    }
+    quoted + "\""
+}
+
+fn inline(value: &Value, indent: usize) -> String {
+    match value.get_ref() {
+        DeValue::String(text) => string(text),
+        DeValue::Integer(number) => number.to_string(),
+        DeValue::Float(number) => number.to_string(),
+        DeValue::Boolean(value) => value.to_string(),
+        DeValue::Datetime(date) => Plain::Datetime(*date).to_string(),
+        DeValue::Table(table) if table.is_empty() => "{}".to_string(),
+        DeValue::Table(table) => {
+            let entry =
+                |(key, value): (&Spanned<DeString>, &Value)| format!("{} = {}", name(key), inline(value, indent));
+            format!("{{ {} }}", in_order(table).into_iter().map(entry).collect::<Vec<_>>().join(", "))
+        }
+        DeValue::Array(items) => {
+            let parts: Vec<String> = items.iter().map(|item| inline(item, indent + 2)).collect();
+            let line = format!("[{}]", parts.join(", "));
+            if line.len() <= WIDTH && !line.contains('\n') {
+                return line;
+            }
+            let space = " ".repeat(indent + 2);
+            let lines: Vec<String> = parts.iter().map(|part| format!("{space}{part},\n")).collect();
+            format!("[\n{}{}]", lines.concat(), " ".repeat(indent))
+        }
+    }
+}
