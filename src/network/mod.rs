@@ -1,7 +1,18 @@
 //! What the file means: a graph of layers with shapes, names and parameters. Knows no device.
+//!
+//! [`open`] is the door: it reads a file and reports everything that is wrong with it, or returns the configuration
+//! with its network. A check of how layers fit together belongs in `network/build.rs`.
 
-use crate::error::Spot;
+mod build;
+mod table;
+
+pub use build::build;
+
+use crate::config::{self, Config, Reading};
+use crate::device::{Purpose, Random};
+use crate::error::{Error, Result, Spot};
 use crate::layers::{Activation, Init, Layer, Param, Split};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Where a node takes an input from.
@@ -62,4 +73,37 @@ pub struct Network {
     pub parameters: Vec<Parameter>,
     /// The running statistics, in the order of the nodes.
     pub states: Vec<Parameter>,
+}
+
+/// Reads a configuration with every `--set KEY=VALUE` applied, and builds its network.
+///
+/// # Errors
+/// Everything that is wrong with the file and with the network, in the order of the file.
+pub fn open(path: &Path, sets: &[String]) -> Result<(Config, Network)> {
+    complete(config::read(path, sets))
+}
+
+/// Builds the network of what was read.
+///
+/// # Errors
+/// Everything that is wrong with the file and with the network, in the order of the file.
+pub fn complete(reading: Reading) -> Result<(Config, Network)> {
+    let mut problems = reading.problems;
+    let network = reading.model.as_ref().map(build);
+    match (reading.config, network) {
+        (Some(config), Some(Ok(network))) => return Ok((config, network)),
+        (_, Some(Err(more))) => problems.extend(more),
+        _ => {}
+    }
+    config::sort(&mut problems);
+    Err(Error::Config(problems))
+}
+
+/// Returns the initial values of a parameter, in the order of its logical memory.
+///
+/// They depend on the seed, the parameter's index and the position in it, never on devices or layouts.
+pub fn initial(network: &Network, seed: u64, parameter: usize) -> Vec<f64> {
+    let Parameter { param, init, .. } = &network.parameters[parameter];
+    let random = Random::new(seed, Purpose::Init, 0, parameter as u64);
+    (0..param.shape.elements() as u64).map(|i| init.value(&random, i, param.fan_in, param.fan_out)).collect()
 }

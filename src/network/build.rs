@@ -1,0 +1,277 @@
+//! From the layers of the file to the network: inputs, shapes, parameters, and every mistake that shows in them.
+
+use super::{Network, Node, Parameter, Source};
+use crate::config::{Entry, Model};
+use crate::error::{Fault, Problem, suggest};
+use crate::layers::{Activation, Layer, Lowering, Mode, Param, Role, Split};
+use crate::tensor::{Mesh, Place, Shape};
+use std::sync::Arc;
+
+/// The most elements of one sample and of one parameter.
+const MOST_ELEMENTS: usize = 1 << 36;
+/// The name that inputs give to the images of the batch.
+const IMAGES: &str = "images";
+
+/// Builds the network of a model.
+///
+/// # Errors
+/// Everything that is wrong with it. A layer whose settings are wrong is passed over: that was reported when it was
+/// read.
+pub fn build(model: &Model) -> Result<Network, Vec<Problem>> {
+    let mut builder = Builder {
+        model,
+        network: Network { input: model.input, nodes: vec![], parameters: vec![], states: vec![] },
+        outputs: vec![],
+        used: vec![false; model.layers.len()],
+        problems: vec![],
+        complete: true,
+        inputs_known: model.layers.iter().all(|entry| entry.layer.is_some()),
+    };
+    for index in 0..model.layers.len() {
+        builder.name(index);
+        builder.add(index, &model.layers[index]);
+    }
+    builder.unused();
+    builder.add(model.layers.len(), &model.loss);
+    if builder.complete && builder.problems.is_empty() && builder.network.parameters.is_empty() {
+        let fault = Fault::at("layers", "no layer has parameters, so there is nothing to learn; add a dense layer");
+        builder.problems.push(model.spot.problem("[model]", &fault));
+    }
+    match builder.problems.is_empty() && builder.complete {
+        true => Ok(builder.network),
+        false => Err(builder.problems),
+    }
+}
+
+struct Builder<'m> {
+    model: &'m Model,
+    network: Network,
+    /// The output of each entry so far; none where something is wrong.
+    outputs: Vec<Option<Activation>>,
+    /// Whether some later entry takes this one's output.
+    used: Vec<bool>,
+    problems: Vec<Problem>,
+    /// False once a layer had to be passed over.
+    complete: bool,
+    /// False once it is not known what a layer takes.
+    inputs_known: bool,
+}
+
+impl Builder<'_> {
+    fn fault(&mut self, entry: &Entry, fault: &Fault) {
+        self.problems.push(entry.spot.problem(&format!("layer \"{}\"", entry.name), fault));
+    }
+
+    /// Reports a name that is taken.
+    fn name(&mut self, index: usize) {
+        let entry = &self.model.layers[index];
+        let name = &entry.name;
+        let earlier = self.model.layers[..index].iter().find(|other| other.name == *name);
+        let taken = match earlier {
+            Some(other) => format!("the layer at {}", other.spot.whole),
+            None if name == "loss" => "the loss".to_string(),
+            None if name == IMAGES => "the images of the batch".to_string(),
+            None => return,
+        };
+        let message = format!("name \"{name}\" is the name of {taken}; give each layer a name of its own");
+        self.fault(entry, &Fault::at("name", message));
+    }
+
+    /// Adds the node of an entry, or reports why there is none.
+    fn add(&mut self, index: usize, entry: &Entry) {
+        let output = self.node(index, entry);
+        self.complete &= output.is_some();
+        self.outputs.push(output);
+    }
+
+    fn node(&mut self, index: usize, entry: &Entry) -> Option<Activation> {
+        let inputs = self.inputs(index, entry);
+        let layer = entry.layer.as_ref()?;
+        let inputs = inputs?;
+        if !self.takes(entry, layer, inputs.len()) {
+            return None;
+        }
+        let shape = |input: &Source| match input {
+            Source::Images => Some(self.model.input),
+            Source::Node(node) => self.outputs[*node],
+        };
+        let shapes: Vec<Activation> = inputs.iter().map(shape).collect::<Option<_>>()?;
+        let checked = layer.output(&shapes).and_then(|output| {
+            fits([output.h, output.w, output.c], "the output")?;
+            self.role(index, layer, &shapes, output)?;
+            Ok(output)
+        });
+        let output = match checked {
+            Ok(output) => output,
+            Err(fault) => {
+                self.fault(entry, &fault);
+                return None;
+            }
+        };
+        let (params, states) = (layer.params(&shapes), layer.states(&shapes));
+        for param in params.iter().chain(&states) {
+            if let Err(fault) = fits(param.shape.0.iter().copied(), param.name) {
+                self.fault(entry, &fault);
+                return None;
+            }
+        }
+        self.settings(entry, layer, &params);
+        if index > 0 && index == self.model.layers.len() && shapes[0].features() < 2 {
+            let message = "1 output, expected one for each of at least 2 classes";
+            self.fault(&self.model.layers[index - 1], &Fault::whole(message));
+            return None;
+        }
+        let node = Node {
+            name: entry.name.clone(),
+            layer: Arc::clone(layer),
+            inputs,
+            input_shapes: shapes,
+            output,
+            split: entry.split,
+            params: self.keep(entry, params, |network| &mut network.parameters),
+            states: self.keep(entry, states, |network| &mut network.states),
+            spot: entry.spot.clone(),
+        };
+        self.network.nodes.push(node);
+        Some(output)
+    }
+
+    /// Finds the inputs of an entry, and counts them as used.
+    fn inputs(&mut self, index: usize, entry: &Entry) -> Option<Vec<Source>> {
+        let Some(names) = &entry.inputs else {
+            let Some(previous) = index.checked_sub(1) else { return Some(vec![Source::Images]) };
+            self.used[previous] = true;
+            return Some(vec![Source::Node(previous)]);
+        };
+        let earlier: Vec<&str> = self.model.layers[..index].iter().map(|other| other.name.as_str()).collect();
+        let mut sources = Vec::new();
+        let mut complete = true;
+        for name in names {
+            if name == IMAGES {
+                sources.push(Source::Images);
+            } else if let Some(node) = earlier.iter().position(|other| other == name) {
+                self.used[node] = true;
+                sources.push(Source::Node(node));
+            } else {
+                complete = false;
+                let later = self.model.layers[index..].iter().any(|other| other.name == *name);
+                let message = if later {
+                    format!("input \"{name}\" does not come before this layer; move it up")
+                } else {
+                    let known = earlier.iter().copied().chain([IMAGES]);
+                    let near = suggest(name, known.clone());
+                    let known: Vec<&str> = known.collect();
+                    format!("unknown input \"{name}\"{near}; layers before this one: {}", known.join(", "))
+                };
+                self.fault(entry, &Fault::at("inputs", message));
+            }
+        }
+        self.inputs_known &= complete;
+        complete.then_some(sources)
+    }
+
+    /// Checks the number of inputs.
+    fn takes(&mut self, entry: &Entry, layer: &Arc<dyn Layer>, count: usize) -> bool {
+        let takes = layer.num_inputs();
+        if takes.contains(&count) {
+            return true;
+        }
+        let (least, most) = (*takes.start(), *takes.end());
+        let expected = match (least, most) {
+            _ if least == most => format!("{least}"),
+            (_, usize::MAX) => format!("at least {least}"),
+            _ => format!("{least} to {most}"),
+        };
+        let message = format!(
+            "{count} input{}, expected {expected}; write inputs = [..] with the names of earlier layers",
+            if count == 1 { "" } else { "s" }
+        );
+        self.fault(entry, &Fault::at("inputs", message));
+        false
+    }
+
+    /// Checks that the loss, and nothing else, reads the targets.
+    fn role(
+        &self,
+        index: usize,
+        layer: &Arc<dyn Layer>,
+        shapes: &[Activation],
+        output: Activation,
+    ) -> Result<(), Fault> {
+        let (mesh, mode) = (Mesh::ONE, Mode::Train);
+        let lowering =
+            Lowering { inputs: shapes, output, place: Place::Replicate, split: Split::None, mesh, mode, rows: 2 };
+        let lowered = layer.lower(&lowering)?;
+        let is_loss =
+            lowered.forward.iter().flat_map(|phase| &phase.operands).any(|wanted| wanted.role == Role::Target);
+        let kind = layer.kind();
+        match (is_loss, index == self.model.layers.len()) {
+            (true, false) => {
+                Err(Fault::whole(format!("{kind} is a loss, expected a layer; write loss = \"{kind}\" after the list")))
+            }
+            (false, true) => Err(Fault::whole(format!("{kind} is not a loss; use loss = \"softmax_cross_entropy\""))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks the settings beside the kind.
+    fn settings(&mut self, entry: &Entry, layer: &Arc<dyn Layer>, params: &[Param]) {
+        let (kind, splits) = (layer.kind(), layer.splits());
+        if let Some(split) = entry.split.filter(|split| !splits.contains(split)) {
+            let known: Vec<String> = splits.iter().map(|split| format!("\"{split}\"")).collect();
+            let message = format!("split = \"{split}\" does not fit {kind}, expected {}", known.join(", "));
+            self.fault(entry, &Fault::at("split", message));
+        }
+        let without = |key, what| Fault::at(key, format!("{key} has no effect: {kind} has no {what}; remove it"));
+        let given = |key: &str| entry.spot.keys.iter().any(|(k, _)| k == key);
+        if params.is_empty() {
+            for key in ["lr_mult", "decay_mult"].into_iter().filter(|key| given(key)) {
+                self.fault(entry, &without(key, "parameters"));
+            }
+        }
+        if entry.init.is_some() && params.iter().all(|param| param.init.is_some()) {
+            let what = if params.is_empty() { "parameters" } else { "parameters whose start it does not fix itself" };
+            self.fault(entry, &without("init", what));
+        }
+    }
+
+    /// Adds parameters or running statistics to the network and returns their indices.
+    fn keep(&mut self, entry: &Entry, params: Vec<Param>, list: fn(&mut Network) -> &mut Vec<Parameter>) -> Vec<usize> {
+        let default = entry.init.unwrap_or(self.model.init);
+        let list = list(&mut self.network);
+        let first = list.len();
+        list.extend(params.into_iter().map(|param| Parameter {
+            name: format!("{}.{}", entry.name, param.name),
+            init: param.init.unwrap_or(default),
+            lr_mult: entry.lr_mult,
+            decay_mult: entry.decay_mult,
+            param,
+        }));
+        (first..list.len()).collect()
+    }
+
+    /// Reports outputs that nobody takes, where it is known what every layer takes.
+    fn unused(&mut self) {
+        let entries = &self.model.layers;
+        for (index, entry) in entries.iter().enumerate() {
+            if self.inputs_known && !self.used[index] && index + 1 < entries.len() {
+                let message = "nothing uses its output; name it in the inputs of a later layer, or remove it";
+                self.fault(entry, &Fault::whole(message));
+            }
+        }
+    }
+}
+
+/// Checks that a tensor is neither empty nor beyond all memory.
+fn fits(dims: impl IntoIterator<Item = usize>, what: &str) -> Result<(), Fault> {
+    let dims: Vec<usize> = dims.into_iter().collect();
+    let elements = dims.iter().try_fold(1usize, |product, dim| product.checked_mul(*dim));
+    if elements.is_some_and(|n| n > 0 && n <= MOST_ELEMENTS) {
+        return Ok(());
+    }
+    let what = format!("{what} of shape {}", Shape(dims));
+    Err(Fault::whole(match elements {
+        Some(0) => format!("{what} is empty, expected at least 1 in each dimension"),
+        _ => format!("{what} has more than {MOST_ELEMENTS} elements; make the layer smaller"),
+    }))
+}
