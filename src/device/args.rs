@@ -163,6 +163,39 @@ impl Args<'_> {
         });
     }
 
+    /// Shares out two slices side by side: task i gets the i-th `size` elements of each, the last one less.
+    pub fn zip_chunks<T: Real>(
+        &self,
+        (a, a_size): (&mut [T], usize),
+        (b, b_size): (&mut [T], usize),
+        task: impl Fn(usize, &mut [T], &mut [T]) + Sync,
+    ) {
+        let (b_len, b_base) = (b.len(), Shared(b.as_mut_ptr()));
+        self.chunks(a, a_size, |i, a, _| {
+            let start = (i * b_size).min(b_len);
+            // SAFETY: the ranges of different tasks are disjoint and inside `b`.
+            let b = unsafe { std::slice::from_raw_parts_mut(b_base.get().add(start), b_size.min(b_len - start)) };
+            task(i, a, b);
+        });
+    }
+
+    /// Like [`Args::chunks`], with `task(i, part, scratch)`: each worker has its own equal part of `scratch`.
+    pub fn chunks_with_scratch<T: Real>(
+        &self,
+        data: &mut [T],
+        size: usize,
+        scratch: &mut [T],
+        task: impl Fn(usize, &mut [T], &mut [T]) + Sync,
+    ) {
+        let each = scratch.len() / self.pool.threads();
+        let base = Shared(scratch.as_mut_ptr());
+        self.chunks(data, size, |i, part, worker| {
+            // SAFETY: no two running tasks share a worker's number, which is below the number of threads.
+            let scratch = unsafe { std::slice::from_raw_parts_mut(base.get().add(worker * each), each) };
+            task(i, part, scratch);
+        });
+    }
+
     /// Gives `task(i, scratch, whole)` the i-th worker-private scratch and the whole of `out`, for outputs that
     /// tasks write in strided, disjoint parts.
     ///
@@ -194,7 +227,7 @@ impl Args<'_> {
 /// A pointer that tasks may share because each uses its own part.
 struct Shared<T>(*mut T);
 
-// SAFETY: the two methods above hand out disjoint parts.
+// SAFETY: the methods above hand out disjoint parts.
 unsafe impl<T> Sync for Shared<T> {}
 
 impl<T> Shared<T> {
