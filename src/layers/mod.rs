@@ -4,11 +4,13 @@
 //! To add a layer: write `layers/x.rs` with a struct that implements [`Layer`], write `kernels/x.cu`, and add one
 //! line to the list in [`layers!`] below. The shared suite then takes its `examples()`.
 
+mod alone;
 mod dense;
 mod init;
 mod relu;
 mod softmax_cross_entropy;
 
+pub use alone::{Alone, Setting};
 pub use init::Init;
 pub use softmax_cross_entropy::{METRICS, SoftmaxCrossEntropy};
 
@@ -205,7 +207,7 @@ impl Phase {
 }
 
 /// A layer lowered for one mesh, mode and number of rows.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Lowered {
     /// Layout of each parameter.
     pub params: Vec<Layout>,
@@ -222,7 +224,11 @@ pub struct Lowered {
 impl Lowered {
     /// A layer of one forward and one backward phase, without parameters.
     pub fn simple(forward: Phase, backward: Phase) -> Self {
-        Lowered { params: vec![], states: vec![], locals: vec![], forward: vec![forward], backward: vec![backward] }
+        Lowered { forward: vec![forward], backward: vec![backward], ..Lowered::default() }
+    }
+    /// A layer whose output is its input.
+    pub fn view() -> Self {
+        Lowered::default()
     }
 }
 
