@@ -6,9 +6,12 @@
 
 mod alone;
 mod dense;
+mod elementwise;
 mod init;
 mod relu;
+mod sigmoid;
 mod softmax_cross_entropy;
+mod tanh;
 
 pub use alone::{Alone, Setting};
 pub use init::Init;
@@ -401,5 +404,7 @@ macro_rules! layers {
 layers! {
     "dense" => dense::Dense,
     "relu" => relu::Relu,
+    "sigmoid" => sigmoid::Sigmoid,
     "softmax_cross_entropy" => SoftmaxCrossEntropy,
+    "tanh" => tanh::Tanh,
 }
