@@ -4,9 +4,11 @@
 //! To add a layer: write `layers/x.rs` with a struct that implements [`Layer`], write `kernels/x.cu`, and add one
 //! line to the list in [`layers!`] below. The shared suite then takes its `examples()`.
 
+mod add;
 mod alone;
 mod dense;
 mod elementwise;
+mod flatten;
 mod init;
 mod relu;
 mod sigmoid;
@@ -402,7 +404,9 @@ macro_rules! layers {
 }
 
 layers! {
+    "add" => add::Add,
     "dense" => dense::Dense,
+    "flatten" => flatten::Flatten,
     "relu" => relu::Relu,
     "sigmoid" => sigmoid::Sigmoid,
     "softmax_cross_entropy" => SoftmaxCrossEntropy,

@@ -1,0 +1,32 @@
+//! Flatten: the values of a sample become one vector of H * W * C features. Moves no bytes.
+//!
+//! x, y: (N, H, W, C), in the same order in memory; a shard of the features is still a shard of the channels. In
+//! files the weights of a layer after it are in PyTorch's order, C * H * W. No settings.
+
+use super::*;
+
+/// The layer.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Flatten {}
+
+impl Layer for Flatten {
+    fn kind(&self) -> &'static str {
+        "flatten"
+    }
+    fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
+        Ok(Activation { flat: true, ..inputs[0] })
+    }
+    fn cost(&self, _: &[Activation]) -> u64 {
+        0
+    }
+    fn lower(&self, _: &Lowering) -> Result<Lowered, Fault> {
+        Ok(Lowered::view())
+    }
+    fn run(&self, _: Pass, _: usize, _: &Args) {
+        unreachable!("a view has no phases")
+    }
+    fn examples() -> Vec<(Self, Vec<Activation>)> {
+        vec![(Flatten {}, vec![Activation::new(2, 3, 4)])]
+    }
+}
