@@ -6,12 +6,16 @@
 
 mod add;
 mod alone;
+mod avg_pool;
 mod dense;
 mod elementwise;
 mod flatten;
+mod global_avg_pool;
 mod init;
+mod max_pool;
 mod relu;
 mod sigmoid;
+mod sliding;
 mod softmax_cross_entropy;
 mod tanh;
 
@@ -405,8 +409,11 @@ macro_rules! layers {
 
 layers! {
     "add" => add::Add,
+    "avg_pool" => avg_pool::AvgPool,
     "dense" => dense::Dense,
     "flatten" => flatten::Flatten,
+    "global_avg_pool" => global_avg_pool::GlobalAvgPool,
+    "max_pool" => max_pool::MaxPool,
     "relu" => relu::Relu,
     "sigmoid" => sigmoid::Sigmoid,
     "softmax_cross_entropy" => SoftmaxCrossEntropy,

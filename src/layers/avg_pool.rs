@@ -1,0 +1,172 @@
+//! Mean over windows: y[n, i, j, c] = sum over the window of x[n, i s - p + a, j s - p + b, c] / D (LeCun et al.
+//! 1998, <https://doi.org/10.1109/5.726791>).
+//!
+//! x: (N, H, W, C); y: (N, floor((H + 2 p - K) / s) + 1, likewise, C), with `ceil` rounded up, as PyTorch does: a
+//! window must start on the image or on the padding before it. D counts the window's places on the image, and with
+//! `count_include_pad` those on the padding too. Backward: dx gets dy / D from each window that it lies in.
+
+use super::sliding::{Pair, Sliding, Span};
+use super::*;
+use crate::device::vectorized;
+use crate::tensor::Real;
+
+/// The layer.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AvgPool {
+    /// Extent of the windows, at least 1: a number or `[height, width]`.
+    pub kernel: Pair,
+    /// Step, at least 1; `kernel` by default.
+    pub stride: Option<Pair>,
+    /// Padding on each side, at most half the kernel; 0 by default.
+    #[serde(default = "zero")]
+    pub pad: Pair,
+    /// Whether a window that hangs over the far edge counts; false by default.
+    #[serde(default)]
+    pub ceil: bool,
+    /// Whether D counts padding; true by default.
+    #[serde(default = "yes")]
+    pub count_include_pad: bool,
+}
+
+fn zero() -> Pair {
+    Pair::both(0)
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl AvgPool {
+    fn sliding(&self) -> Sliding {
+        let stride = self.stride.unwrap_or(self.kernel);
+        Sliding { kernel: self.kernel, stride, pad: self.pad, ceil: self.ceil }
+    }
+
+    /// Returns 1 / D.
+    fn scale<T: Real>(&self, rows: Span, cols: Span) -> T {
+        let size = |s: Span| if self.count_include_pad { s.padded } else { s.end - s.start };
+        T::from_f64(1.0 / (size(rows) * size(cols)) as f64)
+    }
+}
+
+impl Layer for AvgPool {
+    fn kind(&self) -> &'static str {
+        "avg_pool"
+    }
+    fn check(&self) -> Result<(), Fault> {
+        self.sliding().check_pool()
+    }
+    fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
+        self.sliding().output(self.kind(), inputs[0], inputs[0].c)
+    }
+    fn cost(&self, inputs: &[Activation]) -> u64 {
+        let y = self.output(inputs).map_or(0, Activation::features);
+        (y * self.kernel.h * self.kernel.w) as u64
+    }
+    fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault> {
+        let x = cx.x();
+        Ok(Lowered::simple(
+            Phase::new("forward").read(Role::X(0), x).write(Role::Y, x),
+            Phase::new("backward").read(Role::Dy, x).write(Role::Dx(0), x),
+        ))
+    }
+    fn run(&self, pass: Pass, _: usize, args: &Args) {
+        by_precision!(args, T => match pass {
+            Pass::Forward => self.forward::<T>(args),
+            Pass::Backward => self.backward::<T>(args),
+        })
+    }
+    fn examples() -> Vec<(Self, Vec<Activation>)> {
+        let pool = |kernel, stride, pad, ceil, count_include_pad| AvgPool {
+            kernel: Pair::both(kernel),
+            stride,
+            pad: Pair::both(pad),
+            ceil,
+            count_include_pad,
+        };
+        vec![
+            (pool(2, None, 0, false, true), vec![Activation::new(4, 6, 4)]),
+            (pool(3, Some(Pair::both(2)), 1, true, true), vec![Activation::new(6, 5, 2)]),
+            (pool(3, Some(Pair { h: 2, w: 1 }), 1, true, false), vec![Activation::new(4, 5, 4)]),
+        ]
+    }
+}
+
+impl AvgPool {
+    /// Operands (x, y); a task is a row of y.
+    fn forward<T: Real>(&self, args: &Args) {
+        let (sliding, xo, yo) = (self.sliding(), args.operand(0), args.operand(1));
+        let (h, w, c, oh) = (xo.len(1), xo.len(2), xo.len(3), yo.len(1));
+        let x = args.read::<T>(0);
+        args.chunks(args.write::<T>(1), yo.len(2) * c, |task, y, _| {
+            let x = &x[task / oh * h * w * c..][..h * w * c];
+            let rows = sliding.rows(task % oh, h);
+            for (ow, y) in y.chunks_exact_mut(c).enumerate() {
+                let cols = sliding.cols(ow, w);
+                let scale = self.scale::<T>(rows, cols);
+                y.fill(T::ZERO);
+                for ih in rows.start..rows.end {
+                    for iw in cols.start..cols.end {
+                        let x = &x[(ih * w + iw) * c..][..c];
+                        vectorized(
+                            #[inline(always)]
+                            || y.iter_mut().zip(x).for_each(|(y, &x)| *y += x),
+                        );
+                    }
+                }
+                vectorized(
+                    #[inline(always)]
+                    || y.iter_mut().for_each(|y| *y *= scale),
+                );
+            }
+        });
+    }
+
+    /// Operands (dy, dx); a task is a sample.
+    fn backward<T: Real>(&self, args: &Args) {
+        if !args.has(1) {
+            return;
+        }
+        let (sliding, dyo, dxo) = (self.sliding(), args.operand(0), args.operand(1));
+        let (h, w, c, oh, ow) = (dxo.len(1), dxo.len(2), dxo.len(3), dyo.len(1), dyo.len(2));
+        let dy = args.read::<T>(0);
+        args.chunks(args.write::<T>(1), h * w * c, |n, dx, _| {
+            dx.fill(T::ZERO);
+            for position in 0..oh * ow {
+                let (rows, cols) = (sliding.rows(position / ow, h), sliding.cols(position % ow, w));
+                let scale = self.scale::<T>(rows, cols);
+                let dy = &dy[(n * oh * ow + position) * c..][..c];
+                for ih in rows.start..rows.end {
+                    for iw in cols.start..cols.end {
+                        let dx = &mut dx[(ih * w + iw) * c..][..c];
+                        vectorized(
+                            #[inline(always)]
+                            || dx.iter_mut().zip(dy).for_each(|(dx, &dy)| *dx += dy * scale),
+                        );
+                    }
+                }
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn corner(count_include_pad: bool) -> Vec<f64> {
+        let both = Pair::both;
+        let layer = AvgPool { kernel: both(2), stride: None, pad: both(1), ceil: false, count_include_pad };
+        let mut pool = Alone::<f64>::new(&layer, &[Activation::new(2, 2, 1)], &Setting::of_rows(1)).unwrap();
+        pool.values_mut(Role::X(0)).copy_from_slice(&[4.0, 8.0, 12.0, 16.0]);
+        pool.forward();
+        pool.values(Role::Y).to_vec()
+    }
+
+    #[test]
+    fn padding_counts_unless_told_otherwise() {
+        assert_eq!(corner(true), [1.0, 2.0, 3.0, 4.0]);
+        assert_eq!(corner(false), [4.0, 8.0, 12.0, 16.0]);
+    }
+}

@@ -1,0 +1,106 @@
+//! Mean over height and width: y[n, 0, 0, c] = sum over i, j of x[n, i, j, c] / (H W) (Lin et al. 2013,
+//! <https://arxiv.org/abs/1312.4400>).
+//!
+//! x: (N, H, W, C); y: (N, 1, 1, C). Backward: dx[n, i, j, c] = dy[n, 0, 0, c] / (H W). No settings.
+
+use super::*;
+use crate::device::vectorized;
+use crate::tensor::Real;
+
+/// The layer.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GlobalAvgPool {}
+
+impl Layer for GlobalAvgPool {
+    fn kind(&self) -> &'static str {
+        "global_avg_pool"
+    }
+    fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
+        if inputs[0].flat {
+            let message = format!(
+                "global_avg_pool needs images (height, width, channels), but its input is a flat vector of {} \
+                 features; put it before flatten",
+                inputs[0].features()
+            );
+            return Err(Fault::whole(message));
+        }
+        Ok(Activation::new(1, 1, inputs[0].c))
+    }
+    fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault> {
+        let x = cx.x();
+        Ok(Lowered::simple(
+            Phase::new("forward").read(Role::X(0), x).write(Role::Y, x),
+            Phase::new("backward").read(Role::Dy, x).write(Role::Dx(0), x),
+        ))
+    }
+    fn run(&self, pass: Pass, _: usize, args: &Args) {
+        by_precision!(args, T => match pass {
+            Pass::Forward => forward::<T>(args),
+            Pass::Backward => backward::<T>(args),
+        })
+    }
+    fn examples() -> Vec<(Self, Vec<Activation>)> {
+        vec![(GlobalAvgPool {}, vec![Activation::new(3, 5, 4)])]
+    }
+}
+
+/// Operands (x, y); a task is a sample.
+fn forward<T: Real>(args: &Args) {
+    let o = args.operand(0);
+    let (size, c) = (o.len(1) * o.len(2), o.len(3));
+    let scale = T::from_f64(1.0 / size as f64);
+    let x = args.read::<T>(0);
+    args.chunks(args.write::<T>(1), c, |n, y, _| {
+        y.fill(T::ZERO);
+        let x = &x[n * size * c..][..size * c];
+        vectorized(
+            #[inline(always)]
+            || {
+                for x in x.chunks_exact(c) {
+                    y.iter_mut().zip(x).for_each(|(y, &x)| *y += x);
+                }
+                y.iter_mut().for_each(|y| *y *= scale);
+            },
+        );
+    });
+}
+
+/// Operands (dy, dx); a task is a sample.
+fn backward<T: Real>(args: &Args) {
+    if !args.has(1) {
+        return;
+    }
+    let o = args.operand(1);
+    let (size, c) = (o.len(1) * o.len(2), o.len(3));
+    let scale = T::from_f64(1.0 / size as f64);
+    let dy = args.read::<T>(0);
+    args.chunks(args.write::<T>(1), size * c, |n, dx, _| {
+        let dy = &dy[n * c..][..c];
+        vectorized(
+            #[inline(always)]
+            || {
+                for dx in dx.chunks_exact_mut(c) {
+                    dx.iter_mut().zip(dy).for_each(|(dx, &dy)| *dx = dy * scale);
+                }
+            },
+        );
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mean_of_each_channel() {
+        let x = [Activation::new(1, 2, 2)];
+        let mut pool = Alone::<f64>::new(&GlobalAvgPool {}, &x, &Setting::of_rows(1)).unwrap();
+        pool.values_mut(Role::X(0)).copy_from_slice(&[1.0, 10.0, 3.0, 30.0]);
+        pool.values_mut(Role::Dy).copy_from_slice(&[2.0, 4.0]);
+        pool.forward();
+        pool.backward();
+        assert_eq!(pool.values(Role::Y), [2.0, 20.0]);
+        assert_eq!(pool.values(Role::Dx(0)), [1.0, 2.0, 1.0, 2.0]);
+    }
+}

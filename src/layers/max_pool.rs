@@ -1,0 +1,210 @@
+//! Maximum over windows: y[n, i, j, c] = max over the window of x[n, i s - p + a, j s - p + b, c] (LeCun et al.
+//! 1998; overlapping windows as in Krizhevsky et al. 2012, <https://doi.org/10.1145/3065386>).
+//!
+//! x: (N, H, W, C); y: (N, floor((H + 2 p - K) / s) + 1, likewise, C), with `ceil` rounded up, as PyTorch does: a
+//! window must start on the image or on the padding before it. Padding never wins. Backward: dy goes to the first
+//! maximum of each window, whose index in the window is kept. A window with a NaN has the value NaN.
+
+use super::sliding::{Pair, Sliding};
+use super::*;
+use crate::device::vectorized;
+use crate::tensor::Real;
+
+/// The layer.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MaxPool {
+    /// Extent of the windows, at least 1: a number or `[height, width]`.
+    pub kernel: Pair,
+    /// Step, at least 1; `kernel` by default.
+    pub stride: Option<Pair>,
+    /// Padding on each side, at most half the kernel; 0 by default.
+    #[serde(default = "zero")]
+    pub pad: Pair,
+    /// Whether a window that hangs over the far edge counts; false by default.
+    #[serde(default)]
+    pub ceil: bool,
+}
+
+fn zero() -> Pair {
+    Pair::both(0)
+}
+
+impl MaxPool {
+    fn sliding(&self) -> Sliding {
+        let stride = self.stride.unwrap_or(self.kernel);
+        Sliding { kernel: self.kernel, stride, pad: self.pad, ceil: self.ceil }
+    }
+}
+
+impl Layer for MaxPool {
+    fn kind(&self) -> &'static str {
+        "max_pool"
+    }
+    fn check(&self) -> Result<(), Fault> {
+        self.sliding().check_pool()
+    }
+    fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
+        self.sliding().output(self.kind(), inputs[0], inputs[0].c)
+    }
+    fn cost(&self, inputs: &[Activation]) -> u64 {
+        let y = self.output(inputs).map_or(0, Activation::features);
+        (y * self.kernel.h * self.kernel.w) as u64
+    }
+    fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault> {
+        let x = cx.x();
+        let mut lowered = Lowered::simple(
+            Phase::new("forward").read(Role::X(0), x).write(Role::Y, x),
+            Phase::new("backward").read(Role::Local(0), x).read(Role::Dy, x).write(Role::Dx(0), x),
+        );
+        if cx.training() {
+            lowered.locals.push(cx.output.batch(cx.rows));
+            lowered.forward[0] = lowered.forward[0].clone().write(Role::Local(0), x);
+        }
+        Ok(lowered)
+    }
+    fn run(&self, pass: Pass, _: usize, args: &Args) {
+        by_precision!(args, T => match pass {
+            Pass::Forward => self.forward::<T>(args),
+            Pass::Backward => self.backward::<T>(args),
+        })
+    }
+    fn examples() -> Vec<(Self, Vec<Activation>)> {
+        let pool = |kernel, stride, pad, ceil| MaxPool { kernel, stride, pad: Pair::both(pad), ceil };
+        vec![
+            (pool(Pair::both(2), None, 0, false), vec![Activation::new(4, 6, 4)]),
+            (pool(Pair::both(3), Some(Pair::both(2)), 1, true), vec![Activation::new(6, 5, 2)]),
+            (pool(Pair { h: 3, w: 2 }, Some(Pair::both(1)), 0, false), vec![Activation::new(5, 4, 4)]),
+        ]
+    }
+}
+
+impl MaxPool {
+    /// Operands (x, y, argmax); a task is a row of y.
+    fn forward<T: Real>(&self, args: &Args) {
+        let (sliding, xo, yo) = (self.sliding(), args.operand(0), args.operand(1));
+        let (h, w, c, oh, row) = (xo.len(1), xo.len(2), xo.len(3), yo.len(1), yo.len(2) * yo.len(3));
+        let x = args.read::<T>(0);
+        let argmax = if args.has(2) { args.write::<T>(2) } else { Default::default() };
+        let kept = if args.has(2) { row } else { 0 };
+        args.zip_chunks((args.write::<T>(1), row), (argmax, kept), |task, y, argmax| {
+            let x = &x[task / oh * h * w * c..][..h * w * c];
+            let rows = sliding.rows(task % oh, h);
+            for (ow, y) in y.chunks_exact_mut(c).enumerate() {
+                let cols = sliding.cols(ow, w);
+                let argmax = argmax.get_mut(ow * c..(ow + 1) * c).unwrap_or_default();
+                let mut first = true;
+                for ih in rows.start..rows.end {
+                    for iw in cols.start..cols.end {
+                        let tap = (rows.first + ih - rows.start) * sliding.kernel.w + cols.first + iw - cols.start;
+                        let x = &x[(ih * w + iw) * c..][..c];
+                        vectorized(
+                            #[inline(always)]
+                            || take(x, T::from_f64(tap as f64), first, y, argmax),
+                        );
+                        first = false;
+                    }
+                }
+            }
+        });
+    }
+
+    /// Operands (argmax, dy, dx); a task is a sample.
+    fn backward<T: Real>(&self, args: &Args) {
+        if !args.has(2) {
+            return;
+        }
+        let (sliding, dyo, dxo) = (self.sliding(), args.operand(1), args.operand(2));
+        let (h, w, c, oh, ow) = (dxo.len(1), dxo.len(2), dxo.len(3), dyo.len(1), dyo.len(2));
+        let (argmax, dy) = (args.read::<T>(0), args.read::<T>(1));
+        args.chunks(args.write::<T>(2), h * w * c, |n, dx, _| {
+            dx.fill(T::ZERO);
+            for position in 0..oh * ow {
+                let (rows, cols) = (sliding.rows(position / ow, h), sliding.cols(position % ow, w));
+                let at = (n * oh * ow + position) * c;
+                let (argmax, dy) = (&argmax[at..][..c], &dy[at..][..c]);
+                for ih in rows.start..rows.end {
+                    for iw in cols.start..cols.end {
+                        let tap = (rows.first + ih - rows.start) * sliding.kernel.w + cols.first + iw - cols.start;
+                        let dx = &mut dx[(ih * w + iw) * c..][..c];
+                        vectorized(
+                            #[inline(always)]
+                            || give(dx, T::from_f64(tap as f64), argmax, dy),
+                        );
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// Takes the values of one tap where they are larger, and its index where it is kept.
+#[inline(always)]
+fn take<T: Real>(x: &[T], tap: T, first: bool, y: &mut [T], argmax: &mut [T]) {
+    if first {
+        y.copy_from_slice(x);
+        argmax.fill(tap);
+    } else if argmax.is_empty() {
+        y.iter_mut().zip(x).for_each(|(y, &x)| *y = if wins(x, *y) { x } else { *y });
+    } else {
+        for ((y, &x), argmax) in y.iter_mut().zip(x).zip(argmax) {
+            let wins = wins(x, *y);
+            *y = if wins { x } else { *y };
+            *argmax = if wins { tap } else { *argmax };
+        }
+    }
+}
+
+/// Returns true when `x` takes the place of `y`: it is larger, or not a number.
+#[inline(always)]
+fn wins<T: Real>(x: T, y: T) -> bool {
+    x > y || x.to_f64().is_nan()
+}
+
+/// Adds dy where this tap was the maximum.
+#[inline(always)]
+fn give<T: Real>(dx: &mut [T], tap: T, argmax: &[T], dy: &[T]) {
+    for ((dx, &argmax), &dy) in dx.iter_mut().zip(argmax).zip(dy) {
+        *dx += if argmax == tap { dy } else { T::ZERO };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(x: [f32; 4], dy: f32) -> (f32, Vec<f32>) {
+        let layer = MaxPool { kernel: Pair::both(2), stride: None, pad: Pair::both(0), ceil: false };
+        let mut pool = Alone::<f32>::new(&layer, &[Activation::new(2, 2, 1)], &Setting::of_rows(1)).unwrap();
+        pool.values_mut(Role::X(0)).copy_from_slice(&x);
+        pool.values_mut(Role::Dy).fill(dy);
+        pool.forward();
+        pool.backward();
+        (pool.values(Role::Y)[0], pool.values(Role::Dx(0)).to_vec())
+    }
+
+    #[test]
+    fn the_first_of_equal_maxima_gets_the_gradient() {
+        assert_eq!(pool([1.0, 3.0, 3.0, 2.0], 5.0), (3.0, vec![0.0, 5.0, 0.0, 0.0]));
+    }
+
+    #[test]
+    fn not_a_number_is_not_hidden() {
+        assert!(pool([1.0, f32::NAN, 3.0, 2.0], 1.0).0.is_nan());
+    }
+
+    #[test]
+    fn padding_never_wins() {
+        let layer = MaxPool { kernel: Pair::both(3), stride: None, pad: Pair::both(1), ceil: false };
+        let mut pool = Alone::<f32>::new(&layer, &[Activation::new(2, 2, 1)], &Setting::of_rows(1)).unwrap();
+        pool.values_mut(Role::X(0)).copy_from_slice(&[-4.0, -3.0, -2.0, -5.0]);
+        pool.forward();
+        assert_eq!(pool.values(Role::Y), [-2.0]);
+    }
+
+    #[test]
+    fn padding_over_half_the_kernel_is_refused() {
+        let layer = MaxPool { kernel: Pair::both(3), stride: None, pad: Pair::both(2), ceil: false };
+        assert_eq!(layer.check().unwrap_err().message, "pad = 2, expected at most half the kernel, 1");
+    }
+}

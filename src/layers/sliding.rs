@@ -1,0 +1,181 @@
+//! Kernels that slide over height and width: the geometry that conv and the pools share.
+
+use super::{Activation, Fault};
+use serde::Deserialize;
+
+/// A number for height and width, or `[height, width]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(from = "PairForm")]
+pub struct Pair {
+    /// For the height.
+    pub h: usize,
+    /// For the width.
+    pub w: usize,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a whole number of at least 0 or [height, width]")]
+enum PairForm {
+    Both(usize),
+    Each([usize; 2]),
+}
+
+impl From<PairForm> for Pair {
+    fn from(form: PairForm) -> Self {
+        match form {
+            PairForm::Both(n) => Pair::both(n),
+            PairForm::Each([h, w]) => Pair { h, w },
+        }
+    }
+}
+
+impl Pair {
+    /// The same number for both.
+    pub const fn both(n: usize) -> Self {
+        Pair { h: n, w: n }
+    }
+}
+
+impl std::fmt::Display for Pair {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.h == self.w { write!(f, "{}", self.h) } else { write!(f, "[{}, {}]", self.h, self.w) }
+    }
+}
+
+/// A kernel's extent, its step, and the rows and columns of nothing around the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sliding {
+    /// Extent.
+    pub kernel: Pair,
+    /// Step.
+    pub stride: Pair,
+    /// Padding on each side.
+    pub pad: Pair,
+    /// Whether a window that hangs over the far edge counts.
+    pub ceil: bool,
+}
+
+impl Sliding {
+    /// Checks the ranges: kernel and stride at least 1.
+    pub fn check(&self) -> Result<(), Fault> {
+        for (key, pair) in [("kernel", self.kernel), ("stride", self.stride)] {
+            if pair.h == 0 || pair.w == 0 {
+                return Err(Fault::at(key, format!("{key} = {pair}, expected at least 1")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that padding is at most half the kernel, so that every window meets the image.
+    pub fn check_pool(&self) -> Result<(), Fault> {
+        self.check()?;
+        let most = Pair { h: self.kernel.h / 2, w: self.kernel.w / 2 };
+        if self.pad.h > most.h || self.pad.w > most.w {
+            let message = format!("pad = {}, expected at most half the kernel, {most}", self.pad);
+            return Err(Fault::at("pad", message));
+        }
+        Ok(())
+    }
+
+    /// Returns the output for one sample, with `channels` channels.
+    pub fn output(&self, kind: &str, x: Activation, channels: usize) -> Result<Activation, Fault> {
+        if x.flat {
+            let message = format!(
+                "{kind} needs images (height, width, channels), but its input is a flat vector of {} features; put \
+                 it before flatten",
+                x.features()
+            );
+            return Err(Fault::whole(message));
+        }
+        if self.kernel.h > x.h + 2 * self.pad.h || self.kernel.w > x.w + 2 * self.pad.w {
+            let message = format!(
+                "kernel = {} is larger than its input {x} with pad = {}; use a smaller kernel or more padding",
+                self.kernel, self.pad
+            );
+            return Err(Fault::at("kernel", message));
+        }
+        let h = self.positions(x.h, self.kernel.h, self.stride.h, self.pad.h);
+        let w = self.positions(x.w, self.kernel.w, self.stride.w, self.pad.w);
+        Ok(Activation::new(h, w, channels))
+    }
+
+    fn positions(&self, n: usize, kernel: usize, stride: usize, pad: usize) -> usize {
+        let room = n + 2 * pad - kernel;
+        if !self.ceil {
+            return room / stride + 1;
+        }
+        // A window starts inside the image or the padding before it, never in the padding after it.
+        let count = room.div_ceil(stride) + 1;
+        if (count - 1) * stride >= n + pad { count - 1 } else { count }
+    }
+
+    /// Returns the window of output row `oh`: image rows `range`, of which the first is kernel row `first`.
+    #[inline(always)]
+    pub fn rows(&self, oh: usize, h: usize) -> Span {
+        Span::new(oh * self.stride.h, self.kernel.h, self.pad.h, h)
+    }
+
+    /// Returns the window of output column `ow`.
+    #[inline(always)]
+    pub fn cols(&self, ow: usize, w: usize) -> Span {
+        Span::new(ow * self.stride.w, self.kernel.w, self.pad.w, w)
+    }
+}
+
+/// The part of a window that lies on the image, in one direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// First index in the image.
+    pub start: usize,
+    /// One past the last index in the image.
+    pub end: usize,
+    /// Index in the kernel that falls on `start`.
+    pub first: usize,
+    /// Extent of the window on the image with its padding.
+    pub padded: usize,
+}
+
+impl Span {
+    /// The window that begins at `at` when the padding is counted.
+    #[inline(always)]
+    fn new(at: usize, kernel: usize, pad: usize, n: usize) -> Self {
+        let start = at.saturating_sub(pad);
+        let end = (at + kernel).saturating_sub(pad).min(n);
+        let padded = (at + kernel).min(n + 2 * pad) - at;
+        Span { start: start.min(end), end, first: (start + pad) - at, padded }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sliding(kernel: usize, stride: usize, pad: usize, ceil: bool) -> Sliding {
+        Sliding { kernel: Pair::both(kernel), stride: Pair::both(stride), pad: Pair::both(pad), ceil }
+    }
+
+    #[test]
+    fn sizes_agree_with_pytorch() {
+        let size = |n, s: Sliding| s.output("conv", Activation::new(n, n, 1), 1).unwrap().h;
+        assert_eq!(size(227, sliding(11, 4, 0, false)), 55);
+        assert_eq!(size(55, sliding(3, 2, 0, false)), 27);
+        assert_eq!(size(32, sliding(3, 2, 0, true)), 16);
+        assert_eq!(size(32, sliding(3, 2, 0, false)), 15);
+        // The third window would start in the padding after the image.
+        assert_eq!(size(3, sliding(2, 2, 1, true)), 2);
+    }
+
+    #[test]
+    fn windows_are_cut_at_the_edges() {
+        let s = sliding(3, 2, 1, true);
+        assert_eq!(s.rows(0, 4), Span { start: 0, end: 2, first: 1, padded: 3 });
+        assert_eq!(s.rows(1, 4), Span { start: 1, end: 4, first: 0, padded: 3 });
+        assert_eq!(s.rows(2, 4), Span { start: 3, end: 4, first: 0, padded: 2 });
+    }
+
+    #[test]
+    fn a_kernel_larger_than_its_input_is_refused() {
+        let fault = sliding(5, 1, 0, false).output("conv", Activation::new(4, 8, 3), 1).unwrap_err();
+        assert!(fault.message.starts_with("kernel = 5 is larger than its input 4x8x3"), "{}", fault.message);
+    }
+}
