@@ -8,6 +8,7 @@ mod add;
 mod alone;
 mod avg_pool;
 mod dense;
+mod dropout;
 mod elementwise;
 mod flatten;
 mod global_avg_pool;
@@ -411,6 +412,7 @@ layers! {
     "add" => add::Add,
     "avg_pool" => avg_pool::AvgPool,
     "dense" => dense::Dense,
+    "dropout" => dropout::Dropout,
     "flatten" => flatten::Flatten,
     "global_avg_pool" => global_avg_pool::GlobalAvgPool,
     "max_pool" => max_pool::MaxPool,

@@ -1,0 +1,149 @@
+//! Dropout: y = x m / (1 - rate) in training, y = x in evaluation; m is 0 with probability `rate`, else 1
+//! (Srivastava et al. 2014, <https://jmlr.org/papers/v15/srivastava14a.html>).
+//!
+//! x, y: (N, H, W, C). The mask is a function of (seed, step, layer, place in the whole batch), so it is the same
+//! however the layer is split; backward computes it again: dx = dy m / (1 - rate).
+
+use super::*;
+use crate::device::{Purpose, Random, vectorized};
+use crate::tensor::Real;
+
+/// The layer.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Dropout {
+    /// Probability of dropping a value, 0 <= rate < 1; 0.5 by default.
+    #[serde(default = "half")]
+    pub rate: f64,
+}
+
+fn half() -> f64 {
+    0.5
+}
+
+impl Layer for Dropout {
+    fn kind(&self) -> &'static str {
+        "dropout"
+    }
+    fn check(&self) -> Result<(), Fault> {
+        if (0.0..1.0).contains(&self.rate) {
+            return Ok(());
+        }
+        Err(Fault::at("rate", format!("rate = {}, expected 0 <= rate < 1", self.rate)))
+    }
+    fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
+        Ok(inputs[0])
+    }
+    fn cost(&self, inputs: &[Activation]) -> u64 {
+        20 * inputs[0].features() as u64
+    }
+    fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault> {
+        if !cx.training() {
+            return Ok(Lowered::view());
+        }
+        let x = cx.x();
+        Ok(Lowered::simple(
+            Phase::new("forward").read(Role::X(0), x).write(Role::Y, x),
+            Phase::new("backward").read(Role::Dy, x).write(Role::Dx(0), x),
+        ))
+    }
+    fn run(&self, _: Pass, _: usize, args: &Args) {
+        by_precision!(args, T => self.mask::<T>(args))
+    }
+    fn examples() -> Vec<(Self, Vec<Activation>)> {
+        vec![
+            (Dropout { rate: 0.5 }, vec![Activation::new(1, 1, 37)]),
+            (Dropout { rate: 0.2 }, vec![Activation::new(3, 3, 6)]),
+        ]
+    }
+}
+
+/// Elements per task, about.
+const BLOCK: usize = 1 << 13;
+
+impl Dropout {
+    /// Operands (x, y) or (dy, dx): the two passes are the same map.
+    fn mask<T: Real>(&self, args: &Args) {
+        if !args.has(1) {
+            return;
+        }
+        let random = args.random(Purpose::Dropout);
+        // A word is below the threshold with probability rate, to within 2^-32.
+        let threshold = (self.rate * 4_294_967_296.0).round() as u32;
+        let scale = T::from_f64(1.0 / (1.0 - self.rate));
+        let o = args.operand(0);
+        let (c, channels, first) = (o.len(3), o.shape.0[3], o.start(3));
+        let before = o.start(0) * o.len(1) * o.len(2);
+        let x = args.read::<T>(0);
+        // Values whose places in the whole tensor follow one another: all, or the channels of one pixel.
+        let pixels = (BLOCK / c.max(1)).max(1);
+        let run = if c == channels { pixels * c } else { c };
+        args.chunks(args.write::<T>(1), pixels * c, |task, y, _| {
+            let x = &x[task * pixels * c..][..y.len()];
+            for (i, (y, x)) in y.chunks_mut(run).zip(x.chunks(run)).enumerate() {
+                let pixel = before + task * pixels + i * run / c;
+                masked(&random, (pixel * channels + first) as u64, threshold, scale, x, y);
+            }
+        });
+    }
+}
+
+/// Counters per inner loop.
+const LANES: usize = 64;
+
+/// y[i] = x[i] scale where word `start + i` is at least the threshold, else 0.
+fn masked<T: Real>(random: &Random, start: u64, threshold: u32, scale: T, x: &[T], y: &mut [T]) {
+    let mut words = [0; 4 * LANES];
+    let skip = (start % 4) as usize;
+    let mut counter = start / 4;
+    let (mut done, mut from) = (0, skip);
+    while done < y.len() {
+        let n = (words.len() - from).min(y.len() - done);
+        let (x, y, words) = (&x[done..done + n], &mut y[done..done + n], &mut words);
+        let used = (from + n).div_ceil(4);
+        vectorized(
+            #[inline(always)]
+            || {
+                for (i, words) in words.as_chunks_mut::<4>().0[..used].iter_mut().enumerate() {
+                    *words = random.words(counter + i as u64);
+                }
+                for ((y, &x), &word) in y.iter_mut().zip(x).zip(&words[from..]) {
+                    *y = if word >= threshold { x * scale } else { T::ZERO };
+                }
+            },
+        );
+        counter += LANES as u64;
+        done += n;
+        from = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_kept_where_the_counted_word_says_so() {
+        let mut layer =
+            Alone::<f32>::new(&Dropout { rate: 0.25 }, &[Activation::new(5, 7, 9)], &Setting::of_rows(4)).unwrap();
+        layer.values_mut(Role::X(0)).fill(3.0);
+        layer.values_mut(Role::Dy).fill(3.0);
+        layer.forward();
+        layer.backward();
+        let random = Random::new(1, Purpose::Dropout, 1, 0);
+        let y = layer.values(Role::Y);
+        for (i, &y) in y.iter().enumerate() {
+            assert_eq!(y, if random.word(i as u64) >= 1 << 30 { 4.0 } else { 0.0 });
+        }
+        assert_eq!(layer.values(Role::Dx(0)), y);
+        let kept = y.iter().filter(|&&y| y > 0.0).count() as f64 / y.len() as f64;
+        assert!((kept - 0.75).abs() < 0.05, "{kept}");
+    }
+
+    #[test]
+    fn evaluation_is_a_view() {
+        let setting = Setting { mode: Mode::Eval, ..Setting::default() };
+        let layer = Alone::<f32>::new(&Dropout { rate: 0.5 }, &[Activation::new(1, 1, 2)], &setting).unwrap();
+        assert!(layer.lowered().forward.is_empty());
+    }
+}
