@@ -13,6 +13,7 @@ mod elementwise;
 mod flatten;
 mod global_avg_pool;
 mod init;
+mod lrn;
 mod max_pool;
 mod relu;
 mod sigmoid;
@@ -415,6 +416,7 @@ layers! {
     "dropout" => dropout::Dropout,
     "flatten" => flatten::Flatten,
     "global_avg_pool" => global_avg_pool::GlobalAvgPool,
+    "lrn" => lrn::Lrn,
     "max_pool" => max_pool::MaxPool,
     "relu" => relu::Relu,
     "sigmoid" => sigmoid::Sigmoid,

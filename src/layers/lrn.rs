@@ -1,0 +1,238 @@
+//! Local response normalisation: y[n, i, j, c] = x[n, i, j, c] / s[n, i, j, c]^beta, with
+//! s = k + alpha / size * sum of x^2 over the `size` channels around c (Krizhevsky et al. 2012, section 3.3,
+//! <https://doi.org/10.1145/3065386>; alpha / size as in Caffe and PyTorch).
+//!
+//! x, y, s: (N, H, W, C). The window of c is c - size / 2 ..= c + (size - 1) / 2, cut at the edges of c's group of
+//! C / groups channels. Backward: dx[c] = dy[c] s[c]^-beta - 2 alpha beta / size * x[c] * sum of
+//! dy[d] x[d] s[d]^(-beta - 1) over the channels d whose window holds c. Training keeps s.
+//!
+//! With `groups` a multiple of the columns each column's channels are normalised where they are; else every column
+//! needs all channels.
+
+use super::*;
+use crate::device::vectorized;
+use crate::tensor::Real;
+
+/// The layer.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Lrn {
+    /// Channels in a window, at least 1; 5 by default.
+    pub size: usize,
+    /// Weight of the squares, at least 0; 1e-4 by default.
+    pub alpha: f64,
+    /// Exponent, at least 0; 0.75 by default.
+    pub beta: f64,
+    /// What the sum starts from, above 0; 2 by default.
+    pub k: f64,
+    /// Groups of channels normalised apart, a divisor of the channels; 1 by default.
+    pub groups: usize,
+}
+
+impl Default for Lrn {
+    fn default() -> Self {
+        Lrn { size: 5, alpha: 1e-4, beta: 0.75, k: 2.0, groups: 1 }
+    }
+}
+
+impl Layer for Lrn {
+    fn kind(&self) -> &'static str {
+        "lrn"
+    }
+    fn check(&self) -> Result<(), Fault> {
+        for (key, n) in [("size", self.size), ("groups", self.groups)] {
+            if n == 0 {
+                return Err(Fault::at(key, format!("{key} = 0, expected at least 1")));
+            }
+        }
+        for (key, v) in [("alpha", self.alpha), ("beta", self.beta)] {
+            if !(v >= 0.0 && v.is_finite()) {
+                return Err(Fault::at(key, format!("{key} = {v}, expected at least 0")));
+            }
+        }
+        if !(self.k > 0.0 && self.k.is_finite()) {
+            return Err(Fault::at("k", format!("k = {}, expected more than 0", self.k)));
+        }
+        Ok(())
+    }
+    fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
+        let x = inputs[0];
+        if x.flat && x.h * x.w > 1 {
+            return Err(Fault::whole("lrn normalises over the channels of an image; put it before flatten"));
+        }
+        if !x.c.is_multiple_of(self.groups) {
+            let message = format!("groups = {} does not divide the {} channels of its input", self.groups, x.c);
+            return Err(Fault::at("groups", message));
+        }
+        Ok(x)
+    }
+    fn cost(&self, inputs: &[Activation]) -> u64 {
+        ((2 * self.size + 10) * inputs[0].features()) as u64
+    }
+    fn wanted(&self, _: Activation, incoming: Place, split: Option<Split>, mesh: Mesh) -> Option<Place> {
+        let channels = if self.groups.is_multiple_of(mesh.columns) { Place::Shard(3) } else { Place::Replicate };
+        match split {
+            Some(Split::Batch) => Some(Place::Shard(0)),
+            Some(Split::None) => Some(Place::Replicate),
+            Some(Split::Columns | Split::Rows) => Some(channels),
+            None if incoming == Place::Shard(3) => Some(channels),
+            None => None,
+        }
+    }
+    fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault> {
+        let x = cx.x();
+        let mut lowered = Lowered::simple(
+            Phase::new("forward").read(Role::X(0), x).write(Role::Y, x),
+            Phase::new("backward").read(Role::X(0), x).read(Role::Local(0), x).read(Role::Dy, x).write(Role::Dx(0), x),
+        );
+        if cx.training() {
+            lowered.locals.push(cx.inputs[0].batch(cx.rows));
+            lowered.forward[0] = lowered.forward[0].clone().write(Role::Local(0), x);
+        }
+        Ok(lowered)
+    }
+    fn scratch(&self, pass: Pass, _: usize, operands: &[Option<Operand>], threads: usize) -> usize {
+        match (pass, &operands[0]) {
+            (Pass::Backward, Some(x)) => threads * x.len(3),
+            _ => 0,
+        }
+    }
+    fn run(&self, pass: Pass, _: usize, args: &Args) {
+        by_precision!(args, T => match pass {
+            Pass::Forward => self.forward::<T>(args),
+            Pass::Backward => self.backward::<T>(args),
+        })
+    }
+    fn examples() -> Vec<(Self, Vec<Activation>)> {
+        let strong = Lrn { alpha: 0.9, k: 1.5, ..Lrn::default() };
+        vec![
+            (Lrn::default(), vec![Activation::new(2, 3, 8)]),
+            (Lrn { groups: 2, ..strong.clone() }, vec![Activation::new(3, 2, 8)]),
+            (Lrn { size: 4, beta: 0.6, ..strong }, vec![Activation::new(2, 2, 6)]),
+        ]
+    }
+}
+
+/// Pixels per task.
+const PIXELS: usize = 128;
+
+impl Lrn {
+    /// Operands (x, y, s).
+    fn forward<T: Real>(&self, args: &Args) {
+        let c = args.operand(0).len(3);
+        let group = args.operand(0).shape.0[3] / self.groups;
+        let (k, alpha) = (T::from_f64(self.k), T::from_f64(self.alpha / self.size as f64));
+        let x = args.read::<T>(0);
+        let task = |task: usize, y: &mut [T], kept: &mut [T]| {
+            let x = &x[task * PIXELS * c..][..y.len()];
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (i, (x, y)) in x.chunks_exact(group).zip(y.chunks_exact_mut(group)).enumerate() {
+                        self.sums(
+                            x,
+                            y,
+                            #[inline(always)]
+                            |x| x * x,
+                        );
+                        y.iter_mut().for_each(|s| *s = k + alpha * *s);
+                        if !kept.is_empty() {
+                            kept[i * group..][..group].copy_from_slice(y);
+                        }
+                        y.iter_mut().zip(x).for_each(|(y, &x)| *y = x * self.power(*y));
+                    }
+                },
+            );
+        };
+        match args.has(2) {
+            true => args.zip_chunks((args.write::<T>(1), PIXELS * c), (args.write::<T>(2), PIXELS * c), task),
+            false => args.chunks(args.write::<T>(1), PIXELS * c, |i, y, _| task(i, y, &mut [])),
+        }
+    }
+
+    /// Operands (x, s, dy, dx).
+    fn backward<T: Real>(&self, args: &Args) {
+        if !args.has(3) {
+            return;
+        }
+        let c = args.operand(0).len(3);
+        let group = args.operand(0).shape.0[3] / self.groups;
+        let slope = T::from_f64(2.0 * self.alpha * self.beta / self.size as f64);
+        let (x, s, dy) = (args.read::<T>(0), args.read::<T>(1), args.read::<T>(2));
+        let scratch = args.write::<T>(args.operands.len() - 1);
+        args.chunks_with_scratch(args.write::<T>(3), PIXELS * c, scratch, |task, dx, terms| {
+            let part = task * PIXELS * c..task * PIXELS * c + dx.len();
+            let (x, s, dy, terms) = (&x[part.clone()], &s[part.clone()], &dy[part], &mut terms[..group]);
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (i, dx) in dx.chunks_exact_mut(group).enumerate() {
+                        let at = i * group..(i + 1) * group;
+                        let (x, s, dy) = (&x[at.clone()], &s[at.clone()], &dy[at]);
+                        for (((t, &x), &s), &dy) in terms.iter_mut().zip(x).zip(s).zip(dy) {
+                            *t = dy * x * self.power(s) / s;
+                        }
+                        self.mirrored_sums(terms, dx);
+                        for (((dx, &x), &s), &dy) in dx.iter_mut().zip(x).zip(s).zip(dy) {
+                            *dx = dy * self.power(s) - slope * x * *dx;
+                        }
+                    }
+                },
+            );
+        });
+    }
+
+    /// sums[c] = sum of f(x[d]) over the window of c.
+    #[inline(always)]
+    fn sums<T: Real>(&self, x: &[T], sums: &mut [T], f: impl Fn(T) -> T) {
+        sums.iter_mut().zip(x).for_each(|(s, &x)| *s = f(x));
+        for d in 1..=(self.size / 2).min(x.len()) {
+            sums[d..].iter_mut().zip(x).for_each(|(s, &x)| *s += f(x));
+        }
+        for d in 1..=((self.size - 1) / 2).min(x.len()) {
+            sums.iter_mut().zip(&x[d..]).for_each(|(s, &x)| *s += f(x));
+        }
+    }
+
+    /// sums[c] = sum of t[d] over the channels d whose window holds c.
+    #[inline(always)]
+    fn mirrored_sums<T: Real>(&self, t: &[T], sums: &mut [T]) {
+        sums.copy_from_slice(t);
+        for d in 1..=((self.size - 1) / 2).min(t.len()) {
+            sums[d..].iter_mut().zip(t).for_each(|(s, &t)| *s += t);
+        }
+        for d in 1..=(self.size / 2).min(t.len()) {
+            sums.iter_mut().zip(&t[d..]).for_each(|(s, &t)| *s += t);
+        }
+    }
+
+    /// s^-beta; square roots are many times faster than a power, and vectors have them.
+    #[inline(always)]
+    fn power<T: Real>(&self, s: T) -> T {
+        if self.beta == 0.75 {
+            let root = s.sqrt();
+            T::ONE / (root * root.sqrt())
+        } else if self.beta == 0.5 {
+            T::ONE / s.sqrt()
+        } else {
+            s.powf(-self.beta)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_stop_at_the_edges_of_groups() {
+        let layer = Lrn { size: 3, alpha: 3.0, beta: 1.0, k: 1.0, groups: 2 };
+        let mut lrn = Alone::<f64>::new(&layer, &[Activation::new(1, 1, 6)], &Setting::of_rows(1)).unwrap();
+        lrn.values_mut(Role::X(0)).copy_from_slice(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        lrn.forward();
+        let s = [6.0, 15.0, 14.0, 42.0, 78.0, 62.0];
+        assert_eq!(lrn.values(Role::Local(0)), s);
+        let y: Vec<f64> = (0..6).map(|i| (i + 1) as f64 / s[i]).collect();
+        assert!(lrn.values(Role::Y).iter().zip(&y).all(|(a, b)| (a - b).abs() < 1e-15));
+    }
+}
