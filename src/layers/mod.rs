@@ -7,6 +7,7 @@
 mod add;
 mod alone;
 mod avg_pool;
+mod batch_norm;
 mod dense;
 mod dropout;
 mod elementwise;
@@ -412,6 +413,7 @@ macro_rules! layers {
 layers! {
     "add" => add::Add,
     "avg_pool" => avg_pool::AvgPool,
+    "batch_norm" => batch_norm::BatchNorm,
     "dense" => dense::Dense,
     "dropout" => dropout::Dropout,
     "flatten" => flatten::Flatten,
