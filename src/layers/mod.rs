@@ -8,6 +8,7 @@ mod add;
 mod alone;
 mod avg_pool;
 mod batch_norm;
+mod conv;
 mod dense;
 mod dropout;
 mod elementwise;
@@ -414,6 +415,7 @@ layers! {
     "add" => add::Add,
     "avg_pool" => avg_pool::AvgPool,
     "batch_norm" => batch_norm::BatchNorm,
+    "conv" => conv::Conv,
     "dense" => dense::Dense,
     "dropout" => dropout::Dropout,
     "flatten" => flatten::Flatten,

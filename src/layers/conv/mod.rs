@@ -1,0 +1,320 @@
+//! Convolution: y[n, i, j, o] = b[o] + sum over a, b, c of x[n, i s - p + a, j s - p + b, c] w[o, a, b, c] (LeCun et
+//! al. 1998, <https://doi.org/10.1109/5.726791>; groups as in Krizhevsky et al. 2012,
+//! <https://doi.org/10.1145/3065386>).
+//!
+//! x: (N, H, W, I); weight: (O, KH, KW, I / groups) in memory, (O, I / groups, KH, KW) in files; bias: (O);
+//! y: (N, floor((H + 2 p - K) / s) + 1, likewise, O). With groups, output o reads the channels of group
+//! o / (O / groups) alone.
+//!
+//! Splits: `columns` shards the filters; when `groups` is a multiple of the columns each column needs only its own
+//! input channels, else all. `rows` shards the input channels (y is partial, the bias is added once) and needs
+//! groups = 1. `batch` shards the samples, `none` nothing.
+
+mod fast;
+mod plain;
+
+use super::dense::{Bias, lower_weighted, wanted_weighted};
+use super::sliding::{Pair, Sliding};
+use super::*;
+use crate::device::Path;
+
+/// The layer.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Conv {
+    /// Number of outputs O, at least 1, a multiple of `groups`.
+    pub filters: usize,
+    /// Extent of the filters, at least 1: a number or `[height, width]`.
+    pub kernel: Pair,
+    /// Step, at least 1; 1 by default.
+    #[serde(default = "one")]
+    pub stride: Pair,
+    /// Rows and columns of zeros on each side; 0 by default.
+    #[serde(default = "zero")]
+    pub pad: Pair,
+    /// Number of groups of channels, at least 1, a divisor of the input channels; 1 by default.
+    #[serde(default = "single")]
+    pub groups: usize,
+    /// Initial bias: a number, or `false` for a layer without bias; 0 by default.
+    #[serde(default)]
+    pub bias: Bias,
+}
+
+fn one() -> Pair {
+    Pair::both(1)
+}
+
+fn zero() -> Pair {
+    Pair::both(0)
+}
+
+fn single() -> usize {
+    1
+}
+
+impl Conv {
+    fn sliding(&self) -> Sliding {
+        Sliding { kernel: self.kernel, stride: self.stride, pad: self.pad, ceil: false }
+    }
+
+    fn has_bias(&self) -> bool {
+        self.bias.value().is_some()
+    }
+
+    /// Returns true when each column needs only its own channels of the input.
+    fn is_aligned(&self, mesh: Mesh) -> bool {
+        self.groups.is_multiple_of(mesh.columns)
+    }
+}
+
+impl Layer for Conv {
+    fn kind(&self) -> &'static str {
+        "conv"
+    }
+    fn check(&self) -> Result<(), Fault> {
+        for (key, n) in [("filters", self.filters), ("groups", self.groups)] {
+            if n == 0 {
+                return Err(Fault::at(key, format!("{key} = 0, expected at least 1")));
+            }
+        }
+        if !self.filters.is_multiple_of(self.groups) {
+            let (filters, groups) = (self.filters, self.groups);
+            let fit = filters.div_ceil(groups) * groups;
+            let message = format!("filters = {filters} is not a multiple of groups = {groups}; use {fit}");
+            return Err(Fault::at("filters", message));
+        }
+        self.sliding().check()
+    }
+    fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
+        let y = self.sliding().output(self.kind(), inputs[0], self.filters)?;
+        if !inputs[0].c.is_multiple_of(self.groups) {
+            let message = format!("groups = {} does not divide the {} channels of its input", self.groups, inputs[0].c);
+            return Err(Fault::at("groups", message));
+        }
+        Ok(y)
+    }
+    fn params(&self, inputs: &[Activation]) -> Vec<Param> {
+        let (kernel, inputs) = (self.kernel, inputs[0].c / self.groups);
+        let weight = Param {
+            name: "weight",
+            shape: Shape::from([self.filters, kernel.h, kernel.w, inputs]),
+            file_shape: Shape::from([self.filters, inputs, kernel.h, kernel.w]),
+            file_order: vec![0, 3, 1, 2],
+            fan_in: kernel.h * kernel.w * inputs,
+            fan_out: kernel.h * kernel.w * self.filters / self.groups,
+            init: None,
+        };
+        let bias = self.bias.value().map(|value| Param::vector("bias", self.filters, value));
+        [weight].into_iter().chain(bias).collect()
+    }
+    fn cost(&self, inputs: &[Activation]) -> u64 {
+        let y = self.output(inputs).map_or(0, Activation::features);
+        2 * (y * self.kernel.h * self.kernel.w * inputs[0].c / self.groups) as u64
+    }
+    fn splits(&self) -> &'static [Split] {
+        &[Split::Columns, Split::Rows, Split::Batch, Split::None]
+    }
+    fn wanted(&self, _: Activation, _: Place, split: Option<Split>, mesh: Mesh) -> Option<Place> {
+        match split.unwrap_or(Split::Columns) {
+            Split::Columns if self.is_aligned(mesh) => Some(Place::Shard(3)),
+            split => wanted_weighted(Some(split)),
+        }
+    }
+    fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault> {
+        let columns = cx.mesh.columns;
+        if cx.split == Split::Columns && !self.filters.is_multiple_of(columns) {
+            let fits = |n: &usize| n.is_multiple_of(columns) && n.is_multiple_of(self.groups);
+            let fit = (self.filters..).find(fits).expect("columns * groups has a multiple");
+            return Err(Fault::at(
+                "filters",
+                format!(
+                    "filters = {} does not divide by {columns} devices (split = \"columns\"); use {fit} or \
+                     split = \"batch\"",
+                    self.filters
+                ),
+            ));
+        }
+        if cx.split == Split::Rows && self.groups > 1 {
+            return Err(Fault::at(
+                "groups",
+                format!(
+                    "groups = {} cannot be split by \"rows\", which shards the input channels of every filter; use \
+                     split = \"columns\" or \"batch\"",
+                    self.groups
+                ),
+            ));
+        }
+        Ok(lower_weighted(cx, self.has_bias(), cx.split == Split::Columns && self.is_aligned(cx.mesh)))
+    }
+    fn scratch(&self, pass: Pass, _: usize, operands: &[Option<Operand>], threads: usize) -> usize {
+        let part = self.part(operands);
+        match pass {
+            Pass::Forward => fast::forward_scratch(&part, threads),
+            Pass::Backward => fast::backward_scratch(&part, threads),
+        }
+    }
+    fn run(&self, pass: Pass, _: usize, args: &Args) {
+        let part = self.part(args.operands);
+        by_precision!(args, T => match (pass, args.path) {
+            (Pass::Forward, Path::Fast) => fast::forward::<T>(&part, args),
+            (Pass::Forward, Path::Plain) => plain::forward::<T>(&part, args),
+            (Pass::Backward, Path::Fast) => fast::backward::<T>(&part, args),
+            (Pass::Backward, Path::Plain) => plain::backward::<T>(&part, args),
+        })
+    }
+    fn examples() -> Vec<(Self, Vec<Activation>)> {
+        let conv = |filters, kernel, stride, pad, groups, bias| Conv {
+            filters,
+            kernel,
+            stride: Pair::both(stride),
+            pad: Pair::both(pad),
+            groups,
+            bias,
+        };
+        let (square, on) = (Pair::both, Bias::Value(0.5));
+        vec![
+            (conv(8, square(3), 1, 1, 1, on), vec![Activation::new(5, 4, 4)]),
+            (conv(4, square(1), 1, 0, 1, on), vec![Activation::new(3, 3, 6)]),
+            (conv(8, square(3), 2, 1, 2, Bias::Switch(false)), vec![Activation::new(6, 7, 4)]),
+            (conv(12, Pair { h: 2, w: 3 }, 1, 2, 3, on), vec![Activation::new(4, 3, 6)]),
+            (conv(8, square(5), 3, 0, 4, on), vec![Activation::new(9, 8, 4)]),
+        ]
+    }
+}
+
+/// What one device does of the layer. Forward and backward begin with the operands (x, w, y or dy).
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    sliding: Sliding,
+    /// Samples, and the image of one.
+    n: usize,
+    h: usize,
+    w: usize,
+    /// Input channels that the device holds.
+    c: usize,
+    /// The output image, and the output channels that the device holds.
+    oh: usize,
+    ow: usize,
+    o: usize,
+    /// Input channels of one filter that the device holds.
+    depth: usize,
+    /// Global index of the first output channel, outputs and input channels per group.
+    first: usize,
+    group_outputs: usize,
+    group_depth: usize,
+    /// Global index of the first channel held of x, less that of the first held of each filter.
+    offset: usize,
+    /// Whether there is a bias, and whether this device adds it.
+    has_bias: bool,
+    adds_bias: bool,
+}
+
+/// The outputs of one group on this device.
+#[derive(Debug, Clone, Copy)]
+struct Group {
+    /// First output channel and number of them, among the device's.
+    first: usize,
+    outputs: usize,
+    /// First input channel, among the device's.
+    channel: usize,
+}
+
+impl Conv {
+    fn part(&self, operands: &[Option<Operand>]) -> Part {
+        let o = |i: usize| operands[i].as_ref().expect("input, weight and output are always there");
+        let (x, w, y) = (o(0), o(1), o(2));
+        Part {
+            sliding: self.sliding(),
+            n: x.len(0),
+            h: x.len(1),
+            w: x.len(2),
+            c: x.len(3),
+            oh: y.len(1),
+            ow: y.len(2),
+            o: w.len(0),
+            depth: w.len(3),
+            first: w.start(0),
+            group_outputs: w.shape.0[0] / self.groups,
+            group_depth: w.shape.0[3],
+            offset: x.start(3) - w.start(3),
+            has_bias: self.has_bias(),
+            adds_bias: self.has_bias() && w.start(3) == 0 && w.len(3) > 0,
+        }
+    }
+}
+
+impl Part {
+    /// Returns the elements of one filter on this device.
+    fn filter(&self) -> usize {
+        self.sliding.kernel.h * self.sliding.kernel.w * self.depth
+    }
+
+    /// Returns the output pixels of one sample.
+    fn pixels(&self) -> usize {
+        self.oh * self.ow
+    }
+
+    /// Returns the groups that the device's outputs belong to.
+    fn groups(&self) -> impl Iterator<Item = Group> + use<> {
+        let part = *self;
+        let (first, end) = (part.first, part.first + part.o);
+        (first / part.group_outputs..end.div_ceil(part.group_outputs)).filter(move |_| part.o > 0).map(move |group| {
+            let start = first.max(group * part.group_outputs);
+            let outputs = end.min((group + 1) * part.group_outputs) - start;
+            Group { first: start - first, outputs, channel: group * part.group_depth - part.offset }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conv(filters: usize, groups: usize, pad: usize) -> Conv {
+        let both = Pair::both;
+        Conv { filters, kernel: both(2), stride: both(1), pad: both(pad), groups, bias: Bias::Value(0.0) }
+    }
+
+    #[test]
+    fn known_values() {
+        for path in [Path::Fast, Path::Plain] {
+            let (layer, setting) = (conv(1, 1, 0), Setting { rows: 1, path, ..Setting::default() });
+            let mut conv = Alone::<f64>::new(&layer, &[Activation::new(2, 3, 1)], &setting).unwrap();
+            conv.values_mut(Role::X(0)).copy_from_slice(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+            conv.values_mut(Role::Param(0)).copy_from_slice(&[1.0, 10.0, 100.0, 1000.0]);
+            conv.values_mut(Role::Param(1)).fill(0.5);
+            conv.values_mut(Role::Dy).copy_from_slice(&[1.0, 2.0]);
+            conv.forward();
+            conv.backward();
+            assert_eq!(conv.values(Role::Y), [5421.5, 6532.5]);
+            assert_eq!(conv.values(Role::Dx(0)), [1.0, 12.0, 20.0, 100.0, 1200.0, 2000.0]);
+            assert_eq!(conv.values(Role::DParam(0)), [5.0, 8.0, 14.0, 17.0]);
+            assert_eq!(conv.values(Role::DParam(1)), [3.0]);
+        }
+    }
+
+    #[test]
+    fn the_bias_starts_where_the_file_says() {
+        let layer = Conv::deserialize(
+            toml::de::ValueDeserializer::parse("{ filters = 2, kernel = [1, 3], bias = 1.0 }").unwrap(),
+        );
+        let params = layer.unwrap().params(&[Activation::new(4, 4, 3)]);
+        assert_eq!((&params[0].shape, &params[0].file_shape), (&[2, 1, 3, 3].into(), &[2, 3, 1, 3].into()));
+        assert_eq!(params[1].init, Some(Init::Constant(1.0)));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let input = [Activation { flat: true, ..Activation::new(2, 2, 8) }];
+        let fault = conv(4, 1, 0).output(&input).unwrap_err();
+        assert!(fault.message.contains("flat vector of 32 features; put it before flatten"), "{}", fault.message);
+        assert_eq!(conv(6, 4, 0).check().unwrap_err().message, "filters = 6 is not a multiple of groups = 4; use 8");
+        let two = Setting { mesh: Mesh { data: 1, columns: 2 }, ..Setting::default() };
+        let fault = |conv: Conv, split| {
+            let setting = Setting { split: Some(split), ..two.clone() };
+            Alone::<f32>::new(&conv, &[Activation::new(4, 4, 6)], &setting).unwrap_err().message
+        };
+        assert!(fault(conv(3, 3, 0), Split::Columns).ends_with("use 6 or split = \"batch\""));
+        assert!(fault(conv(4, 2, 0), Split::Rows).starts_with("groups = 2 cannot be split by \"rows\""));
+    }
+}

@@ -1,0 +1,52 @@
+//! The plain loops: what the fast path is tested against.
+
+use super::Part;
+use crate::device::{Args, Scalar};
+use crate::layers::dense::sum_rows;
+
+/// Visits every product of the layer as (index in x, index in w, index in y).
+fn products(part: &Part, mut visit: impl FnMut(usize, usize, usize)) {
+    let sliding = part.sliding;
+    for position in 0..part.n * part.pixels() {
+        let (n, oh, ow) = (position / part.pixels(), position / part.ow % part.oh, position % part.ow);
+        let (rows, cols) = (sliding.rows(oh, part.h), sliding.cols(ow, part.w));
+        for group in part.groups() {
+            for o in group.first..group.first + group.outputs {
+                for ih in rows.start..rows.end {
+                    for iw in cols.start..cols.end {
+                        let (kh, kw) = (rows.first + ih - rows.start, cols.first + iw - cols.start);
+                        let x = ((n * part.h + ih) * part.w + iw) * part.c + group.channel;
+                        let w = ((o * sliding.kernel.h + kh) * sliding.kernel.w + kw) * part.depth;
+                        (0..part.depth).for_each(|c| visit(x + c, w + c, position * part.o + o));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Operands (x, w, y, b).
+pub(super) fn forward<T: Scalar>(part: &Part, args: &Args) {
+    let (x, w, y) = (args.read::<T>(0), args.read::<T>(1), args.write::<T>(2));
+    y.fill(T::ZERO);
+    if part.adds_bias {
+        let bias = args.read::<T>(3);
+        y.chunks_exact_mut(part.o).for_each(|y| y.copy_from_slice(bias));
+    }
+    products(part, |i, j, k| y[k] += x[i] * w[j]);
+}
+
+/// Operands (x, w, dy, dw, dx, db).
+pub(super) fn backward<T: Scalar>(part: &Part, args: &Args) {
+    let (x, w, dy, dw) = (args.read::<T>(0), args.read::<T>(1), args.read::<T>(2), args.write::<T>(3));
+    dw.fill(T::ZERO);
+    products(part, |i, j, k| dw[j] += x[i] * dy[k]);
+    if args.has(4) {
+        let dx = args.write::<T>(4);
+        dx.fill(T::ZERO);
+        products(part, |i, j, k| dx[i] += dy[k] * w[j]);
+    }
+    if part.has_bias {
+        sum_rows(dy, args.write::<T>(5));
+    }
+}
