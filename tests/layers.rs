@@ -1,0 +1,283 @@
+//! The suite that every layer passes: gradients against differences, fast against plain, any number of threads,
+//! exact second derivatives, every split on every small mesh.
+
+use peristyle::device::{Path, Purpose, Random, Scalar};
+use peristyle::layers::{self, Activation, Alone, Layer, Mode, Role, Setting, Split};
+use peristyle::tensor::{Dual, Mesh, Place, Real};
+
+/// A layer with inputs and a number of samples.
+struct Case {
+    layer: Box<dyn Layer>,
+    inputs: Vec<Activation>,
+    rows: usize,
+    name: String,
+}
+
+impl Case {
+    fn new(layer: Box<dyn Layer>, inputs: Vec<Activation>, rows: usize) -> Self {
+        let name = format!("{layer:?} on {} x {rows}", inputs[0]);
+        Case { layer, inputs, rows, name }
+    }
+
+    fn setting(&self) -> Setting {
+        Setting::of_rows(self.rows)
+    }
+
+    fn alone<T: Scalar>(&self, setting: &Setting) -> Alone<'_, T> {
+        let mut alone = Alone::new(&*self.layer, &self.inputs, setting).unwrap();
+        fill(&mut alone);
+        alone
+    }
+}
+
+fn examples() -> Vec<Case> {
+    layers::all_examples().into_iter().map(|(layer, inputs)| Case::new(layer, inputs, 3)).collect()
+}
+
+/// Cases with many tiles, blocks and tasks.
+fn large() -> Vec<Case> {
+    let case = |kind: &str, settings: &str, [h, w, c]: [usize; 3], rows| {
+        let settings = toml::de::ValueDeserializer::parse(settings).unwrap();
+        let layer = layers::read(kind, settings).unwrap().unwrap();
+        Case::new(layer, vec![Activation::new(h, w, c)], rows)
+    };
+    vec![
+        case("avg_pool", "{ kernel = 3, stride = 2, ceil = true }", [15, 15, 5], 9),
+        case("batch_norm", "{}", [17, 9, 40], 30),
+        case("conv", "{ filters = 16, kernel = 3, pad = 1 }", [20, 20, 8], 19),
+        case("conv", "{ filters = 24, kernel = 1 }", [20, 20, 12], 19),
+        case("conv", "{ filters = 12, kernel = 5, pad = 2, stride = 2, groups = 3, bias = false }", [13, 17, 6], 18),
+        case("conv", "{ filters = 600, kernel = [3, 2], pad = 1 }", [5, 4, 200], 4),
+        case("conv", "{ filters = 20, kernel = 5 }", [28, 28, 1], 17),
+        case("dense", "{ units = 300 }", [3, 3, 40], 200),
+        case("dropout", "{ rate = 0.3 }", [7, 9, 31], 40),
+        case("lrn", "{ alpha = 0.5 }", [13, 13, 32], 7),
+        case("max_pool", "{ kernel = 3, stride = 2 }", [15, 15, 5], 9),
+        case("relu", "{}", [20, 20, 20], 9),
+        case("tanh", "{}", [20, 20, 20], 9),
+    ]
+}
+
+/// Fills inputs, parameters and the output's gradient. No two inputs are nearer than 4 / n and none is nearer to 0
+/// than 2 / n, so that no maximum and no relu changes its mind within a difference. Values are floats of 32 bits in
+/// every precision.
+fn fill<T: Scalar>(alone: &mut Alone<T>) {
+    let roles = alone.roles();
+    for (stream, role) in roles.into_iter().enumerate() {
+        let random = Random::new(5, Purpose::Probe, 0, stream as u64);
+        let values = alone.values_mut(role);
+        let n = values.len();
+        let order = random.permutation(n);
+        for (i, v) in values.iter_mut().enumerate() {
+            *v = T::from_f64(match role {
+                Role::X(_) => f64::from(((f64::from(order[i]) + 0.5) * 4.0 / n as f64 - 2.0) as f32),
+                Role::Param(_) | Role::Dy => f64::from(random.normal(i as u64) as f32),
+                Role::Target => (i % 5) as f64,
+                _ => continue,
+            });
+        }
+    }
+}
+
+/// The roles that the tests take derivatives for, and the roles of those derivatives.
+fn sources<T: Scalar>(alone: &Alone<T>) -> Vec<(Role, Role)> {
+    let pair = |role| match role {
+        Role::X(i) => Some((role, Role::Dx(i))),
+        Role::Param(i) => Some((role, Role::DParam(i))),
+        _ => None,
+    };
+    alone.roles().into_iter().filter_map(pair).collect()
+}
+
+fn is_loss<T: Scalar>(alone: &Alone<T>) -> bool {
+    alone.lowered().forward.iter().flat_map(|phase| &phase.operands).any(|o| o.role == Role::Metrics)
+}
+
+/// The scalar whose gradient backward computes: the loss, or the output times its given gradient.
+fn objective(alone: &mut Alone<f64>) -> f64 {
+    alone.forward();
+    if is_loss(alone) {
+        return alone.values(Role::Metrics)[0];
+    }
+    alone.values(Role::Y).iter().zip(alone.values(Role::Dy)).map(|(y, r)| y * r).sum()
+}
+
+/// The outputs and gradients of a layer that has run.
+fn results<T: Scalar>(alone: &Alone<T>) -> Vec<(Role, Vec<T>)> {
+    let loss = is_loss(alone);
+    let kept = |role: &Role| match role {
+        Role::Y => !loss,
+        Role::Metrics => loss,
+        Role::Dx(_) | Role::DParam(_) | Role::State(_) => true,
+        _ => false,
+    };
+    alone.roles().into_iter().filter(kept).map(|role| (role, alone.values(role).to_vec())).collect()
+}
+
+fn run<T: Scalar>(case: &Case, setting: &Setting) -> Vec<(Role, Vec<T>)> {
+    let mut alone = case.alone::<T>(setting);
+    alone.forward();
+    alone.backward();
+    results(&alone)
+}
+
+/// Asserts |a - b| <= tolerance times the largest |b|, or times 1 where all are smaller.
+fn assert_near<A: Real, B: Real>(a: &[A], b: &[B], tolerance: f64, what: impl Fn() -> String) {
+    let scale = b.iter().fold(1.0, |m: f64, v| m.max(v.to_f64().abs()));
+    assert_eq!(a.len(), b.len());
+    for (i, (a, b)) in a.iter().zip(b).enumerate() {
+        let (a, b) = (a.to_f64(), b.to_f64());
+        assert!((a - b).abs() <= tolerance * scale, "{}: element {i} is {a}, expected {b}", what());
+    }
+}
+
+/// Central differences with step 1e-5 err by about 1e-10 (truncation) and 1e-11 (rounding) times the scale of the
+/// function's derivatives; 1e-6 leaves room for steep functions and none for a wrong formula.
+const DIFFERENCE: f64 = 1e-6;
+const STEP: f64 = 1e-5;
+
+#[test]
+fn gradients_agree_with_differences() {
+    for case in examples() {
+        for path in [Path::Fast, Path::Plain] {
+            let mut alone = case.alone::<f64>(&Setting { path, ..case.setting() });
+            alone.forward();
+            alone.backward();
+            for (source, gradient) in sources(&alone) {
+                let exact = alone.values(gradient).to_vec();
+                // At most about 60 elements of each, spread over all of it.
+                for i in (0..exact.len()).step_by(exact.len().div_ceil(60)) {
+                    let x = alone.values(source)[i];
+                    let mut at = |x| {
+                        alone.values_mut(source)[i] = x;
+                        objective(&mut alone)
+                    };
+                    let near = (at(x + STEP) - at(x - STEP)) / (2.0 * STEP);
+                    at(x);
+                    let what = || format!("{}: {gradient:?}[{i}]", case.name);
+                    assert_near(&exact[i..=i], &[near], DIFFERENCE, what);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn duals_carry_exact_second_derivatives() {
+    for case in examples() {
+        let direction = |role_index: usize, i: usize| {
+            let random = Random::new(9, Purpose::Probe, 0, role_index as u64);
+            random.normal(i as u64)
+        };
+        let mut dual = case.alone::<Dual>(&case.setting());
+        for (s, (source, _)) in sources(&dual).into_iter().enumerate() {
+            dual.values_mut(source).iter_mut().enumerate().for_each(|(i, v)| v.eps = direction(s, i));
+        }
+        dual.forward();
+        dual.backward();
+        let moved = |by: f64| {
+            let mut alone = case.alone::<f64>(&case.setting());
+            for (s, (source, _)) in sources(&alone).into_iter().enumerate() {
+                alone.values_mut(source).iter_mut().enumerate().for_each(|(i, v)| *v += by * direction(s, i));
+            }
+            alone.forward();
+            alone.backward();
+            alone
+        };
+        // A smaller step than above: all values move at once, and no maximum may change.
+        let step = STEP / 10.0;
+        let (after, before) = (moved(step), moved(-step));
+        for (_, gradient) in sources(&dual) {
+            let exact: Vec<f64> = dual.values(gradient).iter().map(|v| v.eps).collect();
+            let pairs = after.values(gradient).iter().zip(before.values(gradient));
+            let near: Vec<f64> = pairs.map(|(a, b)| (a - b) / (2.0 * step)).collect();
+            assert_near(&exact, &near, DIFFERENCE, || format!("{}: derivative of {gradient:?}", case.name));
+        }
+    }
+}
+
+/// Sums of up to some ten thousand f32 terms of both signs: errors grow like the root of the number of terms times
+/// 6e-8, relative to the largest result.
+const SINGLE: f64 = 2e-5;
+
+#[test]
+fn the_fast_path_in_f32_agrees_with_the_plain_path_in_f64() {
+    for case in examples().into_iter().chain(large()) {
+        let fast = run::<f32>(&case, &case.setting());
+        let plain = run::<f64>(&case, &Setting { path: Path::Plain, ..case.setting() });
+        for ((role, fast), (_, plain)) in fast.iter().zip(&plain) {
+            assert_near(fast, plain, SINGLE, || format!("{}: {role:?}", case.name));
+        }
+    }
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    for case in examples().into_iter().chain(large()) {
+        let one = run::<f32>(&case, &case.setting());
+        for threads in [2, 3] {
+            let more = run::<f32>(&case, &Setting { threads, ..case.setting() });
+            for ((role, a), (_, b)) in one.iter().zip(&more) {
+                let same = a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
+                assert!(same, "{}: {role:?} differs with {threads} threads", case.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_split_on_every_small_mesh_gives_the_same_values() {
+    let meshes = [(2, 1), (1, 2), (2, 2), (4, 1), (1, 3), (5, 1)].map(|(data, columns)| Mesh { data, columns });
+    let places = [Place::Replicate, Place::Shard(0), Place::Shard(3)];
+    for case in examples() {
+        let one = run::<f64>(&case, &case.setting());
+        let splits = case.layer.splits().iter().map(|&split| (Some(split), Place::Replicate));
+        for (split, incoming) in splits.chain(places.map(|place| (None, place))) {
+            let mut accepted = 0;
+            for mesh in meshes {
+                for path in [Path::Fast, Path::Plain] {
+                    let setting = Setting { mesh, split, incoming, path, ..case.setting() };
+                    if Alone::<f64>::new(&*case.layer, &case.inputs, &setting).is_err() {
+                        continue;
+                    }
+                    accepted += 1;
+                    let many = run::<f64>(&case, &setting);
+                    for ((role, many), (_, one)) in many.iter().zip(&one) {
+                        // Sums of some hundred doubles in another order.
+                        let what = || format!("{}: {role:?} on {mesh}, {split:?}, from {incoming:?}", case.name);
+                        assert_near(many, one, 1e-12, what);
+                    }
+                }
+            }
+            let refused = split == Some(Split::Rows) && case.name.contains("groups");
+            assert!(accepted > 0 || refused, "{}: {split:?} is refused everywhere", case.name);
+        }
+    }
+}
+
+#[test]
+fn layers_run_without_the_gradient_of_their_input() {
+    for case in examples() {
+        let setting = case.setting();
+        let all = run::<f64>(&case, &setting);
+        let some = run::<f64>(&case, &Setting { wants_dx: false, ..setting });
+        for ((role, all), (_, some)) in all.iter().zip(&some) {
+            assert!(matches!(role, Role::Dx(_)) || all == some, "{}: {role:?}", case.name);
+        }
+    }
+}
+
+#[test]
+fn evaluation_keeps_nothing_and_runs_on_any_mesh() {
+    for case in examples() {
+        let outputs = [Mesh::ONE, Mesh { data: 2, columns: 1 }, Mesh { data: 1, columns: 2 }].map(|mesh| {
+            let mut alone = case.alone::<f64>(&Setting { mesh, mode: Mode::Eval, ..case.setting() });
+            assert!(alone.lowered().locals.is_empty(), "{}", case.name);
+            alone.forward();
+            alone.values(if is_loss(&alone) { Role::Metrics } else { Role::Y }).to_vec()
+        });
+        for other in &outputs[1..] {
+            assert_near(other, &outputs[0], 1e-12, || case.name.clone());
+        }
+    }
+}
