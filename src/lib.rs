@@ -11,6 +11,7 @@ pub mod network;
 pub mod optim;
 pub mod placement;
 pub mod program;
+pub mod report;
 pub mod tensor;
 
 pub use error::{Error, Result};

@@ -1,0 +1,120 @@
+//! `log.txt`: what happened, in words, with the time; and the messages of `-v` on stderr. Both through `tracing`.
+
+use super::{Event, Sink};
+use crate::error::{Error, Result};
+use indicatif::ProgressBar;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Mutex;
+use tracing::Dispatch;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::prelude::*;
+
+/// The `tracing` target of events: the progress shows them already, so stderr leaves them out.
+const EVENTS: &str = "run";
+
+/// The sink that writes events, but for steps, to the log.
+#[derive(Debug)]
+pub struct Log {
+    dispatch: Dispatch,
+}
+
+impl Log {
+    /// Opens a log file at its end, and takes the messages of all threads unless another log already does.
+    ///
+    /// Messages go to stderr too, above the progress bar: warnings with `verbosity` 0, information with 1, details
+    /// with 2.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn open(path: &Path, verbosity: u8, bar: ProgressBar) -> Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        let file = file.map_err(|e| Error::io(path, "open", e))?;
+        let shown = match verbosity {
+            0 => LevelFilter::WARN,
+            1 => LevelFilter::INFO,
+            _ => LevelFilter::DEBUG,
+        };
+        let to_file = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(Mutex::new(file));
+        let to_stderr = tracing_subscriber::fmt::layer()
+            .with_ansi(false)
+            .without_time()
+            .with_writer(move || AboveBar(bar.clone()))
+            .with_filter(shown)
+            .with_filter(filter_fn(|message| message.target() != EVENTS));
+        let subscriber =
+            tracing_subscriber::registry().with(to_file.with_filter(shown.max(LevelFilter::INFO))).with(to_stderr);
+        let dispatch = Dispatch::new(subscriber);
+        // Only the first log of a process gets the messages of other threads; events reach their own log always.
+        let _ = tracing::dispatcher::set_global_default(dispatch.clone());
+        Ok(Log { dispatch })
+    }
+}
+
+impl Sink for Log {
+    fn emit(&mut self, event: &Event) -> Result<()> {
+        if let Some(sentence) = event.sentence() {
+            tracing::dispatcher::with_default(&self.dispatch, || tracing::info!(target: EVENTS, "{sentence}"));
+        }
+        Ok(())
+    }
+}
+
+impl Event {
+    /// Returns the event in words; none for steps, which are too many.
+    pub fn sentence(&self) -> Option<String> {
+        Some(match self {
+            Event::Step { .. } => return None,
+            Event::Start { name, step, devices, mesh, parameters, precision, threads, version } => {
+                let from = if *step == 0 { String::new() } else { format!(", resumed after step {step}") };
+                let devices = devices.join(" ");
+                format!(
+                    "{name}: {parameters} parameters in {precision:?}, mesh {mesh} on {devices}, {threads} threads \
+                     each, peristyle {version}{from}"
+                )
+            }
+            Event::Eval { step, split, loss, top1, top5, images } => {
+                let (top1, top5) = (100.0 * top1, 100.0 * top5);
+                format!("step {step}: {split} loss {loss:.4}, top 1 {top1:.2} %, top 5 {top5:.2} % of {images} images")
+            }
+            Event::Checkpoint { step, path } => format!("step {step}: checkpoint {path}"),
+            Event::Note { text } => format!("note: {text}"),
+            Event::End { steps, seconds, reason } => format!("{reason} after {steps} steps in {seconds:.1} seconds"),
+        })
+    }
+}
+
+/// Writes to stderr without tearing the progress bar.
+struct AboveBar(ProgressBar);
+
+impl Write for AboveBar {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.suspend(|| std::io::stderr().write(bytes))
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Folder, eval, start, step};
+    use super::*;
+
+    #[test]
+    fn each_run_has_its_own_log_without_steps() {
+        let folder = Folder::new("log");
+        let log = |name: &str| Log::open(&folder.0.join(name), 0, ProgressBar::hidden()).unwrap();
+        let (mut a, mut b) = (log("a.txt"), log("b.txt"));
+        a.emit(&start(0)).unwrap();
+        a.emit(&step(1)).unwrap();
+        b.emit(&eval(3)).unwrap();
+        let read = |name: &str| std::fs::read_to_string(folder.0.join(name)).unwrap();
+        let (a, b) = (read("a.txt"), read("b.txt"));
+        assert_eq!((a.lines().count(), b.lines().count()), (1, 1), "{a}{b}");
+        assert!(a.contains("INFO run: digits: 1234 parameters in F32, mesh 2x1 on cpu cpu, 2 threads each"), "{a}");
+        assert!(b.contains("step 3: test loss 0.1250, top 1 97.50 %, top 5 100.00 % of 360 images"), "{b}");
+    }
+}

@@ -1,0 +1,125 @@
+//! Progress on stderr: a bar on a terminal, a line now and then elsewhere.
+
+use super::{Event, Sink};
+use crate::error::Result;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+/// Time from one redrawing of the bar to the next.
+const REDRAW: Duration = Duration::from_millis(50);
+/// Time from one line to the next where there is no bar.
+const LINE: Duration = Duration::from_secs(10);
+
+/// The sink that shows how far a run is. Evaluations, notes and checkpoints are always shown.
+pub struct Progress {
+    bar: ProgressBar,
+    /// Where lines go; none where the bar shows them.
+    lines: Option<Box<dyn Write + Send>>,
+    steps: u64,
+    shown: Option<Instant>,
+}
+
+impl Progress {
+    /// Shows a run of `steps` updates on stderr.
+    pub fn stderr(steps: u64) -> Self {
+        if !std::io::stderr().is_terminal() {
+            return Self::lines(steps, std::io::stderr());
+        }
+        let style = ProgressStyle::with_template("{wide_bar} {msg}, {eta} left").expect("the template is well formed");
+        let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr()).with_style(style);
+        Progress { bar, lines: None, steps, shown: None }
+    }
+
+    /// Writes plain lines: the first step, then one at most every ten seconds.
+    pub fn lines(steps: u64, out: impl Write + Send + 'static) -> Self {
+        Progress { bar: ProgressBar::hidden(), lines: Some(Box::new(out)), steps, shown: None }
+    }
+
+    /// Returns the bar, for whoever else writes on the terminal; a hidden one where there is none.
+    pub fn bar(&self) -> ProgressBar {
+        self.bar.clone()
+    }
+
+    fn say(&mut self, line: &str) {
+        match &mut self.lines {
+            // A closed stderr must not end the run.
+            Some(out) => drop(writeln!(out, "{line}")),
+            None => self.bar.suspend(|| eprintln!("{line}")),
+        }
+    }
+}
+
+impl Sink for Progress {
+    fn emit(&mut self, event: &Event) -> Result<()> {
+        match event {
+            Event::Step { step, epoch, loss, lr, images_per_second, .. } => {
+                let wait = if self.lines.is_some() { LINE } else { REDRAW };
+                if self.shown.is_some_and(|shown| shown.elapsed() < wait) {
+                    return Ok(());
+                }
+                self.shown = Some(Instant::now());
+                let steps = self.steps;
+                let text = format!(
+                    "step {step}/{steps}, epoch {epoch}, loss {loss:.4}, lr {lr}, {images_per_second:.0} images/s"
+                );
+                if self.lines.is_some() {
+                    self.say(&text);
+                } else {
+                    self.bar.set_position(*step);
+                    self.bar.set_message(text);
+                }
+            }
+            Event::Start { step, .. } => {
+                self.bar.set_position(*step);
+                self.bar.reset_eta();
+            }
+            Event::End { .. } => self.bar.finish_and_clear(),
+            Event::Eval { .. } | Event::Checkpoint { .. } | Event::Note { .. } => {}
+        }
+        if let Some(line) = event.sentence() {
+            self.say(&line);
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Progress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Progress({} of {} steps)", self.bar.position(), self.steps)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{eval, start, step};
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn without_a_terminal_steps_are_few_and_evaluations_are_all_shown() {
+        let page = Page::default();
+        let mut progress = Progress::lines(100, page.clone());
+        progress.emit(&start(0)).unwrap();
+        (1..=100).for_each(|i| progress.emit(&step(i)).unwrap());
+        progress.emit(&eval(50)).unwrap();
+        progress.emit(&eval(100)).unwrap();
+        let text = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 4, "{text}");
+        assert_eq!(lines[1], "step 1/100, epoch 0, loss 2.2500, lr 0.01, 100 images/s");
+        assert!(lines[2].starts_with("step 50: test loss") && lines[3].starts_with("step 100: test loss"));
+    }
+}
