@@ -1,10 +1,12 @@
 //! Peristyle trains neural networks from one TOML file: the same loss curve on a CPU, one GPU, several GPUs or a
 //! cluster. See ARCHITECTURE.md for the map.
 
+pub mod cli;
 pub mod collectives;
 pub mod config;
 pub mod data;
 pub mod device;
+pub mod diagnose;
 pub mod error;
 pub mod layers;
 pub mod network;
@@ -13,5 +15,6 @@ pub mod placement;
 pub mod program;
 pub mod report;
 pub mod tensor;
+pub mod train;
 
 pub use error::{Error, Result};

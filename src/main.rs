@@ -1,3 +1,5 @@
 //! The `peristyle` command.
 
-fn main() {}
+fn main() {
+    std::process::exit(peristyle::cli::main());
+}

@@ -87,6 +87,10 @@ impl Devices {
     pub fn name(&self, device: usize) -> String {
         format!("{}:{}", self.kind, self.ordinals[device])
     }
+    /// Returns the names of all devices.
+    pub fn names(&self) -> Vec<String> {
+        (0..self.len()).map(|device| self.name(device)).collect()
+    }
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]

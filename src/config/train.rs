@@ -7,13 +7,14 @@ use crate::error::Fault;
 use crate::optim::{self, Chain, Interval, Schedule, schedule};
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
+use std::sync::Arc;
 use toml::de::DeValue;
 
 /// From gradients to updates.
 #[derive(Debug)]
 pub struct Optimizer {
     /// The transforms of the gradient, in order; none is plain gradient descent.
-    pub chain: Chain,
+    pub chain: Arc<Chain>,
     /// The base learning rate, above 0.
     pub lr: f64,
     /// The learning rate's schedule, constant by default.
@@ -84,7 +85,7 @@ pub(super) fn read_optimizer(report: &mut Report, value: Value) -> Option<Optimi
         None => Some(Schedule::default()),
     };
     section.finish();
-    Some(Optimizer { chain: chain?, lr: lr?, schedule: schedule? })
+    Some(Optimizer { chain: Arc::new(chain?), lr: lr?, schedule: schedule? })
 }
 
 fn read_chain(report: &mut Report, value: Value) -> Option<Chain> {

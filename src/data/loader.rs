@@ -87,7 +87,7 @@ impl Loader {
     ///
     /// # Errors
     /// When the thread that computes batches failed.
-    pub fn next_batch(&mut self) -> Result<Option<&Batch>> {
+    pub fn next_batch(&mut self) -> Result<Option<&mut Batch>> {
         let Some((full, free)) = &self.channels else { return Ok(None) };
         if let Some(batch) = self.current.take() {
             // After its last batch the thread is gone, and nobody wants the buffer.
@@ -96,7 +96,7 @@ impl Loader {
         match full.recv() {
             Ok(batch) => {
                 self.current = Some(batch);
-                Ok(self.current.as_ref())
+                Ok(self.current.as_mut())
             }
             Err(_) => self.ended().map(|()| None),
         }

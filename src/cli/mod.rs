@@ -1,0 +1,96 @@
+//! The command line: one file per subcommand; parses, calls, prints.
+//!
+//! To add a subcommand: write `cli/x.rs` with its arguments and a `run`, and add a line to [`Command`].
+
+mod check;
+mod devices;
+mod eval;
+mod gradcheck;
+mod plan;
+mod train;
+
+use crate::error::Result;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+
+/// Trains neural networks from one TOML file.
+#[derive(Debug, Parser)]
+#[command(name = "peristyle", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Trains the network of a configuration.
+    Train(train::Arguments),
+    /// Evaluates a run or a checkpoint.
+    Eval(eval::Arguments),
+    /// Prints the very program that train runs, without running it.
+    Plan(plan::Arguments),
+    /// Prints everything that is wrong with a configuration, or what it means.
+    Check(check::Arguments),
+    /// Prints what this machine has to run on.
+    Devices,
+    /// Compares gradients with differences of losses, in double precision.
+    Gradcheck(gradcheck::Arguments),
+}
+
+/// A configuration with changes.
+#[derive(Debug, Args)]
+struct Configured {
+    /// The configuration.
+    config: PathBuf,
+    /// Sets a key of the configuration, as in --set optimizer.lr=0.1 or --set model.layers.conv1.filters=8.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    sets: Vec<String>,
+    /// The devices, in place of the configuration's: cpu, cpu*4.
+    #[arg(long, value_name = "DEVICES")]
+    devices: Option<String>,
+}
+
+impl Configured {
+    /// Returns all changes, the devices among them.
+    fn sets(&self) -> Vec<String> {
+        let devices = self.devices.iter().map(|devices| format!("devices.use={devices:?}"));
+        self.sets.iter().cloned().chain(devices).collect()
+    }
+}
+
+/// Runs the command line; returns the exit code: 0, 1 = ran but failed, 2 = the user's mistake.
+pub fn main() -> i32 {
+    let result: Result<()> = match Cli::parse().command {
+        Command::Train(arguments) => train::run(&arguments),
+        Command::Eval(arguments) => eval::run(&arguments),
+        Command::Plan(arguments) => plan::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Devices => {
+            devices::run();
+            Ok(())
+        }
+        Command::Gradcheck(arguments) => gradcheck::run(&arguments),
+    };
+    let Err(error) = result else { return 0 };
+    let mut text = format!("peristyle: {error}");
+    let mut cause = std::error::Error::source(&error);
+    while let Some(source) = cause {
+        text += &format!(": {source}");
+        cause = source.source();
+    }
+    eprintln!("{text}");
+    error.exit_code()
+}
+
+/// Prints to standard output; a closed pipe ends the output, not the program.
+fn print(text: &str) {
+    use std::io::Write;
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// Prints notes to standard error.
+fn notes(notes: &[String]) {
+    for note in notes {
+        eprintln!("note: {note}");
+    }
+}

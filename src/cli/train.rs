@@ -1,0 +1,49 @@
+//! `peristyle train CONFIG`.
+
+use super::Configured;
+use crate::error::{Error, Result};
+use crate::report::{Reporter, Telling};
+use crate::train::{Data, Job, Run, Stop, directory};
+use std::path::PathBuf;
+
+/// Arguments of `train`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    configured: Configured,
+    /// The run directory; by default runs/NAME, or runs/NAME-2 and so on when there is one already.
+    #[arg(long, value_name = "DIR")]
+    run_dir: Option<PathBuf>,
+    /// Goes on from the newest checkpoint of the run directory.
+    #[arg(long)]
+    resume: bool,
+    /// Shows messages (-v) and details (-vv).
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<()> {
+    let (job, plan) = Job::open(&arguments.configured.config, &arguments.configured.sets(), Data::Required)?;
+    let name = job.config.name.clone();
+    let dir = match (&arguments.run_dir, arguments.resume) {
+        (Some(dir), true) => dir.clone(),
+        (Some(dir), false) => directory::fresh(dir)?,
+        (None, true) => directory::newest(&name)?,
+        (None, false) => directory::next(&name)?,
+    };
+    let stop = Stop::listen()?;
+    let (resolved, steps) = (job.config.resolved.clone(), job.steps());
+    let base = job.config.base.clone();
+    let mut run = if arguments.resume { Run::resume(job, plan, &dir)? } else { Run::start(job, plan, &dir)? };
+    directory::write_config(&dir, &resolved, &base)?;
+    let resume = arguments.resume.then(|| run.step());
+    let mut reporter = Reporter::open(&dir, Telling { steps, resume, verbosity: arguments.verbose })?;
+    let result = run.train(&mut reporter, &stop);
+    drop(reporter);
+    result.map_err(|error| match error {
+        Error::Run(message) => Error::Run(format!("{message} (run directory {})", dir.display())),
+        other => other,
+    })?;
+    println!("{}", dir.display());
+    Ok(())
+}

@@ -1,0 +1,173 @@
+//! Checks gradients against differences of losses, and Hessian-vector products against differences of gradients.
+//!
+//! The gradient g of the loss L along a coordinate is compared with the central difference
+//! (L(w + h) - L(w - h)) / 2h; the product H v, exact through dual numbers, with (g(w + h v) - g(w - h v)) / 2h.
+//! Both run the network's own training program in f64.
+
+use crate::collectives::Form;
+use crate::device::{Clock, Path, Purpose, Random};
+use crate::error::{Problem, Result};
+use crate::layers::Mode;
+use crate::network::{self, Network};
+use crate::optim::Chain;
+use crate::placement::Variant;
+use crate::program::{Options, Plan, Session, Which};
+use crate::tensor::{Dual, Mesh, Precision, Real};
+use std::sync::Arc;
+
+/// A network with one batch, in one precision, whose gradients can be asked for.
+#[derive(Debug)]
+pub struct Probe {
+    session: Session,
+    variant: Variant,
+    images: Vec<f32>,
+    targets: Vec<f32>,
+}
+
+impl Probe {
+    /// Plans the network on a mesh for one batch of `targets.len() / target_width` samples.
+    ///
+    /// # Errors
+    /// Every split that does not fit its layer.
+    pub fn new(
+        network: &Arc<Network>,
+        precision: Precision,
+        mesh: Mesh,
+        seed: u64,
+        (images, targets, target_width): (&[f32], &[f32], usize),
+    ) -> std::result::Result<Probe, Vec<Problem>> {
+        let variant = Variant { mode: Mode::Train, rows: targets.len() / target_width, update: false };
+        let (form, path, threads) = (Form::OnePass, Path::Fast, 1);
+        let options = Options { mesh, precision, threads, form, path, target_width, seed, variants: vec![variant] };
+        let plan = Plan::new(Arc::clone(network), Arc::new(Chain::default()), options)?;
+        let session = Session::new(plan);
+        Ok(Probe { session, variant, images: images.to_vec(), targets: targets.to_vec() })
+    }
+
+    /// Sets a parameter.
+    pub fn set<T: Real>(&mut self, parameter: usize, values: &[T]) {
+        self.session.write(Which::Parameter(parameter), values);
+    }
+
+    /// Returns the loss; the gradients are there afterwards. Every call sees the same dropout masks.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub fn loss(&mut self) -> Result<f64> {
+        let clock = Clock { step: 1, ..Clock::default() };
+        Ok(self.session.run(self.variant, &mut self.images, &mut self.targets, clock)?.loss)
+    }
+
+    /// Returns the gradient of a parameter that the last call of [`Probe::loss`] left.
+    pub fn gradient<T: Real>(&self, parameter: usize) -> Vec<T> {
+        self.session.read(Which::Gradient(parameter))
+    }
+}
+
+/// The check of one parameter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Check {
+    /// The parameter's name.
+    pub name: String,
+    /// Coordinates that were compared.
+    pub samples: usize,
+    /// The largest difference, relative to the largest value compared.
+    pub error: f64,
+}
+
+/// A batch: images, targets, width of the targets.
+type Batch<'a> = (&'a [f32], &'a [f32], usize);
+
+/// Distance of the points of a difference: its error is about h^2 + 1e-16 / h.
+const H: f64 = 1e-5;
+
+fn start(network: &Network, seed: u64) -> Vec<Vec<f64>> {
+    (0..network.parameters.len()).map(|p| network::initial(network, seed, p)).collect()
+}
+
+/// Compares up to `samples` coordinates of every parameter's gradient with differences of losses.
+///
+/// # Errors
+/// When the network cannot be planned on one device or a step fails.
+pub fn gradient_check(network: &Arc<Network>, seed: u64, batch: Batch, samples: usize) -> Result<Vec<Check>> {
+    let probe = Probe::new(network, Precision::F64, Mesh::ONE, seed, batch);
+    let mut probe = probe.map_err(crate::Error::Config)?;
+    let mut weights = start(network, seed);
+    for (p, values) in weights.iter().enumerate() {
+        probe.set(p, values);
+    }
+    probe.loss()?;
+    let gradients: Vec<Vec<f64>> = (0..weights.len()).map(|p| probe.gradient(p)).collect();
+    let mut checks = Vec::new();
+    for (p, gradient) in gradients.iter().enumerate() {
+        let random = Random::new(seed, Purpose::Probe, 0, p as u64);
+        let count = samples.min(gradient.len());
+        let (mut error, mut scale) = (0.0f64, 0.0f64);
+        for sample in 0..count {
+            let at = if count == gradient.len() {
+                sample
+            } else {
+                random.below(sample as u64, gradient.len() as u64) as usize
+            };
+            let original = weights[p][at];
+            let mut losses = [0.0; 2];
+            for (loss, h) in losses.iter_mut().zip([H, -H]) {
+                weights[p][at] = original + h;
+                probe.set(p, &weights[p]);
+                *loss = probe.loss()?;
+            }
+            weights[p][at] = original;
+            let difference = (losses[0] - losses[1]) / (2.0 * H);
+            error = error.max((difference - gradient[at]).abs());
+            scale = scale.max(difference.abs()).max(gradient[at].abs());
+        }
+        probe.set(p, &weights[p]);
+        // Below 1e-6 the difference of two losses near 1 holds fewer digits than the comparison wants.
+        checks.push(Check { name: network.parameters[p].name.clone(), samples: count, error: error / scale.max(1e-6) });
+    }
+    Ok(checks)
+}
+
+/// Compares Hessian-vector products along a random direction, exact through dual numbers, with differences of
+/// gradients.
+///
+/// # Errors
+/// When the network cannot be planned on one device or a step fails.
+pub fn hessian_vector_check(network: &Arc<Network>, seed: u64, batch: Batch) -> Result<Vec<Check>> {
+    let weights = start(network, seed);
+    let direction: Vec<Vec<f64>> = (0..weights.len())
+        .map(|p| {
+            let random = Random::new(seed, Purpose::Probe, 1, p as u64);
+            (0..weights[p].len() as u64).map(|i| random.normal(i)).collect()
+        })
+        .collect();
+    let exact = Probe::new(network, Precision::Dual, Mesh::ONE, seed, batch);
+    let mut exact = exact.map_err(crate::Error::Config)?;
+    for (p, (w, v)) in weights.iter().zip(&direction).enumerate() {
+        let values: Vec<Dual> = w.iter().zip(v).map(|(&re, &eps)| Dual { re, eps }).collect();
+        exact.set(p, &values);
+    }
+    exact.loss()?;
+    let near = Probe::new(network, Precision::F64, Mesh::ONE, seed, batch);
+    let mut near = near.map_err(crate::Error::Config)?;
+    let mut gradients: Vec<Vec<Vec<f64>>> = Vec::new();
+    for h in [H, -H] {
+        for (p, (w, v)) in weights.iter().zip(&direction).enumerate() {
+            let values: Vec<f64> = w.iter().zip(v).map(|(w, v)| w + h * v).collect();
+            near.set(p, &values);
+        }
+        near.loss()?;
+        gradients.push((0..weights.len()).map(|p| near.gradient(p)).collect());
+    }
+    let check = |p: usize| {
+        let product: Vec<Dual> = exact.gradient(p);
+        let difference = gradients[0][p].iter().zip(&gradients[1][p]).map(|(a, b)| (a - b) / (2.0 * H));
+        let (mut error, mut scale) = (0.0f64, 0.0f64);
+        for (product, difference) in product.iter().zip(difference) {
+            error = error.max((product.eps - difference).abs());
+            scale = scale.max(product.eps.abs()).max(difference.abs());
+        }
+        Check { name: network.parameters[p].name.clone(), samples: product.len(), error: error / scale.max(1e-6) }
+    };
+    Ok((0..weights.len()).map(check).collect())
+}

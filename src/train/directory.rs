@@ -1,0 +1,86 @@
+//! Run directories: where a run keeps its configuration, metrics, log and checkpoints.
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::network::{self, Network};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The folder of run directories.
+const RUNS: &str = "runs";
+/// The configuration of a run, with every `--set` applied.
+const CONFIG: &str = "config.toml";
+/// Begins the first line of a run's configuration, which says what its relative paths are relative to.
+const BASE: &str = "# relative to: ";
+
+/// Returns a directory that was asked for.
+///
+/// # Errors
+/// When it holds a run already.
+pub fn fresh(dir: &Path) -> Result<PathBuf> {
+    if holds_run(dir) {
+        return Err(Error::Usage(format!(
+            "{} holds a run already; add --resume to go on with it, or choose another --run-dir",
+            dir.display()
+        )));
+    }
+    Ok(dir.to_path_buf())
+}
+
+fn holds_run(dir: &Path) -> bool {
+    dir.join(CONFIG).exists() || dir.join("checkpoints").exists()
+}
+
+fn numbered(name: &str, number: usize) -> PathBuf {
+    let name = if number == 1 { name.to_string() } else { format!("{name}-{number}") };
+    Path::new(RUNS).join(name)
+}
+
+/// Returns the first directory of this name that holds no run: `runs/NAME`, `runs/NAME-2`, and so on.
+///
+/// # Errors
+/// Never with fewer than a million runs of one name.
+pub fn next(name: &str) -> Result<PathBuf> {
+    let free = (1..1_000_000).map(|number| numbered(name, number)).find(|dir| !holds_run(dir));
+    free.ok_or_else(|| Error::Usage(format!("too many runs named {name}; choose a --run-dir")))
+}
+
+/// Returns the last directory of this name that holds a run.
+///
+/// # Errors
+/// When there is none.
+pub fn newest(name: &str) -> Result<PathBuf> {
+    let runs = (1..1_000_000).map(|number| numbered(name, number)).take_while(|dir| holds_run(dir));
+    runs.last().ok_or_else(|| {
+        Error::Usage(format!("{RUNS}/{name} holds no run to resume; name one with --run-dir, or leave out --resume"))
+    })
+}
+
+/// Writes the configuration of a run; `base` is what its relative paths are relative to.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_config(dir: &Path, resolved: &str, base: &Path) -> Result<()> {
+    fs::create_dir_all(dir).map_err(|e| Error::io(dir, "create", e))?;
+    let here = if base.as_os_str().is_empty() { Path::new(".") } else { base };
+    let base = fs::canonicalize(here).map_err(|e| Error::io(here, "read", e))?;
+    let path = dir.join(CONFIG);
+    let text = format!("{BASE}{}\n{resolved}", base.display());
+    fs::write(&path, text).map_err(|e| Error::io(&path, "write", e))
+}
+
+/// Reads the configuration of a run directory, or of the run that a checkpoint is in.
+///
+/// # Errors
+/// When there is none, or it is wrong.
+pub fn read_config(path: &Path, sets: &[String]) -> Result<(Config, Network)> {
+    let whole = fs::canonicalize(path).map_err(|e| Error::io(path, "read", e))?;
+    let dir = whole.ancestors().take(3).find(|dir| dir.join(CONFIG).is_file()).ok_or_else(|| {
+        Error::Usage(format!("{}: no {CONFIG} here; expected a run directory or a checkpoint in one", path.display()))
+    })?;
+    let file = dir.join(CONFIG);
+    let text = fs::read_to_string(&file).map_err(|e| Error::io(&file, "read", e))?;
+    let base = text.lines().next().and_then(|line| line.strip_prefix(BASE)).map(PathBuf::from);
+    let base = base.unwrap_or_else(|| dir.to_path_buf());
+    network::complete(crate::config::from_text(&file.display().to_string(), &text, &base, sets))
+}

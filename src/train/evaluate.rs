@@ -1,0 +1,36 @@
+//! Evaluates a set of images: every sample counts once.
+
+use crate::data::{Loader, Split};
+use crate::device::Clock;
+use crate::error::Result;
+use crate::layers::Mode;
+use crate::placement::Variant;
+use crate::program::Session;
+use crate::report::Event;
+use std::sync::Arc;
+
+/// Returns the evaluation of a split after `step` updates.
+///
+/// # Errors
+/// When the data cannot be read or a step fails.
+pub fn evaluate(session: &mut Session, split: &Arc<Split>, batch: usize, step: u64) -> Result<Event> {
+    let mut loader = Loader::eval(split, batch)?;
+    let (mut loss, mut top1, mut top5, mut images) = (0.0, 0.0, 0.0, 0.0);
+    while let Some(batch) = loader.next_batch()? {
+        let variant = Variant { mode: Mode::Eval, rows: batch.rows, update: false };
+        let clock = Clock { step, ..Clock::default() };
+        let metrics = session.run(variant, &mut batch.images, &mut batch.targets, clock)?;
+        loss += metrics.loss * metrics.rows;
+        top1 += metrics.top1;
+        top5 += metrics.top5;
+        images += metrics.rows;
+    }
+    Ok(Event::Eval {
+        step,
+        split: split.name.to_string(),
+        loss: loss / images,
+        top1: top1 / images,
+        top5: top5 / images,
+        images: images as u64,
+    })
+}

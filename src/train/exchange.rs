@@ -1,0 +1,143 @@
+//! Parameters between memory and files: files keep PyTorch's names and layouts, the permutation happens here.
+
+use super::weights::{Data, Tensor};
+use crate::error::{Error, Result};
+use crate::layers::Param;
+use crate::network::{self, Parameter};
+use crate::program::{Session, Which};
+use crate::tensor::{Precision, Real};
+use std::path::Path;
+
+/// Returns elements in the order of files.
+pub fn to_file<T: Real>(param: &Param, memory: &[T]) -> Vec<T> {
+    let mut file = Vec::with_capacity(memory.len());
+    visit(param, |at| file.push(memory[at]));
+    file
+}
+
+/// Returns elements in the order of memory.
+pub fn from_file<T: Real>(param: &Param, file: &[T]) -> Vec<T> {
+    let mut memory = vec![T::ZERO; file.len()];
+    let mut next = file.iter();
+    visit(param, |at| memory[at] = next.next().copied().unwrap_or(T::ZERO));
+    memory
+}
+
+/// Calls `f` with the index in memory of each element of the file, in the order of the file.
+fn visit(param: &Param, mut f: impl FnMut(usize)) {
+    let dims = &param.shape.0;
+    let stride = |dim: usize| dims[dim + 1..].iter().product::<usize>();
+    let order: Vec<(usize, usize)> = param.file_order.iter().map(|&dim| (dims[dim], stride(dim))).collect();
+    let mut index = vec![0; order.len()];
+    for _ in 0..param.shape.elements() {
+        f(index.iter().zip(&order).map(|(i, (_, stride))| i * stride).sum());
+        for (i, (len, _)) in index.iter_mut().zip(&order).rev() {
+            *i += 1;
+            if *i < *len {
+                break;
+            }
+            *i = 0;
+        }
+    }
+}
+
+/// Gives every parameter and running statistic its initial value.
+pub fn initialise(session: &mut Session, seed: u64) {
+    let network = std::sync::Arc::clone(&session.plan().network);
+    for parameter in 0..network.parameters.len() {
+        let values = network::initial(&network, seed, parameter);
+        write_values(session, Which::Parameter(parameter), &values);
+    }
+    for (state, parameter) in network.states.iter().enumerate() {
+        let start = match parameter.init {
+            crate::layers::Init::Constant(value) => value,
+            _ => 0.0,
+        };
+        let values = vec![start; parameter.param.shape.elements()];
+        write_values(session, Which::State(state), &values);
+    }
+}
+
+/// Writes doubles, rounded to the session's precision.
+pub fn write_values(session: &mut Session, which: Which, values: &[f64]) {
+    match session.plan().options.precision {
+        Precision::F32 => write_as::<f32>(session, which, values),
+        Precision::F64 => write_as::<f64>(session, which, values),
+        Precision::Dual => write_as::<crate::tensor::Dual>(session, which, values),
+    }
+}
+
+fn write_as<T: Real>(session: &mut Session, which: Which, values: &[f64]) {
+    let values: Vec<T> = values.iter().map(|&v| T::from_f64(v)).collect();
+    session.write(which, &values);
+}
+
+/// Returns the values of a tensor as doubles.
+pub fn read_values(session: &Session, which: Which) -> Vec<f64> {
+    match session.plan().options.precision {
+        Precision::F32 => read_as::<f32>(session, which),
+        Precision::F64 => read_as::<f64>(session, which),
+        Precision::Dual => read_as::<crate::tensor::Dual>(session, which),
+    }
+}
+
+fn read_as<T: Real>(session: &Session, which: Which) -> Vec<f64> {
+    session.read::<T>(which).into_iter().map(Real::to_f64).collect()
+}
+
+/// Returns a tensor as it goes into a file.
+pub fn export(session: &Session, which: Which, name: String, param: &Param) -> Tensor {
+    let data = match session.plan().options.precision {
+        Precision::F32 => Data::F32(to_file(param, &session.read::<f32>(which))),
+        _ => Data::F64(to_file(param, &session.read::<f64>(which))),
+    };
+    Tensor { name, shape: param.file_shape.clone(), data }
+}
+
+/// Puts a tensor of a file into the session.
+///
+/// # Errors
+/// When its shape is not the parameter's.
+pub fn import(session: &mut Session, which: Which, parameter: &Parameter, tensor: &Tensor, file: &Path) -> Result<()> {
+    let param = &parameter.param;
+    if tensor.shape != param.file_shape {
+        let message = format!(
+            "tensor \"{}\" has shape {}, expected {} as the network has it; use the file of this network",
+            tensor.name, tensor.shape, param.file_shape
+        );
+        return Err(Error::file(file, message));
+    }
+    match (&tensor.data, session.plan().options.precision) {
+        (Data::F32(values), Precision::F32) => session.write(which, &from_file(param, values)),
+        (Data::F64(values), Precision::F64) => session.write(which, &from_file(param, values)),
+        (Data::F32(values), _) => {
+            let values: Vec<f64> = values.iter().map(|&v| f64::from(v)).collect();
+            write_values(session, which, &from_file(param, &values));
+        }
+        (Data::F64(values), _) => write_values(session, which, &from_file(param, values)),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::Shape;
+
+    #[test]
+    fn a_convolution_weight_goes_to_pytorch_order_and_back() {
+        let param = Param {
+            name: "weight",
+            shape: Shape::from([2, 1, 3, 2]),
+            file_shape: Shape::from([2, 2, 1, 3]),
+            file_order: vec![0, 3, 1, 2],
+            fan_in: 6,
+            fan_out: 2,
+            init: None,
+        };
+        let memory: Vec<f64> = (0..12).map(f64::from).collect();
+        let file = to_file(&param, &memory);
+        assert_eq!(file, [0.0, 2.0, 4.0, 1.0, 3.0, 5.0, 6.0, 8.0, 10.0, 7.0, 9.0, 11.0]);
+        assert_eq!(from_file(&param, &file), memory);
+    }
+}

@@ -1,0 +1,206 @@
+//! From a file to a plan: everything that is checked before the first step.
+
+use crate::collectives::Form;
+use crate::config::{Collectives, Config, Kind};
+use crate::data::{Context, EpochPlan, Header, Part};
+use crate::device::Path as Implementation;
+use crate::error::{Error, Fault, Problem, Result};
+use crate::layers::Mode;
+use crate::network::{self, Network};
+use crate::placement::Variant;
+use crate::program::{Options, Plan};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// What to do with data that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Data {
+    /// It is an error.
+    Required,
+    /// The plan is made without it.
+    Optional,
+}
+
+/// A configuration that fits together.
+#[derive(Debug)]
+pub struct Job {
+    /// The configuration.
+    pub config: Config,
+    /// The network.
+    pub network: Arc<Network>,
+    /// What the training set holds, when it could be read.
+    pub train: Option<Header>,
+    /// What the test set holds, when there is one and it could be read.
+    pub test: Option<Header>,
+    /// What is said once: settings without effect, data that could not be read.
+    pub notes: Vec<String>,
+}
+
+impl Job {
+    /// Reads a file with every `--set` applied and checks everything that can be known: the file, the network, how
+    /// it fits the data, and how it fits the devices.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn open(path: &Path, sets: &[String], data: Data) -> Result<(Job, Plan)> {
+        Self::complete(network::open(path, sets)?, data)
+    }
+
+    /// As [`Job::open`], for a configuration that was read already.
+    ///
+    /// # Errors
+    /// Everything that is wrong.
+    pub fn complete((config, network): (Config, Network), data: Data) -> Result<(Job, Plan)> {
+        let mut job = Job { notes: config.notes.clone(), config, network: Arc::new(network), train: None, test: None };
+        let mut problems = job.read_headers(data);
+        problems.extend(job.fit_data());
+        if job.config.devices.kind != Kind::Cpu {
+            let kind = job.config.devices.kind;
+            let message = format!(
+                "[devices]: this version has no \"{kind}\" devices; use \"cpu\", or \"cpu*N\" for several CPU devices"
+            );
+            problems.push(Problem { place: job.config.path.display().to_string(), message });
+        }
+        match job.plan() {
+            Ok(plan) if problems.is_empty() => Ok((job, plan)),
+            Ok(_) => Err(Error::Config(problems)),
+            Err(more) => {
+                problems.extend(more);
+                crate::config::sort(&mut problems);
+                Err(Error::Config(problems))
+            }
+        }
+    }
+
+    fn read_headers(&mut self, data: Data) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let settings = &self.config.data;
+        let base = &self.config.base;
+        let test = settings.test.as_ref().map(|source| ("test", source, Part::Test));
+        for (key, source, part) in [Some(("train", &settings.train, Part::Train)), test].into_iter().flatten() {
+            match source.header(Context { part, base }) {
+                Ok(header) if part == Part::Train => self.train = Some(header),
+                Ok(header) => self.test = Some(header),
+                Err(error) if data == Data::Optional => {
+                    self.notes.push(format!("planned without the {key} data: {error}"));
+                }
+                Err(error) => {
+                    problems.push(self.config.data_spot.problem("[data]", &Fault::at(key, error.to_string())));
+                }
+            }
+        }
+        problems
+    }
+
+    /// The network and the data must agree on the shape of an image and the number of classes.
+    fn fit_data(&self) -> Vec<Problem> {
+        let Some(train) = &self.train else { return Vec::new() };
+        let mut faults = self.config.data.faults_with(train, self.test.as_ref());
+        let [h, w, c] = train.shape;
+        let input = self.network.input;
+        if [input.h, input.w, input.c] != train.shape {
+            let message = format!(
+                "the images are {h}x{w}x{c}, but [model] input = [{}, {}, {}]; write input = [{h}, {w}, {c}]",
+                input.h, input.w, input.c
+            );
+            faults.push(Fault::at("train", message));
+        }
+        let outputs = self.network.nodes.last().map_or(0, |loss| loss.input_shapes[0].features());
+        let fits = if train.target_width == 1 { outputs >= train.classes } else { outputs == train.target_width };
+        if !fits {
+            let message = format!(
+                "the data have {} classes, but the last layer has {outputs} outputs; give it {}",
+                train.classes, train.classes
+            );
+            faults.push(Fault::at("train", message));
+        }
+        faults.iter().map(|fault| self.config.data_spot.problem("[data]", fault)).collect()
+    }
+
+    /// Returns how many samples are trained on in an epoch, and in how many batches; without data, one batch.
+    pub fn epoch(&self) -> EpochPlan {
+        let batch = self.config.data.batch;
+        let samples = self.train.map_or(batch, |h| h.images - self.config.data.num_validation(h.images));
+        EpochPlan { samples: samples.max(1), batch }
+    }
+
+    /// Returns the number of updates of the whole run.
+    pub fn steps(&self) -> u64 {
+        self.config.train.length.steps(self.epoch().batches() as u64)
+    }
+
+    /// Returns the learning rate of an update, counted from 1.
+    pub fn lr(&self, step: u64) -> f64 {
+        let optimizer = &self.config.optimizer;
+        optimizer.schedule.lr(optimizer.lr, step, self.epoch().batches() as u64)
+    }
+
+    /// Returns every setting of what is learned, by its key: what a checkpoint remembers of the configuration.
+    pub fn learned(&self) -> BTreeMap<String, String> {
+        let mut all = BTreeMap::new();
+        let root: toml::Table = toml::from_str(&self.config.resolved).unwrap_or_default();
+        for section in ["seed", "data", "model", "optimizer"] {
+            if let Some(value) = root.get(section) {
+                flatten(section, value, &mut all);
+            }
+        }
+        all
+    }
+
+    /// Returns every size of batch that the run meets.
+    fn variants(&self) -> Vec<Variant> {
+        let batch = self.config.data.batch;
+        let validation = self.train.map_or(0, |h| self.config.data.num_validation(h.images));
+        let test = self.test.map_or(0, |h| h.images);
+        let mut variants = Vec::new();
+        let mut add = |mode, samples: usize| {
+            for rows in [samples.min(batch), samples % batch] {
+                let variant = Variant { mode, rows, update: mode == Mode::Train };
+                if rows > 0 && !variants.contains(&variant) {
+                    variants.push(variant);
+                }
+            }
+        };
+        add(Mode::Train, self.epoch().samples);
+        add(Mode::Eval, validation);
+        add(Mode::Eval, test);
+        variants
+    }
+
+    /// Returns where and how the network runs, for the given steps.
+    pub fn options(&self, variants: Vec<Variant>) -> Options {
+        let devices = &self.config.devices;
+        Options {
+            mesh: devices.mesh,
+            precision: devices.precision,
+            threads: devices.threads,
+            form: match devices.collectives {
+                Collectives::OnePass => Form::OnePass,
+                Collectives::Ring => Form::Ring,
+            },
+            path: Implementation::Fast,
+            target_width: self.train.map_or(1, |h| h.target_width),
+            seed: self.config.seed,
+            variants,
+        }
+    }
+
+    fn plan(&self) -> std::result::Result<Plan, Vec<Problem>> {
+        let chain = Arc::clone(&self.config.optimizer.chain);
+        Plan::new(Arc::clone(&self.network), chain, self.options(self.variants()))
+    }
+}
+
+/// Lists the values of a TOML value by their dotted keys; list items by their number.
+fn flatten(key: &str, value: &toml::Value, all: &mut BTreeMap<String, String>) {
+    match value {
+        toml::Value::Table(table) => table.iter().for_each(|(k, v)| flatten(&format!("{key}.{k}"), v, all)),
+        toml::Value::Array(items) if items.iter().any(|item| item.is_table() || item.is_str()) => {
+            items.iter().enumerate().for_each(|(i, v)| flatten(&format!("{key}.{}", i + 1), v, all));
+        }
+        other => {
+            all.insert(key.to_string(), other.to_string());
+        }
+    }
+}

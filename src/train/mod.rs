@@ -1,0 +1,17 @@
+//! When: the loop, evaluation, checkpoints, resume. Knows what happens around a step, not what a step does.
+
+pub mod checkpoint;
+pub mod directory;
+pub mod evaluate;
+pub mod exchange;
+mod job;
+mod run;
+pub mod signals;
+pub mod weights;
+
+pub use job::{Data, Job};
+pub use run::{Ended, Run};
+pub use signals::Stop;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,305 @@
+//! The loop: batches in, updates, evaluations and checkpoints when they are due, until the end or a signal.
+
+use super::checkpoint::{self, Evaluation, Info, Snapshot};
+use super::evaluate::evaluate;
+use super::exchange;
+use super::job::Job;
+use super::signals::Stop;
+use super::weights::load_model;
+use crate::config::Every;
+use crate::data::{self, Loader, Splits};
+use crate::device::Clock;
+use crate::error::{Error, Result};
+use crate::layers::Mode;
+use crate::placement::Variant;
+use crate::program::{Plan, Session, Which};
+use crate::report::{Event, Reporter};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// A run between its steps.
+#[derive(Debug)]
+pub struct Run {
+    job: Job,
+    dir: PathBuf,
+    session: Session,
+    splits: Splits,
+    step: u64,
+    evaluations: Vec<Evaluation>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// All updates were made.
+    Finished,
+    /// A signal asked it to stop; a checkpoint was written.
+    Interrupted,
+}
+
+impl Run {
+    /// Starts a run with initial values, or with the weights that the file names.
+    ///
+    /// # Errors
+    /// When the data or the weights cannot be read.
+    pub fn start(job: Job, plan: Plan, dir: &Path) -> Result<Run> {
+        let mut run = Run::open(job, plan, dir)?;
+        let seed = run.job.config.seed;
+        exchange::initialise(&mut run.session, seed);
+        if let Some(from) = run.job.config.model.from.clone() {
+            let file = run.job.config.base.join(&from.file);
+            run.load(&file, &from.skip)?;
+        }
+        Ok(run)
+    }
+
+    /// Goes on from the newest checkpoint of the run directory that verifies; says which ones were skipped.
+    ///
+    /// # Errors
+    /// When there is none, or it does not fit the network.
+    pub fn resume(job: Job, plan: Plan, dir: &Path) -> Result<Run> {
+        let found = checkpoint::latest(dir)?;
+        let mut run = Run::open(job, plan, dir)?;
+        for skipped in &found.skipped {
+            run.job.notes.push(format!("skipped a checkpoint: {skipped}"));
+        }
+        for line in found.snapshot.info.differences(&run.job.learned()) {
+            run.job.notes.push(format!("resumed with another setting: {line}"));
+        }
+        run.restore(&found.path, &found.snapshot)?;
+        Ok(run)
+    }
+
+    fn open(job: Job, plan: Plan, dir: &Path) -> Result<Run> {
+        let splits = data::open(&job.config.data, job.config.seed, &job.config.base)?;
+        let session = Session::new(plan);
+        Ok(Run { job, dir: dir.to_path_buf(), session, splits, step: 0, evaluations: Vec::new() })
+    }
+
+    /// Returns the number of updates made.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// Returns what the run is.
+    pub fn job(&self) -> &Job {
+        &self.job
+    }
+
+    /// Returns the devices and their memory.
+    pub fn session(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
+    /// Takes the weights of a file whose names the network has; notes what was not found on either side.
+    fn load(&mut self, file: &Path, skip: &[String]) -> Result<()> {
+        let weights = load_model(file)?;
+        let network = std::sync::Arc::clone(&self.job.network);
+        let own = tensors(&network);
+        let skipped = |name: &str| skip.iter().any(|layer| name.split_once('.').is_some_and(|(l, _)| l == layer));
+        let mut missing = Vec::new();
+        for (which, parameter) in &own {
+            let found = weights.tensors.iter().find(|t| t.name == parameter.name);
+            match found.filter(|_| !skipped(&parameter.name)) {
+                Some(tensor) => exchange::import(&mut self.session, *which, parameter, tensor, file)?,
+                None => missing.push(parameter.name.clone()),
+            }
+        }
+        let unused = weights.tensors.iter().map(|t| t.name.clone());
+        let unused: Vec<String> = unused.filter(|name| !own.iter().any(|(_, p)| p.name == *name)).collect();
+        if missing.len() == own.len() {
+            let names: Vec<&str> = own.iter().map(|(_, p)| p.name.as_str()).collect();
+            let message = format!("it has none of the network's tensors; expected {}", names.join(", "));
+            return Err(Error::file(file, message));
+        }
+        for (what, names) in [("start at their initial values", missing), ("of the file are not used", unused)] {
+            if !names.is_empty() {
+                self.job.notes.push(format!("from {}: {what}: {}", file.display(), names.join(", ")));
+            }
+        }
+        Ok(())
+    }
+
+    fn restore(&mut self, path: &Path, snapshot: &Snapshot) -> Result<()> {
+        let network = std::sync::Arc::clone(&self.job.network);
+        let missing = |name: &str| {
+            Error::file(path, format!("it has no tensor \"{name}\"; resume with the configuration of this run"))
+        };
+        for (which, parameter) in tensors(&network) {
+            let tensor = snapshot.model.iter().find(|t| t.name == parameter.name);
+            let tensor = tensor.ok_or_else(|| missing(&parameter.name))?;
+            exchange::import(&mut self.session, which, parameter, tensor, path)?;
+        }
+        for (which, name, parameter) in self.slots() {
+            let tensor = snapshot.state.iter().find(|t| t.name == name).ok_or_else(|| missing(&name))?;
+            exchange::import(&mut self.session, which, &network.parameters[parameter], tensor, path)?;
+        }
+        self.step = snapshot.info.step;
+        self.evaluations.clone_from(&snapshot.info.evaluations);
+        Ok(())
+    }
+
+    /// Returns the optimiser's tensors: which, name in files, parameter.
+    fn slots(&self) -> Vec<(Which, String, usize)> {
+        let chain = &self.session.plan().chain;
+        let slots = chain.slots(0..chain.0.len());
+        let mut all = Vec::new();
+        for (number, slot) in slots.iter().enumerate() {
+            for (parameter, p) in self.job.network.parameters.iter().enumerate() {
+                let name = format!("{}.{}{}.{}", p.name, chain.0[slot.transform].kind(), slot.transform, slot.name);
+                all.push((Which::Slot(number, parameter), name, parameter));
+            }
+        }
+        all
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let network = &self.job.network;
+        let own = tensors(network).into_iter();
+        let batches = self.job.epoch().batches() as u64;
+        Snapshot {
+            model: own.map(|(which, p)| exchange::export(&self.session, which, p.name.clone(), &p.param)).collect(),
+            state: self
+                .slots()
+                .into_iter()
+                .map(|(which, name, p)| exchange::export(&self.session, which, name, &network.parameters[p].param))
+                .collect(),
+            info: Info {
+                step: self.step,
+                epoch: self.step / batches,
+                batch_in_epoch: self.step % batches,
+                samples: self.step / batches * self.job.epoch().samples as u64
+                    + self.step % batches * self.job.epoch().batch as u64,
+                seed: self.job.config.seed,
+                precision: self.job.config.devices.precision,
+                mesh: self.job.config.devices.mesh.to_string(),
+                version: env!("CARGO_PKG_VERSION").to_string(),
+                learned: self.job.learned(),
+                evaluations: self.evaluations.clone(),
+            },
+        }
+    }
+
+    /// Trains to the end, or until `stop`.
+    ///
+    /// # Errors
+    /// When a step fails, the loss is no number, or a file cannot be written.
+    pub fn train(&mut self, reporter: &mut Reporter, stop: &Stop) -> Result<Ended> {
+        let begin = Instant::now();
+        reporter.emit(&self.start_event())?;
+        for text in std::mem::take(&mut self.job.notes) {
+            reporter.emit(&Event::Note { text })?;
+        }
+        let batches = self.job.epoch().batches() as u64;
+        let (steps, train) = (self.job.steps(), self.job.config.train.clone());
+        let mut loader = Loader::train(&self.splits, self.step / batches, (self.step % batches) as usize)?;
+        let due = |every: Every, step: u64| match every {
+            Every::Never => false,
+            Every::At(interval) => step.is_multiple_of(interval.steps(batches)) || step == steps,
+        };
+        let mut last = Instant::now();
+        while self.step < steps && !stop.requested() {
+            let next = self.step + 1;
+            let Some(batch) = loader.next_batch()? else { break };
+            let clock = Clock { step: next, epoch: batch.epoch, lr: self.job.lr(next) };
+            let variant = Variant { mode: Mode::Train, rows: batch.rows, update: true };
+            let rows = batch.rows;
+            let metrics = self.session.run(variant, &mut batch.images, &mut batch.targets, clock)?;
+            let seconds = last.elapsed().as_secs_f64();
+            if !metrics.loss.is_finite() {
+                return Err(self.not_finite(next, metrics.loss));
+            }
+            self.step = next;
+            reporter.emit(&Event::Step {
+                step: next,
+                epoch: clock.epoch,
+                loss: metrics.loss,
+                lr: clock.lr,
+                images_per_second: rows as f64 / seconds,
+                seconds: begin.elapsed().as_secs_f64(),
+            })?;
+            if due(train.evaluate, next) {
+                self.evaluate(reporter)?;
+            }
+            if due(train.checkpoint.every, next) {
+                self.save(reporter)?;
+            }
+            last = Instant::now();
+        }
+        let ended = if self.step >= steps { Ended::Finished } else { Ended::Interrupted };
+        if ended == Ended::Interrupted && !self.saved() {
+            self.save(reporter)?;
+        }
+        let reason = if ended == Ended::Finished { "finished" } else { "interrupted" };
+        let seconds = begin.elapsed().as_secs_f64();
+        reporter.emit(&Event::End { steps: self.step, seconds, reason: reason.to_string() })?;
+        Ok(ended)
+    }
+
+    fn start_event(&self) -> Event {
+        let config = &self.job.config;
+        Event::Start {
+            name: config.name.clone(),
+            step: self.step,
+            devices: config.devices.names(),
+            mesh: config.devices.mesh.to_string(),
+            parameters: self.job.network.num_parameters() as u64,
+            precision: config.devices.precision,
+            threads: config.devices.threads,
+            version: env!("CARGO_PKG_VERSION").to_string(),
+        }
+    }
+
+    fn not_finite(&self, step: u64, loss: f64) -> Error {
+        Error::Run(format!(
+            "the loss of step {step} is {loss}; lower lr (now {}), or put {{ clip_by_global_norm = 1.0 }} first in the \
+             chain, and start again, or resume from the last checkpoint",
+            self.job.lr(step)
+        ))
+    }
+
+    /// Evaluates the validation and test sets.
+    ///
+    /// # Errors
+    /// When a step fails or the result cannot be written.
+    pub fn evaluate(&mut self, reporter: &mut Reporter) -> Result<()> {
+        for event in self.evaluations()? {
+            reporter.emit(&event)?;
+        }
+        Ok(())
+    }
+
+    /// Evaluates the validation and test sets, and returns what came out.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub fn evaluations(&mut self) -> Result<Vec<Event>> {
+        let sets = [self.splits.validation.clone(), self.splits.test.clone()];
+        let mut events = Vec::new();
+        for split in sets.into_iter().flatten() {
+            let event = evaluate(&mut self.session, &split, self.job.config.data.batch, self.step)?;
+            if let Event::Eval { step, split, loss, top1, top5, images } = event.clone() {
+                self.evaluations.retain(|e| e.split != split);
+                self.evaluations.push(Evaluation { step, split, loss, top1, top5, images });
+            }
+            events.push(event);
+        }
+        Ok(events)
+    }
+
+    fn saved(&self) -> bool {
+        checkpoint::latest(&self.dir).is_ok_and(|found| found.snapshot.info.step == self.step)
+    }
+
+    fn save(&mut self, reporter: &mut Reporter) -> Result<()> {
+        let path = checkpoint::write(&self.dir, &self.snapshot(), self.job.config.train.checkpoint.keep)?;
+        let path = path.strip_prefix(&self.dir).unwrap_or(&path).display().to_string();
+        reporter.emit(&Event::Checkpoint { step: self.step, path })
+    }
+}
+
+/// Returns parameters and running statistics: all that a model file holds.
+fn tensors(network: &crate::network::Network) -> Vec<(Which, &crate::network::Parameter)> {
+    let parameters = network.parameters.iter().enumerate().map(|(i, p)| (Which::Parameter(i), p));
+    parameters.chain(network.states.iter().enumerate().map(|(i, p)| (Which::State(i), p))).collect()
+}

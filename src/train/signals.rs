@@ -1,0 +1,68 @@
+//! Signals: SIGINT and SIGTERM ask a run to stop after the step at hand; a second SIGINT ends it at once.
+
+use crate::error::{Error, Result};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag::{register, register_conditional_shutdown};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The exit code of a run that a second SIGINT ends: 128 + SIGINT, as shells say it.
+const INTERRUPTED: i32 = 128 + SIGINT;
+
+/// Whether a signal has asked the run to stop.
+#[derive(Debug, Clone, Default)]
+pub struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    /// Listens to signals from now on, instead of letting them end the process. Handlers only set the flag.
+    ///
+    /// # Errors
+    /// When the operating system refuses the handlers.
+    pub fn listen() -> Result<Self> {
+        let stop = Stop::default();
+        // In this order: the second SIGINT finds the flag that the first one set.
+        register_conditional_shutdown(SIGINT, INTERRUPTED, Arc::clone(&stop.0))
+            .and_then(|_| register(SIGINT, Arc::clone(&stop.0)))
+            .and_then(|_| register(SIGTERM, Arc::clone(&stop.0)))
+            .map_err(|e| Error::Run(format!("cannot listen to signals: {e}")))?;
+        Ok(stop)
+    }
+
+    /// Returns true once a signal has come, or [`Stop::request`] was called.
+    pub fn requested(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Asks the run to stop, as a signal does.
+    pub fn request(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use signal_hook::low_level::raise;
+    use std::process::Command;
+
+    const CHILD: &str = "PERISTYLE_TEST_SIGNALS";
+
+    #[test]
+    fn the_first_signal_asks_and_the_second_interrupt_ends() {
+        if let Ok(first) = std::env::var(CHILD) {
+            let stop = Stop::listen().unwrap();
+            assert!(!stop.requested());
+            raise(first.parse().unwrap()).unwrap();
+            assert!(stop.requested());
+            raise(SIGTERM).unwrap();
+            raise(SIGINT).unwrap();
+            unreachable!("the second SIGINT ends the process");
+        }
+        for first in [SIGINT, SIGTERM] {
+            let name = "train::signals::tests::the_first_signal_asks_and_the_second_interrupt_ends";
+            let mut child = Command::new(std::env::current_exe().unwrap());
+            let output = child.args(["--exact", name]).env(CHILD, first.to_string()).output().unwrap();
+            assert_eq!(output.status.code(), Some(INTERRUPTED), "{output:?}");
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! What several test files share.
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use peristyle::data::{self, Batches};
+use peristyle::device::Clock;
+use peristyle::layers::Mode;
+use peristyle::network::Network;
+use peristyle::placement::Variant;
+use peristyle::program::Session;
+use peristyle::train::{Data, Job, exchange};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The meshes of every proof: data x columns.
+pub const MESHES: [(usize, usize); 6] = [(1, 1), (1, 2), (2, 1), (4, 1), (2, 2), (1, 4)];
+
+/// Returns a file of the repository.
+pub fn file(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// Returns the settings that put a configuration on a mesh of CPU devices of one thread each.
+pub fn on_mesh((data, columns): (usize, usize)) -> Vec<String> {
+    vec![
+        format!("devices.use=\"cpu*{}\"", data * columns),
+        format!("devices.mesh={{ data = {data}, columns = {columns} }}"),
+        "devices.threads=1".to_string(),
+    ]
+}
+
+/// A configuration with its session and batches.
+pub struct Training {
+    pub job: Job,
+    pub session: Session,
+    pub batches: Batches,
+    pub batch: data::Batch,
+    pub step: u64,
+}
+
+impl Training {
+    pub fn new(config: &str, sets: &[String]) -> Training {
+        let (job, plan) = Job::open(&file(config), sets, Data::Required).unwrap_or_else(|e| panic!("{e}"));
+        let splits = data::open(&job.config.data, job.config.seed, &job.config.base).unwrap();
+        let batches = Batches::train(&splits);
+        let batch = batches.empty();
+        let mut session = Session::new(plan);
+        exchange::initialise(&mut session, job.config.seed);
+        Training { job, session, batches, batch, step: 0 }
+    }
+
+    /// Makes one update and returns its loss.
+    pub fn update(&mut self) -> f64 {
+        let (epoch, index) = self.batches.plan().at(self.step);
+        self.batches.fill(epoch, index, &mut self.batch);
+        self.step += 1;
+        let clock = Clock { step: self.step, epoch, lr: self.job.lr(self.step) };
+        let variant = Variant { mode: Mode::Train, rows: self.batch.rows, update: true };
+        let metrics = self.session.run(variant, &mut self.batch.images, &mut self.batch.targets, clock).unwrap();
+        metrics.loss
+    }
+
+    /// Makes updates and returns their losses.
+    pub fn losses(&mut self, updates: usize) -> Vec<f64> {
+        (0..updates).map(|_| self.update()).collect()
+    }
+}
+
+/// Builds the network of a configuration's text.
+pub fn network(text: &str) -> Result<Arc<Network>, String> {
+    let reading = peristyle::config::from_text("test.toml", text, Path::new("."), &[]);
+    peristyle::network::complete(reading).map(|(_, network)| Arc::new(network)).map_err(|e| e.to_string())
+}
