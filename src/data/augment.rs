@@ -3,7 +3,7 @@
 //! Step k of the list draws from counters 2k and 2k + 1 of (seed, epoch, number of the sample in its data set), so
 //! the result depends on nothing else: not on the batch, the device, the threads, or a stop in between.
 
-use crate::device::Random;
+use crate::device::{Random, vectorized};
 use crate::error::Fault;
 use serde::Deserialize;
 
@@ -51,8 +51,17 @@ impl Augment {
         }
     }
 
-    /// Computes `y` from `x`, both (H, W, C), as step `step` of the list.
-    pub(super) fn apply(&self, random: &Random, step: usize, shape: [usize; 3], x: &[f32], y: &mut [f32]) {
+    /// Computes `y` from `x`, both (H, W, C), as step `step` of the list. `work` is memory for this shape, empty at
+    /// first, that is kept from call to call.
+    pub(super) fn apply(
+        &self,
+        random: &Random,
+        step: usize,
+        shape: [usize; 3],
+        x: &[f32],
+        work: &mut Vec<f32>,
+        y: &mut [f32],
+    ) {
         let counter = 2 * step as u64;
         match *self {
             Augment::Shift(most) => {
@@ -61,7 +70,7 @@ impl Augment {
             }
             Augment::Rotate(degrees) => {
                 let angle = (2.0 * random.uniform(counter) - 1.0) * degrees;
-                rotate(angle.to_radians(), shape, x, y);
+                rotate(angle.to_radians(), shape, x, work, y);
             }
         }
     }
@@ -81,26 +90,45 @@ fn shift([down, right]: [isize; 2], [h, w, c]: [usize; 3], x: &[f32], y: &mut [f
     }
 }
 
-/// Turns an image counter-clockwise about ((H - 1) / 2, (W - 1) / 2); y[p] is x at p turned back, bilinear.
-fn rotate(radians: f64, [h, w, c]: [usize; 3], x: &[f32], y: &mut [f32]) {
-    let (sin, cos) = (radians.sin() as f32, radians.cos() as f32);
+/// Turns an image counter-clockwise about ((H - 1) / 2, (W - 1) / 2); y at p is x at p turned back, bilinear.
+fn rotate(radians: f64, [h, w, c]: [usize; 3], x: &[f32], framed: &mut Vec<f32>, y: &mut [f32]) {
+    // A black frame, one pixel before and two after the image, so that no neighbour needs a check.
+    let across = (w + 3) * c;
+    framed.resize((h + 3) * across, 0.0);
+    for (framed, x) in framed[across..].chunks_exact_mut(across).zip(x.chunks_exact(w * c)) {
+        framed[c..(w + 1) * c].copy_from_slice(x);
+    }
+    let turn = (radians.sin() as f32, radians.cos() as f32);
+    vectorized(
+        #[inline(always)]
+        || match c {
+            // The channels are written out for the two common numbers.
+            1 => turned(turn, [h, w, 1], framed, y),
+            3 => turned(turn, [h, w, 3], framed, y),
+            _ => turned(turn, [h, w, c], framed, y),
+        },
+    );
+}
+
+#[inline(always)]
+fn turned((sin, cos): (f32, f32), [h, w, c]: [usize; 3], framed: &[f32], y: &mut [f32]) {
     let (middle_i, middle_j) = ((h - 1) as f32 / 2.0, (w - 1) as f32 / 2.0);
-    for (position, y) in y.chunks_exact_mut(c).enumerate() {
-        let (di, dj) = ((position / w) as f32 - middle_i, (position % w) as f32 - middle_j);
-        let (i, j) = (sin * dj + cos * di + middle_i, cos * dj - sin * di + middle_j);
-        let (top, left) = (i.floor(), j.floor());
-        let (down, right) = (i - top, j - left);
-        let (top, left) = (top as isize, left as isize);
-        y.fill(0.0);
-        for (i, j, weight) in [
-            (top, left, (1.0 - down) * (1.0 - right)),
-            (top, left + 1, (1.0 - down) * right),
-            (top + 1, left, down * (1.0 - right)),
-            (top + 1, left + 1, down * right),
-        ] {
-            if (0..h as isize).contains(&i) && (0..w as isize).contains(&j) {
-                let x = &x[(i as usize * w + j as usize) * c..][..c];
-                y.iter_mut().zip(x).for_each(|(y, x)| *y += weight * x);
+    let (last_i, last_j) = ((h + 1) as f32, (w + 1) as f32);
+    let across = (w + 3) * c;
+    for (row, y) in y.chunks_exact_mut(w * c).enumerate() {
+        let di = row as f32 - middle_i;
+        for (column, y) in y.chunks_exact_mut(c).enumerate() {
+            let dj = column as f32 - middle_j;
+            // In the framed image, where all that is far outside meets the frame.
+            let i = (sin * dj + cos * di + middle_i + 1.0).clamp(0.0, last_i);
+            let j = (cos * dj - sin * di + middle_j + 1.0).clamp(0.0, last_j);
+            let (top, left) = (i as i32, j as i32);
+            let (down, right) = (i - top as f32, j - left as f32);
+            let start = top as usize * across + left as usize * c;
+            let (upper, lower) = (&framed[start..][..2 * c], &framed[start + across..][..2 * c]);
+            for k in 0..c {
+                y[k] = (1.0 - down) * ((1.0 - right) * upper[k] + right * upper[k + c])
+                    + down * ((1.0 - right) * lower[k] + right * lower[k + c]);
             }
         }
     }
@@ -127,17 +155,31 @@ mod tests {
     fn a_quarter_turn_is_counter_clockwise_and_no_turn_is_exact() {
         let x: Vec<f32> = (0..9).map(|i| i as f32).collect();
         let mut y = vec![0.0; 9];
-        rotate(0.0, [3, 3, 1], &x, &mut y);
+        let mut work = Vec::new();
+        rotate(0.0, [3, 3, 1], &x, &mut work, &mut y);
         assert_eq!(y, x);
-        rotate(std::f64::consts::FRAC_PI_2, [3, 3, 1], &x, &mut y);
+        rotate(std::f64::consts::FRAC_PI_2, [3, 3, 1], &x, &mut work, &mut y);
         let turned = [2.0, 5.0, 8.0, 1.0, 4.0, 7.0, 0.0, 3.0, 6.0];
         assert!(y.iter().zip(turned).all(|(y, t)| (y - t).abs() < 1e-5), "{y:?}");
     }
 
     #[test]
+    fn channels_turn_alike_whatever_their_number() {
+        let plane: Vec<f32> = (0..20).map(|i| (i * i % 17) as f32).collect();
+        let mut expected = vec![0.0; 20];
+        rotate(0.4, [4, 5, 1], &plane, &mut Vec::new(), &mut expected);
+        for c in [2, 3, 4] {
+            let x: Vec<f32> = plane.iter().flat_map(|&v| (0..c).map(move |k| v * (1 << k) as f32)).collect();
+            let mut y = vec![0.0; 20 * c];
+            rotate(0.4, [4, 5, c], &x, &mut Vec::new(), &mut y);
+            assert!(y.iter().enumerate().all(|(i, &v)| v == expected[i / c] * (1 << (i % c)) as f32));
+        }
+    }
+
+    #[test]
     fn half_a_pixel_is_the_mean_of_its_neighbours() {
         let mut y = vec![0.0; 2];
-        rotate(std::f64::consts::FRAC_PI_2, [1, 2, 1], &[2.0, 4.0], &mut y);
+        rotate(std::f64::consts::FRAC_PI_2, [1, 2, 1], &[2.0, 4.0], &mut Vec::new(), &mut y);
         // Both pixels turn back to half a row above or below the only row.
         assert!((y[0] - 1.5).abs() < 1e-5 && (y[1] - 1.5).abs() < 1e-5, "{y:?}");
     }
@@ -149,7 +191,7 @@ mod tests {
             let random = Random::new(1, Purpose::Augment, 0, sample);
             let (mut x, mut y) = ([0.0; 25], [0.0; 25]);
             x[12] = 1.0;
-            Augment::Shift(2).apply(&random, 0, [5, 5, 1], &x, &mut y);
+            Augment::Shift(2).apply(&random, 0, [5, 5, 1], &x, &mut Vec::new(), &mut y);
             let at = y.iter().position(|&v| v == 1.0).unwrap();
             counts[0][at / 5] += 1;
             counts[1][at % 5] += 1;

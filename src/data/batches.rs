@@ -58,6 +58,8 @@ pub struct Batches {
     order: Option<(u64, Vec<u32>)>,
     /// Two images, raw, for the steps of augmentation.
     images: [Vec<f32>; 2],
+    /// Memory for one step of augmentation.
+    work: Vec<f32>,
 }
 
 /// What is done in training only.
@@ -79,7 +81,14 @@ impl Batches {
     pub fn eval(split: &Arc<Split>, batch: usize) -> Self {
         let plan = EpochPlan { samples: split.samples.len(), batch };
         let image = vec![0.0; split.data.features()];
-        Batches { split: Arc::clone(split), plan, training: None, order: None, images: [image.clone(), image] }
+        Batches {
+            split: Arc::clone(split),
+            plan,
+            training: None,
+            order: None,
+            images: [image.clone(), image],
+            work: Vec::new(),
+        }
     }
 
     /// Returns how an epoch is cut into batches.
@@ -148,7 +157,7 @@ impl Batches {
         }
         let random = Random::new(*seed, Purpose::Augment, epoch, u64::from(sample));
         for (step, augment) in augment.iter().enumerate() {
-            augment.apply(&random, step, data.shape, x, next);
+            augment.apply(&random, step, data.shape, x, &mut self.work, next);
             std::mem::swap(&mut x, &mut next);
         }
         normalization.floats(x, y);
