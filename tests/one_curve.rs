@@ -19,18 +19,18 @@ fn differences(a: &[f64], b: &[f64]) -> Vec<f64> {
     a.iter().zip(b).map(|(a, b)| (a - b).abs() / b.abs()).collect()
 }
 
-fn proves(config: &str) {
-    let reference = curve(config, (1, 1), "f64", &[]);
+fn proves(config: &str, more: &[&str]) {
+    let reference = curve(config, (1, 1), "f64", more);
     assert!(reference[UPDATES - 1] < reference[0], "it learns: {} to {}", reference[0], reference[UPDATES - 1]);
-    let single = curve(config, (1, 1), "f32", &[]);
+    let single = curve(config, (1, 1), "f32", more);
     let drift = differences(&single, &reference);
     for mesh in MESHES.into_iter().skip(1) {
-        let double = curve(config, mesh, "f64", &[]);
+        let double = curve(config, mesh, "f64", more);
         for (step, difference) in differences(&double, &reference).into_iter().enumerate() {
             // Only the order of sums differs: 1e-16 an operation, amplified by a hundred updates.
             assert!(difference <= 1e-9, "{config} on {mesh:?}, f64, step {}: {difference:e}", step + 1);
         }
-        let float = curve(config, mesh, "f32", &[]);
+        let float = curve(config, mesh, "f32", more);
         for (step, difference) in differences(&float, &single).into_iter().enumerate() {
             // Training amplifies rounding; how much, the one-device curves in f32 and f64 say.
             let bound = (10.0 * drift[step]).max(1e-3);
@@ -41,17 +41,19 @@ fn proves(config: &str) {
 
 #[test]
 fn a_two_column_alexnet_has_one_curve() {
-    proves("configs/columns_small.toml");
+    proves("configs/columns_small.toml", &[]);
 }
 
 #[test]
 fn batch_norm_and_residual_joins_have_one_curve() {
-    proves("configs/residual_small.toml");
+    // At the configuration's own rate a batch-norm network of this size doubles rounding every other update, and
+    // where a curve in f32 goes after forty of them is chance; at a tenth of it the bound means something.
+    proves("configs/residual_small.toml", &["optimizer.lr=0.005"]);
 }
 
 #[test]
 fn one_weird_trick_has_one_curve() {
-    proves("configs/one_weird_trick_small.toml");
+    proves("configs/one_weird_trick_small.toml", &[]);
 }
 
 #[test]
