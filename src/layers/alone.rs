@@ -186,8 +186,7 @@ impl<'a, T: Scalar> Alone<'a, T> {
 
     /// Runs a phase on one device and returns all its operands as they are afterwards.
     fn run_on(&self, device: usize, pass: Pass, number: usize, phase: &Phase) -> Vec<Vec<T>> {
-        let (mesh, align) = (self.setting.mesh, Memory::ALIGN);
-        let place = |bytes: usize| bytes.div_ceil(align) * align;
+        let mesh = self.setting.mesh;
         let windows: Vec<Option<(&Tensor<T>, Window)>> = phase
             .operands
             .iter()
@@ -197,26 +196,25 @@ impl<'a, T: Scalar> Alone<'a, T> {
                 self.is_wanted(wanted.role).then_some((tensor, window))
             })
             .collect();
-        let operands = |memory: &Arc<Memory>, scratch: usize| {
-            let mut offset = 0;
-            let mut operand = |shape: Shape, window: Window| {
-                let at = offset;
-                offset = place(offset + window.elements() * T::PRECISION.bytes());
-                Operand::new(memory, at, shape, window, T::PRECISION)
-            };
-            let mut all: Vec<Option<Operand>> =
-                windows.iter().map(|w| w.as_ref().map(|(t, w)| operand(t.shape.clone(), w.clone()))).collect();
-            if scratch > 0 {
-                let shape = Shape::from([scratch]);
-                all.push(Some(operand(shape.clone(), Window { start: vec![0], len: shape.0 })));
-            }
-            all
+        let described: Vec<Option<Operand>> = windows
+            .iter()
+            .map(|w| w.as_ref().map(|(tensor, window)| Operand::described(tensor.shape.clone(), window.clone())))
+            .collect();
+        let scratch = self.layer.scratch(pass, number, &described, self.pool.threads());
+        let scratch = (scratch > 0).then(|| {
+            let shape = Shape::from([scratch]);
+            Some(Operand::described(shape.clone(), Window { start: vec![0], len: shape.0 }))
+        });
+        let described: Vec<Option<Operand>> = described.into_iter().chain(scratch).collect();
+        let room = |operand: &Operand| (operand.elements() * T::PRECISION.bytes()).next_multiple_of(Memory::ALIGN);
+        let memory = Arc::new(Memory::new(described.iter().flatten().map(room).sum()));
+        let mut end = 0;
+        let mut place = |operand: Operand| {
+            end += room(&operand);
+            let start = end - room(&operand);
+            Operand::new(&memory, start, operand.shape, operand.window, T::PRECISION)
         };
-        let bytes: usize = windows.iter().flatten().map(|(_, w)| place(w.elements() * T::PRECISION.bytes())).sum();
-        let memory = Arc::new(Memory::new(bytes));
-        let scratch = self.layer.scratch(pass, number, &operands(&memory, 0), self.pool.threads());
-        let memory = Arc::new(Memory::new(bytes + place(scratch * T::PRECISION.bytes())));
-        let operands = operands(&memory, scratch);
+        let operands: Vec<Option<Operand>> = described.into_iter().map(|o| o.map(&mut place)).collect();
         let args = Args {
             operands: &operands,
             pool: &self.pool,
