@@ -42,11 +42,11 @@ impl Progress {
     }
 
     fn say(&mut self, line: &str) {
-        match &mut self.lines {
-            // A closed stderr must not end the run.
-            Some(out) => drop(writeln!(out, "{line}")),
-            None => self.bar.suspend(|| eprintln!("{line}")),
-        }
+        // A closed stderr must not end the run.
+        let _ = match &mut self.lines {
+            Some(out) => writeln!(out, "{line}"),
+            None => self.bar.suspend(|| writeln!(std::io::stderr(), "{line}")),
+        };
     }
 }
 
