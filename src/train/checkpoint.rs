@@ -194,14 +194,15 @@ pub fn write(run_dir: &Path, snapshot: &Snapshot, keep: usize) -> Result<PathBuf
     clean(&folder)?;
     let path = folder.join(format!("step-{:08}", snapshot.info.step));
     let unfinished = with_end(&path, UNFINISHED);
-    let filled = fill(&unfinished, snapshot).and_then(|()| verify(&unfinished));
-    if let Err(error) = filled {
+    let written =
+        fill(&unfinished, snapshot).and_then(|()| verify(&unfinished)).and_then(|()| publish(&unfinished, &path));
+    if let Err(error) = written {
         // What cannot be removed now is removed by the next save.
         let _ = fs::remove_dir_all(&unfinished);
         return Err(error);
     }
-    publish(&unfinished, &path)?;
-    if let Err(error) = prune(&folder, keep, &path) {
+    // The new checkpoint is safe: what goes wrong from here on does not fail the save.
+    if let Err(error) = clean(&folder).and_then(|()| prune(&folder, keep, &path)) {
         tracing::warn!("an old checkpoint stays: {}", sentence(&error));
     }
     Ok(path)
@@ -277,14 +278,11 @@ fn save(path: &Path, bytes: &[u8]) -> Result<()> {
 
 /// Gives a whole checkpoint its name. Where another one has the name, one of the two is whole at any moment.
 fn publish(unfinished: &Path, path: &Path) -> Result<()> {
-    let folder = path.parent().expect("a checkpoint lies in a folder");
-    let replaced = with_end(path, REPLACED);
     if path.exists() {
-        rename(path, &replaced)?;
+        rename(path, &with_end(path, REPLACED))?;
     }
     rename(unfinished, path)?;
-    sync(folder)?;
-    if replaced.exists() { remove(&replaced) } else { Ok(()) }
+    sync(path.parent().expect("a checkpoint lies in a folder"))
 }
 
 /// Removes all but the newest `keep` checkpoints, at least one, and the one just written. What is not whole does
@@ -301,13 +299,14 @@ fn prune(folder: &Path, keep: usize, written: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes what a kill left of saving or removing.
+/// Removes what saving and removing left: unfinished folders, and replaced ones that have their successor.
 fn clean(folder: &Path) -> Result<()> {
     let names = names(folder)?;
     for name in &names {
-        let new = name.strip_suffix(REPLACED).filter(|new| step_of(new).is_some());
-        let has_successor = new.is_some_and(|new| names.iter().any(|name| name == new));
-        if has_successor || name.strip_suffix(UNFINISHED).is_some_and(|name| step_of(name).is_some()) {
+        let finished = name.strip_suffix(UNFINISHED).unwrap_or(name);
+        let checkpoint = finished.strip_suffix(REPLACED).unwrap_or(finished);
+        let succeeded = finished != checkpoint && names.iter().any(|name| name == checkpoint);
+        if step_of(checkpoint).is_some() && (finished != name || succeeded) {
             let path = folder.join(name);
             fs::remove_dir_all(&path).map_err(|e| Error::io(&path, "remove", e))?;
         }

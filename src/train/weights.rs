@@ -53,10 +53,16 @@ impl View for &Tensor {
         &self.shape.0
     }
     fn data(&self) -> Cow<'_, [u8]> {
+        let mut bytes = vec![0; self.data_len()];
         match &self.data {
-            Data::F32(values) => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
-            Data::F64(values) => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Data::F32(values) => {
+                bytes.as_chunks_mut().0.iter_mut().zip(values).for_each(|(b, x)| *b = x.to_le_bytes());
+            }
+            Data::F64(values) => {
+                bytes.as_chunks_mut().0.iter_mut().zip(values).for_each(|(b, x)| *b = x.to_le_bytes());
+            }
         }
+        bytes.into()
     }
     fn data_len(&self) -> usize {
         self.data.len() * self.dtype().bitsize() / 8
