@@ -1,7 +1,7 @@
 //! Configuration through its door: what is read, and what is said about mistakes.
 
 use peristyle::Error;
-use peristyle::config::{self, Collectives, Config, Kind, Products, Reading};
+use peristyle::config::{self, Collectives, Config, Products, Reading};
 use peristyle::network::{self, Network};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -258,19 +258,17 @@ fn set_changes_what_it_names_and_nothing_else() {
 #[test]
 fn devices_are_counted_repeated_and_arranged() {
     let devices = |lines: &str| open(&BASE.replace("use = \"cpu*2\"", lines), &[]).unwrap().0.devices;
-    let cases: &[(&str, Kind, &[usize], (usize, usize))] = &[
-        ("", Kind::Cpu, &[0], (1, 1)),
-        ("use = \"cpu*4\"", Kind::Cpu, &[0, 1, 2, 3], (4, 1)),
-        ("use = [\"cpu*2\", \"cpu\"]", Kind::Cpu, &[0, 1, 2], (3, 1)),
-        ("use = \"cuda:1-3\"", Kind::Cuda, &[1, 2, 3], (3, 1)),
-        ("use = \"cuda:0*2\"", Kind::Cuda, &[0, 0], (2, 1)),
-        ("use = [\"cuda:0\", \"cuda:2\"]\nmesh = { columns = 2 }", Kind::Cuda, &[0, 2], (1, 2)),
-        ("use = \"emu*4\"\nmesh = { data = 2 }", Kind::Emu, &[0, 1, 2, 3], (2, 2)),
-    ];
-    for (lines, kind, ordinals, (data, columns)) in cases {
+    for (lines, expected) in [
+        ("", "Cpu [0] 1x1"),
+        ("use = \"cpu*4\"", "Cpu [0, 1, 2, 3] 4x1"),
+        ("use = [\"cpu*2\", \"cpu\"]", "Cpu [0, 1, 2] 3x1"),
+        ("use = \"cuda:1-3\"", "Cuda [1, 2, 3] 3x1"),
+        ("use = \"cuda:0*2\"", "Cuda [0, 0] 2x1"),
+        ("use = [\"cuda:0\", \"cuda:2\"]\nmesh = { columns = 2 }", "Cuda [0, 2] 1x2"),
+        ("use = \"emu*4\"\nmesh = { data = 2 }", "Emu [0, 1, 2, 3] 2x2"),
+    ] {
         let found = devices(lines);
-        assert_eq!((found.kind, &found.ordinals[..]), (*kind, *ordinals), "{lines}");
-        assert_eq!((found.mesh.data, found.mesh.columns), (*data, *columns), "{lines}");
+        assert_eq!(format!("{:?} {:?} {}", found.kind, found.ordinals, found.mesh), expected, "{lines}");
     }
     assert_eq!(devices("use = \"cpu*2\"").collectives, Collectives::OnePass);
     assert_eq!(devices("use = \"emu*2\"").collectives, Collectives::Ring);
@@ -316,6 +314,42 @@ total                                                      653  1.3 kflop
 }
 
 #[test]
+fn convolutions_and_joins_are_checked_with_their_shapes() {
+    let digits = include_str!("../configs/digits.toml");
+    let (_, network) = open(digits, &[]).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(network.nodes.iter().rev().nth(1).unwrap().output.to_string(), "10");
+    let join = "\"relu\",\n  { add = {}, inputs = [\"conv1\", \"relu1\"] },";
+    assert_eq!(problems(&digits.replacen("\"relu\",", join, 1), &[]), "");
+    for (set, expected) in [
+        ("conv1.kernel=40", "layer \"conv1\": ..."),
+        ("conv1.kernel=[5, 5, 5]", "layer \"conv1\": kernel = [5, 5, 5], expected ..."),
+        ("conv1.kernel=five", "layer \"conv1\": kernel = \"five\", expected ..."),
+        ("conv1.pad=9223372036854775807", "layer \"conv1\": pad = 9223372036854775807, expected at most 65536"),
+        ("conv2.groups=3", "layer \"conv2\": ..."),
+        (
+            "conv2.strid=3",
+            "layer \"conv2\": unknown key \"strid\" (did you mean \"stride\"?); known keys: filters, ...",
+        ),
+        ("max_pool1.kernel=60", "layer \"max_pool1\": ..."),
+        ("relu1={ add = {} }", "layer \"add1\": 1 input, expected 2 to 8; write inputs = [..] ..."),
+        ("relu2={ add = {}, inputs = ['conv1', 'conv2'] }", "layer \"add1\": ..."),
+        (
+            "flatten1={ name = 'flat', flatten = {}, init = 'zeros' }",
+            "layer \"flat\": init has no effect: flatten has ...",
+        ),
+        (
+            "relu3={ batch_norm = {}, init = 'zeros' }",
+            "layer \"batch_norm1\": init has no effect: batch_norm has no parameters whose ...",
+        ),
+    ] {
+        let found = problems(digits, &[&format!("model.layers.{set}")]);
+        let line = found.lines().next().unwrap_or_default();
+        let message = line.split_once(": ").map_or("", |(_, message)| message);
+        assert!(matches(message, expected), "{set}: {found}");
+    }
+}
+
+#[test]
 fn initial_values_follow_the_seed_the_entry_and_the_layer() {
     let (config, network) = open(BASE, &[]).unwrap();
     let values = |parameter| network::initial(&network, config.seed, parameter);
@@ -352,10 +386,11 @@ proptest! {
 
     #[test]
     fn no_edit_of_a_file_and_no_set_panics(
-        edits in prop::collection::vec((0..BASE.len(), 0..24usize, one_of(PIECES)), 0..4),
+        file in prop::sample::select(&[BASE, include_str!("../configs/digits.toml")][..]),
+        edits in prop::collection::vec((0..1200usize, 0..24usize, one_of(PIECES)), 0..4),
         sets in prop::collection::vec((one_of(PATHS), one_of(PIECES)), 0..3),
     ) {
-        let mut text: Vec<char> = BASE.chars().collect();
+        let mut text: Vec<char> = file.chars().collect();
         for (at, cut, piece) in edits {
             let start = at.min(text.len());
             text.splice(start..(start + cut).min(text.len()), piece.chars());

@@ -42,6 +42,9 @@ impl std::fmt::Display for Pair {
     }
 }
 
+/// The largest extent, step and padding, so that sums of them are numbers.
+const MOST: usize = 1 << 16;
+
 /// A kernel's extent, its step, and the rows and columns of nothing around the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sliding {
@@ -56,11 +59,16 @@ pub struct Sliding {
 }
 
 impl Sliding {
-    /// Checks the ranges: kernel and stride at least 1.
+    /// Checks the ranges: kernel and stride at least 1, nothing beyond [`MOST`].
     pub fn check(&self) -> Result<(), Fault> {
         for (key, pair) in [("kernel", self.kernel), ("stride", self.stride)] {
             if pair.h == 0 || pair.w == 0 {
                 return Err(Fault::at(key, format!("{key} = {pair}, expected at least 1")));
+            }
+        }
+        for (key, pair) in [("kernel", self.kernel), ("stride", self.stride), ("pad", self.pad)] {
+            if pair.h > MOST || pair.w > MOST {
+                return Err(Fault::at(key, format!("{key} = {pair}, expected at most {MOST}")));
             }
         }
         Ok(())
