@@ -168,6 +168,7 @@ fn what_a_kill_left_is_ignored_and_cleaned_by_the_next_save() {
     };
     copy("step-00000002.unfinished");
     copy("step-00000001.replaced");
+    copy("step-00000001.replaced.unfinished");
     fs::create_dir(run.folder().join("notes")).unwrap();
     assert_eq!(latest(&run.0).unwrap().path, run.folder().join("step-00000001"));
     run.write(2, 3);
