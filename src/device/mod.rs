@@ -2,7 +2,12 @@
 //! random numbers. Knows no layer and no network.
 
 mod args;
+mod cuda;
+pub mod driver;
+mod emu;
+mod emu_world;
 mod gemm;
+pub mod kernels;
 mod memory;
 mod parts;
 mod philox;
@@ -11,6 +16,7 @@ mod queues;
 mod transfer;
 
 pub use args::{Args, Clock, Operand, Path};
+pub use driver::{Const, Driver, Grid, Issue, Mut};
 pub use gemm::{Matrix, Scalar, inside_gemm};
 pub use memory::Memory;
 pub use parts::Parts;

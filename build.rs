@@ -1,0 +1,290 @@
+//! Compiles kernels/*.cu: with nvcc to one fatbin each, and with a C++ compiler to the library of the emulated
+//! device. Both are embedded; either may be missing. See ARCHITECTURE.md for the variables that it reads.
+
+#[path = "build/signatures.rs"]
+mod signatures;
+
+use std::env;
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Images in a fatbin: bf16 tensor-core types need 80, and PTX alone costs seconds of start-up.
+const ARCHS: &str = "compute_75,compute_80,sm_80,sm_90";
+
+/// A command that makes one file.
+struct Job {
+    /// What it makes; its name holds a hash of everything that goes into it.
+    output: PathBuf,
+    program: PathBuf,
+    args: Vec<String>,
+    /// What it compiles, for messages.
+    source: String,
+}
+
+/// A kernel file.
+struct Source {
+    stem: String,
+    path: PathBuf,
+    text: String,
+}
+
+fn variable(name: &str) -> Option<String> {
+    println!("cargo:rerun-if-env-changed={name}");
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn on_path(name: &str) -> Option<PathBuf> {
+    let path = variable("PATH")?;
+    env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
+}
+
+/// The nvcc of NVIDIA's Python wheels inside a virtual environment.
+fn in_wheels(environment: &Path) -> Option<PathBuf> {
+    let pythons = fs::read_dir(environment.join("lib")).ok()?;
+    let mut found: Vec<PathBuf> = pythons
+        .flatten()
+        .flat_map(|python| fs::read_dir(python.path().join("site-packages/nvidia")).into_iter().flatten().flatten())
+        .map(|toolkit| toolkit.path().join("bin/nvcc"))
+        .filter(|nvcc| nvcc.is_file())
+        .collect();
+    found.sort();
+    found.pop()
+}
+
+fn find_nvcc(root: &Path) -> Result<PathBuf, String> {
+    for name in ["PERISTYLE_NVCC", "NVCC"] {
+        if let Some(value) = variable(name) {
+            let path = PathBuf::from(&value);
+            return if path.is_file() { Ok(path) } else { Err(format!("{name} = {value} is no file")) };
+        }
+    }
+    let homes = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(variable).map(PathBuf::from);
+    let homes: Vec<PathBuf> = homes.collect();
+    let inside = |home: &PathBuf| Some(home.join("bin/nvcc")).filter(|nvcc| nvcc.is_file());
+    homes
+        .iter()
+        .find_map(inside)
+        .or_else(|| on_path("nvcc"))
+        .or_else(|| inside(&PathBuf::from("/usr/local/cuda")))
+        .or_else(|| in_wheels(Path::new(&variable("VIRTUAL_ENV")?)))
+        .or_else(|| in_wheels(&root.join(".cuda")))
+        .ok_or_else(|| "nvcc was not found; run scripts/cuda-toolchain.sh or set PERISTYLE_NVCC".to_string())
+}
+
+fn find_cxx() -> Result<PathBuf, String> {
+    if let Some(value) = variable("CXX") {
+        let path = PathBuf::from(&value);
+        let found = if path.is_absolute() { Some(path).filter(|p| p.is_file()) } else { on_path(&value) };
+        return found.ok_or_else(|| format!("CXX = {value} was not found"));
+    }
+    let known = ["g++", "clang++", "c++"];
+    known.iter().find_map(|name| on_path(name)).ok_or_else(|| format!("none of {} was found", known.join(", ")))
+}
+
+/// FNV-1a, to name outputs after what goes into them.
+fn hash(parts: &[&str]) -> String {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in parts.iter().flat_map(|part| part.bytes().chain([0xff])) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    }
+    format!("{hash:016x}")
+}
+
+/// What a compiler says when asked for its version: part of what its outputs depend on.
+fn version(compiler: &Path) -> Result<String, String> {
+    let asked = Command::new(compiler).arg("--version").output();
+    let answer = asked.map_err(|error| format!("{} does not start: {error}", compiler.display()))?;
+    Ok(String::from_utf8_lossy(&answer.stdout).into_owned())
+}
+
+/// Runs the jobs whose outputs do not exist yet, as many at once as cargo allows.
+fn run(jobs: &[Job]) -> Result<(), String> {
+    let stale: Vec<&Job> = jobs.iter().filter(|job| !job.output.is_file()).collect();
+    let workers = variable("NUM_JOBS").and_then(|n| n.parse::<usize>().ok()).unwrap_or(1).min(stale.len());
+    let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(job) = stale.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if let Err(message) = run_one(job) {
+                        failures.lock().expect("no worker panics").push(message);
+                    }
+                }
+            });
+        }
+    });
+    let mut failures = failures.into_inner().expect("no worker panicked");
+    failures.sort();
+    if failures.is_empty() { Ok(()) } else { Err(failures.join("\n")) }
+}
+
+fn run_one(job: &Job) -> Result<(), String> {
+    // Written under another name and renamed, so that an interrupted build leaves no half file behind.
+    let partial = job.output.with_extension("partial");
+    let done = Command::new(&job.program).args(&job.args).arg("-o").arg(&partial).output();
+    let done = done.map_err(|error| format!("{} does not start: {error}", job.program.display()))?;
+    if !done.status.success() {
+        let said = String::from_utf8_lossy(&done.stderr).into_owned() + &String::from_utf8_lossy(&done.stdout);
+        return Err(format!("{} does not compile:\n{said}", job.source));
+    }
+    fs::rename(&partial, &job.output).map_err(|error| format!("{}: {error}", job.output.display()))
+}
+
+/// One job per kernel file: PTX and machine code in one compressed fatbin.
+fn nvcc_jobs(nvcc: &Path, sources: &[Source], headers: &str, out: &Path) -> Result<Vec<Job>, String> {
+    let archs = variable("PERISTYLE_CUDA_ARCHS").unwrap_or_else(|| ARCHS.to_string());
+    let mut args: Vec<String> =
+        ["-std=c++17", "-O3", "-fatbin", "-Xfatbin", "-compress-all", "-Werror", "all-warnings"]
+            .map(String::from)
+            .into();
+    for arch in archs.split(',').map(str::trim) {
+        let number = arch.trim_start_matches("compute_").trim_start_matches("sm_");
+        if number == arch {
+            return Err(format!("PERISTYLE_CUDA_ARCHS: \"{arch}\", expected names like compute_80 and sm_90"));
+        }
+        args.push(format!("-gencode=arch=compute_{number},code={arch}"));
+    }
+    let key = format!("{}{}", version(nvcc)?, args.join(" "));
+    Ok(sources
+        .iter()
+        .map(|source| Job {
+            output: out.join(format!("{}.{}.fatbin", source.stem, hash(&[&key, headers, &source.text]))),
+            program: nvcc.to_path_buf(),
+            args: args.iter().cloned().chain([source.path.display().to_string()]).collect(),
+            source: format!("kernels/{}.cu (nvcc)", source.stem),
+        })
+        .collect())
+}
+
+/// Compiles the kernels for the CPU and links them with the runtime of the emulated device.
+fn emulator(
+    cxx: &Path,
+    sources: &[Source],
+    hosts: &[String],
+    headers: &str,
+    root: &Path,
+    out: &Path,
+) -> Result<(PathBuf, Vec<PathBuf>), String> {
+    let host = root.join("kernels/host");
+    let mut args: Vec<String> = ["-std=c++20", "-O2", "-g1", "-fPIC", "-w", "-c"].map(String::from).into();
+    args.extend([format!("-I{}", host.display()), format!("-I{}", root.join("kernels").display())]);
+    let key = format!("{}{}", version(cxx)?, args.join(" "));
+    let job = |name: &str, path: &Path, text: &str, source: String| Job {
+        output: out.join(format!("{name}.{}.o", hash(&[&key, headers, text]))),
+        program: cxx.to_path_buf(),
+        args: args.iter().cloned().chain([path.display().to_string()]).collect(),
+        source,
+    };
+    let runtime = host.join("runtime.cpp");
+    let text = fs::read_to_string(&runtime).map_err(|error| format!("{}: {error}", runtime.display()))?;
+    let mut jobs = vec![job("runtime", &runtime, &text, "kernels/host/runtime.cpp".to_string())];
+    for (source, generated) in sources.iter().zip(hosts) {
+        let path = out.join(format!("{}.host.cpp", source.stem));
+        fs::write(&path, generated).map_err(|error| format!("{}: {error}", path.display()))?;
+        let text = format!("{generated}{}", source.text);
+        jobs.push(job(&source.stem, &path, &text, format!("kernels/{}.cu ({})", source.stem, cxx.display())));
+    }
+    run(&jobs)?;
+    let objects: Vec<String> = jobs.iter().map(|job| job.output.display().to_string()).collect();
+    // The library must load on machines with another C++ runtime, or none.
+    let flags = ["-shared", "-static-libstdc++", "-static-libgcc", "-Wl,--strip-debug"].map(String::from);
+    let names: Vec<&str> = objects.iter().map(String::as_str).collect();
+    let link = Job {
+        output: out.join(format!("emulator.{}.so", hash(&names))),
+        program: cxx.to_path_buf(),
+        args: objects.iter().cloned().chain(flags).collect(),
+        source: "the emulated device".to_string(),
+    };
+    let output = link.output.clone();
+    run(&[link])?;
+    Ok((output, jobs.into_iter().map(|job| job.output).collect()))
+}
+
+fn read_folder(folder: &Path, extension: &str) -> Vec<(PathBuf, String)> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut files: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|e| e == extension)).collect();
+    files.sort();
+    let read = |path: PathBuf| fs::read_to_string(&path).map(|text| (path, text));
+    files.into_iter().filter_map(|path| read(path).ok()).collect()
+}
+
+/// Deletes what earlier builds left in OUT_DIR.
+fn sweep(out: &Path, kept: &[PathBuf]) {
+    for path in fs::read_dir(out).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        let made = path.extension().is_some_and(|e| e == "fatbin" || e == "so" || e == "o" || e == "partial");
+        if made && !kept.contains(&path) {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Unwraps what may be missing: says so once, or fails when PERISTYLE_REQUIRE_KERNELS is 1.
+fn optional<T>(what: &str, made: Result<T, String>) -> Result<T, String> {
+    if let Err(reason) = &made {
+        if variable("PERISTYLE_REQUIRE_KERNELS").is_some_and(|value| value == "1") {
+            eprintln!("PERISTYLE_REQUIRE_KERNELS=1, but this build has no {what}: {reason}");
+            std::process::exit(1);
+        }
+        println!("cargo:warning=building without {what}: {reason}");
+    }
+    made
+}
+
+fn main() {
+    if let Err(message) = build() {
+        eprintln!("{message}");
+        std::process::exit(1);
+    }
+}
+
+fn build() -> Result<(), String> {
+    let folder = |name: &str| env::var_os(name).map(PathBuf::from).ok_or(format!("cargo sets {name}"));
+    let (root, out) = (folder("CARGO_MANIFEST_DIR")?, folder("OUT_DIR")?);
+    ["build.rs", "build", "kernels"].iter().for_each(|path| println!("cargo:rerun-if-changed={path}"));
+    variable("PERISTYLE_REQUIRE_KERNELS");
+
+    let mut sources = Vec::new();
+    let mut read = Vec::new();
+    for (path, text) in read_folder(&root.join("kernels"), "cu") {
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        read.push((stem.clone(), signatures::read(&format!("kernels/{stem}.cu"), &text)?));
+        sources.push(Source { stem, path, text });
+    }
+    let text = |files: Vec<(PathBuf, String)>| files.into_iter().map(|(_, text)| text).collect::<String>();
+    let headers = text(read_folder(&root.join("kernels"), "cuh")) + &text(read_folder(&root.join("kernels/host"), "h"));
+
+    let mut kept = Vec::new();
+    let mut table = signatures::launchers(&read);
+    table += "\n/// The fatbin of every kernel file: its name, its bytes.\npub static IMAGES: &[(&str, &[u8])] = &[\n";
+    if let Ok(nvcc) = optional("GPU kernels", find_nvcc(&root)) {
+        let jobs = nvcc_jobs(&nvcc, &sources, &headers, &out)?;
+        run(&jobs)?;
+        for (source, job) in sources.iter().zip(&jobs) {
+            let _ = writeln!(table, "    ({:?}, include_bytes!({:?})),", source.stem, job.output.display().to_string());
+        }
+        kept.extend(jobs.into_iter().map(|job| job.output));
+        println!("cargo:rustc-env=PERISTYLE_BUILT_WITH_NVCC={}", nvcc.display());
+    }
+    table += "];\n\n/// The library of the emulated device; empty when no C++ compiler was found.\n";
+    if let Ok(cxx) = optional("the emulated device", find_cxx()) {
+        let hosts: Vec<String> = sources
+            .iter()
+            .zip(&read)
+            .map(|(source, (_, kernels))| signatures::host_source(&source.path.display().to_string(), kernels))
+            .collect();
+        let (library, objects) = emulator(&cxx, &sources, &hosts, &headers, &root, &out)?;
+        let _ = writeln!(table, "pub static EMULATOR: &[u8] = include_bytes!({:?});", library.display().to_string());
+        kept.extend(objects.into_iter().chain([library]));
+        println!("cargo:rustc-env=PERISTYLE_BUILT_WITH_CXX={}", cxx.display());
+        println!("cargo:rustc-env=PERISTYLE_HOST_SOURCES={}", out.display());
+    } else {
+        table += "pub static EMULATOR: &[u8] = &[];\n";
+    }
+    sweep(&out, &kept);
+    let path = out.join("kernels.rs");
+    fs::write(&path, table).map_err(|error| format!("{}: {error}", path.display()))
+}

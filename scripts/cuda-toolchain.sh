@@ -1,0 +1,11 @@
+#!/bin/sh
+# Puts the pinned nvcc into .cuda/, where build.rs finds it. Needs python3 with pip, no root and no GPU.
+# 13.0, because the PTX of a later nvcc does not load on driver 580.
+set -eu
+cd "$(dirname "$0")/.."
+if [ ! -x .cuda/bin/python ]; then
+    python3 -m venv --without-pip .cuda
+fi
+python3 -m pip --python .cuda/bin/python install --quiet --no-compile "cuda-toolkit[nvcc,cccl]==13.0.3.0"
+touch build.rs
+ls .cuda/lib/python3.*/site-packages/nvidia/cu13/bin/nvcc

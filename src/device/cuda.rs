@@ -1,0 +1,388 @@
+//! GPUs through NVIDIA's driver, loaded at run time: a machine without one runs the same binary.
+
+use super::driver::{Event, Graph, Grid, Rows, Stream, unusable};
+use super::kernels::{ENTRIES, IMAGES};
+use crate::error::{Error, Result};
+use cudarc::driver::{DriverError, result, sys};
+use std::ffi::c_void;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+/// The driver API version that the bindings are made for: 13.0, of driver 580.
+const DRIVER: i32 = 13000;
+
+/// A GPU and everything made on it.
+#[derive(Debug)]
+pub struct Cuda {
+    ordinal: usize,
+    device: sys::CUdevice,
+    context: sys::CUcontext,
+    name: String,
+    capability: (u32, u32),
+    modules: Vec<sys::CUmodule>,
+    /// In the order of [`ENTRIES`].
+    functions: Vec<sys::CUfunction>,
+    streams: Mutex<Vec<sys::CUstream>>,
+    events: Mutex<Vec<sys::CUevent>>,
+    graphs: Mutex<Vec<sys::CUgraphExec>>,
+}
+
+// SAFETY: the driver's handles may be used from any thread once the context is current there, which `enter` sees to.
+unsafe impl Send for Cuda {}
+unsafe impl Sync for Cuda {}
+
+/// Loads the driver once; the error says what is missing.
+fn driver() -> Result<()> {
+    static STATE: OnceLock<std::result::Result<(), String>> = OnceLock::new();
+    let state = STATE.get_or_init(|| {
+        // SAFETY: only opens the library. cudarc panics in every other call when it is missing.
+        if !unsafe { sys::is_culib_present() } {
+            return Err("no NVIDIA driver was found (libcuda.so.1); install driver 580 or later, or use \"cpu\"".into());
+        }
+        let mut version = 0;
+        // SAFETY: exists in every driver and needs no initialisation.
+        let asked = unsafe { sys::cuDriverGetVersion(&raw mut version) };
+        if asked != sys::CUresult::CUDA_SUCCESS || version < DRIVER {
+            let (major, minor) = (version / 1000, version % 1000 / 10);
+            return Err(format!(
+                "the NVIDIA driver is too old: it speaks CUDA {major}.{minor}, expected 13.0; install driver 580 or \
+                 later, or use \"cpu\""
+            ));
+        }
+        result::init().map_err(|error| format!("the NVIDIA driver does not start ({:?})", error.0))
+    });
+    state.clone().map_err(unusable)
+}
+
+/// Returns the number of GPUs that the driver shows (CUDA_VISIBLE_DEVICES hides others).
+pub(super) fn count() -> Result<usize> {
+    driver()?;
+    if IMAGES.is_empty() {
+        return Err(unusable(
+            "this build has no GPU kernels; run scripts/cuda-toolchain.sh and build again, or use \"cpu\"",
+        ));
+    }
+    let count = result::device::get_count().map_err(|error| unusable(format!("no GPU answers ({:?})", error.0)))?;
+    Ok(count as usize)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Cuda {
+    /// Opens a GPU and loads every kernel onto it.
+    pub(super) fn open(ordinal: usize) -> Result<Self> {
+        let found = count()?;
+        if ordinal >= found {
+            return Err(unusable(format!(
+                "cuda:{ordinal} does not exist: the driver shows {found} GPU(s), counted from 0 (CUDA_VISIBLE_DEVICES \
+                 hides others)"
+            )));
+        }
+        let fail = |action: &str, error: DriverError| sentence(ordinal, action, error);
+        let device = result::device::get(ordinal as i32).map_err(|e| fail("be opened", e))?;
+        let attribute = |which| {
+            // SAFETY: the device exists.
+            unsafe { result::device::get_attribute(device, which) }.map_err(|e| fail("be asked", e))
+        };
+        let major = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+        let minor = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+        let name = result::device::get_name(device).map_err(|e| fail("be named", e))?;
+        // SAFETY: released in `drop`.
+        let context = unsafe { result::primary_ctx::retain(device) }.map_err(|e| fail("make a context", e))?;
+        let mut cuda = Cuda {
+            ordinal,
+            device,
+            context,
+            name,
+            capability: (major as u32, minor as u32),
+            modules: Vec::new(),
+            functions: Vec::new(),
+            streams: Mutex::default(),
+            events: Mutex::default(),
+            graphs: Mutex::default(),
+        };
+        cuda.enter()?;
+        cuda.load()?;
+        Ok(cuda)
+    }
+
+    fn load(&mut self) -> Result<()> {
+        for (file, image) in IMAGES {
+            // SAFETY: the image is a whole fatbin, which holds its own length.
+            let module = unsafe { result::module::load_data(image.as_ptr().cast()) };
+            let module = module.map_err(|e| self.fail(&format!("load kernels/{file}.cu"), e))?;
+            self.modules.push(module);
+            for entry in ENTRIES.iter().filter(|entry| entry.file == *file) {
+                let name = std::ffi::CString::new(entry.name).expect("a kernel's name has no zero byte");
+                // SAFETY: the module is loaded, and unloaded only in `drop`.
+                let function = unsafe { result::module::get_function(module, name) };
+                self.functions.push(function.map_err(|e| self.fail(&format!("find {}", entry.name), e))?);
+            }
+        }
+        assert_eq!(self.functions.len(), ENTRIES.len(), "images and entries list the files in the same order");
+        Ok(())
+    }
+
+    /// Makes this GPU the current one of this thread.
+    fn enter(&self) -> Result<()> {
+        // SAFETY: the context lives as long as `self`.
+        unsafe { result::ctx::set_current(self.context) }.map_err(|e| self.fail("be made current", e))
+    }
+
+    fn fail(&self, action: &str, error: DriverError) -> Error {
+        sentence(self.ordinal, action, error)
+    }
+
+    /// Enters and turns the outcome of a driver call into a sentence.
+    fn call<T>(&self, action: &str, f: impl FnOnce() -> std::result::Result<T, DriverError>) -> Result<T> {
+        self.enter()?;
+        f().map_err(|error| self.fail(action, error))
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn capability(&self) -> (u32, u32) {
+        self.capability
+    }
+
+    pub(super) fn memory(&self) -> Result<(usize, usize)> {
+        self.call("tell its memory", result::mem_get_info)
+    }
+
+    pub(super) fn allocate(&self, bytes: usize) -> Result<u64> {
+        self.enter()?;
+        // SAFETY: plain bytes.
+        unsafe { result::malloc_sync(bytes.max(1)) }.map_err(|error| {
+            let free = result::mem_get_info().map_or(0, |(free, _)| free);
+            Error::Run(format!(
+                "cuda:{} cannot allocate {bytes} bytes ({:?}): {free} are free; use a smaller batch, more devices or \
+                 \"precision\" = \"bf16\"",
+                self.ordinal, error.0
+            ))
+        })
+    }
+
+    pub(super) unsafe fn free(&self, address: u64) -> Result<()> {
+        // SAFETY: the caller owns the memory.
+        self.call("free memory", || unsafe { result::free_sync(address) })
+    }
+
+    pub(super) fn allocate_pinned(&self, bytes: usize) -> Result<*mut u8> {
+        // SAFETY: plain bytes; no flags, because write-combined memory is slow to read back.
+        self.call("allocate pinned memory", || unsafe { result::malloc_host(bytes.max(1), 0) }).map(<*mut c_void>::cast)
+    }
+
+    pub(super) unsafe fn free_pinned(&self, address: *mut u8) -> Result<()> {
+        // SAFETY: the caller owns the memory.
+        self.call("free pinned memory", || unsafe { result::free_host(address.cast()) })
+    }
+
+    pub(super) fn reach(&self, other: &Cuda) -> Result<bool> {
+        if self.device == other.device {
+            return Ok(true);
+        }
+        let mut able = 0;
+        // SAFETY: both devices exist.
+        let asked = unsafe { sys::cuDeviceCanAccessPeer(&raw mut able, self.device, other.device) };
+        asked.result().map_err(|e| self.fail("be asked about its peers", e))?;
+        if able == 0 {
+            return Ok(false);
+        }
+        self.enter()?;
+        // SAFETY: both contexts live.
+        match unsafe { sys::cuCtxEnablePeerAccess(other.context, 0) } {
+            sys::CUresult::CUDA_SUCCESS | sys::CUresult::CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED => Ok(true),
+            error => Err(self.fail("reach its peer", DriverError(error))),
+        }
+    }
+
+    pub(super) fn stream(&self) -> Result<Stream> {
+        let made = self.call("make a stream", || result::stream::create(result::stream::StreamKind::NonBlocking))?;
+        lock(&self.streams).push(made);
+        Ok(Stream(made as u64))
+    }
+
+    pub(super) fn event(&self) -> Result<Event> {
+        let made = self.call("make an event", || result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT))?;
+        lock(&self.events).push(made);
+        Ok(Event(made as u64))
+    }
+
+    pub(super) fn record(&self, event: Event, stream: Stream) -> Result<()> {
+        // SAFETY: streams and events live as long as their driver.
+        self.call("record an event", || unsafe { result::event::record(event.0 as _, stream.0 as _) })
+    }
+
+    pub(super) fn wait(&self, stream: Stream, event: Event) -> Result<()> {
+        let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+        // SAFETY: streams and events live as long as their driver.
+        self.call("wait for an event", || unsafe { result::stream::wait_event(stream.0 as _, event.0 as _, flags) })
+    }
+
+    pub(super) fn synchronize(&self, stream: Stream) -> Result<()> {
+        // SAFETY: streams live as long as their driver.
+        self.call("finish its work", || unsafe { result::stream::synchronize(stream.0 as _) })
+    }
+
+    pub(super) fn synchronize_event(&self, event: Event) -> Result<()> {
+        // SAFETY: events live as long as their driver.
+        self.call("finish its work", || unsafe { result::event::synchronize(event.0 as _) })
+    }
+
+    pub(super) fn seconds_between(&self, start: Event, end: Event) -> Result<f64> {
+        // SAFETY: events live as long as their driver.
+        let elapsed = self.call("time its work", || unsafe { result::event::elapsed(start.0 as _, end.0 as _) })?;
+        Ok(f64::from(elapsed) * 1e-3)
+    }
+
+    pub(super) unsafe fn copy_in(&self, to: u64, from: *const u8, bytes: usize, stream: Stream) -> Result<()> {
+        // SAFETY: the caller vouches for both ranges.
+        self.call("copy from the host", || unsafe {
+            sys::cuMemcpyHtoDAsync_v2(to, from.cast(), bytes, stream.0 as _).result()
+        })
+    }
+
+    pub(super) unsafe fn copy_out(&self, to: *mut u8, from: u64, bytes: usize, stream: Stream) -> Result<()> {
+        // SAFETY: the caller vouches for both ranges.
+        self.call("copy to the host", || unsafe {
+            sys::cuMemcpyDtoHAsync_v2(to.cast(), from, bytes, stream.0 as _).result()
+        })
+    }
+
+    pub(super) unsafe fn copy(&self, to: u64, from: u64, bytes: usize, stream: Stream) -> Result<()> {
+        // SAFETY: the caller vouches for both ranges; unified addresses tell the driver which GPUs they are of.
+        self.call("copy", || unsafe { sys::cuMemcpyAsync(to, from, bytes, stream.0 as _).result() })
+    }
+
+    pub(super) unsafe fn copy_rows(
+        &self,
+        to: Rows,
+        from: Rows,
+        width: usize,
+        height: usize,
+        stream: Stream,
+    ) -> Result<()> {
+        let unified = sys::CUmemorytype::CU_MEMORYTYPE_UNIFIED;
+        let plan = sys::CUDA_MEMCPY2D {
+            srcXInBytes: 0,
+            srcY: 0,
+            srcMemoryType: unified,
+            srcHost: std::ptr::null(),
+            srcDevice: from.address,
+            srcArray: std::ptr::null_mut(),
+            srcPitch: from.pitch,
+            dstXInBytes: 0,
+            dstY: 0,
+            dstMemoryType: unified,
+            dstHost: std::ptr::null_mut(),
+            dstDevice: to.address,
+            dstArray: std::ptr::null_mut(),
+            dstPitch: to.pitch,
+            WidthInBytes: width,
+            Height: height,
+        };
+        // SAFETY: the caller vouches for all rows.
+        self.call("copy rows", || unsafe { sys::cuMemcpy2DAsync_v2(&raw const plan, stream.0 as _).result() })
+    }
+
+    pub(super) unsafe fn fill(&self, to: u64, byte: u8, bytes: usize, stream: Stream) -> Result<()> {
+        // SAFETY: the caller vouches for the range.
+        self.call("fill memory", || unsafe { result::memset_d8_async(to, byte, bytes, stream.0 as _) })
+    }
+
+    pub(super) unsafe fn launch(&self, kernel: usize, grid: Grid, args: &[*mut c_void], stream: Stream) -> Result<()> {
+        let [x, y, z] = grid.blocks;
+        let threads = ENTRIES[kernel].threads;
+        self.enter()?;
+        // SAFETY: the caller vouches for the arguments; the driver copies them before it returns.
+        let launched = unsafe {
+            sys::cuLaunchKernel(
+                self.functions[kernel],
+                x,
+                y,
+                z,
+                threads,
+                1,
+                1,
+                grid.shared,
+                stream.0 as _,
+                args.as_ptr().cast_mut(),
+                std::ptr::null_mut(),
+            )
+        };
+        launched.result().map_err(|error| self.fail(&format!("launch {}", ENTRIES[kernel].name), error))
+    }
+
+    pub(super) fn begin_capture(&self, origin: Stream) -> Result<()> {
+        let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        // SAFETY: streams live as long as their driver.
+        self.call("capture a graph", || unsafe { result::stream::begin_capture(origin.0 as _, mode) })
+    }
+
+    pub(super) fn end_capture(&self, origin: Stream) -> Result<Graph> {
+        // SAFETY: streams live as long as their driver.
+        let graph = self.call("end a capture", || unsafe { result::stream::end_capture(origin.0 as _) })?;
+        let mut made: sys::CUgraphExec = std::ptr::null_mut();
+        let instantiated = self.call("instantiate a graph", || {
+            // SAFETY: the graph was just made.
+            unsafe { sys::cuGraphInstantiateWithFlags(&raw mut made, graph, 0).result() }
+        });
+        // SAFETY: the executable graph does not need the captured one.
+        let destroyed = self.call("discard a graph", || unsafe { result::graph::destroy(graph) });
+        instantiated.and(destroyed)?;
+        lock(&self.graphs).push(made);
+        Ok(Graph(made as u64))
+    }
+
+    pub(super) unsafe fn launch_graph(&self, graph: Graph, stream: Stream) -> Result<()> {
+        // SAFETY: graphs live as long as their driver; the caller vouches for the addresses inside.
+        self.call("launch a graph", || unsafe { result::graph::launch(graph.0 as _, stream.0 as _) })
+    }
+}
+
+impl Drop for Cuda {
+    fn drop(&mut self) {
+        if self.enter().is_err() {
+            return;
+        }
+        // SAFETY: all were made on this context, and nobody can use them after the driver.
+        unsafe {
+            let _ = result::ctx::synchronize();
+            for graph in lock(&self.graphs).drain(..) {
+                let _ = result::graph::exec_destroy(graph);
+            }
+            for event in lock(&self.events).drain(..) {
+                let _ = result::event::destroy(event);
+            }
+            for stream in lock(&self.streams).drain(..) {
+                let _ = result::stream::destroy(stream);
+            }
+            for module in self.modules.drain(..) {
+                let _ = result::module::unload(module);
+            }
+            let _ = result::primary_ctx::release(self.device);
+        }
+    }
+}
+
+/// What went wrong, in words: `cuda:0 cannot launch dense_forward: ...`.
+fn sentence(ordinal: usize, action: &str, error: DriverError) -> Error {
+    use sys::CUresult as C;
+    let meaning = match error.0 {
+        C::CUDA_ERROR_OUT_OF_MEMORY => "there is not enough memory",
+        C::CUDA_ERROR_ILLEGAL_ADDRESS | C::CUDA_ERROR_MISALIGNED_ADDRESS | C::CUDA_ERROR_LAUNCH_FAILED => {
+            "a kernel touched memory that is not its own; this is a fault in peristyle, please report it"
+        }
+        C::CUDA_ERROR_NO_BINARY_FOR_GPU | C::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => {
+            "this build has no kernels for this GPU; build with PERISTYLE_CUDA_ARCHS naming it"
+        }
+        C::CUDA_ERROR_DEVICE_UNAVAILABLE => "another process holds the GPU",
+        C::CUDA_ERROR_ECC_UNCORRECTABLE | C::CUDA_ERROR_HARDWARE_STACK_ERROR => "the GPU's hardware failed",
+        C::CUDA_ERROR_STREAM_CAPTURE_UNJOINED => "a stream was not joined to the one that the capture began with",
+        _ => "the driver refuses",
+    };
+    Error::Run(format!("cuda:{ordinal} cannot {action}: {meaning} ({:?})", error.0))
+}

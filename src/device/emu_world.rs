@@ -1,0 +1,210 @@
+//! What the emulated devices of a process share: allocations, streams, events and captures, and the checks on them.
+
+use super::driver::{Event, Graph, Grid, Rows, Stream};
+use crate::error::{Error, Result};
+use std::alloc::Layout;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+/// Alignment of allocations, a GPU's own.
+const ALIGN: usize = 256;
+
+/// A call whose turn may come later, in a graph.
+#[derive(Debug, Clone)]
+pub(super) enum Command {
+    /// Between any two addresses, the host's included.
+    Copy { to: u64, from: u64, bytes: usize },
+    /// `height` rows of `width` bytes.
+    CopyRows { to: Rows, from: Rows, width: usize, height: usize },
+    /// The same byte everywhere.
+    Fill { to: u64, byte: u8, bytes: usize },
+    /// A kernel and the values of its arguments, each in the first bytes of its word.
+    Launch { kernel: usize, grid: Grid, values: Vec<u64> },
+}
+
+/// How much of each stream of a capture comes before a point.
+type Clock = HashMap<Stream, u64>;
+
+#[derive(Debug)]
+enum Point {
+    Never,
+    Happened(Instant),
+    Captured { origin: Stream, clock: Clock },
+}
+
+#[derive(Debug, Default)]
+struct Capture {
+    commands: Vec<Command>,
+    clocks: HashMap<Stream, Clock>,
+}
+
+/// Addresses, handles and captures.
+#[derive(Debug, Default)]
+pub(super) struct World {
+    /// Length of the allocation at each address.
+    allocations: BTreeMap<u64, usize>,
+    handles: u64,
+    events: HashMap<Event, Point>,
+    /// The origin of the capture that a stream is in.
+    streams: HashMap<Stream, Option<Stream>>,
+    captures: HashMap<Stream, Capture>,
+    graphs: HashMap<Graph, Arc<Vec<Command>>>,
+}
+
+static WORLD: LazyLock<Mutex<World>> = LazyLock::new(Mutex::default);
+
+/// Returns the world of this process.
+pub(super) fn lock() -> MutexGuard<'static, World> {
+    WORLD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn misuse<T>(message: impl Into<String>) -> Result<T> {
+    Err(Error::Run(format!("emu: {}; this is a fault in peristyle, please report it", message.into())))
+}
+
+impl World {
+    /// Allocates memory full of NaN.
+    pub(super) fn allocate(&mut self, bytes: usize) -> Result<u64> {
+        let layout = Layout::from_size_align(bytes.max(1), ALIGN);
+        // SAFETY: the size is not zero.
+        let base = layout.map_or(std::ptr::null_mut(), |layout| unsafe { std::alloc::alloc(layout) });
+        if base.is_null() {
+            return Err(Error::Run(format!("emu: cannot allocate {bytes} bytes; use a smaller batch or more devices")));
+        }
+        // SAFETY: inside the allocation.
+        unsafe { std::ptr::write_bytes(base, 0xff, bytes) };
+        self.allocations.insert(base as u64, bytes);
+        Ok(base as u64)
+    }
+
+    pub(super) fn free(&mut self, address: u64) -> Result<()> {
+        let Some(bytes) = self.allocations.remove(&address) else {
+            return misuse(format!("address {address:#x} was never allocated, or is freed twice"));
+        };
+        let layout = Layout::from_size_align(bytes.max(1), ALIGN).expect("it was allocated with this layout");
+        // SAFETY: allocated in `allocate` with this layout, and forgotten here.
+        unsafe { std::alloc::dealloc(address as *mut u8, layout) };
+        Ok(())
+    }
+
+    /// Checks that a range lies in one allocation; `action` says what wants it, as a verb.
+    pub(super) fn inside(&self, address: u64, bytes: usize, action: &str) -> Result<()> {
+        let holds = |(&start, &length): (&u64, &usize)| address - start + bytes as u64 <= length as u64;
+        if bytes == 0 || self.allocations.range(..=address).next_back().is_some_and(holds) {
+            return Ok(());
+        }
+        misuse(format!("cannot {action} {bytes} bytes at {address:#x}: they lie outside every allocation"))
+    }
+
+    fn handle(&mut self) -> u64 {
+        self.handles += 1;
+        self.handles
+    }
+
+    pub(super) fn stream(&mut self) -> Stream {
+        let stream = Stream(self.handle());
+        self.streams.insert(stream, None);
+        stream
+    }
+
+    pub(super) fn event(&mut self) -> Event {
+        let event = Event(self.handle());
+        self.events.insert(event, Point::Never);
+        event
+    }
+
+    pub(super) fn record(&mut self, event: Event, stream: Stream) -> Result<()> {
+        let point = match self.streams[&stream] {
+            None => Point::Happened(Instant::now()),
+            Some(origin) => Point::Captured { origin, clock: self.clock(origin, stream).clone() },
+        };
+        self.events.insert(event, point);
+        Ok(())
+    }
+
+    pub(super) fn wait(&mut self, stream: Stream, event: Event) -> Result<()> {
+        let mine = self.streams[&stream];
+        match &self.events[&event] {
+            Point::Never => misuse("a stream waits for an event that was never recorded, which a GPU would ignore"),
+            Point::Happened(_) if mine.is_some() => {
+                misuse("a captured stream waits for an event from outside the capture")
+            }
+            Point::Happened(_) => Ok(()),
+            Point::Captured { origin, .. } if mine.is_some_and(|mine| mine != *origin) => {
+                misuse("one capture waits for another; captures fork from one stream")
+            }
+            Point::Captured { origin, clock } => {
+                let (origin, clock) = (*origin, clock.clone());
+                if !self.captures.contains_key(&origin) {
+                    return misuse("a stream waits for an event of a capture that has ended");
+                }
+                self.streams.insert(stream, Some(origin));
+                let mine = self.clock(origin, stream);
+                for (other, count) in clock {
+                    let known = mine.entry(other).or_default();
+                    *known = count.max(*known);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn clock(&mut self, origin: Stream, stream: Stream) -> &mut Clock {
+        self.captures.entry(origin).or_default().clocks.entry(stream).or_default()
+    }
+
+    /// Checks that the host may wait for a stream.
+    pub(super) fn not_captured(&mut self, stream: Stream) -> Result<()> {
+        match self.streams[&stream] {
+            None => Ok(()),
+            Some(_) => misuse("the host waits for a stream, or launches a graph on it, while the stream is captured"),
+        }
+    }
+
+    /// Returns when an event happened.
+    pub(super) fn happened(&mut self, event: Event) -> Result<Instant> {
+        match self.events[&event] {
+            Point::Happened(at) => Ok(at),
+            _ => misuse("the host waits for an event that was not recorded"),
+        }
+    }
+
+    /// Adds a command to the capture of its stream, or gives it back to be done now.
+    pub(super) fn captured(&mut self, stream: Stream, command: Command) -> Option<Command> {
+        let Some(origin) = self.streams[&stream] else { return Some(command) };
+        *self.clock(origin, stream).entry(stream).or_default() += 1;
+        self.captures.entry(origin).or_default().commands.push(command);
+        None
+    }
+
+    pub(super) fn begin_capture(&mut self, origin: Stream) -> Result<()> {
+        if self.streams[&origin].is_some() {
+            return misuse("a stream that is captured already begins a capture");
+        }
+        self.streams.insert(origin, Some(origin));
+        self.captures.insert(origin, Capture::default());
+        Ok(())
+    }
+
+    /// Ends a capture: every stream in it must have been joined back to the origin after its last command.
+    pub(super) fn end_capture(&mut self, origin: Stream) -> Result<Graph> {
+        let Some(mut capture) = self.captures.remove(&origin) else {
+            return misuse("a capture ends on a stream that began none");
+        };
+        self.streams.values_mut().filter(|of| **of == Some(origin)).for_each(|of| *of = None);
+        let joined = capture.clocks.remove(&origin).unwrap_or_default();
+        for (stream, clock) in &capture.clocks {
+            if clock.get(stream).copied().unwrap_or(0) > joined.get(stream).copied().unwrap_or(0) {
+                return misuse("a capture ends before every stream in it has been joined to its origin");
+            }
+        }
+        let graph = Graph(self.handle());
+        self.graphs.insert(graph, Arc::new(capture.commands));
+        Ok(graph)
+    }
+
+    pub(super) fn graph(&self, graph: Graph) -> Arc<Vec<Command>> {
+        Arc::clone(&self.graphs[&graph])
+    }
+}

@@ -1,0 +1,14 @@
+//! The kernels of kernels/*.cu: their images, and a typed launcher for each. Written by build.rs from the kernels'
+//! own signatures, so that an argument of the wrong type does not compile, with or without nvcc.
+
+use super::driver::{Const, Entry, Grid, Issue, Mut};
+use crate::error::Result;
+use half::bf16;
+use std::ffi::c_void;
+
+include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
+
+/// The address of an argument, as a launch wants it.
+fn address<T>(argument: &T) -> *mut c_void {
+    std::ptr::from_ref(argument).cast_mut().cast()
+}

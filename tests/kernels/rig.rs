@@ -1,0 +1,122 @@
+//! An emulated device with memory that is filled and read back, and comparisons with plain f64 computations.
+
+use half::bf16;
+use peristyle::device::driver::{Const, Driver, Grid, Issue, Mut, Order, Settings, Stream};
+use std::cell::RefCell;
+
+/// One emulated device with its memory.
+pub struct Rig {
+    driver: Driver,
+    stream: Stream,
+    allocations: RefCell<Vec<u64>>,
+}
+
+impl Rig {
+    pub fn new(order: Order, threads: usize) -> Rig {
+        let driver = Driver::emulated(Settings { threads, order }).expect("the tests need a C++ compiler");
+        let stream = driver.stream().expect("streams are free");
+        Rig { driver, stream, allocations: RefCell::default() }
+    }
+
+    /// Where launches go.
+    pub fn on(&self) -> Issue<'_> {
+        Issue { driver: &self.driver, stream: self.stream }
+    }
+
+    /// Allocates `n` elements full of NaN.
+    pub fn out<T>(&self, n: usize) -> Mut<T> {
+        let address = self.driver.allocate(n * size_of::<T>()).expect("tests are small");
+        self.allocations.borrow_mut().push(address);
+        Mut::at(address)
+    }
+
+    /// Copies elements to the device.
+    pub fn put<T: Copy>(&self, x: &[T]) -> Mut<T> {
+        let to = self.out::<T>(x.len());
+        // SAFETY: `to` has room for x.
+        unsafe { self.driver.copy_in(to.address(), x.as_ptr().cast(), size_of_val(x), self.stream) }.expect("it fits");
+        to
+    }
+
+    /// Copies elements to the device, to be read only.
+    pub fn give<T: Copy>(&self, x: &[T]) -> Const<T> {
+        self.put(x).into()
+    }
+
+    /// Copies elements from the device.
+    pub fn get<T: Copy + Default>(&self, from: impl Into<Const<T>>, n: usize) -> Vec<T> {
+        let mut x = vec![T::default(); n];
+        let from = from.into().address();
+        // SAFETY: x has room.
+        unsafe { self.driver.copy_out(x.as_mut_ptr().cast(), from, n * size_of::<T>(), self.stream) }.expect("inside");
+        x
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        for address in self.allocations.borrow_mut().drain(..) {
+            // SAFETY: allocated in `out`; nothing runs any more.
+            unsafe { self.driver.free(address) }.expect("allocated once");
+        }
+    }
+}
+
+/// Runs the same launches with the threads forward, backward and shuffled, on one and two threads of the operating
+/// system; returns the outputs, which must be the same bits every time.
+pub fn outputs(launches: impl Fn(&Rig) -> Vec<Vec<f32>>) -> Vec<Vec<f32>> {
+    let first = launches(&Rig::new(Order::Forward, 1));
+    for (order, threads) in [(Order::Reverse, 1), (Order::Random(1), 2), (Order::Random(2), 1)] {
+        let other = launches(&Rig::new(order, threads));
+        for (i, (a, b)) in first.iter().zip(&other).enumerate() {
+            let differ = a.iter().zip(b).position(|(a, b)| a.to_bits() != b.to_bits());
+            assert_eq!(differ, None, "output {i} depends on the order of threads ({order:?})");
+        }
+    }
+    first
+}
+
+/// Fails unless got = want within `tolerance` times the largest magnitude wanted; NaN never passes.
+#[track_caller]
+pub fn close(what: &str, got: &[f32], want: &[f64], tolerance: f64) {
+    assert_eq!(got.len(), want.len(), "{what}: length");
+    let scale = want.iter().fold(1e-3, |m: f64, w| m.max(w.abs()));
+    for (i, (&g, &w)) in got.iter().zip(want).enumerate() {
+        let error = (f64::from(g) - w).abs();
+        assert!(error <= tolerance * scale, "{what}[{i}] = {g}, expected {w} (scale {scale}, tolerance {tolerance})");
+    }
+}
+
+/// f32 sums of some hundred terms stay within this of the exact ones.
+pub const F32: f64 = 2e-6;
+/// Half a unit in the last place of bf16 is 2^-9; inputs are exact, outputs are rounded once.
+pub const BF16: f64 = 4.5e-3;
+
+/// n values in -1..1 that bf16 represents exactly, from a fixed sequence.
+pub fn values(n: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bf16::from_f32((state >> 40) as f32 / (1 << 23) as f32 - 1.0).to_f32()
+    };
+    std::iter::repeat_with(next).take(n).collect()
+}
+
+pub fn to_bf16(x: &[f32]) -> Vec<bf16> {
+    x.iter().map(|&x| bf16::from_f32(x)).collect()
+}
+
+pub fn from_bf16(x: &[bf16]) -> Vec<f32> {
+    x.iter().map(|x| x.to_f32()).collect()
+}
+
+pub fn wide(x: &[f32]) -> Vec<f64> {
+    x.iter().map(|&x| f64::from(x)).collect()
+}
+
+/// A grid for an element-wise kernel of 256 threads with 16 bytes each.
+pub fn packs<T>(n: usize) -> Grid {
+    Grid::cover(n, 256 * 16 / size_of::<T>())
+}
