@@ -125,9 +125,9 @@ pub fn suggest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Stri
         d if d > 1 && (begins(name, k) || begins(k, name)) => 1,
         d => d,
     };
-    let near = known.into_iter().map(|k| (apart(k), k)).min();
+    let near = known.into_iter().map(|k| (apart(k), distance(name, k), k)).min();
     match near {
-        Some((d, k)) if d <= 1 + name.len() / 4 => format!(" (did you mean \"{k}\"?)"),
+        Some((d, _, k)) if d <= 1 + name.len() / 4 => format!(" (did you mean \"{k}\"?)"),
         _ => String::new(),
     }
 }
