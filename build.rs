@@ -170,7 +170,8 @@ fn emulator(
     out: &Path,
 ) -> Result<(PathBuf, Vec<PathBuf>), String> {
     let host = root.join("kernels/host");
-    let mut args: Vec<String> = ["-std=c++20", "-O2", "-g1", "-fPIC", "-w", "-c"].map(String::from).into();
+    let mut args: Vec<String> =
+        ["-std=c++20", "-O2", "-g1", "-fno-strict-aliasing", "-fPIC", "-w", "-c"].map(String::from).into();
     args.extend([format!("-I{}", host.display()), format!("-I{}", root.join("kernels").display())]);
     let key = format!("{}{}", version(cxx)?, args.join(" "));
     let job = |name: &str, path: &Path, text: &str, source: String| Job {
@@ -226,7 +227,7 @@ fn sweep(out: &Path, kept: &[PathBuf]) {
 fn optional<T>(what: &str, made: Result<T, String>) -> Result<T, String> {
     if let Err(reason) = &made {
         if variable("PERISTYLE_REQUIRE_KERNELS").is_some_and(|value| value == "1") {
-            eprintln!("PERISTYLE_REQUIRE_KERNELS=1, but this build has no {what}: {reason}");
+            eprintln!("PERISTYLE_REQUIRE_KERNELS=1, but this build lacks {what}: {reason}");
             std::process::exit(1);
         }
         println!("cargo:warning=building without {what}: {reason}");

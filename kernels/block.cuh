@@ -20,7 +20,6 @@ template <typename T> struct alignas(16) Pack {
     T at[SIZE];
 };
 
-// y[i] = f(i) for the elements of this thread's pack; f reads through `get`, so that whole packs move at once.
 template <typename T> __device__ __forceinline__ long long pack_start() {
     return ((long long)blockIdx.x * blockDim.x + threadIdx.x) * Pack<T>::SIZE;
 }
@@ -37,6 +36,19 @@ template <typename T> __device__ __forceinline__ void store_pack(T* y, long long
     }
     for (int j = 0; j < Pack<T>::SIZE; ++j)
         if (i + j < n) y[i + j] = pack.at[j];
+}
+
+// y[i] = f(x[i], ...) for the n elements, one pack per thread.
+template <typename T, class F, class... X>
+__device__ __forceinline__ void map_packs(T* y, long long n, const F& f, const X*... x) {
+    const long long i = pack_start<T>();
+    if (i >= n) return;
+    const auto map = [&](const auto&... packs) {
+        Pack<T> result;
+        for (int j = 0; j < Pack<T>::SIZE; ++j) result.at[j] = from_float<T>(f(to_float(packs.at[j])...));
+        store_pack(y, i, n, result);
+    };
+    map(load_pack(x, i, n)...);
 }
 
 // Sum over a warp; every lane gets the same bits.

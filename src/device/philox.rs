@@ -40,6 +40,11 @@ impl Random {
         Random { key, time: time as u32, stream: stream as u32 }
     }
 
+    /// Returns the key, for kernels that compute the same words on a GPU.
+    pub fn key(&self) -> [u32; 2] {
+        self.key
+    }
+
     /// Returns the four words at `counter`.
     #[inline(always)]
     pub fn words(&self, counter: u64) -> [u32; 4] {

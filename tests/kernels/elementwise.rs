@@ -1,29 +1,156 @@
+use crate::each_type;
 use crate::rig::*;
+use peristyle::device::Grid;
+use peristyle::device::driver::Const;
 use peristyle::device::kernels::*;
+use peristyle::device::{Purpose, Random};
+
+const SIZES: [usize; 5] = [1, 3, 8, 1023, 4100];
+
+/// Checks a map y = f(x) with dx = g(y, dy), g seeing the y that the kernel itself rounded.
+macro_rules! map {
+    ($forward:ident | $forward_bf16:ident, $backward:ident | $backward_bf16:ident, $f:expr, $g:expr) => {
+        for n in SIZES {
+            let (x, dy) = (values(n, 1), values(n, 2));
+            each_type!(T, forward = $forward | $forward_bf16, backward = $backward | $backward_bf16 => {
+                let got = outputs(|rig| {
+                    let (y, dx) = (rig.out::<T>(n), rig.out::<T>(n));
+                    // SAFETY: all have n elements.
+                    unsafe {
+                        forward(&rig.on(), packs::<T>(n), rig.element(&x), y, n as i64).unwrap();
+                        backward(&rig.on(), packs::<T>(n), y.into(), rig.element(&dy), dx, n as i64).unwrap();
+                    }
+                    vec![rig.numbers(y, n), rig.numbers(dx, n)]
+                });
+                let y: Vec<f64> = x.iter().map(|&x| $f(f64::from(x))).collect();
+                let dx: Vec<f64> = got[0].iter().zip(&dy).map(|(&y, &dy)| $g(f64::from(y), f64::from(dy))).collect();
+                close("y", &got[0], &y, T::TOLERANCE);
+                close("dx", &got[1], &dx, T::TOLERANCE);
+            });
+        }
+    };
+}
 
 #[test]
-fn relu_and_its_gradient_are_exact() {
-    for n in [1, 3, 4, 1023, 2050] {
-        let (x, dy) = (values(n, 1), values(n, 2));
-        let y: Vec<f64> = x.iter().map(|&x| f64::from(x.max(0.0))).collect();
-        let dx: Vec<f64> = x.iter().zip(&dy).map(|(&x, &dy)| if x > 0.0 { f64::from(dy) } else { 0.0 }).collect();
-        let got = outputs(|rig| {
-            let (a, b, gy) = (rig.out(n), rig.out(n), rig.give(&dy));
-            let (p, q) = (rig.out(n), rig.out(n));
-            // SAFETY: all have n elements.
-            unsafe {
-                relu_forward(&rig.on(), packs::<f32>(n), rig.give(&x), a, n as i64).unwrap();
-                relu_backward(&rig.on(), packs::<f32>(n), a.into(), gy, b, n as i64).unwrap();
-                let (x, dy) = (rig.give(&to_bf16(&x)), rig.give(&to_bf16(&dy)));
-                relu_forward_bf16(&rig.on(), packs::<half::bf16>(n), x, p, n as i64).unwrap();
-                relu_backward_bf16(&rig.on(), packs::<half::bf16>(n), p.into(), dy, q, n as i64).unwrap();
-            }
-            vec![rig.get(a, n), rig.get(b, n), from_bf16(&rig.get(p, n)), from_bf16(&rig.get(q, n))]
+fn relu_and_its_gradient() {
+    let positive = |y: f64, dy: f64| if y > 0.0 { dy } else { 0.0 };
+    map!(relu_forward | relu_forward_bf16, relu_backward | relu_backward_bf16, |x: f64| x.max(0.0), positive);
+}
+
+#[test]
+fn tanh_and_its_gradient() {
+    let slope = |y: f64, dy: f64| dy * (1.0 - y * y);
+    map!(tanh_forward | tanh_forward_bf16, tanh_backward | tanh_backward_bf16, f64::tanh, slope);
+}
+
+#[test]
+fn sigmoid_and_its_gradient() {
+    let (logistic, slope) = (|x: f64| 1.0 / (1.0 + (-x).exp()), |y: f64, dy: f64| dy * y * (1.0 - y));
+    map!(sigmoid_forward | sigmoid_forward_bf16, sigmoid_backward | sigmoid_backward_bf16, logistic, slope);
+}
+
+#[test]
+fn a_sum_may_overwrite_its_first_term() {
+    for n in SIZES {
+        let (a, b) = (values(n, 1), values(n, 2));
+        let want: Vec<f64> = a.iter().zip(&b).map(|(&a, &b)| f64::from(a) + f64::from(b)).collect();
+        each_type!(T, add = add_forward | add_forward_bf16 => {
+            let got = outputs(|rig| {
+                let y = rig.put(&T::all_from(&a));
+                // SAFETY: all have n elements.
+                unsafe { add(&rig.on(), packs::<T>(n), y.into(), rig.element(&b), y, n as i64).unwrap() };
+                vec![rig.numbers(y, n)]
+            });
+            close("y", &got[0], &want, T::TOLERANCE);
         });
-        for (name, got, want) in
-            [("y", &got[0], &y), ("dx", &got[1], &dx), ("y bf16", &got[2], &y), ("dx bf16", &got[3], &dx)]
-        {
-            close(name, got, want, 0.0);
+    }
+}
+
+#[test]
+fn casts_round_to_the_nearest_even() {
+    let special = [1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, f32::INFINITY, -0.0, 3e38, f32::MIN_POSITIVE / 4.0];
+    let x: Vec<f32> = special.into_iter().chain(values(1030, 3).into_iter().map(|v| v * 1.234_567)).collect();
+    let n = x.len();
+    let got = outputs(|rig| {
+        let (y, back) = (rig.out::<half::bf16>(n), rig.out::<f32>(n));
+        // SAFETY: all have n elements.
+        unsafe {
+            cast_to_bf16(&rig.on(), packs::<half::bf16>(n), rig.give(&x), y, n as i64).unwrap();
+            cast_to_float(&rig.on(), packs::<half::bf16>(n), y.into(), back, n as i64).unwrap();
         }
+        vec![rig.get(back, n)]
+    });
+    let want: Vec<f32> = x.iter().map(|&x| half::bf16::from_f32(x).to_f32()).collect();
+    assert_eq!(got[0], want);
+}
+
+#[test]
+fn strided_regions_are_copied_added_and_filled() {
+    let (width, height) = (37usize, 5usize);
+    let (a, b) = (values(height * 40, 1), values(height * 50, 2));
+    let grid = Grid::cover(width * height, 256);
+    let (w, h) = (width as i64, height as i64);
+    let got = outputs(|rig| {
+        let (to, sum) = (rig.put(&vec![9.0f32; height * 41]), rig.put(&vec![9.0f32; height * 41]));
+        let filled = rig.put(&vec![9.0f32; height * 41]);
+        // SAFETY: each region has `height` rows of its stride.
+        unsafe {
+            strided_copy(&rig.on(), grid, rig.give(&a), to, 40, 41, w, h).unwrap();
+            strided_add(&rig.on(), grid, to.into(), rig.give(&b), sum, 41, 50, 41, w, h).unwrap();
+            strided_fill(&rig.on(), grid, filled, 2.5, 41, w, h).unwrap();
+        }
+        vec![rig.get(to, height * 41), rig.get(sum, height * 41), rig.get(filled, height * 41)]
+    });
+    for (row, column) in (0..height).flat_map(|row| (0..41).map(move |column| (row, column))) {
+        let inside = column < width;
+        let (at, outside) = (row * 41 + column, 9.0);
+        let from = a[row * 40 + column.min(39)];
+        assert_eq!(got[0][at], if inside { from } else { outside });
+        assert_eq!(got[1][at], if inside { from + b[row * 50 + column] } else { outside });
+        assert_eq!(got[2][at], if inside { 2.5 } else { outside });
+    }
+    each_type!(T, add = strided_add | strided_add_bf16 => {
+        let got = outputs(|rig| {
+            let sum = rig.put(&T::all_from(&a));
+            // SAFETY: as above.
+            unsafe { add(&rig.on(), grid, sum.into(), rig.element(&b), sum, 40, 50, 40, w, h).unwrap() };
+            vec![rig.numbers(sum, height * 40)]
+        });
+        let sum = |i: usize| f64::from(a[i]) + if i % 40 < width { f64::from(b[i / 40 * 50 + i % 40]) } else { 0.0 };
+        close("sum", &got[0], &(0..height * 40).map(sum).collect::<Vec<_>>(), T::TOLERANCE);
+    });
+}
+
+#[test]
+fn dropout_draws_the_words_of_the_host() {
+    let (seed, layer, step) = (0x1234_5678_9abc_def0u64, 3u64, 77u32);
+    let random = Random::new(seed, Purpose::Dropout, u64::from(step), layer);
+    let key = random.key();
+    // A device that holds channels 2..7 of 9, from pixel 11 on; and one that holds all.
+    for (c, channels, first_channel, first_pixel) in [(5, 9, 2, 11), (8, 8, 0, 1), (3, 3, 0, 0)] {
+        let n = c * 101;
+        let x = values(n, 4);
+        let (threshold, scale) = (1u32 << 30, 4.0f32 / 3.0);
+        let want: Vec<f64> = (0..n)
+            .map(|i| {
+                let index = (first_pixel + i / c) * channels + first_channel + i % c;
+                let kept = random.word(index as u64) >= threshold;
+                if kept { f64::from(x[i]) * f64::from(scale) } else { 0.0 }
+            })
+            .collect();
+        each_type!(T, mask = dropout_mask | dropout_mask_bf16 => {
+            let got = outputs(|rig| {
+                let y = rig.out::<T>(n);
+                let (x, step): (Const<T>, _) = (rig.element(&x), rig.give(&[step]));
+                let (c, channels, first) = (c as i32, channels as i32, first_channel as i32);
+                // SAFETY: x and y have n elements.
+                unsafe {
+                    mask(&rig.on(), packs::<T>(n), x, y, step, n as i64, c, channels, first_pixel as i64, first,
+                        key[0], key[1], layer as u32, threshold, scale).unwrap();
+                }
+                vec![rig.numbers(y, n)]
+            });
+            close("y", &got[0], &want, T::TOLERANCE);
+        });
     }
 }

@@ -19,7 +19,7 @@ pub fn cxx() -> &'static str {
 pub fn compile(output: &Path, flags: &[&str], sources: &[PathBuf]) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let done = Command::new(cxx())
-        .args(["-std=c++20", "-O1", "-g1", "-w", "-o"])
+        .args(["-std=c++20", "-O1", "-g1", "-fno-strict-aliasing", "-w", "-o"])
         .arg(output)
         .args(flags)
         .args(["kernels", "kernels/host", "tests/kernels"].map(|folder| format!("-I{}", root.join(folder).display())))

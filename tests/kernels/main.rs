@@ -5,5 +5,8 @@
 
 mod elementwise;
 mod faults;
+mod images;
+mod products;
 mod rig;
+mod statistics;
 mod whole;

@@ -43,6 +43,16 @@ impl Rig {
         self.put(x).into()
     }
 
+    /// Copies numbers to the device in an element type.
+    pub fn element<T: Element>(&self, x: &[f32]) -> Const<T> {
+        self.give(&T::all_from(x))
+    }
+
+    /// Copies elements of some type from the device as numbers.
+    pub fn numbers<T: Element>(&self, from: Mut<T>, n: usize) -> Vec<f32> {
+        T::all_to(&self.get(from, n))
+    }
+
     /// Copies elements from the device.
     pub fn get<T: Copy + Default>(&self, from: impl Into<Const<T>>, n: usize) -> Vec<T> {
         let mut x = vec![T::default(); n];
@@ -87,11 +97,6 @@ pub fn close(what: &str, got: &[f32], want: &[f64], tolerance: f64) {
     }
 }
 
-/// f32 sums of some hundred terms stay within this of the exact ones.
-pub const F32: f64 = 2e-6;
-/// Half a unit in the last place of bf16 is 2^-9; inputs are exact, outputs are rounded once.
-pub const BF16: f64 = 4.5e-3;
-
 /// n values in -1..1 that bf16 represents exactly, from a fixed sequence.
 pub fn values(n: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
@@ -104,12 +109,51 @@ pub fn values(n: usize, seed: u64) -> Vec<f32> {
     std::iter::repeat_with(next).take(n).collect()
 }
 
-pub fn to_bf16(x: &[f32]) -> Vec<bf16> {
-    x.iter().map(|&x| bf16::from_f32(x)).collect()
+/// An element type of activations.
+pub trait Element: Copy + Default {
+    /// How far a rounded output may be from the exact one, as a share of the largest.
+    const TOLERANCE: f64;
+    fn all_from(x: &[f32]) -> Vec<Self>;
+    fn all_to(x: &[Self]) -> Vec<f32>;
 }
 
-pub fn from_bf16(x: &[bf16]) -> Vec<f32> {
-    x.iter().map(|x| x.to_f32()).collect()
+impl Element for f32 {
+    /// Sums of some hundred terms stay within this.
+    const TOLERANCE: f64 = 2e-6;
+    fn all_from(x: &[f32]) -> Vec<f32> {
+        x.to_vec()
+    }
+    fn all_to(x: &[f32]) -> Vec<f32> {
+        x.to_vec()
+    }
+}
+
+impl Element for bf16 {
+    /// Half a unit in the last place is 2^-8 of the value; inputs are exact, outputs are rounded once.
+    const TOLERANCE: f64 = 3.95e-3;
+    fn all_from(x: &[f32]) -> Vec<bf16> {
+        x.iter().map(|&x| bf16::from_f32(x)).collect()
+    }
+    fn all_to(x: &[bf16]) -> Vec<f32> {
+        x.iter().map(|x| x.to_f32()).collect()
+    }
+}
+
+/// Runs a block once with `$T` = f32 and once with bf16, with the kernels of that type under shorter names.
+#[macro_export]
+macro_rules! each_type {
+    ($T:ident, $($name:ident = $f32:ident | $bf16:ident),+ => $body:block) => {
+        {
+            type $T = f32;
+            use peristyle::device::kernels::{$($f32 as $name),+};
+            $body
+        }
+        {
+            type $T = half::bf16;
+            use peristyle::device::kernels::{$($bf16 as $name),+};
+            $body
+        }
+    };
 }
 
 pub fn wide(x: &[f32]) -> Vec<f64> {

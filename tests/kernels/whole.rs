@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 #[test]
+#[ignore = "compiles every kernel again; scripts/check-kernels.sh runs it"]
 fn the_ptx_has_the_entries_that_the_build_script_read() {
     let Some(nvcc) = option_env!("PERISTYLE_BUILT_WITH_NVCC") else {
         eprintln!("skipped: this build found no nvcc");

@@ -1,0 +1,68 @@
+// Means over windows. `padded` counts the padding that a window covers as zeros, but never what hangs over it.
+#include "pool.cuh"
+
+__device__ __forceinline__ int extent(int begin, int kernel, int size, int pad, bool padded) {
+    if (padded) return min(begin + kernel, size + pad) - begin;
+    return min(begin + kernel, size) - max(begin, 0);
+}
+__device__ __forceinline__ float share(int top, int left, const Pool& p, bool padded) {
+    return 1.0f / (float)(extent(top, p.kh, p.h, p.pad_h, padded) * extent(left, p.kw, p.w, p.pad_w, padded));
+}
+
+template <typename T> __device__ void avg_y(const T* x, T* y, long long n, const Pool& p, bool padded) {
+    const long long i = thread_index();
+    if (i >= n) return;
+    const Element e = element(i, p.oh, p.ow, p.c);
+    const int top = e.row * p.stride_h - p.pad_h, left = e.column * p.stride_w - p.pad_w;
+    x += e.sample * p.h * p.w * p.c + e.channel;
+    float sum = 0.0f;
+    for (int h = max(top, 0); h < min(top + p.kh, p.h); ++h)
+        for (int w = max(left, 0); w < min(left + p.kw, p.w); ++w) sum += to_float(x[((long long)h * p.w + w) * p.c]);
+    y[i] = from_float<T>(sum * share(top, left, p, padded));
+}
+
+template <typename T> __device__ void avg_dx(const T* dy, T* dx, long long n, const Pool& p, bool padded) {
+    const long long i = thread_index();
+    if (i >= n) return;
+    const Element e = element(i, p.h, p.w, p.c);
+    float sum = 0.0f;
+    for (int oh = first_output(e.row, p.kh, p.stride_h, p.pad_h); oh < end_output(e.row, p.stride_h, p.pad_h, p.oh); ++oh)
+        for (int ow = first_output(e.column, p.kw, p.stride_w, p.pad_w);
+             ow < end_output(e.column, p.stride_w, p.pad_w, p.ow); ++ow) {
+            const float part = share(oh * p.stride_h - p.pad_h, ow * p.stride_w - p.pad_w, p, padded);
+            sum += to_float(dy[((e.sample * p.oh + oh) * p.ow + ow) * p.c + e.channel]) * part;
+        }
+    dx[i] = from_float<T>(sum);
+}
+
+extern "C" __global__ void __launch_bounds__(256) avg_pool_forward(
+    const float* x,  // (N, H, W, C)
+    float* y,  // (N, OH, OW, C)
+    long long n, int h, int w, int c, int oh, int ow, int kh, int kw, int stride_h, int stride_w, int pad_h,
+    int pad_w, int padded) {
+    avg_y(x, y, n, {h, w, c, oh, ow, kh, kw, stride_h, stride_w, pad_h, pad_w}, padded);
+}
+
+extern "C" __global__ void __launch_bounds__(256) avg_pool_forward_bf16(
+    const __nv_bfloat16* x,  // (N, H, W, C)
+    __nv_bfloat16* y,  // (N, OH, OW, C)
+    long long n, int h, int w, int c, int oh, int ow, int kh, int kw, int stride_h, int stride_w, int pad_h,
+    int pad_w, int padded) {
+    avg_y(x, y, n, {h, w, c, oh, ow, kh, kw, stride_h, stride_w, pad_h, pad_w}, padded);
+}
+
+extern "C" __global__ void __launch_bounds__(256) avg_pool_backward(
+    const float* dy,  // (N, OH, OW, C)
+    float* dx,  // (N, H, W, C)
+    long long n, int h, int w, int c, int oh, int ow, int kh, int kw, int stride_h, int stride_w, int pad_h,
+    int pad_w, int padded) {
+    avg_dx(dy, dx, n, {h, w, c, oh, ow, kh, kw, stride_h, stride_w, pad_h, pad_w}, padded);
+}
+
+extern "C" __global__ void __launch_bounds__(256) avg_pool_backward_bf16(
+    const __nv_bfloat16* dy,  // (N, OH, OW, C)
+    __nv_bfloat16* dx,  // (N, H, W, C)
+    long long n, int h, int w, int c, int oh, int ow, int kh, int kw, int stride_h, int stride_w, int pad_h,
+    int pad_w, int padded) {
+    avg_dx(dy, dx, n, {h, w, c, oh, ow, kh, kw, stride_h, stride_w, pad_h, pad_w}, padded);
+}

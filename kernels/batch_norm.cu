@@ -1,0 +1,226 @@
+// Batch normalisation over rows of `width` channels. Statistics are (count, mean, M2), merged in a fixed order: within
+// a block, then over the blocks of a device, then over devices (Chan et al. 1983). Blocks of statistics and reduce
+// treat 32 channels (grid x) of one part of the rows (grid y).
+#include "block.cuh"
+
+struct Moments {
+    float count, mean, m2;
+};
+__device__ inline Moments merged(const Moments& a, const Moments& b) {
+    if (b.count == 0.0f) return a;
+    const float count = a.count + b.count, delta = b.mean - a.mean;
+    return {count, a.mean + delta * (b.count / count), a.m2 + b.m2 + delta * delta * (a.count * b.count / count)};
+}
+
+__device__ __forceinline__ long long thread_index() { return (long long)blockIdx.x * blockDim.x + threadIdx.x; }
+
+template <typename T>
+__device__ void count_part(const T* x, float* parts, long long rows, int width, int rows_per_part) {
+    using Table = Moments[8][33];
+    SHARED(Table, table);
+    const int lane = threadIdx.x % 32, group = threadIdx.x / 32, channel = blockIdx.x * 32 + lane;
+    const long long begin = (long long)blockIdx.y * rows_per_part, end = min(rows, begin + rows_per_part);
+    Moments mine = {0.0f, 0.0f, 0.0f};
+    if (channel < width)
+        for (long long row = begin + group; row < end; row += 8) {
+            const float v = to_float(x[row * width + channel]), delta = v - mine.mean;
+            mine.count += 1.0f;
+            mine.mean += delta / mine.count;
+            mine.m2 += delta * (v - mine.mean);
+        }
+    table[group][lane] = mine;
+    __syncthreads();
+    if (group > 0 || channel >= width) return;
+    for (int i = 1; i < 8; ++i) mine = merged(mine, table[i][lane]);
+    float* part = parts + 3ll * blockIdx.y * width + channel;
+    part[0] = mine.count;
+    part[width] = mine.mean;
+    part[2 * width] = mine.m2;
+}
+
+__device__ inline Moments merge_all(const float* parts, int num_parts, int width, long long channel) {
+    Moments all = {0.0f, 0.0f, 0.0f};
+    for (int i = 0; i < num_parts; ++i) {
+        const float* part = parts + 3ll * i * width + channel;
+        all = merged(all, {part[0], part[width], part[2 * width]});
+    }
+    return all;
+}
+
+template <typename T>
+__device__ void normalized(const T* x, const float* mean, const float* deviation, const float* weight,
+                           const float* bias, T* y, long long n, int width) {
+    const long long i = pack_start<T>();
+    if (i >= n) return;
+    Pack<T> pack = load_pack(x, i, n);
+    int channel = (int)(i % width);
+    for (int j = 0; j < Pack<T>::SIZE; ++j) {
+        const float scale = weight ? deviation[channel] * weight[channel] : deviation[channel];
+        const float v = (to_float(pack.at[j]) - mean[channel]) * scale;
+        pack.at[j] = from_float<T>(bias ? v + bias[channel] : v);
+        if (++channel == width) channel = 0;
+    }
+    store_pack(y, i, n, pack);
+}
+
+template <typename T>
+__device__ void reduce_part(const T* x, const float* kept, const T* dy, float* parts, long long rows, int width,
+                            int rows_per_part) {
+    using Table = float[2][8][33];
+    SHARED(Table, table);
+    const int lane = threadIdx.x % 32, group = threadIdx.x / 32, channel = blockIdx.x * 32 + lane;
+    const long long begin = (long long)blockIdx.y * rows_per_part, end = min(rows, begin + rows_per_part);
+    float sum = 0.0f, weighted = 0.0f;
+    if (channel < width) {
+        const float mean = kept[channel];
+        for (long long row = begin + group; row < end; row += 8) {
+            const float gradient = to_float(dy[row * width + channel]);
+            sum += gradient;
+            weighted += gradient * (to_float(x[row * width + channel]) - mean);
+        }
+    }
+    table[0][group][lane] = sum;
+    table[1][group][lane] = weighted;
+    __syncthreads();
+    if (group > 0 || channel >= width) return;
+    for (int i = 1; i < 8; ++i) {
+        sum += table[0][i][lane];
+        weighted += table[1][i][lane];
+    }
+    float* part = parts + 2ll * blockIdx.y * width + channel;
+    part[0] = sum;
+    part[width] = weighted * kept[width + channel];
+}
+
+template <typename T>
+__device__ void normalized_dx(const T* x, const float* kept, const T* dy, const float* sums, const float* weight, T* dx,
+                              long long n, int width, float share) {
+    const long long i = pack_start<T>();
+    if (i >= n) return;
+    const Pack<T> input = load_pack(x, i, n);
+    Pack<T> pack = load_pack(dy, i, n);
+    int channel = (int)(i % width);
+    for (int j = 0; j < Pack<T>::SIZE; ++j) {
+        const float deviation = kept[width + channel], scale = weight ? weight[channel] * deviation : deviation;
+        const float xhat = (to_float(input.at[j]) - kept[channel]) * deviation;
+        const float mean_part = (sums[channel] + xhat * sums[width + channel]) * share;
+        pack.at[j] = from_float<T>(scale * (to_float(pack.at[j]) - mean_part));
+        if (++channel == width) channel = 0;
+    }
+    store_pack(dx, i, n, pack);
+}
+
+extern "C" __global__ void __launch_bounds__(256) batch_norm_statistics(
+    const float* x,  // (rows, width)
+    float* parts,  // (parts, 3, width)
+    long long rows, int width, int rows_per_part) {
+    count_part(x, parts, rows, width, rows_per_part);
+}
+
+extern "C" __global__ void __launch_bounds__(256) batch_norm_statistics_bf16(
+    const __nv_bfloat16* x,  // (rows, width)
+    float* parts,  // (parts, 3, width)
+    long long rows, int width, int rows_per_part) {
+    count_part(x, parts, rows, width, rows_per_part);
+}
+
+// One thread per channel: the parts of a device become one part.
+extern "C" __global__ void __launch_bounds__(256) batch_norm_merge(
+    const float* parts,  // (parts, 3, width)
+    float* part,         // (3, width)
+    int num_parts, int width) {
+    const long long channel = thread_index();
+    if (channel >= width) return;
+    const Moments all = merge_all(parts, num_parts, width, channel);
+    part[channel] = all.count;
+    part[width + channel] = all.mean;
+    part[2 * width + channel] = all.m2;
+}
+
+// One thread per channel: the parts of all devices become the batch's mean and 1 / deviation, and move the running
+// statistics.
+extern "C" __global__ void __launch_bounds__(256) batch_norm_keep(
+    const float* parts,   // (devices, 3, width)
+    float* running_mean,  // (width)
+    float* running_var,   // (width)
+    float* kept,          // (2, width): mean, 1 / deviation
+    int devices, int width, float momentum, float epsilon) {
+    const long long channel = thread_index();
+    if (channel >= width) return;
+    const Moments all = merge_all(parts, devices, width, channel);
+    running_mean[channel] += momentum * (all.mean - running_mean[channel]);
+    running_var[channel] += momentum * (all.m2 / fmaxf(all.count - 1.0f, 1.0f) - running_var[channel]);
+    kept[channel] = all.mean;
+    kept[width + channel] = 1.0f / sqrtf(all.m2 / fmaxf(all.count, 1.0f) + epsilon);
+}
+
+// One thread per channel, in evaluation.
+extern "C" __global__ void __launch_bounds__(256) batch_norm_deviation(
+    const float* running_var,  // (width)
+    float* deviation,          // (width): 1 / deviation
+    int width, float epsilon) {
+    const long long channel = thread_index();
+    if (channel < width) deviation[channel] = 1.0f / sqrtf(running_var[channel] + epsilon);
+}
+
+extern "C" __global__ void __launch_bounds__(256) batch_norm_apply(
+    const float* x,  // (rows, width)
+    const float* mean,  // (width)
+    const float* deviation,  // (width): 1 / deviation
+    const float* weight,  // (width), or null
+    const float* bias,  // (width), or null
+    float* y,  // (rows, width)
+    long long n, int width) {
+    normalized(x, mean, deviation, weight, bias, y, n, width);
+}
+
+extern "C" __global__ void __launch_bounds__(256) batch_norm_apply_bf16(
+    const __nv_bfloat16* x,  // (rows, width)
+    const float* mean,  // (width)
+    const float* deviation,  // (width): 1 / deviation
+    const float* weight,  // (width), or null
+    const float* bias,  // (width), or null
+    __nv_bfloat16* y,  // (rows, width)
+    long long n, int width) {
+    normalized(x, mean, deviation, weight, bias, y, n, width);
+}
+
+extern "C" __global__ void __launch_bounds__(256) batch_norm_reduce(
+    const float* x,  // (rows, width)
+    const float* kept,  // (2, width)
+    const float* dy,  // (rows, width)
+    float* parts,  // (parts, 2, width): sums of dy and of dy xhat
+    long long rows, int width, int rows_per_part) {
+    reduce_part(x, kept, dy, parts, rows, width, rows_per_part);
+}
+
+extern "C" __global__ void __launch_bounds__(256) batch_norm_reduce_bf16(
+    const __nv_bfloat16* x,  // (rows, width)
+    const float* kept,  // (2, width)
+    const __nv_bfloat16* dy,  // (rows, width)
+    float* parts,  // (parts, 2, width): sums of dy and of dy xhat
+    long long rows, int width, int rows_per_part) {
+    reduce_part(x, kept, dy, parts, rows, width, rows_per_part);
+}
+
+extern "C" __global__ void __launch_bounds__(256) batch_norm_backward(
+    const float* x,  // (rows, width)
+    const float* kept,  // (2, width)
+    const float* dy,  // (rows, width)
+    const float* sums,  // (2, width): of the whole batch
+    const float* weight,  // (width), or null
+    float* dx,  // (rows, width)
+    long long n, int width, float share) {
+    normalized_dx(x, kept, dy, sums, weight, dx, n, width, share);
+}
+
+extern "C" __global__ void __launch_bounds__(256) batch_norm_backward_bf16(
+    const __nv_bfloat16* x,  // (rows, width)
+    const float* kept,  // (2, width)
+    const __nv_bfloat16* dy,  // (rows, width)
+    const float* sums,  // (2, width): of the whole batch
+    const float* weight,  // (width), or null
+    __nv_bfloat16* dx,  // (rows, width)
+    long long n, int width, float share) {
+    normalized_dx(x, kept, dy, sums, weight, dx, n, width, share);
+}

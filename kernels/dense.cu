@@ -1,0 +1,75 @@
+// Fully connected layer: y = x w^T + b; dx = dy w; dw = dy^T x. The sum of dy over the samples is in sum.cu.
+// Blocks are tiles of the result (Tile in tile.cuh): rows along grid x, columns along y.
+#include "tile.cuh"
+
+template <typename T>
+__device__ void dense_y(const T* x, const T* w, const float* bias, T* y, int n, int i, int o) {
+    tile_product<T>(n, o, 0, i, MatrixView<T, true>(x, i, n, i), MatrixView<T, true>(w, i, o, i),
+                    [&](int row, int column, float sum) {
+                        y[(long long)row * o + column] = from_float<T>(bias ? sum + bias[column] : sum);
+                    });
+}
+
+template <typename T> __device__ void dense_dx(const T* dy, const T* w, T* dx, int n, int i, int o) {
+    tile_product<T>(n, i, 0, o, MatrixView<T, true>(dy, o, n, o), MatrixView<T, false>(w, i, o, i),
+                    [&](int row, int column, float sum) { dx[(long long)row * i + column] = from_float<T>(sum); });
+}
+
+// Part z of the samples goes to part z of dw; sum.cu adds the parts.
+template <typename T>
+__device__ void dense_dw(const T* x, const T* dy, float* dw, int n, int i, int o, int rows_per_part) {
+    const int begin = blockIdx.z * rows_per_part, end = min(n, begin + rows_per_part);
+    dw += (long long)blockIdx.z * o * i;
+    tile_product<T>(o, i, begin, end, MatrixView<T, false>(dy, o, n, o), MatrixView<T, false>(x, i, n, i),
+                    [&](int row, int column, float sum) { dw[(long long)row * i + column] = sum; });
+}
+
+extern "C" __global__ void __launch_bounds__(256) dense_forward(
+    const float* x,     // (N, I)
+    const float* w,     // (O, I)
+    const float* bias,  // (O), or null
+    float* y,           // (N, O)
+    int n, int i, int o) {
+    dense_y(x, w, bias, y, n, i, o);
+}
+
+extern "C" __global__ void __launch_bounds__(256) dense_forward_bf16(
+    const __nv_bfloat16* x,  // (N, I)
+    const __nv_bfloat16* w,  // (O, I)
+    const float* bias,       // (O), or null
+    __nv_bfloat16* y,        // (N, O)
+    int n, int i, int o) {
+    dense_y(x, w, bias, y, n, i, o);
+}
+
+extern "C" __global__ void __launch_bounds__(256) dense_backward_input(
+    const float* dy,  // (N, O)
+    const float* w,   // (O, I)
+    float* dx,        // (N, I)
+    int n, int i, int o) {
+    dense_dx(dy, w, dx, n, i, o);
+}
+
+extern "C" __global__ void __launch_bounds__(256) dense_backward_input_bf16(
+    const __nv_bfloat16* dy,  // (N, O)
+    const __nv_bfloat16* w,   // (O, I)
+    __nv_bfloat16* dx,        // (N, I)
+    int n, int i, int o) {
+    dense_dx(dy, w, dx, n, i, o);
+}
+
+extern "C" __global__ void __launch_bounds__(256) dense_backward_weight(
+    const float* x,   // (N, I)
+    const float* dy,  // (N, O)
+    float* dw,        // (parts, O, I)
+    int n, int i, int o, int rows_per_part) {
+    dense_dw(x, dy, dw, n, i, o, rows_per_part);
+}
+
+extern "C" __global__ void __launch_bounds__(256) dense_backward_weight_bf16(
+    const __nv_bfloat16* x,   // (N, I)
+    const __nv_bfloat16* dy,  // (N, O)
+    float* dw,                // (parts, O, I)
+    int n, int i, int o, int rows_per_part) {
+    dense_dw(x, dy, dw, n, i, o, rows_per_part);
+}

@@ -1,0 +1,44 @@
+// Dropout: y = x scale where the counted word of the value's place in the whole batch is at least the threshold, else
+// 0. Backward is the same map of dy. The step is read from memory, so that a captured graph draws anew each time.
+#include "philox.cuh"
+
+template <typename T>
+__device__ void dropped(const T* x, T* y, const unsigned* step, long long n, int c, int channels, long long first_pixel,
+                        int first_channel, unsigned key_low, unsigned key_high, unsigned layer, unsigned threshold,
+                        float scale) {
+    const long long i = pack_start<T>();
+    if (i >= n) return;
+    const Philox random = {key_low, key_high, *step, layer};
+    Pack<T> pack = load_pack(x, i, n);
+    unsigned long long known = ~0ull;
+    uint4 words = make_uint4(0, 0, 0, 0);
+    for (int j = 0; j < Pack<T>::SIZE; ++j) {
+        const long long pixel = first_pixel + (i + j) / c;
+        const unsigned long long index = (unsigned long long)(pixel * channels + first_channel + (i + j) % c);
+        if (index / 4 != known) {
+            known = index / 4;
+            words = random.words(known);
+        }
+        const unsigned lane = index % 4, word = lane < 2 ? (lane ? words.y : words.x) : lane == 2 ? words.z : words.w;
+        pack.at[j] = from_float<T>(word >= threshold ? to_float(pack.at[j]) * scale : 0.0f);
+    }
+    store_pack(y, i, n, pack);
+}
+
+extern "C" __global__ void __launch_bounds__(256) dropout_mask(
+    const float* x,  // (N, H, W, c)
+    float* y,  // (N, H, W, c)
+    const unsigned* step,  // (1)
+    long long n, int c, int channels, long long first_pixel, int first_channel, unsigned key_low, unsigned key_high,
+    unsigned layer, unsigned threshold, float scale) {
+    dropped(x, y, step, n, c, channels, first_pixel, first_channel, key_low, key_high, layer, threshold, scale);
+}
+
+extern "C" __global__ void __launch_bounds__(256) dropout_mask_bf16(
+    const __nv_bfloat16* x,  // (N, H, W, c)
+    __nv_bfloat16* y,  // (N, H, W, c)
+    const unsigned* step,  // (1)
+    long long n, int c, int channels, long long first_pixel, int first_channel, unsigned key_low, unsigned key_high,
+    unsigned layer, unsigned threshold, float scale) {
+    dropped(x, y, step, n, c, channels, first_pixel, first_channel, key_low, key_high, layer, threshold, scale);
+}

@@ -1,0 +1,115 @@
+// The optimiser: a chain of transforms, interpreted per element in one pass over the flat regions, and the squared
+// norms that some of them need. Learning rate and norms are read from memory, so that a captured graph follows them.
+#include "block.cuh"
+
+// A transform in the chain: (code, first slot, settings...) in 8 floats.
+enum Code {
+    WEIGHT_DECAY = 0,         // g += a decay_mult w
+    MOMENTUM = 1,             // v = a v + g; g = v
+    NESTEROV = 2,             // v = a v + g; g += a v
+    CLIP_BY_GLOBAL_NORM = 3,  // g *= a / norm where norm > a
+};
+constexpr int WORDS = 8;
+
+__device__ inline float transformed(const float* op, float g, float w, float* slots, float decay_mult, float norm) {
+    const float a = op[2];
+    float* v = slots + (int)op[1];
+    switch ((int)op[0]) {
+        case WEIGHT_DECAY: return g + a * decay_mult * w;
+        case MOMENTUM: return *v = a * *v + g;
+        case NESTEROV: *v = a * *v + g; return g + a * *v;
+        case CLIP_BY_GLOBAL_NORM: return norm > a ? g * (a / norm) : g;
+        default: return NAN;
+    }
+}
+
+// The last segment that begins at or before element i.
+__device__ inline int segment_of(const long long* ranges, int segments, long long i) {
+    int low = 0, high = segments;
+    while (high - low > 1) {
+        const int middle = (low + high) / 2;
+        if (ranges[2 * middle] <= i) low = middle;
+        else high = middle;
+    }
+    return low;
+}
+
+// One thread per 4 elements. With lr the weights move; without, the gradients are written for a later stage.
+extern "C" __global__ void __launch_bounds__(256) optim_apply(
+    float* w,                 // (n)
+    float* g,                 // (n)
+    const float* norms,       // (segments): squares, or null
+    float* slot0,             // (n), or null
+    float* slot1,             // (n), or null
+    float* slot2,             // (n), or null
+    float* slot3,             // (n), or null
+    const float* program,     // (ops, 8)
+    const long long* ranges,  // (segments, 2): begin, end
+    const float* factors,     // (segments, 2): lr_mult, decay_mult
+    const float* lr,          // (1), or null
+    long long n, int ops, int segments) {
+    float norm = 0.0f;
+    if (norms) {
+        for (int i = threadIdx.x; i < segments; i += blockDim.x) norm += norms[i];
+        norm = sqrtf(block_sum(norm));
+    }
+    const long long i = pack_start<float>();
+    if (i >= n) return;
+    float* const regions[4] = {slot0, slot1, slot2, slot3};
+    Pack<float> weights = load_pack(w, i, n), gradients = load_pack(g, i, n), slots[4];
+#pragma unroll
+    for (int s = 0; s < 4; ++s)
+        if (regions[s]) slots[s] = load_pack(regions[s], i, n);
+    int segment = segment_of(ranges, segments, i);
+    // What lies between segments is not the optimiser's.
+    if (i >= ranges[2 * segment + 1] && (segment + 1 == segments || i + 4 <= ranges[2 * segment + 2])) return;
+#pragma unroll
+    for (int j = 0; j < 4; ++j) {
+        while (segment + 1 < segments && ranges[2 * segment + 2] <= i + j) ++segment;
+        if (i + j < ranges[2 * segment] || i + j >= ranges[2 * segment + 1]) continue;
+        float own[4];
+#pragma unroll
+        for (int s = 0; s < 4; ++s) own[s] = regions[s] ? slots[s].at[j] : 0.0f;
+        float gradient = gradients.at[j];
+        for (int op = 0; op < ops; ++op)
+            gradient = transformed(program + op * WORDS, gradient, weights.at[j], own, factors[2 * segment + 1], norm);
+#pragma unroll
+        for (int s = 0; s < 4; ++s)
+            if (regions[s]) slots[s].at[j] = own[s];
+        gradients.at[j] = gradient;
+        if (lr) weights.at[j] -= *lr * factors[2 * segment] * gradient;
+    }
+#pragma unroll
+    for (int s = 0; s < 4; ++s)
+        if (regions[s]) store_pack(regions[s], i, n, slots[s]);
+    if (lr) store_pack(w, i, n, weights);
+    else store_pack(g, i, n, gradients);
+}
+
+// Squares of a segment's gradients in 64 parts: grid (64, segments).
+extern "C" __global__ void __launch_bounds__(256) optim_norm_parts(
+    const float* g,           // (n)
+    float* parts,             // (segments, 64)
+    const long long* ranges,  // (segments, 2): begin, end
+    int segments) {
+    const long long begin = ranges[2 * blockIdx.y], end = ranges[2 * blockIdx.y + 1];
+    const long long part = ((end - begin + 4095) / 4096 + 63) / 64 * 4096;
+    const long long first = begin + blockIdx.x * part, last = min(end, first + part);
+    float sum = 0.0f;
+    for (long long i = first + threadIdx.x; i < last; i += blockDim.x) sum += g[i] * g[i];
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) parts[blockIdx.y * 64ll + blockIdx.x] = sum;
+}
+
+// One thread per segment: its parts in order, or 0 where another device counts it.
+extern "C" __global__ void __launch_bounds__(256) optim_norm(
+    const float* parts,    // (segments, 64)
+    const float* counted,  // (segments): 1 or 0
+    float* norms,          // (segments)
+    int segments) {
+    const int segment = blockIdx.x * blockDim.x + threadIdx.x;
+    if (segment >= segments) return;
+    float sum = 0.0f;
+    for (int i = 0; i < 64; ++i) sum += parts[segment * 64ll + i];
+    norms[segment] = counted[segment] != 0.0f ? sum : 0.0f;
+}

@@ -1,0 +1,27 @@
+// Windows of pools: which pixels of the input an output covers, and which outputs cover a pixel.
+#pragma once
+#include "block.cuh"
+
+struct Pool {
+    int h, w, c, oh, ow, kh, kw, stride_h, stride_w, pad_h, pad_w;
+};
+
+// One thread per element of a tensor (N, H, W, C).
+struct Element {
+    long long sample;
+    int row, column, channel;
+};
+__device__ __forceinline__ Element element(long long i, int h, int w, int c) {
+    const long long pixel = i / c;
+    return {pixel / ((long long)h * w), (int)(pixel / w % h), (int)(pixel % w), (int)(i % c)};
+}
+__device__ __forceinline__ long long thread_index() { return (long long)blockIdx.x * blockDim.x + threadIdx.x; }
+
+// The first output whose window may hold index i: windows begin at o stride - pad.
+__device__ __forceinline__ int first_output(int i, int kernel, int stride, int pad) {
+    return max(0, (i + pad - kernel + stride) / stride);
+}
+// One past the last such output.
+__device__ __forceinline__ int end_output(int i, int stride, int pad, int outputs) {
+    return min(outputs, (i + pad) / stride + 1);
+}
