@@ -4,6 +4,8 @@ use super::estimate::{Hardware, seconds};
 use super::{Plan, Program, Work};
 use crate::device::Queue;
 use crate::layers::{Mode, Pass};
+use crate::placement::resolve;
+use crate::tensor::{Layout, Place};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -41,9 +43,16 @@ impl Plan {
             "mesh {mesh} ({} data x {} columns), {:?}, batch {}, collectives {:?}",
             mesh.data, mesh.columns, self.options.precision, main.variant.rows, self.options.form
         );
-        let _ = writeln!(out, "programs: {}", self.programs.iter().map(title).collect::<Vec<_>>().join(", "));
+        self.write_layouts(&mut out, main);
+        let _ = writeln!(out, "\nprograms: {}", self.programs.iter().map(title).collect::<Vec<_>>().join(", "));
         for device in 0..mesh.devices() {
-            let _ = writeln!(out, "\ndevice {}:{device} at {:?}", cx.device, mesh.position(device));
+            let _ = writeln!(
+                out,
+                "\ndevice {}:{device} at data {}, column {}",
+                cx.device,
+                mesh.position(device).data,
+                mesh.position(device).column
+            );
             self.write_device(&mut out, main, device);
         }
         let _ = writeln!(out, "\ncollectives of one training step");
@@ -61,6 +70,25 @@ impl Plan {
             cx.steps
         );
         out
+    }
+
+    /// Where each layer lives: R = replicate, S(dim) = shard, P = partial, over [data columns].
+    fn write_layouts(&self, out: &mut String, main: &Program) {
+        let mesh = self.options.mesh;
+        let Ok(resolved) = resolve(&self.network, mesh, Mode::Train, main.variant.rows) else { return };
+        let _ = writeln!(out, "\n{:<16} {:<9} {:<10} {:<10} parameters", "layer", "split", "input", "output");
+        for (node, resolved) in self.network.nodes.iter().zip(&resolved) {
+            let on = |columns| Layout::new(Place::Shard(0), columns).on_mesh(mesh).to_string();
+            let split = node.split.map_or("-".to_string(), |split| split.to_string());
+            let parameters: Vec<String> = (node.params.iter().zip(&resolved.lowered.params))
+                .map(|(&p, layout)| {
+                    let name = self.network.parameters[p].param.name;
+                    format!("{name} {}", layout.on_mesh(mesh))
+                })
+                .collect();
+            let (input, output) = (on(resolved.place), on(resolved.output));
+            let _ = writeln!(out, "{:<16} {split:<9} {input:<10} {output:<10} {}", node.name, parameters.join(", "));
+        }
     }
 
     fn write_device(&self, out: &mut String, main: &Program, device: usize) {
