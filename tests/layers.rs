@@ -49,6 +49,7 @@ fn large() -> Vec<Case> {
         case("conv", "{ filters = 12, kernel = 5, pad = 2, stride = 2, groups = 3, bias = false }", [13, 17, 6], 18),
         case("conv", "{ filters = 600, kernel = [3, 2], pad = 1 }", [5, 4, 200], 4),
         case("conv", "{ filters = 20, kernel = 5 }", [28, 28, 1], 17),
+        case("conv", "{ filters = 8, kernel = 5, pad = 2, groups = 2 }", [9, 9, 96], 5),
         case("dense", "{ units = 300 }", [3, 3, 40], 200),
         case("dropout", "{ rate = 0.3 }", [7, 9, 31], 40),
         case("lrn", "{ alpha = 0.5 }", [13, 13, 32], 7),

@@ -12,6 +12,7 @@
 
 mod fast;
 mod plain;
+mod windows;
 
 use super::dense::{Bias, lower_weighted, wanted_weighted};
 use super::sliding::{Pair, Sliding};
@@ -244,9 +245,20 @@ impl Conv {
 }
 
 impl Part {
+    /// Returns the elements of one row of a filter on this device.
+    fn row(&self) -> usize {
+        self.sliding.kernel.w * self.depth
+    }
+
     /// Returns the elements of one filter on this device.
     fn filter(&self) -> usize {
-        self.sliding.kernel.h * self.sliding.kernel.w * self.depth
+        self.sliding.kernel.h * self.row()
+    }
+
+    /// Returns true when a window is one pixel and every pixel is a window.
+    fn is_pointwise(&self) -> bool {
+        let s = self.sliding;
+        (s.kernel.h, s.kernel.w, s.stride.h, s.stride.w, s.pad.h, s.pad.w) == (1, 1, 1, 1, 0, 0)
     }
 
     /// Returns the output pixels of one sample.

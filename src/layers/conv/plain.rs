@@ -6,20 +6,17 @@ use crate::layers::dense::sum_rows;
 
 /// Visits every product of the layer as (index in x, index in w, index in y).
 fn products(part: &Part, mut visit: impl FnMut(usize, usize, usize)) {
-    let sliding = part.sliding;
+    let taps = part.sliding.kernel.h * part.sliding.kernel.w;
     for position in 0..part.n * part.pixels() {
-        let (n, oh, ow) = (position / part.pixels(), position / part.ow % part.oh, position % part.ow);
-        let (rows, cols) = (sliding.rows(oh, part.h), sliding.cols(ow, part.w));
+        let n = position / part.pixels();
+        let at = (position / part.ow % part.oh, position % part.ow);
         for group in part.groups() {
             for o in group.first..group.first + group.outputs {
-                for ih in rows.start..rows.end {
-                    for iw in cols.start..cols.end {
-                        let (kh, kw) = (rows.first + ih - rows.start, cols.first + iw - cols.start);
-                        let x = ((n * part.h + ih) * part.w + iw) * part.c + group.channel;
-                        let w = ((o * sliding.kernel.h + kh) * sliding.kernel.w + kw) * part.depth;
-                        (0..part.depth).for_each(|c| visit(x + c, w + c, position * part.o + o));
-                    }
-                }
+                part.sliding.each_tap(at, (part.h, part.w), |pixel, tap| {
+                    let x = (n * part.h * part.w + pixel) * part.c + group.channel;
+                    let w = (o * taps + tap) * part.depth;
+                    (0..part.depth).for_each(|c| visit(x + c, w + c, position * part.o + o));
+                });
             }
         }
     }

@@ -1,0 +1,152 @@
+//! Copies windows of x into the rows of a matrix, and adds such rows back to where they came from.
+
+use super::Part;
+use crate::device::vectorized;
+use crate::tensor::Real;
+use std::ops::Range;
+
+/// Elements copied at a time: short rows are copied past their end, and what follows overwrites that.
+const CHUNK: usize = 16;
+
+/// Elements that a tile needs beyond its windows.
+pub(super) const SLACK: usize = CHUNK;
+
+/// Some kernel rows of the windows of some output pixels, in the channels of one group.
+#[derive(Debug, Clone)]
+pub(super) struct Slice<'a> {
+    pub part: &'a Part,
+    /// Counted over the samples of the tensors that it is used with.
+    pub pixels: Range<usize>,
+    pub rows: Range<usize>,
+    /// First channel.
+    pub channel: usize,
+}
+
+impl Slice<'_> {
+    /// Returns the elements of one window.
+    pub fn width(&self) -> usize {
+        self.rows.len() * self.part.row()
+    }
+
+    /// Copies the windows of x into the rows of `tile`, zeros where they lie outside.
+    pub fn gather<T: Real>(&self, x: &[T], tile: &mut [T]) {
+        vectorized(
+            #[inline(always)]
+            || {
+                self.each_row(
+                    #[inline(always)]
+                    |row| row.gather(self.part, x, tile),
+                )
+            },
+        );
+    }
+
+    /// Adds the rows of `tile` to dx where their windows lie.
+    pub fn scatter<T: Real>(&self, tile: &[T], dx: &mut [T]) {
+        vectorized(
+            #[inline(always)]
+            || {
+                self.each_row(
+                    #[inline(always)]
+                    |row| row.scatter(self.part, tile, dx),
+                )
+            },
+        );
+    }
+
+    /// Visits the kernel rows of all windows, in the order in which they lie in a tile.
+    #[inline(always)]
+    fn each_row(&self, mut visit: impl FnMut(Row)) {
+        let (part, s) = (self.part, self.part.sliding);
+        let start = self.pixels.start;
+        let (mut n, mut oh, mut ow) = (start / part.pixels(), start / part.ow % part.oh, start % part.ow);
+        let mut tile = 0;
+        for _ in self.pixels.clone() {
+            let cols = s.cols(ow, part.w);
+            let (before, inside) = (cols.first * part.depth, cols.end - cols.start);
+            for kh in self.rows.clone() {
+                let ih = (oh * s.stride.h + kh).wrapping_sub(s.pad.h);
+                let (image, inside) = match ih < part.h && inside > 0 {
+                    true => (((n * part.h + ih) * part.w + cols.start) * part.c + self.channel, inside),
+                    false => (0, 0),
+                };
+                visit(Row { tile, image, before, inside });
+                tile += part.row();
+            }
+            ow += 1;
+            if ow == part.ow {
+                (oh, ow) = (oh + 1, 0);
+                if oh == part.oh {
+                    (n, oh) = (n + 1, 0);
+                }
+            }
+        }
+    }
+}
+
+/// One kernel row of one window: `part.row()` elements of a tile.
+struct Row {
+    /// First element in the tile.
+    tile: usize,
+    /// First element in the image.
+    image: usize,
+    /// Elements of the row that lie before the image.
+    before: usize,
+    /// Pixels of the row that lie on the image.
+    inside: usize,
+}
+
+impl Row {
+    #[inline(always)]
+    fn gather<T: Real>(&self, part: &Part, x: &[T], tile: &mut [T]) {
+        let len = self.inside * part.depth;
+        if len < part.row() {
+            tile[self.tile..self.tile + part.row()].fill(T::ZERO);
+        }
+        let to = self.tile + self.before;
+        if part.depth == part.c {
+            // A copy past the end would overwrite the zeros after it.
+            if self.before + len == part.row() {
+                copy(x, self.image, tile, to, len);
+            } else {
+                tile[to..to + len].copy_from_slice(&x[self.image..self.image + len]);
+            }
+            return;
+        }
+        for i in 0..self.inside {
+            let (to, from) = (to + i * part.depth, self.image + i * part.c);
+            tile[to..to + part.depth].copy_from_slice(&x[from..from + part.depth]);
+        }
+    }
+
+    #[inline(always)]
+    fn scatter<T: Real>(&self, part: &Part, tile: &[T], dx: &mut [T]) {
+        let from = self.tile + self.before;
+        if part.depth == part.c {
+            let len = self.inside * part.depth;
+            return add(&mut dx[self.image..self.image + len], &tile[from..from + len]);
+        }
+        for i in 0..self.inside {
+            let (to, from) = (self.image + i * part.c, from + i * part.depth);
+            add(&mut dx[to..to + part.depth], &tile[from..from + part.depth]);
+        }
+    }
+}
+
+/// Copies `len` elements, in whole chunks where they are few and there is room.
+#[inline(always)]
+fn copy<T: Real>(x: &[T], from: usize, tile: &mut [T], to: usize, len: usize) {
+    let whole = len.next_multiple_of(CHUNK);
+    if len > 8 * CHUNK || from + whole > x.len() {
+        return tile[to..to + len].copy_from_slice(&x[from..from + len]);
+    }
+    for at in (0..whole).step_by(CHUNK) {
+        let chunk: &[T; CHUNK] = x[from + at..].first_chunk().expect("there is room");
+        tile[to + at..to + at + CHUNK].copy_from_slice(chunk);
+    }
+}
+
+#[inline(always)]
+fn add<T: Real>(to: &mut [T], from: &[T]) {
+    to.iter_mut().zip(from).for_each(|(to, &from)| *to += from);
+}
