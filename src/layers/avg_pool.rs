@@ -101,25 +101,22 @@ impl AvgPool {
         let x = args.read::<T>(0);
         args.chunks(args.write::<T>(1), yo.len(2) * c, |task, y, _| {
             let x = &x[task / oh * h * w * c..][..h * w * c];
-            let rows = sliding.rows(task % oh, h);
-            for (ow, y) in y.chunks_exact_mut(c).enumerate() {
-                let cols = sliding.cols(ow, w);
-                let scale = self.scale::<T>(rows, cols);
-                y.fill(T::ZERO);
-                for ih in rows.start..rows.end {
-                    for iw in cols.start..cols.end {
-                        let x = &x[(ih * w + iw) * c..][..c];
-                        vectorized(
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (ow, y) in y.chunks_exact_mut(c).enumerate() {
+                        let scale = self.scale::<T>(sliding.rows(task % oh, h), sliding.cols(ow, w));
+                        y.fill(T::ZERO);
+                        sliding.each_tap(
+                            (task % oh, ow),
+                            (h, w),
                             #[inline(always)]
-                            || y.iter_mut().zip(x).for_each(|(y, &x)| *y += x),
+                            |pixel, _| y.iter_mut().zip(&x[pixel * c..][..c]).for_each(|(y, &x)| *y += x),
                         );
+                        y.iter_mut().for_each(|y| *y *= scale);
                     }
-                }
-                vectorized(
-                    #[inline(always)]
-                    || y.iter_mut().for_each(|y| *y *= scale),
-                );
-            }
+                },
+            );
         });
     }
 
@@ -133,20 +130,25 @@ impl AvgPool {
         let dy = args.read::<T>(0);
         args.chunks(args.write::<T>(1), h * w * c, |n, dx, _| {
             dx.fill(T::ZERO);
-            for position in 0..oh * ow {
-                let (rows, cols) = (sliding.rows(position / ow, h), sliding.cols(position % ow, w));
-                let scale = self.scale::<T>(rows, cols);
-                let dy = &dy[(n * oh * ow + position) * c..][..c];
-                for ih in rows.start..rows.end {
-                    for iw in cols.start..cols.end {
-                        let dx = &mut dx[(ih * w + iw) * c..][..c];
-                        vectorized(
+            vectorized(
+                #[inline(always)]
+                || {
+                    for position in 0..oh * ow {
+                        let at = (position / ow, position % ow);
+                        let scale = self.scale::<T>(sliding.rows(at.0, h), sliding.cols(at.1, w));
+                        let dy = &dy[(n * oh * ow + position) * c..][..c];
+                        sliding.each_tap(
+                            at,
+                            (h, w),
                             #[inline(always)]
-                            || dx.iter_mut().zip(dy).for_each(|(dx, &dy)| *dx += dy * scale),
+                            |pixel, _| {
+                                let dx = &mut dx[pixel * c..][..c];
+                                dx.iter_mut().zip(dy).for_each(|(dx, &dy)| *dx += dy * scale);
+                            },
                         );
                     }
-                }
-            }
+                },
+            );
         });
     }
 }

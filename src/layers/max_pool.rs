@@ -89,23 +89,24 @@ impl MaxPool {
         let kept = if args.has(2) { row } else { 0 };
         args.zip_chunks((args.write::<T>(1), row), (argmax, kept), |task, y, argmax| {
             let x = &x[task / oh * h * w * c..][..h * w * c];
-            let rows = sliding.rows(task % oh, h);
-            for (ow, y) in y.chunks_exact_mut(c).enumerate() {
-                let cols = sliding.cols(ow, w);
-                let argmax = argmax.get_mut(ow * c..(ow + 1) * c).unwrap_or_default();
-                let mut first = true;
-                for ih in rows.start..rows.end {
-                    for iw in cols.start..cols.end {
-                        let tap = (rows.first + ih - rows.start) * sliding.kernel.w + cols.first + iw - cols.start;
-                        let x = &x[(ih * w + iw) * c..][..c];
-                        vectorized(
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (ow, y) in y.chunks_exact_mut(c).enumerate() {
+                        let argmax = argmax.get_mut(ow * c..(ow + 1) * c).unwrap_or_default();
+                        let mut first = true;
+                        sliding.each_tap(
+                            (task % oh, ow),
+                            (h, w),
                             #[inline(always)]
-                            || take(x, T::from_f64(tap as f64), first, y, argmax),
+                            |pixel, tap| {
+                                take(&x[pixel * c..][..c], T::from_f64(tap as f64), first, y, argmax);
+                                first = false;
+                            },
                         );
-                        first = false;
                     }
-                }
-            }
+                },
+            );
         });
     }
 
@@ -119,21 +120,21 @@ impl MaxPool {
         let (argmax, dy) = (args.read::<T>(0), args.read::<T>(1));
         args.chunks(args.write::<T>(2), h * w * c, |n, dx, _| {
             dx.fill(T::ZERO);
-            for position in 0..oh * ow {
-                let (rows, cols) = (sliding.rows(position / ow, h), sliding.cols(position % ow, w));
-                let at = (n * oh * ow + position) * c;
-                let (argmax, dy) = (&argmax[at..][..c], &dy[at..][..c]);
-                for ih in rows.start..rows.end {
-                    for iw in cols.start..cols.end {
-                        let tap = (rows.first + ih - rows.start) * sliding.kernel.w + cols.first + iw - cols.start;
-                        let dx = &mut dx[(ih * w + iw) * c..][..c];
-                        vectorized(
+            vectorized(
+                #[inline(always)]
+                || {
+                    for position in 0..oh * ow {
+                        let at = (n * oh * ow + position) * c;
+                        let (argmax, dy) = (&argmax[at..][..c], &dy[at..][..c]);
+                        sliding.each_tap(
+                            (position / ow, position % ow),
+                            (h, w),
                             #[inline(always)]
-                            || give(dx, T::from_f64(tap as f64), argmax, dy),
+                            |pixel, tap| give(&mut dx[pixel * c..][..c], T::from_f64(tap as f64), argmax, dy),
                         );
                     }
-                }
-            }
+                },
+            );
         });
     }
 }

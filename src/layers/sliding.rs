@@ -128,6 +128,19 @@ impl Sliding {
     pub fn cols(&self, ow: usize, w: usize) -> Span {
         Span::new(ow * self.stride.w, self.kernel.w, self.pad.w, w)
     }
+
+    /// Calls `visit(pixel of the image, place in the kernel)` for the part of the window of output pixel (oh, ow)
+    /// that lies on an image of (h, w), row by row.
+    #[inline(always)]
+    pub fn each_tap(&self, (oh, ow): (usize, usize), (h, w): (usize, usize), mut visit: impl FnMut(usize, usize)) {
+        let (rows, cols) = (self.rows(oh, h), self.cols(ow, w));
+        for ih in rows.start..rows.end {
+            for iw in cols.start..cols.end {
+                let (kh, kw) = (rows.first + ih - rows.start, cols.first + iw - cols.start);
+                visit(ih * w + iw, kh * self.kernel.w + kw);
+            }
+        }
+    }
 }
 
 /// The part of a window that lies on the image, in one direction.
