@@ -75,7 +75,10 @@ impl Layer for Lrn {
             Some(Split::Batch) => Some(Place::Shard(0)),
             Some(Split::None) => Some(Place::Replicate),
             Some(Split::Columns | Split::Rows) => Some(channels),
-            None if incoming == Place::Shard(3) => Some(channels),
+            // What is partial may be brought anywhere, also to shards of channels, unless the layer says where.
+            None if matches!(incoming, Place::Shard(3) | Place::Partial) && channels != Place::Shard(3) => {
+                Some(channels)
+            }
             None => None,
         }
     }
@@ -93,14 +96,31 @@ impl Layer for Lrn {
     }
     fn scratch(&self, pass: Pass, _: usize, operands: &[Option<Operand>], threads: usize) -> usize {
         match (pass, &operands[0]) {
-            (Pass::Backward, Some(x)) => threads * x.len(3),
+            (Pass::Backward, Some(x)) => threads * 2 * x.len(3),
             _ => 0,
         }
     }
     fn run(&self, pass: Pass, _: usize, args: &Args) {
-        by_precision!(args, T => match pass {
-            Pass::Forward => self.forward::<T>(args),
-            Pass::Backward => self.backward::<T>(args),
+        // Square roots are many times faster than a power, and vectors have them.
+        by_precision!(args, T => match self.beta {
+            0.75 => self.pass::<T>(
+                pass,
+                args,
+                #[inline(always)]
+                |s| T::ONE / (s.sqrt() * s.sqrt().sqrt()),
+            ),
+            0.5 => self.pass::<T>(
+                pass,
+                args,
+                #[inline(always)]
+                |s| T::ONE / s.sqrt(),
+            ),
+            beta => self.pass::<T>(
+                pass,
+                args,
+                #[inline(always)]
+                |s| Real::powf(s, -beta),
+            ),
         })
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
@@ -117,8 +137,16 @@ impl Layer for Lrn {
 const PIXELS: usize = 128;
 
 impl Lrn {
+    /// `power` is s^-beta and `#[inline(always)]`.
+    fn pass<T: Real>(&self, pass: Pass, args: &Args, power: impl Fn(T) -> T + Sync) {
+        match pass {
+            Pass::Forward => self.forward(args, power),
+            Pass::Backward => self.backward(args, power),
+        }
+    }
+
     /// Operands (x, y, s).
-    fn forward<T: Real>(&self, args: &Args) {
+    fn forward<T: Real>(&self, args: &Args, power: impl Fn(T) -> T + Sync) {
         let c = args.operand(0).len(3);
         let group = args.operand(0).shape.0[3] / self.groups;
         let (k, alpha) = (T::from_f64(self.k), T::from_f64(self.alpha / self.size as f64));
@@ -129,17 +157,12 @@ impl Lrn {
                 #[inline(always)]
                 || {
                     for (i, (x, y)) in x.chunks_exact(group).zip(y.chunks_exact_mut(group)).enumerate() {
-                        self.sums(
-                            x,
-                            y,
-                            #[inline(always)]
-                            |x| x * x,
-                        );
+                        self.sums(x, y);
                         y.iter_mut().for_each(|s| *s = k + alpha * *s);
                         if !kept.is_empty() {
                             kept[i * group..][..group].copy_from_slice(y);
                         }
-                        y.iter_mut().zip(x).for_each(|(y, &x)| *y = x * self.power(*y));
+                        y.iter_mut().zip(x).for_each(|(y, &x)| *y = x * power(*y));
                     }
                 },
             );
@@ -150,8 +173,8 @@ impl Lrn {
         }
     }
 
-    /// Operands (x, s, dy, dx).
-    fn backward<T: Real>(&self, args: &Args) {
+    /// Operands (x, s, dy, dx, scratch).
+    fn backward<T: Real>(&self, args: &Args, power: impl Fn(T) -> T + Sync) {
         if !args.has(3) {
             return;
         }
@@ -160,21 +183,23 @@ impl Lrn {
         let slope = T::from_f64(2.0 * self.alpha * self.beta / self.size as f64);
         let (x, s, dy) = (args.read::<T>(0), args.read::<T>(1), args.read::<T>(2));
         let scratch = args.write::<T>(args.operands.len() - 1);
-        args.chunks_with_scratch(args.write::<T>(3), PIXELS * c, scratch, |task, dx, terms| {
+        args.chunks_with_scratch(args.write::<T>(3), PIXELS * c, scratch, |task, dx, scratch| {
             let part = task * PIXELS * c..task * PIXELS * c + dx.len();
-            let (x, s, dy, terms) = (&x[part.clone()], &s[part.clone()], &dy[part], &mut terms[..group]);
+            let (x, s, dy) = (&x[part.clone()], &s[part.clone()], &dy[part]);
+            let (terms, sums) = scratch[..2 * group].split_at_mut(group);
             vectorized(
                 #[inline(always)]
                 || {
                     for (i, dx) in dx.chunks_exact_mut(group).enumerate() {
                         let at = i * group..(i + 1) * group;
                         let (x, s, dy) = (&x[at.clone()], &s[at.clone()], &dy[at]);
-                        for (((t, &x), &s), &dy) in terms.iter_mut().zip(x).zip(s).zip(dy) {
-                            *t = dy * x * self.power(s) / s;
+                        dx.iter_mut().zip(s).zip(dy).for_each(|((dx, &s), &dy)| *dx = dy * power(s));
+                        for (((t, &dx), &x), &s) in terms.iter_mut().zip(&*dx).zip(x).zip(s) {
+                            *t = dx * x / s;
                         }
-                        self.mirrored_sums(terms, dx);
-                        for (((dx, &x), &s), &dy) in dx.iter_mut().zip(x).zip(s).zip(dy) {
-                            *dx = dy * self.power(s) - slope * x * *dx;
+                        self.mirrored_sums(terms, sums);
+                        for ((dx, &x), &sum) in dx.iter_mut().zip(x).zip(&*sums) {
+                            *dx -= slope * x * sum;
                         }
                     }
                 },
@@ -182,15 +207,15 @@ impl Lrn {
         });
     }
 
-    /// sums[c] = sum of f(x[d]) over the window of c.
+    /// sums[c] = sum of x[d]^2 over the window of c.
     #[inline(always)]
-    fn sums<T: Real>(&self, x: &[T], sums: &mut [T], f: impl Fn(T) -> T) {
-        sums.iter_mut().zip(x).for_each(|(s, &x)| *s = f(x));
+    fn sums<T: Real>(&self, x: &[T], sums: &mut [T]) {
+        sums.iter_mut().zip(x).for_each(|(s, &x)| *s = x * x);
         for d in 1..=(self.size / 2).min(x.len()) {
-            sums[d..].iter_mut().zip(x).for_each(|(s, &x)| *s += f(x));
+            sums[d..].iter_mut().zip(x).for_each(|(s, &x)| *s += x * x);
         }
         for d in 1..=((self.size - 1) / 2).min(x.len()) {
-            sums.iter_mut().zip(&x[d..]).for_each(|(s, &x)| *s += f(x));
+            sums.iter_mut().zip(&x[d..]).for_each(|(s, &x)| *s += x * x);
         }
     }
 
@@ -205,24 +230,20 @@ impl Lrn {
             sums.iter_mut().zip(&t[d..]).for_each(|(s, &t)| *s += t);
         }
     }
-
-    /// s^-beta; square roots are many times faster than a power, and vectors have them.
-    #[inline(always)]
-    fn power<T: Real>(&self, s: T) -> T {
-        if self.beta == 0.75 {
-            let root = s.sqrt();
-            T::ONE / (root * root.sqrt())
-        } else if self.beta == 0.5 {
-            T::ONE / s.sqrt()
-        } else {
-            s.powf(-self.beta)
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn windows_across_columns_are_never_cut() {
+        let (x, mesh) = (Activation::new(2, 2, 8), Mesh { data: 1, columns: 2 });
+        for incoming in [Place::Shard(3), Place::Partial] {
+            let wanted = |groups| Lrn { groups, ..Lrn::default() }.wanted(x, incoming, None, mesh);
+            assert_eq!((wanted(1), wanted(2)), (Some(Place::Replicate), None));
+        }
+    }
 
     #[test]
     fn windows_stop_at_the_edges_of_groups() {
