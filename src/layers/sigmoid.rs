@@ -1,7 +1,7 @@
 //! Logistic sigmoid: y = 1 / (1 + exp(-x)).
 //!
 //! x, y: (N, H, W, C). Backward: dx = dy y (1 - y) (Rumelhart et al. 1986, <https://doi.org/10.1038/323533a0>).
-//! Computed as (1 + tanh(x / 2)) / 2, which never overflows. No settings.
+//! No settings.
 
 use super::*;
 use crate::tensor::Real;
@@ -25,20 +25,17 @@ impl Layer for Sigmoid {
         Ok(elementwise::lower(cx))
     }
     fn run(&self, pass: Pass, _: usize, args: &Args) {
-        by_precision!(args, T => {
-            let half = T::from_f64(0.5);
-            match pass {
-                Pass::Forward => elementwise::forward::<T>(
-                    args,
-                    #[inline(always)]
-                    |x| half + half * (half * x).tanh(),
-                ),
-                Pass::Backward => elementwise::backward::<T>(
-                    args,
-                    #[inline(always)]
-                    |y, dy| dy * y * (T::ONE - y),
-                ),
-            }
+        by_precision!(args, T => match pass {
+            Pass::Forward => elementwise::forward::<T>(
+                args,
+                #[inline(always)]
+                |x| elementwise::sigmoid(x),
+            ),
+            Pass::Backward => elementwise::backward::<T>(
+                args,
+                #[inline(always)]
+                |y, dy| dy * y * (T::ONE - y),
+            ),
         })
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {

@@ -28,7 +28,7 @@ impl Layer for Tanh {
             Pass::Forward => elementwise::forward::<T>(
                 args,
                 #[inline(always)]
-                |x| x.tanh(),
+                |x| elementwise::tanh(x),
             ),
             Pass::Backward => elementwise::backward::<T>(
                 args,
