@@ -37,6 +37,10 @@ impl Layer for Dropout {
     fn cost(&self, inputs: &[Activation]) -> u64 {
         20 * inputs[0].features() as u64
     }
+    fn splits(&self) -> &'static [Split] {
+        // In evaluation it is a view and stays where its input is; so it does in training.
+        &[]
+    }
     fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault> {
         if !cx.training() {
             return Ok(Lowered::view());

@@ -20,6 +20,9 @@ impl Layer for Flatten {
     fn cost(&self, _: &[Activation]) -> u64 {
         0
     }
+    fn splits(&self) -> &'static [Split] {
+        &[]
+    }
     fn lower(&self, _: &Lowering) -> Result<Lowered, Fault> {
         Ok(Lowered::view())
     }
