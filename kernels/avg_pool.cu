@@ -26,9 +26,10 @@ template <typename T> __device__ void avg_dx(const T* dy, T* dx, long long n, co
     if (i >= n) return;
     const Element e = element(i, p.h, p.w, p.c);
     float sum = 0.0f;
-    for (int oh = first_output(e.row, p.kh, p.stride_h, p.pad_h); oh < end_output(e.row, p.stride_h, p.pad_h, p.oh); ++oh)
-        for (int ow = first_output(e.column, p.kw, p.stride_w, p.pad_w);
-             ow < end_output(e.column, p.stride_w, p.pad_w, p.ow); ++ow) {
+    const int end_h = end_output(e.row, p.stride_h, p.pad_h, p.oh);
+    const int end_w = end_output(e.column, p.stride_w, p.pad_w, p.ow);
+    for (int oh = first_output(e.row, p.kh, p.stride_h, p.pad_h); oh < end_h; ++oh)
+        for (int ow = first_output(e.column, p.kw, p.stride_w, p.pad_w); ow < end_w; ++ow) {
             const float part = share(oh * p.stride_h - p.pad_h, ow * p.stride_w - p.pad_w, p, padded);
             sum += to_float(dy[((e.sample * p.oh + oh) * p.ow + ow) * p.c + e.channel]) * part;
         }

@@ -26,9 +26,10 @@ template <typename T> __device__ void max_dx(const T* places, const T* dy, T* dx
     if (i >= n) return;
     const Element e = element(i, p.h, p.w, p.c);
     float sum = 0.0f;
-    for (int oh = first_output(e.row, p.kh, p.stride_h, p.pad_h); oh < end_output(e.row, p.stride_h, p.pad_h, p.oh); ++oh)
-        for (int ow = first_output(e.column, p.kw, p.stride_w, p.pad_w);
-             ow < end_output(e.column, p.stride_w, p.pad_w, p.ow); ++ow) {
+    const int end_h = end_output(e.row, p.stride_h, p.pad_h, p.oh);
+    const int end_w = end_output(e.column, p.stride_w, p.pad_w, p.ow);
+    for (int oh = first_output(e.row, p.kh, p.stride_h, p.pad_h); oh < end_h; ++oh)
+        for (int ow = first_output(e.column, p.kw, p.stride_w, p.pad_w); ow < end_w; ++ow) {
             const int place = (e.row + p.pad_h - oh * p.stride_h) * p.kw + e.column + p.pad_w - ow * p.stride_w;
             const long long at = ((e.sample * p.oh + oh) * p.ow + ow) * p.c + e.channel;
             if (to_float(places[at]) == (float)place) sum += to_float(dy[at]);

@@ -32,8 +32,8 @@ __device__ inline float target_of(const float* target, int width, int label, int
 
 // hard = 1 - s, soft = s / C.
 template <typename T>
-__device__ void loss_rows(const T* x, const float* targets, float* rows, T* p, int n, int classes, int width, float hard,
-                          float soft) {
+__device__ void loss_rows(const T* x, const float* targets, float* rows, T* p, int n, int classes, int width,
+                          float hard, float soft) {
     const int row = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (row >= n) return;
     x += (long long)row * classes;

@@ -11,8 +11,8 @@ __device__ __forceinline__ Place place(long long width) {
 
 // sum = a + b, in this order, so that every device gets the same bits.
 template <typename T>
-__device__ void sum_of_rows(const T* a, const T* b, T* sum, long long a_stride, long long b_stride, long long sum_stride,
-                            long long width, long long height) {
+__device__ void sum_of_rows(const T* a, const T* b, T* sum, long long a_stride, long long b_stride,
+                            long long sum_stride, long long width, long long height) {
     const Place at = place(width);
     if (at.row >= height) return;
     const float left = to_float(a[at.row * a_stride + at.column]), right = to_float(b[at.row * b_stride + at.column]);

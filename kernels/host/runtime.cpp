@@ -378,7 +378,8 @@ extern "C" int emu_launch(const void* kernel, const unsigned* grid, const unsign
     bool fine = true;
     for (uint64_t i = first; fine && i < first + count; ++i) {
         const uint64_t at = pick(i, blocks, order);
-        const uint3 index = {unsigned(at % grid[0]), unsigned(at / grid[0] % grid[1]), unsigned(at / grid[0] / grid[1])};
+        const unsigned row = unsigned(at / grid[0] % grid[1]), plane = unsigned(at / grid[0] / grid[1]);
+        const uint3 index = {unsigned(at % grid[0]), row, plane};
         for (Lane& lane : block->lanes) lane.here.block = index;
         if (dynamic) memset(block->dynamic, 0xff, dynamic);
         fine = run_block(order, (seed + 1) * 0x9e3779b97f4a7c15u ^ (at + 1));

@@ -27,7 +27,9 @@ extern "C" __global__ void __launch_bounds__(64) unwritten_shared(float* x, floa
     y[threadIdx.x] = s[threadIdx.x];
 }
 
-extern "C" __global__ void __launch_bounds__(64) outside_global(float* x, float* y) { y[threadIdx.x + 1] = x[threadIdx.x]; }
+extern "C" __global__ void __launch_bounds__(64) outside_global(float* x, float* y) {
+    y[threadIdx.x + 1] = x[threadIdx.x];
+}
 
 extern "C" __global__ void __launch_bounds__(64) outside_shared(float* x, float* y) {
     SHARED(Floats, s);

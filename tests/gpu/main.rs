@@ -1,0 +1,215 @@
+//! The code for GPUs where there is none: a process of its own loads tests/gpu/libcuda.cpp as its NVIDIA driver, which
+//! runs the emulated device's kernels as late as a GPU may.
+//!
+//! Each test here starts itself again with that driver; the tests in `on_the_fake_driver` are what runs there.
+
+use peristyle::device::kernels::{EMULATOR, ENTRIES, IMAGES};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// Compiles the driver once; none when this build has no kernels or no C++ compiler.
+fn fake_driver() -> Option<&'static Path> {
+    static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let make = || {
+        let cxx = option_env!("PERISTYLE_BUILT_WITH_CXX")?;
+        if IMAGES.is_empty() {
+            return None;
+        }
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fake-cuda");
+        std::fs::create_dir_all(&folder).expect("the target folder is writable");
+        let done = Command::new(cxx)
+            .args(["-std=c++20", "-O1", "-fPIC", "-shared", "-w", "-o"])
+            .arg(folder.join("libcuda.so"))
+            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gpu/libcuda.cpp"))
+            .arg("-ldl")
+            .output()
+            .expect("the compiler starts");
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        std::fs::write(folder.join("kernels.so"), EMULATOR).expect("the target folder is writable");
+        let line = |e: &peristyle::device::driver::Entry| {
+            let sizes: Vec<String> = (0..e.parameters.len()).map(|i| e.bytes(i).to_string()).collect();
+            format!("{} {} {}\n", e.name, e.threads, sizes.join(" "))
+        };
+        let table: String = ENTRIES.iter().map(line).collect();
+        std::fs::write(folder.join("entries"), table).expect("the target folder is writable");
+        Some(folder)
+    };
+    FOLDER.get_or_init(make).as_deref()
+}
+
+/// Runs a test of `on_the_fake_driver` in a process with the driver, and some of its settings.
+fn run(test: &str, settings: &[(&str, &str)]) {
+    let Some(folder) = fake_driver() else {
+        eprintln!("skipped: this build has no kernels, or there is no C++ compiler");
+        return;
+    };
+    let done = Command::new(std::env::current_exe().expect("a test runs from a file"))
+        .args(["--exact", "--ignored", "--nocapture", &format!("on_the_fake_driver::{test}")])
+        .env("LD_LIBRARY_PATH", folder)
+        .env("FAKE_CUDA_KERNELS", folder.join("kernels.so"))
+        .env("FAKE_CUDA_ENTRIES", folder.join("entries"))
+        .envs(settings.iter().copied())
+        .output()
+        .expect("the test starts");
+    let text = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success() && text.contains("1 passed"), "{text}");
+}
+
+#[test]
+fn copies_kernels_events_and_timing() {
+    run("works", &[]);
+}
+
+#[test]
+fn a_graph_over_two_devices_is_captured_once_and_replayed() {
+    run("captures", &[]);
+}
+
+#[test]
+fn an_old_driver_is_named() {
+    let wanted = "the NVIDIA driver is too old: it speaks CUDA 12.4, expected 13.0";
+    run("does_not_open", &[("FAKE_CUDA_VERSION", "12040"), ("WANTED", wanted)]);
+}
+
+#[test]
+fn a_missing_device_is_named() {
+    run("does_not_open", &[("FAKE_CUDA_DEVICES", "0"), ("WANTED", "cuda:0 does not exist: the driver shows 0 GPU(s)")]);
+}
+
+#[test]
+fn too_little_memory_is_said_with_what_is_free() {
+    let wanted = "cuda:0 cannot allocate 5000 bytes";
+    run("does_not_allocate", &[("FAKE_CUDA_BYTES", "4096"), ("WANTED", wanted)]);
+}
+
+#[test]
+fn a_kernel_that_faults_is_an_error_and_no_panic() {
+    run("faults", &[("FAKE_CUDA_FAULT", "relu_forward")]);
+}
+
+/// What runs in the other process.
+mod on_the_fake_driver {
+    use peristyle::Result;
+    use peristyle::device::driver::{Driver, Grid, Issue, Kind, Mut, Rows};
+    use peristyle::device::kernels::{add_forward, relu_forward};
+
+    fn wanted(error: peristyle::Error) {
+        let (text, wanted) = (error.to_string(), std::env::var("WANTED").unwrap_or_default());
+        assert!(text.contains(&wanted), "{text}");
+    }
+
+    #[test]
+    #[ignore = "needs the fake driver"]
+    fn works() -> Result<()> {
+        assert_eq!(Driver::count(Kind::Cuda)?, 2);
+        let (first, second) = (Driver::open(Kind::Cuda, 0, 1)?, Driver::open(Kind::Cuda, 1, 1)?);
+        assert_eq!((first.name(), second.name(), first.capability()), ("fake GPU 0", "fake GPU 1", (9, 0)));
+        assert!(first.reach(&second)? && second.reach(&first)?);
+        assert_eq!(first.memory()?, (1 << 30, 1 << 30));
+        let (a, b) = (first.stream()?, second.stream()?);
+        let (x, y) = (first.allocate(64)?, second.allocate(64)?);
+        let pinned = first.allocate_pinned(64)?.cast::<f32>();
+        let (start, ready, end) = (first.event()?, first.event()?, second.event()?);
+        // SAFETY: every range is inside its 64 bytes.
+        unsafe {
+            (0..16).for_each(|i| pinned.add(i).write(i as f32 - 8.0));
+            first.record(start, a)?;
+            first.copy_in(x, pinned.cast(), 64, a)?;
+            relu_forward(
+                &Issue { driver: &first, stream: a },
+                Grid::cover(16, 1024),
+                Mut::at(x).into(),
+                Mut::at(x),
+                16,
+            )?;
+            first.record(ready, a)?;
+            second.wait(b, ready)?;
+            second.fill(y, 0, 64, b)?;
+            // Rows of four: the last two columns go to the first two.
+            second.copy_rows(Rows { address: y, pitch: 16 }, Rows { address: x + 8, pitch: 16 }, 8, 4, b)?;
+            second.record(end, b)?;
+            let mut values = [9f32; 16];
+            second.copy_out(values.as_mut_ptr().cast(), y, 64, b)?;
+            assert_eq!(values, [0., 0., 0., 0., 0., 0., 0., 0., 2., 3., 0., 0., 6., 7., 0., 0.]);
+            second.synchronize_event(end)?;
+            assert!(first.seconds_between(start, end)? > 0.0);
+            first.free_pinned(pinned.cast())?;
+            first.free(x)?;
+            second.free(y)
+        }
+    }
+
+    #[test]
+    #[ignore = "needs the fake driver"]
+    fn captures() -> Result<()> {
+        let (first, second) = (Driver::open(Kind::Cuda, 0, 1)?, Driver::open(Kind::Cuda, 1, 1)?);
+        let (a, b) = (first.stream()?, second.stream()?);
+        let (fork, join) = (first.event()?, second.event()?);
+        let (x, y) = (first.allocate(16)?, second.allocate(16)?);
+        // SAFETY: every range is inside its 16 bytes.
+        unsafe {
+            first.copy_in(x, [1f32, 2.0, 3.0, 4.0].as_ptr().cast(), 16, a)?;
+            second.fill(y, 0, 16, b)?;
+            second.synchronize(b)?;
+            first.begin_capture(a)?;
+            first.record(fork, a)?;
+            second.wait(b, fork)?;
+            let at = Mut::at(y);
+            let grid = Grid::cover(4, 1024);
+            add_forward(&Issue { driver: &second, stream: b }, grid, at.into(), Mut::at(x).into(), at, 4)?;
+            second.record(join, b)?;
+            first.wait(a, join)?;
+            let graph = first.end_capture(a)?;
+            for _ in 0..3 {
+                first.launch_graph(graph, a)?;
+            }
+            let mut values = [0f32; 4];
+            first.copy_out(values.as_mut_ptr().cast(), y, 16, a)?;
+            assert_eq!(values, [3.0, 6.0, 9.0, 12.0]);
+
+            first.begin_capture(a)?;
+            first.record(fork, a)?;
+            second.wait(b, fork)?;
+            second.fill(y, 0, 16, b)?;
+            let text = first.end_capture(a).unwrap_err().to_string();
+            assert!(text.contains("a stream was not joined"), "{text}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    #[ignore = "needs the fake driver"]
+    fn does_not_open() {
+        let error = Driver::open(Kind::Cuda, 0, 1).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        wanted(error);
+    }
+
+    #[test]
+    #[ignore = "needs the fake driver"]
+    fn does_not_allocate() -> Result<()> {
+        let device = Driver::open(Kind::Cuda, 0, 1)?;
+        let _some = device.allocate(96)?;
+        let error = device.allocate(5000).unwrap_err();
+        assert!(error.to_string().contains("4000 are free"), "{error}");
+        wanted(error);
+        Ok(())
+    }
+
+    #[test]
+    #[ignore = "needs the fake driver"]
+    fn faults() -> Result<()> {
+        let device = Driver::open(Kind::Cuda, 0, 1)?;
+        let (stream, x) = (device.stream()?, device.allocate(16)?);
+        let on = Issue { driver: &device, stream };
+        // SAFETY: inside 16 bytes.
+        unsafe { relu_forward(&on, Grid::cover(4, 1024), Mut::at(x).into(), Mut::at(x), 4)? };
+        let text = device.synchronize(stream).unwrap_err().to_string();
+        assert!(
+            text.starts_with("cuda:0 cannot finish its work: a kernel touched memory that is not its own"),
+            "{text}"
+        );
+        Ok(())
+    }
+}
