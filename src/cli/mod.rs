@@ -1,6 +1,6 @@
 //! The command line: one file per subcommand; parses, calls, prints.
 //!
-//! To add a subcommand: write `cli/x.rs` with its arguments and a `run`, and add a line to [`Command`].
+//! To add a subcommand: write `cli/x.rs` with its arguments and a `run`, and add a line to `Command`.
 
 mod check;
 mod devices;

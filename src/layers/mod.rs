@@ -2,7 +2,7 @@
 //! forward and backward passes. Knows neither the network around a layer nor the devices that it runs on.
 //!
 //! To add a layer: write `layers/x.rs` with a struct that implements [`Layer`], write `kernels/x.cu`, and add one
-//! line to the list in [`layers!`] below. The shared suite then takes its `examples()`.
+//! line to the list in `layers!` below. The shared suite then takes its `examples()`.
 
 mod add;
 mod alone;

@@ -2,7 +2,7 @@
 //! layer; works on flat regions in which each parameter's part is a [`Segment`].
 //!
 //! To add a transform: write `optim/x.rs` with a struct that implements [`Transform`], and add one line to the list
-//! in [`transforms!`] below. To add a schedule: write its struct in `optim/schedule.rs`, and add a line to its list.
+//! in `transforms!` below. To add a schedule: write its struct in `optim/schedule.rs`, and add a line to its list.
 
 mod chain;
 mod clip_by_global_norm;
