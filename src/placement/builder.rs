@@ -130,10 +130,9 @@ impl Builder<'_> {
             let before = node.inputs.iter().any(|&input| self.needs_gradient(input));
             self.nodes[index].needs_gradient = before || !node.params.is_empty();
             if self.resolved[index].is_view() {
-                let of = self.source(node.inputs[0]);
-                let Tensor { layout, purpose, .. } = self.placed.tensors[of].clone();
-                let shape = node.output.batch(self.request.variant.rows);
-                let view = self.tensor(format!("{}.y", node.name), shape, layout, Home::Alias(of), purpose);
+                // The same tensor, so that whatever is made of it is made once for all who want it.
+                let place = self.resolved[index].place;
+                let view = self.redistribute(self.source(node.inputs[0]), Layout::new(Place::Shard(0), place));
                 self.outputs.push(view);
                 continue;
             }
@@ -173,8 +172,11 @@ impl Builder<'_> {
                 self.outputs[index]
             }
             Role::Dy => {
-                let terms = self.nodes[index].dy.clone();
-                self.combine(&format!("{}.dy", node.name), terms, layout)
+                let terms = std::mem::take(&mut self.nodes[index].dy);
+                let dy = self.combine(&format!("{}.dy", node.name), terms, layout);
+                // The next phase that asks takes the sum.
+                self.nodes[index].dy = vec![dy];
+                dy
             }
             Role::Dx(i) => {
                 let source = node.inputs[i];

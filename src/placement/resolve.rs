@@ -65,9 +65,10 @@ fn resolve_node(
             format!("{} has no split = \"{split}\"; use {}", node.layer.kind(), known.join(" or ")),
         ));
     }
-    let wanted = node.layer.wanted(node.input_shapes[0], incoming, node.split, mesh);
-    let place = match wanted.unwrap_or(incoming) {
-        Place::Partial => wanted_later(network, index, mesh),
+    let keep = |incoming| node.layer.wanted(node.input_shapes[0], incoming, node.split, mesh).unwrap_or(incoming);
+    let place = match keep(incoming) {
+        // What suits a later layer is asked of this one as if its input were there already.
+        Place::Partial => keep(wanted_later(network, index, mesh)),
         place => place,
     };
     for input in &node.input_shapes {
@@ -88,7 +89,7 @@ fn resolve_node(
     let wanted = lowered.forward.iter().flat_map(|phase| &phase.operands);
     let y = wanted.filter(|o| o.role == Role::Y).map(|o| o.layout.columns).next_back();
     let view = lowered.forward.is_empty();
-    let output = y.unwrap_or(if view { incoming } else { Place::Replicate });
+    let output = y.unwrap_or(if view { place } else { Place::Replicate });
     Ok(Resolved { place, output, lowered })
 }
 

@@ -1,6 +1,8 @@
 //! What several test files share.
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod outcome;
+
 use peristyle::data::{self, Batches};
 use peristyle::device::Clock;
 use peristyle::layers::Mode;

@@ -1,0 +1,98 @@
+//! Everything that one batch makes of a network on a mesh, to be compared with one device.
+
+use peristyle::collectives::Form;
+use peristyle::device::{Clock, Path, Purpose, Random};
+use peristyle::error::Problem;
+use peristyle::layers::Mode;
+use peristyle::network::Network;
+use peristyle::optim::Chain;
+use peristyle::placement::Variant;
+use peristyle::program::{Options, Plan, Session, Which};
+use peristyle::tensor::{Mesh, Precision};
+use peristyle::train::exchange;
+use std::sync::Arc;
+
+/// Where a network runs, and on how many samples.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Where {
+    pub mesh: Mesh,
+    pub form: Form,
+    pub rows: usize,
+}
+
+/// The named results of a training step without update, and of an evaluation after it, in f64.
+pub struct Outcome {
+    pub values: Vec<(String, Vec<f64>)>,
+    /// The largest gradient of any parameter.
+    scale: f64,
+}
+
+impl Outcome {
+    /// Runs a network with random parameters, biases included, on a random batch.
+    pub fn of(network: &Arc<Network>, at: Where) -> Result<Outcome, Vec<Problem>> {
+        let Where { mesh, form, rows } = at;
+        let train = Variant { mode: Mode::Train, rows, update: false };
+        let eval = Variant { mode: Mode::Eval, rows, update: false };
+        let options = Options {
+            mesh,
+            precision: Precision::F64,
+            threads: 1,
+            form,
+            path: Path::Fast,
+            target_width: 1,
+            seed: 3,
+            variants: vec![train, eval],
+        };
+        let mut session = Session::new(Plan::new(Arc::clone(network), Arc::new(Chain::default()), options)?);
+        exchange::initialise(&mut session, 1);
+        for (p, parameter) in network.parameters.iter().enumerate() {
+            let random = Random::new(4, Purpose::Probe, 0, p as u64);
+            let matrix = parameter.param.shape.rank() > 1;
+            let scale = if matrix { (parameter.param.fan_in as f64).powf(-0.5) } else { 0.5 };
+            let values = (0..parameter.param.shape.elements() as u64).map(|i| scale * random.normal(i));
+            exchange::write_values(&mut session, Which::Parameter(p), &values.collect::<Vec<_>>());
+        }
+        let random = Random::new(4, Purpose::Probe, 1, 0);
+        let classes = network.nodes.last().map_or(1, |loss| loss.input_shapes[0].features()) as u64;
+        let mut images: Vec<f32> =
+            (0..(rows * network.input.features()) as u64).map(|i| random.normal(i) as f32).collect();
+        let mut targets: Vec<f32> = (0..rows as u64).map(|i| random.below(1000 + i, classes) as f32).collect();
+        let clock = Clock { step: 1, ..Clock::default() };
+        let mut values = Vec::new();
+        for (name, variant) in [("training", train), ("evaluation", eval)] {
+            let m = session.run(variant, &mut images, &mut targets, clock).unwrap();
+            values.push((format!("{name} loss"), vec![m.loss]));
+            values.push((format!("{name} counts"), vec![m.top1, m.top5, m.rows]));
+        }
+        let mut scale = 0.0f64;
+        for (p, parameter) in network.parameters.iter().enumerate() {
+            let gradient = exchange::read_values(&session, Which::Gradient(p));
+            scale = gradient.iter().fold(scale, |m, v| m.max(v.abs()));
+            values.push((format!("gradient of {}", parameter.name), gradient));
+        }
+        for (s, state) in network.states.iter().enumerate() {
+            values.push((state.name.clone(), exchange::read_values(&session, Which::State(s))));
+        }
+        Ok(Outcome { values, scale })
+    }
+
+    /// Returns the largest difference relative to the largest value of its tensor, and the tensor's name.
+    ///
+    /// A gradient that is zero but for rounding (of a bias before batch norm) has no digits of its own: tensors
+    /// are measured against a thousandth of the largest gradient at least.
+    pub fn difference(&self, other: &Outcome) -> (f64, &str) {
+        let mut worst = (0.0, "");
+        for ((name, a), (_, b)) in self.values.iter().zip(&other.values) {
+            assert_eq!(a.len(), b.len(), "{name}");
+            let scale = b.iter().fold(1e-3 * other.scale, |m, v| m.max(v.abs()));
+            for (a, b) in a.iter().zip(b) {
+                let difference = (a - b).abs() / scale;
+                // Not a number is the worst.
+                if !(difference <= worst.0) && (a != b) {
+                    worst = (if difference.is_nan() { f64::INFINITY } else { difference }, name.as_str());
+                }
+            }
+        }
+        worst
+    }
+}
