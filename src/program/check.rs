@@ -74,27 +74,17 @@ pub fn check(program: &Program, queues: usize) -> Result<(), String> {
     initialised(program, &clocks)
 }
 
-/// Every part of a step's own buffer that is read was written before, by steps of the same buffer, and nobody else
-/// wrote over it in between.
+/// Every part of a step's own buffer that is read was written before, by steps of the same buffer; that nobody else
+/// wrote over it in between follows from the check of bytes.
 fn initialised(program: &Program, clocks: &Clocks) -> Result<(), String> {
     let mut writes: Vec<Vec<(usize, Strided)>> = vec![Vec::new(); program.buffers.len()];
+    let mut earlier = Vec::new();
     for (number, step) in program.steps.iter().enumerate() {
         for u in step.uses.iter().filter(|u| u.read && program.buffers[u.buffer].region.is_none()) {
-            let mut missing: Vec<bool> = vec![true; u.part.elements().min(1 << 16)];
-            let place = |e: usize| u.part.offset + e / u.part.len * u.part.stride + e % u.part.len;
-            for (writer, part) in writes[u.buffer].iter().filter(|(w, _)| clocks.before(&program.steps, *w, number)) {
-                debug_assert!(*writer < number);
-                if part.covers(u.part) {
-                    missing.clear();
-                    break;
-                }
-                for (e, missing) in missing.iter_mut().enumerate() {
-                    let at = place(e);
-                    let inside = at >= part.offset && (at - part.offset) % part.stride.max(1) < part.len;
-                    *missing &= !(inside && (at - part.offset) / part.stride.max(1) < part.rows);
-                }
-            }
-            if missing.contains(&true) {
+            earlier.clear();
+            let done = writes[u.buffer].iter().filter(|(writer, _)| clocks.before(&program.steps, *writer, number));
+            earlier.extend(done.map(|(_, part)| *part));
+            if !earlier.iter().any(|part| part.covers(u.part)) && !covered(u.part, &earlier) {
                 return Err(format!(
                     "step \"{}\" reads what nobody wrote of buffer \"{}\"",
                     step.name, program.buffers[u.buffer].name
@@ -106,4 +96,90 @@ fn initialised(program: &Program, clocks: &Clocks) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Rows and columns of a grid, each as (first, end).
+type Rectangle = [(usize, usize); 2];
+
+/// Returns true when every element of `part` is in one of the pieces.
+///
+/// Memory is cut into rows as long as the stride that the pieces share; on that grid each is a few rectangles.
+fn covered(part: Strided, pieces: &[Strided]) -> bool {
+    let shared = [part].iter().chain(pieces).find(|piece| piece.rows > 1).map_or(part.end(), |piece| piece.stride);
+    let (mut wanted, mut given) = (Vec::new(), Vec::new());
+    rectangles(part, shared, &mut wanted);
+    pieces.iter().for_each(|&piece| rectangles(piece, shared, &mut given));
+    let mut edges: Vec<usize> = wanted.iter().chain(&given).flat_map(|[_, cols]| [cols.0, cols.1]).collect();
+    edges.sort_unstable();
+    edges.dedup();
+    // Between two edges only rows matter.
+    edges.windows(2).all(|strip| {
+        let rows = |all: &[Rectangle]| {
+            let across = all.iter().filter(|[_, cols]| cols.0 <= strip[0] && strip[1] <= cols.1);
+            let mut rows: Vec<(usize, usize)> = across.map(|[rows, _]| *rows).collect();
+            rows.sort_unstable();
+            rows
+        };
+        let given = rows(&given);
+        rows(&wanted).iter().all(|&(first, end)| {
+            let reached = given.iter().fold(first, |at, row| if row.0 <= at { at.max(row.1) } else { at });
+            reached >= end
+        })
+    })
+}
+
+/// Adds the rectangles that a piece is on a grid of rows of `stride` elements.
+fn rectangles(piece: Strided, stride: usize, all: &mut Vec<Rectangle>) {
+    if piece.elements() == 0 {
+        return;
+    }
+    if piece.rows > 1 && piece.stride != stride {
+        let run = |row| Strided::contiguous(piece.offset + row * piece.stride, piece.len);
+        (0..piece.rows).for_each(|row| rectangles(run(row), stride, all));
+        return;
+    }
+    let (row, col) = (piece.offset / stride, piece.offset % stride);
+    if piece.rows > 1 {
+        let end = col + piece.len;
+        all.push([(row, row + piece.rows), (col, end.min(stride))]);
+        if end > stride {
+            all.push([(row + 1, row + 1 + piece.rows), (0, end - stride)]);
+        }
+        return;
+    }
+    let (last, end) = (piece.end() / stride, piece.end() % stride);
+    if row == last {
+        all.push([(row, row + 1), (col, end)]);
+        return;
+    }
+    all.push([(row, row + 1), (col, stride)]);
+    all.push([(row + 1, last), (0, stride)]);
+    all.push([(last, last + 1), (0, end)]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn coverage_agrees_with_the_sets() {
+        let set = |s: Strided| (0..s.rows).flat_map(move |r| (0..s.len).map(move |i| s.offset + r * s.stride + i));
+        let mut pieces = Vec::new();
+        for offset in [0, 1, 3, 5, 8] {
+            for (rows, len, stride) in [(1, 4, 4), (1, 11, 11), (3, 2, 5), (2, 3, 5), (3, 5, 6), (2, 1, 3)] {
+                pieces.push(Strided { offset, rows, len, stride });
+            }
+        }
+        let mut cases = [0, 0];
+        for &part in &pieces {
+            for &a in &pieces {
+                for &b in &pieces {
+                    let exact = set(part).all(|e| set(a).chain(set(b)).any(|other| other == e));
+                    assert_eq!(covered(part, &[a, b]), exact, "{part:?} {a:?} {b:?}");
+                    cases[usize::from(exact)] += 1;
+                }
+            }
+        }
+        assert!(cases[0] > 1000 && cases[1] > 1000, "{cases:?}");
+    }
 }

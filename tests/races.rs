@@ -1,0 +1,134 @@
+//! The checker catches what it is for: real programs, broken on purpose.
+
+mod common;
+
+use common::{file, on_mesh};
+use peristyle::device::Queue;
+use peristyle::layers::Mode;
+use peristyle::program::check::check;
+use peristyle::program::{Plan, Program, Use};
+use peristyle::tensor::Strided;
+use peristyle::train::{Data, Job};
+use std::time::Instant;
+
+/// The training program of a configuration on a mesh, and its number of queues.
+fn program(config: &str, mesh: (usize, usize), form: &str) -> (Program, usize) {
+    let mut sets = on_mesh(mesh);
+    sets.push(format!("devices.collectives=\"{form}\""));
+    let (_, plan) = Job::open(&file(config), &sets, Data::Required).unwrap_or_else(|e| panic!("{e}"));
+    let queues = plan.options.mesh.devices() * Queue::COUNT;
+    let program = plan.programs.into_iter().find(|p| p.variant.mode == Mode::Train && p.variant.rows == 32).unwrap();
+    assert_eq!(check(&program, queues), Ok(()));
+    (program, queues)
+}
+
+fn programs() -> Vec<(&'static str, Program, usize)> {
+    let all = [
+        ("configs/columns_small.toml", (2, 2), "one_pass"),
+        ("configs/columns_small.toml", (2, 2), "ring"),
+        ("configs/residual_small.toml", (4, 1), "one_pass"),
+        ("configs/one_weird_trick_small.toml", (1, 4), "ring"),
+    ];
+    all.map(|(config, mesh, form)| {
+        let (program, queues) = program(config, mesh, form);
+        (config, program, queues)
+    })
+    .into()
+}
+
+#[test]
+fn a_program_without_any_one_of_its_waits_is_refused() {
+    for (config, mut program, queues) in programs() {
+        let (mut waits, start) = (0, Instant::now());
+        for number in 0..program.steps.len() {
+            for wait in 0..program.steps[number].waits.len() {
+                let removed = program.steps[number].waits.remove(wait);
+                let step = &program.steps[number];
+                assert!(check(&program, queues).is_err(), "{config}: \"{}\" need not wait for {removed:?}", step.name);
+                program.steps[number].waits.insert(wait, removed);
+                waits += 1;
+            }
+        }
+        let steps = program.steps.len();
+        println!("{config}: {waits} waits of {steps} steps, each needed; {:?} a check", start.elapsed() / waits);
+        assert!(waits as usize > steps / 10);
+    }
+}
+
+/// What a step uses of buffers that are not memory of the run.
+fn own_uses(program: &Program, step: usize) -> Vec<Use> {
+    program.steps[step].uses.iter().filter(|u| program.buffers[u.buffer].region.is_none()).copied().collect()
+}
+
+#[test]
+fn a_buffer_on_the_bytes_of_a_live_one_is_refused() {
+    for (config, mut program, queues) in programs() {
+        let mut moves = 0;
+        for step in (0..program.steps.len()).step_by(2) {
+            for pair in own_uses(&program, step).windows(2) {
+                let (a, b) = (pair[0].buffer, pair[1].buffer);
+                // The first elements that the step uses of both fall together.
+                let at = program.buffers[a].offset + pair[0].part.offset;
+                let offset = program.buffers[b].offset;
+                if a == b || program.buffers[a].device != program.buffers[b].device || at < pair[1].part.offset {
+                    continue;
+                }
+                program.buffers[b].offset = at - pair[1].part.offset;
+                assert!(check(&program, queues).is_err(), "{config}: step \"{}\"", program.steps[step].name);
+                program.buffers[b].offset = offset;
+                moves += 1;
+            }
+        }
+        println!("{config}: {moves} moves, all refused");
+        assert!(moves > 20);
+    }
+}
+
+#[test]
+fn a_read_of_what_one_writer_left_out_is_refused() {
+    for (config, mut program, queues) in programs() {
+        let mut left = 0;
+        for step in 0..program.steps.len() {
+            for number in 0..program.steps[step].uses.len() {
+                let kept = program.steps[step].uses[number];
+                let last = Strided::contiguous(kept.part.end() - 1, 1);
+                let others =
+                    program.steps.iter().flat_map(|s| &s.uses).filter(|u| u.buffer == kept.buffer && **u != kept);
+                let touched: Vec<&Use> = others.filter(|u| u.part.overlaps(last)).collect();
+                let only = kept.write && !kept.read && touched.iter().all(|u| !u.write) && !touched.is_empty();
+                if !only || program.buffers[kept.buffer].region.is_some() {
+                    continue;
+                }
+                let part = &mut program.steps[step].uses[number].part;
+                if part.rows == 1 {
+                    part.len -= 1;
+                } else {
+                    part.rows -= 1;
+                }
+                assert!(check(&program, queues).is_err(), "{config}: step \"{}\"", program.steps[step].name);
+                program.steps[step].uses[number] = kept;
+                left += 1;
+            }
+        }
+        println!("{config}: {left} omissions, all refused");
+        assert!(left > 20);
+    }
+}
+
+#[test]
+fn planning_takes_less_than_the_start_of_a_run_may() {
+    for (config, mesh) in [("configs/columns_small.toml", (2, 2)), ("configs/residual_small.toml", (4, 1))] {
+        let (job, plan) = Job::open(&file(config), &on_mesh(mesh), Data::Required).unwrap_or_else(|e| panic!("{e}"));
+        // The best of five: other tests run beside this one.
+        let took = (0..5).map(|_| {
+            let (network, chain, options) = (job.network.clone(), plan.chain.clone(), plan.options.clone());
+            let start = Instant::now();
+            assert_eq!(Plan::new(network, chain, options).unwrap().programs.len(), plan.programs.len());
+            start.elapsed()
+        });
+        let took = took.min().unwrap();
+        println!("{config} on {mesh:?}: {} programs planned in {took:?}", plan.programs.len());
+        // 3 to 8 ms on an idle machine. A run may take 300 ms to its first step.
+        assert!(took.as_millis() < 100, "{took:?}");
+    }
+}
