@@ -39,7 +39,7 @@ impl Layer for Sigmoid {
         })
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
-        vec![(Sigmoid {}, vec![Activation::new(2, 1, 5)])]
+        vec![(Sigmoid {}, vec![Activation::new(2, 1, 8)])]
     }
 }
 

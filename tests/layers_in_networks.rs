@@ -1,0 +1,121 @@
+//! Every layer's `examples()` inside a network, under every split that the layer declares, on up to four columns: a
+//! new layer comes in by being in the list of layers.
+
+mod common;
+
+use common::outcome::{Outcome, Where};
+use peristyle::collectives::Form;
+use peristyle::error::{Problem, Spot};
+use peristyle::layers::{self, Activation, Layer, Lowering, Mode, Role, Split};
+use peristyle::network::{Network, Node, Parameter, Source};
+use peristyle::tensor::{Mesh, Place};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Sums of some hundred doubles in another order, through three layers; batch norm amplifies most.
+const TOLERANCE: f64 = 1e-11;
+
+fn read(kind: &str, settings: &str) -> Arc<dyn Layer> {
+    let settings = toml::de::ValueDeserializer::parse(settings).unwrap();
+    Arc::from(layers::read(kind, settings).unwrap().unwrap())
+}
+
+fn is_loss(layer: &dyn Layer, inputs: &[Activation]) -> bool {
+    let (mesh, mode, output) = (Mesh::ONE, Mode::Train, layer.output(inputs).unwrap());
+    let cx = Lowering { inputs, output, place: Place::Replicate, split: Split::None, mesh, mode, rows: 2 };
+    let lowered = layer.lower(&cx).unwrap();
+    lowered.forward.iter().flat_map(|phase| &phase.operands).any(|wanted| wanted.role == Role::Target)
+}
+
+fn push(network: &mut Network, layer: Arc<dyn Layer>, inputs: Vec<Source>, split: Option<Split>) -> Source {
+    let shape = |source: &Source| match source {
+        Source::Images => network.input,
+        Source::Node(n) => network.nodes[*n].output,
+    };
+    let input_shapes: Vec<Activation> = inputs.iter().map(shape).collect();
+    let output = layer.output(&input_shapes).unwrap();
+    let name = format!("l{}", network.nodes.len());
+    let parameter = |param: layers::Param| Parameter {
+        name: format!("{name}.{}", param.name),
+        init: param.init.unwrap_or(layers::Init::Kaiming),
+        lr_mult: 1.0,
+        decay_mult: 1.0,
+        param,
+    };
+    let (first, first_state) = (network.parameters.len(), network.states.len());
+    network.parameters.extend(layer.params(&input_shapes).into_iter().map(parameter));
+    network.states.extend(layer.states(&input_shapes).into_iter().map(parameter));
+    let (params, states) = ((first..network.parameters.len()).collect(), (first_state..network.states.len()).collect());
+    let spot = Spot::default();
+    network.nodes.push(Node { name, layer, inputs, input_shapes, output, split, params, states, spot });
+    Source::Node(network.nodes.len() - 1)
+}
+
+/// Images, a convolution for each input of the layer, the layer, a dense layer, the loss.
+fn around(layer: &Arc<dyn Layer>, inputs: &[Activation], before: Split, split: Option<Split>) -> Arc<Network> {
+    let Activation { h, w, .. } = inputs[0];
+    let mut network = Network { input: Activation::new(h, w, 4), nodes: vec![], parameters: vec![], states: vec![] };
+    let sources = inputs.iter().map(|input| {
+        let conv = read("conv", &format!("{{ filters = {}, kernel = 1 }}", input.c));
+        let conv = push(&mut network, conv, vec![Source::Images], Some(before));
+        if input.flat { push(&mut network, read("flatten", "{}"), vec![conv], None) } else { conv }
+    });
+    let sources: Vec<Source> = sources.collect();
+    let loss = is_loss(&**layer, inputs);
+    let mut last = push(&mut network, Arc::clone(layer), sources, split);
+    if !loss {
+        last = push(&mut network, read("dense", "{ units = 5 }"), vec![last], Some(Split::None));
+        push(&mut network, read("softmax_cross_entropy", "{}"), vec![last], None);
+    }
+    Arc::new(network)
+}
+
+#[test]
+fn every_example_is_the_same_under_every_split_in_a_network() {
+    let meshes = [(1, 2), (1, 4), (2, 2)].map(|(data, columns)| Mesh { data, columns });
+    let mut worst = 0.0f64;
+    let mut runs = 0;
+    let mut by_split = BTreeMap::new();
+    for (layer, inputs) in layers::all_examples() {
+        let layer: Arc<dyn Layer> = Arc::from(layer);
+        let splits = layer.splits().iter().copied().map(Some).chain([None]);
+        for split in splits {
+            let (mut accepted, mut refusals) = (0, Vec::new());
+            for before in [Split::None, Split::Columns, Split::Rows, Split::Batch] {
+                let network = around(&layer, &inputs, before, split);
+                let whole = Where { mesh: Mesh::ONE, form: Form::OnePass, rows: 3 };
+                let whole = match Outcome::of(&network, whole) {
+                    Ok(whole) => whole,
+                    Err(problems) => {
+                        refusals.extend(problems);
+                        continue;
+                    }
+                };
+                for mesh in meshes {
+                    let at =
+                        Where { mesh, form: if before == Split::None { Form::Ring } else { Form::OnePass }, rows: 3 };
+                    match Outcome::of(&network, at) {
+                        Ok(outcome) => {
+                            let (difference, name) = outcome.difference(&whole);
+                            worst = worst.max(difference);
+                            assert!(
+                                difference <= TOLERANCE,
+                                "{layer:?} with {split:?} after {before:?} on {mesh}: {name} differs by {difference:e}"
+                            );
+                            accepted += 1;
+                        }
+                        Err(problems) => refusals.extend(problems),
+                    }
+                }
+            }
+            runs += accepted;
+            let fits = |p: &Problem| p.message.contains("divide") || p.message.contains("groups");
+            assert!(accepted > 0 || refusals.iter().all(fits), "{layer:?} refuses {split:?}: {refusals:?}");
+            let split = split.map_or("no split".to_string(), |split| split.to_string());
+            *by_split.entry((layer.kind(), split)).or_insert(0) += accepted;
+        }
+    }
+    let refused: Vec<_> = by_split.iter().filter(|(_, accepted)| **accepted == 0).collect();
+    assert!(refused.is_empty(), "no example takes the splits {refused:?}");
+    println!("{runs} networks, largest difference {worst:.1e}");
+}
