@@ -1,0 +1,196 @@
+//! Against something independent: four networks that PyTorch trained from the same weights on the same batches.
+//! `tests/reference/README.md` says what the files hold and where their numbers come from.
+
+mod common;
+
+use common::{file, on_mesh};
+use peristyle::data::{self, Batches};
+use peristyle::device::Clock;
+use peristyle::layers::Mode;
+use peristyle::network::Parameter;
+use peristyle::placement::Variant;
+use peristyle::program::{Plan, Session, Which};
+use peristyle::train::weights::{self, Data as Values, Tensor, Weights};
+use peristyle::train::{Data, Job, exchange};
+use serde_json::Value;
+use std::sync::Arc;
+
+/// How near to PyTorch a network is held; losses, learning rates and norms relatively, tensors by their largest
+/// difference over their largest value.
+#[derive(Debug, Clone, Copy)]
+struct Tolerances {
+    /// Losses of all steps, and of the evaluation after the last.
+    loss: f64,
+    /// Norms of all gradients together, at every step, before clipping.
+    norm: f64,
+    /// Gradients of the first step.
+    gradient: f64,
+    /// Parameters and running statistics after the last step.
+    last: f64,
+}
+
+/// Both sides sum in doubles, in different orders: 1e-16 an operation; twenty updates amplify it a little. Seen:
+/// 1e-15 for losses, 2e-14 for everything else.
+const F64: Tolerances = Tolerances { loss: 1e-12, norm: 1e-12, gradient: 1e-12, last: 1e-12 };
+/// The seeds are such that rounding to f32 (6e-8 an operation) decides no kink of a relu or a pool: PyTorch's own f32
+/// runs stay within 3e-7 of its f64 losses and 5e-6 of its f64 tensors, and noise of 1e-6 in every activation within
+/// 1e-5. Seen: 1e-6 for losses, 3e-6 for tensors, both with batch norm; 4e-7 and 6e-7 without.
+const F32: Tolerances = Tolerances { loss: 5e-6, norm: 5e-6, gradient: 2e-5, last: 2e-5 };
+
+/// A reference: PyTorch's numbers and tensors.
+struct Reference {
+    numbers: Value,
+    tensors: Weights,
+}
+
+impl Reference {
+    fn open(name: &str) -> Reference {
+        let text = std::fs::read_to_string(file(&format!("tests/reference/{name}.json"))).unwrap();
+        let tensors = weights::load_model(&file(&format!("tests/reference/{name}.safetensors"))).unwrap();
+        Reference { numbers: serde_json::from_str(&text).unwrap(), tensors }
+    }
+
+    fn list(&self, key: &str) -> Vec<f64> {
+        self.numbers[key].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
+    }
+
+    fn tensor(&self, name: &str) -> Option<&Tensor> {
+        self.tensors.tensors.iter().find(|t| t.name == name)
+    }
+
+    /// The values of a tensor of the file, in the order of the parameter's memory.
+    fn values(&self, name: &str, parameter: &Parameter) -> Option<Vec<f64>> {
+        let values = match &self.tensor(name)?.data {
+            Values::F64(values) => values.clone(),
+            Values::F32(values) => values.iter().map(|&v| f64::from(v)).collect(),
+        };
+        Some(exchange::from_file(&parameter.param, &values))
+    }
+}
+
+/// The largest difference over the largest value.
+fn apart(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let largest = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, f64::max);
+    largest(&mut a.iter().zip(b).map(|(a, b)| (a - b).abs())) / largest(&mut b.iter().map(|b| b.abs()))
+}
+
+/// The largest relative difference of two curves.
+fn curves_apart(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| ((a - b) / b).abs()).fold(0.0, f64::max)
+}
+
+fn agrees(name: &str, precision: &str, mesh: (usize, usize), tolerances: Tolerances) {
+    let reference = Reference::open(name);
+    let mut sets = on_mesh(mesh);
+    sets.push(format!("devices.precision=\"{precision}\""));
+    let config = file(&format!("tests/reference/{name}.toml"));
+    let (job, _) = Job::open(&config, &sets, Data::Required).unwrap_or_else(|e| panic!("{e}"));
+    let rows = job.config.data.batch;
+    let update = Variant { mode: Mode::Train, rows, update: true };
+    let look = Variant { update: false, ..update };
+    let eval = Variant { mode: Mode::Eval, ..look };
+    let chain = Arc::clone(&job.config.optimizer.chain);
+    let plan = Plan::new(Arc::clone(&job.network), chain, job.options(vec![update, look, eval])).unwrap();
+    let (mut session, mut mirror) = (Session::new(plan.clone()), Session::new(plan));
+    exchange::initialise(&mut mirror, 0);
+    let parameters = &job.network.parameters;
+    let all = parameters.iter().enumerate().map(|(p, parameter)| (Which::Parameter(p), parameter));
+    let states = job.network.states.iter().enumerate().map(|(s, state)| (Which::State(s), state));
+    let all: Vec<(Which, &Parameter)> = all.chain(states).collect();
+    for (which, parameter) in &all {
+        let tensor = reference.tensor(&format!("init.{}", parameter.name)).expect("every parameter has a start");
+        exchange::import(&mut session, *which, parameter, tensor, &config).unwrap();
+    }
+
+    let splits = data::open(&job.config.data, job.config.seed, &job.config.base).unwrap();
+    let mut batches = Batches::train(&splits);
+    let mut batch = batches.empty();
+    let (mut losses, mut norms, mut lrs) = (vec![], vec![], vec![]);
+    let mut gradient = 0.0f64;
+    for step in 1..=job.steps() {
+        let (epoch, index) = batches.plan().at(step - 1);
+        batches.fill(epoch, index, &mut batch);
+        let clock = Clock { step, epoch, lr: job.lr(step) };
+        // The gradients as they are before the optimiser clips them: those of a second session with these weights.
+        for p in 0..parameters.len() {
+            exchange::write_values(
+                &mut mirror,
+                Which::Parameter(p),
+                &exchange::read_values(&session, Which::Parameter(p)),
+            );
+        }
+        mirror.run(look, &mut batch.images, &mut batch.targets, clock).unwrap();
+        let gradients = (0..parameters.len()).map(|p| exchange::read_values(&mirror, Which::Gradient(p)));
+        let gradients: Vec<Vec<f64>> = gradients.collect();
+        norms.push(gradients.iter().flatten().map(|g| g * g).sum::<f64>().sqrt());
+        if step == 1 {
+            for (values, parameter) in gradients.iter().zip(parameters) {
+                let wanted = reference.values(&format!("f64.grad0.{}", parameter.name), parameter);
+                let difference = apart(values, &wanted.expect("every parameter has a gradient"));
+                assert!(difference <= tolerances.gradient, "{name}: gradient of {}: {difference:e}", parameter.name);
+                gradient = gradient.max(difference);
+            }
+        }
+        lrs.push(clock.lr);
+        losses.push(session.run(update, &mut batch.images, &mut batch.targets, clock).unwrap().loss);
+    }
+    batches.fill(0, 0, &mut batch);
+    let metrics = session.run(eval, &mut batch.images, &mut batch.targets, Clock::default()).unwrap();
+
+    assert_eq!(lrs, reference.list("lrs"), "{name}: learning rates");
+    let loss = curves_apart(&losses, &reference.list("f64_losses"));
+    let norm = curves_apart(&norms, &reference.list("f64_grad_norms"));
+    let evaluated = curves_apart(&[metrics.loss], &[reference.numbers["f64_eval_loss"].as_f64().unwrap()]);
+    let mut last = 0.0f64;
+    for (which, parameter) in &all {
+        let values = exchange::read_values(&session, *which);
+        let of = values.iter().map(|v| v * v).sum::<f64>().sqrt();
+        let wanted = reference.numbers["f64_final_norms"][&parameter.name].as_f64().unwrap();
+        last = last.max(curves_apart(&[of], &[wanted]));
+        if let Some(wanted) = reference.values(&format!("f64.final.{}", parameter.name), parameter) {
+            last = last.max(apart(&values, &wanted));
+        }
+    }
+    println!(
+        "{name:>10} {precision} on {mesh:?}: losses {loss:.1e}, evaluation {evaluated:.1e}, gradient norms {norm:.1e}, \
+         first gradients {gradient:.1e}, last parameters and statistics {last:.1e}"
+    );
+    assert!(loss <= tolerances.loss, "{name} in {precision}: losses differ by {loss:e}");
+    assert!(evaluated <= tolerances.loss, "{name} in {precision}: the evaluation differs by {evaluated:e}");
+    assert!(norm <= tolerances.norm, "{name} in {precision}: gradient norms differ by {norm:e}");
+    assert!(last <= tolerances.last, "{name} in {precision}: the last parameters differ by {last:e}");
+}
+
+#[test]
+fn a_perceptron_is_pytorchs() {
+    agrees("mlp", "f64", (1, 1), F64);
+    agrees("mlp", "f32", (1, 1), F32);
+}
+
+#[test]
+fn lenet_is_pytorchs() {
+    agrees("lenet", "f64", (1, 1), F64);
+    agrees("lenet", "f32", (1, 1), F32);
+}
+
+#[test]
+fn local_response_normalisation_is_pytorchs() {
+    agrees("lrn", "f64", (1, 1), F64);
+    agrees("lrn", "f32", (1, 1), F32);
+}
+
+#[test]
+fn batch_norm_is_pytorchs() {
+    agrees("batch_norm", "f64", (1, 1), F64);
+    agrees("batch_norm", "f32", (1, 1), F32);
+}
+
+#[test]
+fn four_devices_are_pytorchs() {
+    for name in ["lrn", "batch_norm"] {
+        agrees(name, "f64", (2, 2), F64);
+        agrees(name, "f32", (2, 2), F32);
+    }
+}
