@@ -87,9 +87,10 @@ impl Outcome {
             let scale = b.iter().fold(1e-3 * other.scale, |m, v| m.max(v.abs()));
             for (a, b) in a.iter().zip(b) {
                 let difference = (a - b).abs() / scale;
-                // Not a number is the worst.
-                if !(difference <= worst.0) && (a != b) {
-                    worst = (if difference.is_nan() { f64::INFINITY } else { difference }, name.as_str());
+                // What is not a number is the worst; equal infinities and zeros are equal.
+                let difference = if difference.is_nan() && a != b { f64::INFINITY } else { difference };
+                if difference > worst.0 {
+                    worst = (difference, name.as_str());
                 }
             }
         }
