@@ -44,6 +44,8 @@ pub struct Session {
     batch: Arc<RwLock<Batch>>,
     /// For the host's own reads and writes.
     host: Pool,
+    /// Where device 0 leaves the loss and counts of a batch.
+    metrics: Option<Operand>,
 }
 
 impl std::fmt::Debug for dyn Script {
@@ -64,7 +66,10 @@ impl Session {
         let scripts = plan.programs.iter().map(script).collect();
         let queues = Queues::new(plan.options.mesh.devices(), plan.options.threads);
         debug_assert!(Memory::ALIGN <= arena::ALIGN * precision.bytes());
-        Session { plan, memories, queues, scripts, batch, host: Pool::new(1) }
+        let (offset, elements) = region(&plan, Region::Metrics);
+        let window = Window { start: vec![0], len: vec![elements] };
+        let metrics = Operand::new(&memories[0], offset * precision.bytes(), [elements].into(), window, precision);
+        Session { plan, memories, queues, scripts, batch, host: Pool::new(1), metrics: Some(metrics) }
     }
 
     /// Returns the plan.
@@ -109,44 +114,39 @@ impl Session {
     }
 
     fn fixed<T: Real>(&self) -> [f64; 4] {
-        let (offset, elements) = self.region(Region::Metrics);
-        let window = Window { start: vec![0], len: vec![elements] };
+        let args = self.args(std::slice::from_ref(&self.metrics));
         let mut values = [0.0; 4];
-        self.with::<T>(0, offset, [elements].into(), window, |from| {
-            values.iter_mut().zip(from).for_each(|(to, from)| *to = from.to_f64());
-        });
+        values.iter_mut().zip(args.read::<T>(0)).for_each(|(to, from)| *to = from.to_f64());
         values
     }
 
-    fn region(&self, wanted: Region) -> (usize, usize) {
-        let found = self.plan.regions.iter().find(|(region, ..)| *region == wanted);
-        found.map(|&(_, elements, offset)| (offset, elements)).expect("every region is laid out")
+    fn args<'a>(&'a self, operands: &'a [Option<Operand>]) -> Args<'a> {
+        Args {
+            operands,
+            pool: &self.host,
+            precision: self.plan.options.precision,
+            path: Path::default(),
+            clock: Clock::default(),
+            seed: 0,
+            layer: 0,
+            rows: 0,
+        }
     }
 
     /// Calls `f` with elements of a device's memory. No step runs meanwhile: `self.queues` is idle between runs.
     fn with<T: Real>(&self, device: usize, offset: usize, shape: Shape, window: Window, f: impl FnOnce(&mut [T])) {
         let precision = self.plan.options.precision;
         let operand = Operand::new(&self.memories[device], offset * precision.bytes(), shape, window, precision);
-        let args = Args {
-            operands: &[Some(operand)],
-            pool: &self.host,
-            precision,
-            path: Path::default(),
-            clock: Clock::default(),
-            seed: 0,
-            layer: 0,
-            rows: 0,
-        };
-        f(args.write::<T>(0));
+        f(self.args(&[Some(operand)]).write::<T>(0));
     }
 
     /// Returns the layout, shape and first element of a tensor in every device's arena.
     fn find(&self, which: Which) -> (Layout, Shape, usize) {
         let plan = &self.plan;
-        let param = |i: usize, region| {
+        let param = |i: usize, wanted| {
             let part = plan.flat.parts[i];
             let shape = plan.network.parameters[i].param.shape.clone();
-            (part.layout, shape, self.region(region).0 + part.offset)
+            (part.layout, shape, region(plan, wanted).0 + part.offset)
         };
         match which {
             Which::Parameter(i) => param(i, Region::Weights),
@@ -155,7 +155,7 @@ impl Session {
             Which::State(i) => {
                 let (layout, offset) = plan.statistics[i];
                 let shape = plan.network.states[i].param.shape.clone();
-                (layout, shape, self.region(Region::Statistics).0 + offset)
+                (layout, shape, region(plan, Region::Statistics).0 + offset)
             }
         }
     }
@@ -205,4 +205,10 @@ impl Session {
             });
         }
     }
+}
+
+/// Returns the first element of a region in every device's arena, and the number of its elements.
+fn region(plan: &Plan, wanted: Region) -> (usize, usize) {
+    let found = plan.regions.iter().find(|(region, ..)| *region == wanted);
+    found.map(|&(_, elements, offset)| (offset, elements)).expect("every region is laid out")
 }
