@@ -3,6 +3,7 @@
 //! A job is a number of tasks fixed by the shapes at hand; which worker takes which task changes nothing in the
 //! result. Workers spin for some microseconds and then park: more threads than cores must not cost more.
 
+use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -30,6 +31,8 @@ struct Shared {
     generation: AtomicU64,
     next: AtomicUsize,
     panicked: AtomicBool,
+    /// What the first worker that panicked said.
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
 impl Shared {
@@ -55,6 +58,7 @@ impl Pool {
             generation: AtomicU64::new(0),
             next: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
+            panic: Mutex::new(None),
         });
         let handles = (1..threads.max(1))
             .map(|worker| {
@@ -101,7 +105,8 @@ impl Pool {
             claim(shared, tasks, &task, 0);
         }
         if shared.panicked.swap(false, Ordering::AcqRel) {
-            panic!("a worker thread panicked");
+            let panic = shared.panic.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
+            std::panic::resume_unwind(panic.expect("a worker that panicked left its reason"));
         }
     }
 
@@ -157,7 +162,8 @@ fn work(shared: &Shared, worker: usize) {
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             claim(shared, tasks, unsafe { &*task }, worker);
         }));
-        if result.is_err() {
+        if let Err(panic) = result {
+            shared.panic.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).get_or_insert(panic);
             shared.panicked.store(true, Ordering::Release);
         }
         let mut job = shared.lock();
@@ -207,9 +213,9 @@ mod tests {
     fn a_panic_in_a_task_reaches_the_caller_and_the_pool_lives_on() {
         let pool = Pool::new(3);
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            pool.run(64, |i, _| assert!(i != 33));
+            pool.run(64, |i, _| assert!(i != 33, "task {i}"));
         }));
-        assert!(result.is_err());
+        assert_eq!(result.unwrap_err().downcast_ref::<String>().map(String::as_str), Some("task 33"));
         let sum = AtomicUsize::new(0);
         pool.run(10, |i, _| {
             sum.fetch_add(i, Ordering::Relaxed);

@@ -1,0 +1,156 @@
+//! A step that panics on one device ends the run with its name, on every mesh, and nothing hangs.
+
+mod common;
+
+use common::{Training, on_mesh};
+use peristyle::device::{Args, Clock, Operand};
+use peristyle::layers::{Activation, Fault, Layer, Lowered, Lowering, Mode, Param, Pass, Split};
+use peristyle::placement::Variant;
+use peristyle::program::{Plan, Session};
+use peristyle::tensor::{Mesh, Place};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// When and where a layer panics.
+#[derive(Debug, Clone, Copy)]
+struct When {
+    pass: Pass,
+    step: u64,
+    /// Only where the device's part of the batch begins here.
+    first_row: usize,
+    /// In a task that the device's threads share, instead of on the queue itself.
+    in_task: bool,
+}
+
+/// A layer that does its work until it panics.
+#[derive(Debug)]
+struct Planted(Arc<dyn Layer>, When);
+
+impl Layer for Planted {
+    fn kind(&self) -> &'static str {
+        self.0.kind()
+    }
+    fn num_inputs(&self) -> std::ops::RangeInclusive<usize> {
+        self.0.num_inputs()
+    }
+    fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
+        self.0.output(inputs)
+    }
+    fn params(&self, inputs: &[Activation]) -> Vec<Param> {
+        self.0.params(inputs)
+    }
+    fn states(&self, inputs: &[Activation]) -> Vec<Param> {
+        self.0.states(inputs)
+    }
+    fn cost(&self, inputs: &[Activation]) -> u64 {
+        self.0.cost(inputs)
+    }
+    fn splits(&self) -> &'static [Split] {
+        self.0.splits()
+    }
+    fn wanted(&self, input: Activation, incoming: Place, split: Option<Split>, mesh: Mesh) -> Option<Place> {
+        self.0.wanted(input, incoming, split, mesh)
+    }
+    fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault> {
+        self.0.lower(cx)
+    }
+    fn scratch(&self, pass: Pass, phase: usize, operands: &[Option<Operand>], threads: usize) -> usize {
+        self.0.scratch(pass, phase, operands, threads)
+    }
+    fn run(&self, pass: Pass, phase: usize, args: &Args) {
+        let When { pass: planted, step, first_row, in_task } = self.1;
+        let here = pass == planted && args.clock.step == step && args.operand(0).start(0) == first_row;
+        if here && in_task {
+            args.pool.run(8, |task, _| assert!(task != 5, "planted in a task"));
+        }
+        assert!(!here || in_task, "planted");
+        self.0.run(pass, phase, args);
+    }
+    fn examples() -> Vec<(Self, Vec<Activation>)> {
+        Vec::new()
+    }
+}
+
+/// Trains until a layer panics; returns the failed step, the error, and what holds the layer.
+fn trained(mesh: (usize, usize), layer: &str, when: When, more: &[&str]) -> (u64, peristyle::Error, Weak<dyn Layer>) {
+    let mut sets = on_mesh(mesh);
+    sets.extend(more.iter().map(|set| set.to_string()));
+    let mut training = Training::new("configs/columns_small.toml", &sets);
+    let plan = training.session.plan().clone();
+    let mut network = (*plan.network).clone();
+    let node = network.nodes.iter_mut().find(|node| node.name == layer).unwrap();
+    node.layer = Arc::new(Planted(Arc::clone(&node.layer), when));
+    let held = Arc::downgrade(&node.layer);
+    let plan = Plan::new(Arc::new(network), plan.chain, plan.options).unwrap();
+    training.session = Session::new(plan);
+    peristyle::train::exchange::initialise(&mut training.session, 1);
+    loop {
+        training.batches.fill(0, training.step as usize, &mut training.batch);
+        training.step += 1;
+        let clock = Clock { step: training.step, epoch: 0, lr: 0.01 };
+        let variant = Variant { mode: Mode::Train, rows: training.batch.rows, update: true };
+        let batch = &mut training.batch;
+        if let Err(error) = training.session.run(variant, &mut batch.images, &mut batch.targets, clock) {
+            let again = training.session.run(variant, &mut batch.images, &mut batch.targets, clock);
+            assert!(again.is_err(), "a session that failed runs nothing more");
+            return (training.step, error, held);
+        }
+        assert!(training.step < 10, "the planted layer did not panic");
+    }
+}
+
+/// Calls `work` on a thread of its own and panics when it does not end.
+fn ends(what: &str, work: impl FnOnce() + Send + 'static) {
+    let (done, ended) = channel();
+    let thread = std::thread::spawn(move || {
+        work();
+        let _ = done.send(());
+    });
+    // A second is enough; this is for a machine that is busy with everything else.
+    if ended.recv_timeout(Duration::from_secs(60)) == Err(RecvTimeoutError::Timeout) {
+        panic!("{what} hangs");
+    }
+    thread.join().unwrap();
+}
+
+#[test]
+fn a_panic_on_one_of_four_devices_ends_the_run_with_the_step_named() {
+    for (mesh, device) in [((2, 2), "device 2"), ((4, 1), "device 2"), ((1, 1), "device 0")] {
+        for (pass, layer) in [(Pass::Backward, "conv3"), (Pass::Forward, "conv4"), (Pass::Backward, "fc7")] {
+            ends(&format!("{mesh:?} {pass:?} {layer}"), move || {
+                let first_row = if mesh == (1, 1) { 0 } else { 16 };
+                let when = When { pass, step: 3, first_row, in_task: false };
+                let (step, error, held) = trained(mesh, layer, when, &["data.batch=32"]);
+                let text = error.to_string();
+                assert_eq!((step, error.exit_code()), (3, 1), "{text}");
+                for part in [device, "compute queue, step 3", layer, "planted"] {
+                    // On two columns either device of the row may be the first to panic.
+                    let found = text.contains(part) || (mesh == (2, 2) && text.contains("device 3"));
+                    assert!(found, "{part} is not in: {text}");
+                }
+                assert!(held.upgrade().is_none(), "the session ended its threads and let go of the plan");
+            });
+        }
+    }
+}
+
+#[test]
+fn a_panic_in_a_shared_task_ends_the_run_too() {
+    ends("a shared task", || {
+        let when = When { pass: Pass::Forward, step: 2, first_row: 0, in_task: true };
+        let (step, error, _) = trained((1, 1), "conv2", when, &["devices.threads=3"]);
+        assert_eq!(step, 2);
+        assert!(error.to_string().contains("step 2 \"") && error.to_string().contains("conv2"), "{error}");
+        assert!(error.to_string().contains("planted in a task"), "{error}");
+    });
+}
+
+#[test]
+fn a_panic_in_the_middle_of_a_ring_ends_the_run() {
+    ends("a ring", || {
+        let when = When { pass: Pass::Backward, step: 2, first_row: 8, in_task: false };
+        let (_, error, _) = trained((4, 1), "fc8", when, &["devices.collectives=\"ring\""]);
+        assert!(error.to_string().contains("device 1, compute queue, step 2"), "{error}");
+    });
+}
