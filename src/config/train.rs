@@ -60,8 +60,6 @@ pub struct Train {
     pub evaluate: Every,
     /// When states are saved.
     pub checkpoint: Checkpoint,
-    /// Steps from one line of the log to the next, at least 1; 1 by default.
-    pub log_every: usize,
 }
 
 pub(super) const TRANSFORMS: Kinds = kinds!("transform", optim);
@@ -150,7 +148,6 @@ pub(super) fn read_train(report: &mut Report, value: Value, evaluated: bool) -> 
         }
         None => Checkpoint { every: epoch, keep: 3 },
     };
-    let log_every = section.within("log_every", 1, |n: usize| n >= 1, "at least 1");
     section.finish();
-    Some(Train { length: length?, evaluate, checkpoint, log_every })
+    Some(Train { length: length?, evaluate, checkpoint })
 }
