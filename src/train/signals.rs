@@ -1,4 +1,6 @@
-//! Signals: SIGINT and SIGTERM ask a run to stop after the step at hand; a second SIGINT ends it at once.
+//! Signals: SIGINT and SIGTERM ask a run to stop after the step at hand; a second signal that is a SIGINT ends it at
+//! once. A second SIGTERM does not: `timeout` and schedulers send it to a process and again to its group, and the
+//! checkpoint being written would be lost.
 
 use crate::error::{Error, Result};
 use signal_hook::consts::{SIGINT, SIGTERM};
