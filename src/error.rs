@@ -101,6 +101,17 @@ impl Error {
         Error::File { path: path.to_path_buf(), message: message.into() }
     }
 
+    /// Returns the sentence with its causes.
+    pub fn whole(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(source) = cause {
+            text += &format!(": {source}");
+            cause = source.source();
+        }
+        text
+    }
+
     /// Returns the process exit code: 1 = ran but failed, 2 = the user's mistake.
     pub fn exit_code(&self) -> i32 {
         match self {

@@ -1,7 +1,7 @@
 //! Data through the public door: shipped sets, splits, batches, augmentation, restart, prefetch.
 
 use peristyle::data::{
-    Augment, Batch, Batches, Context, Dataset, Labels, Loader, Part, Pixels, Settings, Source, Splits, open,
+    Augment, Base, Batch, Batches, Context, Dataset, Labels, Loader, Part, Pixels, Settings, Source, Splits, open,
 };
 use std::path::Path;
 
@@ -12,12 +12,12 @@ fn settings(text: &str) -> Settings {
 }
 
 fn splits(text: &str) -> Splits {
-    open(&settings(text), 1, Path::new(ROOT)).expect("the test's data are good")
+    open(&settings(text), 1, &Base::from(Path::new(ROOT))).expect("the test's data are good")
 }
 
 fn load(source: &str, part: Part) -> Dataset {
     let source = settings(&format!("train = {source}\nbatch = 1")).train;
-    let cx = Context { part, base: Path::new(ROOT) };
+    let cx = Context { part, base: &Base::from(Path::new(ROOT)) };
     let dataset = source.load(cx).expect("the test's data are good");
     assert_eq!(source.header(cx).expect("its header is good"), dataset.header());
     dataset
@@ -220,7 +220,8 @@ fn normalisation_is_measured_on_the_training_split_alone() {
 
 #[test]
 fn settings_that_do_not_fit_are_refused_at_the_door() {
-    let complaint = |text: &str| open(&settings(text), 1, Path::new(ROOT)).expect_err("it is wrong").to_string();
+    let complaint =
+        |text: &str| open(&settings(text), 1, &Base::from(Path::new(ROOT))).expect_err("it is wrong").to_string();
     assert_eq!(complaint("train = \"digits\"\nbatch = 0"), "[data]: batch = 0, expected at least 1");
     assert_eq!(
         complaint("train = \"digits\"\nbatch = 1\ntest = { cifar = \"data/signs32/test_batch.bin\" }"),
@@ -247,9 +248,9 @@ fn floats_reach_the_batch_as_they_are() {
     let tensors = [("images", view(&[2, 3, 2, 2], &image_bytes)), ("labels", view(&[2, 2], &label_bytes))];
     safetensors::serialize_to_file(tensors, None, &folder.join("a.safetensors")).expect("the test's file is written");
     let text = "train = { tensors = \"a.safetensors\" }\nbatch = 2\norder = \"sequential\"";
-    let set = open(&settings(text), 1, &folder).expect("the test's data are good");
+    let set = open(&settings(text), 1, &Base::from(folder.as_path())).expect("the test's data are good");
     let standardised = settings(&format!("{text}\nnormalize = \"standardize\""));
-    let standardised = open(&standardised, 1, &folder).expect("the test's data are good");
+    let standardised = open(&standardised, 1, &Base::from(folder.as_path())).expect("the test's data are good");
     std::fs::remove_dir_all(&folder).expect("the test's folder goes");
     let batch = &epoch(&set, 0)[0];
     let channels_last = (0..24).map(|i| images[i / 12 * 12 + i % 3 * 4 + i % 12 / 3]);

@@ -3,7 +3,7 @@
 /// Prints what this machine has.
 pub(super) fn run() {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    println!("cpu: {cores} cores, {} vectors", vectors());
+    super::print(&format!("cpu: {cores} cores, {} vectors\n", vectors()));
 }
 
 fn vectors() -> &'static str {

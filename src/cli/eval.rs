@@ -1,7 +1,7 @@
 //! `peristyle eval RUN_OR_CHECKPOINT`.
 
-use super::notes;
-use crate::error::Result;
+use super::{notes, print};
+use crate::error::{Error, Result};
 use crate::report::Event;
 use crate::train::{Data, Job, Run, directory};
 use std::path::PathBuf;
@@ -26,13 +26,19 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let mut sets = arguments.sets.clone();
     sets.extend(arguments.data.iter().map(|data| format!("data.test={data}")));
     sets.extend(arguments.devices.iter().map(|devices| format!("devices.use={devices:?}")));
-    let (config, network) = directory::read_config(&arguments.run, &sets)?;
-    let (job, plan) = Job::complete((config, network), Data::Required)?;
-    notes(&job.notes);
+    let (job, plan) = Job::complete(directory::read_config(&arguments.run, &sets)?, Data::Trained)?;
     let mut run = Run::resume(job, plan, &arguments.run)?;
-    for event in run.evaluations()? {
-        if let Event::Eval { step, split, loss, top1, top5, images } = &event {
-            println!("step {step}  {split}: loss {loss:.6}  top1 {top1:.4}  top5 {top5:.4}  ({images} images)");
+    notes(&run.job().notes);
+    let events = run.evaluations()?;
+    if events.is_empty() {
+        let message = "the run has no test data and sets no validation share apart; name data with --data";
+        return Err(Error::Usage(format!("{}: {message}", arguments.run.display())));
+    }
+    for event in events {
+        if let Event::Eval { step, split, loss, top1, top5, images } = event {
+            print(&format!(
+                "step {step}  {split}: loss {loss:.6}  top1 {top1:.4}  top5 {top5:.4}  ({images} images)\n"
+            ));
         }
     }
     Ok(())

@@ -72,13 +72,7 @@ pub fn main() -> i32 {
         Command::Gradcheck(arguments) => gradcheck::run(&arguments),
     };
     let Err(error) = result else { return 0 };
-    let mut text = format!("peristyle: {error}");
-    let mut cause = std::error::Error::source(&error);
-    while let Some(source) = cause {
-        text += &format!(": {source}");
-        cause = source.source();
-    }
-    eprintln!("{text}");
+    eprintln!("peristyle: {}", error.whole());
     error.exit_code()
 }
 

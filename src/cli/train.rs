@@ -1,9 +1,9 @@
 //! `peristyle train CONFIG`.
 
-use super::Configured;
+use super::{Configured, print};
 use crate::error::{Error, Result};
 use crate::report::{Reporter, Telling};
-use crate::train::{Data, Job, Run, Stop, directory};
+use crate::train::{Data, Job, Run, Stop, checkpoint, directory};
 use std::path::PathBuf;
 
 /// Arguments of `train`.
@@ -23,10 +23,11 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
-    let (job, plan) = Job::open(&arguments.configured.config, &arguments.configured.sets(), Data::Required)?;
+    let needs = if arguments.resume { Data::Trained } else { Data::Required };
+    let (job, plan) = Job::open(&arguments.configured.config, &arguments.configured.sets(), needs)?;
     let name = job.config.name.clone();
     let dir = match (&arguments.run_dir, arguments.resume) {
-        (Some(dir), true) => dir.clone(),
+        (Some(dir), true) => directory::existing(dir)?,
         (Some(dir), false) => directory::fresh(dir)?,
         (None, true) => directory::newest(&name)?,
         (None, false) => directory::next(&name)?,
@@ -37,13 +38,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let mut run = if arguments.resume { Run::resume(job, plan, &dir)? } else { Run::start(job, plan, &dir)? };
     directory::write_config(&dir, &resolved, &base)?;
     let resume = arguments.resume.then(|| run.step());
+    if let Some(step) = resume {
+        checkpoint::cut_back(&dir, step)?;
+    }
     let mut reporter = Reporter::open(&dir, Telling { steps, resume, verbosity: arguments.verbose })?;
     let result = run.train(&mut reporter, &stop);
     drop(reporter);
-    result.map_err(|error| match error {
-        Error::Run(message) => Error::Run(format!("{message} (run directory {})", dir.display())),
-        other => other,
-    })?;
-    println!("{}", dir.display());
+    // Whatever goes wrong from here on, the run was on its way: a full disk is no mistake of the command line.
+    result.map_err(|error| Error::Run(format!("{} (run directory {})", error.whole(), dir.display())))?;
+    print(&format!("{}\n", dir.display()));
     Ok(())
 }

@@ -19,7 +19,7 @@ pub use devices::{Collectives, Devices, Kind, Products};
 pub use model::{Entry, From, Model};
 pub use train::{Checkpoint, Every, Optimizer, Train};
 
-use crate::data::Settings;
+use crate::data::{Base, Settings};
 use crate::error::{Fault, Problem, Spot};
 use report::{Places, Report, Table, Value};
 use section::Section;
@@ -50,8 +50,8 @@ pub struct Config {
     pub optimizer: Optimizer,
     /// How long, and what happens along the way.
     pub train: Train,
-    /// The folder of the file: what relative paths are relative to.
-    pub base: PathBuf,
+    /// What relative paths are relative to: the folder of the file.
+    pub base: Base,
     /// The file.
     pub path: PathBuf,
     /// What has no effect or was fallen back to, to be said once.
@@ -63,7 +63,7 @@ pub struct Config {
 /// What reading a file gave.
 #[derive(Debug)]
 pub struct Reading {
-    /// The configuration; none when there are problems.
+    /// The configuration, when every section can be used; also with problems, so that more can be found.
     pub config: Option<Config>,
     /// The model, also with problems, so that the network can be checked as well.
     pub model: Option<Model>,
@@ -106,8 +106,8 @@ pub fn from_text(name: &str, text: &str, base: &Path, sets: &[String]) -> Readin
     let (config, model) = read_root(&mut report, root);
     let mut problems = report.problems;
     sort(&mut problems);
-    let config = config.filter(|_| problems.is_empty()).map(|config| Config {
-        base: base.to_path_buf(),
+    let config = config.map(|config| Config {
+        base: base.into(),
         path: PathBuf::from(name),
         notes: report.notes,
         resolved,

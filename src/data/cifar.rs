@@ -1,6 +1,6 @@
 //! The binary files of CIFAR-10: records of one label byte and 32x32 red, green and blue bytes.
 
-use super::file::{Stream, find};
+use super::file::Stream;
 use super::{Context, Dataset, Format, Header, Labels, PixelType, Pixels};
 use crate::error::{Error, Fault, Result};
 use serde::Deserialize;
@@ -37,7 +37,7 @@ impl Cifar {
 
     /// Opens the files and counts their records.
     fn open(&self, cx: Context) -> Result<Vec<(Stream<'static>, usize)>> {
-        self.files().iter().map(|file| counted(Stream::open(&find(cx, file)?)?)).collect()
+        self.files().iter().map(|file| counted(Stream::open(&cx.base.find(file)?)?)).collect()
     }
 }
 

@@ -1,6 +1,5 @@
 //! Opens data files, plain or gzip, and never believes a size that a file claims.
 
-use super::Context;
 use crate::error::{Error, Result};
 use flate2::bufread::MultiGzDecoder;
 use std::fs::File;
@@ -12,21 +11,6 @@ const LARGEST_RATIO: u64 = 1032;
 /// What is set aside before the bytes of a compressed file have come.
 const LARGEST_GUESS: u64 = 64 << 20;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
-
-/// Finds the file that a setting names: relative to the configuration file's folder, else to the current folder.
-pub(super) fn find(cx: Context, path: &Path) -> Result<PathBuf> {
-    let beside = cx.base.join(path);
-    match [beside.as_path(), path].into_iter().find(|path| path.exists()) {
-        Some(found) => Ok(found.to_path_buf()),
-        None if path.is_absolute() || cx.base.as_os_str().is_empty() => {
-            Err(Error::file(path, "no such file; check the path"))
-        }
-        None => Err(Error::file(
-            path,
-            format!("no such file, neither in {} nor in the current folder; check the path", cx.base.display()),
-        )),
-    }
-}
 
 /// Opens a regular file and returns it with its length in bytes.
 pub(super) fn open(path: &Path) -> Result<(File, u64)> {
@@ -148,21 +132,6 @@ fn wrong_length(what: &str, expected: u64, found: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::Part;
-
-    #[test]
-    fn a_missing_file_is_named_with_the_folders_that_were_searched() {
-        let cx = |base| Context { part: Part::Train, base: Path::new(base) };
-        let error = find(cx("configs"), Path::new("nowhere.bin")).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "nowhere.bin: no such file, neither in configs nor in the current folder; check the path"
-        );
-        let error = find(cx(""), Path::new("nowhere.bin")).unwrap_err();
-        assert_eq!(error.to_string(), "nowhere.bin: no such file; check the path");
-        assert_eq!(find(cx("src"), Path::new("lib.rs")).unwrap(), Path::new("src/lib.rs"));
-        assert_eq!(find(cx("configs"), Path::new("src/lib.rs")).unwrap(), Path::new("src/lib.rs"));
-    }
 
     #[test]
     fn a_folder_is_not_a_data_file() {

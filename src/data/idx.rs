@@ -2,7 +2,7 @@
 //!
 //! Images: big-endian u32 0x00000803, N, H, W, then N * H * W bytes. Labels: 0x00000801, N, then N bytes.
 
-use super::file::{Stream, find};
+use super::file::Stream;
 use super::{Context, Dataset, Format, Header, Labels, PixelType, Pixels};
 use crate::error::{Error, Fault, Result};
 use serde::Deserialize;
@@ -31,10 +31,10 @@ impl Format for Idx {
         Ok(())
     }
     fn header(&self, cx: Context) -> Result<Header> {
-        header(Stream::open(&find(cx, &self.images)?)?, Stream::open(&find(cx, &self.labels)?)?)
+        header(Stream::open(&cx.base.find(&self.images)?)?, Stream::open(&cx.base.find(&self.labels)?)?)
     }
     fn load(&self, cx: Context) -> Result<Dataset> {
-        load(Stream::open(&find(cx, &self.images)?)?, Stream::open(&find(cx, &self.labels)?)?)
+        load(Stream::open(&cx.base.find(&self.images)?)?, Stream::open(&cx.base.find(&self.labels)?)?)
     }
 }
 

@@ -29,9 +29,9 @@ pub use splits::{Normalization, Split, Splits, open};
 pub use synthetic::Synthetic;
 pub use tensors::Tensors;
 
-use crate::error::{Fault, Result};
+use crate::error::{Error, Fault, Result};
 use serde::Deserialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Which part of a data set a source stands for: `train` or `test`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -128,13 +128,45 @@ impl Dataset {
     }
 }
 
+/// The folders in which relative paths are looked up, in their order; the current folder is tried after them.
+///
+/// The first is the configuration file's. A run that is read again has the folder in which it was started, too.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Base(pub Vec<PathBuf>);
+
+impl From<&Path> for Base {
+    fn from(folder: &Path) -> Self {
+        Base(vec![folder.to_path_buf()])
+    }
+}
+
+impl Base {
+    /// Finds the file that a setting names.
+    ///
+    /// # Errors
+    /// When no folder has it.
+    pub fn find(&self, path: &Path) -> Result<PathBuf> {
+        let named = self.0.iter().filter(|folder| !folder.as_os_str().is_empty());
+        let places = named.clone().map(|folder| folder.join(path)).chain([path.to_path_buf()]);
+        if let Some(found) = places.into_iter().find(|place| place.exists()) {
+            return Ok(found);
+        }
+        let folders: Vec<String> = named.map(|folder| folder.display().to_string()).collect();
+        let searched = match folders.is_empty() || path.is_absolute() {
+            true => String::new(),
+            false => format!(", neither in {} nor in the current folder", folders.join(" nor in ")),
+        };
+        Err(Error::file(path, format!("no such file{searched}; check the path")))
+    }
+}
+
 /// Where a source stands: decides the default part and what relative paths are relative to.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Context<'a> {
     /// The key at which the source stands.
     pub part: Part,
-    /// The folder of the configuration file; the current folder is tried after it.
-    pub base: &'a Path,
+    /// The folders in which relative paths are looked up.
+    pub base: &'a Base,
 }
 
 /// A data format: the settings that stand after its key.
@@ -158,4 +190,28 @@ pub trait Format {
     /// # Errors
     /// A file that is missing, or is not what it should be.
     fn load(&self, cx: Context) -> Result<Dataset>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_file_is_named_with_the_folders_that_were_searched() {
+        let find = |base: &[&str], path: &str| Base(base.iter().map(PathBuf::from).collect()).find(Path::new(path));
+        let missing = |base, path| find(base, path).unwrap_err().to_string();
+        assert_eq!(
+            missing(&["configs"], "nowhere.bin"),
+            "nowhere.bin: no such file, neither in configs nor in the current folder; check the path"
+        );
+        assert_eq!(
+            missing(&["configs", "tests"], "nowhere.bin"),
+            "nowhere.bin: no such file, neither in configs nor in tests nor in the current folder; check the path"
+        );
+        assert_eq!(missing(&[""], "nowhere.bin"), "nowhere.bin: no such file; check the path");
+        assert_eq!(missing(&["src"], "/nowhere.bin"), "/nowhere.bin: no such file; check the path");
+        assert_eq!(find(&["src"], "lib.rs").unwrap(), Path::new("src/lib.rs"));
+        assert_eq!(find(&["configs", "src"], "lib.rs").unwrap(), Path::new("src/lib.rs"));
+        assert_eq!(find(&["configs"], "src/lib.rs").unwrap(), Path::new("src/lib.rs"));
+    }
 }

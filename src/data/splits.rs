@@ -1,9 +1,8 @@
 //! The splits of a run: which samples are learned from, which are only evaluated, and how pixels are normalised.
 
-use super::{Augment, Context, Dataset, Normalize, Order, Part, Pixels, Settings};
+use super::{Augment, Base, Context, Dataset, Normalize, Order, Part, Pixels, Settings};
 use crate::device::{Purpose, Random};
 use crate::error::{Error, Fault, Result};
-use std::path::Path;
 use std::sync::Arc;
 
 /// How raw pixels become the values in a batch: y = (x / scale - mean\[c\]) / std\[c\], every operation in f32.
@@ -163,11 +162,11 @@ impl Splits {
     }
 }
 
-/// Reads all data of a run. `base` is the folder of the configuration file.
+/// Reads all data of a run.
 ///
 /// # Errors
 /// A file that is missing or not what it should be, and settings that are out of range or do not fit the data.
-pub fn open(settings: &Settings, seed: u64, base: &Path) -> Result<Splits> {
+pub fn open(settings: &Settings, seed: u64, base: &Base) -> Result<Splits> {
     let refuse = |fault: Fault| Error::Usage(format!("[data]: {}", fault.message));
     settings.check().map_err(refuse)?;
     let train = Arc::new(settings.train.load(Context { part: Part::Train, base })?);

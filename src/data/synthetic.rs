@@ -104,12 +104,11 @@ fn pattern(seed: u64, class: usize, [h, w, c]: [usize; 3]) -> Vec<i16> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
 
     const SMALL: Synthetic = Synthetic { images: 300, classes: 3, shape: [6, 5, 3], seed: 1 };
 
     fn load(synthetic: &Synthetic, part: Part) -> (Vec<u8>, Dataset) {
-        let dataset = synthetic.load(Context { part, base: Path::new("") }).unwrap();
+        let dataset = synthetic.load(Context { part, base: &crate::data::Base::default() }).unwrap();
         let Pixels::U8(pixels) = &dataset.pixels else { panic!("synthetic images are bytes") };
         (pixels.clone(), dataset)
     }
@@ -119,7 +118,10 @@ mod tests {
         let (pixels, dataset) = load(&SMALL, Part::Train);
         let (test, _) = load(&SMALL, Part::Test);
         assert_eq!((dataset.images(), pixels.len()), (300, 300 * 90));
-        assert_eq!(dataset.header(), SMALL.header(Context { part: Part::Train, base: Path::new("") }).unwrap());
+        assert_eq!(
+            dataset.header(),
+            SMALL.header(Context { part: Part::Train, base: &crate::data::Base::default() }).unwrap()
+        );
         assert_ne!(pixels, test);
         for class in 0..3 {
             let mean = |pixels: &[u8], i: usize| {

@@ -4,7 +4,7 @@
 //! (N, classes) with at least 2 classes. Images are brought to (N, H, W, C) on the way in. Other tensors in the file
 //! are left alone, which is said in the log.
 
-use super::file::{find, open};
+use super::file::open;
 use super::{Context, Dataset, Format, Header, Labels, PixelType, Pixels};
 use crate::error::{Error, Fault, Result};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
@@ -40,7 +40,7 @@ impl Format for Tensors {
 
 impl Tensors {
     fn open(&self, cx: Context) -> Result<File<BufReader<std::fs::File>>> {
-        let path = find(cx, &self.0)?;
+        let path = cx.base.find(&self.0)?;
         let (file, len) = open(&path)?;
         File::new(&path, BufReader::with_capacity(1 << 16, file), len)
     }

@@ -10,7 +10,7 @@ pub use build::build;
 
 use crate::config::{self, Config, Reading};
 use crate::device::{Purpose, Random};
-use crate::error::{Error, Result, Spot};
+use crate::error::{Error, Problem, Result, Spot};
 use crate::layers::{Activation, Init, Layer, Param, Split};
 use std::path::Path;
 use std::sync::Arc;
@@ -88,15 +88,37 @@ pub fn open(path: &Path, sets: &[String]) -> Result<(Config, Network)> {
 /// # Errors
 /// Everything that is wrong with the file and with the network, in the order of the file.
 pub fn complete(reading: Reading) -> Result<(Config, Network)> {
-    let mut problems = reading.problems;
-    let network = reading.model.as_ref().map(build);
-    match (reading.config, network) {
-        (Some(config), Some(Ok(network))) => return Ok((config, network)),
-        (_, Some(Err(more))) => problems.extend(more),
-        _ => {}
+    match Draft::new(reading) {
+        Draft { config: Some(config), network: Some(network), problems } if problems.is_empty() => {
+            Ok((config, network))
+        }
+        Draft { problems, .. } => Err(Error::Config(problems)),
     }
-    config::sort(&mut problems);
-    Err(Error::Config(problems))
+}
+
+/// What could be made of a file, with everything that is wrong with it so far.
+#[derive(Debug)]
+pub struct Draft {
+    /// The configuration, when every section can be used.
+    pub config: Option<Config>,
+    /// The network, when its layers fit together.
+    pub network: Option<Network>,
+    /// What is wrong with the file and with the network, in the order of the file. None: both are there.
+    pub problems: Vec<Problem>,
+}
+
+impl Draft {
+    /// Builds the network of what was read, as far as it goes.
+    pub fn new(reading: Reading) -> Self {
+        let mut problems = reading.problems;
+        let network = reading.model.as_ref().map(build).transpose();
+        let network = network.unwrap_or_else(|more| {
+            problems.extend(more);
+            None
+        });
+        config::sort(&mut problems);
+        Draft { config: reading.config, network, problems }
+    }
 }
 
 /// Returns the initial values of a parameter, in the order of its logical memory.

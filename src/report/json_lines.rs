@@ -109,7 +109,7 @@ mod tests {
         sink.emit(&eval(1)).unwrap();
         sink.emit(&start(0)).unwrap();
         sink.emit(&Event::Checkpoint { step: 5, path: "checkpoints/\"5\"\n".into() }).unwrap();
-        sink.emit(&Event::End { steps: 5, seconds: f64::NAN, reason: "finished".into() }).unwrap();
+        sink.emit(&Event::End { steps: 5, seconds: f64::NAN, reason: "finished".into(), error: None }).unwrap();
         let written = fs::read_to_string(&path).unwrap();
         let expected = [
             r#"{"event":"step","step":1,"epoch":0,"loss":0.30000000000000004,"lr":0.01,"images_per_second":null,"seconds":1e-9}"#,
@@ -136,7 +136,7 @@ mod tests {
             fs::read_to_string(&path).unwrap().lines().count()
         };
         let checkpoint = Event::Checkpoint { step: 2, path: "checkpoints/step-00000002".into() };
-        let end = Event::End { steps: 3, seconds: 1.0, reason: "interrupted".into() };
+        let end = Event::End { steps: 3, seconds: 1.0, reason: "interrupted".into(), error: None };
         write(&[start(0), step(1), step(2), eval(2), checkpoint, step(3), end], "{\"event\":\"st");
         assert_eq!(left(100), 6, "the end and what a kill tore are cut");
         assert_eq!(left(2), 5);

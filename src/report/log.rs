@@ -81,7 +81,10 @@ impl Event {
             }
             Event::Checkpoint { step, path } => format!("step {step}: checkpoint {path}"),
             Event::Note { text } => format!("note: {text}"),
-            Event::End { steps, seconds, reason } => format!("{reason} after {steps} steps in {seconds:.1} seconds"),
+            Event::End { steps, seconds, reason, error } => {
+                let error = error.as_ref().map_or(String::new(), |error| format!(": {error}"));
+                format!("{reason} after {steps} steps in {seconds:.1} seconds{error}")
+            }
         })
     }
 }

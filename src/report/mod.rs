@@ -87,8 +87,11 @@ pub enum Event {
         steps: u64,
         /// Seconds since the run began or resumed.
         seconds: f64,
-        /// Why: `finished`, `interrupted`.
+        /// Why: `finished`, `interrupted`, `failed`.
         reason: String,
+        /// What failed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
     },
 }
 

@@ -74,7 +74,13 @@ impl Sink for Progress {
                 self.bar.set_position(*step);
                 self.bar.reset_eta();
             }
-            Event::End { .. } => self.bar.finish_and_clear(),
+            Event::End { error, .. } => {
+                self.bar.finish_and_clear();
+                if error.is_some() {
+                    // Whoever gets the error says it.
+                    return Ok(());
+                }
+            }
             Event::Eval { .. } | Event::Checkpoint { .. } | Event::Note { .. } => {}
         }
         if let Some(line) = event.sentence() {

@@ -203,7 +203,7 @@ pub fn write(run_dir: &Path, snapshot: &Snapshot, keep: usize) -> Result<PathBuf
     }
     // The new checkpoint is safe: what goes wrong from here on does not fail the save.
     if let Err(error) = clean(&folder).and_then(|()| prune(&folder, keep, &path)) {
-        tracing::warn!("an old checkpoint stays: {}", sentence(&error));
+        tracing::warn!("an old checkpoint stays: {}", error.whole());
     }
     Ok(path)
 }
@@ -245,7 +245,7 @@ pub fn latest(path: &Path) -> Result<Found> {
             Err(error) => skipped.push(error),
         }
     }
-    let reasons: Vec<String> = skipped.iter().map(|error| format!("\n  {}", sentence(error))).collect();
+    let reasons: Vec<String> = skipped.iter().map(|error| format!("\n  {}", error.whole())).collect();
     Err(Error::file(folder, format!("holds no whole checkpoint to go on from{}", reasons.concat())))
 }
 
@@ -389,15 +389,4 @@ fn sealed(folder: &Path, name: &str, seal: &Seal) -> Result<Vec<u8>> {
         return wrong("damaged: its checksum does not match".into());
     }
     Ok(read)
-}
-
-/// Returns an error with its causes.
-fn sentence(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

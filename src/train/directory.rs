@@ -1,8 +1,8 @@
 //! Run directories: where a run keeps its configuration, metrics, log and checkpoints.
 
-use crate::config::Config;
+use crate::data::Base;
 use crate::error::{Error, Result};
-use crate::network::{self, Network};
+use crate::network::Draft;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const RUNS: &str = "runs";
 /// The configuration of a run, with every `--set` applied.
 const CONFIG: &str = "config.toml";
-/// Begins the first line of a run's configuration, which says what its relative paths are relative to.
+/// Begins the first lines of a run's configuration, which say what its relative paths are relative to.
 const BASE: &str = "# relative to: ";
 
 /// Returns a directory that was asked for.
@@ -25,6 +25,17 @@ pub fn fresh(dir: &Path) -> Result<PathBuf> {
         )));
     }
     Ok(dir.to_path_buf())
+}
+
+/// Returns a directory whose run is to go on.
+///
+/// # Errors
+/// When it holds no run.
+pub fn existing(dir: &Path) -> Result<PathBuf> {
+    if holds_run(dir) {
+        return Ok(dir.to_path_buf());
+    }
+    Err(Error::Usage(format!("{} holds no run to resume; leave out --resume to start one there", dir.display())))
 }
 
 fn holds_run(dir: &Path) -> bool {
@@ -56,31 +67,41 @@ pub fn newest(name: &str) -> Result<PathBuf> {
     })
 }
 
-/// Writes the configuration of a run; `base` is what its relative paths are relative to.
+/// Writes the configuration of a run; `base` is what its relative paths are relative to, before the current folder.
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write_config(dir: &Path, resolved: &str, base: &Path) -> Result<()> {
+pub fn write_config(dir: &Path, resolved: &str, base: &Base) -> Result<()> {
     fs::create_dir_all(dir).map_err(|e| Error::io(dir, "create", e))?;
-    let here = if base.as_os_str().is_empty() { Path::new(".") } else { base };
-    let base = fs::canonicalize(here).map_err(|e| Error::io(here, "read", e))?;
+    let mut lines = Vec::new();
+    for folder in base.0.iter().map(PathBuf::as_path).chain([Path::new(".")]) {
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let whole = fs::canonicalize(folder).map_err(|e| Error::io(folder, "read", e))?;
+        let line = format!("{BASE}{}\n", whole.display());
+        if !lines.contains(&line) {
+            lines.push(line);
+        }
+    }
     let path = dir.join(CONFIG);
-    let text = format!("{BASE}{}\n{resolved}", base.display());
+    let text = lines.concat() + resolved;
     fs::write(&path, text).map_err(|e| Error::io(&path, "write", e))
 }
 
 /// Reads the configuration of a run directory, or of the run that a checkpoint is in.
 ///
 /// # Errors
-/// When there is none, or it is wrong.
-pub fn read_config(path: &Path, sets: &[String]) -> Result<(Config, Network)> {
+/// When there is none.
+pub fn read_config(path: &Path, sets: &[String]) -> Result<Draft> {
     let whole = fs::canonicalize(path).map_err(|e| Error::io(path, "read", e))?;
     let dir = whole.ancestors().take(3).find(|dir| dir.join(CONFIG).is_file()).ok_or_else(|| {
         Error::Usage(format!("{}: no {CONFIG} here; expected a run directory or a checkpoint in one", path.display()))
     })?;
     let file = dir.join(CONFIG);
     let text = fs::read_to_string(&file).map_err(|e| Error::io(&file, "read", e))?;
-    let base = text.lines().next().and_then(|line| line.strip_prefix(BASE)).map(PathBuf::from);
-    let base = base.unwrap_or_else(|| dir.to_path_buf());
-    network::complete(crate::config::from_text(&file.display().to_string(), &text, &base, sets))
+    let mut draft = Draft::new(crate::config::from_text(&file.display().to_string(), &text, dir, sets));
+    let folders: Vec<PathBuf> = text.lines().map_while(|line| line.strip_prefix(BASE)).map(PathBuf::from).collect();
+    if let Some(config) = draft.config.as_mut().filter(|_| !folders.is_empty()) {
+        config.base = Base(folders);
+    }
+    Ok(draft)
 }

@@ -1,25 +1,63 @@
 //! From a file to a plan: everything that is checked before the first step.
 
+use super::start::Start;
 use crate::collectives::Form;
-use crate::config::{Collectives, Config, Kind};
+use crate::config::{self, Collectives, Config, Kind};
 use crate::data::{Context, EpochPlan, Header, Part};
 use crate::device::Path as Implementation;
 use crate::error::{Error, Fault, Problem, Result};
 use crate::layers::Mode;
-use crate::network::{self, Network};
+use crate::network::{Draft, Network};
 use crate::placement::Variant;
 use crate::program::{Options, Plan};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-/// What to do with data that cannot be read.
+/// Which files a job needs; one that it needs and cannot read is an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Data {
-    /// It is an error.
+    /// The data, and the weights to start from.
     Required,
-    /// The plan is made without it.
+    /// The data; weights come from a checkpoint.
+    Trained,
+    /// None: the plan is made without what cannot be read.
     Optional,
+}
+
+/// What the data sets hold.
+#[derive(Default)]
+struct Found {
+    train: Option<Header>,
+    test: Option<Header>,
+    notes: Vec<String>,
+    problems: Vec<Problem>,
+}
+
+impl Found {
+    fn read(config: &Config, needs: Data) -> Self {
+        let mut found = Found::default();
+        let settings = &config.data;
+        let test = settings.test.as_ref().map(|source| ("test", source, Part::Test));
+        for (key, source, part) in [Some(("train", &settings.train, Part::Train)), test].into_iter().flatten() {
+            match source.header(Context { part, base: &config.base }) {
+                Ok(header) if part == Part::Train => found.train = Some(header),
+                Ok(header) => found.test = Some(header),
+                Err(error) if needs == Data::Optional => {
+                    found.notes.push(format!("planned without the {key} data: {}", error.whole()));
+                }
+                Err(error) => {
+                    found.problems.push(config.data_spot.problem("[data]", &Fault::at(key, error.whole())));
+                }
+            }
+        }
+        found
+    }
+}
+
+fn refuse(mut problems: Vec<Problem>) -> Error {
+    config::sort(&mut problems);
+    Error::Config(problems)
 }
 
 /// A configuration that fits together.
@@ -35,6 +73,8 @@ pub struct Job {
     pub test: Option<Header>,
     /// What is said once: settings without effect, data that could not be read.
     pub notes: Vec<String>,
+    /// The weights to start from.
+    pub(super) start: Option<Start>,
 }
 
 impl Job {
@@ -43,54 +83,63 @@ impl Job {
     ///
     /// # Errors
     /// Everything that is wrong.
-    pub fn open(path: &Path, sets: &[String], data: Data) -> Result<(Job, Plan)> {
-        Self::complete(network::open(path, sets)?, data)
+    pub fn open(path: &Path, sets: &[String], needs: Data) -> Result<(Job, Plan)> {
+        Self::complete(Draft::new(config::read(path, sets)), needs)
     }
 
     /// As [`Job::open`], for a configuration that was read already.
     ///
     /// # Errors
-    /// Everything that is wrong.
-    pub fn complete((config, network): (Config, Network), data: Data) -> Result<(Job, Plan)> {
-        let mut job = Job { notes: config.notes.clone(), config, network: Arc::new(network), train: None, test: None };
-        let mut problems = job.read_headers(data);
-        problems.extend(job.fit_data());
-        if job.config.devices.kind != Kind::Cpu {
-            let kind = job.config.devices.kind;
+    /// Everything that is wrong, in the order of the file.
+    pub fn complete(draft: Draft, needs: Data) -> Result<(Job, Plan)> {
+        let Draft { config, network, mut problems } = draft;
+        let Some(config) = config else { return Err(Error::Config(problems)) };
+        let mut found = Found::default();
+        // Settings of the data that are out of range were reported; nothing can be asked of them.
+        let sound = config.data.check().is_ok();
+        if sound {
+            found = Found::read(&config, needs);
+            problems.append(&mut found.problems);
+        }
+        if config.devices.kind != Kind::Cpu {
+            let kind = config.devices.kind;
             let message = format!(
                 "[devices]: this version has no \"{kind}\" devices; use \"cpu\", or \"cpu*N\" for several CPU devices"
             );
-            problems.push(Problem { place: job.config.path.display().to_string(), message });
+            problems.push(Problem { place: config.path.display().to_string(), message });
         }
-        match job.plan() {
+        let Some(network) = network else { return Err(refuse(problems)) };
+        let Found { train, test, notes, .. } = found;
+        let (network, notes) = (Arc::new(network), [config.notes.clone(), notes].concat());
+        let mut job = Job { notes, config, network, train, test, start: None };
+        if sound {
+            problems.extend(job.fit_data());
+        }
+        if needs == Data::Required {
+            problems.extend(job.read_start());
+        }
+        let plan = if sound { job.plan() } else { Err(Vec::new()) };
+        match plan {
             Ok(plan) if problems.is_empty() => Ok((job, plan)),
-            Ok(_) => Err(Error::Config(problems)),
+            Ok(_) => Err(refuse(problems)),
             Err(more) => {
                 problems.extend(more);
-                crate::config::sort(&mut problems);
-                Err(Error::Config(problems))
+                Err(refuse(problems))
             }
         }
     }
 
-    fn read_headers(&mut self, data: Data) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        let settings = &self.config.data;
-        let base = &self.config.base;
-        let test = settings.test.as_ref().map(|source| ("test", source, Part::Test));
-        for (key, source, part) in [Some(("train", &settings.train, Part::Train)), test].into_iter().flatten() {
-            match source.header(Context { part, base }) {
-                Ok(header) if part == Part::Train => self.train = Some(header),
-                Ok(header) => self.test = Some(header),
-                Err(error) if data == Data::Optional => {
-                    self.notes.push(format!("planned without the {key} data: {error}"));
-                }
-                Err(error) => {
-                    problems.push(self.config.data_spot.problem("[data]", &Fault::at(key, error.to_string())));
-                }
+    /// Reads the weights to start from, and returns what is wrong with them.
+    fn read_start(&mut self) -> Vec<Problem> {
+        let Some(from) = &self.config.model.from else { return Vec::new() };
+        match Start::read(from, &self.config.base, &self.network) {
+            Ok(start) => {
+                self.notes.extend(start.notes.iter().cloned());
+                self.start = Some(start);
+                Vec::new()
             }
+            Err(faults) => faults.iter().map(|fault| self.config.model.spot.problem("[model]", fault)).collect(),
         }
-        problems
     }
 
     /// The network and the data must agree on the shape of an image and the number of classes.

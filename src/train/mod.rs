@@ -7,6 +7,7 @@ pub mod exchange;
 mod job;
 mod run;
 pub mod signals;
+mod start;
 pub mod weights;
 
 pub use job::{Data, Job};

@@ -5,7 +5,7 @@ use super::evaluate::evaluate;
 use super::exchange;
 use super::job::Job;
 use super::signals::Stop;
-use super::weights::load_model;
+use super::start::tensors;
 use crate::config::Every;
 use crate::data::{self, Loader, Splits};
 use crate::device::Clock;
@@ -46,9 +46,8 @@ impl Run {
         let mut run = Run::open(job, plan, dir)?;
         let seed = run.job.config.seed;
         exchange::initialise(&mut run.session, seed);
-        if let Some(from) = run.job.config.model.from.clone() {
-            let file = run.job.config.base.join(&from.file);
-            run.load(&file, &from.skip)?;
+        if let Some(start) = run.job.start.take() {
+            start.apply(&mut run.session, &run.job.network)?;
         }
         Ok(run)
     }
@@ -61,7 +60,7 @@ impl Run {
         let found = checkpoint::latest(dir)?;
         let mut run = Run::open(job, plan, dir)?;
         for skipped in &found.skipped {
-            run.job.notes.push(format!("skipped a checkpoint: {skipped}"));
+            run.job.notes.push(format!("skipped a checkpoint: {}", skipped.whole()));
         }
         for line in found.snapshot.info.differences(&run.job.learned()) {
             run.job.notes.push(format!("resumed with another setting: {line}"));
@@ -89,35 +88,6 @@ impl Run {
     /// Returns the devices and their memory.
     pub fn session(&mut self) -> &mut Session {
         &mut self.session
-    }
-
-    /// Takes the weights of a file whose names the network has; notes what was not found on either side.
-    fn load(&mut self, file: &Path, skip: &[String]) -> Result<()> {
-        let weights = load_model(file)?;
-        let network = std::sync::Arc::clone(&self.job.network);
-        let own = tensors(&network);
-        let skipped = |name: &str| skip.iter().any(|layer| name.split_once('.').is_some_and(|(l, _)| l == layer));
-        let mut missing = Vec::new();
-        for (which, parameter) in &own {
-            let found = weights.tensors.iter().find(|t| t.name == parameter.name);
-            match found.filter(|_| !skipped(&parameter.name)) {
-                Some(tensor) => exchange::import(&mut self.session, *which, parameter, tensor, file)?,
-                None => missing.push(parameter.name.clone()),
-            }
-        }
-        let unused = weights.tensors.iter().map(|t| t.name.clone());
-        let unused: Vec<String> = unused.filter(|name| !own.iter().any(|(_, p)| p.name == *name)).collect();
-        if missing.len() == own.len() {
-            let names: Vec<&str> = own.iter().map(|(_, p)| p.name.as_str()).collect();
-            let message = format!("it has none of the network's tensors; expected {}", names.join(", "));
-            return Err(Error::file(file, message));
-        }
-        for (what, names) in [("start at their initial values", missing), ("of the file are not used", unused)] {
-            if !names.is_empty() {
-                self.job.notes.push(format!("from {}: {what}: {}", file.display(), names.join(", ")));
-            }
-        }
-        Ok(())
     }
 
     fn restore(&mut self, path: &Path, snapshot: &Snapshot) -> Result<()> {
@@ -187,6 +157,18 @@ impl Run {
     pub fn train(&mut self, reporter: &mut Reporter, stop: &Stop) -> Result<Ended> {
         let begin = Instant::now();
         reporter.emit(&self.start_event())?;
+        let result = self.steps(reporter, stop, begin);
+        let (reason, error) = match &result {
+            Ok(Ended::Finished) => ("finished", None),
+            Ok(Ended::Interrupted) => ("interrupted", None),
+            Err(error) => ("failed", Some(error.whole())),
+        };
+        let seconds = begin.elapsed().as_secs_f64();
+        let told = reporter.emit(&Event::End { steps: self.step, seconds, reason: reason.to_string(), error });
+        result.and_then(|ended| told.map(|()| ended))
+    }
+
+    fn steps(&mut self, reporter: &mut Reporter, stop: &Stop, begin: Instant) -> Result<Ended> {
         for text in std::mem::take(&mut self.job.notes) {
             reporter.emit(&Event::Note { text })?;
         }
@@ -230,9 +212,6 @@ impl Run {
         if ended == Ended::Interrupted && !self.saved() {
             self.save(reporter)?;
         }
-        let reason = if ended == Ended::Finished { "finished" } else { "interrupted" };
-        let seconds = begin.elapsed().as_secs_f64();
-        reporter.emit(&Event::End { steps: self.step, seconds, reason: reason.to_string() })?;
         Ok(ended)
     }
 
@@ -296,10 +275,4 @@ impl Run {
         let path = path.strip_prefix(&self.dir).unwrap_or(&path).display().to_string();
         reporter.emit(&Event::Checkpoint { step: self.step, path })
     }
-}
-
-/// Returns parameters and running statistics: all that a model file holds.
-fn tensors(network: &crate::network::Network) -> Vec<(Which, &crate::network::Parameter)> {
-    let parameters = network.parameters.iter().enumerate().map(|(i, p)| (Which::Parameter(i), p));
-    parameters.chain(network.states.iter().enumerate().map(|(i, p)| (Which::State(i), p))).collect()
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub mod outcome;
+pub mod runs;
 
 use peristyle::data::{self, Batches};
 use peristyle::device::Clock;

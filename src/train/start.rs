@@ -1,0 +1,113 @@
+//! The weights that a run starts from, as `[model] from` names them: read and compared with the network before the
+//! first step.
+
+use super::exchange;
+use super::weights::{Weights, load_model};
+use crate::config::From;
+use crate::data::Base;
+use crate::error::{Error, Fault, Result, suggest};
+use crate::network::{Network, Parameter};
+use crate::program::{Session, Which};
+use std::path::PathBuf;
+
+/// The weights of a file that fit the network.
+#[derive(Debug)]
+pub struct Start {
+    file: PathBuf,
+    weights: Weights,
+    /// What the network takes: which of its tensors, and its place in the file.
+    taken: Vec<(Which, usize)>,
+    /// What starts at its initial value, and what is not used.
+    pub notes: Vec<String>,
+}
+
+impl Start {
+    /// Reads the file and compares it with the network.
+    ///
+    /// # Errors
+    /// A file that cannot be read, layers to skip that are not there, and every tensor of another shape.
+    pub fn read(from: &From, base: &Base, network: &Network) -> Result<Start, Vec<Fault>> {
+        let fault = |message: String| Fault::at("from", message);
+        let open = || {
+            let file = base.find(&from.file)?;
+            let weights = load_model(&file)?;
+            Ok((file, weights))
+        };
+        let (file, weights) = open().map_err(|error: Error| vec![fault(error.whole())])?;
+        let own = tensors(network);
+        let layer = |name: &str| name.rsplit_once('.').map_or(String::new(), |(layer, _)| layer.to_string());
+        let mut faults = Vec::new();
+        for skip in from.skip.iter().filter(|skip| !own.iter().any(|(_, p)| layer(&p.name) == **skip)) {
+            let mut known: Vec<String> = own.iter().map(|(_, p)| layer(&p.name)).collect();
+            known.dedup();
+            let near = suggest(skip, known.iter().map(String::as_str));
+            let list = known.join(", ");
+            faults.push(fault(format!("skip: no layer \"{skip}\"{near} has parameters; there are: {list}")));
+        }
+        let (mut taken, mut kept, mut other) = (Vec::new(), Vec::new(), Vec::new());
+        let mut skip = from.skip.clone();
+        for (which, parameter) in &own {
+            let found = weights.tensors.iter().position(|t| t.name == parameter.name);
+            let layer = layer(&parameter.name);
+            let (name, expected) = (parameter.name.as_str(), &parameter.param.file_shape);
+            match found.filter(|_| !from.skip.contains(&layer)) {
+                Some(i) if weights.tensors[i].shape == *expected => taken.push((*which, i)),
+                Some(i) => {
+                    other.push(format!("{name} {}, expected {expected}", weights.tensors[i].shape));
+                    if !skip.contains(&layer) {
+                        skip.push(layer);
+                    }
+                }
+                None => kept.push(name),
+            }
+        }
+        if !other.is_empty() {
+            faults.push(fault(format!(
+                "tensors of {} have other shapes than the network's: {}; change these layers, or start them anew with \
+                 from = {{ file = {:?}, skip = {skip:?} }}",
+                file.display(),
+                other.join("; "),
+                from.file
+            )));
+        }
+        if taken.is_empty() && faults.is_empty() {
+            let names: Vec<&str> = own.iter().map(|(_, p)| p.name.as_str()).collect();
+            let message =
+                format!("{} has none of the network's tensors; expected {}", file.display(), names.join(", "));
+            faults.push(fault(message));
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let used = |i: usize| taken.iter().any(|&(_, used)| used == i);
+        let unused = weights.tensors.iter().enumerate().filter(|&(i, _)| !used(i)).map(|(_, t)| t.name.as_str());
+        let unused: Vec<&str> = unused.chain(weights.others.iter().map(String::as_str)).collect();
+        let mut notes = vec![format!("starts from {}: {} of {} tensors", file.display(), taken.len(), own.len())];
+        for (what, names) in [("start at their initial values", kept), ("of the file are not used", unused)] {
+            if !names.is_empty() {
+                notes.push(format!("from {}: {what}: {}", file.display(), names.join(", ")));
+            }
+        }
+        Ok(Start { file, weights, taken, notes })
+    }
+
+    /// Gives the network its weights.
+    ///
+    /// # Errors
+    /// Never for the network that they were compared with.
+    pub fn apply(&self, session: &mut Session, network: &Network) -> Result<()> {
+        let own = tensors(network);
+        for &(which, i) in &self.taken {
+            let parameter = own.iter().find(|(w, _)| *w == which).map(|(_, p)| *p);
+            let parameter = parameter.expect("it was found in this network");
+            exchange::import(session, which, parameter, &self.weights.tensors[i], &self.file)?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns parameters and running statistics: all that a model file holds.
+pub(super) fn tensors(network: &Network) -> Vec<(Which, &Parameter)> {
+    let parameters = network.parameters.iter().enumerate().map(|(i, p)| (Which::Parameter(i), p));
+    parameters.chain(network.states.iter().enumerate().map(|(i, p)| (Which::State(i), p))).collect()
+}

@@ -1,0 +1,280 @@
+//! The command line: exit codes, what is said where, and what is left on the disk.
+
+mod common;
+
+use common::runs::{Folder, SMALL, Said, events, peristyle, said};
+use serde_json::Value;
+
+/// Asserts that a command was refused as the user's mistake, in words.
+fn refused(said: &Said, words: &[&str]) {
+    assert_eq!(said.code, Some(2), "{}", said.err);
+    assert_eq!(said.out, "");
+    for words in words {
+        assert!(said.err.contains(words), "{words:?} is not in: {}", said.err);
+    }
+}
+
+#[test]
+fn a_run_is_never_written_over() {
+    let folder = Folder::new("cli-over");
+    let said = folder.train("run", &["--set", "train.steps=3"]);
+    assert_eq!(said.out, "run\n");
+    let before = folder.files("run");
+    refused(
+        &folder.run(&["train", "small.toml", "--run-dir", "run"]),
+        &["run holds a run already; add --resume to go on with it, or choose another --run-dir"],
+    );
+    assert_eq!(folder.files("run"), before);
+    // Without --run-dir a run gets a name of its own.
+    for name in ["runs/small\n", "runs/small-2\n"] {
+        assert_eq!(folder.good(&["train", "small.toml", "--set", "train.steps=1"]).out, name);
+    }
+    let said = folder.good(&["train", "small.toml", "--set", "train.steps=2", "--resume"]);
+    assert_eq!(said.out, "runs/small-2\n");
+}
+
+#[test]
+fn there_must_be_a_run_to_resume() {
+    let folder = Folder::new("cli-resume");
+    let words = "runs/small holds no run to resume; name one with --run-dir, or leave out --resume";
+    refused(&folder.run(&["train", "small.toml", "--resume"]), &[words]);
+    let words = "none holds no run to resume; leave out --resume to start one there";
+    refused(&folder.run(&["train", "small.toml", "--resume", "--run-dir", "none"]), &[words]);
+    assert!(!folder.at("none").exists() && !folder.at("runs").exists());
+    // A checkpoint is not a run directory: a run inside it would be in nobody's way.
+    folder.train("run", &["--set", "train.steps=1"]);
+    let before = folder.files("run");
+    let checkpoint = "run/checkpoints/step-00000001";
+    refused(&folder.run(&["train", "small.toml", "--resume", "--run-dir", checkpoint]), &["holds no run to resume"]);
+    assert_eq!(folder.files("run"), before);
+}
+
+/// Returns what `eval` says, for the events of a run at a step.
+fn lines(metrics: &[Value], step: u64) -> String {
+    let line = |event: &Value| {
+        let number = |key: &str| event[key].as_f64().unwrap();
+        let (loss, top1, top5) = (number("loss"), number("top1"), number("top5"));
+        let split = event["split"].as_str().unwrap();
+        format!("step {step}  {split}: loss {loss:.6}  top1 {top1:.4}  top5 {top5:.4}  ({} images)\n", event["images"])
+    };
+    events(metrics, "eval").iter().filter(|event| event["step"] == step).map(line).collect()
+}
+
+#[test]
+fn eval_says_what_the_run_said_last_from_any_folder() {
+    let folder = Folder::new("cli-eval");
+    // The training data are beside the file; the test data are found from where the run was started.
+    std::fs::create_dir_all(folder.at("configs")).unwrap();
+    std::fs::create_dir_all(folder.at("elsewhere")).unwrap();
+    std::os::unix::fs::symlink(folder.at("data"), folder.at("configs/near")).unwrap();
+    folder.write("configs/small.toml", &SMALL.replacen("\"data/", "\"near/", 2));
+    folder.good(&["train", "configs/small.toml", "--run-dir", "run", "--set", "train.steps=14"]);
+    let metrics = folder.metrics("run");
+    let last = lines(&metrics, 14);
+    assert_eq!(last.lines().count(), 2, "{last}");
+    assert!(last.contains("validation: loss") && last.contains("(144 images)") && last.contains("(360 images)"));
+    for run in ["run", "run/checkpoints", "run/checkpoints/step-00000014"] {
+        assert_eq!(folder.good(&["eval", run]).out, last);
+        let whole = folder.at(run);
+        let elsewhere = said(peristyle(&folder.at("elsewhere")).arg("eval").arg(whole));
+        assert_eq!((elsewhere.code, elsewhere.out.as_str()), (Some(0), last.as_str()), "{}", elsewhere.err);
+    }
+    assert!(folder.good(&["eval", "run/checkpoints/step-00000007"]).out.starts_with("step 7  validation: loss"));
+    let four = folder.good(&["eval", "run", "--devices", "cpu*4"]).out;
+    assert_eq!(four.replace(|c: char| c.is_ascii_digit(), ""), last.replace(|c: char| c.is_ascii_digit(), ""));
+    let data =
+        "{ idx = { images = \"data/train-images-idx3-ubyte.gz\", labels = \"data/train-labels-idx1-ubyte.gz\" } }";
+    assert!(folder.good(&["eval", "run", "--data", data]).out.contains("(1437 images)"));
+    refused(&folder.run(&["eval", "run", "--data", "digits"]), &["--set data.test", "28, 28, 1", "8, 8, 1"]);
+    refused(&folder.run(&["eval", "configs"]), &["configs: no config.toml here; expected a run directory or a"]);
+    refused(&folder.run(&["eval", "nowhere"]), &["nowhere: cannot read: No such file"]);
+    refused(&folder.run(&["eval", "run/checkpoints/step-00000009"]), &["step-00000009: cannot read"]);
+    // What is skipped is said.
+    std::fs::write(folder.at("run/checkpoints/step-00000014/model.safetensors"), "").unwrap();
+    let said = folder.good(&["eval", "run"]);
+    assert!(said.out.starts_with("step 7  ") && said.err.contains("note: skipped a checkpoint: run/"), "{}", said.err);
+}
+
+#[test]
+fn eval_without_anything_to_evaluate_on_says_so() {
+    let folder = Folder::new("cli-nothing");
+    let test = SMALL.lines().filter(|line| !line.starts_with("test =") && !line.starts_with("validation"));
+    folder.write("small.toml", &test.map(|line| format!("{line}\n")).collect::<String>());
+    let said = folder.train("run", &["--set", "train.steps=1"]);
+    assert!(said.err.contains("note: [train]: evaluate has no effect"), "{}", said.err);
+    refused(&folder.run(&["eval", "run"]), &["run: the run has no test data", "name data with --data"]);
+}
+
+/// Returns the places of all problems.
+fn places(said: &Said) -> Vec<String> {
+    said.err.trim_start_matches("peristyle: ").lines().map(|l| l.split(": ").next().unwrap().to_string()).collect()
+}
+
+#[test]
+fn check_reports_mistakes_of_every_kind_in_one_go() {
+    let folder = Folder::new("cli-check");
+    let said = folder.good(&["check", "small.toml"]);
+    assert!(said.out.contains("1 devices (cpu:0), 1293 samples in 13 batches of 100, 20 steps"), "{}", said.out);
+    let broken = SMALL
+        .replace("data/t10k-images", "data/absent")
+        .replace("lr = 0.02", "lr = -1")
+        .replace("keep = 1000", "kep = 1");
+    // Reading, data and placement.
+    let text = broken.replace("units = 32 }", "units = 33 }, split = \"columns\"");
+    folder.write("bad.toml", &text);
+    let columns = ["--devices", "cpu*2", "--set", "devices.mesh={ columns = 2 }"];
+    let said = folder.run(&[&["check", "bad.toml"], &columns[..]].concat());
+    assert_eq!(said.code, Some(2));
+    let expected = ["6:8", "21:37", "28:6", "34:35"].map(|place| format!("bad.toml:{place}"));
+    assert_eq!(places(&said), expected, "{}", said.err);
+    for words in ["no such file", "lr = -1, expected", "units = 33 does not divide", "unknown key \"kep\""] {
+        assert!(said.err.contains(words), "{words} is not in: {}", said.err);
+    }
+    // Reading, data and the network.
+    folder.write("bad.toml", &broken.replace("{ name = \"fc2\",", "{ name = \"fc2\", inputs = [\"fc3\"],"));
+    let said = folder.run(&["check", "bad.toml"]);
+    assert_eq!(
+        places(&said),
+        ["6:8", "23:28", "28:6", "34:35"].map(|place| format!("bad.toml:{place}")),
+        "{}",
+        said.err
+    );
+    // Settings of the data that make no sense are no data to look at.
+    folder.write("bad.toml", &broken.replace("batch = 100", "batch = 0"));
+    assert_eq!(places(&folder.run(&["check", "bad.toml"])), ["8:9", "28:6", "34:35"].map(|p| format!("bad.toml:{p}")));
+    refused(&folder.run(&["train", "bad.toml"]), &["batch = 0"]);
+    refused(&folder.run(&["train", "absent.toml"]), &["absent.toml: cannot read"]);
+    assert!(!folder.at("runs").exists());
+}
+
+#[test]
+fn plans_need_no_data_and_have_the_promised_fields() {
+    let folder = Folder::new("cli-plan");
+    std::fs::remove_file(folder.at("data")).unwrap();
+    let columns = ["--devices", "cpu*2", "--set", "devices.mesh={ columns = 2 }"];
+    for (format, words) in [("text", "device cpu:1 at"), ("json", "\"wire_bytes_per_step\""), ("mermaid", "graph")] {
+        let said = folder.good(&[&["plan", "small.toml", "--format", format], &columns[..]].concat());
+        assert!(said.out.contains(words) || said.out.starts_with("flowchart"), "{}", said.out);
+        for key in ["train", "test"] {
+            let note = format!("note: planned without the {key} data: data/");
+            assert!(said.err.contains(&note), "{}", said.err);
+        }
+    }
+    let said = folder.good(&[&["plan", "small.toml", "--format", "json"], &columns[..]].concat());
+    let plan: Value = serde_json::from_str(&said.out).unwrap();
+    for key in ["total_seconds", "step_seconds", "wire_bytes_per_step"] {
+        assert!(plan[key].as_f64().unwrap() > 0.0, "{key}");
+    }
+    let devices = plan["devices"].as_array().unwrap();
+    let names: Vec<&str> = devices.iter().map(|device| device["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["cpu:0", "cpu:1"]);
+    let parts = ["weights", "gradients", "optimizer", "activations", "workspace", "communication"];
+    for device in devices {
+        let bytes = |part: &str| device[format!("{part}_bytes")].as_u64().unwrap();
+        assert!(parts.iter().map(|part| bytes(part)).sum::<u64>() <= bytes("arena") && bytes("weights") > 0);
+    }
+    refused(&folder.run(&["train", "small.toml"]), &["small.toml:5:9: [data]: data/train-images", "no such file"]);
+    let said = folder.run(&["plan", "small.toml", "--hardware", "cpuu"]);
+    refused(&said, &["--hardware cpuu: unknown machine (did you mean \"cpu\"?); known: "]);
+}
+
+#[test]
+fn devices_of_the_command_line_that_do_not_fit_the_mesh_are_noted() {
+    let folder = Folder::new("cli-devices");
+    folder.write("small.toml", &format!("{SMALL}\n[devices]\nuse = \"cpu*4\"\nmesh = {{ data = 2, columns = 2 }}\n"));
+    let said = folder.train("run", &["--devices", "cpu*3", "--set", "train.steps=2"]);
+    let note =
+        "mesh = { data = 2, columns = 2 } has 4 positions, which do not fit 3 devices; all devices are on the data";
+    assert!(said.err.contains(note), "{}", said.err);
+    assert_eq!(events(&folder.metrics("run"), "start")[0]["mesh"], "3x1");
+    refused(&folder.run(&["train", "small.toml", "--devices", "cuda:0"]), &["this version has no \"cuda\" devices"]);
+}
+
+#[test]
+fn a_loss_that_is_no_number_ends_the_run() {
+    let folder = Folder::new("cli-nan");
+    let arguments = ["train", "small.toml", "--run-dir", "run", "--set", "optimizer.lr=1e6"];
+    let said = folder.run(&[&arguments[..], &["--set", "optimizer.chain=[]"]].concat());
+    assert_eq!((said.code, said.out.as_str()), (Some(1), ""), "{}", said.err);
+    let metrics = folder.metrics("run");
+    let steps = events(&metrics, "step").len();
+    let sentence = format!("the loss of step {} is ", steps + 1);
+    assert!(said.err.contains(&sentence) && said.err.contains("lower lr (now 1000000"), "{}", said.err);
+    assert_eq!(said.err.matches(&sentence).count(), 1, "said once: {}", said.err);
+    let end = events(&metrics, "end");
+    assert_eq!((&end[0]["reason"], &end[0]["steps"]), (&"failed".into(), &steps.into()));
+    assert!(end[0]["error"].as_str().unwrap().starts_with(&sentence));
+    assert!(folder.read("run/log.txt").contains(&sentence));
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_named() {
+    let folder = Folder::new("cli-disk");
+    folder.write("file", "");
+    refused(&folder.run(&["train", "small.toml", "--run-dir", "file/run"]), &["file/run: cannot create: "]);
+    // Once the run is on its way, it has failed; the command line was right.
+    folder.train("run", &["--set", "train.steps=1"]);
+    folder.write("run/checkpoints/step-00000007.unfinished", "in the way");
+    let said = folder.run(&["train", "small.toml", "--run-dir", "run", "--resume"]);
+    assert_eq!(said.code, Some(1), "{}", said.err);
+    assert!(said.err.contains("step-00000007.unfinished: cannot") && said.err.contains("(run directory run)"));
+}
+
+#[test]
+fn a_run_starts_from_the_weights_of_another() {
+    let folder = Folder::new("cli-from");
+    let fine = SMALL.replace("name = \"fc2\", dense = { units = 10 }", "name = \"out\", dense = { units = 10 }");
+    let from = |text: &str, from: &str| text.replace("[model]\n", &format!("[model]\nfrom = {from}\n"));
+    folder.train("base", &["--set", "train.steps=14"]);
+    std::fs::create_dir_all(folder.at("configs")).unwrap();
+    let model = "base/checkpoints/step-00000014/model.safetensors";
+    std::fs::copy(folder.at(model), folder.at("configs/near.safetensors")).unwrap();
+    // Beside the file, else from the current folder.
+    for (file, text) in [("near.safetensors", &fine), (model, &fine)] {
+        folder.write("configs/fine.toml", &from(text, &format!("\"{file}\"")));
+        let dir = format!("fine-{}", file.len());
+        let said = folder.good(&["train", "configs/fine.toml", "--run-dir", &dir, "--set", "train.steps=1"]);
+        for words in [
+            ": 7 of 9 tensors",
+            "start at their initial values: out.weight, out.bias",
+            "of the file are not used: fc2.bias, fc2.weight",
+        ] {
+            assert!(said.err.contains(words), "{words} is not in: {}", said.err);
+        }
+    }
+    // The same weights make the same first loss as the run that goes on; new ones do not.
+    let first = |dir: &str, text: String| {
+        folder.write("fine.toml", &text);
+        folder.good(&["train", "fine.toml", "--run-dir", dir, "--set", "train.steps=1"]);
+        events(&folder.metrics(dir), "step")[0]["loss"].as_f64().unwrap()
+    };
+    let anew = events(&folder.metrics("base"), "step")[0]["loss"].as_f64().unwrap();
+    let all = first("all", from(SMALL, &format!("\"{model}\"")));
+    let skipped = first("skipped", from(SMALL, &format!("{{ file = \"{model}\", skip = [\"fc2\"] }}")));
+    assert!(all < skipped && all < anew && skipped != anew, "{all} {skipped} {anew}");
+    // Everything wrong with it is a mistake of the file, at its place.
+    let wide = SMALL.replace("units = 32", "units = 48");
+    for (text, words) in [
+        (
+            from(&wide, &format!("\"{model}\"")),
+            vec![
+                "fine.toml:13:8: [model]: tensors of ",
+                "fc1.weight (32, 128), expected (48, 128)",
+                "skip = [\"fc1\", \"fc2\"]",
+            ],
+        ),
+        (from(SMALL, &format!("{{ file = \"{model}\", skip = [\"fc3\"] }}")), vec!["no layer \"fc3\" (did you mean"]),
+        (from(SMALL, "\"absent.safetensors\""), vec!["fine.toml:13:8: [model]: absent.safetensors: no such file"]),
+        (from(SMALL, "\"small.toml\""), vec!["small.toml: not a safetensors file"]),
+    ] {
+        folder.write("fine.toml", &text);
+        refused(&folder.run(&["check", "fine.toml"]), &words);
+        refused(&folder.run(&["train", "fine.toml", "--run-dir", "no"]), &words);
+        assert!(!folder.at("no").exists());
+    }
+    // A run that goes on has weights of its own.
+    std::fs::remove_file(folder.at("configs/near.safetensors")).unwrap();
+    folder.write("configs/fine.toml", &from(&fine, "\"near.safetensors\""));
+    folder.good(&["eval", "fine-16"]);
+    folder.good(&["train", "configs/fine.toml", "--run-dir", "fine-16", "--set", "train.steps=2", "--resume"]);
+}
