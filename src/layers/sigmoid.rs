@@ -26,11 +26,7 @@ impl Layer for Sigmoid {
     }
     fn run(&self, pass: Pass, _: usize, args: &Args) {
         by_precision!(args, T => match pass {
-            Pass::Forward => elementwise::forward::<T>(
-                args,
-                #[inline(always)]
-                |x| elementwise::sigmoid(x),
-            ),
+            Pass::Forward => elementwise::forward::<T>(args, elementwise::sigmoid),
             Pass::Backward => elementwise::backward::<T>(
                 args,
                 #[inline(always)]

@@ -25,11 +25,7 @@ impl Layer for Tanh {
     }
     fn run(&self, pass: Pass, _: usize, args: &Args) {
         by_precision!(args, T => match pass {
-            Pass::Forward => elementwise::forward::<T>(
-                args,
-                #[inline(always)]
-                |x| elementwise::tanh(x),
-            ),
+            Pass::Forward => elementwise::forward::<T>(args, elementwise::tanh),
             Pass::Backward => elementwise::backward::<T>(
                 args,
                 #[inline(always)]
