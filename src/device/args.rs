@@ -40,6 +40,17 @@ impl Operand {
         Operand { shape, window, memory: None, base: std::ptr::null_mut(), elements }
     }
 
+    /// Places an operand at an address of a GPU.
+    pub fn at(address: u64, shape: Shape, window: Window) -> Self {
+        let elements = window.elements();
+        Operand { shape, window, memory: None, base: std::ptr::without_provenance_mut(address as usize), elements }
+    }
+
+    /// Returns its address.
+    pub fn address(&self) -> u64 {
+        self.base.addr() as u64
+    }
+
     /// Returns the number of elements on this device.
     pub fn elements(&self) -> usize {
         self.elements

@@ -7,23 +7,29 @@ pub mod driver;
 mod emu;
 mod emu_world;
 mod gemm;
+mod gpus;
 pub mod kernels;
+mod launch;
 mod memory;
 mod parts;
 mod philox;
 mod pool;
 mod queues;
 mod transfer;
+mod workspace;
 
 pub use args::{Args, Clock, Operand, Path};
 pub use driver::{Const, Driver, Grid, Issue, Mut};
 pub use gemm::{Matrix, Scalar, inside_gemm};
+pub use gpus::{Gpus, Opening};
+pub use launch::{Launch, int};
 pub use memory::Memory;
 pub use parts::Parts;
 pub use philox::{Purpose, Random, Stream};
 pub use pool::Pool;
 pub use queues::{Queue, Queues, Script};
 pub use transfer::{Extent, Transfer};
+pub use workspace::Workspace;
 
 /// Runs a closure compiled for the widest vectors that this processor has.
 ///

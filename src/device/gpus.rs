@@ -1,0 +1,373 @@
+//! The GPUs of a run: each opened once, one arena, three streams and pinned staging each. Everything is issued by the
+//! thread that calls, in the order of the calls.
+
+use super::args::Clock;
+use super::driver::{Driver, Event, Graph, Issue, Kind, Rows, Stream};
+use super::kernels;
+use super::launch::{CLOCK_BYTES, Launch};
+use super::queues::Queue;
+use crate::error::{Error, Result};
+use crate::tensor::Strided;
+use std::sync::Arc;
+
+/// A logical device: several may share one GPU.
+#[derive(Debug)]
+struct Gpu {
+    driver: Arc<Driver>,
+    arena: u64,
+    bytes: usize,
+    streams: [Stream; Queue::COUNT],
+    clock: u64,
+    /// Tables that live as long as the device.
+    tables: Vec<u64>,
+}
+
+/// Pinned host memory that copies read or write: an address and its length in bytes.
+#[derive(Debug, Clone, Copy)]
+struct Pinned {
+    at: *mut u8,
+    bytes: usize,
+}
+
+/// The GPUs of a run.
+#[derive(Debug)]
+pub struct Gpus {
+    devices: Vec<Gpu>,
+    /// Images and targets of the batch.
+    staging: [Pinned; 2],
+    clock: Pinned,
+    values: Pinned,
+}
+
+// SAFETY: the pinned memory is this value's own; addresses of the device are numbers.
+unsafe impl Send for Gpus {}
+
+/// What opening needs to know.
+#[derive(Debug, Clone)]
+pub struct Opening<'a> {
+    /// CUDA or emulated.
+    pub kind: Kind,
+    /// The GPU of each logical device.
+    pub ordinals: &'a [usize],
+    /// Bytes of each logical device's arena.
+    pub arenas: &'a [usize],
+    /// Elements of the largest batch of images and of targets.
+    pub staging: [usize; 2],
+    /// Elements of the values that come back after a step.
+    pub values: usize,
+    /// Threads that an emulated device runs on.
+    pub threads: usize,
+}
+
+impl Gpus {
+    /// Opens the GPUs and allocates what they need.
+    ///
+    /// # Errors
+    /// When a GPU is missing or has too little memory, or two of them cannot reach each other's.
+    pub fn open(opening: &Opening) -> Result<Gpus> {
+        let mut opened: Vec<(usize, Arc<Driver>)> = Vec::new();
+        for &ordinal in opening.ordinals {
+            if !opened.iter().any(|(o, _)| *o == ordinal) {
+                let driver = Driver::open(opening.kind, ordinal, opening.threads)?;
+                opened.push((ordinal, Arc::new(driver)));
+            }
+        }
+        for (a, this) in &opened {
+            for (b, other) in opened.iter().filter(|(b, _)| b != a) {
+                if !this.reach(other)? {
+                    return Err(Error::Usage(format!(
+                        "{0}:{a} cannot reach the memory of {0}:{b}; use GPUs that are connected (nvidia-smi topo -p2p \
+                         r shows which), or one of them",
+                        opening.kind
+                    )));
+                }
+            }
+        }
+        let first = &opened.first().ok_or_else(|| Error::Usage("no GPU was asked for".into()))?.1;
+        let pinned = |bytes: usize| first.allocate_pinned(bytes.max(1)).map(|at| Pinned { at, bytes });
+        let [images, targets] = opening.staging;
+        let mut gpus = Gpus {
+            staging: [pinned(images * 4)?, pinned(targets * 4)?],
+            clock: pinned(CLOCK_BYTES)?,
+            values: pinned(opening.values * 4)?,
+            devices: Vec::new(),
+        };
+        for (&ordinal, &bytes) in opening.ordinals.iter().zip(opening.arenas) {
+            let driver = opened.iter().find(|(o, _)| *o == ordinal).map(|(_, d)| Arc::clone(d));
+            let driver = driver.expect("every ordinal was opened");
+            let streams = [driver.stream()?, driver.stream()?, driver.stream()?];
+            let (arena, clock) = (driver.allocate(bytes.max(4))?, driver.allocate(CLOCK_BYTES)?);
+            // SAFETY: both were just allocated. Weights, optimiser state and statistics start at zero.
+            unsafe { driver.fill(arena, 0, bytes, streams[0])? };
+            driver.synchronize(streams[0])?;
+            gpus.devices.push(Gpu { driver, arena, bytes, streams, clock, tables: Vec::new() });
+        }
+        Ok(gpus)
+    }
+
+    fn gpu(&self, device: usize) -> &Gpu {
+        &self.devices[device]
+    }
+
+    /// Returns where a queue's launches go.
+    pub fn issue(&self, device: usize, queue: Queue) -> Issue<'_> {
+        let gpu = self.gpu(device);
+        Issue { driver: &gpu.driver, stream: gpu.streams[queue as usize] }
+    }
+
+    /// Returns what a device calls itself.
+    pub fn name(&self, device: usize) -> &str {
+        self.gpu(device).driver.name()
+    }
+
+    /// Returns the address of an element of a device's arena.
+    ///
+    /// # Panics
+    /// When it lies outside.
+    pub fn address(&self, device: usize, element: usize) -> u64 {
+        let gpu = self.gpu(device);
+        assert!(element * 4 <= gpu.bytes, "an address lies inside its arena");
+        gpu.arena + element as u64 * 4
+    }
+
+    /// Returns the address of a device's clock.
+    pub fn clock(&self, device: usize) -> u64 {
+        self.gpu(device).clock
+    }
+
+    /// Copies a table to a device, where it stays; returns its address.
+    ///
+    /// # Errors
+    /// When there is not enough memory.
+    pub fn upload<T: Copy>(&mut self, device: usize, table: &[T]) -> Result<u64> {
+        let gpu = &mut self.devices[device];
+        let address = gpu.driver.allocate(size_of_val(table).max(4))?;
+        gpu.tables.push(address);
+        let stream = gpu.streams[Queue::Copy as usize];
+        // SAFETY: just allocated; the wait follows.
+        unsafe { gpu.driver.copy_in(address, table.as_ptr().cast(), size_of_val(table), stream)? };
+        gpu.driver.synchronize(stream)?;
+        Ok(address)
+    }
+
+    /// Makes an event of a device.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn event(&self, device: usize) -> Result<Event> {
+        self.gpu(device).driver.event()
+    }
+
+    /// Records an event on a queue.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn record(&self, device: usize, queue: Queue, event: Event) -> Result<()> {
+        let Issue { driver, stream } = self.issue(device, queue);
+        driver.record(event, stream)
+    }
+
+    /// Makes a queue wait for an event.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn wait(&self, device: usize, queue: Queue, event: Event) -> Result<()> {
+        let Issue { driver, stream } = self.issue(device, queue);
+        driver.wait(stream, event)
+    }
+
+    /// Puts a batch and the clock where the copies of a step find them. No step runs meanwhile.
+    ///
+    /// # Panics
+    /// When the batch is larger than what was opened for.
+    pub fn stage(&mut self, images: &[f32], targets: &[f32], clock: Clock) {
+        for (values, staging) in [images, targets].into_iter().zip(self.staging) {
+            assert!(size_of_val(values) <= staging.bytes, "the batch fits its staging memory");
+            // SAFETY: it fits; nothing reads it while the host waits for no step.
+            unsafe { std::ptr::copy_nonoverlapping(values.as_ptr().cast(), staging.at, size_of_val(values)) };
+        }
+        let mut bytes = [0; CLOCK_BYTES];
+        bytes[..4].copy_from_slice(&(clock.step as u32).to_le_bytes());
+        bytes[4..8].copy_from_slice(&(clock.epoch as u32).to_le_bytes());
+        bytes[8..].copy_from_slice(&(clock.lr as f32).to_le_bytes());
+        // SAFETY: as above.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.clock.at, CLOCK_BYTES) };
+    }
+
+    /// Copies the staged clock to a device.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn load_clock(&self, device: usize, queue: Queue) -> Result<()> {
+        let Issue { driver, stream } = self.issue(device, queue);
+        // SAFETY: both are CLOCK_BYTES long and live as long as `self`.
+        unsafe { driver.copy_in(self.clock(device), self.clock.at, CLOCK_BYTES, stream) }
+    }
+
+    /// Copies `elements` staged images (`input` 0) or targets (1), from element `from` on, into a device's arena.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    ///
+    /// # Panics
+    /// When they lie outside.
+    pub fn load(&self, device: usize, queue: Queue, input: usize, from: usize, to: u64, elements: usize) -> Result<()> {
+        let staging = self.staging[input];
+        assert!((from + elements) * 4 <= staging.bytes, "the rows lie inside the batch");
+        let Issue { driver, stream } = self.issue(device, queue);
+        // SAFETY: inside both; `to` comes from `address`.
+        unsafe { driver.copy_in(to, staging.at.add(from * 4), elements * 4, stream) }
+    }
+
+    /// Copies the first `elements` of an address to where [`Gpus::values`] finds them.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn unload(&self, device: usize, queue: Queue, from: u64, elements: usize) -> Result<()> {
+        assert!(elements * 4 <= self.values.bytes);
+        let Issue { driver, stream } = self.issue(device, queue);
+        // SAFETY: it fits; `from` comes from `address`.
+        unsafe { driver.copy_out(self.values.at, from, elements * 4, stream) }
+    }
+
+    /// Returns the values that the last step left.
+    pub fn values(&self) -> &[f32] {
+        let count = self.values.bytes / 4;
+        // SAFETY: pinned memory is aligned; every step writes it whole before it is done, and none runs meanwhile.
+        unsafe { std::slice::from_raw_parts(self.values.at.cast::<f32>(), count) }
+    }
+
+    /// Sets target = sum of the sources, for strided pieces at arena addresses. With several sources there is one
+    /// target, and it may be the first or second source. Each piece is one run, or in runs of one common length.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn sum(
+        &self,
+        device: usize,
+        queue: Queue,
+        sources: &[(u64, Strided)],
+        (target, part): (u64, Strided),
+    ) -> Result<()> {
+        let issue = self.issue(device, queue);
+        let (width, height) = run(sources.iter().chain([&(target, part)]));
+        let stride = |p: Strided| if p.len == width { p.stride } else { width };
+        let at = |(base, p): (u64, Strided)| base + p.offset as u64 * 4;
+        if let [source] = sources {
+            let rows = |piece: (u64, Strided)| Rows { address: at(piece), pitch: stride(piece.1) * 4 };
+            // SAFETY: the plan's checker proved that the pieces lie inside their buffers and do not overlap.
+            return unsafe {
+                issue.driver.copy_rows(rows((target, part)), rows(*source), width * 4, height, issue.stream)
+            };
+        }
+        let mut first = sources[0];
+        for &next in &sources[1..] {
+            // SAFETY: as above; element by element, so the target may be a source.
+            unsafe {
+                kernels::strided_add(
+                    &issue,
+                    Launch::threads(width * height),
+                    super::Const::at(at(first)),
+                    super::Const::at(at(next)),
+                    super::Mut::at(at((target, part))),
+                    stride(first.1) as i64,
+                    stride(next.1) as i64,
+                    stride(part) as i64,
+                    width as i64,
+                    height as i64,
+                )?;
+            }
+            first = (target, part);
+        }
+        Ok(())
+    }
+
+    /// Reads elements of a device's arena. No step runs meanwhile.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn fetch(&self, device: usize, element: usize, to: &mut [f32]) -> Result<()> {
+        let Issue { driver, stream } = self.issue(device, Queue::Copy);
+        let from = self.address(device, element);
+        let _end = self.address(device, element + to.len());
+        // SAFETY: inside the arena; the wait follows.
+        unsafe { driver.copy_out(to.as_mut_ptr().cast(), from, size_of_val(to), stream)? };
+        driver.synchronize(stream)
+    }
+
+    /// Writes elements of a device's arena. No step runs meanwhile.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn store(&self, device: usize, element: usize, from: &[f32]) -> Result<()> {
+        let Issue { driver, stream } = self.issue(device, Queue::Copy);
+        let to = self.address(device, element);
+        let _end = self.address(device, element + from.len());
+        // SAFETY: inside the arena; the wait follows.
+        unsafe { driver.copy_in(to, from.as_ptr().cast(), size_of_val(from), stream)? };
+        driver.synchronize(stream)
+    }
+
+    /// Captures what `issue` issues into a graph that starts and ends on device 0's compute queue.
+    ///
+    /// # Errors
+    /// When a device refuses.
+    pub fn capture(&self, issue: impl FnOnce() -> Result<()>) -> Result<Graph> {
+        let origin = self.issue(0, Queue::Compute);
+        origin.driver.begin_capture(origin.stream)?;
+        issue()?;
+        origin.driver.end_capture(origin.stream)
+    }
+
+    /// Launches a graph on device 0's compute queue.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn launch_graph(&self, graph: Graph) -> Result<()> {
+        let origin = self.issue(0, Queue::Compute);
+        // SAFETY: every address in the graph belongs to `self`.
+        unsafe { origin.driver.launch_graph(graph, origin.stream) }
+    }
+
+    /// Waits for everything issued to a queue.
+    ///
+    /// # Errors
+    /// When a kernel faulted or the device was lost.
+    pub fn synchronize(&self, device: usize, queue: Queue) -> Result<()> {
+        let Issue { driver, stream } = self.issue(device, queue);
+        driver.synchronize(stream)
+    }
+}
+
+/// The common shape of pieces: the shortest run, and how many of them.
+fn run<'a>(pieces: impl Iterator<Item = &'a (u64, Strided)>) -> (usize, usize) {
+    let (mut width, mut elements, mut longest) = (usize::MAX, 0, 0);
+    for (_, part) in pieces {
+        width = width.min(part.len);
+        elements = part.elements();
+        if part.rows > 1 {
+            longest = longest.max(part.len);
+        }
+    }
+    assert!(longest <= width, "pieces are in one run, or in runs of one length");
+    (width, elements.checked_div(width).unwrap_or(0))
+}
+
+impl Drop for Gpus {
+    fn drop(&mut self) {
+        for gpu in &self.devices {
+            let waited = gpu.streams.iter().all(|&stream| gpu.driver.synchronize(stream).is_ok());
+            if waited {
+                // SAFETY: allocated in `open`; nothing runs any more. A device that failed is left to the process' end.
+                for &address in gpu.tables.iter().chain([&gpu.arena, &gpu.clock]) {
+                    let _ = unsafe { gpu.driver.free(address) };
+                }
+            }
+        }
+        let Some(first) = self.devices.first() else { return };
+        for pinned in [self.staging[0], self.staging[1], self.clock, self.values] {
+            // SAFETY: as above.
+            let _ = unsafe { first.driver.free_pinned(pinned.at) };
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What a step sees on a GPU: its operands as addresses, the stream that it launches on, the clock in device memory.
+
+use super::args::Operand;
+use super::driver::{Const, Grid, Issue, Mut};
+use crate::error::Result;
+
+/// Bytes of the clock in device memory: step and epoch as 32-bit numbers, the learning rate as f32.
+pub const CLOCK_BYTES: usize = 12;
+
+/// The arguments of a step on a GPU. A launch never allocates or waits.
+#[derive(Debug, Clone, Copy)]
+pub struct Launch<'a> {
+    /// Where launches go.
+    pub issue: Issue<'a>,
+    /// The operands, in the order in which the phase declares them; absent ones are not wanted. Scratch memory that
+    /// the layer asked for is the last.
+    pub operands: &'a [Option<Operand>],
+    /// Address of the clock: kernels read the step and the learning rate from there, so that a captured graph follows.
+    pub clock: u64,
+    /// The run's seed.
+    pub seed: u64,
+    /// The layer's index in the network: the stream of its random numbers.
+    pub layer: u64,
+    /// Samples in the global batch.
+    pub rows: usize,
+}
+
+impl Launch<'_> {
+    /// Returns true when operand `i` is wanted.
+    pub fn has(&self, i: usize) -> bool {
+        self.operands.get(i).is_some_and(Option::is_some)
+    }
+
+    /// Returns operand `i`: its shape and window.
+    ///
+    /// # Panics
+    /// When it is absent.
+    pub fn operand(&self, i: usize) -> &Operand {
+        self.operands[i].as_ref().expect("the phase declares this operand")
+    }
+
+    /// Returns the address of operand `i`, to read.
+    pub fn read(&self, i: usize) -> Const<f32> {
+        Const::at(self.operand(i).address())
+    }
+
+    /// Returns the address of operand `i`, to write.
+    pub fn write(&self, i: usize) -> Mut<f32> {
+        Mut::at(self.operand(i).address())
+    }
+
+    /// Returns the address of operand `i`, or null when it is absent.
+    pub fn read_or_null(&self, i: usize) -> Const<f32> {
+        if self.has(i) { self.read(i) } else { Const::NONE }
+    }
+
+    /// Returns the number of elements of operand `i`, as kernels count them.
+    pub fn count(&self, i: usize) -> i64 {
+        self.operand(i).elements() as i64
+    }
+
+    /// Returns the address of the scratch memory.
+    ///
+    /// # Panics
+    /// When the phase asked for none.
+    pub fn scratch(&self) -> Mut<f32> {
+        self.write(self.operands.len() - 1)
+    }
+
+    /// Sets every element of operand `i` to zero.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn clear(&self, i: usize) -> Result<()> {
+        let to = self.operand(i);
+        let Issue { driver, stream } = self.issue;
+        // SAFETY: the operand lies inside its device's memory; the event order keeps others away.
+        unsafe { driver.fill(to.address(), 0, to.elements() * size_of::<f32>(), stream) }
+    }
+
+    /// Copies elements of operand `from`, beginning with element `first`, over the whole of operand `to`.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    ///
+    /// # Panics
+    /// When there are fewer elements.
+    pub fn copy(&self, from: usize, first: usize, to: usize) -> Result<()> {
+        let (from, to) = (self.operand(from), self.operand(to));
+        assert!(first + to.elements() <= from.elements(), "the copy lies inside its source");
+        let Issue { driver, stream } = self.issue;
+        let source = Const::<f32>::at(from.address()).offset(first).address();
+        // SAFETY: both lie inside their device's memory, and operands of a phase never overlap.
+        unsafe { driver.copy(to.address(), source, to.elements() * size_of::<f32>(), stream) }
+    }
+
+    /// Returns the address of the number of the step.
+    pub fn step(&self) -> Const<u32> {
+        Const::at(self.clock)
+    }
+
+    /// Returns the address of the learning rate.
+    pub fn lr(&self) -> Const<f32> {
+        Const::at(self.clock + 8)
+    }
+
+    /// Returns a grid of blocks of 256 threads with one thread for each of `n` things.
+    pub fn threads(n: usize) -> Grid {
+        Grid::cover(n, 256)
+    }
+
+    /// Returns a grid of blocks of 256 threads with one thread for each 16 bytes of `n` elements.
+    pub fn packs(n: i64) -> Grid {
+        Grid::cover(n as usize, 256 * 16 / size_of::<f32>())
+    }
+}
+
+/// Returns an extent as kernels take it.
+///
+/// # Panics
+/// When it is 2^31 or more.
+pub fn int(n: usize) -> i32 {
+    i32::try_from(n).expect("an extent on a GPU is below 2^31; use a smaller batch or more devices")
+}
