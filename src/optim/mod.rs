@@ -6,12 +6,14 @@
 
 mod chain;
 mod clip_by_global_norm;
+mod device;
 mod momentum;
 pub mod schedule;
 mod weight_decay;
 
 pub use chain::{Chain, Segment, Slot, Stage};
 pub use clip_by_global_norm::ClipByGlobalNorm;
+pub use device::{Code, DeviceChain};
 pub use momentum::Momentum;
 pub use schedule::{Interval, Schedule};
 pub use weight_decay::WeightDecay;
@@ -75,6 +77,9 @@ pub trait Transform: Debug + Send + Sync {
 
     /// Transforms the gradient of a block.
     fn apply(&self, block: Block);
+
+    /// Returns what the interpreter on a GPU is told.
+    fn code(&self) -> Code;
 
     /// Returns a few transforms of this kind, for the shared test suite.
     fn examples() -> Vec<Self>

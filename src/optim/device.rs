@@ -1,0 +1,148 @@
+//! The chain on a GPU: one launch a stage, interpreted per element from tables in device memory.
+
+use super::{Chain, Segment, Stage};
+use crate::device::{Const, Gpus, Grid, Launch, Mut, kernels};
+use crate::error::Result;
+
+/// Floats of one operation in the table of a stage: code, first slot, settings.
+const WORDS: usize = 8;
+/// Elements of a block of the interpreter: 256 threads of 4.
+const BLOCK: usize = 1024;
+/// Parts of a segment's norm.
+const PARTS: usize = 64;
+
+/// A transform as the interpreter in kernels/optim.cu reads it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Code {
+    /// g += a * decay_mult * w.
+    WeightDecay(f64),
+    /// v = a v + g; g = v.
+    Momentum(f64),
+    /// v = a v + g; g += a v.
+    Nesterov(f64),
+    /// g *= a / norm where norm > a.
+    ClipByGlobalNorm(f64),
+}
+
+impl Code {
+    fn words(self, first_slot: usize) -> [f32; WORDS] {
+        let (code, setting) = match self {
+            Code::WeightDecay(a) => (0.0, a),
+            Code::Momentum(a) => (1.0, a),
+            Code::Nesterov(a) => (2.0, a),
+            Code::ClipByGlobalNorm(a) => (3.0, a),
+        };
+        let mut words = [0.0; WORDS];
+        words[..3].copy_from_slice(&[code, first_slot as f32, setting as f32]);
+        words
+    }
+}
+
+/// The tables of a chain on one device.
+#[derive(Debug, Clone)]
+pub struct DeviceChain {
+    /// Operations of each stage: address and number.
+    programs: Vec<(u64, usize)>,
+    ranges: u64,
+    factors: u64,
+    counted: u64,
+    parts: u64,
+    segments: usize,
+    elements: usize,
+}
+
+impl DeviceChain {
+    /// Uploads the tables of a chain for a device's segments.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn new(chain: &Chain, segments: &[Segment], gpus: &mut Gpus, device: usize) -> Result<DeviceChain> {
+        let mut programs = Vec::new();
+        for stage in chain.stages() {
+            let mut words = Vec::new();
+            if let Stage::Apply { transforms, .. } = stage {
+                let mut slot = 0;
+                for transform in &chain.0[transforms] {
+                    words.extend(transform.code().words(slot));
+                    slot += transform.slots().len();
+                }
+            }
+            programs.push((gpus.upload(device, &words)?, words.len() / WORDS));
+        }
+        let ranges: Vec<i64> = segments.iter().flat_map(|s| [s.offset as i64, (s.offset + s.len) as i64]).collect();
+        let factors: Vec<f32> = segments.iter().flat_map(|s| [s.lr_mult as f32, s.decay_mult as f32]).collect();
+        let counted: Vec<f32> = segments.iter().map(|s| f32::from(u8::from(s.counted))).collect();
+        Ok(DeviceChain {
+            programs,
+            ranges: gpus.upload(device, &ranges)?,
+            factors: gpus.upload(device, &factors)?,
+            counted: gpus.upload(device, &counted)?,
+            parts: gpus.upload(device, &vec![0.0f32; segments.len() * PARTS])?,
+            segments: segments.len(),
+            elements: segments.last().map_or(0, |s| s.offset + s.len),
+        })
+    }
+}
+
+impl Chain {
+    /// Launches stage `number` of the chain.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn launch(&self, number: usize, tables: &DeviceChain, launch: &Launch) -> Result<()> {
+        let segments = tables.segments as i32;
+        match &self.stages()[number] {
+            Stage::Norm => {
+                let parts = Mut::at(tables.parts);
+                // SAFETY: operand 0 holds the gradients, operand 1 one number per segment; the tables are the
+                // device's own.
+                unsafe {
+                    let grid = Grid::new(PARTS, tables.segments, 1);
+                    kernels::optim_norm_parts(
+                        &launch.issue,
+                        grid,
+                        launch.read(0),
+                        parts,
+                        Const::at(tables.ranges),
+                        segments,
+                    )?;
+                    kernels::optim_norm(
+                        &launch.issue,
+                        Launch::threads(tables.segments),
+                        parts.into(),
+                        Const::at(tables.counted),
+                        launch.write(1),
+                        segments,
+                    )
+                }
+            }
+            Stage::Apply { update, .. } => {
+                let (program, ops) = tables.programs[number];
+                let slot = |i: usize| if launch.has(3 + i) { launch.write(3 + i) } else { Mut::NONE };
+                assert!(!launch.has(7), "a stage has four slots at most");
+                // SAFETY: operands 0, 1 and the slots are whole regions of at least `elements`, operand 2 has one
+                // number per segment; the tables are the device's own.
+                unsafe {
+                    kernels::optim_apply(
+                        &launch.issue,
+                        Grid::cover(tables.elements, BLOCK),
+                        launch.write(0),
+                        launch.write(1),
+                        launch.read_or_null(2),
+                        slot(0),
+                        slot(1),
+                        slot(2),
+                        slot(3),
+                        Const::at(program),
+                        Const::at(tables.ranges),
+                        Const::at(tables.factors),
+                        if *update { launch.lr() } else { Const::NONE },
+                        tables.elements as i64,
+                        ops as i32,
+                        segments,
+                    )
+                }
+            }
+        }
+    }
+}
