@@ -1,6 +1,7 @@
 //! The suite that every layer passes: gradients against differences, fast against plain, any number of threads,
 //! exact second derivatives, every split on every small mesh.
 
+use peristyle::device::driver::{Driver, Order, Settings};
 use peristyle::device::{Path, Purpose, Random, Scalar};
 use peristyle::layers::{self, Activation, Alone, Layer, Mode, Role, Setting, Split};
 use peristyle::tensor::{Dual, Mesh, Place, Real};
@@ -279,6 +280,84 @@ fn evaluation_keeps_nothing_and_runs_on_any_mesh() {
         });
         for other in &outputs[1..] {
             assert_near(other, &outputs[0], 1e-12, || case.name.clone());
+        }
+    }
+}
+
+/// An emulated device whose blocks are shared by `threads` threads.
+fn emulated(order: Order, threads: usize) -> Driver {
+    Driver::emulated(Settings { threads, order }).unwrap_or_else(|e| panic!("these tests need a C++ compiler: {e}"))
+}
+
+/// Runs a case through [`Layer::launch`] on an emulated device.
+fn launched(case: &Case, setting: &Setting, driver: &Driver) -> Vec<(Role, Vec<f32>)> {
+    let mut alone = case.alone::<f32>(setting).on(driver);
+    alone.forward();
+    if setting.mode == Mode::Train {
+        alone.backward();
+    }
+    results(&alone)
+}
+
+#[test]
+fn kernels_agree_with_the_plain_path_in_f64_in_every_order_of_threads() {
+    let orders = [(Order::Forward, 2), (Order::Reverse, 1), (Order::Random(3), 2)];
+    for case in examples().into_iter().chain(large()) {
+        let plain = run::<f64>(&case, &Setting { path: Path::Plain, ..case.setting() });
+        let mut first: Option<Vec<(Role, Vec<f32>)>> = None;
+        for (order, threads) in orders {
+            let results = launched(&case, &case.setting(), &emulated(order, threads));
+            for ((role, launched), (_, plain)) in results.iter().zip(&plain) {
+                assert_near(launched, plain, SINGLE, || format!("{}: {role:?} launched, {order:?}", case.name));
+            }
+            let bits = |r: &[(Role, Vec<f32>)]| -> Vec<u32> {
+                r.iter().flat_map(|(_, values)| values.iter().map(|v| v.to_bits())).collect()
+            };
+            let first = first.get_or_insert_with(|| results.clone());
+            assert_eq!(bits(first), bits(&results), "{}: {order:?}", case.name);
+        }
+    }
+}
+
+#[test]
+fn kernels_give_the_same_values_under_every_split() {
+    let driver = emulated(Order::Forward, 1);
+    let meshes = [(2, 1), (1, 2), (2, 2), (1, 3), (5, 1)].map(|(data, columns)| Mesh { data, columns });
+    let places = [Place::Replicate, Place::Shard(0), Place::Shard(3)];
+    for case in examples() {
+        let one = run::<f64>(&case, &case.setting());
+        let splits = case.layer.splits().iter().map(|&split| (Some(split), Place::Replicate));
+        for (split, incoming) in splits.chain(places.map(|place| (None, place))) {
+            for mesh in meshes {
+                let setting = Setting { mesh, split, incoming, ..case.setting() };
+                if Alone::<f32>::new(&*case.layer, &case.inputs, &setting).is_err() {
+                    continue;
+                }
+                for ((role, many), (_, one)) in launched(&case, &setting, &driver).iter().zip(&one) {
+                    let what = || format!("{}: {role:?} launched on {mesh}, {split:?}, from {incoming:?}", case.name);
+                    assert_near(many, one, SINGLE, what);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn kernels_run_without_the_gradient_of_their_input_and_in_evaluation() {
+    let driver = emulated(Order::Forward, 1);
+    for case in examples() {
+        let all = launched(&case, &case.setting(), &driver);
+        let some = launched(&case, &Setting { wants_dx: false, ..case.setting() }, &driver);
+        for ((role, all), (_, some)) in all.iter().zip(&some) {
+            assert!(matches!(role, Role::Dx(_)) || all == some, "{}: {role:?}", case.name);
+        }
+        let setting = Setting { mode: Mode::Eval, ..case.setting() };
+        let mut plain = case.alone::<f64>(&setting);
+        plain.forward();
+        for ((role, launched), (_, plain)) in launched(&case, &setting, &driver).iter().zip(&results(&plain)) {
+            if matches!(role, Role::Y | Role::Metrics) {
+                assert_near(launched, plain, SINGLE, || format!("{}: {role:?} in evaluation", case.name));
+            }
         }
     }
 }

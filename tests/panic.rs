@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Training, on_mesh};
-use peristyle::device::{Args, Clock, Operand};
+use peristyle::device::{Args, Clock, Launch, Operand};
 use peristyle::layers::{Activation, Fault, Layer, Lowered, Lowering, Mode, Param, Pass, Split};
 use peristyle::placement::Variant;
 use peristyle::program::{Plan, Session};
@@ -66,6 +66,9 @@ impl Layer for Planted {
         }
         assert!(!here || in_task, "planted");
         self.0.run(pass, phase, args);
+    }
+    fn launch(&self, pass: Pass, phase: usize, launch: &Launch) -> peristyle::Result<()> {
+        self.0.launch(pass, phase, launch)
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
         Vec::new()

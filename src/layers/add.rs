@@ -4,7 +4,7 @@
 //! x0, x1, ..., y: (N, H, W, C). Backward: dx_i = dy. The output is where the first input is. No settings.
 
 use super::*;
-use crate::device::vectorized;
+use crate::device::{kernels, vectorized};
 use crate::tensor::Real;
 
 /// The layer.
@@ -50,6 +50,20 @@ impl Layer for Add {
             Pass::Forward => forward::<T>(args),
             Pass::Backward => backward::<T>(args),
         })
+    }
+    fn launch(&self, pass: Pass, _: usize, launch: &Launch) -> Result<()> {
+        let operands = launch.operands.len();
+        match pass {
+            // Operands (y, x0, x1, ...).
+            Pass::Forward => (2..operands).try_for_each(|i| {
+                let (n, y) = (launch.count(0), launch.write(0));
+                let sum = if i == 2 { launch.read(1) } else { y.into() };
+                // SAFETY: all operands have n elements; y may be read too.
+                unsafe { kernels::add_forward(&launch.issue, Launch::packs(n), sum, launch.read(i), y, n) }
+            }),
+            // Operands (dy, dx0, dx1, ...).
+            Pass::Backward => (1..operands).filter(|&i| launch.has(i)).try_for_each(|i| launch.copy(0, 0, i)),
+        }
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
         vec![(Add {}, vec![Activation::new(2, 2, 4); 2]), (Add {}, vec![Activation::new(1, 3, 2); 3])]

@@ -5,8 +5,8 @@
 //! compared. So a layer can be proved right under every split before any program exists.
 
 use super::{Access, Activation, Layer, Lowered, Lowering, METRICS, Mode, Pass, Phase, Role, Split};
-use crate::device::{Args, Clock, Memory, Operand, Path, Pool, Scalar};
-use crate::error::Fault;
+use crate::device::{Args, Clock, Driver, Memory, Operand, Path, Pool, Scalar, Workspace};
+use crate::error::{Fault, Result};
 use crate::tensor::{Axis, Layout, Mesh, Place, Shape, Window};
 use std::sync::Arc;
 
@@ -68,15 +68,20 @@ pub struct Alone<'a, T> {
     setting: Setting,
     lowered: Lowered,
     pool: Pool,
+    /// The GPU that stands in for every device of the mesh; none for CPU devices.
+    driver: Option<&'a Driver>,
     tensors: Vec<Tensor<T>>,
 }
+
+/// When every phase runs.
+const CLOCK: Clock = Clock { step: 1, epoch: 0, lr: 0.0 };
 
 impl<'a, T: Scalar> Alone<'a, T> {
     /// Lowers a layer; its tensors are zero, its statistics as the layer starts them.
     ///
     /// # Errors
     /// When the layer does not fit the inputs or the split.
-    pub fn new(layer: &'a dyn Layer, inputs: &[Activation], setting: &Setting) -> Result<Self, Fault> {
+    pub fn new(layer: &'a dyn Layer, inputs: &[Activation], setting: &Setting) -> std::result::Result<Self, Fault> {
         let (mesh, rows) = (setting.mesh, setting.rows);
         let output = layer.output(inputs)?;
         let default = if mesh.columns > 1 { Split::Columns } else { Split::None };
@@ -108,7 +113,13 @@ impl<'a, T: Scalar> Alone<'a, T> {
             Tensor::filled(Role::State(i), state.shape, start)
         });
         let tensors = tensors.chain(states).collect();
-        Ok(Alone { layer, setting: setting.clone(), lowered, pool: Pool::new(setting.threads), tensors })
+        Ok(Alone { layer, setting: setting.clone(), lowered, pool: Pool::new(setting.threads), driver: None, tensors })
+    }
+
+    /// Runs the layer on a GPU, in f32: all devices of the mesh on the same one.
+    pub fn on(mut self, driver: &'a Driver) -> Self {
+        self.driver = Some(driver);
+        self
     }
 
     /// Returns what the layer lowered to.
@@ -200,12 +211,44 @@ impl<'a, T: Scalar> Alone<'a, T> {
             .iter()
             .map(|w| w.as_ref().map(|(tensor, window)| Operand::described(tensor.shape.clone(), window.clone())))
             .collect();
-        let scratch = self.layer.scratch(pass, number, &described, self.pool.threads());
+        let scratch = match self.driver {
+            None => self.layer.scratch(pass, number, &described, self.pool.threads()),
+            Some(_) => self.layer.device_scratch(pass, number, &described),
+        };
         let scratch = (scratch > 0).then(|| {
             let shape = Shape::from([scratch]);
             Some(Operand::described(shape.clone(), Window { start: vec![0], len: shape.0 }))
         });
         let described: Vec<Option<Operand>> = described.into_iter().chain(scratch).collect();
+        let given = |i: usize, operand: &Operand| -> Vec<T> {
+            // Whoever reads what nobody wrote shall see it.
+            let mut values = vec![T::from_f64(f64::NAN); operand.elements()];
+            if let Some(Access::Read | Access::Update) = phase.operands.get(i).map(|wanted| wanted.access) {
+                let (tensor, window) = windows[i].as_ref().expect("it is present");
+                each(&tensor.shape, window, |local, index| values[local] = tensor.values[index]);
+            }
+            values
+        };
+        let given: Vec<Option<Vec<T>>> =
+            described.iter().enumerate().map(|(i, o)| o.as_ref().map(|operand| given(i, operand))).collect();
+        let mut results = match self.driver {
+            None => self.run_on_cpu(pass, number, described, &given),
+            Some(driver) => {
+                let run = self.run_on_gpu(driver, pass, number, described, &given);
+                run.unwrap_or_else(|error| panic!("{} {pass:?} {number}: {error}", self.layer.kind()))
+            }
+        };
+        results.truncate(phase.operands.len());
+        results
+    }
+
+    fn run_on_cpu(
+        &self,
+        pass: Pass,
+        number: usize,
+        described: Vec<Option<Operand>>,
+        given: &[Option<Vec<T>>],
+    ) -> Vec<Vec<T>> {
         let room = |operand: &Operand| (operand.elements() * T::PRECISION.bytes()).next_multiple_of(Memory::ALIGN);
         let memory = Arc::new(Memory::new(described.iter().flatten().map(room).sum()));
         let mut end = 0;
@@ -220,24 +263,44 @@ impl<'a, T: Scalar> Alone<'a, T> {
             pool: &self.pool,
             precision: T::PRECISION,
             path: self.setting.path,
-            clock: Clock { step: 1, epoch: 0, lr: 0.0 },
+            clock: CLOCK,
             seed: 1,
             layer: 0,
             rows: self.setting.rows,
         };
-        for i in (0..operands.len()).filter(|&i| args.has(i)) {
-            let values = args.write::<T>(i);
-            match phase.operands.get(i).map(|wanted| wanted.access) {
-                Some(Access::Read | Access::Update) => {
-                    let (tensor, window) = windows[i].as_ref().expect("it is present");
-                    each(&tensor.shape, window, |local, index| values[local] = tensor.values[index]);
-                }
-                // Whoever reads what nobody wrote shall see it.
-                _ => values.fill(T::from_f64(f64::NAN)),
+        for (i, values) in given.iter().enumerate() {
+            if let Some(values) = values {
+                args.write::<T>(i).copy_from_slice(values);
             }
         }
         self.layer.run(pass, number, &args);
-        (0..phase.operands.len()).map(|i| if args.has(i) { args.read::<T>(i).to_vec() } else { vec![] }).collect()
+        (0..operands.len()).map(|i| if args.has(i) { args.read::<T>(i).to_vec() } else { vec![] }).collect()
+    }
+
+    fn run_on_gpu(
+        &self,
+        driver: &Driver,
+        pass: Pass,
+        number: usize,
+        described: Vec<Option<Operand>>,
+        given: &[Option<Vec<T>>],
+    ) -> Result<Vec<Vec<T>>> {
+        let mut work = Workspace::new(driver)?;
+        let mut operands = Vec::with_capacity(described.len());
+        for (operand, values) in described.into_iter().zip(given) {
+            let (Some(operand), Some(values)) = (operand, values) else {
+                operands.push(None);
+                continue;
+            };
+            let values: Vec<f32> = values.iter().map(|v| v.to_f64() as f32).collect();
+            operands.push(Some(work.put(&values, operand.shape, operand.window)?));
+        }
+        work.launch(&operands, CLOCK, self.setting.rows, |launch| self.layer.launch(pass, number, launch))?;
+        let take = |operand: &Option<Operand>| match operand {
+            Some(operand) => Ok(work.take(operand)?.into_iter().map(|v| T::from_f64(f64::from(v))).collect()),
+            None => Ok(vec![]),
+        };
+        operands.iter().map(take).collect()
     }
 }
 

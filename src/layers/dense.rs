@@ -6,8 +6,9 @@
 //! Splits: `columns` shards the outputs, `rows` the input channels (y is partial, the bias is added once), `batch`
 //! the samples, `none` nothing.
 
+use super::parts::{Parts, sum_rows_on, tiles};
 use super::*;
-use crate::device::{Matrix, Path, Scalar, vectorized};
+use crate::device::{Const, Matrix, Path, Scalar, int, kernels, vectorized};
 
 /// The layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -164,6 +165,41 @@ impl Layer for Dense {
             (Pass::Backward, Path::Plain) => plain_backward::<T>(args),
         })
     }
+    fn device_scratch(&self, pass: Pass, _: usize, operands: &[Option<Operand>]) -> usize {
+        if pass == Pass::Forward {
+            return 0;
+        }
+        let (rows, inputs, units) = sizes(operands);
+        let products = Parts::of_products(rows, units, inputs).scratch(units * inputs);
+        products.max(if operands.len() > 5 { Parts::of_rows(rows, units).scratch(units) } else { 0 })
+    }
+    fn launch(&self, pass: Pass, _: usize, launch: &Launch) -> Result<()> {
+        let (rows, inputs, units) = sizes(launch.operands);
+        let (on, x, w) = (&launch.issue, launch.read(0), launch.read(1));
+        let (n, i, o) = (int(rows), int(inputs), int(units));
+        if pass == Pass::Forward {
+            let adds_bias = launch.has(3) && launch.operand(1).start(3) == 0;
+            let (y, bias) = (launch.write(2), if adds_bias { launch.read(3) } else { Const::NONE });
+            // SAFETY: x is (n, i), w (o, i), the bias (o), y (n, o).
+            return unsafe { kernels::dense_forward(on, tiles(rows, units, 1), x, w, bias, y, n, i, o) };
+        }
+        let dy = launch.read(2);
+        let parts = Parts::of_products(rows, units, inputs);
+        let sums = parts.target(launch, 3);
+        // SAFETY: x is (n, i), dy (n, o), the sums (parts, o, i).
+        unsafe {
+            let grid = tiles(units, inputs, parts.count);
+            kernels::dense_backward_weight(on, grid, x, dy, sums, n, i, o, int(parts.each))?;
+        }
+        parts.add(launch, 3)?;
+        if launch.has(4) {
+            // SAFETY: dy is (n, o), w (o, i), dx (n, i).
+            unsafe {
+                kernels::dense_backward_input(on, tiles(rows, inputs, 1), dy, w, launch.write(4), n, i, o)?;
+            }
+        }
+        if self.bias.value().is_some() { sum_rows_on(launch, 2, rows, 5) } else { Ok(()) }
+    }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
         vec![
             (Dense { units: 8, bias: Bias::Value(0.5) }, vec![Activation::new(1, 1, 12)]),
@@ -173,9 +209,10 @@ impl Layer for Dense {
     }
 }
 
-/// (N, I, O) of this device and the bias, which only the device with the first input channel adds.
-fn sizes(args: &Args) -> (usize, usize, usize) {
-    let (x, w) = (args.operand(0), args.operand(1));
+/// (N, I, O) of this device, from the operands (x, w, ...).
+fn sizes(operands: &[Option<Operand>]) -> (usize, usize, usize) {
+    let o = |i: usize| operands[i].as_ref().expect("input and weight are always there");
+    let (x, w) = (o(0), o(1));
     let outputs = w.len(0);
     (x.len(0), w.elements() / outputs.max(1), outputs)
 }
@@ -184,7 +221,7 @@ const ROWS: usize = 128;
 const UNITS: usize = 128;
 
 fn forward<T: Scalar>(args: &Args) {
-    let (rows, inputs, units) = sizes(args);
+    let (rows, inputs, units) = sizes(args.operands);
     let (x, w) = (args.read::<T>(0), args.read::<T>(1));
     let bias = (args.has(3) && args.operand(1).start(3) == 0).then(|| args.read::<T>(3));
     let columns = units.div_ceil(UNITS);
@@ -208,7 +245,7 @@ fn forward<T: Scalar>(args: &Args) {
 }
 
 fn backward<T: Scalar>(args: &Args) {
-    let (rows, inputs, units) = sizes(args);
+    let (rows, inputs, units) = sizes(args.operands);
     let (x, w, dy) = (args.read::<T>(0), args.read::<T>(1), args.read::<T>(2));
     args.chunks(args.write::<T>(3), UNITS / 2 * inputs, |task, dw, _| {
         let unit = task * UNITS / 2;
@@ -240,7 +277,7 @@ pub(super) fn sum_rows<T: Scalar>(x: &[T], sums: &mut [T]) {
 }
 
 fn plain_forward<T: Scalar>(args: &Args) {
-    let (rows, inputs, units) = sizes(args);
+    let (rows, inputs, units) = sizes(args.operands);
     let (x, w, y) = (args.read::<T>(0), args.read::<T>(1), args.write::<T>(2));
     let bias = (args.has(3) && args.operand(1).start(3) == 0).then(|| args.read::<T>(3));
     for n in 0..rows {
@@ -252,7 +289,7 @@ fn plain_forward<T: Scalar>(args: &Args) {
 }
 
 fn plain_backward<T: Scalar>(args: &Args) {
-    let (rows, inputs, units) = sizes(args);
+    let (rows, inputs, units) = sizes(args.operands);
     let (x, w, dy, dw) = (args.read::<T>(0), args.read::<T>(1), args.read::<T>(2), args.write::<T>(3));
     for o in 0..units {
         for i in 0..inputs {

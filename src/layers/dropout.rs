@@ -5,7 +5,7 @@
 //! however the layer is split; backward computes it again: dx = dy m / (1 - rate).
 
 use super::*;
-use crate::device::{Purpose, Random, vectorized};
+use crate::device::{Purpose, Random, int, kernels, vectorized};
 use crate::tensor::Real;
 
 /// The layer.
@@ -54,6 +54,35 @@ impl Layer for Dropout {
     fn run(&self, _: Pass, _: usize, args: &Args) {
         by_precision!(args, T => self.mask::<T>(args))
     }
+    fn launch(&self, _: Pass, _: usize, launch: &Launch) -> Result<()> {
+        if !launch.has(1) {
+            return Ok(());
+        }
+        let (o, n) = (launch.operand(0), launch.count(0));
+        let before = o.start(0) * o.len(1) * o.len(2);
+        // The kernel reads the step, the time of these numbers, from memory.
+        let [low, high] = Random::new(launch.seed, Purpose::Dropout, 0, launch.layer).key();
+        // SAFETY: operands (x, y) or (dy, dx) have n elements.
+        unsafe {
+            kernels::dropout_mask(
+                &launch.issue,
+                Launch::packs(n),
+                launch.read(0),
+                launch.write(1),
+                launch.step(),
+                n,
+                int(o.len(3)),
+                int(o.shape.0[3]),
+                before as i64,
+                int(o.start(3)),
+                low,
+                high,
+                launch.layer as u32,
+                self.threshold(),
+                (1.0 / (1.0 - self.rate)) as f32,
+            )
+        }
+    }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
         vec![
             (Dropout { rate: 0.5 }, vec![Activation::new(1, 1, 37)]),
@@ -66,14 +95,18 @@ impl Layer for Dropout {
 const BLOCK: usize = 1 << 13;
 
 impl Dropout {
+    /// Returns what a word is below with probability rate, to within 2^-32.
+    fn threshold(&self) -> u32 {
+        (self.rate * 4_294_967_296.0).round() as u32
+    }
+
     /// Operands (x, y) or (dy, dx): the two passes are the same map.
     fn mask<T: Real>(&self, args: &Args) {
         if !args.has(1) {
             return;
         }
         let random = args.random(Purpose::Dropout);
-        // A word is below the threshold with probability rate, to within 2^-32.
-        let threshold = (self.rate * 4_294_967_296.0).round() as u32;
+        let threshold = self.threshold();
         let scale = T::from_f64(1.0 / (1.0 - self.rate));
         let o = args.operand(0);
         let (c, channels, first) = (o.len(3), o.shape.0[3], o.start(3));

@@ -29,6 +29,9 @@ impl Layer for Flatten {
     fn run(&self, _: Pass, _: usize, _: &Args) {
         unreachable!("a view has no phases")
     }
+    fn launch(&self, _: Pass, _: usize, _: &Launch) -> Result<()> {
+        unreachable!("a view has no phases")
+    }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
         vec![(Flatten {}, vec![Activation::new(2, 3, 4)])]
     }

@@ -10,7 +10,7 @@
 //! needs all channels.
 
 use super::*;
-use crate::device::vectorized;
+use crate::device::{Mut, int, kernels, vectorized};
 use crate::tensor::Real;
 
 /// The layer.
@@ -122,6 +122,26 @@ impl Layer for Lrn {
                 |s| Real::powf(s, -beta),
             ),
         })
+    }
+    fn launch(&self, pass: Pass, _: usize, launch: &Launch) -> Result<()> {
+        let (n, group) = (launch.count(0), launch.operand(0).shape.0[3] / self.groups);
+        let (grid, group, size) = (Launch::threads(n as usize), int(group), int(self.size));
+        let (scale, beta, k) = (self.alpha / self.size as f64, self.beta as f32, self.k as f32);
+        match pass {
+            Pass::Forward => {
+                let (x, y) = (launch.read(0), launch.write(1));
+                let kept = if launch.has(2) { launch.write(2) } else { Mut::NONE };
+                // SAFETY: operands (x, y, s) have n elements, whole groups of channels.
+                unsafe { kernels::lrn_forward(&launch.issue, grid, x, y, kept, n, group, size, scale as f32, beta, k) }
+            }
+            Pass::Backward if !launch.has(3) => Ok(()),
+            Pass::Backward => {
+                let (x, s, dy, dx) = (launch.read(0), launch.read(1), launch.read(2), launch.write(3));
+                let slope = (2.0 * scale * self.beta) as f32;
+                // SAFETY: operands (x, s, dy, dx) have n elements, whole groups of channels.
+                unsafe { kernels::lrn_backward(&launch.issue, grid, x, s, dy, dx, n, group, size, slope, beta) }
+            }
+        }
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
         let strong = Lrn { alpha: 0.9, k: 1.5, ..Lrn::default() };

@@ -7,7 +7,7 @@
 
 use super::sliding::{Pair, Sliding};
 use super::*;
-use crate::device::vectorized;
+use crate::device::{Mut, kernels, vectorized};
 use crate::tensor::Real;
 
 /// The layer.
@@ -68,6 +68,69 @@ impl Layer for MaxPool {
             Pass::Forward => self.forward::<T>(args),
             Pass::Backward => self.backward::<T>(args),
         })
+    }
+    fn launch(&self, pass: Pass, _: usize, launch: &Launch) -> Result<()> {
+        // Operands (x, y, in training the places) or (places, dy, dx).
+        let (x, y) = if pass == Pass::Forward { (0, 1) } else { (2, 1) };
+        if !launch.has(x) {
+            return Ok(());
+        }
+        let [h, w, c, oh, ow, kh, kw, sh, sw, ph, pw] = self.sliding().extents(launch.operand(x), launch.operand(y));
+        match pass {
+            Pass::Forward => {
+                let (n, x, y) = (launch.count(1), launch.read(0), launch.write(1));
+                let (grid, places) =
+                    (Launch::threads(n as usize), if launch.has(2) { launch.write(2) } else { Mut::NONE });
+                // SAFETY: y and the places have n elements, x is (rows, h, w, c).
+                unsafe {
+                    kernels::max_pool_forward(
+                        &launch.issue,
+                        grid,
+                        x,
+                        y,
+                        places,
+                        n,
+                        h,
+                        w,
+                        c,
+                        oh,
+                        ow,
+                        kh,
+                        kw,
+                        sh,
+                        sw,
+                        ph,
+                        pw,
+                    )
+                }
+            }
+            Pass::Backward => {
+                let (n, places, dy, dx) = (launch.count(2), launch.read(0), launch.read(1), launch.write(2));
+                let grid = Launch::threads(n as usize);
+                // SAFETY: dx has n elements, the places and dy are (rows, oh, ow, c).
+                unsafe {
+                    kernels::max_pool_backward(
+                        &launch.issue,
+                        grid,
+                        places,
+                        dy,
+                        dx,
+                        n,
+                        h,
+                        w,
+                        c,
+                        oh,
+                        ow,
+                        kh,
+                        kw,
+                        sh,
+                        sw,
+                        ph,
+                        pw,
+                    )
+                }
+            }
+        }
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
         let pool = |kernel, stride, pad, ceil| MaxPool { kernel, stride, pad: Pair::both(pad), ceil };

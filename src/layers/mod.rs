@@ -17,6 +17,7 @@ mod global_avg_pool;
 mod init;
 mod lrn;
 mod max_pool;
+mod parts;
 mod relu;
 mod sigmoid;
 mod sliding;
@@ -27,8 +28,9 @@ pub use alone::{Alone, Setting};
 pub use init::Init;
 pub use softmax_cross_entropy::{METRICS, SoftmaxCrossEntropy};
 
-use crate::device::{Args, Operand};
+use crate::device::{Args, Launch, Operand};
 pub use crate::error::Fault;
+use crate::error::Result;
 use crate::tensor::{Layout, Mesh, Place, Shape};
 use serde::Deserialize;
 use std::fmt::Debug;
@@ -357,6 +359,18 @@ pub trait Layer: Debug + Send + Sync {
 
     /// Runs a phase on one CPU device.
     fn run(&self, pass: Pass, phase: usize, args: &Args);
+
+    /// Returns how many elements of scratch memory a phase needs on a GPU. The scratch is appended to the phase's
+    /// operands.
+    fn device_scratch(&self, _pass: Pass, _phase: usize, _operands: &[Option<Operand>]) -> usize {
+        0
+    }
+
+    /// Launches a phase on a GPU.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    fn launch(&self, pass: Pass, phase: usize, launch: &Launch) -> Result<()>;
 
     /// Returns small layers of this kind with inputs, for the shared test suite.
     fn examples() -> Vec<(Self, Vec<Activation>)>

@@ -3,6 +3,7 @@
 //! x, y: (N, H, W, C). Backward: dx = dy where y > 0, else 0. No settings.
 
 use super::*;
+use crate::device::kernels;
 use crate::tensor::Real;
 
 /// The layer.
@@ -33,6 +34,21 @@ impl Layer for Relu {
                 |y, dy| if y > T::ZERO { dy } else { T::ZERO },
             ),
         })
+    }
+    fn launch(&self, pass: Pass, _: usize, launch: &Launch) -> Result<()> {
+        match pass {
+            Pass::Forward => {
+                let n = launch.count(0);
+                // SAFETY: operands (x, y) have n elements.
+                unsafe { kernels::relu_forward(&launch.issue, Launch::packs(n), launch.read(0), launch.write(1), n) }
+            }
+            Pass::Backward if !launch.has(2) => Ok(()),
+            Pass::Backward => {
+                let (n, y, dy) = (launch.count(0), launch.read(0), launch.read(1));
+                // SAFETY: operands (y, dy, dx) have n elements.
+                unsafe { kernels::relu_backward(&launch.issue, Launch::packs(n), y, dy, launch.write(2), n) }
+            }
+        }
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
         vec![(Relu {}, vec![Activation::new(3, 2, 4)])]

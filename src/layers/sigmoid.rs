@@ -4,6 +4,7 @@
 //! No settings.
 
 use super::*;
+use crate::device::kernels;
 use crate::tensor::Real;
 
 /// The layer.
@@ -33,6 +34,21 @@ impl Layer for Sigmoid {
                 |y, dy| dy * y * (T::ONE - y),
             ),
         })
+    }
+    fn launch(&self, pass: Pass, _: usize, launch: &Launch) -> Result<()> {
+        match pass {
+            Pass::Forward => {
+                let n = launch.count(0);
+                // SAFETY: operands (x, y) have n elements.
+                unsafe { kernels::sigmoid_forward(&launch.issue, Launch::packs(n), launch.read(0), launch.write(1), n) }
+            }
+            Pass::Backward if !launch.has(2) => Ok(()),
+            Pass::Backward => {
+                let (n, y, dy) = (launch.count(0), launch.read(0), launch.read(1));
+                // SAFETY: operands (y, dy, dx) have n elements.
+                unsafe { kernels::sigmoid_backward(&launch.issue, Launch::packs(n), y, dy, launch.write(2), n) }
+            }
+        }
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
         vec![(Sigmoid {}, vec![Activation::new(2, 1, 8)])]

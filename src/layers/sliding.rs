@@ -1,6 +1,7 @@
 //! Kernels that slide over height and width: the geometry that conv and the pools share.
 
 use super::{Activation, Fault};
+use crate::device::{Operand, int};
 use serde::Deserialize;
 
 /// A number for height and width, or `[height, width]`.
@@ -115,6 +116,15 @@ impl Sliding {
         // A window starts inside the image or the padding before it, never in the padding after it.
         let count = room.div_ceil(stride) + 1;
         if (count - 1) * stride >= n + pad { count - 1 } else { count }
+    }
+
+    /// Returns the extents as kernels take them, for a device's part of the image and of the output:
+    /// [H, W, C, OH, OW, KH, KW, stride, stride, pad, pad], each pair for height and width.
+    pub fn extents(&self, x: &Operand, y: &Operand) -> [i32; 11] {
+        let Sliding { kernel, stride, pad, .. } = *self;
+        let windows = [kernel.h, kernel.w, stride.h, stride.w, pad.h, pad.w];
+        let mut all = [x.len(1), x.len(2), x.len(3), y.len(1), y.len(2)].into_iter().chain(windows);
+        std::array::from_fn(|_| all.next().map_or(0, int))
     }
 
     /// Returns the window of output row `oh`: image rows `range`, of which the first is kernel row `first`.

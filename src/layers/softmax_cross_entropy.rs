@@ -9,7 +9,7 @@
 //! metrics: see [`METRICS`].
 
 use super::*;
-use crate::device::vectorized;
+use crate::device::{Grid, Mut, int, kernels, vectorized};
 use crate::tensor::Real;
 
 /// The loss.
@@ -71,6 +71,54 @@ impl Layer for SoftmaxCrossEntropy {
             Pass::Forward => self.forward::<T>(args),
             Pass::Backward => self.backward::<T>(args),
         })
+    }
+    fn device_scratch(&self, pass: Pass, _: usize, operands: &[Option<Operand>]) -> usize {
+        let rows = operands[0].as_ref().map_or(0, |x| x.len(0));
+        // Loss and counts of each sample.
+        if pass == Pass::Forward { 3 * rows.max(1) } else { 0 }
+    }
+    fn launch(&self, pass: Pass, _: usize, launch: &Launch) -> Result<()> {
+        let width = |i: usize| launch.operand(i).shape.elements() / launch.operand(i).shape.0[0];
+        let (rows, classes) = (launch.operand(0).len(0), width(0));
+        let (n, targets, scale) = (int(rows), launch.read(1), (1.0 / launch.rows as f64) as f32);
+        let (hard, soft) = ((1.0 - self.label_smoothing) as f32, (self.label_smoothing / classes as f64) as f32);
+        let (grid, classes, width) = (Grid::cover(rows, 8), int(classes), int(width(1)));
+        match pass {
+            Pass::Forward => {
+                let (x, each) = (launch.read(0), launch.scratch());
+                // Operands (x, targets, metrics, in training p, scratch).
+                let p = if launch.operands.len() > 4 { launch.write(3) } else { Mut::NONE };
+                // SAFETY: x and p are (rows, classes), targets (rows, width), the scratch (rows, 3), metrics (4).
+                unsafe {
+                    let on = &launch.issue;
+                    kernels::softmax_cross_entropy_forward(
+                        on, grid, x, targets, each, p, n, classes, width, hard, soft,
+                    )?;
+                    let one = Grid::new(1, 1, 1);
+                    kernels::softmax_cross_entropy_metrics(on, one, each.into(), launch.write(2), n, scale)
+                }
+            }
+            Pass::Backward if !launch.has(2) => Ok(()),
+            Pass::Backward => {
+                let (p, dx) = (launch.read(0), launch.write(2));
+                // SAFETY: p and dx are (rows, classes), targets (rows, width).
+                unsafe {
+                    kernels::softmax_cross_entropy_backward(
+                        &launch.issue,
+                        grid,
+                        p,
+                        targets,
+                        dx,
+                        n,
+                        classes,
+                        width,
+                        hard,
+                        soft,
+                        scale,
+                    )
+                }
+            }
+        }
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
         vec![

@@ -3,6 +3,7 @@
 //! x, y: (N, H, W, C). Backward: dx = dy (1 - y^2). No settings.
 
 use super::*;
+use crate::device::kernels;
 use crate::tensor::Real;
 
 /// The layer.
@@ -32,6 +33,21 @@ impl Layer for Tanh {
                 |y, dy| dy * (T::ONE - y * y),
             ),
         })
+    }
+    fn launch(&self, pass: Pass, _: usize, launch: &Launch) -> Result<()> {
+        match pass {
+            Pass::Forward => {
+                let n = launch.count(0);
+                // SAFETY: operands (x, y) have n elements.
+                unsafe { kernels::tanh_forward(&launch.issue, Launch::packs(n), launch.read(0), launch.write(1), n) }
+            }
+            Pass::Backward if !launch.has(2) => Ok(()),
+            Pass::Backward => {
+                let (n, y, dy) = (launch.count(0), launch.read(0), launch.read(1));
+                // SAFETY: operands (y, dy, dx) have n elements.
+                unsafe { kernels::tanh_backward(&launch.issue, Launch::packs(n), y, dy, launch.write(2), n) }
+            }
+        }
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
         vec![(Tanh {}, vec![Activation::new(2, 3, 2)])]

@@ -11,6 +11,7 @@
 //! Backward, with xhat = (x - mean) / sqrt(var + epsilon): db = sum of dy, dw = sum of dy xhat,
 //! dx = w / sqrt(var + epsilon) * (dy - db / n - xhat dw / n), the sums again over the whole batch.
 
+mod launch;
 mod statistics;
 
 use super::*;
@@ -149,6 +150,19 @@ impl Layer for BatchNorm {
             (Pass::Backward, 0) => statistics::reduce::<T>(args, width(args.operands)),
             (Pass::Backward, _) => self.backward::<T>(args),
         })
+    }
+    fn device_scratch(&self, pass: Pass, phase: usize, operands: &[Option<Operand>]) -> usize {
+        launch::scratch(pass, phase, operands)
+    }
+    fn launch(&self, pass: Pass, phase: usize, launch: &Launch) -> Result<()> {
+        match (pass, phase) {
+            _ if width(launch.operands) == 0 => Ok(()),
+            (Pass::Forward, 0) if evaluates(launch.operands) => self.launch_evaluate(launch),
+            (Pass::Forward, 0) => launch::count(launch),
+            (Pass::Forward, _) => self.launch_normalize(launch),
+            (Pass::Backward, 0) => launch::reduce(launch),
+            (Pass::Backward, _) => self.launch_backward(launch),
+        }
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
         let plain = BatchNorm { affine: false, ..BatchNorm::default() };

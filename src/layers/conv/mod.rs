@@ -11,6 +11,7 @@
 //! groups = 1. `batch` shards the samples, `none` nothing.
 
 mod fast;
+mod launch;
 mod plain;
 mod windows;
 
@@ -162,6 +163,16 @@ impl Layer for Conv {
             (Pass::Backward, Path::Fast) => fast::backward::<T>(&part, args),
             (Pass::Backward, Path::Plain) => plain::backward::<T>(&part, args),
         })
+    }
+    fn device_scratch(&self, pass: Pass, _: usize, operands: &[Option<Operand>]) -> usize {
+        if pass == Pass::Forward { 0 } else { launch::backward_scratch(&self.part(operands)) }
+    }
+    fn launch(&self, pass: Pass, _: usize, launch: &Launch) -> Result<()> {
+        let part = self.part(launch.operands);
+        match pass {
+            Pass::Forward => launch::forward(&part, launch),
+            Pass::Backward => launch::backward(&part, launch),
+        }
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
         let conv = |filters, kernel, stride, pad, groups, bias| Conv {

@@ -1,0 +1,174 @@
+//! On a GPU: products whose operands are read from where they lie (kernels/conv.cu), whole groups in one launch.
+
+use super::{Group, Part};
+use crate::device::{Const, Launch, int, kernels};
+use crate::error::Result;
+use crate::layers::parts::{Parts, sum_rows_on, tiles};
+
+impl Part {
+    /// Returns the groups as runs of equal ones: the first of a run, and how many follow one another.
+    fn runs(&self) -> impl Iterator<Item = (Group, usize)> + use<> {
+        let mut groups = self.groups().peekable();
+        std::iter::from_fn(move || {
+            let first = groups.next()?;
+            let mut count = 1;
+            while groups.next_if(|group| group.outputs == first.outputs).is_some() {
+                count += 1;
+            }
+            Some((first, count))
+        })
+    }
+
+    /// Returns how the sum over the output pixels in dw is cut.
+    fn parts(&self) -> Parts {
+        Parts::of_products(self.n * self.pixels(), self.o, self.filter())
+    }
+
+    /// [N, H, W, C, OH, OW, O, KH, KW, depth, stride, stride, pad, pad], as kernels take them.
+    fn extents(&self) -> [i32; 14] {
+        let (kernel, stride, pad) = (self.sliding.kernel, self.sliding.stride, self.sliding.pad);
+        let image = [self.n, self.h, self.w, self.c, self.oh, self.ow, self.o];
+        let filter = [kernel.h, kernel.w, self.depth, stride.h, stride.w, pad.h, pad.w];
+        let mut all = image.into_iter().chain(filter);
+        std::array::from_fn(|_| all.next().map_or(0, int))
+    }
+}
+
+/// Returns the scratch elements of the backward phase.
+pub(super) fn backward_scratch(part: &Part) -> usize {
+    let weight = part.parts().scratch(part.o * part.filter());
+    let bias = if part.has_bias { Parts::of_rows(part.n * part.pixels(), part.o).scratch(part.o) } else { 0 };
+    weight.max(bias)
+}
+
+/// Operands (x, w, y, b).
+pub(super) fn forward(part: &Part, launch: &Launch) -> Result<()> {
+    let [n, h, w, c, oh, ow, o, kh, kw, depth, sh, sw, ph, pw] = part.extents();
+    for (group, count) in part.runs() {
+        let grid = tiles(part.n * part.pixels(), group.outputs, count);
+        let (x, y) = (launch.read(0).offset(group.channel), launch.write(2).offset(group.first));
+        let filters = launch.read(1).offset(group.first * part.filter());
+        let bias = if part.adds_bias { launch.read(3).offset(group.first) } else { Const::NONE };
+        let outputs = int(group.outputs);
+        // SAFETY: x is (n, h, w, c), the filters (o, kh, kw, depth), the bias (o), y (n, oh, ow, o); each pointer is to
+        // the first channel of the run's first group.
+        unsafe {
+            kernels::conv_forward(
+                &launch.issue,
+                grid,
+                x,
+                filters,
+                bias,
+                y,
+                n,
+                h,
+                w,
+                c,
+                oh,
+                ow,
+                o,
+                kh,
+                kw,
+                depth,
+                sh,
+                sw,
+                ph,
+                pw,
+                outputs,
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// Operands (x, w, dy, dw, dx, db, scratch).
+pub(super) fn backward(part: &Part, launch: &Launch) -> Result<()> {
+    backward_weight(part, launch)?;
+    if part.has_bias {
+        sum_rows_on(launch, 2, part.n * part.pixels(), 5)?;
+    }
+    if launch.has(4) { backward_input(part, launch) } else { Ok(()) }
+}
+
+fn backward_weight(part: &Part, launch: &Launch) -> Result<()> {
+    let [n, h, w, c, oh, ow, o, kh, kw, depth, sh, sw, ph, pw] = part.extents();
+    if part.n == 0 {
+        return launch.clear(3);
+    }
+    let parts = part.parts();
+    for group in part.groups() {
+        let grid = tiles(group.outputs, part.filter(), parts.count);
+        let (x, dy) = (launch.read(0).offset(group.channel), launch.read(2).offset(group.first));
+        let dw = parts.target(launch, 3).offset(group.first * part.filter());
+        let (outputs, each) = (int(group.outputs), int(parts.each));
+        // SAFETY: x is (n, h, w, c), dy (n, oh, ow, o), dw or the scratch (parts, o, kh, kw, depth); each pointer is to
+        // the group's first channel.
+        unsafe {
+            kernels::conv_backward_weight(
+                &launch.issue,
+                grid,
+                x,
+                dy,
+                dw,
+                n,
+                h,
+                w,
+                c,
+                oh,
+                ow,
+                o,
+                kh,
+                kw,
+                depth,
+                sh,
+                sw,
+                ph,
+                pw,
+                outputs,
+                each,
+            )?;
+        }
+    }
+    parts.add(launch, 3)
+}
+
+fn backward_input(part: &Part, launch: &Launch) -> Result<()> {
+    let [n, h, w, c, oh, ow, o, kh, kw, depth, sh, sw, ph, pw] = part.extents();
+    if part.groups().count() * part.depth < part.c {
+        // Channels that no filter of this device reads.
+        launch.clear(4)?;
+    }
+    for (group, count) in part.runs() {
+        let grid = tiles(part.n * part.h * part.w, part.depth, count);
+        let (dy, dx) = (launch.read(2).offset(group.first), launch.write(4).offset(group.channel));
+        let filters = launch.read(1).offset(group.first * part.filter());
+        let outputs = int(group.outputs);
+        // SAFETY: dy is (n, oh, ow, o), the filters (o, kh, kw, depth), dx (n, h, w, c); each pointer is to the first
+        // channel of the run's first group.
+        unsafe {
+            kernels::conv_backward_input(
+                &launch.issue,
+                grid,
+                dy,
+                filters,
+                dx,
+                n,
+                h,
+                w,
+                c,
+                oh,
+                ow,
+                o,
+                kh,
+                kw,
+                depth,
+                sh,
+                sw,
+                ph,
+                pw,
+                outputs,
+            )?;
+        }
+    }
+    Ok(())
+}

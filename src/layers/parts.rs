@@ -1,0 +1,101 @@
+//! How sums over the samples are cut into parts on a GPU, so that all of it has work: by the shape alone. The parts
+//! go to scratch memory, and a second launch adds them in order.
+
+use crate::device::{Const, Grid, Launch, Mut, int, kernels};
+use crate::error::Result;
+
+/// Blocks that keep a large GPU busy, about two for each of its multiprocessors.
+const BLOCKS: usize = 256;
+/// Rows and columns of a product that one block makes: `Tile<float>` in kernels/tile.cuh.
+const TILE: usize = 64;
+/// Rows of a part of a product begin at multiples of this.
+const STEP: usize = 32;
+/// Fewest rows of a part.
+const ROWS: usize = 128;
+/// Columns that one block sums.
+const COLUMNS: usize = 32;
+
+/// A sum over rows in `count` parts of `each` rows, the last one less; at least one part, of which all rows may be
+/// missing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Parts {
+    /// Number of parts.
+    pub count: usize,
+    /// Rows of a part.
+    pub each: usize,
+}
+
+impl Parts {
+    fn new(rows: usize, blocks: usize) -> Self {
+        let wanted = (BLOCKS / blocks.max(1)).max(1);
+        let each = rows.div_ceil(wanted).max(ROWS).next_multiple_of(STEP);
+        Parts { count: rows.div_ceil(each).max(1), each }
+    }
+
+    /// Cuts the rows that a product (m, rows) (rows, n) sums over.
+    pub fn of_products(rows: usize, m: usize, n: usize) -> Self {
+        Parts::new(rows, m.div_ceil(TILE) * n.div_ceil(TILE))
+    }
+
+    /// Cuts the rows of a table of `columns` columns.
+    pub fn of_rows(rows: usize, columns: usize) -> Self {
+        Parts::new(rows, columns.div_ceil(COLUMNS))
+    }
+
+    /// Returns the scratch that parts of `elements` elements take: none when there is one part.
+    pub fn scratch(self, elements: usize) -> usize {
+        if self.count > 1 { self.count * elements } else { 0 }
+    }
+
+    /// Returns where the parts go: to the scratch memory, or the only one to operand `i`.
+    pub fn target(self, launch: &Launch, i: usize) -> Mut<f32> {
+        if self.count > 1 { launch.scratch() } else { launch.write(i) }
+    }
+
+    /// Adds the parts into operand `i`, unless the only one is there already.
+    pub fn add(self, launch: &Launch, i: usize) -> Result<()> {
+        if self.count == 1 {
+            return Ok(());
+        }
+        let (parts, to, columns) = (int(self.count), launch.write(i), launch.operand(i).elements());
+        let grid = Grid::cover(columns, COLUMNS);
+        // SAFETY: the scratch holds every part, each of as many elements as operand i.
+        unsafe { kernels::sum_rows(&launch.issue, grid, launch.scratch().into(), to, parts, columns as i64, parts) }
+    }
+}
+
+/// Returns the grid of a product with m rows and n columns, `z` of them at once.
+pub(super) fn tiles(m: usize, n: usize, z: usize) -> Grid {
+    Grid::new(m.div_ceil(TILE), n.div_ceil(TILE), z)
+}
+
+/// Operand `to` (columns) = sum over the rows of operand `from` (rows, columns); the scratch holds
+/// `Parts::of_rows(rows, columns).scratch(columns)` elements.
+pub(super) fn sum_rows_on(launch: &Launch, from: usize, rows: usize, to: usize) -> Result<()> {
+    let (x, columns): (Const<f32>, _) = (launch.read(from), launch.operand(to).elements());
+    let parts = Parts::of_rows(rows, columns);
+    let grid = Grid::new(columns.div_ceil(COLUMNS), parts.count, 1);
+    let sums = parts.target(launch, to);
+    // SAFETY: operand `from` is (rows, columns); the parts fit the scratch, or operand `to`.
+    unsafe {
+        kernels::sum_rows(&launch.issue, grid, x, sums, int(rows), columns as i64, int(parts.each))?;
+    }
+    parts.add(launch, to)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_cover_the_rows_and_begin_at_whole_steps() {
+        for rows in [0, 1, 127, 128, 129, 1000, 100_000] {
+            for blocks in [0, 1, 7, 256, 9216] {
+                let parts = Parts::new(rows, blocks);
+                assert!(parts.count >= 1 && parts.each.is_multiple_of(STEP));
+                assert!(parts.count * parts.each >= rows && (parts.count - 1) * parts.each <= rows);
+                assert!(parts.count * blocks <= BLOCKS || parts.count == 1, "{rows} {blocks}");
+            }
+        }
+    }
+}
