@@ -1,9 +1,44 @@
 //! `peristyle devices`.
 
-/// Prints what this machine has.
+use super::print;
+use crate::device::driver::Kind;
+use crate::device::{Driver, kernels};
+
+/// Prints what this machine has, and what this build can run on it.
 pub(super) fn run() {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    super::print(&format!("cpu: {cores} cores, {} vectors\n", vectors()));
+    let mut text = format!("cpu: {cores} cores, {} vectors\n", vectors());
+    match Driver::count(Kind::Cuda) {
+        Ok(0) => text += "cuda: the driver shows no GPU (CUDA_VISIBLE_DEVICES hides those that it leaves out)\n",
+        Ok(count) => (0..count).for_each(|ordinal| text += &gpu(ordinal)),
+        Err(error) => text += &format!("cuda: none: {error}\n"),
+    }
+    match Driver::count(Kind::Emu) {
+        Ok(_) => text += "emu: any number of devices, as in emu*2: the GPU kernels compiled for the CPU\n",
+        Err(error) => text += &format!("emu: none: {error}\n"),
+    }
+    let (files, entries) = (kernels::IMAGES.len(), kernels::ENTRIES.len());
+    let bytes: usize = kernels::IMAGES.iter().map(|(_, image)| image.len()).sum();
+    text += &match files {
+        0 => format!("kernels: {entries}; no image for GPUs, as this build found no nvcc\n"),
+        _ => format!("kernels: {entries} in {files} images for GPUs, {:.1} MB\n", bytes as f64 / 1e6),
+    };
+    print(&text);
+}
+
+/// One line about a GPU.
+fn gpu(ordinal: usize) -> String {
+    let said = Driver::open(Kind::Cuda, ordinal, 1).and_then(|driver| {
+        let ((major, minor), (free, total)) = (driver.capability(), driver.memory()?);
+        let gigabytes = |bytes: usize| bytes as f64 / 1e9;
+        Ok(format!(
+            "{}, compute capability {major}.{minor}, {:.1} of {:.1} GB free",
+            driver.name(),
+            gigabytes(free),
+            gigabytes(total)
+        ))
+    });
+    format!("cuda:{ordinal}: {}\n", said.unwrap_or_else(|error| error.to_string()))
 }
 
 fn vectors() -> &'static str {

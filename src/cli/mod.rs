@@ -45,7 +45,7 @@ struct Configured {
     /// Sets a key of the configuration, as in --set optimizer.lr=0.1 or --set model.layers.conv1.filters=8.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
-    /// The devices, in place of the configuration's: cpu, cpu*4.
+    /// The devices, in place of the configuration's: cpu, cpu*4, cuda:0-3, emu*2.
     #[arg(long, value_name = "DEVICES")]
     devices: Option<String>,
 }

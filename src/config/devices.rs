@@ -3,6 +3,7 @@
 use super::errors;
 use super::report::{Report, Value};
 use super::section::Section;
+use crate::device::{Driver, driver, kernels};
 use crate::error::Fault;
 use crate::tensor::{Mesh, Precision};
 use serde::Deserialize;
@@ -70,7 +71,8 @@ pub struct Devices {
     pub products: Products,
     /// How sums over devices are lowered: one pass by default on CPU devices, else a ring.
     pub collectives: Collectives,
-    /// Threads of each CPU device, at least 1; by default the cores of this machine, shared evenly.
+    /// Threads of each CPU device or emulated device, at least 1; by default the cores of this machine, shared evenly
+    /// among CPU devices, which work at the same time.
     pub threads: usize,
 }
 
@@ -133,8 +135,9 @@ pub(super) fn read(report: &mut Report, value: Value) -> Devices {
     let (precision, products) = read_precision(&mut section, kind);
     let collectives = read_collectives(&mut section, kind, ordinals.len());
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let default = (cores / ordinals.len()).max(1);
-    if kind != Kind::Cpu && section.table.contains_key("threads") {
+    // Emulated devices work in turns, so each may have every core.
+    let default = if kind == Kind::Emu { cores } else { (cores / ordinals.len()).max(1) };
+    if kind == Kind::Cuda && section.table.contains_key("threads") {
         section.report.note(format!("[devices]: threads has no effect on {kind} devices"));
     }
     let expected = format!("1 to {MOST_THREADS}");
@@ -143,9 +146,11 @@ pub(super) fn read(report: &mut Report, value: Value) -> Devices {
     Devices { kind, ordinals, mesh, precision, products, collectives, threads }
 }
 
-/// Returns what `"auto"` stands for.
+/// Returns what `"auto"` stands for: every GPU that the kernels of this build can run on, else one CPU device.
 fn auto() -> (Kind, Vec<usize>) {
-    (Kind::Cpu, vec![0])
+    // The driver takes its time to start: it is not asked when there is nothing to run on a GPU.
+    let gpus = if kernels::IMAGES.is_empty() { 0 } else { Driver::count(driver::Kind::Cuda).unwrap_or(0) };
+    if gpus > 0 { (Kind::Cuda, (0..gpus.min(MOST)).collect()) } else { (Kind::Cpu, vec![0]) }
 }
 
 fn read_use(report: &mut Report, value: &Value) -> Option<(Kind, Vec<usize>)> {
@@ -274,6 +279,14 @@ fn read_collectives(section: &mut Section, kind: Kind, devices: usize) -> Collec
         section.report.note("[devices]: collectives has no effect on one device");
     }
     let library = match name {
+        CollectivesName::OnePass if kind != Kind::Cpu => {
+            if devices > 1 {
+                section.report.note(format!(
+                    "[devices]: collectives = \"one_pass\" has no effect on {kind} devices, which sum around a ring"
+                ));
+            }
+            return Collectives::Ring;
+        }
         CollectivesName::OnePass => return Collectives::OnePass,
         CollectivesName::Ring => return Collectives::Ring,
         CollectivesName::Nccl => "nccl",

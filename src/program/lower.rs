@@ -1,6 +1,6 @@
 //! From operations on all devices to steps on queues.
 
-use super::{Buffer, BufferId, Local, Program, Step, Use, Work};
+use super::{Buffer, BufferId, Local, Program, Step, Target, Use, Work};
 use crate::collectives::{self, Collective, Form};
 use crate::device::{Operand, Queue};
 use crate::layers::Access;
@@ -16,6 +16,8 @@ pub struct Context<'a> {
     pub network: &'a Network,
     /// The mesh.
     pub mesh: Mesh,
+    /// What kind of devices they are.
+    pub target: Target,
     /// How collectives are done.
     pub form: Form,
     /// Threads per device.
@@ -124,7 +126,10 @@ impl Lowering<'_> {
                         .iter()
                         .map(|l| l.as_ref().map(|l| Operand::described(l.shape.clone(), l.window.clone())))
                         .collect();
-                    let scratch = layer.layer.scratch(*pass, *phase, &described, self.cx.threads);
+                    let scratch = match self.cx.target {
+                        Target::Cpu => layer.layer.scratch(*pass, *phase, &described, self.cx.threads),
+                        Target::Gpu => layer.layer.device_scratch(*pass, *phase, &described),
+                    };
                     if scratch > 0 {
                         let name = format!("{} scratch", layer.name);
                         let buffer = self.buffer(device, scratch, Purpose::Workspace, name);

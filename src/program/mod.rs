@@ -7,15 +7,16 @@
 
 pub mod arena;
 pub mod check;
+mod cpu;
 pub mod estimate;
 pub mod events;
-mod exec;
+mod gpu;
 pub mod lower;
 mod plan;
 pub mod print;
 mod session;
 
-pub use plan::{Options, Plan, Usage};
+pub use plan::{Options, Plan, Target, Usage};
 pub use session::{Metrics, Session, Which};
 
 use crate::collectives::Collective;

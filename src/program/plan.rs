@@ -12,11 +12,23 @@ use crate::placement::{self, Flat, Placed, Purpose, Region, Request, Variant};
 use crate::tensor::{Axis, Layout, Mesh, Place, Precision};
 use std::sync::Arc;
 
+/// What runs the phases of layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Target {
+    /// CPU devices.
+    #[default]
+    Cpu,
+    /// GPUs, emulated ones included.
+    Gpu,
+}
+
 /// Where and how a network runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Options {
     /// The mesh of devices.
     pub mesh: Mesh,
+    /// What kind of devices they are.
+    pub target: Target,
     /// The element type.
     pub precision: Precision,
     /// Threads per CPU device.
@@ -107,8 +119,8 @@ impl Plan {
             arena: vec![base; mesh.devices()],
         };
         for (placed, &variant) in placed.iter().zip(&plan.options.variants) {
-            let Options { form, threads, .. } = plan.options;
-            let cx = Context { network: &network, mesh, form, threads, variant, regions: &plan.regions };
+            let Options { target, form, threads, .. } = plan.options;
+            let cx = Context { network: &network, mesh, target, form, threads, variant, regions: &plan.regions };
             let mut program = lower::lower(cx, placed);
             let clocks = events::derive(&mut program, queues);
             let ends = arena::assign(&mut program, &clocks, base, mesh.devices());
@@ -137,6 +149,15 @@ impl Plan {
             }
         };
         self.flat.order.iter().map(segment).collect()
+    }
+
+    /// Returns the first element of a region in every device's arena, and the number of its elements.
+    ///
+    /// # Panics
+    /// When the chain has no such slot.
+    pub fn region(&self, wanted: Region) -> (usize, usize) {
+        let found = self.regions.iter().find(|(region, ..)| *region == wanted);
+        found.map(|&(_, elements, offset)| (offset, elements)).expect("every region is laid out")
     }
 
     /// Returns what the bytes of a device's arena are for.

@@ -1,12 +1,12 @@
 //! Runs the programs of a plan, and reads and writes what outlives a step.
 
-use super::exec::{Batch, Executable};
-use super::{Plan, arena};
-use crate::device::{Args, Clock, Memory, Operand, Path, Pool, Queues, Script};
+use super::{Plan, cpu, gpu};
+use crate::device::driver::Kind;
+use crate::device::{Clock, Gpus, Opening};
 use crate::error::{Error, Result};
+use crate::layers::METRICS;
 use crate::placement::{Region, Variant};
 use crate::tensor::{Axis, Layout, Place, Precision, Real, Shape, Strided, Window};
-use std::sync::{Arc, RwLock};
 
 /// The loss and counts of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -34,42 +34,47 @@ pub enum Which {
     State(usize),
 }
 
+/// From the device or to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    In,
+    Out,
+}
+
+/// The programs on their devices.
+#[derive(Debug)]
+enum Devices {
+    Cpu(cpu::Programs),
+    Gpu(gpu::Programs),
+}
+
 /// The devices of a plan, with their memory and queues.
 #[derive(Debug)]
 pub struct Session {
     plan: Plan,
-    memories: Vec<Arc<Memory>>,
-    queues: Queues,
-    scripts: Vec<Arc<dyn Script>>,
-    batch: Arc<RwLock<Batch>>,
-    /// For the host's own reads and writes.
-    host: Pool,
-    /// Where device 0 leaves the loss and counts of a batch.
-    metrics: Option<Operand>,
-}
-
-impl std::fmt::Debug for dyn Script {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Script")
-    }
+    devices: Devices,
 }
 
 impl Session {
-    /// Allocates the arenas of a plan and starts its queues. All values are zero.
+    /// Allocates the arenas of a plan on CPU devices and starts their queues. All values are zero.
     pub fn new(plan: Plan) -> Self {
-        let precision = plan.options.precision;
-        let allocate = |&elements: &usize| Arc::new(Memory::new(elements * precision.bytes()));
-        let memories: Vec<Arc<Memory>> = plan.arena.iter().map(allocate).collect();
-        let batch = Arc::new(RwLock::new(Batch::default()));
-        let script =
-            |program| -> Arc<dyn Script> { Arc::new(Executable::new(&plan, program, &memories, Arc::clone(&batch))) };
-        let scripts = plan.programs.iter().map(script).collect();
-        let queues = Queues::new(plan.options.mesh.devices(), plan.options.threads);
-        debug_assert!(Memory::ALIGN <= arena::ALIGN * precision.bytes());
-        let (offset, elements) = region(&plan, Region::Metrics);
-        let window = Window { start: vec![0], len: vec![elements] };
-        let metrics = Operand::new(&memories[0], offset * precision.bytes(), [elements].into(), window, precision);
-        Session { plan, memories, queues, scripts, batch, host: Pool::new(1), metrics: Some(metrics) }
+        let devices = Devices::Cpu(cpu::Programs::new(&plan));
+        Session { plan, devices }
+    }
+
+    /// Allocates the arenas of a plan on GPUs, emulated ones included: `ordinals` says which GPU each device is.
+    ///
+    /// # Errors
+    /// When a GPU is missing, has too little memory, or cannot be used.
+    pub fn on_gpus(plan: Plan, kind: Kind, ordinals: &[usize]) -> Result<Self> {
+        assert_eq!(plan.options.precision, Precision::F32, "GPUs compute in f32");
+        let rows = plan.options.variants.iter().map(|v| v.rows).max().unwrap_or(0);
+        let arenas: Vec<usize> = plan.arena.iter().map(|elements| elements * Precision::F32.bytes()).collect();
+        let staging = [rows * plan.network.input.features(), rows * plan.options.target_width];
+        let threads = plan.options.threads;
+        let gpus = Gpus::open(&Opening { kind, ordinals, arenas: &arenas, staging, values: METRICS, threads })?;
+        let devices = Devices::Gpu(gpu::Programs::new(&plan, gpus)?);
+        Ok(Session { plan, devices })
     }
 
     /// Returns the plan.
@@ -92,61 +97,28 @@ impl Session {
         let Some(number) = self.plan.programs.iter().position(|p| p.variant == variant) else {
             return Err(Error::Run(format!("no program was planned for {variant:?}")));
         };
-        let exchange = |batch: &RwLock<Batch>, images: &mut Vec<f32>, targets: &mut Vec<f32>| {
-            let mut batch = batch.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-            std::mem::swap(&mut batch.images, images);
-            std::mem::swap(&mut batch.targets, targets);
-        };
-        exchange(&self.batch, images, targets);
-        let result = self.queues.run(&self.scripts[number], clock);
-        exchange(&self.batch, images, targets);
-        result.map(|()| self.metrics())
-    }
-
-    fn metrics(&self) -> Metrics {
-        let values = match self.plan.options.precision {
-            Precision::F32 => self.fixed::<f32>(),
-            Precision::F64 => self.fixed::<f64>(),
-            Precision::Dual => self.fixed::<crate::tensor::Dual>(),
-        };
-        let [loss, top1, top5, rows] = values;
-        Metrics { loss, top1, top5, rows }
-    }
-
-    fn fixed<T: Real>(&self) -> [f64; 4] {
-        let args = self.args(std::slice::from_ref(&self.metrics));
-        let mut values = [0.0; 4];
-        values.iter_mut().zip(args.read::<T>(0)).for_each(|(to, from)| *to = from.to_f64());
-        values
-    }
-
-    fn args<'a>(&'a self, operands: &'a [Option<Operand>]) -> Args<'a> {
-        Args {
-            operands,
-            pool: &self.host,
-            precision: self.plan.options.precision,
-            path: Path::default(),
-            clock: Clock::default(),
-            seed: 0,
-            layer: 0,
-            rows: 0,
+        let mut values = [0.0; METRICS];
+        match &mut self.devices {
+            Devices::Gpu(programs) => {
+                let metrics = programs.run(number, images, targets, clock)?;
+                values.iter_mut().zip(metrics).for_each(|(to, &from)| *to = f64::from(from));
+            }
+            Devices::Cpu(programs) => {
+                programs.run(number, images, targets, clock)?;
+                values = programs.metrics();
+            }
         }
-    }
-
-    /// Calls `f` with elements of a device's memory. No step runs meanwhile: `self.queues` is idle between runs.
-    fn with<T: Real>(&self, device: usize, offset: usize, shape: Shape, window: Window, f: impl FnOnce(&mut [T])) {
-        let precision = self.plan.options.precision;
-        let operand = Operand::new(&self.memories[device], offset * precision.bytes(), shape, window, precision);
-        f(self.args(&[Some(operand)]).write::<T>(0));
+        let [loss, top1, top5, rows] = values;
+        Ok(Metrics { loss, top1, top5, rows })
     }
 
     /// Returns the layout, shape and first element of a tensor in every device's arena.
     fn find(&self, which: Which) -> (Layout, Shape, usize) {
         let plan = &self.plan;
-        let param = |i: usize, wanted| {
+        let param = |i: usize, region| {
             let part = plan.flat.parts[i];
             let shape = plan.network.parameters[i].param.shape.clone();
-            (part.layout, shape, region(plan, wanted).0 + part.offset)
+            (part.layout, shape, plan.region(region).0 + part.offset)
         };
         match which {
             Which::Parameter(i) => param(i, Region::Weights),
@@ -155,7 +127,29 @@ impl Session {
             Which::State(i) => {
                 let (layout, offset) = plan.statistics[i];
                 let shape = plan.network.states[i].param.shape.clone();
-                (layout, shape, region(plan, Region::Statistics).0 + offset)
+                (layout, shape, plan.region(Region::Statistics).0 + offset)
+            }
+        }
+    }
+
+    /// Calls `f` with elements of a device's arena, brought here before or taken back after.
+    ///
+    /// # Panics
+    /// When a GPU does not answer, after which nothing can be saved.
+    fn with<T: Real>(&self, device: usize, at: usize, elements: usize, way: Direction, f: impl FnOnce(&mut [T])) {
+        match &self.devices {
+            Devices::Cpu(programs) => programs.with(device, at, elements, f),
+            Devices::Gpu(programs) => {
+                let mut host = vec![0.0f32; elements];
+                if way == Direction::Out {
+                    programs.fetch(device, at, &mut host).expect("the device answers");
+                }
+                let mut values: Vec<T> = host.iter().map(|&v| T::from_f64(f64::from(v))).collect();
+                f(&mut values);
+                if way == Direction::In {
+                    host.iter_mut().zip(values).for_each(|(to, from)| *to = from.to_f64() as f32);
+                    programs.store(device, at, &host).expect("the device answers");
+                }
             }
         }
     }
@@ -177,7 +171,7 @@ impl Session {
             }
             let window = layout.window(&shape, mesh, at);
             let part = Strided::of(&window, &whole);
-            self.with::<T>(device, offset, shape.clone(), window, |from| {
+            self.with::<T>(device, offset, window.elements(), Direction::Out, |from| {
                 for (row, from) in from.chunks_exact(part.len.max(1)).enumerate() {
                     all[part.offset + row * part.stride..][..part.len].copy_from_slice(from);
                 }
@@ -198,17 +192,11 @@ impl Session {
         for device in 0..mesh.devices() {
             let window = layout.window(&shape, mesh, mesh.position(device));
             let part = Strided::of(&window, &whole);
-            self.with::<T>(device, offset, shape.clone(), window, |to| {
+            self.with::<T>(device, offset, window.elements(), Direction::In, |to| {
                 for (row, to) in to.chunks_exact_mut(part.len.max(1)).enumerate() {
                     to.copy_from_slice(&all[part.offset + row * part.stride..][..part.len]);
                 }
             });
         }
     }
-}
-
-/// Returns the first element of a region in every device's arena, and the number of its elements.
-fn region(plan: &Plan, wanted: Region) -> (usize, usize) {
-    let found = plan.regions.iter().find(|(region, ..)| *region == wanted);
-    found.map(|&(_, elements, offset)| (offset, elements)).expect("every region is laid out")
 }

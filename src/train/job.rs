@@ -1,15 +1,16 @@
 //! From a file to a plan: everything that is checked before the first step.
 
+use super::devices;
 use super::start::Start;
 use crate::collectives::Form;
-use crate::config::{self, Collectives, Config, Kind};
+use crate::config::{self, Collectives, Config};
 use crate::data::{Context, EpochPlan, Header, Part};
 use crate::device::Path as Implementation;
 use crate::error::{Error, Fault, Problem, Result};
 use crate::layers::Mode;
 use crate::network::{Draft, Network};
 use crate::placement::Variant;
-use crate::program::{Options, Plan};
+use crate::program::{Options, Plan, Session};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -101,13 +102,7 @@ impl Job {
             found = Found::read(&config, needs);
             problems.append(&mut found.problems);
         }
-        if config.devices.kind != Kind::Cpu {
-            let kind = config.devices.kind;
-            let message = format!(
-                "[devices]: this version has no \"{kind}\" devices; use \"cpu\", or \"cpu*N\" for several CPU devices"
-            );
-            problems.push(Problem { place: config.path.display().to_string(), message });
-        }
+        problems.extend(devices::problems(&config, needs != Data::Optional));
         let Some(network) = network else { return Err(refuse(problems)) };
         let Found { train, test, notes, .. } = found;
         let (network, notes) = (Arc::new(network), [config.notes.clone(), notes].concat());
@@ -127,6 +122,14 @@ impl Job {
                 Err(refuse(problems))
             }
         }
+    }
+
+    /// Opens the devices of the configuration for a plan.
+    ///
+    /// # Errors
+    /// When a GPU is missing, has too little memory, or cannot be used.
+    pub fn session(&self, plan: Plan) -> Result<Session> {
+        devices::session(&self.config, plan)
     }
 
     /// Reads the weights to start from, and returns what is wrong with them.
@@ -219,12 +222,13 @@ impl Job {
 
     /// Returns where and how the network runs, for the given steps.
     pub fn options(&self, variants: Vec<Variant>) -> Options {
-        let devices = &self.config.devices;
+        let settings = &self.config.devices;
         Options {
-            mesh: devices.mesh,
-            precision: devices.precision,
-            threads: devices.threads,
-            form: match devices.collectives {
+            mesh: settings.mesh,
+            target: devices::target(&self.config),
+            precision: settings.precision,
+            threads: settings.threads,
+            form: match settings.collectives {
                 Collectives::OnePass => Form::OnePass,
                 Collectives::Ring => Form::Ring,
             },

@@ -1,6 +1,7 @@
 //! When: the loop, evaluation, checkpoints, resume. Knows what happens around a step, not what a step does.
 
 pub mod checkpoint;
+mod devices;
 pub mod directory;
 pub mod evaluate;
 pub mod exchange;

@@ -71,7 +71,7 @@ impl Run {
 
     fn open(job: Job, plan: Plan, dir: &Path) -> Result<Run> {
         let splits = data::open(&job.config.data, job.config.seed, &job.config.base)?;
-        let session = Session::new(plan);
+        let session = job.session(plan)?;
         Ok(Run { job, dir: dir.to_path_buf(), session, splits, step: 0, evaluations: Vec::new() })
     }
 

@@ -46,7 +46,7 @@ impl Training {
         let splits = data::open(&job.config.data, job.config.seed, &job.config.base).unwrap();
         let batches = Batches::train(&splits);
         let batch = batches.empty();
-        let mut session = Session::new(plan);
+        let mut session = job.session(plan).unwrap_or_else(|e| panic!("{e}"));
         exchange::initialise(&mut session, job.config.seed);
         Training { job, session, batches, batch, step: 0 }
     }

@@ -7,7 +7,7 @@ use peristyle::layers::Mode;
 use peristyle::network::Network;
 use peristyle::optim::Chain;
 use peristyle::placement::Variant;
-use peristyle::program::{Options, Plan, Session, Which};
+use peristyle::program::{Options, Plan, Session, Target, Which};
 use peristyle::tensor::{Mesh, Precision};
 use peristyle::train::exchange;
 use std::sync::Arc;
@@ -35,6 +35,7 @@ impl Outcome {
         let eval = Variant { mode: Mode::Eval, rows, update: false };
         let options = Options {
             mesh,
+            target: Target::Cpu,
             precision: Precision::F64,
             threads: 1,
             form,

@@ -1,18 +1,110 @@
 //! A program with its addresses: what the queues of CPU devices run.
 
 use super::{Local, Plan, Program, Work};
-use crate::device::{Args, Clock, Extent, Memory, Operand, Path, Pool, Queue, Script, Transfer};
-use crate::layers::{Layer, Pass};
+use crate::device::{Args, Clock, Extent, Memory, Operand, Path, Pool, Queue, Queues, Script, Transfer};
+use crate::error::Result;
+use crate::layers::{Layer, METRICS, Pass};
 use crate::optim::{Chain, Segment, Stage};
-use crate::placement::Input;
-use crate::tensor::{Dual, Precision, Real, Strided};
+use crate::placement::{Input, Region};
+use crate::tensor::{Dual, Precision, Real, Shape, Strided, Window};
 use std::sync::{Arc, RwLock};
+
+/// The programs of a plan on its CPU devices.
+pub(super) struct Programs {
+    precision: Precision,
+    memories: Vec<Arc<Memory>>,
+    queues: Queues,
+    scripts: Vec<Arc<dyn Script>>,
+    batch: Arc<RwLock<Batch>>,
+    /// For the host's own reads and writes.
+    host: Pool,
+    /// Where device 0 leaves the loss and counts of a batch.
+    metrics: [Option<Operand>; 1],
+}
+
+impl std::fmt::Debug for Programs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Programs({} on {} devices)", self.scripts.len(), self.memories.len())
+    }
+}
+
+impl Programs {
+    /// Allocates the arenas of a plan and starts its queues.
+    pub fn new(plan: &Plan) -> Self {
+        let precision = plan.options.precision;
+        let allocate = |&elements: &usize| Arc::new(Memory::new(elements * precision.bytes()));
+        let memories: Vec<Arc<Memory>> = plan.arena.iter().map(allocate).collect();
+        let batch = Arc::new(RwLock::new(Batch::default()));
+        let script =
+            |program| -> Arc<dyn Script> { Arc::new(Executable::new(plan, program, &memories, Arc::clone(&batch))) };
+        let scripts = plan.programs.iter().map(script).collect();
+        let queues = Queues::new(plan.options.mesh.devices(), plan.options.threads);
+        let (offset, elements) = plan.region(Region::Metrics);
+        let metrics = [Some(operand(&memories[0], offset, elements, precision))];
+        Programs { precision, memories, queues, scripts, batch, host: Pool::new(1), metrics }
+    }
+
+    /// Runs a program on a batch.
+    pub fn run(&mut self, number: usize, images: &mut Vec<f32>, targets: &mut Vec<f32>, clock: Clock) -> Result<()> {
+        self.exchange(images, targets);
+        let result = self.queues.run(&self.scripts[number], clock);
+        self.exchange(images, targets);
+        result
+    }
+
+    fn exchange(&self, images: &mut Vec<f32>, targets: &mut Vec<f32>) {
+        let mut batch = self.batch.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        std::mem::swap(&mut batch.images, images);
+        std::mem::swap(&mut batch.targets, targets);
+    }
+
+    /// Returns the metrics that the last run left.
+    pub fn metrics(&self) -> [f64; METRICS] {
+        match self.precision {
+            Precision::F32 => self.metrics_in::<f32>(),
+            Precision::F64 => self.metrics_in::<f64>(),
+            Precision::Dual => self.metrics_in::<Dual>(),
+        }
+    }
+
+    fn metrics_in<T: Real>(&self) -> [f64; METRICS] {
+        let mut values = [0.0; METRICS];
+        let args = self.args(&self.metrics);
+        values.iter_mut().zip(args.read::<T>(0)).for_each(|(to, from)| *to = from.to_f64());
+        values
+    }
+
+    fn args<'a>(&'a self, operands: &'a [Option<Operand>]) -> Args<'a> {
+        Args {
+            operands,
+            pool: &self.host,
+            precision: self.precision,
+            path: Path::default(),
+            clock: Clock::default(),
+            seed: 0,
+            layer: 0,
+            rows: 0,
+        }
+    }
+
+    /// Calls `f` with elements of a device's arena. No step runs meanwhile: the queues are idle between runs.
+    pub fn with<T: Real>(&self, device: usize, element: usize, elements: usize, f: impl FnOnce(&mut [T])) {
+        let operand = operand(&self.memories[device], element, elements, self.precision);
+        f(self.args(&[Some(operand)]).write::<T>(0));
+    }
+}
+
+/// Places consecutive elements of an arena.
+fn operand(memory: &Arc<Memory>, element: usize, elements: usize, precision: Precision) -> Operand {
+    let window = Window { start: vec![0], len: vec![elements] };
+    Operand::new(memory, element * precision.bytes(), Shape::from([elements]), window, precision)
+}
 
 /// The batch that the host hands to the devices.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
-    pub images: Vec<f32>,
-    pub targets: Vec<f32>,
+struct Batch {
+    images: Vec<f32>,
+    targets: Vec<f32>,
 }
 
 /// A step that is ready to run.
@@ -31,7 +123,7 @@ enum Action {
 }
 
 /// The steps of all queues, each with its operands in memory.
-pub(super) struct Executable {
+struct Executable {
     queues: Vec<Vec<Ready>>,
     batch: Arc<RwLock<Batch>>,
     chain: Arc<Chain>,
@@ -44,7 +136,7 @@ pub(super) struct Executable {
 }
 
 impl Executable {
-    pub fn new(plan: &Plan, program: &Program, memories: &[Arc<Memory>], batch: Arc<RwLock<Batch>>) -> Self {
+    fn new(plan: &Plan, program: &Program, memories: &[Arc<Memory>], batch: Arc<RwLock<Batch>>) -> Self {
         let precision = plan.options.precision;
         let devices = memories.len();
         let mut queues: Vec<Vec<Ready>> = (0..devices * Queue::COUNT).map(|_| Vec::new()).collect();

@@ -1,0 +1,221 @@
+//! A program on GPUs: the globally ordered list issued to streams, captured once as one graph and replayed.
+
+use super::{Local, Plan, Program, Work};
+use crate::device::driver::{Event, Graph};
+use crate::device::{Clock, Gpus, Launch, Operand, Queue};
+use crate::error::{Error, Result};
+use crate::layers::{Layer, Pass};
+use crate::optim::{Chain, DeviceChain};
+use crate::placement::{Input, Region};
+use crate::tensor::Strided;
+use std::sync::Arc;
+
+/// A step that is ready to be issued.
+#[derive(Debug)]
+struct Ready {
+    name: String,
+    device: usize,
+    queue: Queue,
+    waits: Vec<Event>,
+    record: Option<Event>,
+    operands: Vec<Option<Operand>>,
+    action: Action,
+}
+
+#[derive(Debug)]
+enum Action {
+    Load { input: usize, from: usize, elements: usize },
+    Phase { layer: Arc<dyn Layer>, node: u64, pass: Pass, phase: usize },
+    Sum { sources: Vec<(u64, Strided)>, targets: Vec<(u64, Strided)> },
+    Optim(usize),
+}
+
+/// One program, ready to be issued or replayed.
+#[derive(Debug)]
+struct Script {
+    steps: Vec<Ready>,
+    /// Fork from device 0's compute queue, and one event per queue to join back.
+    fork: Event,
+    joins: Vec<(usize, Queue, Event)>,
+    graph: Option<Graph>,
+    rows: usize,
+}
+
+/// The programs of a plan on its GPUs.
+#[derive(Debug)]
+pub(super) struct Programs {
+    gpus: Gpus,
+    scripts: Vec<Script>,
+    chains: Vec<DeviceChain>,
+    chain: Arc<Chain>,
+    metrics: (usize, usize),
+    seed: u64,
+    graphs: bool,
+}
+
+impl Programs {
+    /// Places every program on opened GPUs whose arenas have the plan's sizes.
+    pub fn new(plan: &Plan, mut gpus: Gpus) -> Result<Programs> {
+        let scripts = plan.programs.iter().map(|program| script(plan, program, &gpus)).collect::<Result<_>>()?;
+        let devices = plan.options.mesh.devices();
+        let mut chains = Vec::new();
+        for device in 0..devices {
+            chains.push(DeviceChain::new(&plan.chain, &plan.segments(device), &mut gpus, device)?);
+        }
+        let metrics = plan.region(Region::Metrics);
+        Ok(Programs {
+            scripts,
+            chains,
+            chain: Arc::clone(&plan.chain),
+            metrics,
+            seed: plan.options.seed,
+            graphs: std::env::var_os("PERISTYLE_NO_GRAPH").is_none(),
+            gpus,
+        })
+    }
+
+    /// Runs a program on a batch and returns its metrics.
+    pub fn run(&mut self, number: usize, images: &[f32], targets: &[f32], clock: Clock) -> Result<&[f32]> {
+        self.gpus.stage(images, targets, clock);
+        if self.graphs && self.scripts[number].graph.is_none() {
+            let graph = self.gpus.capture(|| self.issue(&self.scripts[number]))?;
+            self.scripts[number].graph = Some(graph);
+        }
+        match self.scripts[number].graph {
+            Some(graph) => self.gpus.launch_graph(graph)?,
+            None => self.issue(&self.scripts[number])?,
+        }
+        self.gpus.synchronize(0, Queue::Compute).map_err(|e| named(&format!("step {}", clock.step), &e))?;
+        Ok(self.gpus.values())
+    }
+
+    /// Issues every step in the one order: fork from device 0's compute queue, join back, and take the metrics out.
+    fn issue(&self, script: &Script) -> Result<()> {
+        let gpus = &self.gpus;
+        gpus.record(0, Queue::Compute, script.fork)?;
+        for &(device, queue, _) in &script.joins {
+            gpus.wait(device, queue, script.fork)?;
+        }
+        for device in 0..self.chains.len() {
+            gpus.load_clock(device, Queue::Compute)?;
+        }
+        for step in &script.steps {
+            self.issue_step(step, script.rows).map_err(|e| named(&step.name, &e))?;
+        }
+        for &(device, queue, join) in &script.joins {
+            gpus.record(device, queue, join)?;
+            gpus.wait(0, Queue::Compute, join)?;
+        }
+        let (offset, elements) = self.metrics;
+        gpus.unload(0, Queue::Compute, gpus.address(0, offset), elements)
+    }
+
+    fn issue_step(&self, step: &Ready, rows: usize) -> Result<()> {
+        let (gpus, device, queue) = (&self.gpus, step.device, step.queue);
+        for &event in &step.waits {
+            gpus.wait(device, queue, event)?;
+        }
+        let layer = if let Action::Phase { node, .. } = step.action { node } else { 0 };
+        let launch = Launch {
+            issue: gpus.issue(device, queue),
+            operands: &step.operands,
+            clock: gpus.clock(device),
+            seed: self.seed,
+            layer,
+            rows,
+        };
+        match &step.action {
+            Action::Load { input, from, elements } => {
+                let to = launch.operand(0).address();
+                gpus.load(device, queue, *input, *from, to, *elements)?;
+            }
+            Action::Phase { layer, pass, phase, .. } => layer.launch(*pass, *phase, &launch)?,
+            Action::Sum { sources, targets } => {
+                for &target in targets {
+                    gpus.sum(device, queue, sources, target)?;
+                }
+            }
+            Action::Optim(stage) => self.chain.launch(*stage, &self.chains[device], &launch)?,
+        }
+        step.record.map_or(Ok(()), |event| gpus.record(device, queue, event))
+    }
+
+    /// Reads elements of a device's arena.
+    pub fn fetch(&self, device: usize, element: usize, to: &mut [f32]) -> Result<()> {
+        self.gpus.fetch(device, element, to)
+    }
+
+    /// Writes elements of a device's arena.
+    pub fn store(&self, device: usize, element: usize, from: &[f32]) -> Result<()> {
+        self.gpus.store(device, element, from)
+    }
+}
+
+/// Says at which step a device failed.
+fn named(step: &str, error: &Error) -> Error {
+    Error::Run(format!("\"{step}\": {error}"))
+}
+
+fn script(plan: &Plan, program: &Program, gpus: &Gpus) -> Result<Script> {
+    let queues = plan.options.mesh.devices() * Queue::COUNT;
+    let mut numbers: Vec<Vec<usize>> = vec![Vec::new(); queues];
+    for (number, step) in program.steps.iter().enumerate() {
+        numbers[step.queue_index()].push(number);
+    }
+    let mut events: Vec<Option<Event>> = vec![None; program.steps.len()];
+    for step in &program.steps {
+        for &(queue, count) in &step.waits {
+            let number = numbers[queue][count - 1];
+            if events[number].is_none() {
+                events[number] = Some(gpus.event(queue / Queue::COUNT)?);
+            }
+        }
+    }
+    let operand = |local: &Local| {
+        let buffer = &program.buffers[local.buffer];
+        let address = gpus.address(buffer.device, buffer.offset + local.offset);
+        Operand::at(address, local.shape.clone(), local.window.clone())
+    };
+    let operands = |locals: &[Option<Local>]| locals.iter().map(|l| l.as_ref().map(operand)).collect();
+    let pieces = |pieces: &[(usize, Strided)]| {
+        let piece = |&(buffer, part): &(usize, Strided)| {
+            let buffer = &program.buffers[buffer];
+            (gpus.address(buffer.device, buffer.offset), part)
+        };
+        pieces.iter().map(piece).collect()
+    };
+    let ready = |(number, step): (usize, &super::Step)| {
+        let (operands, action) = match &step.work {
+            Work::Load { input, to } => {
+                let width = to.shape.elements() / to.shape.0[0];
+                let from = to.window.start[0] * width;
+                let input = usize::from(*input == Input::Targets);
+                (vec![Some(operand(to))], Action::Load { input, from, elements: to.window.elements() })
+            }
+            Work::Phase { node, pass, phase, operands: locals } => {
+                let layer = Arc::clone(&plan.network.nodes[*node].layer);
+                (operands(locals), Action::Phase { layer, node: *node as u64, pass: *pass, phase: *phase })
+            }
+            Work::Sum { sources, targets, .. } => {
+                (Vec::new(), Action::Sum { sources: pieces(sources), targets: pieces(targets) })
+            }
+            Work::Optim { stage, operands: locals } => (operands(locals), Action::Optim(*stage)),
+        };
+        let waits = step.waits.iter().filter_map(|&(queue, count)| events[numbers[queue][count - 1]]).collect();
+        let (name, device, queue) = (step.name.clone(), step.device, step.queue);
+        Ready { name, device, queue, waits, record: events[number], operands, action }
+    };
+    let steps = program.steps.iter().enumerate().map(ready).collect();
+    let mut joins = Vec::new();
+    for (queue, _) in numbers.iter().enumerate().filter(|(queue, n)| *queue > 0 && !n.is_empty()) {
+        let device = queue / Queue::COUNT;
+        joins.push((device, Queue::ALL[queue % Queue::COUNT], gpus.event(device)?));
+    }
+    // The clock goes to every device's compute queue, so each takes part.
+    for device in 1..plan.options.mesh.devices() {
+        if !joins.iter().any(|&(d, queue, _)| (d, queue) == (device, Queue::Compute)) {
+            joins.push((device, Queue::Compute, gpus.event(device)?));
+        }
+    }
+    Ok(Script { steps, fork: gpus.event(0)?, joins, graph: None, rows: program.variant.rows })
+}

@@ -1,0 +1,65 @@
+//! The devices of a configuration: whether this machine has them, and a session on them.
+
+use crate::config::{self, Config, Products};
+use crate::device::Driver;
+use crate::device::driver::Kind;
+use crate::error::{Problem, Result};
+use crate::program::{Plan, Session, Target};
+
+/// Returns who drives a kind of device; none for CPU devices.
+fn driver(kind: config::Kind) -> Option<Kind> {
+    match kind {
+        config::Kind::Cpu => None,
+        config::Kind::Cuda => Some(Kind::Cuda),
+        config::Kind::Emu => Some(Kind::Emu),
+    }
+}
+
+/// Returns what runs the layers.
+pub(super) fn target(config: &Config) -> Target {
+    if driver(config.devices.kind).is_none() { Target::Cpu } else { Target::Gpu }
+}
+
+/// Returns what keeps a run from its devices; `present`: they must be in this machine.
+pub(super) fn problems(config: &Config, present: bool) -> Vec<Problem> {
+    let missing = if present { missing(config) } else { None };
+    let place = config.path.display().to_string();
+    let problem = |message| Problem { place: place.clone(), message: format!("[devices]: {message}") };
+    [missing, unavailable_precision(config)].into_iter().flatten().map(problem).collect()
+}
+
+/// Says what keeps the devices from being used on this machine; none when they are there.
+fn missing(config: &Config) -> Option<String> {
+    let devices = &config.devices;
+    let count = match driver(devices.kind).map(Driver::count)? {
+        Ok(count) => count,
+        Err(error) => return Some(error.to_string()),
+    };
+    let last = devices.ordinals.iter().max().copied().unwrap_or(0);
+    (devices.kind == config::Kind::Cuda && last >= count).then(|| {
+        format!(
+            "cuda:{last} does not exist: the driver shows {count} GPU(s), counted from 0 (CUDA_VISIBLE_DEVICES hides \
+             others)"
+        )
+    })
+}
+
+fn unavailable_precision(config: &Config) -> Option<String> {
+    let name = match config.devices.products {
+        Products::Full => return None,
+        Products::Tf32 => "tf32",
+        Products::Bf16 => "bf16",
+    };
+    Some(format!("precision = \"{name}\" is not available in this version; use precision = \"f32\""))
+}
+
+/// Opens the devices of a configuration for a plan.
+///
+/// # Errors
+/// When a GPU is missing, has too little memory, or cannot be used.
+pub(super) fn session(config: &Config, plan: Plan) -> Result<Session> {
+    match driver(config.devices.kind) {
+        None => Ok(Session::new(plan)),
+        Some(kind) => Session::on_gpus(plan, kind, &config.devices.ordinals),
+    }
+}
