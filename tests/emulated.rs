@@ -1,0 +1,160 @@
+//! Whole networks through the GPU path on emulated devices: the same programs, kernels, streams, events and graphs as
+//! on CUDA. The suite of single layers is in tests/layers.rs.
+
+mod common;
+
+use common::runs::{Folder, Said, losses, peristyle, said};
+use common::{Training, file, on_mesh};
+use peristyle::device::driver::{Driver, Kind};
+use peristyle::program::Which;
+use peristyle::train::exchange;
+
+const UPDATES: usize = 5;
+
+/// Fails with a sentence when this build has no emulated device.
+fn emulated() {
+    if let Err(error) = Driver::count(Kind::Emu) {
+        panic!("these tests need the emulated device: {error}");
+    }
+}
+
+/// The settings of a mesh of one kind of device; emulation is slow, so the batch is small.
+fn sets(kind: &str, mesh: (usize, usize), more: &[&str]) -> Vec<String> {
+    let mut sets = on_mesh(mesh);
+    sets[0] = format!("devices.use=\"{kind}*{}\"", mesh.0 * mesh.1);
+    sets.push("data.batch=8".to_string());
+    sets.extend(more.iter().map(|s| (*s).to_string()));
+    sets
+}
+
+/// Returns the losses of some updates, and what all weights are before and after them.
+fn trained(config: &str, sets: &[String]) -> (Vec<f64>, Vec<Vec<f64>>, Vec<Vec<f64>>) {
+    let mut training = Training::new(config, sets);
+    let weights = |training: &Training| -> Vec<Vec<f64>> {
+        let parameters = 0..training.job.network.parameters.len();
+        parameters.map(|p| exchange::read_values(&training.session, Which::Parameter(p))).collect()
+    };
+    let before = weights(&training);
+    let losses = training.losses(UPDATES);
+    let after = weights(&training);
+    (losses, before, after)
+}
+
+fn largest_difference(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+}
+
+/// Five updates of a network on emulated devices give the losses and the weights of the CPU path in f64.
+fn proves(config: &str, meshes: &[(usize, usize)], more: &[&str]) {
+    emulated();
+    let double = [more, &["devices.precision=\"f64\""]].concat();
+    let (exact, before, after) = trained(config, &sets("cpu", (1, 1), &double));
+    for &mesh in meshes {
+        let (losses, _, weights) = trained(config, &sets("emu", mesh, more));
+        for (step, (loss, exact)) in losses.iter().zip(&exact).enumerate() {
+            // Rounding to f32 moves a loss by some 1e-7; these networks are left before training amplifies that.
+            let near = (loss - exact).abs() <= 1e-5 * exact.abs();
+            assert!(near, "{config} on {mesh:?}, step {}: {loss}, expected {exact}", step + 1);
+        }
+        for (p, ((weights, after), before)) in weights.iter().zip(&after).zip(&before).enumerate() {
+            // A wrong gradient moves weights elsewhere; rounding is compared with the way they went, or with themselves.
+            let moved = largest_difference(after, before);
+            let size = after.iter().fold(0.0f64, |m, w| m.max(w.abs()));
+            let error = largest_difference(weights, after);
+            let allowed = 1e-3 * moved + 1e-6 * size;
+            assert!(error <= allowed, "{config} on {mesh:?}, parameter {p}: {error:e} off, moved {moved:e}");
+        }
+    }
+}
+
+const MESHES: [(usize, usize); 4] = [(1, 1), (1, 2), (2, 1), (2, 2)];
+
+#[test]
+fn a_two_column_alexnet_learns_as_on_the_cpu() {
+    proves("configs/columns_small.toml", &MESHES, &[]);
+}
+
+#[test]
+fn batch_norm_and_residual_joins_learn_as_on_the_cpu() {
+    proves("configs/residual_small.toml", &MESHES, &["optimizer.lr=0.005"]);
+}
+
+#[test]
+fn one_weird_trick_learns_as_on_the_cpu() {
+    proves("configs/one_weird_trick_small.toml", &MESHES, &[]);
+}
+
+/// Every transform: a chain cut by a norm, with decay before and momentum after it.
+#[test]
+fn clipped_gradients_learn_as_on_the_cpu() {
+    let chain = "optimizer.chain=[{ weight_decay = 5e-2 }, { clip_by_global_norm = 0.5 }, { momentum = 0.9 }]";
+    proves("configs/columns_small.toml", &[(1, 1), (2, 2)], &[chain]);
+}
+
+/// Trains digits for some steps on devices.
+fn train(folder: &Folder, dir: &str, devices: &str, steps: usize, more: &[&str]) -> Said {
+    let (config, steps) = (file("configs/digits.toml"), format!("train.steps={steps}"));
+    let config = config.to_str().expect("the repository's path is text");
+    let sets = ["--set", &steps, "--set", "data.batch=8", "--set", "train.evaluate=never", "--run-dir", dir];
+    folder.run(&[&["train", config, "--devices", devices], &sets[..], more].concat())
+}
+
+/// Trains, which must succeed, and returns the losses of all steps.
+fn losses_of(folder: &Folder, dir: &str, devices: &str, steps: usize, more: &[&str]) -> Vec<f64> {
+    let said = train(folder, dir, devices, steps, more);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    losses(&folder.metrics(dir))
+}
+
+fn close(a: &[f64], b: &[f64]) {
+    assert_eq!(a.len(), b.len());
+    // A handful of f32 updates from the same weights.
+    assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-4 * b.abs()), "{a:?}, expected {b:?}");
+}
+
+#[test]
+fn digits_train_on_emulated_devices_as_on_the_cpu() {
+    emulated();
+    let folder = Folder::new("emulated-digits");
+    let cpu = losses_of(&folder, "cpu", "cpu*2", 6, &[]);
+    let graph = losses_of(&folder, "graph", "emu*2", 6, &[]);
+    close(&graph, &cpu);
+    let config = file("configs/digits.toml");
+    let sets = ["train.steps=6", "data.batch=8", "train.evaluate=never"].map(|set| ["--set", set]);
+    let mut without = peristyle(&folder.0);
+    without.env("PERISTYLE_NO_GRAPH", "1").arg("train").arg(config).args(["--devices", "emu*2", "--run-dir", "none"]);
+    let said = said(without.args(sets.concat()));
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert_eq!(graph, losses(&folder.metrics("none")), "a graph changes no bit");
+}
+
+#[test]
+fn a_checkpoint_of_an_emulated_device_goes_on_there_and_on_the_cpu() {
+    emulated();
+    let folder = Folder::new("emulated-resume");
+    let whole = losses_of(&folder, "whole", "emu", 6, &[]);
+    for (dir, devices) in [("to-emu", "emu"), ("to-cpu", "cpu*2")] {
+        losses_of(&folder, dir, "emu", 3, &[]);
+        let resumed = losses_of(&folder, dir, devices, 6, &["--resume"]);
+        close(&resumed, &whole);
+        assert!(devices != "emu" || resumed == whole, "resuming changes no bit: {resumed:?}, expected {whole:?}");
+    }
+}
+
+#[test]
+fn devices_that_cannot_be_used_are_refused_before_the_first_step() {
+    let folder = Folder::new("emulated-refused");
+    for (devices, set, words) in [
+        ("cuda:99", "devices.threads=1", "[devices]: "),
+        ("emu", "devices.precision=bf16", "precision = \"bf16\" is not available in this version"),
+        ("emu", "devices.precision=f64", "precision = \"f64\" on emu devices, expected cpu devices"),
+    ] {
+        let said = train(&folder, "run", devices, 1, &["--set", set]);
+        assert_eq!(said.code, Some(2), "{}", said.err);
+        assert!(said.err.contains(words) && !said.err.contains("panicked"), "{}", said.err);
+        assert!(!folder.at("run").exists(), "nothing was begun");
+    }
+    let config = file("configs/digits.toml");
+    let said = said(peristyle(&folder.0).arg("plan").arg(config).args(["--devices", "cuda:0-3"]));
+    assert!(said.code == Some(0) && said.out.contains("device cuda:3"), "a plan needs no GPU: {}", said.err);
+}
