@@ -219,7 +219,10 @@ impl Builder<'_> {
         let (kind, splits) = (layer.kind(), layer.splits());
         if let Some(split) = entry.split.filter(|split| !splits.contains(split)) {
             let known: Vec<String> = splits.iter().map(|split| format!("\"{split}\"")).collect();
-            let message = format!("split = \"{split}\" does not fit {kind}, expected {}", known.join(", "));
+            let message = match known.is_empty() {
+                true => format!("split has no effect: {kind} stays where its input is; remove it"),
+                false => format!("split = \"{split}\" does not fit {kind}, expected {}", known.join(", ")),
+            };
             self.fault(entry, &Fault::at("split", message));
         }
         let without = |key, what| Fault::at(key, format!("{key} has no effect: {kind} has no {what}; remove it"));

@@ -58,13 +58,6 @@ fn resolve_node(
     rows: usize,
 ) -> Result<Resolved, Fault> {
     let node = &network.nodes[index];
-    if let Some(split) = node.split.filter(|split| !node.layer.splits().contains(split)) {
-        let known: Vec<String> = node.layer.splits().iter().map(|s| format!("\"{s}\"")).collect();
-        return Err(Fault::at(
-            "split",
-            format!("{} has no split = \"{split}\"; use {}", node.layer.kind(), known.join(" or ")),
-        ));
-    }
     let keep = |incoming| node.layer.wanted(node.input_shapes[0], incoming, node.split, mesh).unwrap_or(incoming);
     let place = match keep(incoming) {
         // What suits a later layer is asked of this one as if its input were there already.

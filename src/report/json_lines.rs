@@ -37,6 +37,10 @@ impl Sink for JsonLines {
         self.line.push(b'\n');
         self.file.write_all(&self.line).map_err(|e| Error::io(&self.path, "write", e))
     }
+
+    fn sync(&mut self) -> Result<()> {
+        self.file.sync_data().map_err(|e| Error::io(&self.path, "write", e))
+    }
 }
 
 /// What of a line tells when it was written.

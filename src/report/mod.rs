@@ -102,6 +102,14 @@ pub trait Sink: Send {
     /// # Errors
     /// When it cannot be written.
     fn emit(&mut self, event: &Event) -> Result<()>;
+
+    /// Makes what was told outlive a power cut, where that is promised.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn sync(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// How a run tells.
@@ -149,6 +157,14 @@ impl Reporter {
     /// The first of the sinks' errors; the other sinks are told all the same.
     pub fn emit(&mut self, event: &Event) -> Result<()> {
         self.sinks.iter_mut().map(|sink| sink.emit(event)).fold(Ok(()), Result::and)
+    }
+
+    /// Makes what was told so far outlive a power cut: a checkpoint must not know of steps that the metrics lost.
+    ///
+    /// # Errors
+    /// The first of the sinks' errors.
+    pub fn sync(&mut self) -> Result<()> {
+        self.sinks.iter_mut().map(|sink| sink.sync()).fold(Ok(()), Result::and)
     }
 }
 

@@ -61,7 +61,9 @@ impl Sink for Progress {
                 self.shown = Some(Instant::now());
                 let steps = self.steps;
                 let text = format!(
-                    "step {step}/{steps}, epoch {epoch}, loss {loss:.4}, lr {lr}, {images_per_second:.0} images/s"
+                    "step {step}/{steps}, epoch {epoch}, loss {loss:.4}, lr {}, {images_per_second:.0} images/s",
+                    // Rounded, because 0.01 * 0.2 * 0.2 is 0.0004000000000000001.
+                    *lr as f32
                 );
                 if self.lines.is_some() {
                     self.say(&text);

@@ -271,6 +271,7 @@ impl Run {
     }
 
     fn save(&mut self, reporter: &mut Reporter) -> Result<()> {
+        reporter.sync()?;
         let path = checkpoint::write(&self.dir, &self.snapshot(), self.job.config.train.checkpoint.keep)?;
         let path = path.strip_prefix(&self.dir).unwrap_or(&path).display().to_string();
         reporter.emit(&Event::Checkpoint { step: self.step, path })

@@ -3,6 +3,9 @@
 //!
 //! Each test here starts itself again with that driver; the tests in `on_the_fake_driver` are what runs there.
 
+#[path = "../common/mod.rs"]
+mod common;
+
 use peristyle::device::kernels::{EMULATOR, ENTRIES, IMAGES};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -67,6 +70,12 @@ fn a_graph_over_two_devices_is_captured_once_and_replayed() {
 }
 
 #[test]
+fn two_gpus_train_on_the_curve_of_the_cpu() {
+    run("trains", &[]);
+    run("trains", &[("PERISTYLE_NO_GRAPH", "1")]);
+}
+
+#[test]
 fn an_old_driver_is_named() {
     let wanted = "the NVIDIA driver is too old: it speaks CUDA 12.4, expected 13.0";
     run("does_not_open", &[("FAKE_CUDA_VERSION", "12040"), ("WANTED", wanted)]);
@@ -90,6 +99,7 @@ fn a_kernel_that_faults_is_an_error_and_no_panic() {
 
 /// What runs in the other process.
 mod on_the_fake_driver {
+    use super::common::{Training, on_mesh};
     use peristyle::Result;
     use peristyle::device::driver::{Driver, Grid, Issue, Kind, Mut, Rows};
     use peristyle::device::kernels::{add_forward, relu_forward};
@@ -176,6 +186,23 @@ mod on_the_fake_driver {
             assert!(text.contains("a stream was not joined"), "{text}");
         }
         Ok(())
+    }
+
+    #[test]
+    #[ignore = "needs the fake driver"]
+    fn trains() {
+        for (config, mesh) in [("configs/columns_small.toml", (1, 2)), ("configs/residual_small.toml", (2, 1))] {
+            let small = ["data.batch=7".to_string()];
+            let cpu = Training::new(config, &[&on_mesh((1, 1))[..], &small].concat()).losses(4);
+            let gpus = [
+                "devices.use=\"cuda:0-1\"".to_string(),
+                format!("devices.mesh={{ data = {}, columns = {} }}", mesh.0, mesh.1),
+            ];
+            let got = Training::new(config, &[&gpus[..], &small].concat()).losses(4);
+            for (got, cpu) in got.iter().zip(&cpu) {
+                assert!((got - cpu).abs() <= 1e-3 * cpu.abs(), "{config}: {got} for {cpu}");
+            }
+        }
     }
 
     #[test]
