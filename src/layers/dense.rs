@@ -175,13 +175,13 @@ impl Layer for Dense {
     }
     fn launch(&self, pass: Pass, _: usize, launch: &Launch) -> Result<()> {
         let (rows, inputs, units) = sizes(launch.operands);
-        let (on, x, w) = (&launch.issue, launch.read(0), launch.read(1));
+        let (x, w) = (launch.read(0), launch.read(1));
         let (n, i, o) = (int(rows), int(inputs), int(units));
         if pass == Pass::Forward {
             let adds_bias = launch.has(3) && launch.operand(1).start(3) == 0;
             let (y, bias) = (launch.write(2), if adds_bias { launch.read(3) } else { Const::NONE });
             // SAFETY: x is (n, i), w (o, i), the bias (o), y (n, o).
-            return unsafe { kernels::dense_forward(on, tiles(rows, units, 1), x, w, bias, y, n, i, o) };
+            return unsafe { kernels::dense_forward(&launch.issue, tiles(rows, units, 1), x, w, bias, y, n, i, o) };
         }
         let dy = launch.read(2);
         let parts = Parts::of_products(rows, units, inputs);
@@ -189,13 +189,14 @@ impl Layer for Dense {
         // SAFETY: x is (n, i), dy (n, o), the sums (parts, o, i).
         unsafe {
             let grid = tiles(units, inputs, parts.count);
-            kernels::dense_backward_weight(on, grid, x, dy, sums, n, i, o, int(parts.each))?;
+            kernels::dense_backward_weight(&launch.issue, grid, x, dy, sums, n, i, o, int(parts.each))?;
         }
         parts.add(launch, 3)?;
         if launch.has(4) {
             // SAFETY: dy is (n, o), w (o, i), dx (n, i).
             unsafe {
-                kernels::dense_backward_input(on, tiles(rows, inputs, 1), dy, w, launch.write(4), n, i, o)?;
+                let (grid, dx) = (tiles(rows, inputs, 1), launch.write(4));
+                kernels::dense_backward_input(&launch.issue, grid, dy, w, dx, n, i, o)?;
             }
         }
         if self.bias.value().is_some() { sum_rows_on(launch, 2, rows, 5) } else { Ok(()) }

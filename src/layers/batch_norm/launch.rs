@@ -72,13 +72,14 @@ impl BatchNorm {
     pub(super) fn launch_normalize(&self, launch: &Launch) -> Result<()> {
         let width = width(launch.operands);
         let devices = launch.operand(1).len(0);
-        let (on, kept) = (&launch.issue, launch.write(4));
+        let kept = launch.write(4);
         let (mean, variance) = (launch.write(2), launch.write(3));
         let (momentum, epsilon) = (self.momentum as f32, self.epsilon as f32);
         let (grid, parts, c) = (Launch::threads(width), launch.read(1), int(width));
         // SAFETY: the parts are (devices, 3, width), kept is (2, width), the running statistics have width elements.
         unsafe {
-            kernels::batch_norm_keep(on, grid, parts, mean, variance, kept, int(devices), c, momentum, epsilon)?;
+            let (on, devices) = (&launch.issue, int(devices));
+            kernels::batch_norm_keep(on, grid, parts, mean, variance, kept, devices, c, momentum, epsilon)?;
         }
         self.launch_apply(launch, 5, kept.into(), kept.offset(width).into())
     }
