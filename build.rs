@@ -269,6 +269,8 @@ fn build() -> Result<(), String> {
         }
         kept.extend(jobs.into_iter().map(|job| job.output));
         println!("cargo:rustc-env=PERISTYLE_BUILT_WITH_NVCC={}", nvcc.display());
+        // Tests that need kernels are ignored in a build without.
+        println!("cargo:rustc-cfg=peristyle_kernels");
     }
     table += "];\n\n/// The library of the emulated device; empty when no C++ compiler was found.\n";
     if let Ok(cxx) = optional("the emulated device", find_cxx()) {
