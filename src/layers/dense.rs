@@ -220,6 +220,7 @@ fn sizes(operands: &[Option<Operand>]) -> (usize, usize, usize) {
 
 const ROWS: usize = 128;
 const UNITS: usize = 128;
+const INPUTS: usize = 256;
 
 fn forward<T: Scalar>(args: &Args) {
     let (rows, inputs, units) = sizes(args.operands);
@@ -248,16 +249,24 @@ fn forward<T: Scalar>(args: &Args) {
 fn backward<T: Scalar>(args: &Args) {
     let (rows, inputs, units) = sizes(args.operands);
     let (x, w, dy) = (args.read::<T>(0), args.read::<T>(1), args.read::<T>(2));
-    args.chunks(args.write::<T>(3), UNITS / 2 * inputs, |task, dw, _| {
-        let unit = task * UNITS / 2;
+    // Every task packs the whole of x, so tasks are few; each piece of w is packed once.
+    args.chunks(args.write::<T>(3), UNITS * inputs, |task, dw, _| {
+        let unit = task * UNITS;
         let a = if rows == 0 { Matrix::transposed(dy, units) } else { Matrix::transposed(&dy[unit..], units) };
         T::gemm(dw.len() / inputs, inputs, rows, a, Matrix::rows(x, inputs), dw, inputs, false);
     });
     if args.has(4) {
-        args.chunks(args.write::<T>(4), ROWS / 2 * inputs, |task, dx, _| {
-            let a = Matrix::rows(&dy[task * ROWS / 2 * units..], units);
-            T::gemm(dx.len() / inputs, inputs, units, a, Matrix::rows(w, inputs), dx, inputs, false);
-        });
+        let columns = inputs.div_ceil(INPUTS);
+        // SAFETY: each task writes its own tile of dx.
+        unsafe {
+            args.strided(rows.div_ceil(ROWS) * columns, args.write::<T>(4), &mut [], |task, dx, _| {
+                let (row, input) = (task / columns * ROWS, task % columns * INPUTS);
+                let (m, n) = (ROWS.min(rows - row), INPUTS.min(inputs - input));
+                let dx = &mut dx[row * inputs + input..];
+                let a = Matrix::rows(&dy[row * units..], units);
+                T::gemm(m, n, units, a, Matrix::rows(&w[input..], inputs), dx, inputs, false);
+            });
+        }
     }
     if args.has(5) {
         sum_rows(dy, args.write::<T>(5));
