@@ -2,6 +2,7 @@
 //!
 //! To add a subcommand: write `cli/x.rs` with its arguments and a `run`, and add a line to `Command`.
 
+mod bench;
 mod check;
 mod devices;
 mod eval;
@@ -35,6 +36,8 @@ enum Command {
     Devices,
     /// Compares gradients with differences of losses, in double precision.
     Gradcheck(gradcheck::Arguments),
+    /// Measures the training step, its layers, or sums over devices.
+    Bench(bench::Arguments),
 }
 
 /// A configuration with changes.
@@ -70,6 +73,7 @@ pub fn main() -> i32 {
             Ok(())
         }
         Command::Gradcheck(arguments) => gradcheck::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
     };
     let Err(error) = result else { return 0 };
     eprintln!("peristyle: {}", error.whole());

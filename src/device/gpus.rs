@@ -167,6 +167,14 @@ impl Gpus {
         driver.record(event, stream)
     }
 
+    /// Returns the seconds between two events of a device that are both past.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn seconds_between(&self, device: usize, start: Event, end: Event) -> Result<f64> {
+        self.gpu(device).driver.seconds_between(start, end)
+    }
+
     /// Makes a queue wait for an event.
     ///
     /// # Errors

@@ -10,11 +10,13 @@ mod gemm;
 mod gpus;
 pub mod kernels;
 mod launch;
+pub mod limits;
 mod memory;
 mod parts;
 mod philox;
 mod pool;
 mod queues;
+mod timed;
 mod transfer;
 mod workspace;
 
@@ -28,6 +30,7 @@ pub use parts::Parts;
 pub use philox::{Purpose, Random, Stream};
 pub use pool::Pool;
 pub use queues::{Queue, Queues, Script};
+pub use timed::Timed;
 pub use transfer::{Extent, Transfer};
 pub use workspace::Workspace;
 

@@ -1,7 +1,7 @@
 //! A program with its addresses: what the queues of CPU devices run.
 
 use super::{Local, Plan, Program, Work};
-use crate::device::{Args, Clock, Extent, Memory, Operand, Path, Pool, Queue, Queues, Script, Transfer};
+use crate::device::{Args, Clock, Extent, Memory, Operand, Path, Pool, Queue, Queues, Script, Timed, Transfer};
 use crate::error::Result;
 use crate::layers::{Layer, METRICS, Pass};
 use crate::optim::{Chain, Segment, Stage};
@@ -50,6 +50,23 @@ impl Programs {
         let result = self.queues.run(&self.scripts[number], clock);
         self.exchange(images, targets);
         result
+    }
+
+    /// Runs a program on a batch with a clock around every step.
+    pub fn run_timed(
+        &mut self,
+        number: usize,
+        images: &mut Vec<f32>,
+        targets: &mut Vec<f32>,
+        clock: Clock,
+    ) -> Result<Arc<Timed>> {
+        let queues = self.memories.len() * Queue::COUNT;
+        let timed = Arc::new(Timed::new(Arc::clone(&self.scripts[number]), queues));
+        let script: Arc<dyn Script> = Arc::clone(&timed) as Arc<dyn Script>;
+        self.exchange(images, targets);
+        let result = self.queues.run(&script, clock);
+        self.exchange(images, targets);
+        result.map(|()| timed)
     }
 
     fn exchange(&self, images: &mut Vec<f32>, targets: &mut Vec<f32>) {

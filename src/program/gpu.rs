@@ -38,6 +38,8 @@ struct Script {
     fork: Event,
     joins: Vec<(usize, Queue, Event)>,
     graph: Option<Graph>,
+    /// Around every step, once somebody asked for its time.
+    clocks: Vec<(Event, Event)>,
     rows: usize,
 }
 
@@ -78,19 +80,41 @@ impl Programs {
     pub fn run(&mut self, number: usize, images: &[f32], targets: &[f32], clock: Clock) -> Result<&[f32]> {
         self.gpus.stage(images, targets, clock);
         if self.graphs && self.scripts[number].graph.is_none() {
-            let graph = self.gpus.capture(|| self.issue(&self.scripts[number]))?;
+            let graph = self.gpus.capture(|| self.issue(&self.scripts[number], &[]))?;
             self.scripts[number].graph = Some(graph);
         }
         match self.scripts[number].graph {
             Some(graph) => self.gpus.launch_graph(graph)?,
-            None => self.issue(&self.scripts[number])?,
+            None => self.issue(&self.scripts[number], &[])?,
         }
         self.gpus.synchronize(0, Queue::Compute).map_err(|e| named(&format!("step {}", clock.step), &e))?;
         Ok(self.gpus.values())
     }
 
+    /// Runs a program on a batch without its graph; returns its metrics and the seconds of every step.
+    pub fn run_timed(
+        &mut self,
+        number: usize,
+        images: &[f32],
+        targets: &[f32],
+        clock: Clock,
+    ) -> Result<(&[f32], Vec<f64>)> {
+        self.gpus.stage(images, targets, clock);
+        let script = &mut self.scripts[number];
+        for step in &script.steps[script.clocks.len()..] {
+            script.clocks.push((self.gpus.event(step.device)?, self.gpus.event(step.device)?));
+        }
+        let script = &self.scripts[number];
+        self.issue(script, &script.clocks)?;
+        self.gpus.synchronize(0, Queue::Compute).map_err(|e| named(&format!("step {}", clock.step), &e))?;
+        let timed = script.steps.iter().zip(&script.clocks);
+        let seconds = timed.map(|(step, &(start, end))| self.gpus.seconds_between(step.device, start, end));
+        let seconds = seconds.collect::<Result<_>>()?;
+        Ok((self.gpus.values(), seconds))
+    }
+
     /// Issues every step in the one order: fork from device 0's compute queue, join back, and take the metrics out.
-    fn issue(&self, script: &Script) -> Result<()> {
+    fn issue(&self, script: &Script, clocks: &[(Event, Event)]) -> Result<()> {
         let gpus = &self.gpus;
         gpus.record(0, Queue::Compute, script.fork)?;
         for &(device, queue, _) in &script.joins {
@@ -99,8 +123,8 @@ impl Programs {
         for device in 0..self.chains.len() {
             gpus.load_clock(device, Queue::Compute)?;
         }
-        for step in &script.steps {
-            self.issue_step(step, script.rows).map_err(|e| named(&step.name, &e))?;
+        for (number, step) in script.steps.iter().enumerate() {
+            self.issue_step(step, script.rows, clocks.get(number).copied()).map_err(|e| named(&step.name, &e))?;
         }
         for &(device, queue, join) in &script.joins {
             gpus.record(device, queue, join)?;
@@ -110,10 +134,13 @@ impl Programs {
         gpus.unload(0, Queue::Compute, gpus.address(0, offset), elements)
     }
 
-    fn issue_step(&self, step: &Ready, rows: usize) -> Result<()> {
+    fn issue_step(&self, step: &Ready, rows: usize, clocks: Option<(Event, Event)>) -> Result<()> {
         let (gpus, device, queue) = (&self.gpus, step.device, step.queue);
         for &event in &step.waits {
             gpus.wait(device, queue, event)?;
+        }
+        if let Some((start, _)) = clocks {
+            gpus.record(device, queue, start)?;
         }
         let layer = if let Action::Phase { node, .. } = step.action { node } else { 0 };
         let launch = Launch {
@@ -136,6 +163,9 @@ impl Programs {
                 }
             }
             Action::Optim(stage) => self.chain.launch(*stage, &self.chains[device], &launch)?,
+        }
+        if let Some((_, end)) = clocks {
+            gpus.record(device, queue, end)?;
         }
         step.record.map_or(Ok(()), |event| gpus.record(device, queue, event))
     }
@@ -217,5 +247,5 @@ fn script(plan: &Plan, program: &Program, gpus: &Gpus) -> Result<Script> {
             joins.push((device, Queue::Compute, gpus.event(device)?));
         }
     }
-    Ok(Script { steps, fork: gpus.event(0)?, joins, graph: None, rows: program.variant.rows })
+    Ok(Script { steps, fork: gpus.event(0)?, joins, graph: None, clocks: Vec::new(), rows: program.variant.rows })
 }

@@ -21,6 +21,12 @@ pub struct Metrics {
     pub rows: f64,
 }
 
+impl Metrics {
+    fn of([loss, top1, top5, rows]: [f64; METRICS]) -> Self {
+        Metrics { loss, top1, top5, rows }
+    }
+}
+
 /// A tensor that outlives a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which {
@@ -94,9 +100,7 @@ impl Session {
         targets: &mut Vec<f32>,
         clock: Clock,
     ) -> Result<Metrics> {
-        let Some(number) = self.plan.programs.iter().position(|p| p.variant == variant) else {
-            return Err(Error::Run(format!("no program was planned for {variant:?}")));
-        };
+        let number = self.number(variant)?;
         let mut values = [0.0; METRICS];
         match &mut self.devices {
             Devices::Gpu(programs) => {
@@ -108,8 +112,42 @@ impl Session {
                 values = programs.metrics();
             }
         }
-        let [loss, top1, top5, rows] = values;
-        Ok(Metrics { loss, top1, top5, rows })
+        Ok(Metrics::of(values))
+    }
+
+    /// Runs one step as [`Session::run`] does (on GPUs without its graph), and returns also the seconds that each step
+    /// of the program took, in the program's order. Waiting for events is not counted.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub fn run_timed(
+        &mut self,
+        variant: Variant,
+        images: &mut Vec<f32>,
+        targets: &mut Vec<f32>,
+        clock: Clock,
+    ) -> Result<(Metrics, Vec<f64>)> {
+        let number = self.number(variant)?;
+        let mut values = [0.0; METRICS];
+        let seconds = match &mut self.devices {
+            Devices::Gpu(programs) => {
+                let (metrics, seconds) = programs.run_timed(number, images, targets, clock)?;
+                values.iter_mut().zip(metrics).for_each(|(to, &from)| *to = f64::from(from));
+                seconds
+            }
+            Devices::Cpu(programs) => {
+                let timed = programs.run_timed(number, images, targets, clock)?;
+                values = programs.metrics();
+                let steps = self.plan.programs[number].steps.iter();
+                steps.map(|step| timed.seconds(step.queue_index(), step.index)).collect()
+            }
+        };
+        Ok((Metrics::of(values), seconds))
+    }
+
+    fn number(&self, variant: Variant) -> Result<usize> {
+        let number = self.plan.programs.iter().position(|p| p.variant == variant);
+        number.ok_or_else(|| Error::Run(format!("no program was planned for {variant:?}")))
     }
 
     /// Returns the layout, shape and first element of a tensor in every device's arena.

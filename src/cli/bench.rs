@@ -1,0 +1,185 @@
+//! `peristyle bench step CONFIG`, `bench layers CONFIG`, `bench allreduce`.
+
+use super::{Configured, notes, print};
+use crate::diagnose::bench::{self, AllReduces, Bench, Effort, Layers, StepTime};
+use crate::error::{Error, Result};
+use serde::Serialize;
+
+/// Arguments of `bench`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum What {
+    /// The training step of a configuration, on a batch in memory: no data files are needed.
+    Step(Step),
+    /// The layers of a configuration inside its training step.
+    Layers(Step),
+    /// Sums over devices, from 64 KiB to 64 MiB, as a ring and in one pass.
+    Allreduce(Devices),
+}
+
+#[derive(Debug, clap::Args)]
+struct Step {
+    #[command(flatten)]
+    configured: Configured,
+    #[command(flatten)]
+    how: How,
+}
+
+#[derive(Debug, clap::Args)]
+struct Devices {
+    /// The devices: cpu*4, cuda:0-3.
+    #[arg(long, value_name = "DEVICES", default_value = "cpu*4")]
+    devices: String,
+    #[command(flatten)]
+    how: How,
+}
+
+#[derive(Debug, clap::Args)]
+struct How {
+    /// Seconds of measured steps, all repeats together; of allreduce, for each size in each form.
+    #[arg(long, value_name = "S", default_value_t = 5.0)]
+    seconds: f64,
+    /// Repeats, whose median and spread are told.
+    #[arg(long, value_name = "R", default_value_t = 5)]
+    repeats: usize,
+    /// Prints one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+impl How {
+    fn effort(&self) -> Result<Effort> {
+        let (seconds, repeats) = (self.seconds, self.repeats);
+        if !(seconds > 0.0 && seconds <= 86_400.0) {
+            return Err(Error::Usage(format!("--seconds {seconds}: expected more than 0 and at most a day")));
+        }
+        if !(1..=10_000).contains(&repeats) {
+            return Err(Error::Usage(format!("--repeats {repeats}: expected 1 to 10000")));
+        }
+        Ok(Effort { seconds, repeats })
+    }
+
+    fn tell<T: Serialize>(&self, report: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
+        let text = if self.json {
+            let json = serde_json::to_string(report);
+            json.map_err(|error| Error::Run(format!("the report cannot be written as JSON: {error}")))? + "\n"
+        } else {
+            text(report)
+        };
+        print(&text);
+        Ok(())
+    }
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<()> {
+    match &arguments.what {
+        What::Step(step) => {
+            let effort = step.how.effort()?;
+            step.how.tell(&bench::step(&mut step.open()?, effort)?, step_text)
+        }
+        What::Layers(step) => {
+            let effort = step.how.effort()?;
+            step.how.tell(&bench::layers(&mut step.open()?, effort)?, layers_text)
+        }
+        What::Allreduce(all) => {
+            let effort = all.how.effort()?;
+            all.how.tell(&bench::all_reduce(&all.devices, effort)?, allreduce_text)
+        }
+    }
+}
+
+impl Step {
+    fn open(&self) -> Result<Bench> {
+        let bench = Bench::open(&self.configured.config, &self.configured.sets())?;
+        notes(&bench.job.notes);
+        Ok(bench)
+    }
+}
+
+fn about(about: &bench::About) -> String {
+    let bench::About { network, batch, device, devices, threads, precision, .. } = about;
+    let load = about.load_average.map_or(String::new(), |load| format!(", load average {load}"));
+    format!("{network}: batch {batch}, {devices} x {device} ({threads} threads), {precision}{load}\n")
+}
+
+fn step_text(report: &StepTime) -> String {
+    let r = report;
+    let (product, copy) = (100.0 * r.product_ratio, 100.0 * r.copy_ratio);
+    about(&r.about)
+        + &format!(
+            "step       {:>10.3} ms  ({:.3} to {:.3} over {} repeats, {} steps)\n",
+            r.step_ms, r.step_ms_min, r.step_ms_max, r.repeats, r.steps
+        )
+        + &format!(
+            "images/s   {:>10.1}     ({:.1} to {:.1})\n",
+            r.images_per_second, r.images_per_second_min, r.images_per_second_max
+        )
+        + &format!("products   {:>10.4} TFLOP/s, {product:.1} % of {:.4} measured\n", r.tflops, r.limits.limit_tflops)
+        + &format!(
+            "memory     {:>10.2} GB/s, {copy:.1} % of {:.2} measured\n",
+            r.gb_per_second, r.limits.limit_gb_per_second
+        )
+}
+
+fn layers_text(report: &Layers) -> String {
+    let mut text = about(&report.about);
+    let limits = report.limits;
+    text += &format!(
+        "step {:.3} ms; limits: products {:.4} TFLOP/s, copies {:.2} GB/s; {} runs\n\n",
+        report.step_ms, limits.limit_tflops, limits.limit_gb_per_second, report.runs
+    );
+    text += &format!(
+        "{:<24} {:<22} {:<9} {:>9} {:>7} {:>9} {:>6} {:>9} {:>6}\n",
+        "layer", "kind", "pass", "ms", "share", "TFLOP/s", "%", "GB/s", "%"
+    );
+    for line in &report.layers {
+        text += &format!(
+            "{:<24} {:<22} {:<9} {:>9.4} {:>6.1}% {:>9.4} {:>6.1} {:>9.2} {:>6.1}\n",
+            line.layer,
+            line.kind,
+            line.pass,
+            line.ms,
+            100.0 * line.share,
+            line.tflops,
+            100.0 * line.product_ratio,
+            line.gb_per_second,
+            100.0 * line.copy_ratio
+        );
+    }
+    text
+}
+
+fn allreduce_text(report: &AllReduces) -> String {
+    let load = report.load_average.map_or(String::new(), |load| format!(", load average {load}"));
+    let mut text = format!(
+        "{} x {}, one thread's memcpy {:.2} GB/s{load}\n\n{:<9} {:>9} {:>10} {:>10} {:>10} {:>12} {:>9}\n",
+        report.devices,
+        report.device,
+        report.memcpy_gb_per_second,
+        "form",
+        "KiB",
+        "ms",
+        "least",
+        "most",
+        "busbw GB/s",
+        "x memcpy"
+    );
+    for line in &report.all_reduces {
+        text += &format!(
+            "{:<9} {:>9} {:>10.4} {:>10.4} {:>10.4} {:>12.3} {:>9.3}\n",
+            line.form,
+            line.bytes / 1024,
+            line.ms,
+            line.ms_min,
+            line.ms_max,
+            line.busbw_gb_per_second,
+            line.memcpy_ratio
+        );
+    }
+    text
+}

@@ -1,0 +1,179 @@
+//! What devices can do at most, measured: the rate of large copies and of large products.
+
+use super::args::{Args, Clock, Operand, Path};
+use super::driver::{Driver, Kind};
+use super::gemm::{Matrix, Scalar};
+use super::memory::Memory;
+use super::pool::Pool;
+use super::queues::{Queue, Queues, Script};
+use crate::error::Result;
+use crate::tensor::{Precision, Shape, Window};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// Bytes of a copy, over all devices: far more than caches hold.
+const COPY_BYTES: usize = 1 << 27;
+/// Elements that a thread copies at a time.
+const BLOCK: usize = 1 << 16;
+/// Extents of a product: about a millisecond of one core, so that one of many runs undisturbed on a busy machine.
+const EXTENT: usize = 512;
+/// Seconds that each measurement takes at least.
+const SECONDS: f64 = 0.5;
+/// Runs that each measurement makes at least.
+const RUNS: usize = 5;
+
+/// The rates of all devices together, the best of several runs.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    /// Bytes of memory a second that a copy reads and writes.
+    pub copy_bytes_per_second: f64,
+    /// Floating-point operations a second of f32 products of 512 x 512 matrices, one to a thread: the sum of every
+    /// thread's best while all are at work.
+    pub flops_per_second: f64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    Copy,
+    Product,
+}
+
+/// One step on every compute queue.
+struct Load {
+    work: Work,
+    operands: Vec<Vec<Option<Operand>>>,
+    /// The least nanoseconds that each thread of each device took for a product.
+    least: Vec<Vec<AtomicU64>>,
+}
+
+impl Load {
+    fn new(work: Work, (devices, threads): (usize, usize), elements: &[usize]) -> Self {
+        let bytes = Precision::F32.bytes();
+        let room = |n: usize| (n * bytes).next_multiple_of(Memory::ALIGN);
+        let place = |_| {
+            let memory = Arc::new(Memory::new(elements.iter().map(|&n| room(n)).sum()));
+            let mut end = 0;
+            let operand = |&n: &usize| {
+                let window = Window { start: vec![0], len: vec![n] };
+                end += room(n);
+                Some(Operand::new(&memory, end - room(n), Shape::from([n]), window, Precision::F32))
+            };
+            elements.iter().map(operand).collect()
+        };
+        let least = |_| (0..threads).map(|_| AtomicU64::new(u64::MAX)).collect();
+        Load { work, operands: (0..devices).map(place).collect(), least: (0..devices).map(least).collect() }
+    }
+
+    /// Returns the operations a second of all threads together.
+    fn flops_per_second(&self) -> f64 {
+        let took = self.least.iter().flatten().map(|least| least.load(Ordering::Relaxed)).filter(|&ns| ns < u64::MAX);
+        took.map(|ns| 2.0 * (EXTENT as f64).powi(3) / (ns as f64 * 1e-9)).sum()
+    }
+
+    fn args<'a>(&'a self, device: usize, pool: &'a Pool) -> Args<'a> {
+        Args {
+            operands: &self.operands[device],
+            pool,
+            precision: Precision::F32,
+            path: Path::Fast,
+            clock: Clock::default(),
+            seed: 0,
+            layer: 0,
+            rows: 0,
+        }
+    }
+}
+
+impl Script for Load {
+    fn len(&self, queue: usize) -> usize {
+        usize::from(queue % Queue::COUNT == Queue::Compute as usize)
+    }
+    fn waits(&self, _: usize, _: usize) -> &[(usize, usize)] {
+        &[]
+    }
+    fn perform(&self, queue: usize, _: usize, clock: Clock, pool: &Pool) {
+        let device = queue / Queue::COUNT;
+        let args = self.args(device, pool);
+        if clock.step == 0 {
+            // Fresh memory may be one page of zeros in disguise.
+            (0..args.operands.len()).for_each(|i| args.write::<f32>(i).fill(1.0));
+        } else if self.work == Work::Copy {
+            let from = args.read::<f32>(0);
+            args.chunks(args.write::<f32>(1), BLOCK, |i, to, _| to.copy_from_slice(&from[i * BLOCK..][..to.len()]));
+        } else {
+            let (a, b) = (Matrix::rows(args.read(0), EXTENT), Matrix::rows(args.read(1), EXTENT));
+            args.chunks(args.write::<f32>(2), EXTENT * EXTENT, |_, c, worker| {
+                let start = Instant::now();
+                f32::gemm(EXTENT, EXTENT, EXTENT, a, b, c, EXTENT, false);
+                self.least[device][worker].fetch_min(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+            });
+        }
+    }
+    fn name(&self, _: usize, _: usize) -> String {
+        format!("{:?}", self.work).to_lowercase()
+    }
+}
+
+/// Measures CPU devices of `threads` threads each, all at once.
+///
+/// # Errors
+/// When a step fails.
+pub fn cpu(devices: usize, threads: usize) -> Result<Limits> {
+    let mut queues = Queues::new(devices, threads);
+    let mut best = |load: &Arc<Load>| {
+        let script: Arc<dyn Script> = Arc::clone(load) as Arc<dyn Script>;
+        queues.run(&script, Clock::default())?;
+        best_of(|| {
+            let start = Instant::now();
+            queues.run(&script, Clock { step: 1, ..Clock::default() })?;
+            Ok(start.elapsed().as_secs_f64())
+        })
+    };
+    let (elements, square) = (COPY_BYTES / Precision::F32.bytes() / devices, EXTENT * EXTENT);
+    let copied = 2 * elements * Precision::F32.bytes() * devices;
+    let counts = (devices, threads);
+    let copy = best(&Arc::new(Load::new(Work::Copy, counts, &[elements; 2])))?;
+    let products = Arc::new(Load::new(Work::Product, counts, &[square, square, square * threads]));
+    best(&products)?;
+    Ok(Limits { copy_bytes_per_second: copied as f64 / copy, flops_per_second: products.flops_per_second() })
+}
+
+/// Measures the bytes a second that a copy within a GPU reads and writes.
+///
+/// # Errors
+/// When there is no such device, or it fails.
+pub fn gpu_copy(kind: Kind, ordinal: usize, threads: usize) -> Result<f64> {
+    let driver = Driver::open(kind, ordinal, threads)?;
+    let bytes = if kind == Kind::Emu { COPY_BYTES } else { 4 * COPY_BYTES };
+    let (from, to) = (driver.allocate(bytes)?, driver.allocate(bytes)?);
+    let stream = driver.stream()?;
+    let (start, end) = (driver.event()?, driver.event()?);
+    // SAFETY: both are `bytes` long and stay allocated until the stream is at rest.
+    unsafe { driver.fill(from, 1, bytes, stream)? };
+    let best = best_of(|| {
+        driver.record(start, stream)?;
+        // SAFETY: as above.
+        unsafe { driver.copy(to, from, bytes, stream)? };
+        driver.record(end, stream)?;
+        driver.synchronize(stream)?;
+        driver.seconds_between(start, end)
+    })?;
+    // SAFETY: the stream is at rest, and nobody else knows the addresses.
+    unsafe {
+        driver.free(from)?;
+        driver.free(to)?;
+    }
+    Ok(2.0 * bytes as f64 / best)
+}
+
+/// Returns the least of several measured times.
+fn best_of(mut seconds: impl FnMut() -> Result<f64>) -> Result<f64> {
+    let begin = Instant::now();
+    let (mut best, mut runs) = (f64::INFINITY, 0);
+    while runs < RUNS || begin.elapsed().as_secs_f64() < SECONDS {
+        best = best.min(seconds()?);
+        runs += 1;
+    }
+    Ok(best)
+}

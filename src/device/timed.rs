@@ -1,0 +1,45 @@
+//! A script with a clock around every step: what it does is the script's.
+
+use super::args::Clock;
+use super::pool::Pool;
+use super::queues::Script;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// A script whose steps are timed one by one; waiting for events is not counted.
+pub struct Timed {
+    script: Arc<dyn Script>,
+    nanoseconds: Vec<Vec<AtomicU64>>,
+}
+
+impl Timed {
+    /// Puts a clock around every step of a script on `queues` queues.
+    pub fn new(script: Arc<dyn Script>, queues: usize) -> Self {
+        let clocks = |queue| (0..script.len(queue)).map(|_| AtomicU64::new(0)).collect();
+        let nanoseconds = (0..queues).map(clocks).collect();
+        Timed { script, nanoseconds }
+    }
+
+    /// Returns the seconds that a step took when it last ran.
+    pub fn seconds(&self, queue: usize, step: usize) -> f64 {
+        self.nanoseconds[queue][step].load(Ordering::Relaxed) as f64 * 1e-9
+    }
+}
+
+impl Script for Timed {
+    fn len(&self, queue: usize) -> usize {
+        self.script.len(queue)
+    }
+    fn waits(&self, queue: usize, step: usize) -> &[(usize, usize)] {
+        self.script.waits(queue, step)
+    }
+    fn perform(&self, queue: usize, step: usize, clock: Clock, pool: &Pool) {
+        let start = Instant::now();
+        self.script.perform(queue, step, clock, pool);
+        self.nanoseconds[queue][step].store(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+    }
+    fn name(&self, queue: usize, step: usize) -> String {
+        self.script.name(queue, step)
+    }
+}

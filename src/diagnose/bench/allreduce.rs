@@ -1,0 +1,155 @@
+//! Sums over devices: one program that holds a single all-reduce.
+
+use super::{Effort, driver_kind, load_average};
+use crate::collectives::{Collective, Form};
+use crate::config;
+use crate::device::{Clock, Queue, limits};
+use crate::error::Result;
+use crate::layers::{Activation, METRICS, Mode};
+use crate::network::{Draft, Network};
+use crate::optim::Chain;
+use crate::placement::{Flat, Home, Op, Placed, Purpose, Region, Tensor, Variant};
+use crate::program::{Plan, Session, arena, check, events, lower};
+use crate::tensor::{Axis, Layout, Place, Precision, Shape};
+use crate::train::{Data, Job};
+use serde::Serialize;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// One size in one form.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AllReduce {
+    /// `one_pass` or `ring`.
+    pub form: &'static str,
+    /// Bytes that every device holds.
+    pub bytes: usize,
+    /// Milliseconds, from the host's call until every device has the sum.
+    pub ms: f64,
+    /// The fastest repeat.
+    pub ms_min: f64,
+    /// The slowest repeat.
+    pub ms_max: f64,
+    /// 2 (n - 1) / n bytes / time, in GB/s: what a link between neighbours carries in a ring.
+    pub busbw_gb_per_second: f64,
+    /// `busbw_gb_per_second` / `memcpy_gb_per_second`.
+    pub memcpy_ratio: f64,
+}
+
+/// All sizes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AllReduces {
+    /// `cpu`, `cuda` or `emu`.
+    pub device: String,
+    /// Number of devices.
+    pub devices: usize,
+    /// GB/s that one thread copies (on a GPU: the whole of it), each byte counted once.
+    pub memcpy_gb_per_second: f64,
+    /// The machine's load average of the last minute when the bench began; none where it is not told.
+    pub load_average: Option<f64>,
+    /// The measurements.
+    pub all_reduces: Vec<AllReduce>,
+}
+
+const VARIANT: Variant = Variant { mode: Mode::Train, rows: 1, update: false };
+
+/// Measures all-reduces of 64 KiB to 64 MiB among `devices`, as the configuration's `devices.use`; `effort` is that
+/// of one size in one form.
+///
+/// # Errors
+/// When the devices do not exist or a step fails.
+pub fn all_reduce(devices: &str, effort: Effort) -> Result<AllReduces> {
+    let text = "[data]\ntrain = { synthetic = { images = 2, classes = 2, shape = [1, 1, 1] } }\nbatch = 2\n[model]\n\
+                input = [1, 1, 1]\nlayers = [{ dense = { units = 2 } }]\n[optimizer]\nlr = 0.1\n[train]\nsteps = 1\n";
+    let sets = [format!("devices.use={devices:?}")];
+    let reading = config::from_text("bench allreduce", text, Path::new(""), &sets);
+    let (job, _) = Job::complete(Draft::new(reading), Data::Optional)?;
+    let devices = &job.config.devices;
+    let copied = match driver_kind(devices.kind) {
+        None => limits::cpu(1, 1)?.copy_bytes_per_second,
+        Some(kind) => limits::gpu_copy(kind, devices.ordinals[0], devices.threads)?,
+    };
+    let mut report = AllReduces {
+        device: devices.kind.to_string(),
+        devices: devices.len(),
+        memcpy_gb_per_second: copied / 2.0 / 1e9,
+        load_average: load_average(),
+        all_reduces: Vec::new(),
+    };
+    let n = devices.len() as f64;
+    for (form, name) in [(Form::OnePass, "one_pass"), (Form::Ring, "ring")] {
+        for shift in (16..=26).step_by(2) {
+            let bytes = 1 << shift;
+            let mut session = session(&job, bytes / Precision::F32.bytes(), form)?;
+            let mut run = || {
+                let start = Instant::now();
+                session.run(VARIANT, &mut Vec::new(), &mut Vec::new(), Clock::default())?;
+                Ok(start.elapsed().as_secs_f64())
+            };
+            run()?;
+            let (seconds, _) = effort.repeat(run)?;
+            let busbw = 2.0 * (n - 1.0) / n * bytes as f64 / seconds.median / 1e9;
+            report.all_reduces.push(AllReduce {
+                form: name,
+                bytes,
+                ms: seconds.median * 1e3,
+                ms_min: seconds.least * 1e3,
+                ms_max: seconds.most * 1e3,
+                busbw_gb_per_second: busbw,
+                memcpy_ratio: busbw / report.memcpy_gb_per_second,
+            });
+        }
+    }
+    Ok(report)
+}
+
+/// Opens the devices for a program that is one all-reduce.
+fn session(job: &Job, elements: usize, form: Form) -> Result<Session> {
+    let options = crate::program::Options { form, precision: Precision::F32, ..job.options(vec![VARIANT]) };
+    let devices = options.mesh.devices();
+    let network =
+        Network { input: Activation::new(1, 1, 1), nodes: Vec::new(), parameters: Vec::new(), states: Vec::new() };
+    let partial = Layout::new(Place::Partial, Place::Replicate);
+    let tensor = |layout, home| Tensor {
+        name: "values".into(),
+        shape: Shape::from([elements]),
+        layout,
+        home,
+        purpose: Purpose::Gradients,
+    };
+    let placed = Placed {
+        tensors: vec![tensor(partial, Home::Fixed(Region::Gradients, 0)), tensor(Layout::REPLICATE, Home::Alias(0))],
+        ops: vec![Op::Move { collective: Collective::AllReduce, axis: Axis::Data, from: 0, to: 1 }],
+        flat: Flat::default(),
+        statistics: Vec::new(),
+    };
+    let metrics = elements.next_multiple_of(arena::ALIGN);
+    let mut plan = Plan {
+        network: Arc::new(network),
+        chain: Arc::new(Chain::default()),
+        regions: vec![(Region::Gradients, elements, 0), (Region::Metrics, METRICS, metrics)],
+        flat: Flat::default(),
+        statistics: Vec::new(),
+        programs: Vec::new(),
+        arena: Vec::new(),
+        options,
+    };
+    let context = lower::Context {
+        network: &plan.network,
+        mesh: plan.options.mesh,
+        target: plan.options.target,
+        form,
+        threads: plan.options.threads,
+        variant: VARIANT,
+        regions: &plan.regions,
+    };
+    let mut program = lower::lower(context, &placed);
+    let clocks = events::derive(&mut program, devices * Queue::COUNT);
+    let base = (metrics + METRICS).next_multiple_of(arena::ALIGN);
+    plan.arena = arena::assign(&mut program, &clocks, base, devices).into_iter().map(|end| end.max(base)).collect();
+    if let Err(race) = check::check(&program, devices * Queue::COUNT) {
+        panic!("the all-reduce is not safe: {race}");
+    }
+    plan.programs.push(program);
+    job.session(plan)
+}

@@ -1,0 +1,375 @@
+//! How fast: the training step, its layers and its sums over devices, beside what the machine can do at most.
+//!
+//! What runs is the program that `train` runs, on a batch made once. A number is the median over repeats, with the
+//! least and the most; a repeat is the median of its steps. The limits are measured in the same run. Every report is
+//! a struct whose fields are the names in the JSON.
+
+mod allreduce;
+mod layers;
+
+pub use allreduce::{AllReduce, AllReduces, all_reduce};
+pub use layers::{LayerTime, Layers, layers};
+
+use crate::config::{self, Devices, Kind, Products};
+use crate::device::{Clock, Purpose, Random, driver, limits};
+use crate::error::{Error, Result};
+use crate::layers::Mode;
+use crate::network::{Draft, Network, Node};
+use crate::placement::Variant;
+use crate::program::{Plan, Session};
+use crate::tensor::Precision;
+use crate::train::{Data, Job, exchange};
+use serde::Serialize;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// How long a bench takes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Effort {
+    /// Seconds of measured steps, all repeats together.
+    pub seconds: f64,
+    /// Repeats, at least 1.
+    pub repeats: usize,
+}
+
+impl Effort {
+    /// Calls `run`, which returns its own time in seconds, for each repeat until the repeat's share of the time is
+    /// over; returns the median of every repeat, and how often it ran in all.
+    fn repeat(self, mut run: impl FnMut() -> Result<f64>) -> Result<(Spread, usize)> {
+        let share = Duration::from_secs_f64(self.seconds / self.repeats as f64);
+        let (mut medians, mut count) = (Vec::new(), 0);
+        for _ in 0..self.repeats {
+            let begin = Instant::now();
+            let mut times = Vec::new();
+            while times.len() < 2 || begin.elapsed() < share {
+                times.push(run()?);
+            }
+            count += times.len();
+            medians.push(Spread::of(times).median);
+        }
+        Ok((Spread::of(medians), count))
+    }
+}
+
+/// The median of some numbers, with the least and the most.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Spread {
+    /// The median.
+    pub median: f64,
+    /// The least.
+    pub least: f64,
+    /// The most.
+    pub most: f64,
+}
+
+impl Spread {
+    /// Returns the spread of some numbers, at least one.
+    pub fn of(mut all: Vec<f64>) -> Spread {
+        all.sort_by(f64::total_cmp);
+        let n = all.len();
+        let median = (all[(n - 1) / 2] + all[n / 2]) / 2.0;
+        Spread { median, least: all[0], most: all[n - 1] }
+    }
+}
+
+/// What the devices can do at most, all together.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Limits {
+    /// TFLOP/s of large products: on a CPU f32 products of 512 x 512 matrices on every thread, on a GPU a dense
+    /// layer of 4096 inputs, units and samples in the precision of the configuration.
+    pub limit_tflops: f64,
+    /// GB/s that a large copy reads and writes.
+    pub limit_gb_per_second: f64,
+}
+
+impl Limits {
+    /// Measures the devices of a configuration.
+    ///
+    /// # Errors
+    /// When a device cannot be used.
+    pub fn measure(devices: &Devices) -> Result<Limits> {
+        let (copy, flops) = match driver_kind(devices.kind) {
+            None => {
+                let limits = limits::cpu(devices.len(), devices.threads)?;
+                (limits.copy_bytes_per_second, limits.flops_per_second)
+            }
+            Some(kind) => {
+                let first = devices.ordinals[0];
+                let mut gpus = devices.ordinals.clone();
+                gpus.dedup();
+                let count = if kind == driver::Kind::Emu { 1.0 } else { gpus.len() as f64 };
+                (limits::gpu_copy(kind, first, devices.threads)? * count, product_rate(devices)? * count)
+            }
+        };
+        Ok(Limits { limit_tflops: flops / 1e12, limit_gb_per_second: copy / 1e9 })
+    }
+}
+
+/// Returns who drives a kind of device; none for CPU devices.
+fn driver_kind(kind: Kind) -> Option<driver::Kind> {
+    match kind {
+        Kind::Cpu => None,
+        Kind::Cuda => Some(driver::Kind::Cuda),
+        Kind::Emu => Some(driver::Kind::Emu),
+    }
+}
+
+/// Returns the operations a second of one GPU's dense layer, forwards.
+fn product_rate(devices: &Devices) -> Result<f64> {
+    let n = if devices.kind == Kind::Emu { 64 } else { 4096 };
+    let name = if devices.kind == Kind::Emu { "emu".to_string() } else { devices.name(0) };
+    let precision = match devices.products {
+        Products::Full => "f32",
+        Products::Tf32 => "tf32",
+        Products::Bf16 => "bf16",
+    };
+    let text = format!(
+        "[devices]\nuse = {name:?}\nprecision = {precision:?}\n[data]\ntrain = {{ synthetic = {{ images = {n}, classes \
+         = {n}, shape = [1, 1, {n}] }} }}\nbatch = {n}\n[model]\ninput = [1, 1, {n}]\nlayers = [{{ dense = {{ units = \
+         {n} }} }}]\n[optimizer]\nlr = 1e-9\n[train]\nsteps = 1\n"
+    );
+    let reading = config::from_text("product peak", &text, Path::new(""), &[]);
+    let mut bench = Bench::of(Job::complete(Draft::new(reading), Data::Optional)?)?;
+    let steps = &bench.session.plan().programs[bench.program()].steps;
+    let forward = steps.iter().position(|step| step.name.starts_with("dense1 forward"));
+    let forward = forward.ok_or_else(|| Error::Run("the dense layer has no forward step".into()))?;
+    let mut best = f64::INFINITY;
+    for _ in 0..if devices.kind == Kind::Emu { 2 } else { 20 } {
+        best = best.min(bench.step_timed()?[forward]);
+    }
+    Ok(2.0 * (n as f64).powi(3) / best)
+}
+
+/// A job with its devices and one batch.
+#[derive(Debug)]
+pub struct Bench {
+    /// The job.
+    pub job: Job,
+    session: Session,
+    variant: Variant,
+    images: Vec<f32>,
+    targets: Vec<f32>,
+    clock: Clock,
+    loss: f64,
+}
+
+impl Bench {
+    /// Opens a configuration; its data need not be there.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, and when a device cannot be used.
+    pub fn open(path: &Path, sets: &[String]) -> Result<Bench> {
+        Self::of(Job::open(path, sets, Data::Optional)?)
+    }
+
+    fn of((job, plan): (Job, Plan)) -> Result<Bench> {
+        let trained = plan.options.variants.iter().filter(|v| v.mode == Mode::Train && v.update);
+        let variant = trained.max_by_key(|v| v.rows).copied().expect("a run trains on a batch");
+        let random = Random::new(job.config.seed, Purpose::Synthetic, 0, 0);
+        let values = variant.rows * job.network.input.features();
+        let images = (0..values as u64).map(|i| random.normal(i) as f32).collect();
+        let classes = job.network.nodes.last().map_or(1, |loss| loss.input_shapes[0].features());
+        let width = plan.options.target_width;
+        let target = |i: usize| match width {
+            1 => (i % classes) as f32,
+            _ => f32::from(u8::from(i % width == i / width % classes)),
+        };
+        let targets = (0..variant.rows * width).map(target).collect();
+        let mut session = job.session(plan)?;
+        exchange::initialise(&mut session, job.config.seed);
+        Ok(Bench { job, session, variant, images, targets, clock: Clock::default(), loss: 0.0 })
+    }
+
+    fn program(&self) -> usize {
+        let found = self.session.plan().programs.iter().position(|p| p.variant == self.variant);
+        found.expect("every variant has its program")
+    }
+
+    fn tick(&mut self) -> Clock {
+        let step = self.clock.step + 1;
+        // Noise teaches nothing; a small learning rate keeps it from leading to infinities.
+        self.clock = Clock { step, epoch: 0, lr: 1e-6 };
+        self.clock
+    }
+
+    /// Runs a step and returns its seconds.
+    fn step(&mut self) -> Result<f64> {
+        let clock = self.tick();
+        let start = Instant::now();
+        self.loss = self.session.run(self.variant, &mut self.images, &mut self.targets, clock)?.loss;
+        Ok(start.elapsed().as_secs_f64())
+    }
+
+    /// Runs a step and returns the seconds of each step of its program.
+    fn step_timed(&mut self) -> Result<Vec<f64>> {
+        let clock = self.tick();
+        let (metrics, times) = self.session.run_timed(self.variant, &mut self.images, &mut self.targets, clock)?;
+        self.loss = metrics.loss;
+        Ok(times)
+    }
+
+    /// Returns the seconds of the first step, then runs until caches are warm and clocks up.
+    fn warm_up(&mut self) -> Result<f64> {
+        let begin = Instant::now();
+        let first = self.step()?;
+        let mut steps = 1;
+        while steps < 3 || begin.elapsed() < Duration::from_millis(500) {
+            self.step()?;
+            steps += 1;
+        }
+        Ok(first)
+    }
+
+    fn about(&self) -> About {
+        let devices = &self.job.config.devices;
+        let precision = match (devices.products, devices.precision) {
+            (Products::Tf32, _) => "tf32",
+            (Products::Bf16, _) => "bf16",
+            (Products::Full, Precision::F32) => "f32",
+            (Products::Full, _) => "f64",
+        };
+        About {
+            framework: "peristyle",
+            version: env!("CARGO_PKG_VERSION"),
+            network: self.job.config.name.clone(),
+            batch: self.variant.rows,
+            device: devices.kind.to_string(),
+            devices: devices.len(),
+            threads: devices.threads,
+            precision,
+            load_average: load_average(),
+        }
+    }
+}
+
+/// What was measured.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct About {
+    /// `peristyle`, or `torch` where bench/torch_step.py writes the same fields.
+    pub framework: &'static str,
+    /// Its version.
+    pub version: &'static str,
+    /// The name of the configuration.
+    pub network: String,
+    /// Samples in a step, over all devices.
+    pub batch: usize,
+    /// `cpu`, `cuda` or `emu`.
+    pub device: String,
+    /// Number of devices.
+    pub devices: usize,
+    /// Threads of each CPU device.
+    pub threads: usize,
+    /// `f32`, `f64`, `tf32` or `bf16`.
+    pub precision: &'static str,
+    /// The machine's load average of the last minute when the bench began; none where it is not told.
+    pub load_average: Option<f64>,
+}
+
+/// The time of a training step.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StepTime {
+    /// What was measured.
+    #[serde(flatten)]
+    pub about: About,
+    /// Repeats.
+    pub repeats: usize,
+    /// Steps in all repeats.
+    pub steps: usize,
+    /// The first step, in ms: what is compiled, captured or touched once.
+    pub first_step_ms: f64,
+    /// A step, in ms.
+    pub step_ms: f64,
+    /// The fastest repeat.
+    pub step_ms_min: f64,
+    /// The slowest repeat.
+    pub step_ms_max: f64,
+    /// Images a second.
+    pub images_per_second: f64,
+    /// Images a second of the slowest repeat.
+    pub images_per_second_min: f64,
+    /// Images a second of the fastest repeat.
+    pub images_per_second_max: f64,
+    /// Operations of one image's forward pass: twice the multiplications of convolutions and dense layers.
+    pub flops_per_image: u64,
+    /// TFLOP/s of the step, counted as three forward passes.
+    pub tflops: f64,
+    /// Bytes that the steps of the program read and write.
+    pub step_bytes: f64,
+    /// GB/s of these bytes.
+    pub gb_per_second: f64,
+    /// What the devices can do at most.
+    #[serde(flatten)]
+    pub limits: Limits,
+    /// `tflops` / `limit_tflops`.
+    pub product_ratio: f64,
+    /// `gb_per_second` / `limit_gb_per_second`.
+    pub copy_ratio: f64,
+    /// The loss of the last step.
+    pub loss: f64,
+}
+
+/// Measures the training step of a configuration.
+///
+/// # Errors
+/// When a step fails.
+pub fn step(bench: &mut Bench, effort: Effort) -> Result<StepTime> {
+    let about = bench.about();
+    let first_step = bench.warm_up()?;
+    let (seconds, steps) = effort.repeat(|| bench.step())?;
+    let limits = Limits::measure(&bench.job.config.devices)?;
+    let plan = bench.session.plan();
+    let bytes = plan.options.precision.bytes() as f64;
+    let uses = plan.programs[bench.program()].steps.iter().flat_map(|step| &step.uses);
+    let step_bytes = uses.map(|u| u.part.elements() as f64 * bytes).sum();
+    let flops_per_image = flops_per_image(&bench.job.network);
+    let images = about.batch as f64;
+    let tflops = 3.0 * flops_per_image as f64 * images / seconds.median / 1e12;
+    let gb_per_second = step_bytes / seconds.median / 1e9;
+    Ok(StepTime {
+        about,
+        repeats: effort.repeats,
+        steps,
+        first_step_ms: first_step * 1e3,
+        step_ms: seconds.median * 1e3,
+        step_ms_min: seconds.least * 1e3,
+        step_ms_max: seconds.most * 1e3,
+        images_per_second: images / seconds.median,
+        images_per_second_min: images / seconds.most,
+        images_per_second_max: images / seconds.least,
+        flops_per_image,
+        tflops,
+        step_bytes,
+        gb_per_second,
+        limits,
+        product_ratio: tflops / limits.limit_tflops,
+        copy_ratio: gb_per_second / limits.limit_gb_per_second,
+        loss: bench.loss,
+    })
+}
+
+/// Returns twice the multiplications of one image's forward pass in convolutions and dense layers.
+pub fn flops_per_image(network: &Network) -> u64 {
+    let products = network.nodes.iter().filter(|node| is_product(network, node));
+    products.map(|node| node.layer.cost(&node.input_shapes)).sum()
+}
+
+/// Returns true for layers that multiply by a matrix of weights.
+fn is_product(network: &Network, node: &Node) -> bool {
+    node.params.iter().any(|&p| network.parameters[p].param.shape.rank() > 1)
+}
+
+/// Returns the load average of the last minute.
+fn load_average() -> Option<f64> {
+    std::fs::read_to_string("/proc/loadavg").ok()?.split(' ').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle_or_between_two() {
+        assert_eq!(Spread::of(vec![3.0, 1.0, 2.0]), Spread { median: 2.0, least: 1.0, most: 3.0 });
+        assert_eq!(Spread::of(vec![4.0, 1.0, 2.0, 3.0]).median, 2.5);
+    }
+}

@@ -1,0 +1,103 @@
+//! The configurations of the benchmark networks, and what `bench` says about them.
+
+mod common;
+
+use common::file;
+use peristyle::diagnose::bench::{self, Bench, Effort};
+use peristyle::train::{Data, Job};
+
+/// Configuration, number of parameters, operations of one image's forward pass in convolutions and dense layers: as
+/// PyTorch counts its own modules in `bench/torch_step.py`.
+const NETWORKS: [(&str, usize, u64); 7] = [
+    ("lenet", 431_080, 4_586_000),
+    ("mlp", 1_863_690, 3_723_264),
+    ("cifar_quick", 145_578, 24_708_352),
+    ("cifar_alex", 1_387_786, 58_470_144),
+    ("cifar_vgg_bn", 1_187_274, 305_610_752),
+    ("resnet18", 11_173_962, 1_110_845_440),
+    ("alexnet", 60_965_224, 1_448_813_632),
+];
+
+#[test]
+fn benchmark_networks_have_as_many_parameters_and_operations_as_pytorchs() {
+    for (name, parameters, flops) in NETWORKS {
+        let (job, _) = Job::open(&file(&format!("configs/{name}.toml")), &[], Data::Required)
+            .unwrap_or_else(|error| panic!("{error}"));
+        let counted: usize = job.network.parameters.iter().map(|p| p.param.shape.elements()).sum();
+        assert_eq!(counted, parameters, "{name}");
+        assert_eq!(bench::flops_per_image(&job.network), flops, "{name}");
+    }
+}
+
+fn digits(sets: &[&str]) -> Bench {
+    let sets: Vec<String> = ["devices.threads=1", "data.batch=4"].iter().chain(sets).map(|s| s.to_string()).collect();
+    Bench::open(&file("configs/digits.toml"), &sets).unwrap_or_else(|error| panic!("{error}"))
+}
+
+const SHORT: Effort = Effort { seconds: 1e-3, repeats: 2 };
+
+#[test]
+fn a_step_is_told_under_stable_names() {
+    let report = bench::step(&mut digits(&[]), SHORT).unwrap();
+    let json = serde_json::to_value(&report).unwrap();
+    let names: Vec<&String> = json.as_object().unwrap().keys().collect();
+    let mut expected = vec![
+        "framework",
+        "version",
+        "network",
+        "batch",
+        "device",
+        "devices",
+        "threads",
+        "precision",
+        "load_average",
+        "repeats",
+        "steps",
+        "first_step_ms",
+        "step_ms",
+        "step_ms_min",
+        "step_ms_max",
+        "images_per_second",
+        "images_per_second_min",
+        "images_per_second_max",
+        "flops_per_image",
+        "tflops",
+        "step_bytes",
+        "gb_per_second",
+        "limit_tflops",
+        "limit_gb_per_second",
+        "product_ratio",
+        "copy_ratio",
+        "loss",
+    ];
+    expected.sort_unstable();
+    let mut names: Vec<&str> = names.into_iter().map(String::as_str).collect();
+    names.sort_unstable();
+    assert_eq!(names, expected);
+    assert!(json.as_object().unwrap().iter().all(|(name, value)| !value.is_null() || name == "load_average"), "{json}");
+}
+
+#[test]
+fn every_step_of_the_program_is_in_the_table_of_layers_once() {
+    let mut bench = digits(&["devices.use=\"cpu*2\""]);
+    let report = bench::layers(&mut bench, SHORT).unwrap();
+    let lines: Vec<(&str, &str)> = report.layers.iter().map(|line| (line.layer.as_str(), line.pass)).collect();
+    let first = [("batch", ""), ("conv1", "forward"), ("conv1", "backward"), ("relu1", "forward")];
+    assert_eq!(&lines[..4], &first);
+    assert_eq!(&lines[lines.len() - 2..], &[("sums over devices", ""), ("optimizer", "")]);
+    assert!((report.layers.iter().map(|line| line.share).sum::<f64>() - 1.0).abs() < 1e-9);
+    // conv1 reads images, which want no gradient; conv2 computes both of its gradients.
+    let flops = |layer, pass| report.layers.iter().find(|l| (l.layer.as_str(), l.pass) == (layer, pass)).unwrap().flops;
+    assert_eq!(flops("conv1", "backward"), flops("conv1", "forward"));
+    assert_eq!(flops("conv2", "backward"), 2.0 * flops("conv2", "forward"));
+}
+
+#[test]
+fn all_reduces_of_every_size_run_in_both_forms() {
+    let report = bench::all_reduce("cpu*2", SHORT).unwrap();
+    assert_eq!(report.devices, 2);
+    let forms: Vec<(&str, usize)> = report.all_reduces.iter().map(|line| (line.form, line.bytes)).collect();
+    assert_eq!(forms.len(), 12);
+    assert_eq!((forms[0], forms[11]), (("one_pass", 64 << 10), ("ring", 64 << 20)));
+    assert!(report.all_reduces.iter().all(|line| line.ms > 0.0 && line.busbw_gb_per_second > 0.0));
+}
