@@ -16,7 +16,9 @@ use std::sync::OnceLock;
 fn fake_driver() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     let make = || {
-        let cxx = option_env!("PERISTYLE_BUILT_WITH_CXX").expect("these tests need a C++ compiler");
+        let Some(cxx) = option_env!("PERISTYLE_BUILT_WITH_CXX") else {
+            panic!("these tests need a C++ compiler");
+        };
         assert!(!IMAGES.is_empty(), "these tests need kernels compiled by nvcc");
         let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fake-cuda");
         std::fs::create_dir_all(&folder).expect("the target folder is writable");
