@@ -26,6 +26,8 @@ pub struct Run {
     splits: Splits,
     step: u64,
     evaluations: Vec<Evaluation>,
+    /// The step of the last checkpoint.
+    saved: Option<u64>,
 }
 
 /// How a run ended.
@@ -72,7 +74,7 @@ impl Run {
     fn open(job: Job, plan: Plan, dir: &Path) -> Result<Run> {
         let splits = data::open(&job.config.data, job.config.seed, &job.config.base)?;
         let session = job.session(plan)?;
-        Ok(Run { job, dir: dir.to_path_buf(), session, splits, step: 0, evaluations: Vec::new() })
+        Ok(Run { job, dir: dir.to_path_buf(), session, splits, step: 0, evaluations: Vec::new(), saved: None })
     }
 
     /// Returns the number of updates made.
@@ -105,6 +107,7 @@ impl Run {
             exchange::import(&mut self.session, which, &network.parameters[parameter], tensor, path)?;
         }
         self.step = snapshot.info.step;
+        self.saved = Some(self.step);
         self.evaluations.clone_from(&snapshot.info.evaluations);
         Ok(())
     }
@@ -209,7 +212,7 @@ impl Run {
             last = Instant::now();
         }
         let ended = if self.step >= steps { Ended::Finished } else { Ended::Interrupted };
-        if ended == Ended::Interrupted && !self.saved() {
+        if ended == Ended::Interrupted && self.saved != Some(self.step) {
             self.save(reporter)?;
         }
         Ok(ended)
@@ -266,13 +269,10 @@ impl Run {
         Ok(events)
     }
 
-    fn saved(&self) -> bool {
-        checkpoint::latest(&self.dir).is_ok_and(|found| found.snapshot.info.step == self.step)
-    }
-
     fn save(&mut self, reporter: &mut Reporter) -> Result<()> {
         reporter.sync()?;
         let path = checkpoint::write(&self.dir, &self.snapshot(), self.job.config.train.checkpoint.keep)?;
+        self.saved = Some(self.step);
         let path = path.strip_prefix(&self.dir).unwrap_or(&path).display().to_string();
         reporter.emit(&Event::Checkpoint { step: self.step, path })
     }
