@@ -259,7 +259,7 @@ fn build() -> Result<(), String> {
     let headers = text(read_folder(&root.join("kernels"), "cuh")) + &text(read_folder(&root.join("kernels/host"), "h"));
 
     let mut kept = Vec::new();
-    let mut table = signatures::launchers(&read);
+    let mut table = signatures::launchers(&read) + &signatures::twins(&read)?;
     table += "\n/// The fatbin of every kernel file: its name, its bytes.\npub static IMAGES: &[(&str, &[u8])] = &[\n";
     if let Ok(nvcc) = optional("GPU kernels", find_nvcc(&root)) {
         let jobs = nvcc_jobs(&nvcc, &sources, &headers, &out)?;

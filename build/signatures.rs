@@ -236,6 +236,82 @@ pub fn launchers(files: &[(String, Vec<Kernel>)]) -> String {
     out
 }
 
+const TWINS: &str = r#"
+    /// Launches [`NAME`](super::NAME) or its twin.
+    ///
+    /// # Errors
+    /// When the device refuses the launch.
+    ///
+    /// # Panics
+    /// When operands have different formats.
+    ///
+    /// # Safety
+    /// As for [`NAME`](super::NAME).
+    #[allow(clippy::too_many_arguments, reason = "the kernel's own parameters")]
+    pub unsafe fn NAME(on: &Issue<'_>, grid: GridPARAMETERS) -> Result<()> {
+        // SAFETY: passed on.
+        unsafe {
+            match Format::common(&[FORMATS]) {
+                Format::Bf16 => super::NAME_bf16(on, gridGIVEN),
+TF32                _ => super::NAME(on, gridGIVEN),
+            }
+        }
+    }
+"#;
+
+/// Writes the module `any`: for every kernel with a twin in another format, a launcher that takes the operands that
+/// differ in whichever format they are, and launches the twin of that format.
+///
+/// # Errors
+/// A twin whose parameters differ in more than the format of the numbers that they point to.
+pub fn twins(files: &[(String, Vec<Kernel>)]) -> Result<String, String> {
+    let mut out =
+        String::from("\n/// Launchers of kernels with twins: the operands say which one runs.\npub mod any {\n");
+    out += "    use super::{AnyConst, AnyMut, Const, Format, Grid, Issue, Mut, Result};\n";
+    for (file, kernels) in files {
+        let twin = |name: &str, suffix: &str| kernels.iter().find(|k| k.name == format!("{name}{suffix}"));
+        for kernel in kernels {
+            let Some(bf16) = twin(&kernel.name, "_bf16") else { continue };
+            let tf32 = twin(&kernel.name, "_tf32");
+            for other in [Some(bf16), tf32].into_iter().flatten() {
+                check_twins(file, kernel, other)?;
+            }
+            let differs = |i: usize| kernel.parameters[i].cuda != bf16.parameters[i].cuda;
+            let any = |i: usize| match (differs(i), kernel.parameters[i].rust.starts_with("Const")) {
+                (false, _) => kernel.parameters[i].rust.clone(),
+                (true, true) => "AnyConst".into(),
+                (true, false) => "AnyMut".into(),
+            };
+            let names: Vec<&str> = kernel.parameters.iter().map(|p| p.name.as_str()).collect();
+            let all = 0..names.len();
+            let parameters: String = all.clone().map(|i| format!(", {}: {}", names[i], any(i))).collect();
+            let formats: Vec<String> =
+                all.clone().filter(|&i| differs(i)).map(|i| format!("({0}.address, {0}.format)", names[i])).collect();
+            let given: String = all
+                .map(|i| if differs(i) { format!(", {}.typed()", names[i]) } else { format!(", {}", names[i]) })
+                .collect();
+            let tf32 = tf32.map(|_| "                Format::Tf32 => super::NAME_tf32(on, gridGIVEN),\n");
+            let text = TWINS.replace("TF32", tf32.unwrap_or_default()).replace("PARAMETERS", &parameters);
+            out += &text.replace("FORMATS", &formats.join(", ")).replace("GIVEN", &given).replace("NAME", &kernel.name);
+        }
+    }
+    Ok(out + "}\n")
+}
+
+fn check_twins(file: &str, kernel: &Kernel, twin: &Kernel) -> Result<(), String> {
+    let plain = |p: &Parameter| p.cuda.replace("__nv_bfloat16*", "float*");
+    let same = kernel.parameters.len() == twin.parameters.len()
+        && kernel.parameters.iter().zip(&twin.parameters).all(|(a, b)| a.name == b.name && plain(a) == plain(b));
+    if same && kernel.threads == twin.threads {
+        return Ok(());
+    }
+    Err(format!(
+        "kernels/{file}.cu:{}: \"{}\" differs from \"{}\" in more than the format of its numbers; twins have the same \
+         parameters and threads",
+        twin.line, twin.name, kernel.name
+    ))
+}
+
 /// Writes the C++ file that compiles a kernel file for the CPU and registers its kernels.
 pub fn host_source(path: &str, kernels: &[Kernel]) -> String {
     // The unnamed namespace keeps equal names of two kernel files apart, as separate modules do on a GPU.

@@ -182,8 +182,11 @@ __device__ void tile_product(int m, int n, int k_begin, int k_end, const A& a, c
     Loader<T, Shape::M, Shape::K, A> left(a, row);
     Loader<T, Shape::N, Shape::K, B> right(b, column);
     Shape tile;
-    left.load(k_begin);
-    right.load(k_begin);
+    // A product over nothing is zero, and its views may not be asked where they begin.
+    if (k_begin < k_end) {
+        left.load(k_begin);
+        right.load(k_begin);
+    }
     for (int k = k_begin; k < k_end; k += Shape::K) {
         left.store([&](int i, int k, T value) { memory.put_a(i, k, value); });
         right.store([&](int i, int k, T value) { memory.put_b(i, k, value); });

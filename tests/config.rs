@@ -1,9 +1,10 @@
 //! Configuration through its door: what is read, and what is said about mistakes.
 
 use peristyle::Error;
-use peristyle::config::{self, Collectives, Config, Products, Reading};
+use peristyle::config::{self, Collectives, Config, Reading};
 use peristyle::data::Base;
 use peristyle::network::{self, Network};
+use peristyle::tensor::Products;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use std::path::Path;

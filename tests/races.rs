@@ -68,12 +68,13 @@ fn a_buffer_on_the_bytes_of_a_live_one_is_refused() {
             for pair in own_uses(&program, step).windows(2) {
                 let (a, b) = (pair[0].buffer, pair[1].buffer);
                 // The first elements that the step uses of both fall together.
-                let at = program.buffers[a].offset + pair[0].part.offset;
-                let offset = program.buffers[b].offset;
-                if a == b || program.buffers[a].device != program.buffers[b].device || at < pair[1].part.offset {
+                let at = program.buffers[a].place(pair[0].part).offset;
+                let (offset, inside) =
+                    (program.buffers[b].offset, pair[1].part.offset * program.buffers[b].element.bytes());
+                if a == b || program.buffers[a].device != program.buffers[b].device || at < inside {
                     continue;
                 }
-                program.buffers[b].offset = at - pair[1].part.offset;
+                program.buffers[b].offset = at - inside;
                 assert!(check(&program, queues).is_err(), "{config}: step \"{}\"", program.steps[step].name);
                 program.buffers[b].offset = offset;
                 moves += 1;

@@ -10,7 +10,7 @@ use peristyle::layers::{Access, Mode, Pass};
 use peristyle::network::{Network, Source};
 use peristyle::optim::Chain;
 use peristyle::placement::{Op, Request, Variant, place, resolve};
-use peristyle::tensor::{Mesh, Place};
+use peristyle::tensor::{Mesh, Place, Precision, Products};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 use std::cell::RefCell;
@@ -289,7 +289,9 @@ fn features(network: &Network, at: Where) -> Vec<String> {
         add(places.len() > 1, "a join of differently placed inputs");
     }
     add(at.rows < at.mesh.devices(), "devices that may hold no rows");
-    let request = Request { network, chain: &Chain::default(), target_width: 1, mesh: at.mesh, variant };
+    let (precision, products) = (Precision::F64, Products::Full);
+    let chain = &Chain::default();
+    let request = Request { network, chain, target_width: 1, mesh: at.mesh, precision, products, variant };
     let placed = place(request).expect("it was resolved");
     let backward = |op: &Op| matches!(op, Op::Phase { pass: Pass::Backward, .. });
     let first = placed.ops.iter().position(backward).unwrap_or(0);

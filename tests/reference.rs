@@ -9,7 +9,7 @@ use peristyle::device::Clock;
 use peristyle::layers::Mode;
 use peristyle::network::Parameter;
 use peristyle::placement::Variant;
-use peristyle::program::{Plan, Session, Which};
+use peristyle::program::{Plan, Which};
 use peristyle::train::weights::{self, Data as Values, Tensor, Weights};
 use peristyle::train::{Data, Job, exchange};
 use serde_json::Value;
@@ -81,19 +81,33 @@ fn curves_apart(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| ((a - b) / b).abs()).fold(0.0, f64::max)
 }
 
-fn agrees(name: &str, precision: &str, mesh: (usize, usize), tolerances: Tolerances) {
-    let reference = Reference::open(name);
-    let mut sets = on_mesh(mesh);
-    sets.push(format!("devices.precision=\"{precision}\""));
+/// What a session of a reference's network, its weights and its batches gave.
+struct Run {
+    /// The name of the reference.
+    name: String,
+    parameters: Vec<Parameter>,
+    lrs: Vec<f64>,
+    losses: Vec<f64>,
+    /// Norms of all gradients together, before clipping.
+    norms: Vec<f64>,
+    /// The gradients of the first step.
+    gradients: Vec<Vec<f64>>,
+    /// The loss of the first batch in evaluation, after the last step.
+    evaluated: f64,
+    /// Every parameter and running statistic after the last step.
+    last: Vec<(Parameter, Vec<f64>)>,
+}
+
+fn run(reference: &Reference, name: &str, sets: &[String]) -> Run {
     let config = file(&format!("tests/reference/{name}.toml"));
-    let (job, _) = Job::open(&config, &sets, Data::Required).unwrap_or_else(|e| panic!("{e}"));
+    let (job, _) = Job::open(&config, sets, Data::Required).unwrap_or_else(|e| panic!("{e}"));
     let rows = job.config.data.batch;
     let update = Variant { mode: Mode::Train, rows, update: true };
     let look = Variant { update: false, ..update };
     let eval = Variant { mode: Mode::Eval, ..look };
     let chain = Arc::clone(&job.config.optimizer.chain);
     let plan = Plan::new(Arc::clone(&job.network), chain, job.options(vec![update, look, eval])).unwrap();
-    let (mut session, mut mirror) = (Session::new(plan.clone()), Session::new(plan));
+    let (mut session, mut mirror) = (job.session(plan.clone()).unwrap(), job.session(plan).unwrap());
     exchange::initialise(&mut mirror, 0);
     let parameters = &job.network.parameters;
     let all = parameters.iter().enumerate().map(|(p, parameter)| (Which::Parameter(p), parameter));
@@ -107,50 +121,64 @@ fn agrees(name: &str, precision: &str, mesh: (usize, usize), tolerances: Toleran
     let splits = data::open(&job.config.data, job.config.seed, &job.config.base).unwrap();
     let mut batches = Batches::train(&splits);
     let mut batch = batches.empty();
-    let (mut losses, mut norms, mut lrs) = (vec![], vec![], vec![]);
-    let mut gradient = 0.0f64;
+    let (mut losses, mut norms, mut lrs, mut first) = (vec![], vec![], vec![], vec![]);
     for step in 1..=job.steps() {
         let (epoch, index) = batches.plan().at(step - 1);
         batches.fill(epoch, index, &mut batch);
         let clock = Clock { step, epoch, lr: job.lr(step) };
         // The gradients as they are before the optimiser clips them: those of a second session with these weights.
         for p in 0..parameters.len() {
-            exchange::write_values(
-                &mut mirror,
-                Which::Parameter(p),
-                &exchange::read_values(&session, Which::Parameter(p)),
-            );
+            let values = exchange::read_values(&session, Which::Parameter(p));
+            exchange::write_values(&mut mirror, Which::Parameter(p), &values);
         }
         mirror.run(look, &mut batch.images, &mut batch.targets, clock).unwrap();
         let gradients = (0..parameters.len()).map(|p| exchange::read_values(&mirror, Which::Gradient(p)));
         let gradients: Vec<Vec<f64>> = gradients.collect();
         norms.push(gradients.iter().flatten().map(|g| g * g).sum::<f64>().sqrt());
         if step == 1 {
-            for (values, parameter) in gradients.iter().zip(parameters) {
-                let wanted = reference.values(&format!("f64.grad0.{}", parameter.name), parameter);
-                let difference = apart(values, &wanted.expect("every parameter has a gradient"));
-                assert!(difference <= tolerances.gradient, "{name}: gradient of {}: {difference:e}", parameter.name);
-                gradient = gradient.max(difference);
-            }
+            first = gradients;
         }
         lrs.push(clock.lr);
         losses.push(session.run(update, &mut batch.images, &mut batch.targets, clock).unwrap().loss);
     }
     batches.fill(0, 0, &mut batch);
     let metrics = session.run(eval, &mut batch.images, &mut batch.targets, Clock::default()).unwrap();
+    let last = all.iter().map(|&(which, parameter)| (parameter.clone(), exchange::read_values(&session, which)));
+    Run {
+        name: name.into(),
+        lrs,
+        losses,
+        norms,
+        gradients: first,
+        evaluated: metrics.loss,
+        last: last.collect(),
+        parameters: parameters.clone(),
+    }
+}
 
-    assert_eq!(lrs, reference.list("lrs"), "{name}: learning rates");
-    let loss = curves_apart(&losses, &reference.list("f64_losses"));
-    let norm = curves_apart(&norms, &reference.list("f64_grad_norms"));
-    let evaluated = curves_apart(&[metrics.loss], &[reference.numbers["f64_eval_loss"].as_f64().unwrap()]);
+fn agrees(name: &str, precision: &str, mesh: (usize, usize), tolerances: Tolerances) {
+    let reference = Reference::open(name);
+    let mut sets = on_mesh(mesh);
+    sets.push(format!("devices.precision=\"{precision}\""));
+    let run = run(&reference, name, &sets);
+    let mut gradient = 0.0f64;
+    for (values, parameter) in run.gradients.iter().zip(&run.parameters) {
+        let wanted = reference.values(&format!("f64.grad0.{}", parameter.name), parameter);
+        let difference = apart(values, &wanted.expect("every parameter has a gradient"));
+        assert!(difference <= tolerances.gradient, "{name}: gradient of {}: {difference:e}", parameter.name);
+        gradient = gradient.max(difference);
+    }
+    assert_eq!(run.lrs, reference.list("lrs"), "{name}: learning rates");
+    let loss = curves_apart(&run.losses, &reference.list("f64_losses"));
+    let norm = curves_apart(&run.norms, &reference.list("f64_grad_norms"));
+    let evaluated = curves_apart(&[run.evaluated], &[reference.numbers["f64_eval_loss"].as_f64().unwrap()]);
     let mut last = 0.0f64;
-    for (which, parameter) in &all {
-        let values = exchange::read_values(&session, *which);
+    for (parameter, values) in &run.last {
         let of = values.iter().map(|v| v * v).sum::<f64>().sqrt();
         let wanted = reference.numbers["f64_final_norms"][&parameter.name].as_f64().unwrap();
         last = last.max(curves_apart(&[of], &[wanted]));
         if let Some(wanted) = reference.values(&format!("f64.final.{}", parameter.name), parameter) {
-            last = last.max(apart(&values, &wanted));
+            last = last.max(apart(values, &wanted));
         }
     }
     println!(
@@ -161,6 +189,34 @@ fn agrees(name: &str, precision: &str, mesh: (usize, usize), tolerances: Toleran
     assert!(evaluated <= tolerances.loss, "{name} in {precision}: the evaluation differs by {evaluated:e}");
     assert!(norm <= tolerances.norm, "{name} in {precision}: gradient norms differ by {norm:e}");
     assert!(last <= tolerances.last, "{name} in {precision}: the last parameters differ by {last:e}");
+}
+
+/// Mixed precision strays no further from f64 than twice what PyTorch's does: in the gradients of the first step, for
+/// every parameter, and in the losses, whose rounding each update amplifies.
+fn strays_no_further_than_pytorch(name: &str, mesh: (usize, usize)) {
+    let reference = Reference::open(name);
+    let text = std::fs::read_to_string(file("tests/reference/bf16.json")).unwrap();
+    let half: Value = serde_json::from_str(&text).unwrap();
+    let theirs: Vec<f64> = half[name]["losses"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+    let mut sets = on_mesh(mesh);
+    sets[0] = format!("devices.use=\"emu*{}\"", mesh.0 * mesh.1);
+    sets.push("devices.precision=\"bf16\"".into());
+    let run = run(&reference, name, &sets);
+    let exact = reference.list("f64_losses");
+    let (ours, theirs) = (curves_apart(&run.losses, &exact), curves_apart(&theirs, &exact));
+    println!("{:>10} bf16 on {mesh:?}: losses {ours:.1e}, PyTorch's {theirs:.1e}", run.name);
+    for (values, parameter) in run.gradients.iter().zip(&run.parameters) {
+        let wanted = reference.values(&format!("f64.grad0.{}", parameter.name), parameter).unwrap();
+        let length = |v: &mut dyn Iterator<Item = f64>| v.map(|v| v * v).sum::<f64>().sqrt();
+        let error = length(&mut values.iter().zip(&wanted).map(|(a, b)| a - b)) / length(&mut wanted.iter().copied());
+        let bound = half[name]["gradients"][&parameter.name].as_f64().unwrap();
+        println!(
+            "{:>10} bf16 on {mesh:?}: gradient of {} {error:.1e}, PyTorch's {bound:.1e}",
+            run.name, parameter.name
+        );
+        assert!(error > 1e-5 && error <= 2.0 * bound, "{name}: gradient of {}: {error:e}, {bound:e}", parameter.name);
+    }
+    assert!(ours <= 2.0 * theirs, "{name}: losses stray by {ours:e}, PyTorch's by {theirs:e}");
 }
 
 #[test]
@@ -193,4 +249,12 @@ fn four_devices_are_pytorchs() {
         agrees(name, "f64", (2, 2), F64);
         agrees(name, "f32", (2, 2), F32);
     }
+}
+
+#[test]
+fn mixed_precision_strays_no_further_than_pytorchs() {
+    for name in ["mlp", "lenet", "lrn", "batch_norm"] {
+        strays_no_further_than_pytorch(name, (1, 1));
+    }
+    strays_no_further_than_pytorch("batch_norm", (2, 2));
 }

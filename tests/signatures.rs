@@ -40,3 +40,22 @@ fn what_cannot_be_read_is_named_with_its_line() {
         assert!(text.starts_with(place) && text.contains(words), "{text}");
     }
 }
+
+#[test]
+fn a_twin_is_launched_by_the_format_of_its_operands() {
+    let read = |twin: &str| {
+        let plain =
+            format!("{HEAD}f(const float* x,  // (N)\nconst float* b,  // (N)\nfloat* y,  // (N)\nint n) {{}}\n");
+        let kernels = signatures::read("f.cu", &(plain + HEAD + twin)).expect("it reads");
+        signatures::twins(&[("f".into(), kernels)])
+    };
+    let twin = "f_bf16(const __nv_bfloat16* x,  // (N)\nconst float* b,  // (N)\n__nv_bfloat16* y,  // (N)\nint n) {}";
+    let code = read(twin).expect("they are twins");
+    assert!(code.contains("f(on: &Issue<'_>, grid: Grid, x: AnyConst, b: Const<f32>, y: AnyMut, n: i32)"), "{code}");
+    assert!(code.contains("Format::Bf16 => super::f_bf16(on, grid, x.typed(), b, y.typed(), n)"), "{code}");
+    assert!(code.contains("Format::common(&[(x.address, x.format), (y.address, y.format)])"), "{code}");
+    for (from, to) in [("int n", "unsigned n"), ("const float* b", "float* b"), ("int n", "int m")] {
+        let text = read(&twin.replace(from, to)).expect_err("it is no twin");
+        assert!(text.starts_with("kernels/f.cu:5: \"f_bf16\" differs from \"f\""), "{text}");
+    }
+}

@@ -16,7 +16,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     notes(&job.notes);
     print(&job.network.to_string());
     let epoch = job.epoch();
-    let arena = plan.arena.iter().max().copied().unwrap_or(0) * job.config.devices.precision.bytes();
+    let arena = plan.arena.iter().max().copied().unwrap_or(0);
     print(&format!(
         "{} devices ({}), {} samples in {} batches of {}, {} steps, {:.1} MB a device\n",
         plan.arena.len(),

@@ -5,7 +5,7 @@ use super::report::{Report, Value};
 use super::section::Section;
 use crate::device::{Driver, driver, kernels};
 use crate::error::Fault;
-use crate::tensor::{Mesh, Precision};
+use crate::tensor::{Mesh, Precision, Products};
 use serde::Deserialize;
 use toml::de::DeValue;
 
@@ -43,17 +43,6 @@ pub enum Collectives {
     OnePass,
     /// Copies and additions around a ring of devices.
     Ring,
-}
-
-/// How products of matrices round on a GPU.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Products {
-    /// As the element type does.
-    Full,
-    /// TF32: inputs of products keep 10 bits of mantissa.
-    Tf32,
-    /// bfloat16: inputs of products keep 7 bits of mantissa.
-    Bf16,
 }
 
 /// What runs the program.

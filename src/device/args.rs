@@ -3,7 +3,7 @@
 use super::memory::Memory;
 use super::philox::{Purpose, Random};
 use super::pool::Pool;
-use crate::tensor::{Precision, Real, Shape, Window};
+use crate::tensor::{Element, Precision, Real, Shape, Window};
 use std::sync::Arc;
 
 /// One operand of a step on one device: which part of which tensor, and where it lies.
@@ -13,6 +13,8 @@ pub struct Operand {
     pub shape: Shape,
     /// The part that this device holds; its elements are contiguous, row-major.
     pub window: Window,
+    /// How its elements lie in memory.
+    pub element: Element,
     memory: Option<Arc<Memory>>,
     base: *mut u8,
     elements: usize,
@@ -31,24 +33,29 @@ impl Operand {
         let elements = window.elements();
         assert!(offset.is_multiple_of(precision.bytes()), "an operand is aligned to its elements");
         assert!(offset + elements * precision.bytes() <= memory.bytes(), "an operand lies inside its memory");
-        Operand { shape, window, memory: Some(Arc::clone(memory)), base: memory.at(offset), elements }
+        let element = Element::Real(precision);
+        Operand { shape, window, element, memory: Some(Arc::clone(memory)), base: memory.at(offset), elements }
     }
 
     /// Describes an operand that has no memory yet, for questions about sizes.
-    pub fn described(shape: Shape, window: Window) -> Self {
-        let elements = window.elements();
-        Operand { shape, window, memory: None, base: std::ptr::null_mut(), elements }
+    pub fn described(element: Element, shape: Shape, window: Window) -> Self {
+        Operand::at(0, element, shape, window)
     }
 
     /// Places an operand at an address of a GPU.
-    pub fn at(address: u64, shape: Shape, window: Window) -> Self {
-        let elements = window.elements();
-        Operand { shape, window, memory: None, base: std::ptr::without_provenance_mut(address as usize), elements }
+    pub fn at(address: u64, element: Element, shape: Shape, window: Window) -> Self {
+        let (elements, base) = (window.elements(), std::ptr::without_provenance_mut(address as usize));
+        Operand { shape, window, element, memory: None, base, elements }
     }
 
     /// Returns its address.
     pub fn address(&self) -> u64 {
         self.base.addr() as u64
+    }
+
+    /// Returns its length in bytes.
+    pub fn bytes(&self) -> usize {
+        self.elements * self.element.bytes()
     }
 
     /// Returns the number of elements on this device.

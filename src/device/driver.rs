@@ -8,8 +8,8 @@ use super::cuda::Cuda;
 use super::emu::Emu;
 use crate::error::{Error, Result};
 use std::ffi::c_void;
-use std::marker::PhantomData;
 
+pub use super::address::{AnyConst, AnyMut, Const, Format, Mut};
 pub use super::emu::{Order, Settings};
 
 /// Which implementation answers.
@@ -41,52 +41,6 @@ pub struct Event(pub(super) u64);
 /// Work that was captured once and is launched as one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Graph(pub(super) u64);
-
-/// Device memory that a kernel reads: the address of a `T`.
-#[derive(Debug)]
-#[repr(transparent)]
-pub struct Const<T>(u64, PhantomData<fn() -> T>);
-
-/// Device memory that a kernel writes: the address of a `T`.
-#[derive(Debug)]
-#[repr(transparent)]
-pub struct Mut<T>(u64, PhantomData<fn() -> T>);
-
-macro_rules! pointer {
-    ($name:ident) => {
-        impl<T> Clone for $name<T> {
-            fn clone(&self) -> Self {
-                *self
-            }
-        }
-        impl<T> Copy for $name<T> {}
-        impl<T> $name<T> {
-            /// An operand that the kernel is told to do without.
-            pub const NONE: Self = $name(0, PhantomData);
-
-            /// Names an address.
-            pub fn at(address: u64) -> Self {
-                $name(address, PhantomData)
-            }
-            /// Returns the address of the element `count` further on.
-            pub fn offset(self, count: usize) -> Self {
-                Self::at(self.0 + (count * size_of::<T>()) as u64)
-            }
-            /// Returns the address.
-            pub fn address(self) -> u64 {
-                self.0
-            }
-        }
-    };
-}
-pointer!(Const);
-pointer!(Mut);
-
-impl<T> From<Mut<T>> for Const<T> {
-    fn from(pointer: Mut<T>) -> Self {
-        Const::at(pointer.0)
-    }
-}
 
 /// The blocks of a launch; none when an extent is 0. The threads of a block are the kernel's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,13 +1,13 @@
 //! The GPUs of a run: each opened once, one arena, three streams and pinned staging each. Everything is issued by the
 //! thread that calls, in the order of the calls.
 
-use super::args::Clock;
-use super::driver::{Driver, Event, Graph, Issue, Kind, Rows, Stream};
+use super::args::{Clock, Operand};
+use super::driver::{AnyConst, AnyMut, Const, Driver, Event, Format, Graph, Grid, Issue, Kind, Mut, Rows, Stream};
 use super::kernels;
 use super::launch::{CLOCK_BYTES, Launch};
 use super::queues::Queue;
 use crate::error::{Error, Result};
-use crate::tensor::Strided;
+use crate::tensor::{Element, Strided};
 use std::sync::Arc;
 
 /// A logical device: several may share one GPU.
@@ -120,14 +120,14 @@ impl Gpus {
         self.gpu(device).driver.name()
     }
 
-    /// Returns the address of an element of a device's arena.
+    /// Returns the address of a byte of a device's arena.
     ///
     /// # Panics
     /// When it lies outside.
-    pub fn address(&self, device: usize, element: usize) -> u64 {
+    pub fn address(&self, device: usize, byte: usize) -> u64 {
         let gpu = self.gpu(device);
-        assert!(element * 4 <= gpu.bytes, "an address lies inside its arena");
-        gpu.arena + element as u64 * 4
+        assert!(byte <= gpu.bytes, "an address lies inside its arena");
+        gpu.arena + byte as u64
     }
 
     /// Returns the address of a device's clock.
@@ -254,30 +254,33 @@ impl Gpus {
         &self,
         device: usize,
         queue: Queue,
+        element: Element,
         sources: &[(u64, Strided)],
         (target, part): (u64, Strided),
     ) -> Result<()> {
         let issue = self.issue(device, queue);
         let (width, height) = run(sources.iter().chain([&(target, part)]));
         let stride = |p: Strided| if p.len == width { p.stride } else { width };
-        let at = |(base, p): (u64, Strided)| base + p.offset as u64 * 4;
+        let bytes = element.bytes();
+        let at = |(base, p): (u64, Strided)| base + (p.offset * bytes) as u64;
         if let [source] = sources {
-            let rows = |piece: (u64, Strided)| Rows { address: at(piece), pitch: stride(piece.1) * 4 };
+            let rows = |piece: (u64, Strided)| Rows { address: at(piece), pitch: stride(piece.1) * bytes };
             // SAFETY: the plan's checker proved that the pieces lie inside their buffers and do not overlap.
             return unsafe {
-                issue.driver.copy_rows(rows((target, part)), rows(*source), width * 4, height, issue.stream)
+                issue.driver.copy_rows(rows((target, part)), rows(*source), width * bytes, height, issue.stream)
             };
         }
+        let format = Format::of(element, false);
         let mut first = sources[0];
         for &next in &sources[1..] {
             // SAFETY: as above; element by element, so the target may be a source.
             unsafe {
-                kernels::strided_add(
+                kernels::any::strided_add(
                     &issue,
                     Launch::threads(width * height),
-                    super::Const::at(at(first)),
-                    super::Const::at(at(next)),
-                    super::Mut::at(at((target, part))),
+                    AnyConst { address: at(first), format },
+                    AnyConst { address: at(next), format },
+                    AnyMut { address: at((target, part)), format },
                     stride(first.1) as i64,
                     stride(next.1) as i64,
                     stride(part) as i64,
@@ -290,27 +293,41 @@ impl Gpus {
         Ok(())
     }
 
-    /// Reads elements of a device's arena. No step runs meanwhile.
+    /// Copies f32 operand `from` to bf16 operand `to`, rounded to nearest, ties to even.
     ///
     /// # Errors
     /// When the device refuses.
-    pub fn fetch(&self, device: usize, element: usize, to: &mut [f32]) -> Result<()> {
+    ///
+    /// # Panics
+    /// When their lengths or types are others.
+    pub fn to_bf16(&self, device: usize, queue: Queue, from: &Operand, to: &Operand) -> Result<()> {
+        assert_eq!((from.element, to.element, from.elements()), (Element::F32, Element::Bf16, to.elements()));
+        let (x, y, n) = (Const::at(from.address()), Mut::at(to.address()), to.elements());
+        // SAFETY: both operands have n elements; the event order keeps others away.
+        unsafe { kernels::cast_to_bf16(&self.issue(device, queue), Grid::cover(n, 256 * 8), x, y, n as i64) }
+    }
+
+    /// Reads elements of a device's arena from a byte on. No step runs meanwhile.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn fetch(&self, device: usize, byte: usize, to: &mut [f32]) -> Result<()> {
         let Issue { driver, stream } = self.issue(device, Queue::Copy);
-        let from = self.address(device, element);
-        let _end = self.address(device, element + to.len());
+        let from = self.address(device, byte);
+        let _end = self.address(device, byte + size_of_val(to));
         // SAFETY: inside the arena; the wait follows.
         unsafe { driver.copy_out(to.as_mut_ptr().cast(), from, size_of_val(to), stream)? };
         driver.synchronize(stream)
     }
 
-    /// Writes elements of a device's arena. No step runs meanwhile.
+    /// Writes elements of a device's arena from a byte on. No step runs meanwhile.
     ///
     /// # Errors
     /// When the device refuses.
-    pub fn store(&self, device: usize, element: usize, from: &[f32]) -> Result<()> {
+    pub fn store(&self, device: usize, byte: usize, from: &[f32]) -> Result<()> {
         let Issue { driver, stream } = self.issue(device, Queue::Copy);
-        let to = self.address(device, element);
-        let _end = self.address(device, element + from.len());
+        let to = self.address(device, byte);
+        let _end = self.address(device, byte + size_of_val(from));
         // SAFETY: inside the arena; the wait follows.
         unsafe { driver.copy_in(to, from.as_ptr().cast(), size_of_val(from), stream)? };
         driver.synchronize(stream)

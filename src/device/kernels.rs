@@ -1,7 +1,7 @@
 //! The kernels of kernels/*.cu: their images, and a typed launcher for each. Written by build.rs from the kernels'
 //! own signatures, so that an argument of the wrong type does not compile, with or without nvcc.
 
-use super::driver::{Const, Entry, Grid, Issue, Mut};
+use super::driver::{AnyConst, AnyMut, Const, Entry, Format, Grid, Issue, Mut};
 use crate::error::Result;
 use half::bf16;
 use std::ffi::c_void;

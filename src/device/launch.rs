@@ -1,8 +1,9 @@
 //! What a step sees on a GPU: its operands as addresses, the stream that it launches on, the clock in device memory.
 
 use super::args::Operand;
-use super::driver::{Const, Grid, Issue, Mut};
+use super::driver::{AnyConst, AnyMut, Const, Format, Grid, Issue, Mut};
 use crate::error::Result;
+use crate::tensor::Element;
 
 /// Bytes of the clock in device memory: step and epoch as 32-bit numbers, the learning rate as f32.
 pub const CLOCK_BYTES: usize = 12;
@@ -23,6 +24,8 @@ pub struct Launch<'a> {
     pub layer: u64,
     /// Samples in the global batch.
     pub rows: usize,
+    /// Whether products round f32 factors to tf32.
+    pub tf32: bool,
 }
 
 impl Launch<'_> {
@@ -39,14 +42,41 @@ impl Launch<'_> {
         self.operands[i].as_ref().expect("the phase declares this operand")
     }
 
+    /// Returns how operand `i` is computed with.
+    pub fn format(&self, i: usize) -> Format {
+        Format::of(self.operand(i).element, self.tf32)
+    }
+
+    /// Returns the address of operand `i`, to read, in whichever format it is.
+    pub fn any(&self, i: usize) -> AnyConst {
+        AnyConst { address: self.operand(i).address(), format: self.format(i) }
+    }
+
+    /// Returns the address of operand `i`, to write, in whichever format it is.
+    pub fn any_mut(&self, i: usize) -> AnyMut {
+        AnyMut { address: self.operand(i).address(), format: self.format(i) }
+    }
+
     /// Returns the address of operand `i`, to read.
+    ///
+    /// # Panics
+    /// When it is not f32.
     pub fn read(&self, i: usize) -> Const<f32> {
-        Const::at(self.operand(i).address())
+        Const::at(self.floats(i).address())
     }
 
     /// Returns the address of operand `i`, to write.
+    ///
+    /// # Panics
+    /// When it is not f32.
     pub fn write(&self, i: usize) -> Mut<f32> {
-        Mut::at(self.operand(i).address())
+        Mut::at(self.floats(i).address())
+    }
+
+    fn floats(&self, i: usize) -> &Operand {
+        let operand = self.operand(i);
+        assert_eq!(operand.element, Element::F32, "operand {i} is f32 in every mode");
+        operand
     }
 
     /// Returns the address of operand `i`, or null when it is absent.
@@ -75,7 +105,7 @@ impl Launch<'_> {
         let to = self.operand(i);
         let Issue { driver, stream } = self.issue;
         // SAFETY: the operand lies inside its device's memory; the event order keeps others away.
-        unsafe { driver.fill(to.address(), 0, to.elements() * size_of::<f32>(), stream) }
+        unsafe { driver.fill(to.address(), 0, to.bytes(), stream) }
     }
 
     /// Copies elements of operand `from`, beginning with element `first`, over the whole of operand `to`.
@@ -88,10 +118,11 @@ impl Launch<'_> {
     pub fn copy(&self, from: usize, first: usize, to: usize) -> Result<()> {
         let (from, to) = (self.operand(from), self.operand(to));
         assert!(first + to.elements() <= from.elements(), "the copy lies inside its source");
+        assert_eq!(from.element, to.element, "a copy changes no type");
         let Issue { driver, stream } = self.issue;
-        let source = Const::<f32>::at(from.address()).offset(first).address();
+        let source = from.address() + (first * from.element.bytes()) as u64;
         // SAFETY: both lie inside their device's memory, and operands of a phase never overlap.
-        unsafe { driver.copy(to.address(), source, to.elements() * size_of::<f32>(), stream) }
+        unsafe { driver.copy(to.address(), source, to.bytes(), stream) }
     }
 
     /// Returns the address of the number of the step.
@@ -109,9 +140,9 @@ impl Launch<'_> {
         Grid::cover(n, 256)
     }
 
-    /// Returns a grid of blocks of 256 threads with one thread for each 16 bytes of `n` elements.
-    pub fn packs(n: i64) -> Grid {
-        Grid::cover(n as usize, 256 * 16 / size_of::<f32>())
+    /// Returns a grid of blocks of 256 threads with one thread for each 16 bytes of operand `i`.
+    pub fn packs(&self, i: usize) -> Grid {
+        Grid::cover(self.operand(i).bytes(), 256 * 16)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Where work runs: memory, in-order queues, operands of a step, worker threads, products of matrices, counted
 //! random numbers. Knows no layer and no network.
 
+mod address;
 mod args;
 mod cuda;
 pub mod driver;
@@ -21,7 +22,7 @@ mod transfer;
 mod workspace;
 
 pub use args::{Args, Clock, Operand, Path};
-pub use driver::{Const, Driver, Grid, Issue, Mut};
+pub use driver::{AnyConst, AnyMut, Const, Driver, Format, Grid, Issue, Mut};
 pub use gemm::{Matrix, Scalar, inside_gemm};
 pub use gpus::{Gpus, Opening};
 pub use launch::{Launch, int};

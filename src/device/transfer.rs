@@ -9,23 +9,24 @@ use std::sync::Arc;
 #[derive(Debug, Clone)]
 pub struct Extent {
     memory: Arc<Memory>,
+    byte: usize,
     part: Strided,
 }
 
 impl Extent {
-    /// Names a piece; `part` counts elements of `precision` from the start of the memory.
+    /// Names a piece; `part` counts elements of `precision` from a byte of the memory.
     ///
     /// # Panics
     /// When it lies outside the memory.
-    pub fn new(memory: &Arc<Memory>, part: Strided, precision: Precision) -> Self {
-        assert!(part.end() * precision.bytes() <= memory.bytes(), "a piece lies inside its memory");
-        Extent { memory: Arc::clone(memory), part }
+    pub fn new(memory: &Arc<Memory>, byte: usize, part: Strided, precision: Precision) -> Self {
+        assert!(byte + part.end() * precision.bytes() <= memory.bytes(), "a piece lies inside its memory");
+        Extent { memory: Arc::clone(memory), byte, part }
     }
 
     fn at<T>(&self, element: usize) -> *mut T {
         let p = self.part;
         let index = p.offset + element / p.len * p.stride + element % p.len;
-        self.memory.at(index * size_of::<T>()).cast::<T>()
+        self.memory.at(self.byte + index * size_of::<T>()).cast::<T>()
     }
 }
 

@@ -4,7 +4,8 @@ use super::args::{Clock, Operand};
 use super::driver::{Driver, Issue, Stream};
 use super::launch::Launch;
 use crate::error::Result;
-use crate::tensor::{Shape, Window};
+use crate::tensor::{Element, Shape, Window};
+use half::bf16;
 
 /// Allocations on a device, freed together.
 #[derive(Debug)]
@@ -23,22 +24,25 @@ impl<'a> Workspace<'a> {
         Ok(Workspace { driver, stream: driver.stream()?, allocations: Vec::new() })
     }
 
-    /// Copies values to the device, each operand to an allocation of its own.
+    /// Copies values to the device, rounded to its element type, each operand to an allocation of its own.
     ///
     /// # Errors
     /// When there is not enough memory.
     ///
     /// # Panics
     /// When the window has another number of elements.
-    pub fn put(&mut self, values: &[f32], shape: Shape, window: Window) -> Result<Operand> {
+    pub fn put(&mut self, values: &[f32], element: Element, shape: Shape, window: Window) -> Result<Operand> {
         assert_eq!(values.len(), window.elements(), "an operand has as many values as its window");
-        let bytes = size_of_val(values);
-        let address = self.driver.allocate(bytes.max(1))?;
+        let bytes: Vec<u8> = match element {
+            Element::Bf16 => values.iter().flat_map(|&v| bf16::from_f32(v).to_ne_bytes()).collect(),
+            Element::Real(_) => values.iter().flat_map(|v| v.to_ne_bytes()).collect(),
+        };
+        let address = self.driver.allocate(bytes.len().max(1))?;
         self.allocations.push(address);
         // SAFETY: the allocation has room; the wait follows.
-        unsafe { self.driver.copy_in(address, values.as_ptr().cast(), bytes, self.stream)? };
+        unsafe { self.driver.copy_in(address, bytes.as_ptr(), bytes.len(), self.stream)? };
         self.driver.synchronize(self.stream)?;
-        Ok(Operand::at(address, shape, window))
+        Ok(Operand::at(address, element, shape, window))
     }
 
     /// Calls `f` with a launch of seed 1 and layer 0 at a clock, and waits until all that it launched is done.
@@ -49,30 +53,30 @@ impl<'a> Workspace<'a> {
         &mut self,
         operands: &[Option<Operand>],
         clock: Clock,
-        rows: usize,
+        (rows, tf32): (usize, bool),
         f: impl FnOnce(&Launch) -> Result<()>,
     ) -> Result<()> {
         let words = [clock.step as u32, clock.epoch as u32].map(f32::from_bits);
         let window = Window { start: vec![0], len: vec![3] };
-        let clock = self.put(&[words[0], words[1], clock.lr as f32], Shape::from([3]), window)?.address();
+        let clock = self.put(&[words[0], words[1], clock.lr as f32], Element::F32, Shape::from([3]), window)?.address();
         let issue = Issue { driver: self.driver, stream: self.stream };
-        f(&Launch { issue, operands, clock, seed: 1, layer: 0, rows })?;
+        f(&Launch { issue, operands, clock, seed: 1, layer: 0, rows, tf32 })?;
         self.driver.synchronize(self.stream)
     }
 
-    /// Copies an operand from the device.
+    /// Copies an operand from the device, as f32.
     ///
     /// # Errors
     /// When the device refuses.
     pub fn take(&self, operand: &Operand) -> Result<Vec<f32>> {
-        let mut values = vec![0.0f32; operand.elements()];
-        // SAFETY: `values` has room, the device reports an operand of another; the wait follows.
-        unsafe {
-            let to = values.as_mut_ptr().cast();
-            self.driver.copy_out(to, operand.address(), size_of_val(&values[..]), self.stream)?;
-        }
+        let mut bytes = vec![0u8; operand.bytes()];
+        // SAFETY: `bytes` has room, the device reports an operand of another; the wait follows.
+        unsafe { self.driver.copy_out(bytes.as_mut_ptr(), operand.address(), bytes.len(), self.stream)? };
         self.driver.synchronize(self.stream)?;
-        Ok(values)
+        Ok(match operand.element {
+            Element::Bf16 => bytes.chunks_exact(2).map(|b| bf16::from_ne_bytes([b[0], b[1]]).to_f32()).collect(),
+            Element::Real(_) => bytes.chunks_exact(4).map(|b| f32::from_ne_bytes([b[0], b[1], b[2], b[3]])).collect(),
+        })
     }
 }
 

@@ -12,7 +12,7 @@ use crate::network::{self, Network};
 use crate::optim::Chain;
 use crate::placement::Variant;
 use crate::program::{Options, Plan, Session, Target, Which};
-use crate::tensor::{Dual, Mesh, Precision, Real};
+use crate::tensor::{Dual, Mesh, Precision, Products, Real};
 use std::sync::Arc;
 
 /// A network with one batch, in one precision, whose gradients can be asked for.
@@ -37,9 +37,19 @@ impl Probe {
         (images, targets, target_width): (&[f32], &[f32], usize),
     ) -> std::result::Result<Probe, Vec<Problem>> {
         let variant = Variant { mode: Mode::Train, rows: targets.len() / target_width, update: false };
-        let (target, form, path, threads) = (Target::Cpu, Form::OnePass, Path::Fast, 1);
-        let options =
-            Options { mesh, target, precision, threads, form, path, target_width, seed, variants: vec![variant] };
+        let (target, products, form, path, threads) = (Target::Cpu, Products::Full, Form::OnePass, Path::Fast, 1);
+        let options = Options {
+            mesh,
+            target,
+            precision,
+            products,
+            threads,
+            form,
+            path,
+            target_width,
+            seed,
+            variants: vec![variant],
+        };
         let plan = Plan::new(Arc::clone(network), Arc::new(Chain::default()), options)?;
         let session = Session::new(plan);
         Ok(Probe { session, variant, images: images.to_vec(), targets: targets.to_vec() })

@@ -4,7 +4,8 @@
 //! x0, x1, ..., y: (N, H, W, C). Backward: dx_i = dy. The output is where the first input is. No settings.
 
 use super::*;
-use crate::device::{kernels, vectorized};
+use crate::device::kernels::any;
+use crate::device::vectorized;
 use crate::tensor::Real;
 
 /// The layer.
@@ -56,10 +57,10 @@ impl Layer for Add {
         match pass {
             // Operands (y, x0, x1, ...).
             Pass::Forward => (2..operands).try_for_each(|i| {
-                let (n, y) = (launch.count(0), launch.write(0));
-                let sum = if i == 2 { launch.read(1) } else { y.into() };
+                let (n, y) = (launch.count(0), launch.any_mut(0));
+                let sum = if i == 2 { launch.any(1) } else { y.into() };
                 // SAFETY: all operands have n elements; y may be read too.
-                unsafe { kernels::add_forward(&launch.issue, Launch::packs(n), sum, launch.read(i), y, n) }
+                unsafe { any::add_forward(&launch.issue, launch.packs(0), sum, launch.any(i), y, n) }
             }),
             // Operands (dy, dx0, dx1, ...).
             Pass::Backward => (1..operands).filter(|&i| launch.has(i)).try_for_each(|i| launch.copy(0, 0, i)),

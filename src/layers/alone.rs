@@ -7,7 +7,7 @@
 use super::{Access, Activation, Layer, Lowered, Lowering, METRICS, Mode, Pass, Phase, Role, Split};
 use crate::device::{Args, Clock, Driver, Memory, Operand, Path, Pool, Scalar, Workspace};
 use crate::error::{Fault, Result};
-use crate::tensor::{Axis, Layout, Mesh, Place, Shape, Window};
+use crate::tensor::{Axis, Element, Layout, Mesh, Place, Precision, Products, Shape, Window};
 use std::sync::Arc;
 
 /// How the layer runs.
@@ -25,6 +25,8 @@ pub struct Setting {
     pub rows: usize,
     /// Fast or plain.
     pub path: Path,
+    /// What a GPU rounds factors of products, and activations, to.
+    pub products: Products,
     /// Threads per device.
     pub threads: usize,
     /// Whether the gradients of the inputs are wanted.
@@ -40,6 +42,7 @@ impl Default for Setting {
             mode: Mode::Train,
             rows: 3,
             path: Path::Fast,
+            products: Products::Full,
             threads: 1,
             wants_dx: true,
         }
@@ -191,6 +194,15 @@ impl<'a, T: Scalar> Alone<'a, T> {
         }
     }
 
+    /// Returns how elements lie in memory: on a GPU f32, or as activations do.
+    fn element(&self, narrow: bool) -> Element {
+        match self.driver {
+            None => Element::Real(T::PRECISION),
+            Some(_) if narrow => self.setting.products.activations(Precision::F32),
+            Some(_) => Element::F32,
+        }
+    }
+
     fn is_wanted(&self, role: Role) -> bool {
         self.setting.wants_dx || !matches!(role, Role::Dx(_))
     }
@@ -209,7 +221,11 @@ impl<'a, T: Scalar> Alone<'a, T> {
             .collect();
         let described: Vec<Option<Operand>> = windows
             .iter()
-            .map(|w| w.as_ref().map(|(tensor, window)| Operand::described(tensor.shape.clone(), window.clone())))
+            .zip(&phase.operands)
+            .map(|(w, wanted)| {
+                let (tensor, window) = w.as_ref()?;
+                Some(Operand::described(self.element(wanted.narrow), tensor.shape.clone(), window.clone()))
+            })
             .collect();
         let scratch = match self.driver {
             None => self.layer.scratch(pass, number, &described, self.pool.threads()),
@@ -217,7 +233,7 @@ impl<'a, T: Scalar> Alone<'a, T> {
         };
         let scratch = (scratch > 0).then(|| {
             let shape = Shape::from([scratch]);
-            Some(Operand::described(shape.clone(), Window { start: vec![0], len: shape.0 }))
+            Some(Operand::described(self.element(false), shape.clone(), Window { start: vec![0], len: shape.0 }))
         });
         let described: Vec<Option<Operand>> = described.into_iter().chain(scratch).collect();
         let given = |i: usize, operand: &Operand| -> Vec<T> {
@@ -293,9 +309,10 @@ impl<'a, T: Scalar> Alone<'a, T> {
                 continue;
             };
             let values: Vec<f32> = values.iter().map(|v| v.to_f64() as f32).collect();
-            operands.push(Some(work.put(&values, operand.shape, operand.window)?));
+            operands.push(Some(work.put(&values, operand.element, operand.shape, operand.window)?));
         }
-        work.launch(&operands, CLOCK, self.setting.rows, |launch| self.layer.launch(pass, number, launch))?;
+        let tf32 = self.setting.products == Products::Tf32;
+        work.launch(&operands, CLOCK, (self.setting.rows, tf32), |launch| self.layer.launch(pass, number, launch))?;
         let take = |operand: &Option<Operand>| match operand {
             Some(operand) => Ok(work.take(operand)?.into_iter().map(|v| T::from_f64(f64::from(v))).collect()),
             None => Ok(vec![]),

@@ -7,7 +7,8 @@
 
 use super::sliding::{Pair, Sliding, Span};
 use super::*;
-use crate::device::{kernels, vectorized};
+use crate::device::kernels::any;
+use crate::device::vectorized;
 use crate::tensor::Real;
 
 /// The layer.
@@ -83,11 +84,11 @@ impl Layer for AvgPool {
         }
         let (x, y) = if pass == Pass::Forward { (0, 1) } else { (1, 0) };
         let [h, w, c, oh, ow, kh, kw, sh, sw, ph, pw] = self.sliding().extents(launch.operand(x), launch.operand(y));
-        let (n, from, to) = (launch.count(1), launch.read(0), launch.write(1));
+        let (n, from, to) = (launch.count(1), launch.any(0), launch.any_mut(1));
         let (on, grid, padded) = (&launch.issue, Launch::threads(n as usize), i32::from(self.count_include_pad));
         let launch = match pass {
-            Pass::Forward => kernels::avg_pool_forward,
-            Pass::Backward => kernels::avg_pool_backward,
+            Pass::Forward => any::avg_pool_forward,
+            Pass::Backward => any::avg_pool_backward,
         };
         // SAFETY: operands (x, y) or (dy, dx) are (rows, h, w, c) and (rows, oh, ow, c); the one written has n elements.
         unsafe { launch(on, grid, from, to, n, h, w, c, oh, ow, kh, kw, sh, sw, ph, pw, padded) }

@@ -8,7 +8,8 @@
 
 use super::parts::{Parts, sum_rows_on, tiles};
 use super::*;
-use crate::device::{Const, Matrix, Path, Scalar, int, kernels, vectorized};
+use crate::device::kernels::any;
+use crate::device::{Const, Matrix, Path, Scalar, int, vectorized};
 
 /// The layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -85,10 +86,12 @@ pub(super) fn lower_weighted(cx: &Lowering, bias: bool, aligned: bool) -> Lowere
     let mut forward = Phase::new("forward")
         .read(Role::X(0), cx.batch(at.x))
         .read(Role::Param(0), param(at.w))
+        .narrow()
         .write(Role::Y, cx.batch(at.y));
     let mut backward = Phase::new("backward")
         .read(Role::X(0), cx.batch(at.x))
         .read(Role::Param(0), param(at.w))
+        .narrow()
         .read(Role::Dy, cx.batch(at.dy))
         .write(Role::DParam(0), gradient(at.dw))
         .write(Role::Dx(0), cx.batch(at.dx));
@@ -175,28 +178,28 @@ impl Layer for Dense {
     }
     fn launch(&self, pass: Pass, _: usize, launch: &Launch) -> Result<()> {
         let (rows, inputs, units) = sizes(launch.operands);
-        let (x, w) = (launch.read(0), launch.read(1));
+        let (x, w, format) = (launch.any(0), launch.any(1), launch.format(0));
         let (n, i, o) = (int(rows), int(inputs), int(units));
         if pass == Pass::Forward {
             let adds_bias = launch.has(3) && launch.operand(1).start(3) == 0;
-            let (y, bias) = (launch.write(2), if adds_bias { launch.read(3) } else { Const::NONE });
+            let (y, bias) = (launch.any_mut(2), if adds_bias { launch.read(3) } else { Const::NONE });
             // SAFETY: x is (n, i), w (o, i), the bias (o), y (n, o).
-            return unsafe { kernels::dense_forward(&launch.issue, tiles(rows, units, 1), x, w, bias, y, n, i, o) };
+            return unsafe { any::dense_forward(&launch.issue, tiles(format, rows, units, 1), x, w, bias, y, n, i, o) };
         }
-        let dy = launch.read(2);
+        let dy = launch.any(2);
         let parts = Parts::of_products(rows, units, inputs);
         let sums = parts.target(launch, 3);
         // SAFETY: x is (n, i), dy (n, o), the sums (parts, o, i).
         unsafe {
-            let grid = tiles(units, inputs, parts.count);
-            kernels::dense_backward_weight(&launch.issue, grid, x, dy, sums, n, i, o, int(parts.each))?;
+            let grid = tiles(format, units, inputs, parts.count);
+            any::dense_backward_weight(&launch.issue, grid, x, dy, sums, n, i, o, int(parts.each))?;
         }
         parts.add(launch, 3)?;
         if launch.has(4) {
             // SAFETY: dy is (n, o), w (o, i), dx (n, i).
             unsafe {
-                let (grid, dx) = (tiles(rows, inputs, 1), launch.write(4));
-                kernels::dense_backward_input(&launch.issue, grid, dy, w, dx, n, i, o)?;
+                let (grid, dx) = (tiles(format, rows, inputs, 1), launch.any_mut(4));
+                any::dense_backward_input(&launch.issue, grid, dy, w, dx, n, i, o)?;
             }
         }
         if self.bias.value().is_some() { sum_rows_on(launch, 2, rows, 5) } else { Ok(()) }

@@ -5,7 +5,8 @@
 //! however the layer is split; backward computes it again: dx = dy m / (1 - rate).
 
 use super::*;
-use crate::device::{Purpose, Random, int, kernels, vectorized};
+use crate::device::kernels::any;
+use crate::device::{Purpose, Random, int, vectorized};
 use crate::tensor::Real;
 
 /// The layer.
@@ -64,11 +65,11 @@ impl Layer for Dropout {
         let [low, high] = Random::new(launch.seed, Purpose::Dropout, 0, launch.layer).key();
         // SAFETY: operands (x, y) or (dy, dx) have n elements.
         unsafe {
-            kernels::dropout_mask(
+            any::dropout_mask(
                 &launch.issue,
-                Launch::packs(n),
-                launch.read(0),
-                launch.write(1),
+                launch.packs(0),
+                launch.any(0),
+                launch.any_mut(1),
                 launch.step(),
                 n,
                 int(o.len(3)),

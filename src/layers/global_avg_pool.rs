@@ -4,7 +4,8 @@
 //! x: (N, H, W, C); y: (N, 1, 1, C). Backward: dx[n, i, j, c] = dy[n, 0, 0, c] / (H W). No settings.
 
 use super::*;
-use crate::device::{Grid, int, kernels, vectorized};
+use crate::device::kernels::any;
+use crate::device::{Grid, int, vectorized};
 use crate::tensor::Real;
 
 /// The layer.
@@ -47,18 +48,18 @@ impl Layer for GlobalAvgPool {
         let image = launch.operand(if pass == Pass::Forward { 0 } else { 1 });
         let (rows, pixels, c) = (image.len(0), image.len(1) * image.len(2), image.len(3));
         let share = (1.0 / pixels as f64) as f32;
-        let (from, to, n) = (launch.read(0), launch.write(1), launch.count(1));
+        let (from, to, n) = (launch.any(0), launch.any_mut(1), launch.count(1));
         let (pixels, channels) = (int(pixels), int(c));
         match pass {
             Pass::Forward => {
                 let grid = Grid::new(c.div_ceil(32), rows, 1);
                 // SAFETY: operands (x, y) are (rows, pixels, c) and (rows, c).
-                unsafe { kernels::global_avg_pool_forward(&launch.issue, grid, from, to, pixels, channels, share) }
+                unsafe { any::global_avg_pool_forward(&launch.issue, grid, from, to, pixels, channels, share) }
             }
             Pass::Backward => {
                 let grid = Launch::threads(n as usize);
                 // SAFETY: operands (dy, dx) are (rows, c) and (rows, pixels, c).
-                unsafe { kernels::global_avg_pool_backward(&launch.issue, grid, from, to, n, pixels, channels, share) }
+                unsafe { any::global_avg_pool_backward(&launch.issue, grid, from, to, n, pixels, channels, share) }
             }
         }
     }

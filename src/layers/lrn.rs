@@ -10,7 +10,8 @@
 //! needs all channels.
 
 use super::*;
-use crate::device::{Mut, int, kernels, vectorized};
+use crate::device::kernels::any;
+use crate::device::{AnyMut, int, vectorized};
 use crate::tensor::Real;
 
 /// The layer.
@@ -86,11 +87,16 @@ impl Layer for Lrn {
         let x = cx.x();
         let mut lowered = Lowered::simple(
             Phase::new("forward").read(Role::X(0), x).write(Role::Y, x),
-            Phase::new("backward").read(Role::X(0), x).read(Role::Local(0), x).read(Role::Dy, x).write(Role::Dx(0), x),
+            Phase::new("backward")
+                .read(Role::X(0), x)
+                .read(Role::Local(0), x)
+                .narrow()
+                .read(Role::Dy, x)
+                .write(Role::Dx(0), x),
         );
         if cx.training() {
             lowered.locals.push(cx.inputs[0].batch(cx.rows));
-            lowered.forward[0] = lowered.forward[0].clone().write(Role::Local(0), x);
+            lowered.forward[0] = lowered.forward[0].clone().write(Role::Local(0), x).narrow();
         }
         Ok(lowered)
     }
@@ -129,17 +135,17 @@ impl Layer for Lrn {
         let (scale, beta, k) = (self.alpha / self.size as f64, self.beta as f32, self.k as f32);
         match pass {
             Pass::Forward => {
-                let (x, y) = (launch.read(0), launch.write(1));
-                let kept = if launch.has(2) { launch.write(2) } else { Mut::NONE };
+                let (x, y) = (launch.any(0), launch.any_mut(1));
+                let kept = if launch.has(2) { launch.any_mut(2) } else { AnyMut::NONE };
                 // SAFETY: operands (x, y, s) have n elements, whole groups of channels.
-                unsafe { kernels::lrn_forward(&launch.issue, grid, x, y, kept, n, group, size, scale as f32, beta, k) }
+                unsafe { any::lrn_forward(&launch.issue, grid, x, y, kept, n, group, size, scale as f32, beta, k) }
             }
             Pass::Backward if !launch.has(3) => Ok(()),
             Pass::Backward => {
-                let (x, s, dy, dx) = (launch.read(0), launch.read(1), launch.read(2), launch.write(3));
+                let (x, s, dy, dx) = (launch.any(0), launch.any(1), launch.any(2), launch.any_mut(3));
                 let slope = (2.0 * scale * self.beta) as f32;
                 // SAFETY: operands (x, s, dy, dx) have n elements, whole groups of channels.
-                unsafe { kernels::lrn_backward(&launch.issue, grid, x, s, dy, dx, n, group, size, slope, beta) }
+                unsafe { any::lrn_backward(&launch.issue, grid, x, s, dy, dx, n, group, size, slope, beta) }
             }
         }
     }

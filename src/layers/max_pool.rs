@@ -7,7 +7,8 @@
 
 use super::sliding::{Pair, Sliding};
 use super::*;
-use crate::device::{Mut, kernels, vectorized};
+use crate::device::kernels::any;
+use crate::device::{AnyMut, vectorized};
 use crate::tensor::Real;
 
 /// The layer.
@@ -55,11 +56,11 @@ impl Layer for MaxPool {
         let x = cx.x();
         let mut lowered = Lowered::simple(
             Phase::new("forward").read(Role::X(0), x).write(Role::Y, x),
-            Phase::new("backward").read(Role::Local(0), x).read(Role::Dy, x).write(Role::Dx(0), x),
+            Phase::new("backward").read(Role::Local(0), x).narrow().read(Role::Dy, x).write(Role::Dx(0), x),
         );
         if cx.training() {
             lowered.locals.push(cx.output.batch(cx.rows));
-            lowered.forward[0] = lowered.forward[0].clone().write(Role::Local(0), x);
+            lowered.forward[0] = lowered.forward[0].clone().write(Role::Local(0), x).narrow();
         }
         Ok(lowered)
     }
@@ -78,38 +79,20 @@ impl Layer for MaxPool {
         let [h, w, c, oh, ow, kh, kw, sh, sw, ph, pw] = self.sliding().extents(launch.operand(x), launch.operand(y));
         match pass {
             Pass::Forward => {
-                let (n, x, y) = (launch.count(1), launch.read(0), launch.write(1));
+                let (n, x, y) = (launch.count(1), launch.any(0), launch.any_mut(1));
                 let (grid, places) =
-                    (Launch::threads(n as usize), if launch.has(2) { launch.write(2) } else { Mut::NONE });
+                    (Launch::threads(n as usize), if launch.has(2) { launch.any_mut(2) } else { AnyMut::NONE });
                 // SAFETY: y and the places have n elements, x is (rows, h, w, c).
                 unsafe {
-                    kernels::max_pool_forward(
-                        &launch.issue,
-                        grid,
-                        x,
-                        y,
-                        places,
-                        n,
-                        h,
-                        w,
-                        c,
-                        oh,
-                        ow,
-                        kh,
-                        kw,
-                        sh,
-                        sw,
-                        ph,
-                        pw,
-                    )
+                    any::max_pool_forward(&launch.issue, grid, x, y, places, n, h, w, c, oh, ow, kh, kw, sh, sw, ph, pw)
                 }
             }
             Pass::Backward => {
-                let (n, places, dy, dx) = (launch.count(2), launch.read(0), launch.read(1), launch.write(2));
+                let (n, places, dy, dx) = (launch.count(2), launch.any(0), launch.any(1), launch.any_mut(2));
                 let grid = Launch::threads(n as usize);
                 // SAFETY: dx has n elements, the places and dy are (rows, oh, ow, c).
                 unsafe {
-                    kernels::max_pool_backward(
+                    any::max_pool_backward(
                         &launch.issue,
                         grid,
                         places,

@@ -187,6 +187,9 @@ pub struct Wanted {
     pub access: Access,
     /// Where it must be, or where it will be when it is written.
     pub layout: Layout,
+    /// Whether its elements are of the activations' type (bf16 in mixed precision): inputs, outputs and their
+    /// gradients always are, other operands when the phase says so.
+    pub narrow: bool,
 }
 
 /// A part of a layer that runs on every device without communication.
@@ -204,7 +207,16 @@ impl Phase {
         Phase { name, operands: Vec::new() }
     }
     fn with(mut self, role: Role, access: Access, layout: Layout) -> Self {
-        self.operands.push(Wanted { role, access, layout });
+        let narrow = matches!(role, Role::X(_) | Role::Y | Role::Dy | Role::Dx(_));
+        self.operands.push(Wanted { role, access, layout, narrow });
+        self
+    }
+    /// Gives the last operand the activations' type: a parameter is read from its copy, a tensor of the layer's own
+    /// is kept so. Every phase that uses such a tensor says so.
+    pub fn narrow(mut self) -> Self {
+        if let Some(last) = self.operands.last_mut() {
+            last.narrow = true;
+        }
         self
     }
     /// Adds an operand that is read.

@@ -1,12 +1,20 @@
 //! How sums over the samples are cut into parts on a GPU, so that all of it has work: by the shape alone. The parts
 //! go to scratch memory, and a second launch adds them in order.
 
-use crate::device::{Const, Grid, Launch, Mut, int, kernels};
+use crate::device::kernels::{self, any};
+use crate::device::{Format, Grid, Launch, Mut, int};
 use crate::error::Result;
 
 /// Blocks that keep a large GPU busy, about two for each of its multiprocessors.
 const BLOCKS: usize = 256;
-/// Rows and columns of a product that one block makes: `Tile<float>` in kernels/tile.cuh.
+/// Rows and columns of a product that one block makes: `Tile<T>` in kernels/tile.cuh.
+const fn tile(format: Format) -> [usize; 2] {
+    match format {
+        Format::F32 | Format::Tf32 => [64, 64],
+        Format::Bf16 => [128, 64],
+    }
+}
+/// Rows and columns of a product by which the parts of a sum are counted, whatever the format.
 const TILE: usize = 64;
 /// Rows of a part of a product begin at multiples of this.
 const STEP: usize = 32;
@@ -65,20 +73,21 @@ impl Parts {
 }
 
 /// Returns the grid of a product with m rows and n columns, `z` of them at once.
-pub(super) fn tiles(m: usize, n: usize, z: usize) -> Grid {
-    Grid::new(m.div_ceil(TILE), n.div_ceil(TILE), z)
+pub(super) fn tiles(format: Format, m: usize, n: usize, z: usize) -> Grid {
+    let [rows, columns] = tile(format);
+    Grid::new(m.div_ceil(rows), n.div_ceil(columns), z)
 }
 
 /// Operand `to` (columns) = sum over the rows of operand `from` (rows, columns); the scratch holds
 /// `Parts::of_rows(rows, columns).scratch(columns)` elements.
 pub(super) fn sum_rows_on(launch: &Launch, from: usize, rows: usize, to: usize) -> Result<()> {
-    let (x, columns): (Const<f32>, _) = (launch.read(from), launch.operand(to).elements());
+    let (x, columns) = (launch.any(from), launch.operand(to).elements());
     let parts = Parts::of_rows(rows, columns);
     let grid = Grid::new(columns.div_ceil(COLUMNS), parts.count, 1);
     let sums = parts.target(launch, to);
     // SAFETY: operand `from` is (rows, columns); the parts fit the scratch, or operand `to`.
     unsafe {
-        kernels::sum_rows(&launch.issue, grid, x, sums, int(rows), columns as i64, int(parts.each))?;
+        any::sum_rows(&launch.issue, grid, x, sums, int(rows), columns as i64, int(parts.each))?;
     }
     parts.add(launch, to)
 }

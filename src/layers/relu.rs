@@ -3,7 +3,7 @@
 //! x, y: (N, H, W, C). Backward: dx = dy where y > 0, else 0. No settings.
 
 use super::*;
-use crate::device::kernels;
+use crate::device::kernels::any;
 use crate::tensor::Real;
 
 /// The layer.
@@ -40,13 +40,13 @@ impl Layer for Relu {
             Pass::Forward => {
                 let n = launch.count(0);
                 // SAFETY: operands (x, y) have n elements.
-                unsafe { kernels::relu_forward(&launch.issue, Launch::packs(n), launch.read(0), launch.write(1), n) }
+                unsafe { any::relu_forward(&launch.issue, launch.packs(0), launch.any(0), launch.any_mut(1), n) }
             }
             Pass::Backward if !launch.has(2) => Ok(()),
             Pass::Backward => {
-                let (n, y, dy) = (launch.count(0), launch.read(0), launch.read(1));
+                let (n, y, dy) = (launch.count(0), launch.any(0), launch.any(1));
                 // SAFETY: operands (y, dy, dx) have n elements.
-                unsafe { kernels::relu_backward(&launch.issue, Launch::packs(n), y, dy, launch.write(2), n) }
+                unsafe { any::relu_backward(&launch.issue, launch.packs(0), y, dy, launch.any_mut(2), n) }
             }
         }
     }

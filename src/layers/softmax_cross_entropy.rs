@@ -9,7 +9,8 @@
 //! metrics: see [`METRICS`].
 
 use super::*;
-use crate::device::{Grid, Mut, int, kernels, vectorized};
+use crate::device::kernels::{self, any};
+use crate::device::{AnyMut, Grid, int, vectorized};
 use crate::tensor::Real;
 
 /// The loss.
@@ -58,11 +59,11 @@ impl Layer for SoftmaxCrossEntropy {
                 .read(Role::X(0), x)
                 .read(Role::Target, x)
                 .write(Role::Metrics, Layout::new(Place::Partial, columns)),
-            Phase::new("backward").read(Role::Local(0), x).read(Role::Target, x).write(Role::Dx(0), x),
+            Phase::new("backward").read(Role::Local(0), x).narrow().read(Role::Target, x).write(Role::Dx(0), x),
         );
         if cx.training() {
             lowered.locals.push(cx.inputs[0].batch(cx.rows));
-            lowered.forward[0] = lowered.forward[0].clone().write(Role::Local(0), x);
+            lowered.forward[0] = lowered.forward[0].clone().write(Role::Local(0), x).narrow();
         }
         Ok(lowered)
     }
@@ -85,25 +86,23 @@ impl Layer for SoftmaxCrossEntropy {
         let (grid, classes, width) = (Grid::cover(rows, 8), int(classes), int(width(1)));
         match pass {
             Pass::Forward => {
-                let (x, each) = (launch.read(0), launch.scratch());
+                let (x, each) = (launch.any(0), launch.scratch());
                 // Operands (x, targets, metrics, in training p, scratch).
-                let p = if launch.operands.len() > 4 { launch.write(3) } else { Mut::NONE };
+                let p = if launch.operands.len() > 4 { launch.any_mut(3) } else { AnyMut::NONE };
                 // SAFETY: x and p are (rows, classes), targets (rows, width), the scratch (rows, 3), metrics (4).
                 unsafe {
                     let on = &launch.issue;
-                    kernels::softmax_cross_entropy_forward(
-                        on, grid, x, targets, each, p, n, classes, width, hard, soft,
-                    )?;
+                    any::softmax_cross_entropy_forward(on, grid, x, targets, each, p, n, classes, width, hard, soft)?;
                     let one = Grid::new(1, 1, 1);
                     kernels::softmax_cross_entropy_metrics(on, one, each.into(), launch.write(2), n, scale)
                 }
             }
             Pass::Backward if !launch.has(2) => Ok(()),
             Pass::Backward => {
-                let (p, dx) = (launch.read(0), launch.write(2));
+                let (p, dx) = (launch.any(0), launch.any_mut(2));
                 // SAFETY: p and dx are (rows, classes), targets (rows, width).
                 unsafe {
-                    kernels::softmax_cross_entropy_backward(
+                    any::softmax_cross_entropy_backward(
                         &launch.issue,
                         grid,
                         p,

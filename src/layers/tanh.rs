@@ -3,7 +3,7 @@
 //! x, y: (N, H, W, C). Backward: dx = dy (1 - y^2). No settings.
 
 use super::*;
-use crate::device::kernels;
+use crate::device::kernels::any;
 use crate::tensor::Real;
 
 /// The layer.
@@ -39,13 +39,13 @@ impl Layer for Tanh {
             Pass::Forward => {
                 let n = launch.count(0);
                 // SAFETY: operands (x, y) have n elements.
-                unsafe { kernels::tanh_forward(&launch.issue, Launch::packs(n), launch.read(0), launch.write(1), n) }
+                unsafe { any::tanh_forward(&launch.issue, launch.packs(0), launch.any(0), launch.any_mut(1), n) }
             }
             Pass::Backward if !launch.has(2) => Ok(()),
             Pass::Backward => {
-                let (n, y, dy) = (launch.count(0), launch.read(0), launch.read(1));
+                let (n, y, dy) = (launch.count(0), launch.any(0), launch.any(1));
                 // SAFETY: operands (y, dy, dx) have n elements.
-                unsafe { kernels::tanh_backward(&launch.issue, Launch::packs(n), y, dy, launch.write(2), n) }
+                unsafe { any::tanh_backward(&launch.issue, launch.packs(0), y, dy, launch.any_mut(2), n) }
             }
         }
     }

@@ -6,10 +6,10 @@ use super::resolve::{Resolved, resolve};
 use super::{Home, Input, Op, Placed, Purpose, Region, Request, Tensor, TensorId};
 use crate::collectives::Collective;
 use crate::error::Problem;
-use crate::layers::{Access, METRICS, Mode, Pass, Phase, Role};
+use crate::layers::{Access, METRICS, Mode, Pass, Phase, Role, Wanted};
 use crate::network::Source;
 use crate::optim::Stage;
-use crate::tensor::{Axis, Layout, Place, Shape};
+use crate::tensor::{Axis, Element, Layout, Place, Products, Shape};
 use std::collections::HashMap;
 
 /// Places one step of a network.
@@ -27,10 +27,12 @@ pub fn place(request: Request) -> Result<Placed, Vec<Problem>> {
         placed: Placed { tensors: vec![], ops: vec![], flat, statistics: vec![] },
         outputs: vec![],
         moved: HashMap::new(),
+        cast: HashMap::new(),
         nodes: vec![NodeTensors::default(); network.nodes.len()],
         images: 0,
         targets: 0,
         weights: vec![],
+        halves: vec![],
         gradients: vec![],
         states: vec![],
         metrics: 0,
@@ -64,20 +66,40 @@ struct Builder<'a> {
     outputs: Vec<TensorId>,
     /// Redistributed copies: one per wanted layout, for all who want it.
     moved: HashMap<(TensorId, Layout), TensorId>,
+    /// Copies in the type of activations.
+    cast: HashMap<TensorId, TensorId>,
     nodes: Vec<NodeTensors>,
     images: TensorId,
     targets: TensorId,
     weights: Vec<TensorId>,
+    /// The parameters in the type of activations.
+    halves: Vec<TensorId>,
     gradients: Vec<TensorId>,
     states: Vec<TensorId>,
     metrics: TensorId,
 }
 
 impl Builder<'_> {
+    /// Adds a tensor whose elements are as the program computes.
     fn tensor(&mut self, name: String, shape: Shape, layout: Layout, home: Home, purpose: Purpose) -> TensorId {
+        let element = Element::Real(self.request.precision);
         let layout = layout.on_mesh(self.request.mesh);
-        self.placed.tensors.push(Tensor { name, shape, layout, home, purpose });
+        self.placed.tensors.push(Tensor { name, shape, layout, home, purpose, element });
         self.placed.tensors.len() - 1
+    }
+
+    /// Adds a tensor whose elements are as the program computes or, when `narrow`, as activations are.
+    fn own(&mut self, name: String, shape: Shape, layout: Layout, narrow: bool) -> TensorId {
+        let id = self.tensor(name, shape, layout, Home::Own, Purpose::Activations);
+        if narrow {
+            self.placed.tensors[id].element = self.narrow();
+        }
+        id
+    }
+
+    /// Returns how activations lie in memory.
+    fn narrow(&self) -> Element {
+        self.request.products.activations(self.request.precision)
     }
 
     /// Creates what the step starts from: the batch, parameters, gradients, statistics, metrics.
@@ -101,6 +123,7 @@ impl Builder<'_> {
             let gradient = self.tensor(name, shape, part.gradient, home, Purpose::Gradients);
             self.gradients.push(gradient);
         }
+        self.narrow_parameters();
         let mut offset = 0;
         for (node, layouts) in network.nodes.iter().enumerate() {
             for (i, &state) in layouts.states.iter().enumerate() {
@@ -114,6 +137,30 @@ impl Builder<'_> {
                 self.states.push(id);
                 offset += len.next_multiple_of(16);
             }
+        }
+    }
+
+    /// Makes the parameters' copies in the type of activations, all at once, when that is another type.
+    fn narrow_parameters(&mut self) {
+        let Request { network, products, .. } = self.request;
+        if products != Products::Bf16 || network.parameters.is_empty() {
+            self.halves.clone_from(&self.weights);
+            return;
+        }
+        let shape = Shape::from([self.placed.flat.len]);
+        let mut whole = |name: &str, region| {
+            self.tensor(name.into(), shape.clone(), Layout::REPLICATE, Home::Fixed(region, 0), Purpose::Weights)
+        };
+        let (from, to) = (whole("weights", Region::Weights), whole("weights in bf16", Region::Halves));
+        self.placed.tensors[to].element = Element::Bf16;
+        self.placed.ops.push(Op::Cast { from, to });
+        for (i, parameter) in network.parameters.iter().enumerate() {
+            let part = self.placed.flat.parts[i];
+            let home = Home::Fixed(Region::Halves, part.offset);
+            let name = format!("{} in bf16", parameter.name);
+            let id = self.tensor(name, parameter.param.shape.clone(), part.layout, home, Purpose::Weights);
+            self.placed.tensors[id].element = Element::Bf16;
+            self.halves.push(id);
         }
     }
 
@@ -152,23 +199,27 @@ impl Builder<'_> {
         let mut operands = Vec::with_capacity(phase.operands.len());
         for wanted in &phase.operands {
             let layout = wanted.layout.on_mesh(mesh);
-            let tensor = self.operand(index, wanted.role, wanted.access, layout);
+            let tensor = self.operand(index, wanted, layout);
             operands.push(tensor.map(|tensor| (tensor, wanted.access)));
         }
         self.placed.ops.push(Op::Phase { node: index, pass, phase: number, operands });
     }
 
-    fn operand(&mut self, index: usize, role: Role, access: Access, layout: Layout) -> Option<TensorId> {
+    fn operand(&mut self, index: usize, wanted: &Wanted, layout: Layout) -> Option<TensorId> {
+        let Wanted { role, access, narrow, .. } = *wanted;
         let network = self.request.network;
         let node = &network.nodes[index];
         let rows = self.request.variant.rows;
         let id = match role {
-            Role::X(i) => self.redistribute(self.source(node.inputs[i]), layout),
+            Role::X(i) => {
+                let x = self.narrowed(self.source(node.inputs[i]));
+                self.redistribute(x, layout)
+            }
             Role::Y if access == Access::Read => self.redistribute(self.outputs[index], layout),
             Role::Y => {
                 let shape = node.output.batch(rows);
                 let name = format!("{}.y", node.name);
-                self.outputs[index] = self.tensor(name, shape, layout, Home::Own, Purpose::Activations);
+                self.outputs[index] = self.own(name, shape, layout, narrow);
                 self.outputs[index]
             }
             Role::Dy => {
@@ -185,10 +236,11 @@ impl Builder<'_> {
                 }
                 let shape = node.input_shapes[i].batch(rows);
                 let name = format!("{}.dx{i}", node.name);
-                let id = self.tensor(name, shape, layout, Home::Own, Purpose::Activations);
+                let id = self.own(name, shape, layout, narrow);
                 self.contribute(source, id);
                 id
             }
+            Role::Param(i) if narrow => self.halves[node.params[i]],
             Role::Param(i) => self.weights[node.params[i]],
             Role::DParam(i) => self.gradients[node.params[i]],
             Role::State(i) => self.states[node.states[i]],
@@ -197,7 +249,7 @@ impl Builder<'_> {
                 None => {
                     let shape = self.resolved[index].lowered.locals[i].clone();
                     let name = format!("{}.local{i}", node.name);
-                    let local = self.tensor(name, shape, layout, Home::Own, Purpose::Activations);
+                    let local = self.own(name, shape, layout, narrow);
                     self.nodes[index].locals.insert(i, local);
                     local
                 }
@@ -337,9 +389,26 @@ impl Builder<'_> {
         if let [only] = terms[..] {
             return only;
         }
-        let Tensor { shape, layout, .. } = self.placed.tensors[terms[0]].clone();
+        let Tensor { shape, layout, element, .. } = self.placed.tensors[terms[0]].clone();
         let to = self.tensor(name.into(), shape, layout, Home::Own, Purpose::Activations);
+        self.placed.tensors[to].element = element;
         self.placed.ops.push(Op::Add { terms, to });
+        to
+    }
+
+    /// Returns a tensor in the type of activations: itself, or the one copy for all who want it.
+    fn narrowed(&mut self, from: TensorId) -> TensorId {
+        let Tensor { name, shape, layout, element, .. } = self.placed.tensors[from].clone();
+        let narrow = self.narrow();
+        if element == narrow {
+            return from;
+        }
+        if let Some(&cast) = self.cast.get(&from) {
+            return cast;
+        }
+        let to = self.own(format!("{name} in bf16"), shape, layout, true);
+        self.placed.ops.push(Op::Cast { from, to });
+        self.cast.insert(from, to);
         to
     }
 
@@ -381,6 +450,7 @@ impl Builder<'_> {
         let name = tensor.name.split(" [").next().unwrap_or_default();
         let purpose = if home == Home::Own { Purpose::Communication } else { tensor.purpose };
         let id = self.tensor(format!("{name} {to}"), tensor.shape, to, home, purpose);
+        self.placed.tensors[id].element = tensor.element;
         self.placed.ops.push(Op::Move { collective, axis, from, to: id });
         self.moved.insert((from, to), id);
         id

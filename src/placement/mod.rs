@@ -17,7 +17,7 @@ use crate::collectives::Collective;
 use crate::layers::{Access, Mode, Pass};
 use crate::network::Network;
 use crate::optim::Chain;
-use crate::tensor::{Axis, Layout, Mesh, Shape};
+use crate::tensor::{Axis, Element, Layout, Mesh, Precision, Products, Shape};
 
 /// A tensor of the step, as an index into [`Placed::tensors`].
 pub type TensorId = usize;
@@ -46,6 +46,8 @@ pub enum Purpose {
 pub enum Region {
     /// All parameters of a device.
     Weights,
+    /// The parameters in bf16, at the same offsets: written anew at the start of every step.
+    Halves,
     /// Their gradients, at the same offsets.
     Gradients,
     /// A state slot of the optimiser, at the same offsets.
@@ -54,6 +56,13 @@ pub enum Region {
     Statistics,
     /// The loss and counts of the last batch.
     Metrics,
+}
+
+impl Region {
+    /// Returns how its elements lie in memory when the program computes in `precision`.
+    pub fn element(self, precision: Precision) -> Element {
+        if self == Region::Halves { Element::Bf16 } else { Element::Real(precision) }
+    }
 }
 
 /// Where a tensor's elements are.
@@ -80,6 +89,8 @@ pub struct Tensor {
     pub home: Home,
     /// What it is for.
     pub purpose: Purpose,
+    /// How its elements lie in memory.
+    pub element: Element,
 }
 
 /// What a batch brings.
@@ -123,6 +134,13 @@ pub enum Op {
         /// The tensor as it is wanted.
         to: TensorId,
     },
+    /// A copy in another element type.
+    Cast {
+        /// The tensor as it is.
+        from: TensorId,
+        /// The copy, in the same layout.
+        to: TensorId,
+    },
     /// The sum of gradients of several consumers.
     Add {
         /// The terms, all in the same layout.
@@ -161,6 +179,10 @@ pub struct Request<'a> {
     pub target_width: usize,
     /// The mesh.
     pub mesh: Mesh,
+    /// The element type.
+    pub precision: Precision,
+    /// What factors of products, and activations, are rounded to.
+    pub products: Products,
     /// The step.
     pub variant: Variant,
 }

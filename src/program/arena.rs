@@ -6,8 +6,8 @@
 use super::Program;
 use super::events::Clocks;
 
-/// Elements to which buffers are aligned: 64 bytes of f32.
-pub const ALIGN: usize = 16;
+/// Bytes to which buffers are aligned.
+pub const ALIGN: usize = 64;
 
 /// A buffer's life: its first and last step on each queue that uses it.
 #[derive(Debug, Clone, Default)]
@@ -16,7 +16,7 @@ struct Life {
     queues: Vec<(usize, usize, usize)>,
 }
 
-/// Places every buffer that is not a region from element `base` on; returns each device's end.
+/// Places every buffer that is not a region from byte `base` on; returns each device's end.
 pub fn assign(program: &mut Program, clocks: &Clocks, base: usize, devices: usize) -> Vec<usize> {
     let mut lives = vec![Life::default(); program.buffers.len()];
     for (number, step) in program.steps.iter().enumerate() {
@@ -39,28 +39,28 @@ pub fn assign(program: &mut Program, clocks: &Clocks, base: usize, devices: usiz
         let mine = |b: &usize| program.buffers[*b].device == device && program.buffers[*b].region.is_none();
         let mut own: Vec<usize> = (0..program.buffers.len()).filter(mine).collect();
         own.retain(|&b| program.buffers[b].elements > 0 && !lives[b].queues.is_empty());
-        own.sort_by_key(|&b| (std::cmp::Reverse(program.buffers[b].elements), b));
+        own.sort_by_key(|&b| (std::cmp::Reverse(program.buffers[b].bytes()), b));
         let mut placed: Vec<usize> = Vec::with_capacity(own.len());
         for &buffer in &own {
-            let elements = program.buffers[buffer].elements.next_multiple_of(ALIGN);
+            let bytes = program.buffers[buffer].bytes().next_multiple_of(ALIGN);
             let mut taken: Vec<(usize, usize)> = placed
                 .iter()
                 .filter(|&&p| !before(&lives[p], &lives[buffer]) && !before(&lives[buffer], &lives[p]))
                 .map(|&p| {
                     let start = program.buffers[p].offset;
-                    (start, start + program.buffers[p].elements.next_multiple_of(ALIGN))
+                    (start, start + program.buffers[p].bytes().next_multiple_of(ALIGN))
                 })
                 .collect();
             taken.sort_unstable();
             let mut offset = base;
             for (start, stop) in taken {
-                if start >= offset + elements {
+                if start >= offset + bytes {
                     break;
                 }
                 offset = offset.max(stop);
             }
             program.buffers[buffer].offset = offset;
-            *end = (*end).max(offset + elements);
+            *end = (*end).max(offset + bytes);
             placed.push(buffer);
         }
     }

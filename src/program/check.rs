@@ -17,7 +17,7 @@ pub fn check(program: &Program, queues: usize) -> Result<(), String> {
     let clocks = Clocks::of(&program.steps, queues);
     let devices = program.buffers.iter().map(|b| b.device + 1).max().unwrap_or(0);
     for device in 0..devices {
-        // (step, part in arena elements, read, write, buffer)
+        // (step, part in bytes of the arena, read, write, buffer)
         let mut uses: Vec<(usize, Strided, bool, bool, usize)> = Vec::new();
         for (number, step) in program.steps.iter().enumerate() {
             for u in &step.uses {
@@ -26,7 +26,7 @@ pub fn check(program: &Program, queues: usize) -> Result<(), String> {
                     if u.part.end() > buffer.elements {
                         return Err(format!("step \"{}\" leaves buffer \"{}\"", step.name, buffer.name));
                     }
-                    uses.push((number, u.part.shifted(buffer.offset), u.read, u.write, u.buffer));
+                    uses.push((number, buffer.place(u.part), u.read, u.write, u.buffer));
                 }
             }
         }

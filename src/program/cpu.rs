@@ -32,7 +32,7 @@ impl Programs {
     /// Allocates the arenas of a plan and starts its queues.
     pub fn new(plan: &Plan) -> Self {
         let precision = plan.options.precision;
-        let allocate = |&elements: &usize| Arc::new(Memory::new(elements * precision.bytes()));
+        let allocate = |&bytes: &usize| Arc::new(Memory::new(bytes));
         let memories: Vec<Arc<Memory>> = plan.arena.iter().map(allocate).collect();
         let batch = Arc::new(RwLock::new(Batch::default()));
         let script =
@@ -105,16 +105,16 @@ impl Programs {
     }
 
     /// Calls `f` with elements of a device's arena. No step runs meanwhile: the queues are idle between runs.
-    pub fn with<T: Real>(&self, device: usize, element: usize, elements: usize, f: impl FnOnce(&mut [T])) {
-        let operand = operand(&self.memories[device], element, elements, self.precision);
+    pub fn with<T: Real>(&self, device: usize, offset: usize, elements: usize, f: impl FnOnce(&mut [T])) {
+        let operand = operand(&self.memories[device], offset, elements, self.precision);
         f(self.args(&[Some(operand)]).write::<T>(0));
     }
 }
 
-/// Places consecutive elements of an arena.
-fn operand(memory: &Arc<Memory>, element: usize, elements: usize, precision: Precision) -> Operand {
+/// Places consecutive elements at a byte of an arena.
+fn operand(memory: &Arc<Memory>, offset: usize, elements: usize, precision: Precision) -> Operand {
     let window = Window { start: vec![0], len: vec![elements] };
-    Operand::new(memory, element * precision.bytes(), Shape::from([elements]), window, precision)
+    Operand::new(memory, offset, Shape::from([elements]), window, precision)
 }
 
 /// The batch that the host hands to the devices.
@@ -159,7 +159,7 @@ impl Executable {
         let mut queues: Vec<Vec<Ready>> = (0..devices * Queue::COUNT).map(|_| Vec::new()).collect();
         let operand = |local: &Local| {
             let buffer = &program.buffers[local.buffer];
-            let offset = (buffer.offset + local.offset) * precision.bytes();
+            let offset = buffer.offset + local.offset * precision.bytes();
             let memory = &memories[buffer.device];
             Operand::new(memory, offset, local.shape.clone(), local.window.clone(), precision)
         };
@@ -167,7 +167,7 @@ impl Executable {
         let extents = |pieces: &[(usize, Strided)]| {
             let extent = |&(buffer, part): &(usize, Strided)| {
                 let buffer = &program.buffers[buffer];
-                Extent::new(&memories[buffer.device], part.shifted(buffer.offset), precision)
+                Extent::new(&memories[buffer.device], buffer.offset, part, precision)
             };
             pieces.iter().map(extent).collect()
         };
@@ -181,6 +181,7 @@ impl Executable {
                 Work::Sum { sources, targets, .. } => {
                     (Vec::new(), Action::Sum(Transfer::new(extents(sources), extents(targets), precision)))
                 }
+                Work::Cast { .. } => unreachable!("CPU devices have one element type"),
                 Work::Optim { stage, operands: locals } => (operands(locals), Action::Optim(*stage)),
             };
             let ready = Ready { name: step.name.clone(), waits: step.waits.clone(), operands, action };

@@ -61,17 +61,16 @@ pub fn seconds(plan: &Plan, program: &Program, hardware: &Hardware) -> f64 {
 }
 
 fn step_seconds(plan: &Plan, program: &Program, step: &Step, hardware: &Hardware) -> f64 {
-    let element = plan.options.precision.bytes() as f64;
-    let bytes: f64 = step.uses.iter().map(|u| u.part.elements() as f64 * element).sum();
+    let bytes = step.uses.iter().map(|u| program.bytes(u)).sum::<usize>() as f64;
     let (flops, wire) = match &step.work {
         Work::Phase { node, pass, operands, .. } => (flops(plan, program, *node, *pass, operands), 0),
         Work::Sum { wire, .. } => (0.0, *wire),
-        Work::Load { .. } | Work::Optim { .. } => (0.0, 0),
+        Work::Load { .. } | Work::Cast { .. } | Work::Optim { .. } => (0.0, 0),
     };
     let threads = if hardware.per_thread { plan.options.threads as f64 } else { 1.0 };
     let arithmetic = flops / (hardware.flops_per_second * threads);
     let memory = bytes / hardware.memory_bytes_per_second;
-    let link = wire as f64 * element / hardware.link_bytes_per_second;
+    let link = wire as f64 / hardware.link_bytes_per_second;
     hardware.step_seconds + arithmetic.max(memory).max(link)
 }
 

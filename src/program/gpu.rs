@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::layers::{Layer, Pass};
 use crate::optim::{Chain, DeviceChain};
 use crate::placement::{Input, Region};
-use crate::tensor::Strided;
+use crate::tensor::{Element, Products, Strided};
 use std::sync::Arc;
 
 /// A step that is ready to be issued.
@@ -26,7 +26,8 @@ struct Ready {
 enum Action {
     Load { input: usize, from: usize, elements: usize },
     Phase { layer: Arc<dyn Layer>, node: u64, pass: Pass, phase: usize },
-    Sum { sources: Vec<(u64, Strided)>, targets: Vec<(u64, Strided)> },
+    Cast,
+    Sum { element: Element, sources: Vec<(u64, Strided)>, targets: Vec<(u64, Strided)> },
     Optim(usize),
 }
 
@@ -53,6 +54,7 @@ pub(super) struct Programs {
     metrics: (usize, usize),
     seed: u64,
     graphs: bool,
+    tf32: bool,
 }
 
 impl Programs {
@@ -71,6 +73,7 @@ impl Programs {
             chain: Arc::clone(&plan.chain),
             metrics,
             seed: plan.options.seed,
+            tf32: plan.options.products == Products::Tf32,
             graphs: std::env::var_os("PERISTYLE_NO_GRAPH").is_none(),
             gpus,
         })
@@ -150,6 +153,7 @@ impl Programs {
             seed: self.seed,
             layer,
             rows,
+            tf32: self.tf32,
         };
         match &step.action {
             Action::Load { input, from, elements } => {
@@ -157,9 +161,10 @@ impl Programs {
                 gpus.load(device, queue, *input, *from, to, *elements)?;
             }
             Action::Phase { layer, pass, phase, .. } => layer.launch(*pass, *phase, &launch)?,
-            Action::Sum { sources, targets } => {
+            Action::Cast => gpus.to_bf16(device, queue, launch.operand(0), launch.operand(1))?,
+            Action::Sum { element, sources, targets } => {
                 for &target in targets {
-                    gpus.sum(device, queue, sources, target)?;
+                    gpus.sum(device, queue, *element, sources, target)?;
                 }
             }
             Action::Optim(stage) => self.chain.launch(*stage, &self.chains[device], &launch)?,
@@ -170,14 +175,14 @@ impl Programs {
         step.record.map_or(Ok(()), |event| gpus.record(device, queue, event))
     }
 
-    /// Reads elements of a device's arena.
-    pub fn fetch(&self, device: usize, element: usize, to: &mut [f32]) -> Result<()> {
-        self.gpus.fetch(device, element, to)
+    /// Reads elements of a device's arena from a byte on.
+    pub fn fetch(&self, device: usize, byte: usize, to: &mut [f32]) -> Result<()> {
+        self.gpus.fetch(device, byte, to)
     }
 
-    /// Writes elements of a device's arena.
-    pub fn store(&self, device: usize, element: usize, from: &[f32]) -> Result<()> {
-        self.gpus.store(device, element, from)
+    /// Writes elements of a device's arena from a byte on.
+    pub fn store(&self, device: usize, byte: usize, from: &[f32]) -> Result<()> {
+        self.gpus.store(device, byte, from)
     }
 }
 
@@ -203,8 +208,8 @@ fn script(plan: &Plan, program: &Program, gpus: &Gpus) -> Result<Script> {
     }
     let operand = |local: &Local| {
         let buffer = &program.buffers[local.buffer];
-        let address = gpus.address(buffer.device, buffer.offset + local.offset);
-        Operand::at(address, local.shape.clone(), local.window.clone())
+        let address = gpus.address(buffer.device, buffer.offset + local.offset * buffer.element.bytes());
+        Operand::at(address, buffer.element, local.shape.clone(), local.window.clone())
     };
     let operands = |locals: &[Option<Local>]| locals.iter().map(|l| l.as_ref().map(operand)).collect();
     let pieces = |pieces: &[(usize, Strided)]| {
@@ -226,8 +231,10 @@ fn script(plan: &Plan, program: &Program, gpus: &Gpus) -> Result<Script> {
                 let layer = Arc::clone(&plan.network.nodes[*node].layer);
                 (operands(locals), Action::Phase { layer, node: *node as u64, pass: *pass, phase: *phase })
             }
+            Work::Cast { from, to } => (vec![Some(operand(from)), Some(operand(to))], Action::Cast),
             Work::Sum { sources, targets, .. } => {
-                (Vec::new(), Action::Sum { sources: pieces(sources), targets: pieces(targets) })
+                let element = program.buffers[targets[0].0].element;
+                (Vec::new(), Action::Sum { element, sources: pieces(sources), targets: pieces(targets) })
             }
             Work::Optim { stage, operands: locals } => (operands(locals), Action::Optim(*stage)),
         };

@@ -1,12 +1,12 @@
 //! From operations on all devices to steps on queues.
 
-use super::{Buffer, BufferId, Local, Program, Step, Target, Use, Work};
+use super::{Buffer, BufferId, Laid, Local, Program, Step, Target, Use, Work};
 use crate::collectives::{self, Collective, Form};
 use crate::device::{Operand, Queue};
 use crate::layers::Access;
 use crate::network::Network;
 use crate::placement::{Home, Op, Placed, Purpose, Region, TensorId, Variant};
-use crate::tensor::{Axis, Mesh, Strided, Window};
+use crate::tensor::{Axis, Element, Mesh, Precision, Strided, Window};
 use std::collections::HashMap;
 
 /// What lowering needs to know besides the operations.
@@ -24,8 +24,10 @@ pub struct Context<'a> {
     pub threads: usize,
     /// The step.
     pub variant: Variant,
-    /// The regions of every device: (region, elements, offset in the arena).
-    pub regions: &'a [(Region, usize, usize)],
+    /// The element type.
+    pub precision: Precision,
+    /// The regions of every device.
+    pub regions: &'a [Laid],
 }
 
 /// Lowers the operations of one step; waits and the offsets of its own buffers come later.
@@ -39,15 +41,17 @@ pub fn lower(cx: Context, placed: &Placed) -> Program {
         counts: vec![0; cx.mesh.devices() * Queue::COUNT],
     };
     for device in 0..cx.mesh.devices() {
-        for &(region, elements, offset) in cx.regions {
+        for &Laid { region, elements, offset } in cx.regions {
             let purpose = match region {
-                Region::Weights => Purpose::Weights,
+                Region::Weights | Region::Halves => Purpose::Weights,
                 Region::Gradients => Purpose::Gradients,
                 Region::Slot(_) => Purpose::Optimizer,
                 Region::Statistics | Region::Metrics => Purpose::Statistics,
             };
             let name = format!("{region:?}").to_lowercase();
-            lowering.buffers.push(Buffer { device, elements, purpose, region: Some(region), name, offset });
+            let element = region.element(cx.precision);
+            let region = Some(region);
+            lowering.buffers.push(Buffer { device, elements, element, purpose, region, name, offset });
         }
     }
     for op in &placed.ops {
@@ -76,20 +80,21 @@ impl Lowering<'_> {
         let root = self.placed.root(tensor);
         let t = &self.placed.tensors[root];
         if let Home::Fixed(region, offset) = t.home {
-            let number = self.cx.regions.iter().position(|r| r.0 == region).expect("every region is laid out");
+            let number =
+                self.cx.regions.iter().position(|laid| laid.region == region).expect("every region is laid out");
             return (device * self.cx.regions.len() + number, offset);
         }
         if let Some(&buffer) = self.homes.get(&(root, device)) {
             return (buffer, 0);
         }
         let elements = self.window(root, device).elements();
-        let buffer = self.buffer(device, elements, t.purpose, t.name.clone());
+        let buffer = self.buffer(device, elements, t.element, t.purpose, t.name.clone());
         self.homes.insert((root, device), buffer);
         (buffer, 0)
     }
 
-    fn buffer(&mut self, device: usize, elements: usize, purpose: Purpose, name: String) -> BufferId {
-        self.buffers.push(Buffer { device, elements, purpose, region: None, name, offset: 0 });
+    fn buffer(&mut self, device: usize, elements: usize, element: Element, purpose: Purpose, name: String) -> BufferId {
+        self.buffers.push(Buffer { device, elements, element, purpose, region: None, name, offset: 0 });
         self.buffers.len() - 1
     }
 
@@ -122,17 +127,16 @@ impl Lowering<'_> {
                 let layer = &self.cx.network.nodes[*node];
                 for device in 0..devices {
                     let (mut locals, mut uses) = self.operands(operands, device);
-                    let described: Vec<Option<Operand>> = locals
-                        .iter()
-                        .map(|l| l.as_ref().map(|l| Operand::described(l.shape.clone(), l.window.clone())))
-                        .collect();
+                    let described: Vec<Option<Operand>> =
+                        locals.iter().map(|l| l.as_ref().map(|l| self.described(l))).collect();
                     let scratch = match self.cx.target {
                         Target::Cpu => layer.layer.scratch(*pass, *phase, &described, self.cx.threads),
                         Target::Gpu => layer.layer.device_scratch(*pass, *phase, &described),
                     };
                     if scratch > 0 {
                         let name = format!("{} scratch", layer.name);
-                        let buffer = self.buffer(device, scratch, Purpose::Workspace, name);
+                        let element = Element::Real(self.cx.precision);
+                        let buffer = self.buffer(device, scratch, element, Purpose::Workspace, name);
                         let window = Window { start: vec![0], len: vec![scratch] };
                         let local = Local { buffer, offset: 0, shape: [scratch].into(), window };
                         uses.push(whole(&local, Access::Write));
@@ -141,6 +145,14 @@ impl Lowering<'_> {
                     let name = format!("{} {pass:?} {phase}", layer.name).to_lowercase();
                     let work = Work::Phase { node: *node, pass: *pass, phase: *phase, operands: locals };
                     self.push(device, Queue::Compute, work, uses, name);
+                }
+            }
+            Op::Cast { from, to } => {
+                for device in 0..devices {
+                    let (from, to) = (self.local(*from, device), self.local(*to, device));
+                    let uses = vec![whole(&from, Access::Read), whole(&to, Access::Write)];
+                    let name = format!("cast {}", self.buffers[to.buffer].name);
+                    self.push(device, Queue::Compute, Work::Cast { from, to }, uses, name);
                 }
             }
             Op::Add { terms, to } => {
@@ -177,6 +189,11 @@ impl Lowering<'_> {
             })
             .collect();
         (locals, uses)
+    }
+
+    /// Describes an operand that has no address yet.
+    fn described(&self, local: &Local) -> Operand {
+        Operand::described(self.buffers[local.buffer].element, local.shape.clone(), local.window.clone())
     }
 
     fn piece(&mut self, tensor: TensorId, device: usize) -> (BufferId, Strided) {
@@ -223,7 +240,8 @@ impl Lowering<'_> {
                                 collectives::Buffer::Scratch => {
                                     let buffer = *scratch.entry(device).or_insert_with(|| {
                                         let name = format!("{name} scratch");
-                                        this.buffer(device, steps.scratch, Purpose::Communication, name)
+                                        let element = this.placed.tensors[to].element;
+                                        this.buffer(device, steps.scratch, element, Purpose::Communication, name)
                                     });
                                     (buffer, 0)
                                 }
@@ -233,7 +251,7 @@ impl Lowering<'_> {
                         .collect()
                 };
                 let (sources, targets) = (pieces(self, &transfer.sources), pieces(self, &transfer.targets));
-                let wire = transfer.wire_elements();
+                let wire = transfer.wire_elements() * self.placed.tensors[to].element.bytes();
                 let device = group[transfer.rank];
                 self.sum(device, queue, Some((collective, axis)), sources, targets, wire, name.clone());
             }

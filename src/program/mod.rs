@@ -16,14 +16,14 @@ mod plan;
 pub mod print;
 mod session;
 
-pub use plan::{Options, Plan, Target, Usage};
+pub use plan::{Laid, Options, Plan, Target, Usage, lay_out};
 pub use session::{Metrics, Session, Which};
 
 use crate::collectives::Collective;
 use crate::device::Queue;
 use crate::layers::Pass;
 use crate::placement::{Input, Purpose, Region, Variant};
-use crate::tensor::{Axis, Shape, Strided, Window};
+use crate::tensor::{Axis, Element, Shape, Strided, Window};
 
 /// A buffer, as an index into [`Program::buffers`].
 pub type BufferId = usize;
@@ -35,14 +35,28 @@ pub struct Buffer {
     pub device: usize,
     /// Its length.
     pub elements: usize,
+    /// How an element lies in memory.
+    pub element: Element,
     /// What it is for.
     pub purpose: Purpose,
     /// Set when it outlives the step.
     pub region: Option<Region>,
     /// Name for plans and messages.
     pub name: String,
-    /// First element in the device's arena.
+    /// First byte in the device's arena.
     pub offset: usize,
+}
+
+impl Buffer {
+    /// Returns its length in bytes.
+    pub fn bytes(&self) -> usize {
+        self.elements * self.element.bytes()
+    }
+
+    /// Returns the bytes of the arena that a part of it takes.
+    pub fn place(&self, part: Strided) -> Strided {
+        part.scaled(self.element.bytes()).shifted(self.offset)
+    }
 }
 
 /// A step's use of a part of a buffer.
@@ -92,6 +106,13 @@ pub enum Work {
         /// The operands, scratch last.
         operands: Vec<Option<Local>>,
     },
+    /// The same values in another element type.
+    Cast {
+        /// What is read.
+        from: Local,
+        /// Where they go.
+        to: Local,
+    },
     /// Every target = the sum of the sources: a step of a collective, a slice, or a sum of gradients.
     Sum {
         /// The collective that it is a part of, with its axis; none for a sum of gradients.
@@ -100,7 +121,7 @@ pub enum Work {
         sources: Vec<(BufferId, Strided)>,
         /// Where the sum goes.
         targets: Vec<(BufferId, Strided)>,
-        /// Elements that cross between devices.
+        /// Bytes that cross between devices.
         wire: usize,
     },
     /// A stage of the optimiser's chain.
@@ -147,4 +168,11 @@ pub struct Program {
     pub buffers: Vec<Buffer>,
     /// The steps, in the one order in which they are issued.
     pub steps: Vec<Step>,
+}
+
+impl Program {
+    /// Returns how many bytes a use reads or writes.
+    pub fn bytes(&self, u: &Use) -> usize {
+        u.part.elements() * self.buffers[u.buffer].element.bytes()
+    }
 }

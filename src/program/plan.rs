@@ -9,7 +9,7 @@ use crate::layers::METRICS;
 use crate::network::Network;
 use crate::optim::{Chain, Segment};
 use crate::placement::{self, Flat, Placed, Purpose, Region, Request, Variant};
-use crate::tensor::{Axis, Layout, Mesh, Place, Precision};
+use crate::tensor::{Axis, Layout, Mesh, Place, Precision, Products};
 use std::sync::Arc;
 
 /// What runs the phases of layers.
@@ -31,6 +31,8 @@ pub struct Options {
     pub target: Target,
     /// The element type.
     pub precision: Precision,
+    /// What GPUs round factors of products, and activations, to.
+    pub products: Products,
     /// Threads per CPU device.
     pub threads: usize,
     /// How collectives are done.
@@ -54,16 +56,27 @@ pub struct Plan {
     pub chain: Arc<Chain>,
     /// Where and how it runs.
     pub options: Options,
-    /// What outlives a step on every device: (region, elements, first element).
-    pub regions: Vec<(Region, usize, usize)>,
+    /// What outlives a step on every device.
+    pub regions: Vec<Laid>,
     /// Where each parameter lies in its regions.
     pub flat: Flat,
     /// Layout and offset of each running statistic in its region.
     pub statistics: Vec<(Layout, usize)>,
     /// One program per variant.
     pub programs: Vec<Program>,
-    /// Elements of each device's arena.
+    /// Bytes of each device's arena.
     pub arena: Vec<usize>,
+}
+
+/// A region in the arena of every device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Laid {
+    /// Which one.
+    pub region: Region,
+    /// Its length.
+    pub elements: usize,
+    /// Its first byte.
+    pub offset: usize,
 }
 
 /// Bytes of one device's arena by purpose. A byte that several purposes share in turn counts for the first of
@@ -100,13 +113,14 @@ impl Plan {
         let mesh = options.mesh;
         let mut placed: Vec<Placed> = Vec::with_capacity(options.variants.len());
         for &variant in &options.variants {
-            let target_width = options.target_width;
-            let request = Request { network: &network, chain: &chain, target_width, mesh, variant };
+            let Options { target_width, precision, products, .. } = options;
+            let request =
+                Request { network: &network, chain: &chain, target_width, mesh, precision, products, variant };
             placed.push(placement::place(request)?);
         }
         let (flat, statistics) = placed.first().map(|p| (p.flat.clone(), p.statistics.clone())).unwrap_or_default();
-        let regions = regions(&network, &chain, &flat, &statistics, mesh);
-        let base = regions.last().map_or(0, |(_, elements, offset)| (offset + elements).next_multiple_of(arena::ALIGN));
+        let sizes = sizes(&network, &chain, &flat, &statistics, &options);
+        let (regions, base) = lay_out(&sizes, options.precision);
         let queues = mesh.devices() * Queue::COUNT;
         let mut plan = Plan {
             network: Arc::clone(&network),
@@ -119,8 +133,9 @@ impl Plan {
             arena: vec![base; mesh.devices()],
         };
         for (placed, &variant) in placed.iter().zip(&plan.options.variants) {
-            let Options { target, form, threads, .. } = plan.options;
-            let cx = Context { network: &network, mesh, target, form, threads, variant, regions: &plan.regions };
+            let Options { target, form, threads, precision, .. } = plan.options;
+            let regions = &plan.regions;
+            let cx = Context { network: &network, mesh, target, form, threads, variant, precision, regions };
             let mut program = lower::lower(cx, placed);
             let clocks = events::derive(&mut program, queues);
             let ends = arena::assign(&mut program, &clocks, base, mesh.devices());
@@ -151,27 +166,26 @@ impl Plan {
         self.flat.order.iter().map(segment).collect()
     }
 
-    /// Returns the first element of a region in every device's arena, and the number of its elements.
+    /// Returns the first byte of a region in every device's arena, and the number of its elements.
     ///
     /// # Panics
     /// When the chain has no such slot.
     pub fn region(&self, wanted: Region) -> (usize, usize) {
-        let found = self.regions.iter().find(|(region, ..)| *region == wanted);
-        found.map(|&(_, elements, offset)| (offset, elements)).expect("every region is laid out")
+        let found = self.regions.iter().find(|laid| laid.region == wanted);
+        found.map(|laid| (laid.offset, laid.elements)).expect("every region is laid out")
     }
 
     /// Returns what the bytes of a device's arena are for.
     pub fn usage(&self, device: usize) -> Usage {
-        let bytes = self.options.precision.bytes();
-        let mut usage = Usage { arena: self.arena[device] * bytes, ..Usage::default() };
-        for &(region, elements, _) in &self.regions {
+        let mut usage = Usage { arena: self.arena[device], ..Usage::default() };
+        for &Laid { region, elements, .. } in &self.regions {
             let field = match region {
-                Region::Weights => &mut usage.weights,
+                Region::Weights | Region::Halves => &mut usage.weights,
                 Region::Gradients => &mut usage.gradients,
                 Region::Slot(_) => &mut usage.optimizer,
                 Region::Statistics | Region::Metrics => &mut usage.statistics,
             };
-            *field += elements * bytes;
+            *field += elements * region.element(self.options.precision).bytes();
         }
         let mut covered: Vec<(usize, usize)> = Vec::new();
         for purpose in [Purpose::Activations, Purpose::Workspace, Purpose::Communication] {
@@ -181,14 +195,14 @@ impl Plan {
                 .iter()
                 .flat_map(|p| &p.buffers)
                 .filter(|b| b.device == device && b.region.is_none() && b.purpose == purpose && b.elements > 0);
-            covered.extend(own.map(|b| (b.offset, b.offset + b.elements)));
+            covered.extend(own.map(|b| (b.offset, b.offset + b.bytes())));
             covered = merged(covered);
             let field = match purpose {
                 Purpose::Activations => &mut usage.activations,
                 Purpose::Workspace => &mut usage.workspace,
                 _ => &mut usage.communication,
             };
-            *field = (total(&covered) - before) * bytes;
+            *field = total(&covered) - before;
         }
         usage
     }
@@ -210,28 +224,37 @@ fn merged(mut ranges: Vec<(usize, usize)>) -> Vec<(usize, usize)> {
     out
 }
 
-fn regions(
+/// The regions of every device and their elements.
+fn sizes(
     network: &Network,
     chain: &Chain,
     flat: &Flat,
     statistics: &[(Layout, usize)],
-    mesh: Mesh,
-) -> Vec<(Region, usize, usize)> {
+    options: &Options,
+) -> Vec<(Region, usize)> {
+    let mesh = options.mesh;
     let state = |(i, (layout, offset)): (usize, &(Layout, usize))| {
         offset + layout.window(&network.states[i].param.shape, mesh, mesh.position(0)).elements()
     };
     let statistics = statistics.iter().enumerate().map(state).max().unwrap_or(0);
     let slots = chain.slots(0..chain.0.len()).len();
-    let sizes = [(Region::Weights, flat.len), (Region::Gradients, flat.len)]
+    let halves = (options.products == Products::Bf16).then_some((Region::Halves, flat.len));
+    [(Region::Weights, flat.len)]
         .into_iter()
+        .chain(halves)
+        .chain([(Region::Gradients, flat.len)])
         .chain((0..slots).map(|slot| (Region::Slot(slot), flat.len)))
-        .chain([(Region::Statistics, statistics), (Region::Metrics, METRICS)]);
-    let mut offset = 0;
-    sizes
-        .map(|(region, elements)| {
-            let at = offset;
-            offset = (offset + elements).next_multiple_of(arena::ALIGN);
-            (region, elements, at)
-        })
+        .chain([(Region::Statistics, statistics), (Region::Metrics, METRICS)])
         .collect()
+}
+
+/// Places regions one after the other; returns the first byte after them too.
+pub fn lay_out(sizes: &[(Region, usize)], precision: Precision) -> (Vec<Laid>, usize) {
+    let mut offset = 0;
+    let place = |&(region, elements): &(Region, usize)| {
+        let laid = Laid { region, elements, offset };
+        offset = (offset + elements * region.element(precision).bytes()).next_multiple_of(arena::ALIGN);
+        laid
+    };
+    (sizes.iter().map(place).collect(), offset)
 }

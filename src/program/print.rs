@@ -30,7 +30,7 @@ impl Plan {
     /// Returns the bytes that cross between devices in one training step.
     pub fn wire_bytes_per_step(&self) -> usize {
         let wire = |work: &Work| if let Work::Sum { wire, .. } = work { *wire } else { 0 };
-        self.main().steps.iter().map(|s| wire(&s.work)).sum::<usize>() * self.options.precision.bytes()
+        self.main().steps.iter().map(|s| wire(&s.work)).sum()
     }
 
     /// Returns the plan as text: what each device does, what crosses the wire, what the bytes are for.
@@ -56,7 +56,7 @@ impl Plan {
             self.write_device(&mut out, main, device);
         }
         let _ = writeln!(out, "\ncollectives of one training step");
-        for ((name, axis), (count, bytes)) in collectives(main, self.options.precision.bytes()) {
+        for ((name, axis), (count, bytes)) in collectives(main) {
             let _ = writeln!(out, "  {name:<14} over {axis:<8} {count:>5} transfers  {:>12}", human(bytes));
         }
         let _ = writeln!(out, "  on the wire: {} a step", human(self.wire_bytes_per_step()));
@@ -132,10 +132,10 @@ impl Plan {
             }
             Work::Sum { wire, targets, .. } => {
                 let elements = targets.first().map_or(0, |(_, part)| part.elements());
-                format!("{}: {elements} elements, {wire} on the wire", step.name)
+                format!("{}: {elements} elements, {} on the wire", step.name, human(*wire))
             }
             Work::Load { to, .. } => format!("{} {}", step.name, crate::tensor::Shape(to.window.len.clone())),
-            Work::Optim { .. } => step.name.clone(),
+            Work::Cast { .. } | Work::Optim { .. } => step.name.clone(),
         }
     }
 
@@ -163,7 +163,7 @@ impl Plan {
                 })
             })
             .collect();
-        let moved: Vec<_> = collectives(main, self.options.precision.bytes())
+        let moved: Vec<_> = collectives(main)
             .into_iter()
             .map(|((name, axis), (count, bytes))| {
                 serde_json::json!({"collective": name, "axis": axis, "transfers": count, "wire_bytes": bytes})
@@ -212,14 +212,14 @@ fn title(program: &Program) -> String {
 }
 
 /// Transfers and bytes on the wire by collective and axis.
-fn collectives(program: &Program, element: usize) -> BTreeMap<(String, String), (usize, usize)> {
+fn collectives(program: &Program) -> BTreeMap<(String, String), (usize, usize)> {
     let mut all = BTreeMap::new();
     for step in &program.steps {
         if let Work::Sum { collective: Some((collective, axis)), wire, .. } = &step.work {
             let key = (collective.to_string(), format!("{axis:?}").to_lowercase());
             let entry: &mut (usize, usize) = all.entry(key).or_default();
             entry.0 += 1;
-            entry.1 += wire * element;
+            entry.1 += wire;
         }
     }
     all

@@ -75,10 +75,9 @@ impl Session {
     pub fn on_gpus(plan: Plan, kind: Kind, ordinals: &[usize]) -> Result<Self> {
         assert_eq!(plan.options.precision, Precision::F32, "GPUs compute in f32");
         let rows = plan.options.variants.iter().map(|v| v.rows).max().unwrap_or(0);
-        let arenas: Vec<usize> = plan.arena.iter().map(|elements| elements * Precision::F32.bytes()).collect();
         let staging = [rows * plan.network.input.features(), rows * plan.options.target_width];
         let threads = plan.options.threads;
-        let gpus = Gpus::open(&Opening { kind, ordinals, arenas: &arenas, staging, values: METRICS, threads })?;
+        let gpus = Gpus::open(&Opening { kind, ordinals, arenas: &plan.arena, staging, values: METRICS, threads })?;
         let devices = Devices::Gpu(gpu::Programs::new(&plan, gpus)?);
         Ok(Session { plan, devices })
     }
@@ -150,13 +149,14 @@ impl Session {
         number.ok_or_else(|| Error::Run(format!("no program was planned for {variant:?}")))
     }
 
-    /// Returns the layout, shape and first element of a tensor in every device's arena.
+    /// Returns the layout, shape and first byte of a tensor in every device's arena.
     fn find(&self, which: Which) -> (Layout, Shape, usize) {
         let plan = &self.plan;
+        let bytes = plan.options.precision.bytes();
         let param = |i: usize, region| {
             let part = plan.flat.parts[i];
             let shape = plan.network.parameters[i].param.shape.clone();
-            (part.layout, shape, plan.region(region).0 + part.offset)
+            (part.layout, shape, plan.region(region).0 + part.offset * bytes)
         };
         match which {
             Which::Parameter(i) => param(i, Region::Weights),
@@ -165,7 +165,7 @@ impl Session {
             Which::State(i) => {
                 let (layout, offset) = plan.statistics[i];
                 let shape = plan.network.states[i].param.shape.clone();
-                (layout, shape, plan.region(Region::Statistics).0 + offset)
+                (layout, shape, plan.region(Region::Statistics).0 + offset * bytes)
             }
         }
     }

@@ -8,5 +8,5 @@ mod strided;
 
 pub use dual::Dual;
 pub use layout::{Axis, Layout, Mesh, Place, Position, Shape, Window, cut};
-pub use real::{Precision, Real};
+pub use real::{Element, Precision, Products, Real};
 pub use strided::Strided;

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 
 /// Which element type a program computes in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// IEEE single precision, the default.
@@ -24,6 +24,48 @@ impl Precision {
             Precision::F64 => 8,
             Precision::Dual => 16,
         }
+    }
+}
+
+/// How one element lies in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Element {
+    /// As the program computes.
+    Real(Precision),
+    /// The upper half of an f32, rounded to nearest, ties to even: activations of GPUs in mixed precision.
+    Bf16,
+}
+
+impl Element {
+    /// Single precision.
+    pub const F32: Element = Element::Real(Precision::F32);
+
+    /// Returns the size of one element in bytes.
+    pub fn bytes(self) -> usize {
+        match self {
+            Element::Real(precision) => precision.bytes(),
+            Element::Bf16 => 2,
+        }
+    }
+}
+
+/// What GPUs round the factors of products to, and keep activations in. Parameters, their gradients, the optimiser's
+/// state, statistics and every sum are f32 in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Products {
+    /// Nothing is rounded: the element type that was asked for.
+    #[default]
+    Full,
+    /// Factors are rounded to tf32 (10 bits of fraction) on their way into tensor cores; memory holds f32.
+    Tf32,
+    /// Activations, their gradients and a copy of the weights are bf16.
+    Bf16,
+}
+
+impl Products {
+    /// Returns how activations lie in memory when the program computes in `precision`.
+    pub fn activations(self, precision: Precision) -> Element {
+        if self == Products::Bf16 { Element::Bf16 } else { Element::Real(precision) }
     }
 }
 

@@ -31,6 +31,11 @@ impl Strided {
         Strided { offset: self.offset + by, ..self }
     }
 
+    /// Returns the piece in units of which `by` make an element.
+    pub fn scaled(self, by: usize) -> Self {
+        Strided { offset: self.offset * by, rows: self.rows, len: self.len * by, stride: self.stride * by }
+    }
+
     /// Returns the element after the last.
     pub fn end(self) -> usize {
         if self.elements() == 0 { self.offset } else { self.offset + (self.rows - 1) * self.stride + self.len }

@@ -1,6 +1,6 @@
 //! The devices of a configuration: whether this machine has them, and a session on them.
 
-use crate::config::{self, Config, Products};
+use crate::config::{self, Config};
 use crate::device::Driver;
 use crate::device::driver::Kind;
 use crate::error::{Problem, Result};
@@ -25,7 +25,7 @@ pub(super) fn problems(config: &Config, present: bool) -> Vec<Problem> {
     let missing = if present { missing(config) } else { None };
     let place = config.path.display().to_string();
     let problem = |message| Problem { place: place.clone(), message: format!("[devices]: {message}") };
-    [missing, unavailable_precision(config)].into_iter().flatten().map(problem).collect()
+    missing.map(problem).into_iter().collect()
 }
 
 /// Says what keeps the devices from being used on this machine; none when they are there.
@@ -42,15 +42,6 @@ fn missing(config: &Config) -> Option<String> {
              others)"
         )
     })
-}
-
-fn unavailable_precision(config: &Config) -> Option<String> {
-    let name = match config.devices.products {
-        Products::Full => return None,
-        Products::Tf32 => "tf32",
-        Products::Bf16 => "bf16",
-    };
-    Some(format!("precision = \"{name}\" is not available in this version; use precision = \"f32\""))
 }
 
 /// Opens the devices of a configuration for a plan.

@@ -227,6 +227,7 @@ impl Job {
             mesh: settings.mesh,
             target: devices::target(&self.config),
             precision: settings.precision,
+            products: settings.products,
             threads: settings.threads,
             form: match settings.collectives {
                 Collectives::OnePass => Form::OnePass,

@@ -8,7 +8,7 @@ use peristyle::network::Network;
 use peristyle::optim::Chain;
 use peristyle::placement::Variant;
 use peristyle::program::{Options, Plan, Session, Target, Which};
-use peristyle::tensor::{Mesh, Precision};
+use peristyle::tensor::{Mesh, Precision, Products};
 use peristyle::train::exchange;
 use std::sync::Arc;
 
@@ -37,6 +37,7 @@ impl Outcome {
             mesh,
             target: Target::Cpu,
             precision: Precision::F64,
+            products: Products::Full,
             threads: 1,
             form,
             path: Path::Fast,

@@ -9,8 +9,8 @@ use crate::layers::{Activation, METRICS, Mode};
 use crate::network::{Draft, Network};
 use crate::optim::Chain;
 use crate::placement::{Flat, Home, Op, Placed, Purpose, Region, Tensor, Variant};
-use crate::program::{Plan, Session, arena, check, events, lower};
-use crate::tensor::{Axis, Layout, Place, Precision, Shape};
+use crate::program::{Plan, Session, arena, check, events, lay_out, lower};
+use crate::tensor::{Axis, Element, Layout, Place, Precision, Products, Shape};
 use crate::train::{Data, Job};
 use serde::Serialize;
 use std::path::Path;
@@ -105,7 +105,12 @@ pub fn all_reduce(devices: &str, effort: Effort) -> Result<AllReduces> {
 
 /// Opens the devices for a program that is one all-reduce.
 fn session(job: &Job, elements: usize, form: Form) -> Result<Session> {
-    let options = crate::program::Options { form, precision: Precision::F32, ..job.options(vec![VARIANT]) };
+    let options = crate::program::Options {
+        form,
+        precision: Precision::F32,
+        products: Products::Full,
+        ..job.options(vec![VARIANT])
+    };
     let devices = options.mesh.devices();
     let network =
         Network { input: Activation::new(1, 1, 1), nodes: Vec::new(), parameters: Vec::new(), states: Vec::new() };
@@ -116,6 +121,7 @@ fn session(job: &Job, elements: usize, form: Form) -> Result<Session> {
         layout,
         home,
         purpose: Purpose::Gradients,
+        element: Element::F32,
     };
     let placed = Placed {
         tensors: vec![tensor(partial, Home::Fixed(Region::Gradients, 0)), tensor(Layout::REPLICATE, Home::Alias(0))],
@@ -123,11 +129,11 @@ fn session(job: &Job, elements: usize, form: Form) -> Result<Session> {
         flat: Flat::default(),
         statistics: Vec::new(),
     };
-    let metrics = elements.next_multiple_of(arena::ALIGN);
+    let (regions, base) = lay_out(&[(Region::Gradients, elements), (Region::Metrics, METRICS)], Precision::F32);
     let mut plan = Plan {
         network: Arc::new(network),
         chain: Arc::new(Chain::default()),
-        regions: vec![(Region::Gradients, elements, 0), (Region::Metrics, METRICS, metrics)],
+        regions,
         flat: Flat::default(),
         statistics: Vec::new(),
         programs: Vec::new(),
@@ -141,11 +147,11 @@ fn session(job: &Job, elements: usize, form: Form) -> Result<Session> {
         form,
         threads: plan.options.threads,
         variant: VARIANT,
+        precision: Precision::F32,
         regions: &plan.regions,
     };
     let mut program = lower::lower(context, &placed);
     let clocks = events::derive(&mut program, devices * Queue::COUNT);
-    let base = (metrics + METRICS).next_multiple_of(arena::ALIGN);
     plan.arena = arena::assign(&mut program, &clocks, base, devices).into_iter().map(|end| end.max(base)).collect();
     if let Err(race) = check::check(&program, devices * Queue::COUNT) {
         panic!("the all-reduce is not safe: {race}");

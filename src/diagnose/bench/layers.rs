@@ -58,6 +58,7 @@ pub struct Layers {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Line {
     Load,
+    Cast,
     Layer(usize),
     Sum,
     Optimizer,
@@ -70,6 +71,7 @@ fn key(step: &Step) -> Key {
     match step.work {
         Work::Load { .. } => Key(Line::Load, false),
         Work::Phase { node, pass, .. } => Key(Line::Layer(node), pass == Pass::Backward),
+        Work::Cast { .. } => Key(Line::Cast, false),
         Work::Sum { .. } => Key(Line::Sum, false),
         Work::Optim { .. } => Key(Line::Optimizer, false),
     }
@@ -96,13 +98,12 @@ pub fn layers(bench: &mut Bench, effort: Effort) -> Result<Layers> {
         groups.entry(key(step)).or_default().push(number);
     }
     let devices = plan.arena.len() as f64;
-    let element = plan.options.precision.bytes() as f64;
     let mut layers: Vec<LayerTime> = Vec::new();
     for (key, numbers) in groups {
         let time = |run: &Vec<f64>| numbers.iter().map(|&n| run[n]).sum::<f64>() / devices;
         let seconds = Spread::of(runs.iter().map(time).collect()).median.max(1e-9);
         let uses = numbers.iter().flat_map(|&n| &program.steps[n].uses);
-        let bytes: f64 = uses.map(|u| u.part.elements() as f64 * element).sum();
+        let bytes = uses.map(|u| program.bytes(u)).sum::<usize>() as f64;
         let flops = flops_per_image(&plan.network, key) * about.batch as f64;
         let (layer, kind, pass) = names(&plan.network, key);
         let (tflops, gb_per_second) = (flops / seconds / 1e12, bytes / seconds / 1e9);
@@ -128,6 +129,7 @@ pub fn layers(bench: &mut Bench, effort: Effort) -> Result<Layers> {
 fn names(network: &Network, Key(line, backward): Key) -> (String, &'static str, &'static str) {
     match line {
         Line::Load => ("batch".into(), "load", ""),
+        Line::Cast => ("copies in bf16".into(), "cast", ""),
         Line::Sum => ("sums over devices".into(), "sum", ""),
         Line::Optimizer => ("optimizer".into(), "optimizer", ""),
         Line::Layer(node) => {

@@ -1,7 +1,8 @@
 //! On a GPU (kernels/batch_norm.cu): statistics in parts of the rows, merged in order.
 
 use super::{BatchNorm, evaluates, width};
-use crate::device::{Const, Grid, Launch, Operand, int, kernels};
+use crate::device::kernels::{self, any};
+use crate::device::{Const, Grid, Launch, Operand, int};
 use crate::error::Result;
 use crate::layers::Pass;
 
@@ -35,12 +36,12 @@ pub(super) fn scratch(pass: Pass, phase: usize, operands: &[Option<Operand>]) ->
 pub(super) fn count(launch: &Launch) -> Result<()> {
     let width = width(launch.operands);
     let (rows, each, parts) = cut(launch.operand(0), width);
-    let (on, x, c) = (&launch.issue, launch.read(0), int(width));
+    let (on, x, c) = (&launch.issue, launch.any(0), int(width));
     let to = if parts > 1 { launch.scratch() } else { launch.write(1) };
     let grid = Grid::new(width.div_ceil(CHANNELS), parts, 1);
     // SAFETY: x is (rows, width), the scratch (parts, 3, width), the part (3, width).
     unsafe {
-        kernels::batch_norm_statistics(on, grid, x, to, rows as i64, c, int(each))?;
+        any::batch_norm_statistics(on, grid, x, to, rows as i64, c, int(each))?;
         if parts > 1 {
             let grid = Launch::threads(width);
             kernels::batch_norm_merge(on, grid, to.into(), launch.write(1), int(parts), c)?;
@@ -53,12 +54,12 @@ pub(super) fn count(launch: &Launch) -> Result<()> {
 pub(super) fn reduce(launch: &Launch) -> Result<()> {
     let width = width(launch.operands);
     let (rows, each, parts) = cut(launch.operand(0), width);
-    let (on, x, kept, dy) = (&launch.issue, launch.read(0), launch.read(1), launch.read(2));
+    let (on, x, kept, dy) = (&launch.issue, launch.any(0), launch.read(1), launch.any(2));
     let to = if parts > 1 { launch.scratch() } else { launch.write(3) };
     let grid = Grid::new(width.div_ceil(CHANNELS), parts, 1);
     // SAFETY: x and dy are (rows, width), kept (2, width), the scratch (parts, 2, width), the term (2, width).
     unsafe {
-        kernels::batch_norm_reduce(on, grid, x, kept, dy, to, rows as i64, int(width), int(each))?;
+        any::batch_norm_reduce(on, grid, x, kept, dy, to, rows as i64, int(width), int(each))?;
         if parts > 1 {
             let (grid, n) = (Grid::cover(2 * width, CHANNELS), int(parts));
             kernels::sum_rows(on, grid, to.into(), launch.write(3), n, 2 * width as i64, n)?;
@@ -100,10 +101,10 @@ impl BatchNorm {
     /// y = (x - mean) deviation w + b; y is operand `y`, w and b are the next two.
     fn launch_apply(&self, launch: &Launch, y: usize, mean: Const<f32>, deviation: Const<f32>) -> Result<()> {
         let affine = |i: usize| if self.affine { launch.read(y + i) } else { Const::NONE };
-        let (n, c, x) = (launch.count(0), int(width(launch.operands)), launch.read(0));
-        let (w, b, to) = (affine(1), affine(2), launch.write(y));
+        let (n, c, x) = (launch.count(0), int(width(launch.operands)), launch.any(0));
+        let (w, b, to) = (affine(1), affine(2), launch.any_mut(y));
         // SAFETY: x and y are (rows, width) with n elements, the others have width elements.
-        unsafe { kernels::batch_norm_apply(&launch.issue, Launch::packs(n), x, mean, deviation, w, b, to, n, c) }
+        unsafe { any::batch_norm_apply(&launch.issue, launch.packs(0), x, mean, deviation, w, b, to, n, c) }
     }
 
     /// Operands (x, kept, dy, sums, dx, w, dw, db).
@@ -117,13 +118,13 @@ impl BatchNorm {
         if !launch.has(4) {
             return Ok(());
         }
-        let (x, kept, dy, sums) = (launch.read(0), launch.read(1), launch.read(2), launch.read(3));
+        let (x, kept, dy, sums) = (launch.any(0), launch.read(1), launch.any(2), launch.read(3));
         let w = if self.affine { launch.read(5) } else { Const::NONE };
         let kept_shape = &launch.operand(1).shape;
         let values = launch.operand(0).shape.elements() / (kept_shape.0[2] * kept_shape.0[3]);
-        let (n, share, dx) = (launch.count(0), (1.0 / values as f64) as f32, launch.write(4));
-        let grid = Launch::packs(n);
+        let (n, share, dx) = (launch.count(0), (1.0 / values as f64) as f32, launch.any_mut(4));
+        let grid = launch.packs(0);
         // SAFETY: x, dy and dx are (rows, width) with n elements, kept and the sums (2, width), w has width elements.
-        unsafe { kernels::batch_norm_backward(&launch.issue, grid, x, kept, dy, sums, w, dx, n, int(width), share) }
+        unsafe { any::batch_norm_backward(&launch.issue, grid, x, kept, dy, sums, w, dx, n, int(width), share) }
     }
 }

@@ -1,7 +1,8 @@
 //! On a GPU: products whose operands are read from where they lie (kernels/conv.cu), whole groups in one launch.
 
 use super::{Group, Part};
-use crate::device::{Const, Launch, int, kernels};
+use crate::device::kernels::any;
+use crate::device::{Const, Launch, int};
 use crate::error::Result;
 use crate::layers::parts::{Parts, sum_rows_on, tiles};
 
@@ -45,15 +46,15 @@ pub(super) fn backward_scratch(part: &Part) -> usize {
 pub(super) fn forward(part: &Part, launch: &Launch) -> Result<()> {
     let [n, h, w, c, oh, ow, o, kh, kw, depth, sh, sw, ph, pw] = part.extents();
     for (group, count) in part.runs() {
-        let grid = tiles(part.n * part.pixels(), group.outputs, count);
-        let (x, y) = (launch.read(0).offset(group.channel), launch.write(2).offset(group.first));
-        let filters = launch.read(1).offset(group.first * part.filter());
+        let grid = tiles(launch.format(0), part.n * part.pixels(), group.outputs, count);
+        let (x, y) = (launch.any(0).offset(group.channel), launch.any_mut(2).offset(group.first));
+        let filters = launch.any(1).offset(group.first * part.filter());
         let bias = if part.adds_bias { launch.read(3).offset(group.first) } else { Const::NONE };
         let outputs = int(group.outputs);
         // SAFETY: x is (n, h, w, c), the filters (o, kh, kw, depth), the bias (o), y (n, oh, ow, o); each pointer is to
         // the first channel of the run's first group.
         unsafe {
-            kernels::conv_forward(
+            any::conv_forward(
                 &launch.issue,
                 grid,
                 x,
@@ -97,14 +98,14 @@ fn backward_weight(part: &Part, launch: &Launch) -> Result<()> {
     }
     let parts = part.parts();
     for group in part.groups() {
-        let grid = tiles(group.outputs, part.filter(), parts.count);
-        let (x, dy) = (launch.read(0).offset(group.channel), launch.read(2).offset(group.first));
+        let grid = tiles(launch.format(0), group.outputs, part.filter(), parts.count);
+        let (x, dy) = (launch.any(0).offset(group.channel), launch.any(2).offset(group.first));
         let dw = parts.target(launch, 3).offset(group.first * part.filter());
         let (outputs, each) = (int(group.outputs), int(parts.each));
         // SAFETY: x is (n, h, w, c), dy (n, oh, ow, o), dw or the scratch (parts, o, kh, kw, depth); each pointer is to
         // the group's first channel.
         unsafe {
-            kernels::conv_backward_weight(
+            any::conv_backward_weight(
                 &launch.issue,
                 grid,
                 x,
@@ -139,14 +140,14 @@ fn backward_input(part: &Part, launch: &Launch) -> Result<()> {
         launch.clear(4)?;
     }
     for (group, count) in part.runs() {
-        let grid = tiles(part.n * part.h * part.w, part.depth, count);
-        let (dy, dx) = (launch.read(2).offset(group.first), launch.write(4).offset(group.channel));
-        let filters = launch.read(1).offset(group.first * part.filter());
+        let grid = tiles(launch.format(2), part.n * part.h * part.w, part.depth, count);
+        let (dy, dx) = (launch.any(2).offset(group.first), launch.any_mut(4).offset(group.channel));
+        let filters = launch.any(1).offset(group.first * part.filter());
         let outputs = int(group.outputs);
         // SAFETY: dy is (n, oh, ow, o), the filters (o, kh, kw, depth), dx (n, h, w, c); each pointer is to the first
         // channel of the run's first group.
         unsafe {
-            kernels::conv_backward_input(
+            any::conv_backward_input(
                 &launch.issue,
                 grid,
                 dy,
