@@ -32,7 +32,7 @@ fn trained(config: &str, sets: &[String]) -> (Vec<f64>, Vec<Vec<f64>>, Vec<Vec<f
     let mut training = Training::new(config, sets);
     let weights = |training: &Training| -> Vec<Vec<f64>> {
         let parameters = 0..training.job.network.parameters.len();
-        parameters.map(|p| exchange::read_values(&training.session, Which::Parameter(p))).collect()
+        parameters.map(|p| exchange::read_values(&training.session, Which::Parameter(p)).unwrap()).collect()
     };
     let before = weights(&training);
     let losses = training.losses(UPDATES);

@@ -87,7 +87,7 @@ fn trained(mesh: (usize, usize), layer: &str, when: When, more: &[&str]) -> (u64
     let held = Arc::downgrade(&node.layer);
     let plan = Plan::new(Arc::new(network), plan.chain, plan.options).unwrap();
     training.session = Session::new(plan);
-    peristyle::train::exchange::initialise(&mut training.session, 1);
+    peristyle::train::exchange::initialise(&mut training.session, 1).unwrap();
     loop {
         training.batches.fill(0, training.step as usize, &mut training.batch);
         training.step += 1;

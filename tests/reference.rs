@@ -108,7 +108,7 @@ fn run(reference: &Reference, name: &str, sets: &[String]) -> Run {
     let chain = Arc::clone(&job.config.optimizer.chain);
     let plan = Plan::new(Arc::clone(&job.network), chain, job.options(vec![update, look, eval])).unwrap();
     let (mut session, mut mirror) = (job.session(plan.clone()).unwrap(), job.session(plan).unwrap());
-    exchange::initialise(&mut mirror, 0);
+    exchange::initialise(&mut mirror, 0).unwrap();
     let parameters = &job.network.parameters;
     let all = parameters.iter().enumerate().map(|(p, parameter)| (Which::Parameter(p), parameter));
     let states = job.network.states.iter().enumerate().map(|(s, state)| (Which::State(s), state));
@@ -128,11 +128,11 @@ fn run(reference: &Reference, name: &str, sets: &[String]) -> Run {
         let clock = Clock { step, epoch, lr: job.lr(step) };
         // The gradients as they are before the optimiser clips them: those of a second session with these weights.
         for p in 0..parameters.len() {
-            let values = exchange::read_values(&session, Which::Parameter(p));
-            exchange::write_values(&mut mirror, Which::Parameter(p), &values);
+            let values = exchange::read_values(&session, Which::Parameter(p)).unwrap();
+            exchange::write_values(&mut mirror, Which::Parameter(p), &values).unwrap();
         }
         mirror.run(look, &mut batch.images, &mut batch.targets, clock).unwrap();
-        let gradients = (0..parameters.len()).map(|p| exchange::read_values(&mirror, Which::Gradient(p)));
+        let gradients = (0..parameters.len()).map(|p| exchange::read_values(&mirror, Which::Gradient(p)).unwrap());
         let gradients: Vec<Vec<f64>> = gradients.collect();
         norms.push(gradients.iter().flatten().map(|g| g * g).sum::<f64>().sqrt());
         if step == 1 {
@@ -143,7 +143,8 @@ fn run(reference: &Reference, name: &str, sets: &[String]) -> Run {
     }
     batches.fill(0, 0, &mut batch);
     let metrics = session.run(eval, &mut batch.images, &mut batch.targets, Clock::default()).unwrap();
-    let last = all.iter().map(|&(which, parameter)| (parameter.clone(), exchange::read_values(&session, which)));
+    let last =
+        all.iter().map(|&(which, parameter)| (parameter.clone(), exchange::read_values(&session, which).unwrap()));
     Run {
         name: name.into(),
         lrs,

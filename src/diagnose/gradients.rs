@@ -57,7 +57,7 @@ impl Probe {
 
     /// Sets a parameter.
     pub fn set<T: Real>(&mut self, parameter: usize, values: &[T]) {
-        self.session.write(Which::Parameter(parameter), values);
+        self.session.write(Which::Parameter(parameter), values).expect("a CPU device has its memory at hand");
     }
 
     /// Returns the loss; the gradients are there afterwards. Every call sees the same dropout masks.
@@ -71,7 +71,7 @@ impl Probe {
 
     /// Returns the gradient of a parameter that the last call of [`Probe::loss`] left.
     pub fn gradient<T: Real>(&self, parameter: usize) -> Vec<T> {
-        self.session.read(Which::Gradient(parameter))
+        self.session.read(Which::Gradient(parameter)).expect("a CPU device has its memory at hand")
     }
 }
 

@@ -171,32 +171,40 @@ impl Session {
     }
 
     /// Calls `f` with elements of a device's arena, brought here before or taken back after.
-    ///
-    /// # Panics
-    /// When a GPU does not answer, after which nothing can be saved.
-    fn with<T: Real>(&self, device: usize, at: usize, elements: usize, way: Direction, f: impl FnOnce(&mut [T])) {
+    fn with<T: Real>(
+        &self,
+        device: usize,
+        at: usize,
+        elements: usize,
+        way: Direction,
+        f: impl FnOnce(&mut [T]),
+    ) -> Result<()> {
         match &self.devices {
             Devices::Cpu(programs) => programs.with(device, at, elements, f),
             Devices::Gpu(programs) => {
                 let mut host = vec![0.0f32; elements];
                 if way == Direction::Out {
-                    programs.fetch(device, at, &mut host).expect("the device answers");
+                    programs.fetch(device, at, &mut host)?;
                 }
                 let mut values: Vec<T> = host.iter().map(|&v| T::from_f64(f64::from(v))).collect();
                 f(&mut values);
                 if way == Direction::In {
                     host.iter_mut().zip(values).for_each(|(to, from)| *to = from.to_f64() as f32);
-                    programs.store(device, at, &host).expect("the device answers");
+                    programs.store(device, at, &host)?;
                 }
             }
         }
+        Ok(())
     }
 
     /// Returns all elements of a tensor, put together from the devices that hold them.
     ///
+    /// # Errors
+    /// When a GPU does not answer.
+    ///
     /// # Panics
     /// When `T` is not the plan's precision.
-    pub fn read<T: Real>(&self, which: Which) -> Vec<T> {
+    pub fn read<T: Real>(&self, which: Which) -> Result<Vec<T>> {
         let (layout, shape, offset) = self.find(which);
         let mesh = self.plan.options.mesh;
         let whole = Window { start: vec![0; shape.rank()], len: shape.0.clone() };
@@ -213,16 +221,19 @@ impl Session {
                 for (row, from) in from.chunks_exact(part.len.max(1)).enumerate() {
                     all[part.offset + row * part.stride..][..part.len].copy_from_slice(from);
                 }
-            });
+            })?;
         }
-        all
+        Ok(all)
     }
 
     /// Gives every device its part of a tensor.
     ///
+    /// # Errors
+    /// When a GPU does not answer.
+    ///
     /// # Panics
     /// When `T` is not the plan's precision, or the number of elements is not the tensor's.
-    pub fn write<T: Real>(&mut self, which: Which, all: &[T]) {
+    pub fn write<T: Real>(&mut self, which: Which, all: &[T]) -> Result<()> {
         let (layout, shape, offset) = self.find(which);
         assert_eq!(all.len(), shape.elements());
         let mesh = self.plan.options.mesh;
@@ -234,7 +245,8 @@ impl Session {
                 for (row, to) in to.chunks_exact_mut(part.len.max(1)).enumerate() {
                     to.copy_from_slice(&all[part.offset + row * part.stride..][..part.len]);
                 }
-            });
+            })?;
         }
+        Ok(())
     }
 }

@@ -42,11 +42,14 @@ fn visit(param: &Param, mut f: impl FnMut(usize)) {
 }
 
 /// Gives every parameter and running statistic its initial value.
-pub fn initialise(session: &mut Session, seed: u64) {
+///
+/// # Errors
+/// When a GPU does not answer.
+pub fn initialise(session: &mut Session, seed: u64) -> Result<()> {
     let network = std::sync::Arc::clone(&session.plan().network);
     for parameter in 0..network.parameters.len() {
         let values = network::initial(&network, seed, parameter);
-        write_values(session, Which::Parameter(parameter), &values);
+        write_values(session, Which::Parameter(parameter), &values)?;
     }
     for (state, parameter) in network.states.iter().enumerate() {
         let start = match parameter.init {
@@ -54,12 +57,16 @@ pub fn initialise(session: &mut Session, seed: u64) {
             _ => 0.0,
         };
         let values = vec![start; parameter.param.shape.elements()];
-        write_values(session, Which::State(state), &values);
+        write_values(session, Which::State(state), &values)?;
     }
+    Ok(())
 }
 
 /// Writes doubles, rounded to the session's precision.
-pub fn write_values(session: &mut Session, which: Which, values: &[f64]) {
+///
+/// # Errors
+/// When a GPU does not answer.
+pub fn write_values(session: &mut Session, which: Which, values: &[f64]) -> Result<()> {
     match session.plan().options.precision {
         Precision::F32 => write_as::<f32>(session, which, values),
         Precision::F64 => write_as::<f64>(session, which, values),
@@ -67,13 +74,16 @@ pub fn write_values(session: &mut Session, which: Which, values: &[f64]) {
     }
 }
 
-fn write_as<T: Real>(session: &mut Session, which: Which, values: &[f64]) {
+fn write_as<T: Real>(session: &mut Session, which: Which, values: &[f64]) -> Result<()> {
     let values: Vec<T> = values.iter().map(|&v| T::from_f64(v)).collect();
-    session.write(which, &values);
+    session.write(which, &values)
 }
 
 /// Returns the values of a tensor as doubles.
-pub fn read_values(session: &Session, which: Which) -> Vec<f64> {
+///
+/// # Errors
+/// When a GPU does not answer.
+pub fn read_values(session: &Session, which: Which) -> Result<Vec<f64>> {
     match session.plan().options.precision {
         Precision::F32 => read_as::<f32>(session, which),
         Precision::F64 => read_as::<f64>(session, which),
@@ -81,23 +91,26 @@ pub fn read_values(session: &Session, which: Which) -> Vec<f64> {
     }
 }
 
-fn read_as<T: Real>(session: &Session, which: Which) -> Vec<f64> {
-    session.read::<T>(which).into_iter().map(Real::to_f64).collect()
+fn read_as<T: Real>(session: &Session, which: Which) -> Result<Vec<f64>> {
+    Ok(session.read::<T>(which)?.into_iter().map(Real::to_f64).collect())
 }
 
 /// Returns a tensor as it goes into a file.
-pub fn export(session: &Session, which: Which, name: String, param: &Param) -> Tensor {
+///
+/// # Errors
+/// When a GPU does not answer.
+pub fn export(session: &Session, which: Which, name: String, param: &Param) -> Result<Tensor> {
     let data = match session.plan().options.precision {
-        Precision::F32 => Data::F32(to_file(param, &session.read::<f32>(which))),
-        _ => Data::F64(to_file(param, &session.read::<f64>(which))),
+        Precision::F32 => Data::F32(to_file(param, &session.read::<f32>(which)?)),
+        _ => Data::F64(to_file(param, &session.read::<f64>(which)?)),
     };
-    Tensor { name, shape: param.file_shape.clone(), data }
+    Ok(Tensor { name, shape: param.file_shape.clone(), data })
 }
 
 /// Puts a tensor of a file into the session.
 ///
 /// # Errors
-/// When its shape is not the parameter's.
+/// When its shape is not the parameter's, or a GPU does not answer.
 pub fn import(session: &mut Session, which: Which, parameter: &Parameter, tensor: &Tensor, file: &Path) -> Result<()> {
     let param = &parameter.param;
     if tensor.shape != param.file_shape {
@@ -112,11 +125,10 @@ pub fn import(session: &mut Session, which: Which, parameter: &Parameter, tensor
         (Data::F64(values), Precision::F64) => session.write(which, &from_file(param, values)),
         (Data::F32(values), _) => {
             let values: Vec<f64> = values.iter().map(|&v| f64::from(v)).collect();
-            write_values(session, which, &from_file(param, &values));
+            write_values(session, which, &from_file(param, &values))
         }
         (Data::F64(values), _) => write_values(session, which, &from_file(param, values)),
     }
-    Ok(())
 }
 
 #[cfg(test)]

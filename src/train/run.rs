@@ -47,7 +47,7 @@ impl Run {
     pub fn start(job: Job, plan: Plan, dir: &Path) -> Result<Run> {
         let mut run = Run::open(job, plan, dir)?;
         let seed = run.job.config.seed;
-        exchange::initialise(&mut run.session, seed);
+        exchange::initialise(&mut run.session, seed)?;
         if let Some(start) = run.job.start.take() {
             start.apply(&mut run.session, &run.job.network)?;
         }
@@ -126,17 +126,18 @@ impl Run {
         all
     }
 
-    fn snapshot(&self) -> Snapshot {
+    fn snapshot(&self) -> Result<Snapshot> {
         let network = &self.job.network;
         let own = tensors(network).into_iter();
         let batches = self.job.epoch().batches() as u64;
-        Snapshot {
-            model: own.map(|(which, p)| exchange::export(&self.session, which, p.name.clone(), &p.param)).collect(),
+        let export = |which, name, param| exchange::export(&self.session, which, name, param);
+        Ok(Snapshot {
+            model: own.map(|(which, p)| export(which, p.name.clone(), &p.param)).collect::<Result<_>>()?,
             state: self
                 .slots()
                 .into_iter()
-                .map(|(which, name, p)| exchange::export(&self.session, which, name, &network.parameters[p].param))
-                .collect(),
+                .map(|(which, name, p)| export(which, name, &network.parameters[p].param))
+                .collect::<Result<_>>()?,
             info: Info {
                 step: self.step,
                 epoch: self.step / batches,
@@ -150,7 +151,7 @@ impl Run {
                 learned: self.job.learned(),
                 evaluations: self.evaluations.clone(),
             },
-        }
+        })
     }
 
     /// Trains to the end, or until `stop`.
@@ -271,7 +272,7 @@ impl Run {
 
     fn save(&mut self, reporter: &mut Reporter) -> Result<()> {
         reporter.sync()?;
-        let path = checkpoint::write(&self.dir, &self.snapshot(), self.job.config.train.checkpoint.keep)?;
+        let path = checkpoint::write(&self.dir, &self.snapshot()?, self.job.config.train.checkpoint.keep)?;
         self.saved = Some(self.step);
         let path = path.strip_prefix(&self.dir).unwrap_or(&path).display().to_string();
         reporter.emit(&Event::Checkpoint { step: self.step, path })

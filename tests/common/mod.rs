@@ -47,7 +47,7 @@ impl Training {
         let batches = Batches::train(&splits);
         let batch = batches.empty();
         let mut session = job.session(plan).unwrap_or_else(|e| panic!("{e}"));
-        exchange::initialise(&mut session, job.config.seed);
+        exchange::initialise(&mut session, job.config.seed).unwrap();
         Training { job, session, batches, batch, step: 0 }
     }
 

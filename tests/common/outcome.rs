@@ -46,13 +46,13 @@ impl Outcome {
             variants: vec![train, eval],
         };
         let mut session = Session::new(Plan::new(Arc::clone(network), Arc::new(Chain::default()), options)?);
-        exchange::initialise(&mut session, 1);
+        exchange::initialise(&mut session, 1).unwrap();
         for (p, parameter) in network.parameters.iter().enumerate() {
             let random = Random::new(4, Purpose::Probe, 0, p as u64);
             let matrix = parameter.param.shape.rank() > 1;
             let scale = if matrix { (parameter.param.fan_in as f64).powf(-0.5) } else { 0.5 };
             let values = (0..parameter.param.shape.elements() as u64).map(|i| scale * random.normal(i));
-            exchange::write_values(&mut session, Which::Parameter(p), &values.collect::<Vec<_>>());
+            exchange::write_values(&mut session, Which::Parameter(p), &values.collect::<Vec<_>>()).unwrap();
         }
         let random = Random::new(4, Purpose::Probe, 1, 0);
         let classes = network.nodes.last().map_or(1, |loss| loss.input_shapes[0].features()) as u64;
@@ -68,12 +68,12 @@ impl Outcome {
         }
         let mut scale = 0.0f64;
         for (p, parameter) in network.parameters.iter().enumerate() {
-            let gradient = exchange::read_values(&session, Which::Gradient(p));
+            let gradient = exchange::read_values(&session, Which::Gradient(p)).unwrap();
             scale = gradient.iter().fold(scale, |m, v| m.max(v.abs()));
             values.push((format!("gradient of {}", parameter.name), gradient));
         }
         for (s, state) in network.states.iter().enumerate() {
-            values.push((state.name.clone(), exchange::read_values(&session, Which::State(s))));
+            values.push((state.name.clone(), exchange::read_values(&session, Which::State(s)).unwrap()));
         }
         Ok(Outcome { values, scale })
     }

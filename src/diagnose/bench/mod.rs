@@ -176,7 +176,7 @@ impl Bench {
         };
         let targets = (0..variant.rows * width).map(target).collect();
         let mut session = job.session(plan)?;
-        exchange::initialise(&mut session, job.config.seed);
+        exchange::initialise(&mut session, job.config.seed)?;
         Ok(Bench { job, session, variant, images, targets, clock: Clock::default(), loss: 0.0 })
     }
 
