@@ -29,14 +29,20 @@ struct Pinned {
     bytes: usize,
 }
 
-/// The GPUs of a run.
-#[derive(Debug)]
-pub struct Gpus {
-    devices: Vec<Gpu>,
+/// What one step exchanges with the host.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
     /// Images and targets of the batch.
     staging: [Pinned; 2],
     clock: Pinned,
     values: Pinned,
+}
+
+/// The GPUs of a run.
+#[derive(Debug)]
+pub struct Gpus {
+    devices: Vec<Gpu>,
+    slots: Vec<Slot>,
 }
 
 // SAFETY: the pinned memory is this value's own; addresses of the device are numbers.
@@ -55,6 +61,8 @@ pub struct Opening<'a> {
     pub staging: [usize; 2],
     /// Elements of the values that come back after a step.
     pub values: usize,
+    /// Steps that the host may have under way at once.
+    pub slots: usize,
     /// Threads that an emulated device runs on.
     pub threads: usize,
 }
@@ -86,12 +94,12 @@ impl Gpus {
         let first = &opened.first().ok_or_else(|| Error::Usage("no GPU was asked for".into()))?.1;
         let pinned = |bytes: usize| first.allocate_pinned(bytes.max(1)).map(|at| Pinned { at, bytes });
         let [images, targets] = opening.staging;
-        let mut gpus = Gpus {
-            staging: [pinned(images * 4)?, pinned(targets * 4)?],
-            clock: pinned(CLOCK_BYTES)?,
-            values: pinned(opening.values * 4)?,
-            devices: Vec::new(),
+        let slot = |_| {
+            let staging = [pinned(images * 4)?, pinned(targets * 4)?];
+            Ok(Slot { staging, clock: pinned(CLOCK_BYTES)?, values: pinned(opening.values * 4)? })
         };
+        let slots = (0..opening.slots).map(slot).collect::<Result<_>>()?;
+        let mut gpus = Gpus { slots, devices: Vec::new() };
         for (&ordinal, &bytes) in opening.ordinals.iter().zip(opening.arenas) {
             let driver = opened.iter().find(|(o, _)| *o == ordinal).map(|(_, d)| Arc::clone(d));
             let driver = driver.expect("every ordinal was opened");
@@ -184,14 +192,15 @@ impl Gpus {
         driver.wait(stream, event)
     }
 
-    /// Puts a batch and the clock where the copies of a step find them. No step runs meanwhile.
+    /// Puts a batch and the clock into slot `slot` of the staging memory. No step of this slot is under way.
     ///
     /// # Panics
     /// When the batch is larger than what was opened for.
-    pub fn stage(&mut self, images: &[f32], targets: &[f32], clock: Clock) {
-        for (values, staging) in [images, targets].into_iter().zip(self.staging) {
+    pub fn stage(&mut self, slot: usize, images: &[f32], targets: &[f32], clock: Clock) {
+        let Slot { staging, clock: at, .. } = self.slots[slot];
+        for (values, staging) in [images, targets].into_iter().zip(staging) {
             assert!(size_of_val(values) <= staging.bytes, "the batch fits its staging memory");
-            // SAFETY: it fits; nothing reads it while the host waits for no step.
+            // SAFETY: it fits; nothing reads it while no step of the slot is under way.
             unsafe { std::ptr::copy_nonoverlapping(values.as_ptr().cast(), staging.at, size_of_val(values)) };
         }
         let mut bytes = [0; CLOCK_BYTES];
@@ -199,50 +208,70 @@ impl Gpus {
         bytes[4..8].copy_from_slice(&(clock.epoch as u32).to_le_bytes());
         bytes[8..].copy_from_slice(&(clock.lr as f32).to_le_bytes());
         // SAFETY: as above.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), self.clock.at, CLOCK_BYTES) };
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), at.at, CLOCK_BYTES) };
     }
 
-    /// Copies the staged clock to a device.
+    /// Copies a slot's clock to a device.
     ///
     /// # Errors
     /// When the device refuses.
-    pub fn load_clock(&self, device: usize, queue: Queue) -> Result<()> {
+    pub fn load_clock(&self, device: usize, queue: Queue, slot: usize) -> Result<()> {
         let Issue { driver, stream } = self.issue(device, queue);
         // SAFETY: both are CLOCK_BYTES long and live as long as `self`.
-        unsafe { driver.copy_in(self.clock(device), self.clock.at, CLOCK_BYTES, stream) }
+        unsafe { driver.copy_in(self.clock(device), self.slots[slot].clock.at, CLOCK_BYTES, stream) }
     }
 
-    /// Copies `elements` staged images (`input` 0) or targets (1), from element `from` on, into a device's arena.
+    /// Copies `elements` of a slot's images (`input` 0) or targets (1), from element `from` on, to an address of a
+    /// device's arena.
     ///
     /// # Errors
     /// When the device refuses.
     ///
     /// # Panics
     /// When they lie outside.
-    pub fn load(&self, device: usize, queue: Queue, input: usize, from: usize, to: u64, elements: usize) -> Result<()> {
-        let staging = self.staging[input];
+    pub fn send(
+        &self,
+        device: usize,
+        queue: Queue,
+        (slot, input): (usize, usize),
+        from: usize,
+        to: u64,
+        elements: usize,
+    ) -> Result<()> {
+        let staging = self.slots[slot].staging[input];
         assert!((from + elements) * 4 <= staging.bytes, "the rows lie inside the batch");
         let Issue { driver, stream } = self.issue(device, queue);
         // SAFETY: inside both; `to` comes from `address`.
         unsafe { driver.copy_in(to, staging.at.add(from * 4), elements * 4, stream) }
     }
 
+    /// Copies the bytes of an operand from an address of the same device.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn receive(&self, device: usize, queue: Queue, from: u64, to: &Operand) -> Result<()> {
+        let Issue { driver, stream } = self.issue(device, queue);
+        // SAFETY: both lie in the device's arena and do not overlap; the event order keeps others away.
+        unsafe { driver.copy(to.address(), from, to.bytes(), stream) }
+    }
+
     /// Copies the first `elements` of an address to where [`Gpus::values`] finds them.
     ///
     /// # Errors
     /// When the device refuses.
-    pub fn unload(&self, device: usize, queue: Queue, from: u64, elements: usize) -> Result<()> {
-        assert!(elements * 4 <= self.values.bytes);
+    pub fn unload(&self, device: usize, queue: Queue, slot: usize, from: u64, elements: usize) -> Result<()> {
+        let values = self.slots[slot].values;
+        assert!(elements * 4 <= values.bytes);
         let Issue { driver, stream } = self.issue(device, queue);
         // SAFETY: it fits; `from` comes from `address`.
-        unsafe { driver.copy_out(self.values.at, from, elements * 4, stream) }
+        unsafe { driver.copy_out(values.at, from, elements * 4, stream) }
     }
 
-    /// Returns the values that the last step left.
-    pub fn values(&self) -> &[f32] {
-        let count = self.values.bytes / 4;
-        // SAFETY: pinned memory is aligned; every step writes it whole before it is done, and none runs meanwhile.
-        unsafe { std::slice::from_raw_parts(self.values.at.cast::<f32>(), count) }
+    /// Returns the values that the last step of a slot left. It is done.
+    pub fn values(&self, slot: usize) -> &[f32] {
+        let values = self.slots[slot].values;
+        // SAFETY: pinned memory is aligned; every step writes it whole before it is done.
+        unsafe { std::slice::from_raw_parts(values.at.cast::<f32>(), values.bytes / 4) }
     }
 
     /// Sets target = sum of the sources, for strided pieces at arena addresses. With several sources there is one
@@ -354,6 +383,14 @@ impl Gpus {
         unsafe { origin.driver.launch_graph(graph, origin.stream) }
     }
 
+    /// Waits for an event of a device.
+    ///
+    /// # Errors
+    /// When a kernel faulted or the device was lost.
+    pub fn synchronize_event(&self, device: usize, event: Event) -> Result<()> {
+        self.gpu(device).driver.synchronize_event(event)
+    }
+
     /// Waits for everything issued to a queue.
     ///
     /// # Errors
@@ -390,7 +427,8 @@ impl Drop for Gpus {
             }
         }
         let Some(first) = self.devices.first() else { return };
-        for pinned in [self.staging[0], self.staging[1], self.clock, self.values] {
+        let all = self.slots.iter().flat_map(|slot| [slot.staging[0], slot.staging[1], slot.clock, slot.values]);
+        for pinned in all {
             // SAFETY: as above.
             let _ = unsafe { first.driver.free_pinned(pinned.at) };
         }

@@ -56,6 +56,8 @@ pub enum Region {
     Statistics,
     /// The loss and counts of the last batch.
     Metrics,
+    /// Where the host puts batches for a GPU while an earlier step runs: images and targets, twice.
+    Inbox,
 }
 
 impl Region {

@@ -1,6 +1,6 @@
 //! A program on GPUs: the globally ordered list issued to streams, captured once as one graph and replayed.
 
-use super::{Local, Plan, Program, Work};
+use super::{Inbox, Local, Plan, Program, Work};
 use crate::device::driver::{Event, Graph};
 use crate::device::{Clock, Gpus, Launch, Operand, Queue};
 use crate::error::{Error, Result};
@@ -8,6 +8,7 @@ use crate::layers::{Layer, Pass};
 use crate::optim::{Chain, DeviceChain};
 use crate::placement::{Input, Region};
 use crate::tensor::{Element, Products, Strided};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// A step that is ready to be issued.
@@ -38,7 +39,10 @@ struct Script {
     /// Fork from device 0's compute queue, and one event per queue to join back.
     fork: Event,
     joins: Vec<(usize, Queue, Event)>,
-    graph: Option<Graph>,
+    /// One for each slot.
+    graphs: [Option<Graph>; Inbox::SLOTS],
+    /// Whether every step has run once, alone.
+    proven: bool,
     /// Around every step, once somebody asked for its time.
     clocks: Vec<(Event, Event)>,
     rows: usize,
@@ -55,6 +59,40 @@ pub(super) struct Programs {
     seed: u64,
     graphs: bool,
     tf32: bool,
+    /// Whether the host waits for every launch of every step.
+    waits: bool,
+    inbox: At,
+    /// For each device and slot: the batch lies in the inbox.
+    arrived: Vec<[Event; Inbox::SLOTS]>,
+    /// For each slot: device 0 is done with the step.
+    done: [Event; Inbox::SLOTS],
+    /// The slot of the next step.
+    next: usize,
+    /// The slot and number of every step that was submitted and not finished.
+    under_way: VecDeque<(usize, u64)>,
+}
+
+/// The inbox in the arena of every device.
+#[derive(Debug, Clone, Copy)]
+struct At {
+    byte: usize,
+    inbox: Inbox,
+}
+
+impl At {
+    fn address(self, gpus: &Gpus, device: usize, slot: usize, input: usize) -> u64 {
+        gpus.address(device, self.byte + self.inbox.at(slot, input) * Element::F32.bytes())
+    }
+}
+
+/// What else is done at every step.
+enum Watch<'a> {
+    /// Nothing.
+    None,
+    /// The host waits for it, so that what it does wrong is known by its name.
+    Each,
+    /// Events are recorded before and after it.
+    Clocks(&'a [(Event, Event)]),
 }
 
 impl Programs {
@@ -67,31 +105,82 @@ impl Programs {
             chains.push(DeviceChain::new(&plan.chain, &plan.segments(device), &mut gpus, device)?);
         }
         let metrics = plan.region(Region::Metrics);
+        let arrived = (0..devices).map(|device| Ok([gpus.event(device)?, gpus.event(device)?]));
+        let arrived = arrived.collect::<Result<_>>()?;
+        let inbox = At { byte: plan.region(Region::Inbox).0, inbox: plan.inbox() };
         Ok(Programs {
             scripts,
             chains,
             chain: Arc::clone(&plan.chain),
             metrics,
             seed: plan.options.seed,
+            waits: std::env::var_os("PERISTYLE_WAIT").is_some(),
             tf32: plan.options.products == Products::Tf32,
             graphs: std::env::var_os("PERISTYLE_NO_GRAPH").is_none(),
+            inbox,
+            arrived,
+            done: [gpus.event(0)?, gpus.event(0)?],
+            next: 0,
+            under_way: VecDeque::new(),
             gpus,
         })
     }
 
-    /// Runs a program on a batch and returns its metrics.
-    pub fn run(&mut self, number: usize, images: &[f32], targets: &[f32], clock: Clock) -> Result<&[f32]> {
-        self.gpus.stage(images, targets, clock);
-        if self.graphs && self.scripts[number].graph.is_none() {
-            let graph = self.gpus.capture(|| self.issue(&self.scripts[number], &[]))?;
-            self.scripts[number].graph = Some(graph);
+    /// Returns the steps that were submitted and not finished.
+    pub fn under_way(&self) -> usize {
+        self.under_way.len()
+    }
+
+    /// Hands a batch to the devices and starts a program on it. The batch is copied while earlier steps run.
+    pub fn submit(&mut self, number: usize, images: &[f32], targets: &[f32], clock: Clock) -> Result<()> {
+        let slot = self.begin(number, images, targets, clock)?;
+        let script = &self.scripts[number];
+        if self.waits || !script.proven {
+            // What faults mostly faults at its first launch; alone it can be named. Capturing may load nothing new.
+            self.issue(script, slot, &Watch::Each).map_err(|e| at_step(clock.step, &e))?;
+            self.scripts[number].proven = true;
+        } else if self.graphs {
+            let graph = match script.graphs[slot] {
+                Some(graph) => graph,
+                None => self.gpus.capture(|| self.issue(script, slot, &Watch::None))?,
+            };
+            self.scripts[number].graphs[slot] = Some(graph);
+            self.gpus.launch_graph(graph)?;
+        } else {
+            self.issue(script, slot, &Watch::None)?;
         }
-        match self.scripts[number].graph {
-            Some(graph) => self.gpus.launch_graph(graph)?,
-            None => self.issue(&self.scripts[number], &[])?,
+        self.gpus.record(0, Queue::Compute, self.done[slot])?;
+        self.under_way.push_back((slot, clock.step));
+        Ok(())
+    }
+
+    /// Waits for the oldest step that was submitted; returns its metrics.
+    ///
+    /// # Panics
+    /// When none was.
+    pub fn finish(&mut self) -> Result<&[f32]> {
+        let (slot, step) = self.under_way.pop_front().expect("a step was submitted");
+        self.gpus.synchronize_event(0, self.done[slot]).map_err(|e| at_step(step, &later(&e)))?;
+        Ok(self.gpus.values(slot))
+    }
+
+    /// Puts a batch into the next slot and sends it to the inboxes; device 0's compute queue waits for it.
+    fn begin(&mut self, number: usize, images: &[f32], targets: &[f32], clock: Clock) -> Result<usize> {
+        assert!(self.under_way.len() < Inbox::SLOTS, "a slot is free");
+        let slot = self.next;
+        self.next = (slot + 1) % Inbox::SLOTS;
+        self.gpus.stage(slot, images, targets, clock);
+        for step in &self.scripts[number].steps {
+            if let Action::Load { input, from, elements } = step.action {
+                let to = self.inbox.address(&self.gpus, step.device, slot, input);
+                self.gpus.send(step.device, Queue::Copy, (slot, input), from, to, elements)?;
+            }
         }
-        self.gpus.synchronize(0, Queue::Compute).map_err(|e| named(&format!("step {}", clock.step), &e))?;
-        Ok(self.gpus.values())
+        for (device, arrived) in self.arrived.iter().enumerate() {
+            self.gpus.record(device, Queue::Copy, arrived[slot])?;
+            self.gpus.wait(0, Queue::Compute, arrived[slot])?;
+        }
+        Ok(slot)
     }
 
     /// Runs a program on a batch without its graph; returns its metrics and the seconds of every step.
@@ -102,42 +191,48 @@ impl Programs {
         targets: &[f32],
         clock: Clock,
     ) -> Result<(&[f32], Vec<f64>)> {
-        self.gpus.stage(images, targets, clock);
+        let slot = self.begin(number, images, targets, clock)?;
         let script = &mut self.scripts[number];
         for step in &script.steps[script.clocks.len()..] {
             script.clocks.push((self.gpus.event(step.device)?, self.gpus.event(step.device)?));
         }
         let script = &self.scripts[number];
-        self.issue(script, &script.clocks)?;
-        self.gpus.synchronize(0, Queue::Compute).map_err(|e| named(&format!("step {}", clock.step), &e))?;
+        self.issue(script, slot, &Watch::Clocks(&script.clocks))?;
+        self.gpus.synchronize(0, Queue::Compute).map_err(|e| at_step(clock.step, &e))?;
         let timed = script.steps.iter().zip(&script.clocks);
         let seconds = timed.map(|(step, &(start, end))| self.gpus.seconds_between(step.device, start, end));
         let seconds = seconds.collect::<Result<_>>()?;
-        Ok((self.gpus.values(), seconds))
+        Ok((self.gpus.values(slot), seconds))
     }
 
     /// Issues every step in the one order: fork from device 0's compute queue, join back, and take the metrics out.
-    fn issue(&self, script: &Script, clocks: &[(Event, Event)]) -> Result<()> {
+    fn issue(&self, script: &Script, slot: usize, watch: &Watch) -> Result<()> {
         let gpus = &self.gpus;
         gpus.record(0, Queue::Compute, script.fork)?;
         for &(device, queue, _) in &script.joins {
             gpus.wait(device, queue, script.fork)?;
         }
         for device in 0..self.chains.len() {
-            gpus.load_clock(device, Queue::Compute)?;
+            gpus.load_clock(device, Queue::Compute, slot)?;
         }
         for (number, step) in script.steps.iter().enumerate() {
-            self.issue_step(step, script.rows, clocks.get(number).copied()).map_err(|e| named(&step.name, &e))?;
+            let clocks = if let Watch::Clocks(clocks) = watch { Some(clocks[number]) } else { None };
+            let issued = self.issue_step(step, (script.rows, slot), clocks);
+            let waited = issued.and_then(|()| match watch {
+                Watch::Each => gpus.synchronize(step.device, step.queue),
+                _ => Ok(()),
+            });
+            waited.map_err(|e| named(&step.name, &e))?;
         }
         for &(device, queue, join) in &script.joins {
             gpus.record(device, queue, join)?;
             gpus.wait(0, Queue::Compute, join)?;
         }
         let (offset, elements) = self.metrics;
-        gpus.unload(0, Queue::Compute, gpus.address(0, offset), elements)
+        gpus.unload(0, Queue::Compute, slot, gpus.address(0, offset), elements)
     }
 
-    fn issue_step(&self, step: &Ready, rows: usize, clocks: Option<(Event, Event)>) -> Result<()> {
+    fn issue_step(&self, step: &Ready, (rows, slot): (usize, usize), clocks: Option<(Event, Event)>) -> Result<()> {
         let (gpus, device, queue) = (&self.gpus, step.device, step.queue);
         for &event in &step.waits {
             gpus.wait(device, queue, event)?;
@@ -156,9 +251,9 @@ impl Programs {
             tf32: self.tf32,
         };
         match &step.action {
-            Action::Load { input, from, elements } => {
-                let to = launch.operand(0).address();
-                gpus.load(device, queue, *input, *from, to, *elements)?;
+            Action::Load { input, .. } => {
+                let from = self.inbox.address(gpus, device, slot, *input);
+                gpus.receive(device, queue, from, launch.operand(0))?;
             }
             Action::Phase { layer, pass, phase, .. } => layer.launch(*pass, *phase, &launch)?,
             Action::Cast => gpus.to_bf16(device, queue, launch.operand(0), launch.operand(1))?,
@@ -177,18 +272,34 @@ impl Programs {
 
     /// Reads elements of a device's arena from a byte on.
     pub fn fetch(&self, device: usize, byte: usize, to: &mut [f32]) -> Result<()> {
+        self.idle();
         self.gpus.fetch(device, byte, to)
     }
 
     /// Writes elements of a device's arena from a byte on.
     pub fn store(&self, device: usize, byte: usize, from: &[f32]) -> Result<()> {
+        self.idle();
         self.gpus.store(device, byte, from)
+    }
+
+    fn idle(&self) {
+        assert!(self.under_way.is_empty(), "arenas are read and written between steps");
     }
 }
 
-/// Says at which step a device failed.
-fn named(step: &str, error: &Error) -> Error {
-    Error::Run(format!("\"{step}\": {error}"))
+/// Says in which part of a step a device failed.
+fn named(part: &str, error: &Error) -> Error {
+    Error::Run(format!("\"{part}\": {error}"))
+}
+
+/// Says at which update a device failed.
+fn at_step(step: u64, error: &Error) -> Error {
+    Error::Run(format!("step {step}: {error}"))
+}
+
+/// Says how to learn more about a failure that showed only at the end of a step.
+fn later(error: &Error) -> Error {
+    Error::Run(format!("{error}; run with PERISTYLE_WAIT=1, which waits for every launch, to learn in which layer"))
 }
 
 fn script(plan: &Plan, program: &Program, gpus: &Gpus) -> Result<Script> {
@@ -254,5 +365,13 @@ fn script(plan: &Plan, program: &Program, gpus: &Gpus) -> Result<Script> {
             joins.push((device, Queue::Compute, gpus.event(device)?));
         }
     }
-    Ok(Script { steps, fork: gpus.event(0)?, joins, graph: None, clocks: Vec::new(), rows: program.variant.rows })
+    Ok(Script {
+        steps,
+        fork: gpus.event(0)?,
+        joins,
+        graphs: [None; Inbox::SLOTS],
+        proven: false,
+        clocks: Vec::new(),
+        rows: program.variant.rows,
+    })
 }

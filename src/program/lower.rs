@@ -47,6 +47,7 @@ pub fn lower(cx: Context, placed: &Placed) -> Program {
                 Region::Gradients => Purpose::Gradients,
                 Region::Slot(_) => Purpose::Optimizer,
                 Region::Statistics | Region::Metrics => Purpose::Statistics,
+                Region::Inbox => Purpose::Activations,
             };
             let name = format!("{region:?}").to_lowercase();
             let element = region.element(cx.precision);
@@ -118,9 +119,17 @@ impl Lowering<'_> {
             Op::Load { input, to } => {
                 for device in 0..devices {
                     let to = self.local(*to, device);
-                    let uses = vec![whole(&to, Access::Write)];
+                    let mut uses = vec![whole(&to, Access::Write)];
+                    let inbox = self.cx.regions.iter().position(|laid| laid.region == Region::Inbox);
+                    if let Some(number) = inbox {
+                        let part = Strided::contiguous(0, self.cx.regions[number].elements);
+                        let buffer = device * self.cx.regions.len() + number;
+                        uses.push(Use { buffer, part, read: true, write: false });
+                    }
                     let name = format!("load {input:?}").to_lowercase();
-                    self.push(device, Queue::Copy, Work::Load { input: *input, to }, uses, name);
+                    // A GPU finds its part in the inbox.
+                    let queue = if inbox.is_some() { Queue::Compute } else { Queue::Copy };
+                    self.push(device, queue, Work::Load { input: *input, to }, uses, name);
                 }
             }
             Op::Phase { node, pass, phase, operands } => {

@@ -16,7 +16,7 @@ mod plan;
 pub mod print;
 mod session;
 
-pub use plan::{Laid, Options, Plan, Target, Usage, lay_out};
+pub use plan::{Inbox, Laid, Options, Plan, Target, Usage, lay_out};
 pub use session::{Metrics, Session, Which};
 
 use crate::collectives::Collective;

@@ -175,6 +175,11 @@ impl Plan {
         found.map(|laid| (laid.offset, laid.elements)).expect("every region is laid out")
     }
 
+    /// Returns where batches wait on a GPU.
+    pub fn inbox(&self) -> Inbox {
+        Inbox::of(&self.network, &self.options)
+    }
+
     /// Returns what the bytes of a device's arena are for.
     pub fn usage(&self, device: usize) -> Usage {
         let mut usage = Usage { arena: self.arena[device], ..Usage::default() };
@@ -184,6 +189,7 @@ impl Plan {
                 Region::Gradients => &mut usage.gradients,
                 Region::Slot(_) => &mut usage.optimizer,
                 Region::Statistics | Region::Metrics => &mut usage.statistics,
+                Region::Inbox => &mut usage.activations,
             };
             *field += elements * region.element(self.options.precision).bytes();
         }
@@ -224,6 +230,37 @@ fn merged(mut ranges: Vec<(usize, usize)>) -> Vec<(usize, usize)> {
     out
 }
 
+/// Where a batch for a GPU waits in its inbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Inbox {
+    /// Elements of the device's images in the largest batch.
+    pub images: usize,
+    /// Elements of its targets.
+    pub targets: usize,
+}
+
+impl Inbox {
+    /// Batches that the host may be ahead of the GPU.
+    pub const SLOTS: usize = 2;
+
+    /// Returns the first element of images (`input` 0) or targets (1) of a slot.
+    pub fn at(self, slot: usize, input: usize) -> usize {
+        let [images, targets] = [self.images, self.targets].map(|n| n.next_multiple_of(arena::ALIGN));
+        slot * (images + targets) + input * images
+    }
+
+    /// Returns the elements of all slots.
+    pub fn elements(self) -> usize {
+        self.at(Self::SLOTS, 0)
+    }
+
+    /// Returns the inbox that is large enough for every variant: the first device holds the most rows.
+    fn of(network: &Network, options: &Options) -> Inbox {
+        let rows = options.variants.iter().map(|v| v.rows).max().unwrap_or(0).div_ceil(options.mesh.data);
+        Inbox { images: rows * network.input.features(), targets: rows * options.target_width }
+    }
+}
+
 /// The regions of every device and their elements.
 fn sizes(
     network: &Network,
@@ -245,6 +282,7 @@ fn sizes(
         .chain([(Region::Gradients, flat.len)])
         .chain((0..slots).map(|slot| (Region::Slot(slot), flat.len)))
         .chain([(Region::Statistics, statistics), (Region::Metrics, METRICS)])
+        .chain((options.target == Target::Gpu).then(|| (Region::Inbox, Inbox::of(network, options).elements())))
         .collect()
 }
 

@@ -1,6 +1,6 @@
 //! Runs the programs of a plan, and reads and writes what outlives a step.
 
-use super::{Plan, cpu, gpu};
+use super::{Inbox, Plan, cpu, gpu};
 use crate::device::driver::Kind;
 use crate::device::{Clock, Gpus, Opening};
 use crate::error::{Error, Result};
@@ -59,13 +59,19 @@ enum Devices {
 pub struct Session {
     plan: Plan,
     devices: Devices,
+    /// Metrics of a step that CPU devices ran and nobody asked for yet.
+    finished: Option<[f64; METRICS]>,
+}
+
+fn floats(values: &[f32]) -> [f64; METRICS] {
+    std::array::from_fn(|i| f64::from(values[i]))
 }
 
 impl Session {
     /// Allocates the arenas of a plan on CPU devices and starts their queues. All values are zero.
     pub fn new(plan: Plan) -> Self {
         let devices = Devices::Cpu(cpu::Programs::new(&plan));
-        Session { plan, devices }
+        Session { plan, devices, finished: None }
     }
 
     /// Allocates the arenas of a plan on GPUs, emulated ones included: `ordinals` says which GPU each device is.
@@ -77,14 +83,80 @@ impl Session {
         let rows = plan.options.variants.iter().map(|v| v.rows).max().unwrap_or(0);
         let staging = [rows * plan.network.input.features(), rows * plan.options.target_width];
         let threads = plan.options.threads;
-        let gpus = Gpus::open(&Opening { kind, ordinals, arenas: &plan.arena, staging, values: METRICS, threads })?;
+        let gpus = Gpus::open(&Opening {
+            kind,
+            ordinals,
+            arenas: &plan.arena,
+            staging,
+            values: METRICS,
+            slots: Inbox::SLOTS,
+            threads,
+        })?;
         let devices = Devices::Gpu(gpu::Programs::new(&plan, gpus)?);
-        Ok(Session { plan, devices })
+        Ok(Session { plan, devices, finished: None })
     }
 
     /// Returns the plan.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Returns how many steps may be under way at once: on a GPU the batch of one step is copied while another runs.
+    pub fn depth(&self) -> usize {
+        match self.devices {
+            Devices::Cpu(_) => 1,
+            Devices::Gpu(_) => Inbox::SLOTS,
+        }
+    }
+
+    /// Returns the steps that were submitted and not finished.
+    pub fn under_way(&self) -> usize {
+        match &self.devices {
+            Devices::Cpu(_) => usize::from(self.finished.is_some()),
+            Devices::Gpu(programs) => programs.under_way(),
+        }
+    }
+
+    /// Starts one step on a batch, as [`Session::run`] describes it; its metrics come from [`Session::finish`]. On a
+    /// CPU the step runs here.
+    ///
+    /// # Errors
+    /// When a step fails on a device, or the plan has no such variant.
+    ///
+    /// # Panics
+    /// When [`Session::depth`] steps are under way.
+    pub fn submit(
+        &mut self,
+        variant: Variant,
+        images: &mut Vec<f32>,
+        targets: &mut Vec<f32>,
+        clock: Clock,
+    ) -> Result<()> {
+        let number = self.number(variant)?;
+        match &mut self.devices {
+            Devices::Gpu(programs) => programs.submit(number, images, targets, clock),
+            Devices::Cpu(programs) => {
+                assert!(self.finished.is_none(), "one step at a time");
+                programs.run(number, images, targets, clock)?;
+                self.finished = Some(programs.metrics());
+                Ok(())
+            }
+        }
+    }
+
+    /// Waits for the oldest step that is under way, and returns its metrics.
+    ///
+    /// # Errors
+    /// When a step failed on a device.
+    ///
+    /// # Panics
+    /// When none is under way.
+    pub fn finish(&mut self) -> Result<Metrics> {
+        let values = match &mut self.devices {
+            Devices::Gpu(programs) => floats(programs.finish()?),
+            Devices::Cpu(_) => self.finished.take().expect("a step was submitted"),
+        };
+        Ok(Metrics::of(values))
     }
 
     /// Runs one step on a batch: `images` are the (N, H, W, C) values of the whole batch, `targets` its (N, width)
@@ -99,19 +171,9 @@ impl Session {
         targets: &mut Vec<f32>,
         clock: Clock,
     ) -> Result<Metrics> {
-        let number = self.number(variant)?;
-        let mut values = [0.0; METRICS];
-        match &mut self.devices {
-            Devices::Gpu(programs) => {
-                let metrics = programs.run(number, images, targets, clock)?;
-                values.iter_mut().zip(metrics).for_each(|(to, &from)| *to = f64::from(from));
-            }
-            Devices::Cpu(programs) => {
-                programs.run(number, images, targets, clock)?;
-                values = programs.metrics();
-            }
-        }
-        Ok(Metrics::of(values))
+        assert_eq!(self.under_way(), 0, "steps that were submitted are finished first");
+        self.submit(variant, images, targets, clock)?;
+        self.finish()
     }
 
     /// Runs one step as [`Session::run`] does (on GPUs without its graph), and returns also the seconds that each step
@@ -127,21 +189,19 @@ impl Session {
         clock: Clock,
     ) -> Result<(Metrics, Vec<f64>)> {
         let number = self.number(variant)?;
-        let mut values = [0.0; METRICS];
-        let seconds = match &mut self.devices {
+        assert_eq!(self.under_way(), 0, "steps that were submitted are finished first");
+        Ok(match &mut self.devices {
             Devices::Gpu(programs) => {
                 let (metrics, seconds) = programs.run_timed(number, images, targets, clock)?;
-                values.iter_mut().zip(metrics).for_each(|(to, &from)| *to = f64::from(from));
-                seconds
+                (Metrics::of(floats(metrics)), seconds)
             }
             Devices::Cpu(programs) => {
                 let timed = programs.run_timed(number, images, targets, clock)?;
-                values = programs.metrics();
                 let steps = self.plan.programs[number].steps.iter();
-                steps.map(|step| timed.seconds(step.queue_index(), step.index)).collect()
+                let seconds = steps.map(|step| timed.seconds(step.queue_index(), step.index)).collect();
+                (Metrics::of(programs.metrics()), seconds)
             }
-        };
-        Ok((Metrics::of(values), seconds))
+        })
     }
 
     fn number(&self, variant: Variant) -> Result<usize> {

@@ -16,10 +16,18 @@ use std::sync::Arc;
 pub fn evaluate(session: &mut Session, split: &Arc<Split>, batch: usize, step: u64) -> Result<Event> {
     let mut loader = Loader::eval(split, batch)?;
     let (mut loss, mut top1, mut top5, mut images) = (0.0, 0.0, 0.0, 0.0);
-    while let Some(batch) = loader.next_batch()? {
-        let variant = Variant { mode: Mode::Eval, rows: batch.rows, update: false };
-        let clock = Clock { step, ..Clock::default() };
-        let metrics = session.run(variant, &mut batch.images, &mut batch.targets, clock)?;
+    loop {
+        if let Some(batch) = loader.next_batch()? {
+            let variant = Variant { mode: Mode::Eval, rows: batch.rows, update: false };
+            let clock = Clock { step, ..Clock::default() };
+            session.submit(variant, &mut batch.images, &mut batch.targets, clock)?;
+            if session.under_way() < session.depth() {
+                continue;
+            }
+        } else if session.under_way() == 0 {
+            break;
+        }
+        let metrics = session.finish()?;
         loss += metrics.loss * metrics.rows;
         top1 += metrics.top1;
         top5 += metrics.top5;

@@ -14,6 +14,7 @@ use crate::layers::Mode;
 use crate::placement::Variant;
 use crate::program::{Plan, Session, Which};
 use crate::report::{Event, Reporter};
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -183,14 +184,25 @@ impl Run {
             Every::Never => false,
             Every::At(interval) => step.is_multiple_of(interval.steps(batches)) || step == steps,
         };
+        let looks = |step: u64| due(train.evaluate, step) || due(train.checkpoint.every, step);
         let mut last = Instant::now();
-        while self.step < steps && !stop.requested() {
-            let next = self.step + 1;
-            let Some(batch) = loader.next_batch()? else { break };
-            let clock = Clock { step: next, epoch: batch.epoch, lr: self.job.lr(next) };
-            let variant = Variant { mode: Mode::Train, rows: batch.rows, update: true };
-            let rows = batch.rows;
-            let metrics = self.session.run(variant, &mut batch.images, &mut batch.targets, clock)?;
+        let mut under_way: VecDeque<(Clock, usize)> = VecDeque::new();
+        loop {
+            // Steps are handed over ahead of their results, but none past one after which the weights are looked at.
+            while under_way.len() < self.session.depth() && !stop.requested() {
+                let before = self.step + under_way.len() as u64;
+                if before >= steps || (before > self.step && looks(before)) {
+                    break;
+                }
+                let Some(batch) = loader.next_batch()? else { break };
+                let clock = Clock { step: before + 1, epoch: batch.epoch, lr: self.job.lr(before + 1) };
+                let variant = Variant { mode: Mode::Train, rows: batch.rows, update: true };
+                self.session.submit(variant, &mut batch.images, &mut batch.targets, clock)?;
+                under_way.push_back((clock, batch.rows));
+            }
+            let Some((clock, rows)) = under_way.pop_front() else { break };
+            let next = clock.step;
+            let metrics = self.session.finish()?;
             let seconds = last.elapsed().as_secs_f64();
             if !metrics.loss.is_finite() {
                 return Err(self.not_finite(next, metrics.loss));
@@ -204,13 +216,16 @@ impl Run {
                 images_per_second: rows as f64 / seconds,
                 seconds: begin.elapsed().as_secs_f64(),
             })?;
+            last = Instant::now();
             if due(train.evaluate, next) {
                 self.evaluate(reporter)?;
             }
             if due(train.checkpoint.every, next) {
                 self.save(reporter)?;
             }
-            last = Instant::now();
+            if looks(next) {
+                last = Instant::now();
+            }
         }
         let ended = if self.step >= steps { Ended::Finished } else { Ended::Interrupted };
         if ended == Ended::Interrupted && self.saved != Some(self.step) {

@@ -51,15 +51,33 @@ impl Training {
         Training { job, session, batches, batch, step: 0 }
     }
 
-    /// Makes one update and returns its loss.
-    pub fn update(&mut self) -> f64 {
+    /// Hands one update to the devices.
+    fn submit(&mut self) {
         let (epoch, index) = self.batches.plan().at(self.step);
         self.batches.fill(epoch, index, &mut self.batch);
         self.step += 1;
         let clock = Clock { step: self.step, epoch, lr: self.job.lr(self.step) };
         let variant = Variant { mode: Mode::Train, rows: self.batch.rows, update: true };
-        let metrics = self.session.run(variant, &mut self.batch.images, &mut self.batch.targets, clock).unwrap();
-        metrics.loss
+        self.session.submit(variant, &mut self.batch.images, &mut self.batch.targets, clock).unwrap();
+    }
+
+    /// Makes one update and returns its loss.
+    pub fn update(&mut self) -> f64 {
+        self.submit();
+        self.session.finish().unwrap().loss
+    }
+
+    /// Makes updates, each handed over before the one before it is finished, and returns their losses.
+    pub fn losses_ahead(&mut self, updates: usize) -> Vec<f64> {
+        assert_eq!(self.session.depth(), 2, "only GPUs run ahead");
+        self.submit();
+        let before: Vec<f64> = (1..updates)
+            .map(|_| {
+                self.submit();
+                self.session.finish().unwrap().loss
+            })
+            .collect();
+        before.into_iter().chain([self.session.finish().unwrap().loss]).collect()
     }
 
     /// Makes updates and returns their losses.

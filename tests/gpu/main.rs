@@ -102,6 +102,29 @@ fn a_kernel_that_faults_is_an_error_and_no_panic() {
     run("faults", &[("FAKE_CUDA_FAULT", "relu_forward")]);
 }
 
+/// The command on the driver, a kernel of which faults: exit status 1 and one sentence, at once.
+#[test]
+#[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
+fn a_fault_in_training_names_the_layer_and_the_step() {
+    let folder = fake_driver();
+    let runs = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fake-cuda-runs");
+    let _ = std::fs::remove_dir_all(&runs);
+    let done = Command::new(env!("CARGO_BIN_EXE_peristyle"))
+        .args(["train", "configs/digits.toml", "--devices", "cuda:0", "--set", "data.batch=8", "--run-dir"])
+        .arg(&runs)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("LD_LIBRARY_PATH", folder)
+        .env("FAKE_CUDA_KERNELS", folder.join("kernels.so"))
+        .env("FAKE_CUDA_ENTRIES", folder.join("entries"))
+        .env("FAKE_CUDA_FAULT", "max_pool_backward")
+        .output()
+        .expect("the command starts");
+    let text = String::from_utf8_lossy(&done.stderr);
+    let wanted =
+        "step 1: \"max_pool2 backward 0\": cuda:0 cannot finish its work: a kernel touched memory that is not its own";
+    assert!(done.status.code() == Some(1) && text.contains(wanted) && !text.contains("panicked"), "{text}");
+}
+
 /// What runs in the other process.
 mod on_the_fake_driver {
     use super::common::{Training, on_mesh};
@@ -198,12 +221,15 @@ mod on_the_fake_driver {
     fn trains() {
         for (config, mesh) in [("configs/columns_small.toml", (1, 2)), ("configs/residual_small.toml", (2, 1))] {
             let small = ["data.batch=7".to_string()];
-            let cpu = Training::new(config, &[&on_mesh((1, 1))[..], &small].concat()).losses(4);
+            let cpu = Training::new(config, &[&on_mesh((1, 1))[..], &small].concat()).losses(5);
             let gpus = [
                 "devices.use=\"cuda:0-1\"".to_string(),
                 format!("devices.mesh={{ data = {}, columns = {} }}", mesh.0, mesh.1),
             ];
-            let got = Training::new(config, &[&gpus[..], &small].concat()).losses(4);
+            let sets = [&gpus[..], &small].concat();
+            let got = Training::new(config, &sets).losses(5);
+            let ahead = Training::new(config, &sets).losses_ahead(5);
+            assert_eq!(got, ahead, "copying a batch while the step before runs changes no bit");
             for (got, cpu) in got.iter().zip(&cpu) {
                 assert!((got - cpu).abs() <= 1e-3 * cpu.abs(), "{config}: {got} for {cpu}");
             }
