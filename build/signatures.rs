@@ -1,8 +1,8 @@
 //! Reads the kernels' signatures out of kernels/*.cu and writes a typed Rust launcher for each.
 //!
 //! A kernel is `extern "C" __global__ void __launch_bounds__(THREADS) name(parameters)`, written out: a name that
-//! a macro makes would escape this reader, so `__global__` inside a macro is refused. Every pointer carries its
-//! shape in a comment on its own line.
+//! a macro makes would escape this reader, so `__global__` inside a macro is refused. The bounds may also name the
+//! blocks on a multiprocessor: `(THREADS, BLOCKS)`. Every pointer carries its shape in a comment on its own line.
 
 use std::fmt::Write;
 
@@ -134,6 +134,8 @@ pub fn read(file: &str, source: &str) -> Result<Vec<Kernel>, String> {
         };
         let threads = word(i + 4).parse::<u32>().ok().filter(|n| (1..=1024).contains(n));
         let bounded = word(i + 1) == "void" && word(i + 2) == "__launch_bounds__" && mark(i + 3) == '(';
+        let counted = mark(i + 5) == ',' && word(i + 6).parse::<u32>().is_ok_and(|blocks| blocks > 0);
+        let i = if counted { i + 2 } else { i };
         let (true, Some(threads), ')', '(') = (bounded, threads, mark(i + 5), mark(i + 7)) else {
             let form = "expected `extern \"C\" __global__ void __launch_bounds__(THREADS) name(...)`, THREADS a number";
             return Err(fail(placed.line, form));

@@ -22,6 +22,13 @@ fn a_signature_becomes_a_typed_launcher() {
 }
 
 #[test]
+fn bounds_may_name_the_blocks_on_a_multiprocessor() {
+    let source = format!("\n{}f(int n) {{}}", HEAD.replace("256", "128, 2"));
+    let kernels = signatures::read("f.cu", &source).expect("it reads");
+    assert_eq!((kernels[0].name.as_str(), kernels[0].threads, kernels[0].parameters.len()), ("f", 128, 1));
+}
+
+#[test]
 fn what_cannot_be_read_is_named_with_its_line() {
     let refused = |source: String| signatures::read("kernels/f.cu", &source).expect_err("it is refused");
     let place = "kernels/f.cu:2: ";
@@ -31,6 +38,7 @@ fn what_cannot_be_read_is_named_with_its_line() {
         ("\n__global__ void f(int n) {}".to_string(), "without `extern \"C\"`"),
         ("\nextern \"C\" __global__ void f(int n) {}".to_string(), "expected `extern \"C\" __global__ void"),
         (format!("\n{}f(int n) {{}}", HEAD.replace("256", "THREADS")), "THREADS a number"),
+        (format!("\n{}f(int n) {{}}", HEAD.replace("256", "256, BLOCKS")), "THREADS a number"),
         (format!("\n{HEAD}f(Shape s) {{}}"), "has the type `Shape`"),
         (format!("\n{HEAD}f(const float* x) {{}}"), "lacks its shape"),
         (format!("\n{HEAD}f(float** x) {{}}"), "expected `type name`"),

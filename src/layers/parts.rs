@@ -2,20 +2,17 @@
 //! go to scratch memory, and a second launch adds them in order.
 
 use crate::device::kernels::{self, any};
-use crate::device::{Format, Grid, Launch, Mut, int};
+use crate::device::{Grid, Launch, Mut, int};
 use crate::error::Result;
 
 /// Blocks that keep a large GPU busy, about two for each of its multiprocessors.
 const BLOCKS: usize = 256;
-/// Rows and columns of a product that one block makes: `Tile<T>` in kernels/tile.cuh.
-const fn tile(format: Format) -> [usize; 2] {
-    match format {
-        Format::F32 | Format::Tf32 => [64, 64],
-        Format::Bf16 => [128, 64],
-    }
-}
-/// Rows and columns of a product by which the parts of a sum are counted, whatever the format.
-const TILE: usize = 64;
+/// Rows, and columns, of a tile of a product that one block makes, for every kind of number: `LARGE` and `SMALL` in
+/// kernels/tile.cuh, which tells from the grid which of them is meant.
+const LARGE: usize = 128;
+const SMALL: usize = 64;
+/// Fewest large tiles that keep a large GPU busy; fewer are cut into small ones.
+const ENOUGH: usize = 128;
 /// Rows of a part of a product begin at multiples of this.
 const STEP: usize = 32;
 /// Fewest rows of a part.
@@ -42,7 +39,8 @@ impl Parts {
 
     /// Cuts the rows that a product (m, rows) (rows, n) sums over.
     pub fn of_products(rows: usize, m: usize, n: usize) -> Self {
-        Parts::new(rows, m.div_ceil(TILE) * n.div_ceil(TILE))
+        let side = if m.min(n) > SMALL { LARGE } else { SMALL };
+        Parts::new(rows, m.div_ceil(side) * n.div_ceil(side))
     }
 
     /// Cuts the rows of a table of `columns` columns.
@@ -73,9 +71,10 @@ impl Parts {
 }
 
 /// Returns the grid of a product with m rows and n columns, `z` of them at once.
-pub(super) fn tiles(format: Format, m: usize, n: usize, z: usize) -> Grid {
-    let [rows, columns] = tile(format);
-    Grid::new(m.div_ceil(rows), n.div_ceil(columns), z)
+pub(super) fn tiles(m: usize, n: usize, z: usize) -> Grid {
+    let large = m.min(n) > SMALL && m.div_ceil(LARGE) * n.div_ceil(LARGE) * z >= ENOUGH;
+    let side = if large { LARGE } else { SMALL };
+    Grid::new(m.div_ceil(side), n.div_ceil(side), z)
 }
 
 /// Operand `to` (columns) = sum over the rows of operand `from` (rows, columns); the scratch holds
@@ -95,6 +94,22 @@ pub(super) fn sum_rows_on(launch: &Launch, from: usize, rows: usize, to: usize) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tiles_are_those_of_the_kernels() {
+        let source = include_str!("../../kernels/tile.cuh");
+        let line = format!("constexpr int LARGE = {LARGE}, SMALL = {SMALL};");
+        assert!(source.contains(&line), "kernels/tile.cuh lacks `{line}`");
+    }
+
+    #[test]
+    fn large_tiles_where_there_are_enough() {
+        let blocks = |m, n, z| tiles(m, n, z).blocks;
+        assert_eq!(blocks(4096, 4096, 1), [32, 32, 1]);
+        assert_eq!(blocks(128, 4096, 1), [2, 64, 1]);
+        assert_eq!(blocks(128, 4096, 4), [1, 32, 4]);
+        assert_eq!(blocks(100_000, 64, 1), [1563, 1, 1]);
+    }
 
     #[test]
     fn parts_cover_the_rows_and_begin_at_whole_steps() {

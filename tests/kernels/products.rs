@@ -4,19 +4,116 @@ use peristyle::device::driver::{Const, Mut};
 use peristyle::device::kernels::*;
 use peristyle::device::{Grid, kernels};
 
-/// Rows and columns of a tile of results: kernels/tile.cuh.
-trait Tiled {
-    const TILE: [usize; 2];
-}
-impl Tiled for f32 {
-    const TILE: [usize; 2] = [64, 64];
-}
-impl Tiled for half::bf16 {
-    const TILE: [usize; 2] = [128, 64];
+/// A kind of product: what it reads, and how it sees that.
+trait Kind {
+    type Storage: Element;
+    /// How far a product of operands as they are seen may be from the product of operands as they are, as a share of
+    /// the sum of the products' magnitudes.
+    const OPERANDS: f64;
+    fn seen(x: f32) -> f32;
+    fn operand(n: usize, seed: u64) -> Vec<f32>;
 }
 
-fn tiles<T: Tiled>(m: usize, n: usize, z: usize) -> Grid {
-    Grid::new(m.div_ceil(T::TILE[0]), n.div_ceil(T::TILE[1]), z)
+struct F32;
+struct Bf16;
+struct Tf32;
+
+impl Kind for F32 {
+    type Storage = f32;
+    const OPERANDS: f64 = 0.0;
+    fn seen(x: f32) -> f32 {
+        x
+    }
+    fn operand(n: usize, seed: u64) -> Vec<f32> {
+        values(n, seed)
+    }
+}
+
+impl Kind for Bf16 {
+    type Storage = half::bf16;
+    const OPERANDS: f64 = 0.0;
+    fn seen(x: f32) -> f32 {
+        x
+    }
+    fn operand(n: usize, seed: u64) -> Vec<f32> {
+        values(n, seed)
+    }
+}
+
+impl Kind for Tf32 {
+    type Storage = f32;
+    /// Each operand is off by at most 2^-11 of itself, so their product by 2^-10 + 2^-22.
+    const OPERANDS: f64 = 9.77e-4;
+    /// 10 bits behind the point, to the nearest, ties away from zero.
+    fn seen(x: f32) -> f32 {
+        f32::from_bits((x.to_bits() + 0x1000) & !0x1fff)
+    }
+    /// Numbers with all bits, and some halfway between two that tf32 has.
+    fn operand(n: usize, seed: u64) -> Vec<f32> {
+        let halfway = |i: usize, v: f32| if i % 5 == 0 { f32::from_bits(v.to_bits() | 0x1000) } else { v * 1.234_567 };
+        values(n, seed).into_iter().enumerate().map(|(i, v)| halfway(i, v)).collect()
+    }
+}
+
+/// What a product should be: of operands as they are seen, as they are, and of their magnitudes.
+#[derive(Clone)]
+struct Want {
+    seen: Vec<f64>,
+    exact: Vec<f64>,
+    magnitude: Vec<f64>,
+}
+
+impl Want {
+    fn zeros(n: usize) -> Self {
+        Want { seen: vec![0.0; n], exact: vec![0.0; n], magnitude: vec![0.0; n] }
+    }
+    /// Adds a term that is rounded by no kind.
+    fn term(&mut self, i: usize, value: f32) {
+        self.seen[i] += f64::from(value);
+        self.exact[i] += f64::from(value);
+    }
+    fn product<K: Kind>(&mut self, i: usize, a: f32, b: f32) {
+        self.seen[i] += f64::from(K::seen(a)) * f64::from(K::seen(b));
+        self.exact[i] += f64::from(a) * f64::from(b);
+        self.magnitude[i] += f64::from(a.abs()) * f64::from(b.abs());
+    }
+    #[track_caller]
+    fn check<K: Kind>(&self, what: &str, got: &[f32], tolerance: f64) {
+        close(what, got, &self.seen, tolerance);
+        let scale = self.exact.iter().fold(1e-3, |m: f64, w| m.max(w.abs()));
+        for (i, (&g, &w)) in got.iter().zip(&self.exact).enumerate() {
+            let bound = K::OPERANDS * self.magnitude[i] + tolerance * scale;
+            assert!((f64::from(g) - w).abs() <= bound, "{what}[{i}] = {g}, expected {w} to within {bound}");
+        }
+    }
+}
+
+/// Runs a block once for each kind of product, with the kernels of that kind under shorter names.
+macro_rules! each_kind {
+    ($K:ident, $($name:ident = $f32:ident | $bf16:ident | $tf32:ident),+ => $body:block) => {
+        {
+            type $K = F32;
+            use peristyle::device::kernels::{$($f32 as $name),+};
+            $body
+        }
+        {
+            type $K = Bf16;
+            use peristyle::device::kernels::{$($bf16 as $name),+};
+            $body
+        }
+        {
+            type $K = Tf32;
+            use peristyle::device::kernels::{$($tf32 as $name),+};
+            $body
+        }
+    };
+}
+
+/// Sides of a tile of results: kernels/tile.cuh.
+const SIDES: [usize; 2] = [64, 128];
+
+fn tiles(side: usize, m: usize, n: usize, z: usize) -> Grid {
+    Grid::new(m.div_ceil(side), n.div_ceil(side), z)
 }
 
 /// Sums over rows in parts, and then the parts: the way that launches do it.
@@ -50,24 +147,31 @@ fn rows_are_summed_in_parts() {
 
 #[test]
 fn dense_forward_and_backward() {
-    for (n, i, o, bias) in
-        [(1, 1, 1, true), (3, 7, 5, false), (65, 33, 67, true), (130, 100, 72, true), (70, 800, 10, true)]
-    {
-        let (x, w, b, dy) = (values(n * i, 1), values(o * i, 2), values(o, 3), values(n * o, 4));
-        let product =
-            |m: usize, n: usize, k: usize, a: &dyn Fn(usize, usize) -> f32, b: &dyn Fn(usize, usize) -> f32| {
-                let sum = |e: usize| (0..k).map(|p| f64::from(a(e / n, p)) * f64::from(b(p, e % n))).sum();
-                (0..m * n).map(sum).collect::<Vec<f64>>()
-            };
-        let mut y = product(n, o, i, &|r, k| x[r * i + k], &|k, c| w[c * i + k]);
-        y.iter_mut().enumerate().filter(|_| bias).for_each(|(e, y)| *y += f64::from(b[e % o]));
-        let dx = product(n, i, o, &|r, k| dy[r * o + k], &|k, c| w[k * i + c]);
-        let dw = product(o, i, n, &|r, k| dy[k * o + r], &|k, c| x[k * i + c]);
+    let cases = [
+        (1usize, 1usize, 1usize, true),
+        (3, 7, 5, false),
+        (65, 33, 67, true),
+        (130, 104, 72, true),
+        (70, 800, 10, true),
+    ];
+    for ((n, i, o, bias), side) in cases.into_iter().flat_map(|case| SIDES.map(|side| (case, side))) {
         let (per_part, parts) = (32, n.div_ceil(32));
         let [ni, ii, oi] = [n, i, o].map(|v| v as i32);
-        each_type!(T, forward = dense_forward | dense_forward_bf16,
-            backward_input = dense_backward_input | dense_backward_input_bf16,
-            backward_weight = dense_backward_weight | dense_backward_weight_bf16 => {
+        each_kind!(K, forward = dense_forward | dense_forward_bf16 | dense_forward_tf32,
+            backward_input = dense_backward_input | dense_backward_input_bf16 | dense_backward_input_tf32,
+            backward_weight = dense_backward_weight | dense_backward_weight_bf16 | dense_backward_weight_tf32 => {
+            type T = <K as Kind>::Storage;
+            let (x, w, b, dy) = (K::operand(n * i, 1), K::operand(o * i, 2), values(o, 3), K::operand(n * o, 4));
+            let (mut y, mut dx, mut dw) = (Want::zeros(n * o), Want::zeros(n * i), Want::zeros(o * i));
+            for e in 0..n * o {
+                let (row, unit) = (e / o, e % o);
+                y.term(e, if bias { b[unit] } else { 0.0 });
+                for (p, q) in (0..i).map(|k| (row * i + k, unit * i + k)) {
+                    y.product::<K>(e, x[p], w[q]);
+                    dx.product::<K>(p, dy[e], w[q]);
+                    dw.product::<K>(q, dy[e], x[p]);
+                }
+            }
             let got = outputs(|rig| {
                 let on = rig.on();
                 let (x, w, dy): (Const<T>, Const<T>, Const<T>) = (rig.element(&x), rig.element(&w), rig.element(&dy));
@@ -75,16 +179,16 @@ fn dense_forward_and_backward() {
                 let b = if bias { rig.give(&b) } else { Const::NONE };
                 // SAFETY: x (n, i), w (o, i), b (o), dy and y (n, o), dw (parts, o, i).
                 unsafe {
-                    forward(&on, tiles::<T>(n, o, 1), x, w, b, y, ni, ii, oi).unwrap();
-                    backward_input(&on, tiles::<T>(n, i, 1), dy, w, dx, ni, ii, oi).unwrap();
-                    backward_weight(&on, tiles::<T>(o, i, parts), x, dy, dw, ni, ii, oi, per_part).unwrap();
+                    forward(&on, tiles(side, n, o, 1), x, w, b, y, ni, ii, oi).unwrap();
+                    backward_input(&on, tiles(side, n, i, 1), dy, w, dx, ni, ii, oi).unwrap();
+                    backward_weight(&on, tiles(side, o, i, parts), x, dy, dw, ni, ii, oi, per_part).unwrap();
                 }
                 let dw = summed(rig, dw.into(), parts, o * i);
                 vec![rig.numbers(y, n * o), rig.numbers(dx, n * i), rig.get(dw, o * i)]
             });
-            close("y", &got[0], &y, T::TOLERANCE);
-            close("dx", &got[1], &dx, T::TOLERANCE);
-            close("dw", &got[2], &dw, <f32 as Element>::TOLERANCE);
+            y.check::<K>("y", &got[0], T::TOLERANCE);
+            dx.check::<K>("dx", &got[1], T::TOLERANCE);
+            dw.check::<K>("dw", &got[2], <f32 as Element>::TOLERANCE);
         });
     }
 }
@@ -156,45 +260,46 @@ macro_rules! geometry {
 
 #[test]
 fn conv_forward_and_backward() {
-    for case in CASES {
+    for (case, side) in CASES.into_iter().flat_map(|case| SIDES.map(|side| (case, side))) {
         let ([oh, ow], filter) = (case.out(), case.kernel[0] * case.kernel[1] * case.depth());
         let (pixels, outputs_each) = (case.n * oh * ow, case.o / case.groups);
         let (nx, nw, ny) = (case.n * case.h * case.w * case.c, case.o * filter, pixels * case.o);
-        let (x, w, b, dy) = (values(nx, 1), values(nw, 2), values(case.o, 3), values(ny, 4));
-        let mut y: Vec<f64> = (0..ny).map(|i| f64::from(b[i % case.o])).collect();
-        let (mut dx, mut dw) = (vec![0.0; nx], vec![0.0; nw]);
-        case.products(|i, j, k| {
-            y[k] += f64::from(x[i]) * f64::from(w[j]);
-            dx[i] += f64::from(dy[k]) * f64::from(w[j]);
-            dw[j] += f64::from(dy[k]) * f64::from(x[i]);
-        });
         let (per_part, parts) = (64, pixels.div_ceil(64));
-        each_type!(T, forward = conv_forward | conv_forward_bf16,
-            backward_input = conv_backward_input | conv_backward_input_bf16,
-            backward_weight = conv_backward_weight | conv_backward_weight_bf16 => {
+        each_kind!(K, forward = conv_forward | conv_forward_bf16 | conv_forward_tf32,
+            backward_input = conv_backward_input | conv_backward_input_bf16 | conv_backward_input_tf32,
+            backward_weight = conv_backward_weight | conv_backward_weight_bf16 | conv_backward_weight_tf32 => {
+            type T = <K as Kind>::Storage;
+            let (x, w, b, dy) = (K::operand(nx, 1), K::operand(nw, 2), values(case.o, 3), K::operand(ny, 4));
+            let (mut y, mut dx, mut dw) = (Want::zeros(ny), Want::zeros(nx), Want::zeros(nw));
+            (0..ny).for_each(|i| y.term(i, b[i % case.o]));
+            case.products(|i, j, k| {
+                y.product::<K>(k, x[i], w[j]);
+                dx.product::<K>(i, dy[k], w[j]);
+                dw.product::<K>(j, dy[k], x[i]);
+            });
             let got = outputs(|rig| {
                 let on = &rig.on();
                 let (x, w, dy): (Const<T>, Const<T>, Const<T>) = (rig.element(&x), rig.element(&w), rig.element(&dy));
                 let (y, dx, dw) = (rig.out::<T>(ny), rig.out::<T>(nx), rig.out::<f32>(parts * nw));
                 // SAFETY: shapes as in `Case`; dw has `parts` parts.
                 unsafe {
-                    let grid = tiles::<T>(pixels, outputs_each, case.groups);
+                    let grid = tiles(side, pixels, outputs_each, case.groups);
                     geometry!(forward, on, grid, case, x, w, [rig.give(&b), y], []);
-                    let grid = tiles::<T>(case.n * case.h * case.w, case.depth(), case.groups);
+                    let grid = tiles(side, case.n * case.h * case.w, case.depth(), case.groups);
                     geometry!(backward_input, on, grid, case, dy, w, [dx], []);
                     for group in 0..case.groups {
                         let first = group * outputs_each;
                         let (x, dy, dw) = (x.offset(group * case.depth()), dy.offset(first), dw.offset(first * filter));
-                        let grid = tiles::<T>(outputs_each, filter, parts);
+                        let grid = tiles(side, outputs_each, filter, parts);
                         geometry!(backward_weight, on, grid, case, x, dy, [dw], [per_part]);
                     }
                 }
                 let dw = summed(rig, dw.into(), parts, nw);
                 vec![rig.numbers(y, ny), rig.numbers(dx, nx), rig.get(dw, nw)]
             });
-            close("y", &got[0], &y, T::TOLERANCE);
-            close("dx", &got[1], &dx, T::TOLERANCE);
-            close("dw", &got[2], &dw, <f32 as Element>::TOLERANCE);
+            y.check::<K>("y", &got[0], T::TOLERANCE);
+            dx.check::<K>("dx", &got[1], T::TOLERANCE);
+            dw.check::<K>("dw", &got[2], <f32 as Element>::TOLERANCE);
         });
     }
 }

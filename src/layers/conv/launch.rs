@@ -46,7 +46,7 @@ pub(super) fn backward_scratch(part: &Part) -> usize {
 pub(super) fn forward(part: &Part, launch: &Launch) -> Result<()> {
     let [n, h, w, c, oh, ow, o, kh, kw, depth, sh, sw, ph, pw] = part.extents();
     for (group, count) in part.runs() {
-        let grid = tiles(launch.format(0), part.n * part.pixels(), group.outputs, count);
+        let grid = tiles(part.n * part.pixels(), group.outputs, count);
         let (x, y) = (launch.any(0).offset(group.channel), launch.any_mut(2).offset(group.first));
         let filters = launch.any(1).offset(group.first * part.filter());
         let bias = if part.adds_bias { launch.read(3).offset(group.first) } else { Const::NONE };
@@ -98,7 +98,7 @@ fn backward_weight(part: &Part, launch: &Launch) -> Result<()> {
     }
     let parts = part.parts();
     for group in part.groups() {
-        let grid = tiles(launch.format(0), group.outputs, part.filter(), parts.count);
+        let grid = tiles(group.outputs, part.filter(), parts.count);
         let (x, dy) = (launch.any(0).offset(group.channel), launch.any(2).offset(group.first));
         let dw = parts.target(launch, 3).offset(group.first * part.filter());
         let (outputs, each) = (int(group.outputs), int(parts.each));
