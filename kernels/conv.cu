@@ -1,6 +1,5 @@
 // Convolution as products of matrices whose operands are read from where they lie (implicit GEMM).
-// Outputs of one group at a time, or of as many equal groups as grid z (forward, backward_input). Grid x and y are
-// tiles of the result. Pointers are to the first channel of the first group, strides are the whole tensors'.
+// As many equal groups at once as grid z says. Grid x and y are tiles of the result. Pointers are to the first channel of the first group, strides are the whole tensors'.
 #include "tile.cuh"
 
 struct Geometry {
@@ -9,6 +8,9 @@ struct Geometry {
     int kh, kw, depth;  // a filter
     int stride_h, stride_w, pad_h, pad_w;
 };
+
+// A row or column that no image has.
+constexpr int OUTSIDE = -(1 << 30);
 
 // Windows of x: slow = output pixel (n, oh, ow), fast = place in a filter (kh, kw, depth).
 template <typename T, bool KFast> struct WindowView {
@@ -27,8 +29,7 @@ template <typename T, bool KFast> struct WindowView {
     };
     __device__ WindowView(const T* x, const Geometry& g) : x(x), g(g), wide(is_wide(x, g.c) && g.depth % V == 0) {}
     __device__ Slow slow(int pixel) const {
-        // Far above any window.
-        if (pixel >= g.n * g.oh * g.ow) return {0, -(1 << 30), 0};
+        if (pixel >= g.n * g.oh * g.ow) return {0, OUTSIDE, 0};
         const int line = pixel / g.ow, sample = line / g.oh;
         const int h = (line - sample * g.oh) * g.stride_h - g.pad_h, w = (pixel - line * g.ow) * g.stride_w - g.pad_w;
         return {(((long long)sample * g.h + h) * g.w + w) * g.c, h, w};
@@ -66,75 +67,100 @@ template <typename T, bool KFast> struct WindowView {
     }
 };
 
-// Outputs that an input pixel reaches: slow = input pixel (n, h, w), fast = (kh, kw, output of the group).
+// Input pixels whose rows and columns leave the same remainders by the strides: the same taps lead from outputs to them, so
+// that no tap is multiplied that cannot reach. Class (h % stride_h, w % stride_w).
+struct Reach {
+    int h, w;              // the first pixel
+    int rows, columns;     // pixels of one image
+    int kh, kw;            // the first tap; the next ones are strides apart
+    int taps_h, taps_w;    // taps
+    int oh, ow;            // the output that the first tap leads to the first pixel; later taps come from outputs before
+    __device__ static int steps(int from, int to, int stride) { return from < to ? (to - from + stride - 1) / stride : 0; }
+    __device__ Reach(const Geometry& g, int index)
+        : h(index / g.stride_w), w(index % g.stride_w), rows(steps(h, g.h, g.stride_h)),
+          columns(steps(w, g.w, g.stride_w)), kh((h + g.pad_h) % g.stride_h), kw((w + g.pad_w) % g.stride_w),
+          taps_h(steps(kh, g.kh, g.stride_h)), taps_w(steps(kw, g.kw, g.stride_w)), oh((h + g.pad_h) / g.stride_h),
+          ow((w + g.pad_w) / g.stride_w) {}
+};
+
+// Outputs that reach an input pixel: slow = pixel of the class (n, row, column), fast = (tap, output of the group).
 template <typename T> struct ReachView {
     static constexpr bool K_FAST = true;
     static constexpr int V = 16 / sizeof(T);
     const T* dy;
     const Geometry& g;
+    const Reach& r;
     int outputs;
     bool wide;
     struct Slow {
-        const T* sample;  // null outside
+        long long offset;  // of the output of the first tap, even where it lies outside the image
         int h, w;
     };
     struct Fast {
-        int kh, kw, o;
+        int h, w, o;
+        int offset;  // back from the first tap's output
     };
-    __device__ ReachView(const T* dy, const Geometry& g, int outputs)
-        : dy(dy), g(g), outputs(outputs), wide(is_wide(dy, g.o) && outputs % V == 0) {}
+    __device__ ReachView(const T* dy, const Geometry& g, const Reach& r, int outputs)
+        : dy(dy), g(g), r(r), outputs(outputs), wide(is_wide(dy, g.o) && outputs % V == 0) {}
     __device__ Slow slow(int pixel) const {
-        if (pixel >= g.n * g.h * g.w) return {nullptr, 0, 0};
-        const int sample = pixel / (g.h * g.w), row = pixel / g.w % g.h, column = pixel % g.w;
-        const long long image = (long long)g.oh * g.ow * g.o;
-        return {dy + sample * image, row + g.pad_h, column + g.pad_w};
+        if (pixel >= g.n * r.rows * r.columns) return {0, OUTSIDE, 0};
+        const int line = pixel / r.columns, sample = line / r.rows;
+        const int h = r.oh + line - sample * r.rows, w = r.ow + pixel - line * r.columns;
+        return {(((long long)sample * g.oh + h) * g.ow + w) * g.o, h, w};
     }
     __device__ Fast fast(int place) const {
-        return {place / (g.kw * outputs), place / outputs % g.kw, place % outputs};
+        const int tap = place / outputs, h = tap / r.taps_w;
+        return moved({h, tap - h * r.taps_w, place - tap * outputs, 0});
     }
-    __device__ const T* at(const Slow& s, const Fast& f) const {
-        const int h = s.h - f.kh, w = s.w - f.kw;
-        if (!s.sample || f.kh >= g.kh || h < 0 || w < 0 || h % g.stride_h || w % g.stride_w) return nullptr;
-        const int oh = h / g.stride_h, ow = w / g.stride_w;
-        return oh < g.oh && ow < g.ow ? s.sample + ((long long)oh * g.ow + ow) * g.o + f.o : nullptr;
+    __device__ Fast moved(Fast f) const {
+        f.offset = f.o - (f.h * g.ow + f.w) * g.o;
+        return f;
+    }
+    __device__ bool inside(const Slow& s, const Fast& f) const {
+        return f.h < r.taps_h && (unsigned)(s.h - f.h) < (unsigned)g.oh && (unsigned)(s.w - f.w) < (unsigned)g.ow;
     }
     __device__ Chunk<T> chunk(const Slow& s, const Fast& f) const {
-        const T* from = at(s, f);
-        if (!from) return {dy, 0};
-        return {from, V};
+        if (!inside(s, f)) return {dy, 0};
+        return {dy + s.offset + f.offset, V};
     }
     __device__ void load(T* out, const Slow& s, Fast f) const {
 #pragma unroll
         for (int v = 0; v < V; ++v) {
-            const T* from = at(s, f);
-            out[v] = from ? *from : from_float<T>(0.0f);
-            if (++f.o < outputs) continue;
+            out[v] = inside(s, f) ? dy[s.offset + f.offset] : from_float<T>(0.0f);
+            if (++f.o < outputs) {
+                ++f.offset;
+                continue;
+            }
             f.o = 0;
-            if (++f.kw < g.kw) continue;
-            f.kw = 0;
-            ++f.kh;
+            if (++f.w == r.taps_w) {
+                f.w = 0;
+                ++f.h;
+            }
+            f = moved(f);
         }
     }
 };
 
-// Filters seen from their inputs: slow = (kh, kw, output of the group), fast = channel.
+// Filters seen from the inputs of a class: slow = (tap, output of the group), fast = channel.
 template <typename T> struct FilterView {
     static constexpr bool K_FAST = false;
     static constexpr int V = 16 / sizeof(T);
     const T* w;
     const Geometry& g;
+    const Reach& r;
     int outputs;
     bool wide;
     struct Slow {
         const T* row;  // null outside
     };
     using Fast = int;
-    __device__ FilterView(const T* w, const Geometry& g, int outputs)
-        : w(w), g(g), outputs(outputs), wide(is_wide(w, g.depth)) {}
+    __device__ FilterView(const T* w, const Geometry& g, const Reach& r, int outputs)
+        : w(w), g(g), r(r), outputs(outputs), wide(is_wide(w, g.depth)) {}
     __device__ Slow slow(int place) const {
-        if (place >= g.kh * g.kw * outputs) return {nullptr};
-        const int tap = place / outputs, o = place % outputs;
-        return {w + ((long long)o * g.kh * g.kw + tap) * g.depth};
+        if (place >= r.taps_h * r.taps_w * outputs) return {nullptr};
+        const int tap = place / outputs, o = place - tap * outputs, down = tap / r.taps_w;
+        const int kh = r.kh + down * g.stride_h, kw = r.kw + (tap - down * r.taps_w) * g.stride_w;
+        return {w + (((long long)o * g.kh + kh) * g.kw + kw) * g.depth};
     }
     __device__ Fast fast(int channel) const { return channel; }
     __device__ Chunk<T> chunk(Slow slow, Fast c) const {
@@ -147,33 +173,62 @@ template <typename T> struct FilterView {
     }
 };
 
+// The pixels of a class in dx.
+template <typename T> struct ClassRows {
+    using Element = T;
+    T* dx;
+    const Geometry& g;
+    const Reach& r;
+    bool paired;
+    __device__ ClassRows(T* dx, const Geometry& g, const Reach& r)
+        : dx(dx), g(g), r(r), paired((unsigned long long)dx % (2 * sizeof(T)) == 0 && g.c % 2 == 0) {}
+    __device__ T* line(int pixel) const {
+        const int line = pixel / r.columns, sample = line / r.rows;
+        const int h = r.h + (line - sample * r.rows) * g.stride_h, w = r.w + (pixel - line * r.columns) * g.stride_w;
+        return dx + (((long long)sample * g.h + h) * g.w + w) * g.c;
+    }
+};
+
 template <class Kind, typename T = Storage<Kind>>
 __device__ void conv_y(const T* x, const T* w, const float* bias, T* y, const Geometry& g, int outputs) {
     const int filter = g.kh * g.kw * g.depth, group = blockIdx.z;
     x += (long long)group * g.depth;
     w += (long long)group * outputs * filter;
-    tile_product<Kind>(g.n * g.oh * g.ow, outputs, 0, filter, WindowView<T, true>(x, g),
+    tile_product<Kind>(blockIdx.x, g.n * g.oh * g.ow, outputs, 0, filter, WindowView<T, true>(x, g),
                        MatrixView<T, true>(w, filter, outputs, filter), bias ? bias + group * outputs : nullptr,
                        Rows<T>(y + group * outputs, g.o));
 }
 
+// Tiles along grid x are those of class after class.
 template <class Kind, typename T = Storage<Kind>>
 __device__ void conv_dx(const T* dy, const T* w, T* dx, const Geometry& g, int outputs) {
-    const int filter = g.kh * g.kw * g.depth, group = blockIdx.z;
+    const int filter = g.kh * g.kw * g.depth, group = blockIdx.z, side = tile_side(g.depth);
     dy += group * outputs;
     w += (long long)group * outputs * filter;
-    tile_product<Kind>(g.n * g.h * g.w, g.depth, 0, g.kh * g.kw * outputs, ReachView<T>(dy, g, outputs),
-                       FilterView<T>(w, g, outputs), nullptr, Rows<T>(dx + (long long)group * g.depth, g.c));
+    int block = blockIdx.x, index = 0;
+    for (;; ++index) {
+        const Reach reach(g, index);
+        const int blocks = (g.n * reach.rows * reach.columns + side - 1) / side;
+        if (block < blocks) break;
+        block -= blocks;
+    }
+    const Reach r(g, index);
+    tile_product<Kind>(block, g.n * r.rows * r.columns, g.depth, 0, r.taps_h * r.taps_w * outputs,
+                       ReachView<T>(dy, g, r, outputs), FilterView<T>(w, g, r, outputs), nullptr,
+                       ClassRows<T>(dx + (long long)group * g.depth, g, r));
 }
 
-// Part z of the output pixels goes to part z of dw; sum.cu adds the parts.
+// Grid z: part after part, of each the groups. The parts of the output pixels go to parts of dw; sum.cu adds them.
 template <class Kind, typename T = Storage<Kind>>
-__device__ void conv_dw(const T* x, const T* dy, float* dw, const Geometry& g, int outputs, int pixels_per_part) {
+__device__ void conv_dw(const T* x, const T* dy, float* dw, const Geometry& g, int outputs, int groups,
+                        int pixels_per_part) {
     const int filter = g.kh * g.kw * g.depth, pixels = g.n * g.oh * g.ow;
-    const int begin = blockIdx.z * pixels_per_part, end = min(pixels, begin + pixels_per_part);
-    tile_product<Kind>(outputs, filter, begin, end, MatrixView<T, false>(dy, g.o, pixels, outputs),
-                       WindowView<T, false>(x, g), nullptr,
-                       Rows<float>(dw + (long long)blockIdx.z * g.o * filter, filter));
+    const int group = blockIdx.z % groups, part = blockIdx.z / groups;
+    const int begin = part * pixels_per_part, end = min(pixels, begin + pixels_per_part);
+    tile_product<Kind>(blockIdx.x, outputs, filter, begin, end,
+                       MatrixView<T, false>(dy + group * outputs, g.o, pixels, outputs),
+                       WindowView<T, false>(x + (long long)group * g.depth, g), nullptr,
+                       Rows<float>(dw + ((long long)part * g.o + group * outputs) * filter, filter));
 }
 
 extern "C" __global__ void __launch_bounds__(256, 2) conv_forward(
@@ -238,9 +293,9 @@ extern "C" __global__ void __launch_bounds__(256, 2) conv_backward_weight(
     const float* dy,  // (N, OH, OW, O)
     float* dw,        // (parts, O, KH, KW, depth)
     int n, int h, int width, int c, int oh, int ow, int o, int kh, int kw, int depth, int stride_h, int stride_w,
-    int pad_h, int pad_w, int outputs, int pixels_per_part) {
+    int pad_h, int pad_w, int outputs, int groups, int pixels_per_part) {
     const Geometry g = {n, h, width, c, oh, ow, o, kh, kw, depth, stride_h, stride_w, pad_h, pad_w};
-    conv_dw<float>(x, dy, dw, g, outputs, pixels_per_part);
+    conv_dw<float>(x, dy, dw, g, outputs, groups, pixels_per_part);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 2) conv_backward_weight_bf16(
@@ -248,9 +303,9 @@ extern "C" __global__ void __launch_bounds__(256, 2) conv_backward_weight_bf16(
     const __nv_bfloat16* dy,  // (N, OH, OW, O)
     float* dw,                // (parts, O, KH, KW, depth)
     int n, int h, int width, int c, int oh, int ow, int o, int kh, int kw, int depth, int stride_h, int stride_w,
-    int pad_h, int pad_w, int outputs, int pixels_per_part) {
+    int pad_h, int pad_w, int outputs, int groups, int pixels_per_part) {
     const Geometry g = {n, h, width, c, oh, ow, o, kh, kw, depth, stride_h, stride_w, pad_h, pad_w};
-    conv_dw<bf16>(x, dy, dw, g, outputs, pixels_per_part);
+    conv_dw<bf16>(x, dy, dw, g, outputs, groups, pixels_per_part);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 2) conv_backward_weight_tf32(
@@ -258,7 +313,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) conv_backward_weight_tf32(
     const float* dy,  // (N, OH, OW, O)
     float* dw,        // (parts, O, KH, KW, depth)
     int n, int h, int width, int c, int oh, int ow, int o, int kh, int kw, int depth, int stride_h, int stride_w,
-    int pad_h, int pad_w, int outputs, int pixels_per_part) {
+    int pad_h, int pad_w, int outputs, int groups, int pixels_per_part) {
     const Geometry g = {n, h, width, c, oh, ow, o, kh, kw, depth, stride_h, stride_w, pad_h, pad_w};
-    conv_dw<tf32>(x, dy, dw, g, outputs, pixels_per_part);
+    conv_dw<tf32>(x, dy, dw, g, outputs, groups, pixels_per_part);
 }

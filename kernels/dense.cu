@@ -4,13 +4,13 @@
 
 template <class Kind, typename T = Storage<Kind>>
 __device__ void dense_y(const T* x, const T* w, const float* bias, T* y, int n, int i, int o) {
-    tile_product<Kind>(n, o, 0, i, MatrixView<T, true>(x, i, n, i), MatrixView<T, true>(w, i, o, i), bias,
+    tile_product<Kind>(blockIdx.x, n, o, 0, i, MatrixView<T, true>(x, i, n, i), MatrixView<T, true>(w, i, o, i), bias,
                        Rows<T>(y, o));
 }
 
 template <class Kind, typename T = Storage<Kind>>
 __device__ void dense_dx(const T* dy, const T* w, T* dx, int n, int i, int o) {
-    tile_product<Kind>(n, i, 0, o, MatrixView<T, true>(dy, o, n, o), MatrixView<T, false>(w, i, o, i), nullptr,
+    tile_product<Kind>(blockIdx.x, n, i, 0, o, MatrixView<T, true>(dy, o, n, o), MatrixView<T, false>(w, i, o, i), nullptr,
                        Rows<T>(dx, i));
 }
 
@@ -18,7 +18,7 @@ __device__ void dense_dx(const T* dy, const T* w, T* dx, int n, int i, int o) {
 template <class Kind, typename T = Storage<Kind>>
 __device__ void dense_dw(const T* x, const T* dy, float* dw, int n, int i, int o, int rows_per_part) {
     const int begin = blockIdx.z * rows_per_part, end = min(n, begin + rows_per_part);
-    tile_product<Kind>(o, i, begin, end, MatrixView<T, false>(dy, o, n, o), MatrixView<T, false>(x, i, n, i), nullptr,
+    tile_product<Kind>(blockIdx.x, o, i, begin, end, MatrixView<T, false>(dy, o, n, o), MatrixView<T, false>(x, i, n, i), nullptr,
                        Rows<float>(dw + (long long)blockIdx.z * o * i, i));
 }
 

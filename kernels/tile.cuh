@@ -1,5 +1,5 @@
 // Products of matrices by tiles: c (m x n) = a (m x k) b (k x n), one tile of c per block of 256 threads, f32 sums in the
-// order of k. Tiles are LARGE x LARGE or SMALL x SMALL, whichever fits the grid that was launched.
+// order of k. Tiles are LARGE x LARGE or SMALL x SMALL, as the grid says.
 //
 // The operands are views: they say how V elements that follow one another in memory are found, so that a matrix, its
 // transpose and the windows of a convolution feed the same loop. A view has a slow index and a fast one (along which
@@ -238,7 +238,9 @@ template <class Kind, int ROWS, int COLUMNS, bool AKFast, bool BKFast> struct Co
     __device__ __forceinline__ void multiply(const T* a, const T* b) {
         const auto first = [](int q) { return q % 2; };
         const auto second = [](int q) { return q / 2; };
-#pragma unroll
+        // Single elements of 4 bytes have an address each: unrolled, more than there are registers.
+        constexpr int UNROLLED = sizeof(T) == 4 && !AKFast && !BKFast ? 1 : 2;
+#pragma unroll UNROLLED
         for (int k = 0; k < K; k += 2 * V) {
             Operands<M, N> operands;
 #pragma unroll
@@ -301,7 +303,7 @@ struct alignas(16) TileMemory {
 };
 
 template <class Kind, int SIDE, class A, class B, class C>
-__device__ __forceinline__ void sized_product(TileMemory& memory, int m, int n, int k_begin, int k_end, const A& a,
+__device__ __forceinline__ void sized_product(TileMemory& memory, int block, int m, int n, int k_begin, int k_end, const A& a,
                                               const B& b, const float* terms, const C& c) {
     using T = Storage<Kind>;
     constexpr int K = 64 / sizeof(T), SLICE = SIDE * K;
@@ -313,7 +315,7 @@ __device__ __forceinline__ void sized_product(TileMemory& memory, int m, int n, 
     using Tile = PlainTile<Kind, SIDE, SIDE, A::K_FAST, B::K_FAST>;
 #endif
     T *const lefts = (T*)memory.bytes, *const rights = lefts + STAGES * SLICE;
-    const int row = blockIdx.x * SIDE, column = blockIdx.y * SIDE;
+    const int row = block * SIDE, column = blockIdx.y * SIDE;
     Loader<T, SIDE, A> left(a, row);
     Loader<T, SIDE, B> right(b, column);
     Copies copies;
@@ -341,12 +343,17 @@ __device__ __forceinline__ void sized_product(TileMemory& memory, int m, int n, 
     tile.store(c, row, column, m, n);
 }
 
-// Sums over k in [k_begin, k_end) for the block's tile of c (m x n), plus terms[column] unless terms is null. k_begin is a multiple of 32; k_end too, or it is all of k.
+// The side of the tiles of n columns that the launch asks for. Large ones are only used for more than SMALL columns.
+__device__ __forceinline__ int tile_side(int n) {
+    return (int)gridDim.y == (n + SMALL - 1) / SMALL ? SMALL : LARGE;
+}
+
+// Sums over k in [k_begin, k_end) for a tile of c (m x n), the block-th down and the blockIdx.y-th across, plus
+// terms[column] unless terms is null. k_begin is a multiple of 32; k_end too, or it is all of k.
 template <class Kind, class A, class B, class C>
-__device__ __forceinline__ void tile_product(int m, int n, int k_begin, int k_end, const A& a, const B& b,
+__device__ __forceinline__ void tile_product(int block, int m, int n, int k_begin, int k_end, const A& a, const B& b,
                                              const float* terms, const C& c) {
     SHARED(TileMemory, memory);
-    const bool small = (int)gridDim.x == (m + SMALL - 1) / SMALL && (int)gridDim.y == (n + SMALL - 1) / SMALL;
-    if (small) sized_product<Kind, SMALL>(memory, m, n, k_begin, k_end, a, b, terms, c);
-    else sized_product<Kind, LARGE>(memory, m, n, k_begin, k_end, a, b, terms, c);
+    if (tile_side(n) == SMALL) sized_product<Kind, SMALL>(memory, block, m, n, k_begin, k_end, a, b, terms, c);
+    else sized_product<Kind, LARGE>(memory, block, m, n, k_begin, k_end, a, b, terms, c);
 }

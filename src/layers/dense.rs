@@ -173,32 +173,32 @@ impl Layer for Dense {
             return 0;
         }
         let (rows, inputs, units) = sizes(operands);
-        let products = Parts::of_products(rows, units, inputs).scratch(units * inputs);
+        let products = Parts::of_products(rows, units, inputs, 1).scratch(units * inputs);
         products.max(if operands.len() > 5 { Parts::of_rows(rows, units).scratch(units) } else { 0 })
     }
     fn launch(&self, pass: Pass, _: usize, launch: &Launch) -> Result<()> {
         let (rows, inputs, units) = sizes(launch.operands);
-        let (x, w, format) = (launch.any(0), launch.any(1), launch.format(0));
+        let (x, w) = (launch.any(0), launch.any(1));
         let (n, i, o) = (int(rows), int(inputs), int(units));
         if pass == Pass::Forward {
             let adds_bias = launch.has(3) && launch.operand(1).start(3) == 0;
             let (y, bias) = (launch.any_mut(2), if adds_bias { launch.read(3) } else { Const::NONE });
             // SAFETY: x is (n, i), w (o, i), the bias (o), y (n, o).
-            return unsafe { any::dense_forward(&launch.issue, tiles(format, rows, units, 1), x, w, bias, y, n, i, o) };
+            return unsafe { any::dense_forward(&launch.issue, tiles(rows, units, 1), x, w, bias, y, n, i, o) };
         }
         let dy = launch.any(2);
-        let parts = Parts::of_products(rows, units, inputs);
+        let parts = Parts::of_products(rows, units, inputs, 1);
         let sums = parts.target(launch, 3);
         // SAFETY: x is (n, i), dy (n, o), the sums (parts, o, i).
         unsafe {
-            let grid = tiles(format, units, inputs, parts.count);
+            let grid = tiles(units, inputs, parts.count);
             any::dense_backward_weight(&launch.issue, grid, x, dy, sums, n, i, o, int(parts.each))?;
         }
         parts.add(launch, 3)?;
         if launch.has(4) {
             // SAFETY: dy is (n, o), w (o, i), dx (n, i).
             unsafe {
-                let (grid, dx) = (tiles(format, rows, inputs, 1), launch.any_mut(4));
+                let (grid, dx) = (tiles(rows, inputs, 1), launch.any_mut(4));
                 any::dense_backward_input(&launch.issue, grid, dy, w, dx, n, i, o)?;
             }
         }

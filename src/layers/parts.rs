@@ -37,10 +37,10 @@ impl Parts {
         Parts { count: rows.div_ceil(each).max(1), each }
     }
 
-    /// Cuts the rows that a product (m, rows) (rows, n) sums over.
-    pub fn of_products(rows: usize, m: usize, n: usize) -> Self {
+    /// Cuts the rows that `z` products (m, rows) (rows, n) sum over.
+    pub fn of_products(rows: usize, m: usize, n: usize, z: usize) -> Self {
         let side = if m.min(n) > SMALL { LARGE } else { SMALL };
-        Parts::new(rows, m.div_ceil(side) * n.div_ceil(side))
+        Parts::new(rows, m.div_ceil(side) * n.div_ceil(side) * z)
     }
 
     /// Cuts the rows of a table of `columns` columns.
@@ -72,9 +72,16 @@ impl Parts {
 
 /// Returns the grid of a product with m rows and n columns, `z` of them at once.
 pub(super) fn tiles(m: usize, n: usize, z: usize) -> Grid {
-    let large = m.min(n) > SMALL && m.div_ceil(LARGE) * n.div_ceil(LARGE) * z >= ENOUGH;
+    tiles_of(&[m], n, z)
+}
+
+/// Returns the grid of products with these rows, one after another along x, and n columns each; `z` of all at once.
+pub(super) fn tiles_of(rows: &[usize], n: usize, z: usize) -> Grid {
+    let down = |side: usize| rows.iter().map(|m| m.div_ceil(side)).sum::<usize>();
+    let most = rows.iter().copied().max().unwrap_or(0);
+    let large = most.min(n) > SMALL && down(LARGE) * n.div_ceil(LARGE) * z >= ENOUGH;
     let side = if large { LARGE } else { SMALL };
-    Grid::new(m.div_ceil(side), n.div_ceil(side), z)
+    Grid::new(down(side), n.div_ceil(side), z)
 }
 
 /// Operand `to` (columns) = sum over the rows of operand `from` (rows, columns); the scratch holds

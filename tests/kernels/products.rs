@@ -112,8 +112,14 @@ macro_rules! each_kind {
 /// Sides of a tile of results: kernels/tile.cuh.
 const SIDES: [usize; 2] = [64, 128];
 
+/// Large tiles are for more columns than a small one has.
 fn tiles(side: usize, m: usize, n: usize, z: usize) -> Grid {
-    Grid::new(m.div_ceil(side), n.div_ceil(side), z)
+    tiles_of(side, &[m], n, z)
+}
+
+fn tiles_of(side: usize, rows: &[usize], n: usize, z: usize) -> Grid {
+    let side = if n > SIDES[0] { side } else { SIDES[0] };
+    Grid::new(rows.iter().map(|m| m.div_ceil(side)).sum(), n.div_ceil(side), z)
 }
 
 /// Sums over rows in parts, and then the parts: the way that launches do it.
@@ -207,13 +213,16 @@ struct Case {
     pad: [usize; 2],
 }
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 9] = [
     Case { n: 2, h: 5, w: 4, c: 3, o: 5, groups: 1, kernel: [3, 3], stride: [1, 1], pad: [1, 1] },
     Case { n: 3, h: 6, w: 7, c: 8, o: 6, groups: 2, kernel: [3, 2], stride: [2, 1], pad: [1, 0] },
     Case { n: 1, h: 9, w: 8, c: 16, o: 24, groups: 1, kernel: [5, 5], stride: [3, 2], pad: [0, 2] },
     Case { n: 2, h: 3, w: 3, c: 12, o: 8, groups: 4, kernel: [1, 1], stride: [1, 1], pad: [0, 0] },
     Case { n: 4, h: 11, w: 10, c: 32, o: 70, groups: 1, kernel: [3, 3], stride: [1, 1], pad: [1, 1] },
     Case { n: 1, h: 7, w: 7, c: 1, o: 1, groups: 1, kernel: [7, 7], stride: [1, 1], pad: [0, 0] },
+    Case { n: 2, h: 5, w: 2, c: 4, o: 8, groups: 1, kernel: [1, 2], stride: [2, 3], pad: [0, 1] },
+    Case { n: 1, h: 6, w: 5, c: 72, o: 8, groups: 1, kernel: [3, 3], stride: [2, 2], pad: [1, 1] },
+    Case { n: 2, h: 6, w: 5, c: 6, o: 12, groups: 6, kernel: [3, 2], stride: [2, 1], pad: [1, 1] },
 ];
 
 impl Case {
@@ -223,6 +232,12 @@ impl Case {
     fn out(self) -> [usize; 2] {
         let along = |n: usize, i: usize| (n + 2 * self.pad[i] - self.kernel[i]) / self.stride[i] + 1;
         [along(self.h, 0), along(self.w, 1)]
+    }
+    /// Pixels of the input by the remainders of their row and column by the strides.
+    fn classes(self) -> Vec<usize> {
+        let along = |n: usize, first: usize, stride: usize| (first..n).step_by(stride).count();
+        let one = |h, w| self.n * along(self.h, h, self.stride[0]) * along(self.w, w, self.stride[1]);
+        (0..self.stride[0]).flat_map(|h| (0..self.stride[1]).map(move |w| one(h, w))).collect()
     }
     /// Calls visit(index in x, index in w, index in y) for every product.
     fn products(self, mut visit: impl FnMut(usize, usize, usize)) {
@@ -285,14 +300,10 @@ fn conv_forward_and_backward() {
                 unsafe {
                     let grid = tiles(side, pixels, outputs_each, case.groups);
                     geometry!(forward, on, grid, case, x, w, [rig.give(&b), y], []);
-                    let grid = tiles(side, case.n * case.h * case.w, case.depth(), case.groups);
+                    let grid = tiles_of(side, &case.classes(), case.depth(), case.groups);
                     geometry!(backward_input, on, grid, case, dy, w, [dx], []);
-                    for group in 0..case.groups {
-                        let first = group * outputs_each;
-                        let (x, dy, dw) = (x.offset(group * case.depth()), dy.offset(first), dw.offset(first * filter));
-                        let grid = tiles(side, outputs_each, filter, parts);
-                        geometry!(backward_weight, on, grid, case, x, dy, [dw], [per_part]);
-                    }
+                    let (grid, groups) = (tiles(side, outputs_each, filter, case.groups * parts), case.groups as i32);
+                    geometry!(backward_weight, on, grid, case, x, dy, [dw], [groups, per_part]);
                 }
                 let dw = summed(rig, dw.into(), parts, nw);
                 vec![rig.numbers(y, ny), rig.numbers(dx, nx), rig.get(dw, nw)]
@@ -300,6 +311,60 @@ fn conv_forward_and_backward() {
             y.check::<K>("y", &got[0], T::TOLERANCE);
             dx.check::<K>("dx", &got[1], T::TOLERANCE);
             dw.check::<K>("dw", &got[2], <f32 as Element>::TOLERANCE);
+        });
+    }
+}
+
+/// The arguments that all kernels of conv_depthwise.cu share.
+macro_rules! depthwise {
+    ($kernel:expr, $on:expr, $grid:expr, $case:expr, [$($operand:expr),*] $(, $last:expr)*) => {{
+        let k: Case = $case;
+        let [oh, ow] = k.out();
+        let i = |v: usize| v as i32;
+        $kernel(
+            $on, $grid, $($operand,)* i(k.n), i(k.h), i(k.w), i(k.c), i(oh), i(ow), i(k.o), i(k.kernel[0]),
+            i(k.kernel[1]), i(k.stride[0]), i(k.stride[1]), i(k.pad[0]), i(k.pad[1]), i(k.o / k.groups), i(k.groups)
+            $(, $last)*
+        )
+        .unwrap();
+    }};
+}
+
+#[test]
+fn conv_depthwise_forward_and_backward() {
+    for case in CASES.into_iter().filter(|case| case.depth() == 1) {
+        let ([oh, ow], filter) = (case.out(), case.kernel[0] * case.kernel[1]);
+        let pixels = case.n * oh * ow;
+        let (nx, nw, ny) = (case.n * case.h * case.w * case.c, case.o * filter, pixels * case.o);
+        let (x, w, b, dy) = (values(nx, 1), values(nw, 2), values(case.o, 3), values(ny, 4));
+        let (mut y, mut dx, mut dw) = (Want::zeros(ny), Want::zeros(nx), Want::zeros(nw));
+        (0..ny).for_each(|i| y.term(i, b[i % case.o]));
+        case.products(|i, j, k| {
+            y.product::<F32>(k, x[i], w[j]);
+            dx.product::<F32>(i, dy[k], w[j]);
+            dw.product::<F32>(j, dy[k], x[i]);
+        });
+        let (per_part, parts) = (16, pixels.div_ceil(16));
+        each_type!(T, forward = conv_depthwise_forward | conv_depthwise_forward_bf16,
+            backward_input = conv_depthwise_backward_input | conv_depthwise_backward_input_bf16,
+            backward_weight = conv_depthwise_backward_weight | conv_depthwise_backward_weight_bf16 => {
+            let got = outputs(|rig| {
+                let on = &rig.on();
+                let (x, w, dy): (Const<T>, Const<T>, Const<T>) = (rig.element(&x), rig.element(&w), rig.element(&dy));
+                let (y, dx, dw) = (rig.out::<T>(ny), rig.out::<T>(nx), rig.out::<f32>(parts * nw));
+                // SAFETY: shapes as in `Case`; dw has `parts` parts.
+                unsafe {
+                    depthwise!(forward, on, Grid::cover(ny, 256), case, [x, w, rig.give(&b), y]);
+                    depthwise!(backward_input, on, Grid::cover(nx, 256), case, [dy, w, dx]);
+                    let grid = Grid::new(case.o.div_ceil(32), filter, parts);
+                    depthwise!(backward_weight, on, grid, case, [x, dy, dw], per_part);
+                }
+                let dw = summed(rig, dw.into(), parts, nw);
+                vec![rig.numbers(y, ny), rig.numbers(dx, nx), rig.get(dw, nw)]
+            });
+            y.check::<F32>("y", &got[0], T::TOLERANCE);
+            dx.check::<F32>("dx", &got[1], T::TOLERANCE);
+            dw.check::<F32>("dw", &got[2], <f32 as Element>::TOLERANCE);
         });
     }
 }

@@ -1,14 +1,14 @@
 //! On a GPU: products whose operands are read from where they lie (kernels/conv.cu), whole groups in one launch.
 
-use super::{Group, Part};
+use super::{Group, Part, depthwise};
 use crate::device::kernels::any;
 use crate::device::{Const, Launch, int};
 use crate::error::Result;
-use crate::layers::parts::{Parts, sum_rows_on, tiles};
+use crate::layers::parts::{Parts, sum_rows_on, tiles, tiles_of};
 
 impl Part {
     /// Returns the groups as runs of equal ones: the first of a run, and how many follow one another.
-    fn runs(&self) -> impl Iterator<Item = (Group, usize)> + use<> {
+    pub(super) fn runs(&self) -> impl Iterator<Item = (Group, usize)> + use<> {
         let mut groups = self.groups().peekable();
         std::iter::from_fn(move || {
             let first = groups.next()?;
@@ -21,17 +21,35 @@ impl Part {
     }
 
     /// Returns how the sum over the output pixels in dw is cut.
-    fn parts(&self) -> Parts {
-        Parts::of_products(self.n * self.pixels(), self.o, self.filter())
+    pub(super) fn parts(&self) -> Parts {
+        let (rows, groups) = (self.n * self.pixels(), self.groups().count());
+        if depthwise::fits(self) {
+            return Parts::of_rows(rows, self.o * self.filter());
+        }
+        Parts::of_products(rows, self.o.div_ceil(groups.max(1)), self.filter(), groups)
     }
 
     /// [N, H, W, C, OH, OW, O, KH, KW, depth, stride, stride, pad, pad], as kernels take them.
-    fn extents(&self) -> [i32; 14] {
+    pub(super) fn extents(&self) -> [i32; 14] {
         let (kernel, stride, pad) = (self.sliding.kernel, self.sliding.stride, self.sliding.pad);
+        // Kernels count pixels, and the places in all filters, with 32 bits.
+        for product in [self.n * self.h * self.w, self.n * self.pixels(), kernel.h * kernel.w * self.o.max(self.depth)]
+        {
+            int(product);
+        }
         let image = [self.n, self.h, self.w, self.c, self.oh, self.ow, self.o];
         let filter = [kernel.h, kernel.w, self.depth, stride.h, stride.w, pad.h, pad.w];
         let mut all = image.into_iter().chain(filter);
         std::array::from_fn(|_| all.next().map_or(0, int))
+    }
+
+    /// Returns the pixels of the input by the remainders of their row and column by the strides, as
+    /// conv_backward_input takes them one after another.
+    fn classes(&self) -> Vec<usize> {
+        let stride = self.sliding.stride;
+        let along = |first: usize, size: usize, stride: usize| size.saturating_sub(first).div_ceil(stride);
+        let one = |i: usize| along(i / stride.w, self.h, stride.h) * along(i % stride.w, self.w, stride.w);
+        (0..stride.h * stride.w).map(|i| self.n * one(i)).collect()
     }
 }
 
@@ -44,6 +62,9 @@ pub(super) fn backward_scratch(part: &Part) -> usize {
 
 /// Operands (x, w, y, b).
 pub(super) fn forward(part: &Part, launch: &Launch) -> Result<()> {
+    if depthwise::fits(part) {
+        return depthwise::forward(part, launch);
+    }
     let [n, h, w, c, oh, ow, o, kh, kw, depth, sh, sw, ph, pw] = part.extents();
     for (group, count) in part.runs() {
         let grid = tiles(part.n * part.pixels(), group.outputs, count);
@@ -96,14 +117,17 @@ fn backward_weight(part: &Part, launch: &Launch) -> Result<()> {
     if part.n == 0 {
         return launch.clear(3);
     }
+    if depthwise::fits(part) {
+        return depthwise::backward_weight(part, launch);
+    }
     let parts = part.parts();
-    for group in part.groups() {
-        let grid = tiles(group.outputs, part.filter(), parts.count);
+    for (group, count) in part.runs() {
+        let grid = tiles(group.outputs, part.filter(), parts.count * count);
         let (x, dy) = (launch.any(0).offset(group.channel), launch.any(2).offset(group.first));
         let dw = parts.target(launch, 3).offset(group.first * part.filter());
-        let (outputs, each) = (int(group.outputs), int(parts.each));
+        let (outputs, groups, each) = (int(group.outputs), int(count), int(parts.each));
         // SAFETY: x is (n, h, w, c), dy (n, oh, ow, o), dw or the scratch (parts, o, kh, kw, depth); each pointer is to
-        // the group's first channel.
+        // the first channel of the run's first group.
         unsafe {
             any::conv_backward_weight(
                 &launch.issue,
@@ -126,6 +150,7 @@ fn backward_weight(part: &Part, launch: &Launch) -> Result<()> {
                 ph,
                 pw,
                 outputs,
+                groups,
                 each,
             )?;
         }
@@ -139,8 +164,12 @@ fn backward_input(part: &Part, launch: &Launch) -> Result<()> {
         // Channels that no filter of this device reads.
         launch.clear(4)?;
     }
+    if depthwise::fits(part) {
+        return depthwise::backward_input(part, launch);
+    }
+    let classes = part.classes();
     for (group, count) in part.runs() {
-        let grid = tiles(launch.format(2), part.n * part.h * part.w, part.depth, count);
+        let grid = tiles_of(&classes, part.depth, count);
         let (dy, dx) = (launch.any(2).offset(group.first), launch.any_mut(4).offset(group.channel));
         let filters = launch.any(1).offset(group.first * part.filter());
         let outputs = int(group.outputs);

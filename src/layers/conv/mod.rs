@@ -10,6 +10,7 @@
 //! input channels, else all. `rows` shards the input channels (y is partial, the bias is added once) and needs
 //! groups = 1. `batch` shards the samples, `none` nothing.
 
+mod depthwise;
 mod fast;
 mod launch;
 mod plain;
@@ -189,6 +190,7 @@ impl Layer for Conv {
             (conv(4, square(1), 1, 0, 1, on), vec![Activation::new(3, 3, 6)]),
             (conv(8, square(3), 2, 1, 2, Bias::Switch(false)), vec![Activation::new(6, 7, 4)]),
             (conv(12, Pair { h: 2, w: 3 }, 1, 2, 3, on), vec![Activation::new(4, 3, 6)]),
+            (conv(8, square(3), 2, 1, 4, on), vec![Activation::new(5, 6, 4)]),
             (conv(8, square(5), 3, 0, 4, on), vec![Activation::new(9, 8, 4)]),
         ]
     }

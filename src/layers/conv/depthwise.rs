@@ -1,0 +1,136 @@
+//! Filters of depth 1 on a GPU, as in depthwise convolution (kernels/conv_depthwise.cu): there is too little to multiply
+//! for tiles of products.
+
+use super::Part;
+use crate::device::kernels::any;
+use crate::device::{Const, Grid, Launch, int};
+use crate::error::Result;
+
+/// Most outputs of a group whose products are added one by one; more fill a tile.
+const OUTPUTS: usize = 8;
+/// Outputs that one block sums.
+const COLUMNS: usize = 32;
+
+/// Returns true where these kernels are the faster ones.
+pub(super) fn fits(part: &Part) -> bool {
+    part.depth == 1 && part.group_outputs <= OUTPUTS
+}
+
+/// Operands (x, w, y, b).
+pub(super) fn forward(part: &Part, launch: &Launch) -> Result<()> {
+    let [n, h, w, c, oh, ow, o, kh, kw, _, sh, sw, ph, pw] = part.extents();
+    for (group, count) in part.runs() {
+        let grid = Launch::threads(part.n * part.pixels() * group.outputs * count);
+        let (x, y) = (launch.any(0).offset(group.channel), launch.any_mut(2).offset(group.first));
+        let filters = launch.any(1).offset(group.first * part.filter());
+        let bias = if part.adds_bias { launch.read(3).offset(group.first) } else { Const::NONE };
+        let (outputs, groups) = (int(group.outputs), int(count));
+        // SAFETY: x is (n, h, w, c), the filters (o, kh, kw, 1), the bias (o), y (n, oh, ow, o); each pointer is to the
+        // first channel of the run's first group.
+        unsafe {
+            any::conv_depthwise_forward(
+                &launch.issue,
+                grid,
+                x,
+                filters,
+                bias,
+                y,
+                n,
+                h,
+                w,
+                c,
+                oh,
+                ow,
+                o,
+                kh,
+                kw,
+                sh,
+                sw,
+                ph,
+                pw,
+                outputs,
+                groups,
+            )?;
+        }
+    }
+    Ok(())
+}
+
+/// Operands (x, w, dy, dw, dx, db, scratch).
+pub(super) fn backward_weight(part: &Part, launch: &Launch) -> Result<()> {
+    let [n, h, w, c, oh, ow, o, kh, kw, _, sh, sw, ph, pw] = part.extents();
+    let parts = part.parts();
+    for (group, count) in part.runs() {
+        let columns = (group.outputs * count).div_ceil(COLUMNS);
+        let grid = Grid::new(columns, part.filter(), parts.count);
+        let (x, dy) = (launch.any(0).offset(group.channel), launch.any(2).offset(group.first));
+        let dw = parts.target(launch, 3).offset(group.first * part.filter());
+        let (outputs, groups, each) = (int(group.outputs), int(count), int(parts.each));
+        // SAFETY: x is (n, h, w, c), dy (n, oh, ow, o), dw or the scratch (parts, o, kh, kw, 1); each pointer is to the
+        // first channel of the run's first group.
+        unsafe {
+            any::conv_depthwise_backward_weight(
+                &launch.issue,
+                grid,
+                x,
+                dy,
+                dw,
+                n,
+                h,
+                w,
+                c,
+                oh,
+                ow,
+                o,
+                kh,
+                kw,
+                sh,
+                sw,
+                ph,
+                pw,
+                outputs,
+                groups,
+                each,
+            )?;
+        }
+    }
+    parts.add(launch, 3)
+}
+
+/// Operands (x, w, dy, dw, dx, db, scratch).
+pub(super) fn backward_input(part: &Part, launch: &Launch) -> Result<()> {
+    let [n, h, w, c, oh, ow, o, kh, kw, _, sh, sw, ph, pw] = part.extents();
+    for (group, count) in part.runs() {
+        let grid = Launch::threads(part.n * part.h * part.w * count);
+        let (dy, dx) = (launch.any(2).offset(group.first), launch.any_mut(4).offset(group.channel));
+        let filters = launch.any(1).offset(group.first * part.filter());
+        let (outputs, groups) = (int(group.outputs), int(count));
+        // SAFETY: dy is (n, oh, ow, o), the filters (o, kh, kw, 1), dx (n, h, w, c); each pointer is to the first
+        // channel of the run's first group.
+        unsafe {
+            any::conv_depthwise_backward_input(
+                &launch.issue,
+                grid,
+                dy,
+                filters,
+                dx,
+                n,
+                h,
+                w,
+                c,
+                oh,
+                ow,
+                o,
+                kh,
+                kw,
+                sh,
+                sw,
+                ph,
+                pw,
+                outputs,
+                groups,
+            )?;
+        }
+    }
+    Ok(())
+}
