@@ -52,7 +52,7 @@ impl Layer for GlobalAvgPool {
         let (pixels, channels) = (int(pixels), int(c));
         match pass {
             Pass::Forward => {
-                let grid = Grid::new(c.div_ceil(32), rows, 1);
+                let grid = Grid::new(rows * c.div_ceil(32), 1, 1);
                 // SAFETY: operands (x, y) are (rows, pixels, c) and (rows, c).
                 unsafe { any::global_avg_pool_forward(&launch.issue, grid, from, to, pixels, channels, share) }
             }

@@ -68,22 +68,30 @@ pub struct Chain(pub Vec<Box<dyn Transform>>);
 /// transform.
 const BLOCK: usize = 4096;
 
+/// Most slots of a stage: a GPU's kernel takes each as an operand.
+const SLOTS: usize = 4;
+
 /// Most tasks of one segment's norm: their sums lie on the stack.
 const SUMS: usize = 64;
 
 impl Chain {
-    /// Returns the stages: before each transform that needs norms the chain is cut, and the norms are taken.
+    /// Returns the stages: before each transform that needs norms the chain is cut, and the norms are taken; it is also
+    /// cut where a stage would have more than four slots.
     pub fn stages(&self) -> Vec<Stage> {
         let mut stages = Vec::new();
-        let (mut start, mut norm) = (0, false);
+        let (mut start, mut norm, mut held) = (0, false, 0);
         for (i, transform) in self.0.iter().enumerate() {
-            if transform.needs_norm() {
+            let slots = transform.slots().len();
+            if transform.needs_norm() || held + slots > SLOTS {
                 if start < i {
                     stages.push(Stage::Apply { transforms: start..i, update: false, norm });
                 }
-                stages.push(Stage::Norm);
-                (start, norm) = (i, true);
+                (start, norm, held) = (i, transform.needs_norm(), 0);
+                if norm {
+                    stages.push(Stage::Norm);
+                }
             }
+            held += slots;
         }
         stages.push(Stage::Apply { transforms: start..self.0.len(), update: true, norm });
         stages

@@ -119,7 +119,7 @@ impl Chain {
             Stage::Apply { update, .. } => {
                 let (program, ops) = tables.programs[number];
                 let slot = |i: usize| if launch.has(3 + i) { launch.write(3 + i) } else { Mut::NONE };
-                assert!(!launch.has(7), "a stage has four slots at most");
+                assert!(!launch.has(7), "stages are cut at four slots");
                 // SAFETY: operands 0, 1 and the slots are whole regions of at least `elements`, operand 2 has one
                 // number per segment; the tables are the device's own.
                 unsafe {

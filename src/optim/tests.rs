@@ -162,7 +162,7 @@ fn a_replicated_copy_counts_once() {
 }
 
 #[test]
-fn chains_are_cut_before_transforms_that_need_norms() {
+fn chains_are_cut_before_transforms_that_need_norms_and_where_slots_are_many() {
     let apply = |transforms, update, norm| Stage::Apply { transforms, update, norm };
     let stages = |chain| Chain(chain).stages();
     assert_eq!(stages(vec![]), [apply(0..0, true, false)]);
@@ -173,6 +173,10 @@ fn chains_are_cut_before_transforms_that_need_norms() {
         stages(vec![boxed(MOMENTUM), clip(), clip()]),
         [apply(0..1, false, false), Stage::Norm, apply(1..2, false, true), Stage::Norm, apply(2..3, true, true)]
     );
+    let five = || (0..5).map(|_| boxed(MOMENTUM));
+    assert_eq!(stages(five().collect()), [apply(0..4, false, false), apply(4..5, true, false)]);
+    let clipped = [clip()].into_iter().chain(five()).collect();
+    assert_eq!(stages(clipped), [Stage::Norm, apply(0..5, false, true), apply(5..6, true, false)]);
 }
 
 /// Three segments, one larger than many blocks, none aligned to blocks, with padding between and at the end.
