@@ -10,30 +10,43 @@ __device__ __forceinline__ float share(int top, int left, const Pool& p, bool pa
 }
 
 template <typename T> __device__ void avg_y(const T* x, T* y, long long n, const Pool& p, bool padded) {
-    const long long i = thread_index();
-    if (i >= n) return;
-    const Element e = element(i, p.oh, p.ow, p.c);
-    const int top = e.row * p.stride_h - p.pad_h, left = e.column * p.stride_w - p.pad_w;
-    x += e.sample * p.h * p.w * p.c + e.channel;
-    float sum = 0.0f;
-    for (int h = max(top, 0); h < min(top + p.kh, p.h); ++h)
-        for (int w = max(left, 0); w < min(left + p.kw, p.w); ++w) sum += to_float(x[((long long)h * p.w + w) * p.c]);
-    y[i] = from_float<T>(sum * share(top, left, p, padded));
+    const auto one = [&](auto size, long long i) {
+        constexpr int N = decltype(size)::value;
+        const Element e = element(i, p.oh, p.ow, p.c);
+        const int top = e.row * p.stride_h - p.pad_h, left = e.column * p.stride_w - p.pad_w;
+        const T* image = x + e.sample * p.h * p.w * p.c + e.channel;
+        float sums[N] = {};
+        for (int h = max(top, 0); h < min(top + p.kh, p.h); ++h)
+            for (int w = max(left, 0); w < min(left + p.kw, p.w); ++w) {
+                const Run<T, N> run = load_run<N>(image + ((long long)h * p.w + w) * p.c);
+#pragma unroll
+                for (int j = 0; j < N; ++j) sums[j] += to_float(run.at[j]);
+            }
+        const float part = share(top, left, p, padded);
+#pragma unroll
+        for (int j = 0; j < N; ++j) sums[j] *= part;
+        store_run(y + i, sums);
+    };
+    each_run<T>(n, p.c, one, x, y);
 }
 
 template <typename T> __device__ void avg_dx(const T* dy, T* dx, long long n, const Pool& p, bool padded) {
-    const long long i = thread_index();
-    if (i >= n) return;
-    const Element e = element(i, p.h, p.w, p.c);
-    float sum = 0.0f;
-    const int end_h = end_output(e.row, p.stride_h, p.pad_h, p.oh);
-    const int end_w = end_output(e.column, p.stride_w, p.pad_w, p.ow);
-    for (int oh = first_output(e.row, p.kh, p.stride_h, p.pad_h); oh < end_h; ++oh)
-        for (int ow = first_output(e.column, p.kw, p.stride_w, p.pad_w); ow < end_w; ++ow) {
-            const float part = share(oh * p.stride_h - p.pad_h, ow * p.stride_w - p.pad_w, p, padded);
-            sum += to_float(dy[((e.sample * p.oh + oh) * p.ow + ow) * p.c + e.channel]) * part;
-        }
-    dx[i] = from_float<T>(sum);
+    const auto one = [&](auto size, long long i) {
+        constexpr int N = decltype(size)::value;
+        const Element e = element(i, p.h, p.w, p.c);
+        float sums[N] = {};
+        const int end_h = end_output(e.row, p.stride_h, p.pad_h, p.oh);
+        const int end_w = end_output(e.column, p.stride_w, p.pad_w, p.ow);
+        for (int oh = first_output(e.row, p.kh, p.stride_h, p.pad_h); oh < end_h; ++oh)
+            for (int ow = first_output(e.column, p.kw, p.stride_w, p.pad_w); ow < end_w; ++ow) {
+                const float part = share(oh * p.stride_h - p.pad_h, ow * p.stride_w - p.pad_w, p, padded);
+                const Run<T, N> run = load_run<N>(dy + ((e.sample * p.oh + oh) * p.ow + ow) * p.c + e.channel);
+#pragma unroll
+                for (int j = 0; j < N; ++j) sums[j] += to_float(run.at[j]) * part;
+            }
+        store_run(dx + i, sums);
+    };
+    each_run<T>(n, p.c, one, dy, dx);
 }
 
 extern "C" __global__ void __launch_bounds__(256) avg_pool_forward(

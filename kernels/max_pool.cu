@@ -3,38 +3,51 @@
 #include "pool.cuh"
 
 template <typename T> __device__ void max_y(const T* x, T* y, T* places, long long n, const Pool& p) {
-    const long long i = thread_index();
-    if (i >= n) return;
-    const Element e = element(i, p.oh, p.ow, p.c);
-    const int top = e.row * p.stride_h - p.pad_h, left = e.column * p.stride_w - p.pad_w;
-    x += e.sample * p.h * p.w * p.c + e.channel;
-    float best = 0.0f;
-    int place = -1;
-    for (int h = max(top, 0); h < min(top + p.kh, p.h); ++h)
-        for (int w = max(left, 0); w < min(left + p.kw, p.w); ++w) {
-            const float v = to_float(x[((long long)h * p.w + w) * p.c]);
-            if (place >= 0 && !(v > best) && v == v) continue;
-            best = v;
-            place = (h - top) * p.kw + w - left;
-        }
-    y[i] = from_float<T>(best);
-    if (places) places[i] = from_float<T>((float)place);
+    const auto one = [&](auto size, long long i) {
+        constexpr int N = decltype(size)::value;
+        const Element e = element(i, p.oh, p.ow, p.c);
+        const int top = e.row * p.stride_h - p.pad_h, left = e.column * p.stride_w - p.pad_w;
+        const T* image = x + e.sample * p.h * p.w * p.c + e.channel;
+        float best[N] = {}, place[N];
+#pragma unroll
+        for (int j = 0; j < N; ++j) place[j] = -1.0f;
+        for (int h = max(top, 0); h < min(top + p.kh, p.h); ++h)
+            for (int w = max(left, 0); w < min(left + p.kw, p.w); ++w) {
+                const Run<T, N> run = load_run<N>(image + ((long long)h * p.w + w) * p.c);
+                const float here = (float)((h - top) * p.kw + w - left);
+#pragma unroll
+                for (int j = 0; j < N; ++j) {
+                    const float v = to_float(run.at[j]);
+                    if (place[j] >= 0.0f && !(v > best[j]) && v == v) continue;
+                    best[j] = v;
+                    place[j] = here;
+                }
+            }
+        store_run(y + i, best);
+        if (places) store_run(places + i, place);
+    };
+    each_run<T>(n, p.c, one, x, y, places);
 }
 
 template <typename T> __device__ void max_dx(const T* places, const T* dy, T* dx, long long n, const Pool& p) {
-    const long long i = thread_index();
-    if (i >= n) return;
-    const Element e = element(i, p.h, p.w, p.c);
-    float sum = 0.0f;
-    const int end_h = end_output(e.row, p.stride_h, p.pad_h, p.oh);
-    const int end_w = end_output(e.column, p.stride_w, p.pad_w, p.ow);
-    for (int oh = first_output(e.row, p.kh, p.stride_h, p.pad_h); oh < end_h; ++oh)
-        for (int ow = first_output(e.column, p.kw, p.stride_w, p.pad_w); ow < end_w; ++ow) {
-            const int place = (e.row + p.pad_h - oh * p.stride_h) * p.kw + e.column + p.pad_w - ow * p.stride_w;
-            const long long at = ((e.sample * p.oh + oh) * p.ow + ow) * p.c + e.channel;
-            if (to_float(places[at]) == (float)place) sum += to_float(dy[at]);
-        }
-    dx[i] = from_float<T>(sum);
+    const auto one = [&](auto size, long long i) {
+        constexpr int N = decltype(size)::value;
+        const Element e = element(i, p.h, p.w, p.c);
+        float sums[N] = {};
+        const int end_h = end_output(e.row, p.stride_h, p.pad_h, p.oh);
+        const int end_w = end_output(e.column, p.stride_w, p.pad_w, p.ow);
+        for (int oh = first_output(e.row, p.kh, p.stride_h, p.pad_h); oh < end_h; ++oh)
+            for (int ow = first_output(e.column, p.kw, p.stride_w, p.pad_w); ow < end_w; ++ow) {
+                const int place = (e.row + p.pad_h - oh * p.stride_h) * p.kw + e.column + p.pad_w - ow * p.stride_w;
+                const long long at = ((e.sample * p.oh + oh) * p.ow + ow) * p.c + e.channel;
+                const Run<T, N> from = load_run<N>(places + at), run = load_run<N>(dy + at);
+#pragma unroll
+                for (int j = 0; j < N; ++j)
+                    if (to_float(from.at[j]) == (float)place) sums[j] += to_float(run.at[j]);
+            }
+        store_run(dx + i, sums);
+    };
+    each_run<T>(n, p.c, one, places, dy, dx);
 }
 
 extern "C" __global__ void __launch_bounds__(256) max_pool_forward(

@@ -80,8 +80,7 @@ impl Layer for MaxPool {
         match pass {
             Pass::Forward => {
                 let (n, x, y) = (launch.count(1), launch.any(0), launch.any_mut(1));
-                let (grid, places) =
-                    (Launch::threads(n as usize), if launch.has(2) { launch.any_mut(2) } else { AnyMut::NONE });
+                let (grid, places) = (launch.packs(1), if launch.has(2) { launch.any_mut(2) } else { AnyMut::NONE });
                 // SAFETY: y and the places have n elements, x is (rows, h, w, c).
                 unsafe {
                     any::max_pool_forward(&launch.issue, grid, x, y, places, n, h, w, c, oh, ow, kh, kw, sh, sw, ph, pw)
@@ -89,7 +88,7 @@ impl Layer for MaxPool {
             }
             Pass::Backward => {
                 let (n, places, dy, dx) = (launch.count(2), launch.any(0), launch.any(1), launch.any_mut(2));
-                let grid = Launch::threads(n as usize);
+                let grid = launch.packs(2);
                 // SAFETY: dx has n elements, the places and dy are (rows, oh, ow, c).
                 unsafe {
                     any::max_pool_backward(

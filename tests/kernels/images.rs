@@ -1,7 +1,8 @@
 use crate::each_type;
 use crate::rig::*;
 use peristyle::device::Grid;
-use peristyle::device::driver::{Const, Mut};
+use peristyle::device::driver::{Const, Mut, Order};
+use peristyle::device::kernels::global_avg_pool_forward;
 
 /// A pool: samples, image, channels, kernel, stride, padding, outputs (of which the last may hang over the edge).
 #[derive(Debug, Clone, Copy)]
@@ -57,7 +58,7 @@ macro_rules! pool {
         let k: Case = $case;
         let i = |v: usize| v as i32;
         $kernel(
-            &$rig.on(), Grid::cover($n, 256), $($operand,)* $n as i64, i(k.h), i(k.w), i(k.c), i(k.out[0]),
+            &$rig.on(), packs::<T>($n), $($operand,)* $n as i64, i(k.h), i(k.w), i(k.c), i(k.out[0]),
             i(k.out[1]), i(k.kernel[0]), i(k.kernel[1]), i(k.stride[0]), i(k.stride[1]), i(k.pad[0]), i(k.pad[1])
             $(, $last)*
         )
@@ -148,7 +149,7 @@ fn global_avg_pool_is_the_mean_of_each_channel() {
             let got = outputs(|rig| {
                 let (x, dy): (Const<T>, Const<T>) = (rig.element(&x), rig.element(&dy));
                 let (y, dx) = (rig.out::<T>(n * c), rig.out::<T>(n * pixels * c));
-                let (count, grid) = (n * pixels * c, Grid::new(c.div_ceil(32), n, 1));
+                let (count, grid) = (n * pixels * c, Grid::new(n * c.div_ceil(32), 1, 1));
                 // SAFETY: x and dx (n, pixels, c), y and dy (n, c).
                 unsafe {
                     forward(&rig.on(), grid, x, y, pixels as i32, c as i32, share).unwrap();
@@ -161,6 +162,16 @@ fn global_avg_pool_is_the_mean_of_each_channel() {
             close("dx", &got[1], &dx, T::TOLERANCE);
         });
     }
+}
+
+#[test]
+fn global_avg_pool_takes_more_samples_than_a_grid_has_rows() {
+    let n = 65_600;
+    let (rig, x) = (Rig::new(Order::Forward, 2), values(n, 1));
+    let y = rig.out::<f32>(n);
+    // SAFETY: x and y have n elements.
+    unsafe { global_avg_pool_forward(&rig.on(), Grid::new(n, 1, 1), rig.give(&x), y, 1, 1, 1.0).unwrap() };
+    assert_eq!(rig.get(y, n), x);
 }
 
 #[test]
