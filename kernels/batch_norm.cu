@@ -49,7 +49,7 @@ __device__ inline Moments merge_all(const float* parts, int num_parts, int width
 
 template <typename T>
 __device__ void normalized(const T* x, const float* mean, const float* deviation, const float* weight,
-                           const float* bias, T* y, long long n, int width) {
+                           const float* bias, T* y, long long n, int width, int relu) {
     const long long i = pack_start<T>();
     if (i >= n) return;
     Pack<T> pack = load_pack(x, i, n);
@@ -57,7 +57,7 @@ __device__ void normalized(const T* x, const float* mean, const float* deviation
     for (int j = 0; j < Pack<T>::SIZE; ++j) {
         const float scale = weight ? deviation[channel] * weight[channel] : deviation[channel];
         const float v = (to_float(pack.at[j]) - mean[channel]) * scale;
-        pack.at[j] = from_float<T>(bias ? v + bias[channel] : v);
+        pack.at[j] = from_float<T>(rectified(bias ? v + bias[channel] : v, relu));
         if (++channel == width) channel = 0;
     }
     store_pack(y, i, n, pack);
@@ -170,8 +170,8 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_apply(
     const float* weight,  // (width), or null
     const float* bias,  // (width), or null
     float* y,  // (rows, width)
-    long long n, int width) {
-    normalized(x, mean, deviation, weight, bias, y, n, width);
+    long long n, int width, int relu) {
+    normalized(x, mean, deviation, weight, bias, y, n, width, relu);
 }
 
 extern "C" __global__ void __launch_bounds__(256) batch_norm_apply_bf16(
@@ -181,8 +181,8 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_apply_bf16(
     const float* weight,  // (width), or null
     const float* bias,  // (width), or null
     __nv_bfloat16* y,  // (rows, width)
-    long long n, int width) {
-    normalized(x, mean, deviation, weight, bias, y, n, width);
+    long long n, int width, int relu) {
+    normalized(x, mean, deviation, weight, bias, y, n, width, relu);
 }
 
 extern "C" __global__ void __launch_bounds__(256) batch_norm_reduce(

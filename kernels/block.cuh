@@ -51,6 +51,9 @@ __device__ __forceinline__ void map_packs(T* y, long long n, const F& f, const X
     map(load_pack(x, i, n)...);
 }
 
+// What a kernel writes in place of y when the layer after it is a relu.
+__device__ __forceinline__ float rectified(float y, int relu) { return relu && !(y > 0.0f) ? 0.0f : y; }
+
 // Sum over a warp; every lane gets the same bits.
 __device__ __forceinline__ float warp_sum(float x) {
     for (int bits = 16; bits > 0; bits /= 2) x += __shfl_xor_sync(0xffffffffu, x, bits);

@@ -190,12 +190,12 @@ template <typename T> struct ClassRows {
 };
 
 template <class Kind, typename T = Storage<Kind>>
-__device__ void conv_y(const T* x, const T* w, const float* bias, T* y, const Geometry& g, int outputs) {
+__device__ void conv_y(const T* x, const T* w, const float* bias, T* y, const Geometry& g, int outputs, int relu) {
     const int filter = g.kh * g.kw * g.depth, group = blockIdx.z;
     x += (long long)group * g.depth;
     w += (long long)group * outputs * filter;
     tile_product<Kind>(blockIdx.x, g.n * g.oh * g.ow, outputs, 0, filter, WindowView<T, true>(x, g),
-                       MatrixView<T, true>(w, filter, outputs, filter), bias ? bias + group * outputs : nullptr,
+                       MatrixView<T, true>(w, filter, outputs, filter), {bias ? bias + group * outputs : nullptr, relu},
                        Rows<T>(y + group * outputs, g.o));
 }
 
@@ -214,7 +214,7 @@ __device__ void conv_dx(const T* dy, const T* w, T* dx, const Geometry& g, int o
     }
     const Reach r(g, index);
     tile_product<Kind>(block, g.n * r.rows * r.columns, g.depth, 0, r.taps_h * r.taps_w * outputs,
-                       ReachView<T>(dy, g, r, outputs), FilterView<T>(w, g, r, outputs), nullptr,
+                       ReachView<T>(dy, g, r, outputs), FilterView<T>(w, g, r, outputs), {},
                        ClassRows<T>(dx + (long long)group * g.depth, g, r));
 }
 
@@ -227,7 +227,7 @@ __device__ void conv_dw(const T* x, const T* dy, float* dw, const Geometry& g, i
     const int begin = part * pixels_per_part, end = min(pixels, begin + pixels_per_part);
     tile_product<Kind>(blockIdx.x, outputs, filter, begin, end,
                        MatrixView<T, false>(dy + group * outputs, g.o, pixels, outputs),
-                       WindowView<T, false>(x + (long long)group * g.depth, g), nullptr,
+                       WindowView<T, false>(x + (long long)group * g.depth, g), {},
                        Rows<float>(dw + ((long long)part * g.o + group * outputs) * filter, filter));
 }
 
@@ -237,8 +237,8 @@ extern "C" __global__ void __launch_bounds__(256, 2) conv_forward(
     const float* bias,  // (O), or null
     float* y,           // (N, OH, OW, O)
     int n, int h, int width, int c, int oh, int ow, int o, int kh, int kw, int depth, int stride_h, int stride_w,
-    int pad_h, int pad_w, int outputs) {
-    conv_y<float>(x, w, bias, y, {n, h, width, c, oh, ow, o, kh, kw, depth, stride_h, stride_w, pad_h, pad_w}, outputs);
+    int pad_h, int pad_w, int outputs, int relu) {
+    conv_y<float>(x, w, bias, y, {n, h, width, c, oh, ow, o, kh, kw, depth, stride_h, stride_w, pad_h, pad_w}, outputs, relu);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 2) conv_forward_bf16(
@@ -247,8 +247,8 @@ extern "C" __global__ void __launch_bounds__(256, 2) conv_forward_bf16(
     const float* bias,       // (O), or null
     __nv_bfloat16* y,        // (N, OH, OW, O)
     int n, int h, int width, int c, int oh, int ow, int o, int kh, int kw, int depth, int stride_h, int stride_w,
-    int pad_h, int pad_w, int outputs) {
-    conv_y<bf16>(x, w, bias, y, {n, h, width, c, oh, ow, o, kh, kw, depth, stride_h, stride_w, pad_h, pad_w}, outputs);
+    int pad_h, int pad_w, int outputs, int relu) {
+    conv_y<bf16>(x, w, bias, y, {n, h, width, c, oh, ow, o, kh, kw, depth, stride_h, stride_w, pad_h, pad_w}, outputs, relu);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 2) conv_forward_tf32(
@@ -257,8 +257,8 @@ extern "C" __global__ void __launch_bounds__(256, 2) conv_forward_tf32(
     const float* bias,  // (O), or null
     float* y,           // (N, OH, OW, O)
     int n, int h, int width, int c, int oh, int ow, int o, int kh, int kw, int depth, int stride_h, int stride_w,
-    int pad_h, int pad_w, int outputs) {
-    conv_y<tf32>(x, w, bias, y, {n, h, width, c, oh, ow, o, kh, kw, depth, stride_h, stride_w, pad_h, pad_w}, outputs);
+    int pad_h, int pad_w, int outputs, int relu) {
+    conv_y<tf32>(x, w, bias, y, {n, h, width, c, oh, ow, o, kh, kw, depth, stride_h, stride_w, pad_h, pad_w}, outputs, relu);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 2) conv_backward_input(

@@ -15,7 +15,7 @@ __device__ __forceinline__ long long thread_index() { return (long long)blockIdx
 
 // One thread per element of the run's y.
 template <typename T>
-__device__ void depthwise_y(const T* x, const T* w, const float* bias, T* y, const Depthwise& d) {
+__device__ void depthwise_y(const T* x, const T* w, const float* bias, T* y, const Depthwise& d, int relu) {
     const long long i = thread_index();
     const int run = d.outputs * d.groups;
     const long long pixel = i / run, line = pixel / d.ow, sample = line / d.oh;
@@ -28,7 +28,7 @@ __device__ void depthwise_y(const T* x, const T* w, const float* bias, T* y, con
     for (int kh = max(0, -top); kh < min(d.kh, d.h - top); ++kh)
         for (int kw = max(0, -left); kw < min(d.kw, d.w - left); ++kw)
             sum += to_float(x[((long long)(top + kh) * d.w + left + kw) * d.c]) * to_float(w[kh * d.kw + kw]);
-    y[pixel * d.o + q] = from_float<T>(sum);
+    y[pixel * d.o + q] = from_float<T>(rectified(sum, relu));
 }
 
 // One thread per element of the run's dx.
@@ -85,8 +85,8 @@ extern "C" __global__ void __launch_bounds__(256) conv_depthwise_forward(
     const float* bias,  // (O), or null
     float* y,  // (N, OH, OW, O)
     int n, int h, int width, int c, int oh, int ow, int o, int kh, int kw, int stride_h, int stride_w, int pad_h,
-    int pad_w, int outputs, int groups) {
-    depthwise_y(x, w, bias, y, {n, h, width, c, oh, ow, o, kh, kw, stride_h, stride_w, pad_h, pad_w, outputs, groups});
+    int pad_w, int outputs, int groups, int relu) {
+    depthwise_y(x, w, bias, y, {n, h, width, c, oh, ow, o, kh, kw, stride_h, stride_w, pad_h, pad_w, outputs, groups}, relu);
 }
 
 extern "C" __global__ void __launch_bounds__(256) conv_depthwise_backward_input(
@@ -113,8 +113,8 @@ extern "C" __global__ void __launch_bounds__(256) conv_depthwise_forward_bf16(
     const float* bias,  // (O), or null
     __nv_bfloat16* y,  // (N, OH, OW, O)
     int n, int h, int width, int c, int oh, int ow, int o, int kh, int kw, int stride_h, int stride_w, int pad_h,
-    int pad_w, int outputs, int groups) {
-    depthwise_y(x, w, bias, y, {n, h, width, c, oh, ow, o, kh, kw, stride_h, stride_w, pad_h, pad_w, outputs, groups});
+    int pad_w, int outputs, int groups, int relu) {
+    depthwise_y(x, w, bias, y, {n, h, width, c, oh, ow, o, kh, kw, stride_h, stride_w, pad_h, pad_w, outputs, groups}, relu);
 }
 
 extern "C" __global__ void __launch_bounds__(256) conv_depthwise_backward_input_bf16(

@@ -3,14 +3,14 @@
 #include "tile.cuh"
 
 template <class Kind, typename T = Storage<Kind>>
-__device__ void dense_y(const T* x, const T* w, const float* bias, T* y, int n, int i, int o) {
-    tile_product<Kind>(blockIdx.x, n, o, 0, i, MatrixView<T, true>(x, i, n, i), MatrixView<T, true>(w, i, o, i), bias,
+__device__ void dense_y(const T* x, const T* w, const float* bias, T* y, int n, int i, int o, int relu) {
+    tile_product<Kind>(blockIdx.x, n, o, 0, i, MatrixView<T, true>(x, i, n, i), MatrixView<T, true>(w, i, o, i), {bias, relu},
                        Rows<T>(y, o));
 }
 
 template <class Kind, typename T = Storage<Kind>>
 __device__ void dense_dx(const T* dy, const T* w, T* dx, int n, int i, int o) {
-    tile_product<Kind>(blockIdx.x, n, i, 0, o, MatrixView<T, true>(dy, o, n, o), MatrixView<T, false>(w, i, o, i), nullptr,
+    tile_product<Kind>(blockIdx.x, n, i, 0, o, MatrixView<T, true>(dy, o, n, o), MatrixView<T, false>(w, i, o, i), {},
                        Rows<T>(dx, i));
 }
 
@@ -18,7 +18,7 @@ __device__ void dense_dx(const T* dy, const T* w, T* dx, int n, int i, int o) {
 template <class Kind, typename T = Storage<Kind>>
 __device__ void dense_dw(const T* x, const T* dy, float* dw, int n, int i, int o, int rows_per_part) {
     const int begin = blockIdx.z * rows_per_part, end = min(n, begin + rows_per_part);
-    tile_product<Kind>(blockIdx.x, o, i, begin, end, MatrixView<T, false>(dy, o, n, o), MatrixView<T, false>(x, i, n, i), nullptr,
+    tile_product<Kind>(blockIdx.x, o, i, begin, end, MatrixView<T, false>(dy, o, n, o), MatrixView<T, false>(x, i, n, i), {},
                        Rows<float>(dw + (long long)blockIdx.z * o * i, i));
 }
 
@@ -27,8 +27,8 @@ extern "C" __global__ void __launch_bounds__(256, 2) dense_forward(
     const float* w,     // (O, I)
     const float* bias,  // (O), or null
     float* y,           // (N, O)
-    int n, int i, int o) {
-    dense_y<float>(x, w, bias, y, n, i, o);
+    int n, int i, int o, int relu) {
+    dense_y<float>(x, w, bias, y, n, i, o, relu);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 2) dense_forward_bf16(
@@ -36,8 +36,8 @@ extern "C" __global__ void __launch_bounds__(256, 2) dense_forward_bf16(
     const __nv_bfloat16* w,  // (O, I)
     const float* bias,       // (O), or null
     __nv_bfloat16* y,        // (N, O)
-    int n, int i, int o) {
-    dense_y<bf16>(x, w, bias, y, n, i, o);
+    int n, int i, int o, int relu) {
+    dense_y<bf16>(x, w, bias, y, n, i, o, relu);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 2) dense_forward_tf32(
@@ -45,8 +45,8 @@ extern "C" __global__ void __launch_bounds__(256, 2) dense_forward_tf32(
     const float* w,     // (O, I)
     const float* bias,  // (O), or null
     float* y,           // (N, O)
-    int n, int i, int o) {
-    dense_y<tf32>(x, w, bias, y, n, i, o);
+    int n, int i, int o, int relu) {
+    dense_y<tf32>(x, w, bias, y, n, i, o, relu);
 }
 
 extern "C" __global__ void __launch_bounds__(256, 2) dense_backward_input(

@@ -189,6 +189,12 @@ template <class Kind, int ROWS, int COLUMNS, bool AKFast, bool BKFast> struct Pl
             for (int i = 0; i < M; ++i) sums[i][j] += term;
         }
     }
+    __device__ __forceinline__ void rectify() {
+#pragma unroll
+        for (int i = 0; i < M; ++i)
+#pragma unroll
+            for (int j = 0; j < N; ++j) sums[i][j] = rectified(sums[i][j], 1);
+    }
     // To the m x n of c that begin at (row, column).
     template <class C>
     __device__ __forceinline__ void store(const C& c, int row, int column, int m, int n) const {
@@ -272,6 +278,13 @@ template <class Kind, int ROWS, int COLUMNS, bool AKFast, bool BKFast> struct Co
                 }
             }
     }
+    __device__ __forceinline__ void rectify() {
+#pragma unroll
+        for (int i = 0; i < M; ++i)
+#pragma unroll
+            for (int j = 0; j < N; ++j)
+                for (int e = 0; e < 4; ++e) sums[i][j][e] = rectified(sums[i][j][e], 1);
+    }
     template <class C>
     __device__ __forceinline__ void store(const C& c, int first_row, int first_column, int m, int n) const {
         const int lane = threadIdx.x % 32;
@@ -298,13 +311,19 @@ template <class Kind, int ROWS, int COLUMNS, bool AKFast, bool BKFast> struct Co
 };
 #endif
 
+// What is done to a sum: terms[column] is added unless terms is null, then max(sum, 0) is taken when relu is not 0.
+struct Finish {
+    const float* terms = nullptr;
+    int relu = 0;
+};
+
 struct alignas(16) TileMemory {
     char bytes[STAGES * 2 * LARGE * 64];
 };
 
 template <class Kind, int SIDE, class A, class B, class C>
 __device__ __forceinline__ void sized_product(TileMemory& memory, int block, int m, int n, int k_begin, int k_end, const A& a,
-                                              const B& b, const float* terms, const C& c) {
+                                              const B& b, const Finish& finish, const C& c) {
     using T = Storage<Kind>;
     constexpr int K = 64 / sizeof(T), SLICE = SIDE * K;
 #if TENSOR_CORES
@@ -339,7 +358,8 @@ __device__ __forceinline__ void sized_product(TileMemory& memory, int block, int
         tile.multiply(lefts + stage * SLICE, rights + stage * SLICE);
         stage = stage + 1 == STAGES ? 0 : stage + 1;
     }
-    if (terms) tile.add(terms + column, n - column);
+    if (finish.terms) tile.add(finish.terms + column, n - column);
+    if (finish.relu) tile.rectify();
     tile.store(c, row, column, m, n);
 }
 
@@ -348,12 +368,11 @@ __device__ __forceinline__ int tile_side(int n) {
     return (int)gridDim.y == (n + SMALL - 1) / SMALL ? SMALL : LARGE;
 }
 
-// Sums over k in [k_begin, k_end) for a tile of c (m x n), the block-th down and the blockIdx.y-th across, plus
-// terms[column] unless terms is null. k_begin is a multiple of 32; k_end too, or it is all of k.
+// Sums over k in [k_begin, k_end) for a tile of c (m x n), the block-th down and the blockIdx.y-th across, finished. k_begin is a multiple of 32; k_end too, or it is all of k.
 template <class Kind, class A, class B, class C>
 __device__ __forceinline__ void tile_product(int block, int m, int n, int k_begin, int k_end, const A& a, const B& b,
-                                             const float* terms, const C& c) {
+                                             const Finish& finish, const C& c) {
     SHARED(TileMemory, memory);
-    if (tile_side(n) == SMALL) sized_product<Kind, SMALL>(memory, block, m, n, k_begin, k_end, a, b, terms, c);
-    else sized_product<Kind, LARGE>(memory, block, m, n, k_begin, k_end, a, b, terms, c);
+    if (tile_side(n) == SMALL) sized_product<Kind, SMALL>(memory, block, m, n, k_begin, k_end, a, b, finish, c);
+    else sized_product<Kind, LARGE>(memory, block, m, n, k_begin, k_end, a, b, finish, c);
 }

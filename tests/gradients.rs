@@ -64,6 +64,9 @@ fn gradcheck_ends_with_one_beyond_its_tolerance() {
     };
     let good = run(&[]);
     assert_eq!(good.status.code(), Some(0), "{}", String::from_utf8_lossy(&good.stderr));
+    let elsewhere = run(&["--devices", "cuda:0-3", "--set", "devices.mesh={ data = 2, columns = 2 }"]);
+    assert_eq!(elsewhere.status.code(), Some(0), "the file's GPUs need not be here");
+    assert_eq!(good.stdout, elsewhere.stdout);
     let bad = run(&["--tolerance", "1e-15"]);
     let said = String::from_utf8_lossy(&bad.stderr);
     assert_eq!(bad.status.code(), Some(1), "{said}");

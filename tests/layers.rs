@@ -362,6 +362,29 @@ fn kernels_run_without_the_gradient_of_their_input_and_in_evaluation() {
     }
 }
 
+#[test]
+fn layers_apply_the_relu_after_them_in_every_format() {
+    let driver = emulated(Order::Forward, 1);
+    let mut found = std::collections::BTreeSet::new();
+    for case in examples().into_iter().filter(|case| case.layer.takes_relu()) {
+        let train = [Products::Full, Products::Bf16, Products::Tf32].map(|products| (Mode::Train, products));
+        for (mode, products) in train.into_iter().chain([(Mode::Eval, Products::Full)]) {
+            let output = |relu| {
+                let setting = Setting { relu, products, mode, ..case.setting() };
+                let mut alone = case.alone::<f32>(&setting).on(&driver);
+                alone.forward();
+                alone.values(Role::Y).to_vec()
+            };
+            let (before, after) = (output(false), output(true));
+            let wanted: Vec<f32> = before.iter().map(|&y| if y > 0.0 { y } else { 0.0 }).collect();
+            assert_eq!(after, wanted, "{}: {products:?}, {mode:?}", case.name);
+            assert_ne!(before, after, "{}: relu does something", case.name);
+            found.insert(case.layer.kind());
+        }
+    }
+    assert_eq!(found.into_iter().collect::<Vec<_>>(), ["add", "batch_norm", "conv", "dense"]);
+}
+
 /// Rounding to bf16 errs by at most 2^-9 of a value; lrn keeps a sum rounded so too, whose error comes on top.
 const HALF: f64 = 1.0 / 256.0;
 

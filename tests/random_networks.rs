@@ -291,7 +291,7 @@ fn features(network: &Network, at: Where) -> Vec<String> {
     add(at.rows < at.mesh.devices(), "devices that may hold no rows");
     let (precision, products) = (Precision::F64, Products::Full);
     let chain = &Chain::default();
-    let request = Request { network, chain, target_width: 1, mesh: at.mesh, precision, products, variant };
+    let request = Request { network, chain, target_width: 1, mesh: at.mesh, precision, products, fuse: false, variant };
     let placed = place(request).expect("it was resolved");
     let backward = |op: &Op| matches!(op, Op::Phase { pass: Pass::Backward, .. });
     let first = placed.ops.iter().position(backward).unwrap_or(0);

@@ -25,6 +25,8 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let mut sets = arguments.configured.sets();
     sets.push(format!("data.batch={}", arguments.rows.max(1)));
+    // The check is one of formulas, in f64 on one CPU device: the file's own devices need not be there.
+    sets.extend(["devices.use=\"cpu\"", "devices.mesh={ data = 1, columns = 1 }"].map(String::from));
     let (job, _) = Job::open(&arguments.configured.config, &sets, Data::Required)?;
     notes(&job.notes);
     let splits = crate::data::open(&job.config.data, job.config.seed, &job.config.base)?;

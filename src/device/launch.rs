@@ -26,6 +26,8 @@ pub struct Launch<'a> {
     pub rows: usize,
     /// Whether products round f32 factors to tf32.
     pub tf32: bool,
+    /// Whether the phase writes max(y, 0) in place of its output y.
+    pub relu: bool,
 }
 
 impl Launch<'_> {

@@ -53,14 +53,14 @@ impl<'a> Workspace<'a> {
         &mut self,
         operands: &[Option<Operand>],
         clock: Clock,
-        (rows, tf32): (usize, bool),
+        (rows, tf32, relu): (usize, bool, bool),
         f: impl FnOnce(&Launch) -> Result<()>,
     ) -> Result<()> {
         let words = [clock.step as u32, clock.epoch as u32].map(f32::from_bits);
         let window = Window { start: vec![0], len: vec![3] };
         let clock = self.put(&[words[0], words[1], clock.lr as f32], Element::F32, Shape::from([3]), window)?.address();
         let issue = Issue { driver: self.driver, stream: self.stream };
-        f(&Launch { issue, operands, clock, seed: 1, layer: 0, rows, tf32 })?;
+        f(&Launch { issue, operands, clock, seed: 1, layer: 0, rows, tf32, relu })?;
         self.driver.synchronize(self.stream)
     }
 

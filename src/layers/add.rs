@@ -52,15 +52,19 @@ impl Layer for Add {
             Pass::Backward => backward::<T>(args),
         })
     }
+    fn takes_relu(&self) -> bool {
+        true
+    }
     fn launch(&self, pass: Pass, _: usize, launch: &Launch) -> Result<()> {
         let operands = launch.operands.len();
         match pass {
             // Operands (y, x0, x1, ...).
             Pass::Forward => (2..operands).try_for_each(|i| {
+                let relu = i32::from(launch.relu && i + 1 == operands);
                 let (n, y) = (launch.count(0), launch.any_mut(0));
                 let sum = if i == 2 { launch.any(1) } else { y.into() };
                 // SAFETY: all operands have n elements; y may be read too.
-                unsafe { any::add_forward(&launch.issue, launch.packs(0), sum, launch.any(i), y, n) }
+                unsafe { any::add_forward(&launch.issue, launch.packs(0), sum, launch.any(i), y, n, relu) }
             }),
             // Operands (dy, dx0, dx1, ...).
             Pass::Backward => (1..operands).filter(|&i| launch.has(i)).try_for_each(|i| launch.copy(0, 0, i)),

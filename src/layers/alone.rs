@@ -27,6 +27,8 @@ pub struct Setting {
     pub path: Path,
     /// What a GPU rounds factors of products, and activations, to.
     pub products: Products,
+    /// Whether a GPU writes max(y, 0) in place of the output y, in layers that can.
+    pub relu: bool,
     /// Threads per device.
     pub threads: usize,
     /// Whether the gradients of the inputs are wanted.
@@ -43,6 +45,7 @@ impl Default for Setting {
             rows: 3,
             path: Path::Fast,
             products: Products::Full,
+            relu: false,
             threads: 1,
             wants_dx: true,
         }
@@ -312,7 +315,11 @@ impl<'a, T: Scalar> Alone<'a, T> {
             operands.push(Some(work.put(&values, operand.element, operand.shape, operand.window)?));
         }
         let tf32 = self.setting.products == Products::Tf32;
-        work.launch(&operands, CLOCK, (self.setting.rows, tf32), |launch| self.layer.launch(pass, number, launch))?;
+        let writes = pass == Pass::Forward && self.lowered.forward[number].operands.iter().any(|o| o.role == Role::Y);
+        let relu = self.setting.relu && writes;
+        work.launch(&operands, CLOCK, (self.setting.rows, tf32, relu), |launch| {
+            self.layer.launch(pass, number, launch)
+        })?;
         let take = |operand: &Option<Operand>| match operand {
             Some(operand) => Ok(work.take(operand)?.into_iter().map(|v| T::from_f64(f64::from(v))).collect()),
             None => Ok(vec![]),

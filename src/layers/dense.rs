@@ -176,6 +176,9 @@ impl Layer for Dense {
         let products = Parts::of_products(rows, units, inputs, 1).scratch(units * inputs);
         products.max(if operands.len() > 5 { Parts::of_rows(rows, units).scratch(units) } else { 0 })
     }
+    fn takes_relu(&self) -> bool {
+        true
+    }
     fn launch(&self, pass: Pass, _: usize, launch: &Launch) -> Result<()> {
         let (rows, inputs, units) = sizes(launch.operands);
         let (x, w) = (launch.any(0), launch.any(1));
@@ -183,8 +186,9 @@ impl Layer for Dense {
         if pass == Pass::Forward {
             let adds_bias = launch.has(3) && launch.operand(1).start(3) == 0;
             let (y, bias) = (launch.any_mut(2), if adds_bias { launch.read(3) } else { Const::NONE });
+            let relu = i32::from(launch.relu);
             // SAFETY: x is (n, i), w (o, i), the bias (o), y (n, o).
-            return unsafe { any::dense_forward(&launch.issue, tiles(rows, units, 1), x, w, bias, y, n, i, o) };
+            return unsafe { any::dense_forward(&launch.issue, tiles(rows, units, 1), x, w, bias, y, n, i, o, relu) };
         }
         let dy = launch.any(2);
         let parts = Parts::of_products(rows, units, inputs, 1);

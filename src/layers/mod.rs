@@ -378,6 +378,16 @@ pub trait Layer: Debug + Send + Sync {
         0
     }
 
+    /// Returns true when all that it does is max(x, 0), which the layer before it may do on a GPU.
+    fn is_relu(&self) -> bool {
+        false
+    }
+
+    /// Returns true when the phase that writes its output heeds [`Launch::relu`].
+    fn takes_relu(&self) -> bool {
+        false
+    }
+
     /// Launches a phase on a GPU.
     ///
     /// # Errors

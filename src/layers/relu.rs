@@ -35,6 +35,9 @@ impl Layer for Relu {
             ),
         })
     }
+    fn is_relu(&self) -> bool {
+        true
+    }
     fn launch(&self, pass: Pass, _: usize, launch: &Launch) -> Result<()> {
         match pass {
             Pass::Forward => {

@@ -7,7 +7,7 @@ use super::{Home, Input, Op, Placed, Purpose, Region, Request, Tensor, TensorId}
 use crate::collectives::Collective;
 use crate::error::Problem;
 use crate::layers::{Access, METRICS, Mode, Pass, Phase, Role, Wanted};
-use crate::network::Source;
+use crate::network::{Node, Source};
 use crate::optim::Stage;
 use crate::tensor::{Axis, Element, Layout, Place, Products, Shape};
 use std::collections::HashMap;
@@ -56,6 +56,8 @@ struct NodeTensors {
     dy: Vec<TensorId>,
     /// Whether it or something before it has parameters.
     needs_gradient: bool,
+    /// Whether the node before it does its forward pass.
+    fused: bool,
 }
 
 struct Builder<'a> {
@@ -184,6 +186,11 @@ impl Builder<'_> {
                 continue;
             }
             self.outputs.push(usize::MAX);
+            if self.nodes[index].fused {
+                let Source::Node(before) = node.inputs[0] else { unreachable!("a node did its work") };
+                self.outputs[index] = self.outputs[before];
+                continue;
+            }
             let phases = std::mem::take(&mut self.resolved[index].lowered.forward);
             for (number, phase) in phases.iter().enumerate() {
                 self.phase(index, Pass::Forward, number, phase);
@@ -202,7 +209,29 @@ impl Builder<'_> {
             let tensor = self.operand(index, wanted, layout);
             operands.push(tensor.map(|tensor| (tensor, wanted.access)));
         }
-        self.placed.ops.push(Op::Phase { node: index, pass, phase: number, operands });
+        let writes = pass == Pass::Forward && phase.operands.iter().any(|wanted| wanted.role == Role::Y);
+        let relu = if writes { self.relu_after(index) } else { None };
+        if let Some(relu) = relu {
+            self.nodes[relu].fused = true;
+        }
+        self.placed.ops.push(Op::Phase { node: index, pass, phase: number, operands, relu });
+    }
+
+    /// Returns the relu that a node can apply to its output: nobody else uses the output, and both have one layout.
+    fn relu_after(&self, index: usize) -> Option<usize> {
+        let Request { network, mesh, fuse, .. } = self.request;
+        if !fuse || !network.nodes[index].layer.takes_relu() {
+            return None;
+        }
+        let uses = |node: &Node| node.inputs.iter().filter(|&&input| input == Source::Node(index)).count();
+        if network.nodes.iter().map(uses).sum::<usize>() != 1 {
+            return None;
+        }
+        let next = network.nodes.iter().position(|node| uses(node) == 1)?;
+        let mut operands = self.resolved[next].lowered.forward.iter().flat_map(|phase| &phase.operands);
+        let wanted = operands.find(|wanted| wanted.role == Role::Y)?.layout.on_mesh(mesh);
+        let same = self.placed.tensors[self.outputs[index]].layout == wanted;
+        (same && network.nodes[next].layer.is_relu()).then_some(next)
     }
 
     fn operand(&mut self, index: usize, wanted: &Wanted, layout: Layout) -> Option<TensorId> {

@@ -124,6 +124,8 @@ pub enum Op {
         phase: usize,
         /// The operands; absent ones are not wanted.
         operands: Vec<Option<(TensorId, Access)>>,
+        /// The relu that it applies to its output, which is that node's output then.
+        relu: Option<usize>,
     },
     /// A redistribution along one axis.
     Move {
@@ -185,6 +187,8 @@ pub struct Request<'a> {
     pub precision: Precision,
     /// What factors of products, and activations, are rounded to.
     pub products: Products,
+    /// Whether a phase may do the work of a relu that follows it.
+    pub fuse: bool,
     /// The step.
     pub variant: Variant,
 }

@@ -26,7 +26,7 @@ struct Ready {
 #[derive(Debug)]
 enum Action {
     Load { input: usize, from: usize, elements: usize },
-    Phase { layer: Arc<dyn Layer>, node: u64, pass: Pass, phase: usize },
+    Phase { layer: Arc<dyn Layer>, node: u64, pass: Pass, phase: usize, relu: bool },
     Cast,
     Sum { element: Element, sources: Vec<(u64, Strided)>, targets: Vec<(u64, Strided)> },
     Optim(usize),
@@ -249,6 +249,7 @@ impl Programs {
             layer,
             rows,
             tf32: self.tf32,
+            relu: matches!(step.action, Action::Phase { relu: true, .. }),
         };
         match &step.action {
             Action::Load { input, .. } => {
@@ -338,9 +339,12 @@ fn script(plan: &Plan, program: &Program, gpus: &Gpus) -> Result<Script> {
                 let input = usize::from(*input == Input::Targets);
                 (vec![Some(operand(to))], Action::Load { input, from, elements: to.window.elements() })
             }
-            Work::Phase { node, pass, phase, operands: locals } => {
+            Work::Phase { node, pass, phase, operands: locals, relu } => {
                 let layer = Arc::clone(&plan.network.nodes[*node].layer);
-                (operands(locals), Action::Phase { layer, node: *node as u64, pass: *pass, phase: *phase })
+                (
+                    operands(locals),
+                    Action::Phase { layer, node: *node as u64, pass: *pass, phase: *phase, relu: relu.is_some() },
+                )
             }
             Work::Cast { from, to } => (vec![Some(operand(from)), Some(operand(to))], Action::Cast),
             Work::Sum { sources, targets, .. } => {

@@ -132,7 +132,7 @@ impl Lowering<'_> {
                     self.push(device, queue, Work::Load { input: *input, to }, uses, name);
                 }
             }
-            Op::Phase { node, pass, phase, operands } => {
+            Op::Phase { node, pass, phase, operands, relu } => {
                 let layer = &self.cx.network.nodes[*node];
                 for device in 0..devices {
                     let (mut locals, mut uses) = self.operands(operands, device);
@@ -151,8 +151,10 @@ impl Lowering<'_> {
                         uses.push(whole(&local, Access::Write));
                         locals.push(Some(local));
                     }
-                    let name = format!("{} {pass:?} {phase}", layer.name).to_lowercase();
-                    let work = Work::Phase { node: *node, pass: *pass, phase: *phase, operands: locals };
+                    let with =
+                        relu.map(|relu| format!(" with {}", self.cx.network.nodes[relu].name)).unwrap_or_default();
+                    let name = format!("{} {pass:?} {phase}{with}", layer.name).to_lowercase();
+                    let work = Work::Phase { node: *node, pass: *pass, phase: *phase, operands: locals, relu: *relu };
                     self.push(device, Queue::Compute, work, uses, name);
                 }
             }

@@ -105,6 +105,8 @@ pub enum Work {
         phase: usize,
         /// The operands, scratch last.
         operands: Vec<Option<Local>>,
+        /// The relu that it applies to its output.
+        relu: Option<usize>,
     },
     /// The same values in another element type.
     Cast {

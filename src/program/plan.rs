@@ -114,8 +114,9 @@ impl Plan {
         let mut placed: Vec<Placed> = Vec::with_capacity(options.variants.len());
         for &variant in &options.variants {
             let Options { target_width, precision, products, .. } = options;
+            let fuse = options.target == Target::Gpu;
             let request =
-                Request { network: &network, chain: &chain, target_width, mesh, precision, products, variant };
+                Request { network: &network, chain: &chain, target_width, mesh, precision, products, fuse, variant };
             placed.push(placement::place(request)?);
         }
         let (flat, statistics) = placed.first().map(|p| (p.flat.clone(), p.statistics.clone())).unwrap_or_default();

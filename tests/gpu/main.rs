@@ -195,7 +195,7 @@ mod on_the_fake_driver {
             second.wait(b, fork)?;
             let at = Mut::at(y);
             let grid = Grid::cover(4, 1024);
-            add_forward(&Issue { driver: &second, stream: b }, grid, at.into(), Mut::at(x).into(), at, 4)?;
+            add_forward(&Issue { driver: &second, stream: b }, grid, at.into(), Mut::at(x).into(), at, 4, 0)?;
             second.record(join, b)?;
             first.wait(a, join)?;
             let graph = first.end_capture(a)?;

@@ -58,7 +58,7 @@ fn a_sum_may_overwrite_its_first_term() {
             let got = outputs(|rig| {
                 let y = rig.put(&T::all_from(&a));
                 // SAFETY: all have n elements.
-                unsafe { add(&rig.on(), packs::<T>(n), y.into(), rig.element(&b), y, n as i64).unwrap() };
+                unsafe { add(&rig.on(), packs::<T>(n), y.into(), rig.element(&b), y, n as i64, 0).unwrap() };
                 vec![rig.numbers(y, n)]
             });
             close("y", &got[0], &want, T::TOLERANCE);

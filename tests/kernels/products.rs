@@ -185,7 +185,7 @@ fn dense_forward_and_backward() {
                 let b = if bias { rig.give(&b) } else { Const::NONE };
                 // SAFETY: x (n, i), w (o, i), b (o), dy and y (n, o), dw (parts, o, i).
                 unsafe {
-                    forward(&on, tiles(side, n, o, 1), x, w, b, y, ni, ii, oi).unwrap();
+                    forward(&on, tiles(side, n, o, 1), x, w, b, y, ni, ii, oi, 0).unwrap();
                     backward_input(&on, tiles(side, n, i, 1), dy, w, dx, ni, ii, oi).unwrap();
                     backward_weight(&on, tiles(side, o, i, parts), x, dy, dw, ni, ii, oi, per_part).unwrap();
                 }
@@ -299,7 +299,7 @@ fn conv_forward_and_backward() {
                 // SAFETY: shapes as in `Case`; dw has `parts` parts.
                 unsafe {
                     let grid = tiles(side, pixels, outputs_each, case.groups);
-                    geometry!(forward, on, grid, case, x, w, [rig.give(&b), y], []);
+                    geometry!(forward, on, grid, case, x, w, [rig.give(&b), y], [0]);
                     let grid = tiles_of(side, &case.classes(), case.depth(), case.groups);
                     geometry!(backward_input, on, grid, case, dy, w, [dx], []);
                     let (grid, groups) = (tiles(side, outputs_each, filter, case.groups * parts), case.groups as i32);
@@ -354,7 +354,7 @@ fn conv_depthwise_forward_and_backward() {
                 let (y, dx, dw) = (rig.out::<T>(ny), rig.out::<T>(nx), rig.out::<f32>(parts * nw));
                 // SAFETY: shapes as in `Case`; dw has `parts` parts.
                 unsafe {
-                    depthwise!(forward, on, Grid::cover(ny, 256), case, [x, w, rig.give(&b), y]);
+                    depthwise!(forward, on, Grid::cover(ny, 256), case, [x, w, rig.give(&b), y], 0);
                     depthwise!(backward_input, on, Grid::cover(nx, 256), case, [dy, w, dx]);
                     let grid = Grid::new(case.o.div_ceil(32), filter, parts);
                     depthwise!(backward_weight, on, grid, case, [x, dy, dw], per_part);

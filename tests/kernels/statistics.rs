@@ -58,7 +58,7 @@ fn batch_norm_over_two_devices_far_from_zero() {
                         .unwrap();
                     batch_norm_keep(on, across, parts.into(), mean, var, kept, 2, channels, momentum, epsilon).unwrap();
                     let (m, d) = (kept.into(), kept.offset(width).into());
-                    apply(on, packs::<T>(n), x, m, d, w, b, y, n as i64, channels).unwrap();
+                    apply(on, packs::<T>(n), x, m, d, w, b, y, n as i64, channels, 0).unwrap();
                     let num_parts = rows.div_ceil(per_part);
                     let blocks = rig.out::<f32>(2 * num_parts * width);
                     let grid = Grid::new(width.div_ceil(32), num_parts, 1);
@@ -99,7 +99,7 @@ fn batch_norm_in_evaluation() {
             batch_norm_deviation(&rig.on(), Grid::cover(width, 256), var, deviation, width as i32, 1e-5).unwrap();
             let grid = packs::<f32>(n);
             let none = Const::NONE;
-            batch_norm_apply(&rig.on(), grid, x, mean, deviation.into(), none, none, y, n as i64, width as i32)
+            batch_norm_apply(&rig.on(), grid, x, mean, deviation.into(), none, none, y, n as i64, width as i32, 0)
                 .unwrap();
         }
         vec![rig.get(y, n)]

@@ -102,9 +102,10 @@ impl BatchNorm {
     fn launch_apply(&self, launch: &Launch, y: usize, mean: Const<f32>, deviation: Const<f32>) -> Result<()> {
         let affine = |i: usize| if self.affine { launch.read(y + i) } else { Const::NONE };
         let (n, c, x) = (launch.count(0), int(width(launch.operands)), launch.any(0));
+        let relu = i32::from(launch.relu);
         let (w, b, to) = (affine(1), affine(2), launch.any_mut(y));
         // SAFETY: x and y are (rows, width) with n elements, the others have width elements.
-        unsafe { any::batch_norm_apply(&launch.issue, launch.packs(0), x, mean, deviation, w, b, to, n, c) }
+        unsafe { any::batch_norm_apply(&launch.issue, launch.packs(0), x, mean, deviation, w, b, to, n, c, relu) }
     }
 
     /// Operands (x, kept, dy, sums, dx, w, dw, db).

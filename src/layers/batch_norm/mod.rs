@@ -154,6 +154,9 @@ impl Layer for BatchNorm {
     fn device_scratch(&self, pass: Pass, phase: usize, operands: &[Option<Operand>]) -> usize {
         launch::scratch(pass, phase, operands)
     }
+    fn takes_relu(&self) -> bool {
+        true
+    }
     fn launch(&self, pass: Pass, phase: usize, launch: &Launch) -> Result<()> {
         match (pass, phase) {
             _ if width(launch.operands) == 0 => Ok(()),

@@ -50,6 +50,7 @@ pub(super) fn forward(part: &Part, launch: &Launch) -> Result<()> {
                 pw,
                 outputs,
                 groups,
+                i32::from(launch.relu),
             )?;
         }
     }

@@ -97,6 +97,7 @@ pub(super) fn forward(part: &Part, launch: &Launch) -> Result<()> {
                 ph,
                 pw,
                 outputs,
+                i32::from(launch.relu),
             )?;
         }
     }

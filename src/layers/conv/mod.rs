@@ -168,6 +168,9 @@ impl Layer for Conv {
     fn device_scratch(&self, pass: Pass, _: usize, operands: &[Option<Operand>]) -> usize {
         if pass == Pass::Forward { 0 } else { launch::backward_scratch(&self.part(operands)) }
     }
+    fn takes_relu(&self) -> bool {
+        true
+    }
     fn launch(&self, pass: Pass, _: usize, launch: &Launch) -> Result<()> {
         let part = self.part(launch.operands);
         match pass {
