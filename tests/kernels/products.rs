@@ -50,7 +50,8 @@ impl Kind for Tf32 {
     }
     /// Numbers with all bits, and some halfway between two that tf32 has.
     fn operand(n: usize, seed: u64) -> Vec<f32> {
-        let halfway = |i: usize, v: f32| if i % 5 == 0 { f32::from_bits(v.to_bits() | 0x1000) } else { v * 1.234_567 };
+        let halfway =
+            |i: usize, v: f32| if i.is_multiple_of(5) { f32::from_bits(v.to_bits() | 0x1000) } else { v * 1.234_567 };
         values(n, seed).into_iter().enumerate().map(|(i, v)| halfway(i, v)).collect()
     }
 }
@@ -169,13 +170,13 @@ fn dense_forward_and_backward() {
             type T = <K as Kind>::Storage;
             let (x, w, b, dy) = (K::operand(n * i, 1), K::operand(o * i, 2), values(o, 3), K::operand(n * o, 4));
             let (mut y, mut dx, mut dw) = (Want::zeros(n * o), Want::zeros(n * i), Want::zeros(o * i));
-            for e in 0..n * o {
+            for (e, &dy) in dy.iter().enumerate() {
                 let (row, unit) = (e / o, e % o);
                 y.term(e, if bias { b[unit] } else { 0.0 });
                 for (p, q) in (0..i).map(|k| (row * i + k, unit * i + k)) {
                     y.product::<K>(e, x[p], w[q]);
-                    dx.product::<K>(p, dy[e], w[q]);
-                    dw.product::<K>(q, dy[e], x[p]);
+                    dx.product::<K>(p, dy, w[q]);
+                    dw.product::<K>(q, dy, x[p]);
                 }
             }
             let got = outputs(|rig| {
