@@ -94,7 +94,7 @@ fn every_step_of_the_program_is_in_the_table_of_layers_once() {
 
 #[test]
 fn all_reduces_of_every_size_run_in_both_forms() {
-    let report = bench::all_reduce("cpu*2", SHORT).unwrap();
+    let report = bench::all_reduce(&["devices.use=\"cpu*2\"".to_string()], SHORT).unwrap();
     assert_eq!(report.devices, 2);
     let forms: Vec<(&str, usize)> = report.all_reduces.iter().map(|line| (line.form, line.bytes)).collect();
     assert_eq!(forms.len(), 12);

@@ -83,7 +83,7 @@ fn every_example_is_the_same_under_every_split_in_a_network() {
             let (mut accepted, mut refusals) = (0, Vec::new());
             for before in [Split::None, Split::Columns, Split::Rows, Split::Batch] {
                 let network = around(&layer, &inputs, before, split);
-                let whole = Where { mesh: Mesh::ONE, form: Form::OnePass, rows: 3 };
+                let whole = Where { mesh: Mesh::ONE, form: Form::OnePass, staged: false, rows: 3 };
                 let whole = match Outcome::of(&network, whole) {
                     Ok(whole) => whole,
                     Err(problems) => {
@@ -92,8 +92,8 @@ fn every_example_is_the_same_under_every_split_in_a_network() {
                     }
                 };
                 for mesh in meshes {
-                    let at =
-                        Where { mesh, form: if before == Split::None { Form::Ring } else { Form::OnePass }, rows: 3 };
+                    let form = if before == Split::None { Form::Ring } else { Form::OnePass };
+                    let at = Where { mesh, form, staged: false, rows: 3 };
                     match Outcome::of(&network, at) {
                         Ok(outcome) => {
                             let (difference, name) = outcome.difference(&whole);

@@ -14,7 +14,12 @@ use std::time::Instant;
 /// The training program of a configuration on a mesh, and its number of queues.
 fn program(config: &str, mesh: (usize, usize), form: &str) -> (Program, usize) {
     let mut sets = on_mesh(mesh);
-    sets.push(format!("devices.collectives=\"{form}\""));
+    if form == "staged" {
+        sets[0] = format!("devices.use=\"emu*{}\"", mesh.0 * mesh.1);
+        sets.push("devices.peer_access=\"off\"".to_string());
+    } else {
+        sets.push(format!("devices.collectives=\"{form}\""));
+    }
     let (_, plan) = Job::open(&file(config), &sets, Data::Required).unwrap_or_else(|e| panic!("{e}"));
     let queues = plan.options.mesh.devices() * Queue::COUNT;
     let program = plan.programs.into_iter().find(|p| p.variant.mode == Mode::Train && p.variant.rows == 32).unwrap();
@@ -28,6 +33,8 @@ fn programs() -> Vec<(&'static str, Program, usize)> {
         ("configs/columns_small.toml", (2, 2), "ring"),
         ("configs/residual_small.toml", (4, 1), "one_pass"),
         ("configs/one_weird_trick_small.toml", (1, 4), "ring"),
+        ("configs/columns_small.toml", (2, 2), "staged"),
+        ("configs/residual_small.toml", (4, 1), "staged"),
     ];
     all.map(|(config, mesh, form)| {
         let (program, queues) = program(config, mesh, form);

@@ -223,11 +223,8 @@ impl Drawing<'_> {
 fn draw(numbers: &[u16]) -> (String, Where) {
     let mut drawing = Drawing { numbers: numbers.iter(), columns: 1, text: String::new(), outputs: Vec::new() };
     let (data, columns) = drawing.pick(&MESHES);
-    let at = Where {
-        mesh: Mesh { data, columns },
-        form: drawing.pick(&[Form::OnePass, Form::Ring]),
-        rows: drawing.pick(&[4, 1, 2, 3, 5, 6, 7]),
-    };
+    let (form, staged) = drawing.pick(&[(Form::OnePass, false), (Form::Ring, false), (Form::Ring, true)]);
+    let at = Where { mesh: Mesh { data, columns }, form, staged, rows: drawing.pick(&[4, 1, 2, 3, 5, 6, 7]) };
     drawing.columns = columns;
     let input = Shape { h: drawing.pick(&[3, 4, 1]), w: drawing.pick(&[3, 4]), c: drawing.channels(), flat: false };
     drawing.outputs.push(("images".to_string(), input));
@@ -289,6 +286,7 @@ fn features(network: &Network, at: Where) -> Vec<String> {
         add(places.len() > 1, "a join of differently placed inputs");
     }
     add(at.rows < at.mesh.devices(), "devices that may hold no rows");
+    add(at.staged, "collectives through the host's memory");
     let (precision, products) = (Precision::F64, Products::Full);
     let chain = &Chain::default();
     let request = Request { network, chain, target_width: 1, mesh: at.mesh, precision, products, fuse: false, variant };
@@ -314,7 +312,7 @@ fn features(network: &Network, at: Where) -> Vec<String> {
 }
 
 /// What the drawings must have had, each at least ten times.
-const NEEDED: [&str; 17] = [
+const NEEDED: [&str; 18] = [
     "a fan-out whose consumers want different layouts",
     "a join of differently placed inputs",
     "a partial output whose consumers want different layouts",
@@ -327,6 +325,7 @@ const NEEDED: [&str; 17] = [
     "backward all-reduce over Data",
     "backward all-to-all over Columns",
     "backward reduce-scatter over Columns",
+    "collectives through the host's memory",
     "devices that may hold no rows",
     "forward all-gather over Columns",
     "forward all-reduce over Columns",
@@ -351,9 +350,9 @@ fn same_in_two_columns(layers: &str) {
         "name = \"written\"\n[data]\ntrain = {{ synthetic = {{ images = 9, classes = 2, shape = [3, 3, 4] }} }}\n\
          batch = 4\n[model]\ninput = [3, 3, 4]\nlayers = [\n{layers}]\n[optimizer]\nlr = 0.1\n[train]\nsteps = 1\n"
     );
-    for (data, form) in [(1, Form::OnePass), (2, Form::Ring)] {
-        let (difference, name) =
-            compare(&network(&text), Where { mesh: Mesh { data, columns: 2 }, form, rows: 3 }).unwrap();
+    for (data, form, staged) in [(1, Form::OnePass, false), (2, Form::Ring, false), (2, Form::Ring, true)] {
+        let mesh = Mesh { data, columns: 2 };
+        let (difference, name) = compare(&network(&text), Where { mesh, form, staged, rows: 3 }).unwrap();
         assert!(difference <= TOLERANCE, "{name} differs by {difference:e}");
     }
 }

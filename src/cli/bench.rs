@@ -18,7 +18,7 @@ enum What {
     Step(Step),
     /// The layers of a configuration inside its training step.
     Layers(Step),
-    /// Sums over devices, from 64 KiB to 64 MiB, as a ring and in one pass.
+    /// Sums over devices, from 64 KiB to 64 MiB, as a ring and, on CPU devices, in one pass.
     Allreduce(Devices),
 }
 
@@ -35,6 +35,9 @@ struct Devices {
     /// The devices: cpu*4, cuda:0-3.
     #[arg(long, value_name = "DEVICES", default_value = "cpu*4")]
     devices: String,
+    /// How GPUs read each other's memory: auto, off.
+    #[arg(long, value_name = "ACCESS")]
+    peer_access: Option<String>,
     #[command(flatten)]
     how: How,
 }
@@ -88,7 +91,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         }
         What::Allreduce(all) => {
             let effort = all.how.effort()?;
-            all.how.tell(&bench::all_reduce(&all.devices, effort)?, allreduce_text)
+            let access = all.peer_access.iter().map(|access| format!("devices.peer_access={access:?}"));
+            let sets: Vec<String> = access.chain([format!("devices.use={:?}", all.devices)]).collect();
+            all.how.tell(&bench::all_reduce(&sets, effort)?, allreduce_text)
         }
     }
 }
@@ -156,8 +161,9 @@ fn layers_text(report: &Layers) -> String {
 
 fn allreduce_text(report: &AllReduces) -> String {
     let load = report.load_average.map_or(String::new(), |load| format!(", load average {load}"));
+    let through = if report.through_host { " through host memory" } else { "" };
     let mut text = format!(
-        "{} x {}, one thread's memcpy {:.2} GB/s{load}\n\n{:<9} {:>9} {:>10} {:>10} {:>10} {:>12} {:>9}\n",
+        "{} x {}{through}, one thread's memcpy {:.2} GB/s{load}\n\n{:<9} {:>9} {:>10} {:>10} {:>10} {:>12} {:>9}\n",
         report.devices,
         report.device,
         report.memcpy_gb_per_second,

@@ -45,6 +45,17 @@ pub enum Collectives {
     Ring,
 }
 
+/// How GPUs read each other's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PeerAccess {
+    /// Directly, where all GPUs of the run can; else through the host's.
+    #[default]
+    Auto,
+    /// Through the host's.
+    Off,
+}
+
 /// What runs the program.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Devices {
@@ -60,6 +71,8 @@ pub struct Devices {
     pub products: Products,
     /// How sums over devices are lowered: one pass by default on CPU devices, else a ring.
     pub collectives: Collectives,
+    /// How what crosses between GPUs does so, `"auto"` by default.
+    pub peer_access: PeerAccess,
     /// Threads of each CPU device or emulated device, at least 1; by default the cores of this machine, shared evenly
     /// among CPU devices, which work at the same time.
     pub threads: usize,
@@ -123,6 +136,7 @@ pub(super) fn read(report: &mut Report, value: Value) -> Devices {
     let mesh = read_mesh(&mut section, ordinals.len(), by_set, known);
     let (precision, products) = read_precision(&mut section, kind);
     let collectives = read_collectives(&mut section, kind, ordinals.len());
+    let peer_access = read_peer_access(&mut section, kind, &ordinals);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     // Emulated devices work in turns, so each may have every core.
     let default = if kind == Kind::Emu { cores } else { (cores / ordinals.len()).max(1) };
@@ -132,7 +146,7 @@ pub(super) fn read(report: &mut Report, value: Value) -> Devices {
     let expected = format!("1 to {MOST_THREADS}");
     let threads = section.within("threads", default, |n| (1..=MOST_THREADS).contains(&n), &expected);
     section.finish();
-    Devices { kind, ordinals, mesh, precision, products, collectives, threads }
+    Devices { kind, ordinals, mesh, precision, products, collectives, peer_access, threads }
 }
 
 /// Returns what `"auto"` stands for: every GPU that the kernels of this build can run on, else one CPU device.
@@ -286,4 +300,15 @@ fn read_collectives(section: &mut Section, kind: Kind, devices: usize) -> Collec
     );
     section.fault(&Fault::at("collectives", message));
     default
+}
+
+fn read_peer_access(section: &mut Section, kind: Kind, ordinals: &[usize]) -> PeerAccess {
+    let given = section.take("peer_access");
+    let several = ordinals.iter().any(|&ordinal| ordinal != ordinals[0]);
+    if given.is_some() && (kind == Kind::Cpu || !several) {
+        let on = if kind == Kind::Cpu { "cpu devices" } else { "one GPU" };
+        section.report.note(format!("[devices]: peer_access has no effect on {on}"));
+        return PeerAccess::Auto;
+    }
+    given.unwrap_or_default()
 }

@@ -65,6 +65,30 @@ pub(super) fn count() -> Result<usize> {
     Ok(count as usize)
 }
 
+/// Returns the first two GPUs of which one cannot reach the other's memory.
+pub(super) fn apart(ordinals: &[usize]) -> Result<Option<(usize, usize)>> {
+    driver()?;
+    let device =
+        |ordinal: usize| result::device::get(ordinal as i32).map_err(|error| sentence(ordinal, "be opened", error));
+    for &a in ordinals {
+        for &b in ordinals.iter().filter(|b| **b != a) {
+            if !able(a, device(a)?, device(b)?)? {
+                return Ok(Some((a, b)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// Returns whether a GPU can be made to reach the memory of another.
+fn able(ordinal: usize, this: sys::CUdevice, other: sys::CUdevice) -> Result<bool> {
+    let mut able = 0;
+    // SAFETY: both devices exist.
+    let asked = unsafe { sys::cuDeviceCanAccessPeer(&raw mut able, this, other) };
+    asked.result().map_err(|error| sentence(ordinal, "be asked about its peers", error))?;
+    Ok(able != 0)
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -184,11 +208,7 @@ impl Cuda {
         if self.device == other.device {
             return Ok(true);
         }
-        let mut able = 0;
-        // SAFETY: both devices exist.
-        let asked = unsafe { sys::cuDeviceCanAccessPeer(&raw mut able, self.device, other.device) };
-        asked.result().map_err(|e| self.fail("be asked about its peers", e))?;
-        if able == 0 {
+        if !able(self.ordinal, self.device, other.device)? {
             return Ok(false);
         }
         self.enter()?;
@@ -253,7 +273,7 @@ impl Cuda {
     }
 
     pub(super) unsafe fn copy(&self, to: u64, from: u64, bytes: usize, stream: Stream) -> Result<()> {
-        // SAFETY: the caller vouches for both ranges; unified addresses tell the driver which GPUs they are of.
+        // SAFETY: the caller vouches for both ranges; unified addresses tell the driver whose they are.
         self.call("copy", || unsafe { sys::cuMemcpyAsync(to, from, bytes, stream.0 as _).result() })
     }
 

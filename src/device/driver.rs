@@ -148,6 +148,17 @@ impl Driver {
         }
     }
 
+    /// Returns the first two of these GPUs that cannot read each other's memory, without opening any.
+    ///
+    /// # Errors
+    /// As [`Driver::count`], and when a GPU does not exist.
+    pub fn apart(kind: Kind, ordinals: &[usize]) -> Result<Option<(usize, usize)>> {
+        match kind {
+            Kind::Cuda => super::cuda::apart(ordinals),
+            Kind::Emu => Ok(None),
+        }
+    }
+
     /// Opens a GPU by its number, or the emulated device (whose number is only a name) with `threads` threads.
     ///
     /// # Errors
@@ -325,7 +336,7 @@ impl Driver {
         either!(self, device => unsafe { device.copy_out(to, from, bytes, stream) })
     }
 
-    /// Copies between device memories, of one device or of two.
+    /// Copies between device memories, of one device or of two, and pinned host memory.
     ///
     /// # Errors
     /// When the device refuses.
@@ -337,7 +348,7 @@ impl Driver {
         either!(self, device => unsafe { device.copy(to, from, bytes, stream) })
     }
 
-    /// Copies `height` rows of `width` bytes between device memories, of one device or of two.
+    /// Copies `height` rows of `width` bytes between device memories, of one device or of two, and pinned host memory.
     ///
     /// # Errors
     /// When the device refuses.

@@ -43,6 +43,8 @@ struct Slot {
 pub struct Gpus {
     devices: Vec<Gpu>,
     slots: Vec<Slot>,
+    /// What GPUs exchange through that do not reach each other.
+    host: Pinned,
 }
 
 // SAFETY: the pinned memory is this value's own; addresses of the device are numbers.
@@ -57,6 +59,8 @@ pub struct Opening<'a> {
     pub ordinals: &'a [usize],
     /// Bytes of each logical device's arena.
     pub arenas: &'a [usize],
+    /// Bytes of host memory that GPUs exchange through; none: they reach each other's.
+    pub host: Option<usize>,
     /// Elements of the largest batch of images and of targets.
     pub staging: [usize; 2],
     /// Elements of the values that come back after a step.
@@ -81,11 +85,11 @@ impl Gpus {
             }
         }
         for (a, this) in &opened {
-            for (b, other) in opened.iter().filter(|(b, _)| b != a) {
+            for (b, other) in opened.iter().filter(|(b, _)| b != a && opening.host.is_none()) {
                 if !this.reach(other)? {
                     return Err(Error::Usage(format!(
-                        "{0}:{a} cannot reach the memory of {0}:{b}; use GPUs that are connected (nvidia-smi topo -p2p \
-                         r shows which), or one of them",
+                        "{0}:{a} cannot reach the memory of {0}:{b}; set [devices] peer_access = \"off\", or use GPUs \
+                         that are connected (nvidia-smi topo -p2p r shows which)",
                         opening.kind
                     )));
                 }
@@ -99,7 +103,7 @@ impl Gpus {
             Ok(Slot { staging, clock: pinned(CLOCK_BYTES)?, values: pinned(opening.values * 4)? })
         };
         let slots = (0..opening.slots).map(slot).collect::<Result<_>>()?;
-        let mut gpus = Gpus { slots, devices: Vec::new() };
+        let mut gpus = Gpus { slots, host: pinned(opening.host.unwrap_or(0))?, devices: Vec::new() };
         for (&ordinal, &bytes) in opening.ordinals.iter().zip(opening.arenas) {
             let driver = opened.iter().find(|(o, _)| *o == ordinal).map(|(_, d)| Arc::clone(d));
             let driver = driver.expect("every ordinal was opened");
@@ -128,14 +132,18 @@ impl Gpus {
         self.gpu(device).driver.name()
     }
 
-    /// Returns the address of a byte of a device's arena.
+    /// Returns the address of a byte of a device's arena, or of the host's memory, which is the device after the last.
     ///
     /// # Panics
     /// When it lies outside.
     pub fn address(&self, device: usize, byte: usize) -> u64 {
-        let gpu = self.gpu(device);
-        assert!(byte <= gpu.bytes, "an address lies inside its arena");
-        gpu.arena + byte as u64
+        let (start, bytes) = match self.devices.get(device) {
+            Some(gpu) => (gpu.arena, gpu.bytes),
+            // Pinned memory has one address for the host and for every GPU.
+            None => (self.host.at as u64, self.host.bytes),
+        };
+        assert!(byte <= bytes, "an address lies inside its arena");
+        start + byte as u64
     }
 
     /// Returns the address of a device's clock.
@@ -428,7 +436,7 @@ impl Drop for Gpus {
         }
         let Some(first) = self.devices.first() else { return };
         let all = self.slots.iter().flat_map(|slot| [slot.staging[0], slot.staging[1], slot.clock, slot.values]);
-        for pinned in all {
+        for pinned in all.chain([self.host]) {
             // SAFETY: as above.
             let _ = unsafe { first.driver.free_pinned(pinned.at) };
         }

@@ -11,7 +11,7 @@ use crate::layers::Mode;
 use crate::network::{self, Network};
 use crate::optim::Chain;
 use crate::placement::Variant;
-use crate::program::{Options, Plan, Session, Target, Which};
+use crate::program::{Options, Peers, Plan, Session, Target, Which};
 use crate::tensor::{Dual, Mesh, Precision, Products, Real};
 use std::sync::Arc;
 
@@ -45,6 +45,7 @@ impl Probe {
             products,
             threads,
             form,
+            peers: Peers::All,
             path,
             target_width,
             seed,

@@ -16,8 +16,9 @@ struct Life {
     queues: Vec<(usize, usize, usize)>,
 }
 
-/// Places every buffer that is not a region from byte `base` on; returns each device's end.
-pub fn assign(program: &mut Program, clocks: &Clocks, base: usize, devices: usize) -> Vec<usize> {
+/// Places every buffer that is not a region, from byte `base` of its device on; returns each device's end, and the
+/// host's, which begins at 0.
+pub fn assign(program: &mut Program, clocks: &Clocks, base: usize, devices: usize) -> (Vec<usize>, usize) {
     let mut lives = vec![Life::default(); program.buffers.len()];
     for (number, step) in program.steps.iter().enumerate() {
         for u in &step.uses {
@@ -35,6 +36,7 @@ pub fn assign(program: &mut Program, clocks: &Clocks, base: usize, devices: usiz
         })
     };
     let mut ends = vec![base; devices];
+    ends.push(0);
     for (device, end) in ends.iter_mut().enumerate() {
         let mine = |b: &usize| program.buffers[*b].device == device && program.buffers[*b].region.is_none();
         let mut own: Vec<usize> = (0..program.buffers.len()).filter(mine).collect();
@@ -52,7 +54,7 @@ pub fn assign(program: &mut Program, clocks: &Clocks, base: usize, devices: usiz
                 })
                 .collect();
             taken.sort_unstable();
-            let mut offset = base;
+            let mut offset = if device == devices { 0 } else { base };
             for (start, stop) in taken {
                 if start >= offset + bytes {
                     break;
@@ -64,5 +66,6 @@ pub fn assign(program: &mut Program, clocks: &Clocks, base: usize, devices: usiz
             placed.push(buffer);
         }
     }
-    ends
+    let host = ends.pop().expect("the host is the last");
+    (ends, host)
 }

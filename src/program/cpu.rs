@@ -12,6 +12,7 @@ use std::sync::{Arc, RwLock};
 /// The programs of a plan on its CPU devices.
 pub(super) struct Programs {
     precision: Precision,
+    /// Of the devices, then of the host.
     memories: Vec<Arc<Memory>>,
     queues: Queues,
     scripts: Vec<Arc<dyn Script>>,
@@ -24,7 +25,7 @@ pub(super) struct Programs {
 
 impl std::fmt::Debug for Programs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Programs({} on {} devices)", self.scripts.len(), self.memories.len())
+        write!(f, "Programs({} on {} devices)", self.scripts.len(), self.memories.len() - 1)
     }
 }
 
@@ -33,7 +34,7 @@ impl Programs {
     pub fn new(plan: &Plan) -> Self {
         let precision = plan.options.precision;
         let allocate = |&bytes: &usize| Arc::new(Memory::new(bytes));
-        let memories: Vec<Arc<Memory>> = plan.arena.iter().map(allocate).collect();
+        let memories: Vec<Arc<Memory>> = plan.arena.iter().chain([&plan.host]).map(allocate).collect();
         let batch = Arc::new(RwLock::new(Batch::default()));
         let script =
             |program| -> Arc<dyn Script> { Arc::new(Executable::new(plan, program, &memories, Arc::clone(&batch))) };
@@ -60,7 +61,7 @@ impl Programs {
         targets: &mut Vec<f32>,
         clock: Clock,
     ) -> Result<Arc<Timed>> {
-        let queues = self.memories.len() * Queue::COUNT;
+        let queues = (self.memories.len() - 1) * Queue::COUNT;
         let timed = Arc::new(Timed::new(Arc::clone(&self.scripts[number]), queues));
         let script: Arc<dyn Script> = Arc::clone(&timed) as Arc<dyn Script>;
         self.exchange(images, targets);
@@ -155,7 +156,7 @@ struct Executable {
 impl Executable {
     fn new(plan: &Plan, program: &Program, memories: &[Arc<Memory>], batch: Arc<RwLock<Batch>>) -> Self {
         let precision = plan.options.precision;
-        let devices = memories.len();
+        let devices = plan.options.mesh.devices();
         let mut queues: Vec<Vec<Ready>> = (0..devices * Queue::COUNT).map(|_| Vec::new()).collect();
         let operand = |local: &Local| {
             let buffer = &program.buffers[local.buffer];

@@ -1,9 +1,11 @@
 //! How long a program should take: its steps played on their queues at the rates of a machine.
 //!
 //! A step takes the longer of its arithmetic at the machine's rate of products and its bytes at the rate of memory;
-//! a sum across devices takes its bytes at the rate of the link. A step starts when its queue is free and its
+//! a sum across devices takes its bytes at the rate of the link, a
+//! copy to or from the host at the rate of that link. A step starts when its queue is free and its
 //! events are there. The rates are a model, not a measurement: compare plans with it.
 
+use super::staged::uses_host;
 use super::{Local, Plan, Program, Step, Work};
 use crate::layers::Pass;
 
@@ -18,6 +20,8 @@ pub struct Hardware {
     pub memory_bytes_per_second: f64,
     /// Bytes a second between devices.
     pub link_bytes_per_second: f64,
+    /// Bytes a second between a device and the host.
+    pub host_bytes_per_second: f64,
     /// Seconds that a step costs however small it is.
     pub step_seconds: f64,
     /// Whether a device has as many of these as it has threads.
@@ -32,6 +36,7 @@ pub const HARDWARE: &[Hardware] = &[
         flops_per_second: 2.0e11,
         memory_bytes_per_second: 2.0e10,
         link_bytes_per_second: 1.0e10,
+        host_bytes_per_second: 1.0e10,
         step_seconds: 2e-6,
         per_thread: true,
     },
@@ -40,6 +45,7 @@ pub const HARDWARE: &[Hardware] = &[
         flops_per_second: 7.9e14,
         memory_bytes_per_second: 4.3e12,
         link_bytes_per_second: 4.5e11,
+        host_bytes_per_second: 5.5e10,
         step_seconds: 3e-6,
         per_thread: false,
     },
@@ -70,7 +76,11 @@ fn step_seconds(plan: &Plan, program: &Program, step: &Step, hardware: &Hardware
     let threads = if hardware.per_thread { plan.options.threads as f64 } else { 1.0 };
     let arithmetic = flops / (hardware.flops_per_second * threads);
     let memory = bytes / hardware.memory_bytes_per_second;
-    let link = wire as f64 / hardware.link_bytes_per_second;
+    let link = if uses_host(program, step, plan.options.mesh.devices()) {
+        program.bytes(&step.uses[0]) as f64 / hardware.host_bytes_per_second
+    } else {
+        wire as f64 / hardware.link_bytes_per_second
+    };
     hardware.step_seconds + arithmetic.max(memory).max(link)
 }
 

@@ -1,6 +1,7 @@
 //! From operations on all devices to steps on queues.
 
-use super::{Buffer, BufferId, Laid, Local, Program, Step, Target, Use, Work};
+use super::staged::{Transfer, through_host};
+use super::{Buffer, BufferId, Laid, Local, Peers, Program, Step, Target, Use, Work};
 use crate::collectives::{self, Collective, Form};
 use crate::device::{Operand, Queue};
 use crate::layers::Access;
@@ -8,6 +9,9 @@ use crate::network::Network;
 use crate::placement::{Home, Op, Placed, Purpose, Region, TensorId, Variant};
 use crate::tensor::{Axis, Element, Mesh, Precision, Strided, Window};
 use std::collections::HashMap;
+
+/// A part of a buffer.
+pub(super) type Piece = (BufferId, Strided);
 
 /// What lowering needs to know besides the operations.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +24,8 @@ pub struct Context<'a> {
     pub target: Target,
     /// How collectives are done.
     pub form: Form,
+    /// Which devices read each other's memory.
+    pub peers: &'a Peers,
     /// Threads per device.
     pub threads: usize,
     /// The step.
@@ -168,7 +174,7 @@ impl Lowering<'_> {
             }
             Op::Add { terms, to } => {
                 for device in 0..devices {
-                    let pieces = |this: &mut Self, ids: &[TensorId]| -> Vec<(BufferId, Strided)> {
+                    let pieces = |this: &mut Self, ids: &[TensorId]| -> Vec<Piece> {
                         ids.iter().map(|&id| this.piece(id, device)).collect()
                     };
                     let (sources, targets) = (pieces(self, terms), pieces(self, &[*to]));
@@ -218,8 +224,8 @@ impl Lowering<'_> {
         device: usize,
         queue: Queue,
         collective: Option<(Collective, Axis)>,
-        sources: Vec<(BufferId, Strided)>,
-        targets: Vec<(BufferId, Strided)>,
+        sources: Vec<Piece>,
+        targets: Vec<Piece>,
         wire: usize,
         name: String,
     ) {
@@ -239,8 +245,9 @@ impl Lowering<'_> {
             let steps = collectives::lower(collective, self.cx.form, &windows(from), &windows(to));
             let mut scratch = HashMap::new();
             let name = format!("{collective} {}", self.placed.tensors[to].name);
+            let mut transfers = Vec::new();
             for transfer in steps.transfers {
-                let mut pieces = |this: &mut Self, pieces: &[collectives::Piece]| -> Vec<(BufferId, Strided)> {
+                let mut pieces = |this: &mut Self, pieces: &[collectives::Piece]| -> Vec<Piece> {
                     pieces
                         .iter()
                         .map(|piece| {
@@ -263,8 +270,14 @@ impl Lowering<'_> {
                 };
                 let (sources, targets) = (pieces(self, &transfer.sources), pieces(self, &transfer.targets));
                 let wire = transfer.wire_elements() * self.placed.tensors[to].element.bytes();
-                let device = group[transfer.rank];
-                self.sum(device, queue, Some((collective, axis)), sources, targets, wire, name.clone());
+                transfers.push(Transfer { device: group[transfer.rank], sources, targets, wire, way: "" });
+            }
+            if let Peers::SameGpu(gpus) = self.cx.peers {
+                transfers = through_host(&transfers, gpus, &mut self.buffers);
+            }
+            for Transfer { device, sources, targets, wire, way } in transfers {
+                let name = format!("{name}{way}");
+                self.sum(device, queue, Some((collective, axis)), sources, targets, wire, name);
             }
         }
     }

@@ -15,9 +15,11 @@ pub mod lower;
 mod plan;
 pub mod print;
 mod session;
+mod staged;
 
 pub use plan::{Inbox, Laid, Options, Plan, Target, Usage, lay_out};
 pub use session::{Metrics, Session, Which};
+pub use staged::Peers;
 
 use crate::collectives::Collective;
 use crate::device::Queue;
@@ -31,7 +33,7 @@ pub type BufferId = usize;
 /// A stretch of one device's arena.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Buffer {
-    /// The device.
+    /// The device; the host is the one after the last.
     pub device: usize,
     /// Its length.
     pub elements: usize,

@@ -1,7 +1,7 @@
 //! Everything that is known before the first step, as data.
 
 use super::lower::Context;
-use super::{Program, arena, check, events, lower};
+use super::{Peers, Program, arena, check, events, lower};
 use crate::collectives::Form;
 use crate::device::{Path, Queue};
 use crate::error::Problem;
@@ -37,6 +37,8 @@ pub struct Options {
     pub threads: usize,
     /// How collectives are done.
     pub form: Form,
+    /// Which devices read each other's memory; what crosses between others goes through the host's.
+    pub peers: Peers,
     /// Fast or plain layers.
     pub path: Path,
     /// Width of the targets: 1 for class indices, else the number of classes.
@@ -66,6 +68,8 @@ pub struct Plan {
     pub programs: Vec<Program>,
     /// Bytes of each device's arena.
     pub arena: Vec<usize>,
+    /// Bytes of the host's memory that GPUs exchange through.
+    pub host: usize,
 }
 
 /// A region in the arena of every device.
@@ -132,14 +136,16 @@ impl Plan {
             statistics,
             programs: Vec::new(),
             arena: vec![base; mesh.devices()],
+            host: 0,
         };
         for (placed, &variant) in placed.iter().zip(&plan.options.variants) {
             let Options { target, form, threads, precision, .. } = plan.options;
-            let regions = &plan.regions;
-            let cx = Context { network: &network, mesh, target, form, threads, variant, precision, regions };
+            let (peers, regions) = (&plan.options.peers, &plan.regions);
+            let cx = Context { network: &network, mesh, target, form, peers, threads, variant, precision, regions };
             let mut program = lower::lower(cx, placed);
             let clocks = events::derive(&mut program, queues);
-            let ends = arena::assign(&mut program, &clocks, base, mesh.devices());
+            let (ends, host) = arena::assign(&mut program, &clocks, base, mesh.devices());
+            plan.host = plan.host.max(host);
             plan.arena.iter_mut().zip(ends).for_each(|(arena, end)| *arena = (*arena).max(end));
             if let Err(race) = check::check(&program, queues) {
                 panic!("the plan of {variant:?} on a mesh of {mesh} is not safe: {race}");

@@ -1,7 +1,8 @@
 //! Prints plans: as text, as JSON, as a Mermaid graph.
 
 use super::estimate::{Hardware, seconds};
-use super::{Plan, Program, Work};
+use super::{Peers, Plan, Program, Work};
+use crate::collectives::Collective;
 use crate::device::Queue;
 use crate::layers::{Mode, Pass};
 use crate::placement::resolve;
@@ -54,6 +55,10 @@ impl Plan {
                 mesh.position(device).column
             );
             self.write_device(&mut out, main, device);
+        }
+        if self.options.peers != Peers::All {
+            let through = "pinned, for what crosses between GPUs that cannot read each other's";
+            let _ = writeln!(out, "\nhost memory {}: {through}", human(self.host));
         }
         let _ = writeln!(out, "\ncollectives of one training step");
         for ((name, axis), (count, bytes)) in collectives(main) {
@@ -176,6 +181,7 @@ impl Plan {
             "steps": cx.steps,
             "mesh": {"data": self.options.mesh.data, "columns": self.options.mesh.columns},
             "devices": devices,
+            "host_bytes": self.host,
             "collectives": moved,
             "wire_bytes_per_step": self.wire_bytes_per_step(),
         })
@@ -211,14 +217,14 @@ fn title(program: &Program) -> String {
         .to_lowercase()
 }
 
-/// Transfers and bytes on the wire by collective and axis.
+/// Transfers (of slices, which cross no wire: their copies) and bytes on the wire by collective and axis.
 fn collectives(program: &Program) -> BTreeMap<(String, String), (usize, usize)> {
     let mut all = BTreeMap::new();
     for step in &program.steps {
         if let Work::Sum { collective: Some((collective, axis)), wire, .. } = &step.work {
             let key = (collective.to_string(), format!("{axis:?}").to_lowercase());
             let entry: &mut (usize, usize) = all.entry(key).or_default();
-            entry.0 += 1;
+            entry.0 += usize::from(*wire > 0 || *collective == Collective::Slice);
             entry.1 += wire;
         }
     }

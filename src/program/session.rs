@@ -1,6 +1,6 @@
 //! Runs the programs of a plan, and reads and writes what outlives a step.
 
-use super::{Inbox, Plan, cpu, gpu};
+use super::{Inbox, Peers, Plan, cpu, gpu};
 use crate::device::driver::Kind;
 use crate::device::{Clock, Gpus, Opening};
 use crate::error::{Error, Result};
@@ -87,6 +87,7 @@ impl Session {
             kind,
             ordinals,
             arenas: &plan.arena,
+            host: (plan.options.peers != Peers::All).then_some(plan.host),
             staging,
             values: METRICS,
             slots: Inbox::SLOTS,

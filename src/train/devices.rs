@@ -1,10 +1,10 @@
 //! The devices of a configuration: whether this machine has them, and a session on them.
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, PeerAccess};
 use crate::device::Driver;
 use crate::device::driver::Kind;
 use crate::error::{Problem, Result};
-use crate::program::{Plan, Session, Target};
+use crate::program::{Peers, Plan, Session, Target};
 
 /// Returns who drives a kind of device; none for CPU devices.
 fn driver(kind: config::Kind) -> Option<Kind> {
@@ -42,6 +42,30 @@ fn missing(config: &Config) -> Option<String> {
              others)"
         )
     })
+}
+
+/// Returns which devices read each other's memory, with a note when this machine's GPUs do not. A plan needs no GPU:
+/// those that are not here are taken to be connected.
+pub(super) fn peers(config: &Config) -> (Peers, Option<String>) {
+    let devices = &config.devices;
+    let staged = || Peers::SameGpu(devices.ordinals.clone());
+    if devices.peer_access == PeerAccess::Off {
+        return (staged(), None);
+    }
+    let mut gpus = devices.ordinals.clone();
+    gpus.sort_unstable();
+    gpus.dedup();
+    let kind = driver(devices.kind).filter(|_| gpus.len() > 1);
+    match kind.and_then(|kind| Driver::apart(kind, &gpus).ok().flatten()) {
+        Some((a, b)) => {
+            let note = format!(
+                "cuda:{a} and cuda:{b} cannot reach each other's memory: what crosses between GPUs goes through host \
+                 memory"
+            );
+            (staged(), Some(note))
+        }
+        None => (Peers::All, None),
+    }
 }
 
 /// Opens the devices of a configuration for a plan.

@@ -10,7 +10,7 @@ use crate::error::{Error, Fault, Problem, Result};
 use crate::layers::Mode;
 use crate::network::{Draft, Network};
 use crate::placement::Variant;
-use crate::program::{Options, Plan, Session};
+use crate::program::{Options, Peers, Plan, Session};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -74,6 +74,8 @@ pub struct Job {
     pub test: Option<Header>,
     /// What is said once: settings without effect, data that could not be read.
     pub notes: Vec<String>,
+    /// Which devices read each other's memory.
+    peers: Peers,
     /// The weights to start from.
     pub(super) start: Option<Start>,
 }
@@ -105,8 +107,9 @@ impl Job {
         problems.extend(devices::problems(&config, needs != Data::Optional));
         let Some(network) = network else { return Err(refuse(problems)) };
         let Found { train, test, notes, .. } = found;
-        let (network, notes) = (Arc::new(network), [config.notes.clone(), notes].concat());
-        let mut job = Job { notes, config, network, train, test, start: None };
+        let (peers, apart) = devices::peers(&config);
+        let notes = [config.notes.clone(), notes, apart.into_iter().collect()].concat();
+        let mut job = Job { notes, config, network: Arc::new(network), train, test, peers, start: None };
         if sound {
             problems.extend(job.fit_data());
         }
@@ -233,6 +236,7 @@ impl Job {
                 Collectives::OnePass => Form::OnePass,
                 Collectives::Ring => Form::Ring,
             },
+            peers: self.peers.clone(),
             path: Implementation::Fast,
             target_width: self.train.map_or(1, |h| h.target_width),
             seed: self.config.seed,

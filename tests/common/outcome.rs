@@ -7,7 +7,7 @@ use peristyle::layers::Mode;
 use peristyle::network::Network;
 use peristyle::optim::Chain;
 use peristyle::placement::Variant;
-use peristyle::program::{Options, Plan, Session, Target, Which};
+use peristyle::program::{Options, Peers, Plan, Session, Target, Which};
 use peristyle::tensor::{Mesh, Precision, Products};
 use peristyle::train::exchange;
 use std::sync::Arc;
@@ -17,6 +17,8 @@ use std::sync::Arc;
 pub struct Where {
     pub mesh: Mesh,
     pub form: Form,
+    /// Whether what crosses goes through the host's memory.
+    pub staged: bool,
     pub rows: usize,
 }
 
@@ -30,7 +32,8 @@ pub struct Outcome {
 impl Outcome {
     /// Runs a network with random parameters, biases included, on a random batch.
     pub fn of(network: &Arc<Network>, at: Where) -> Result<Outcome, Vec<Problem>> {
-        let Where { mesh, form, rows } = at;
+        let Where { mesh, form, rows, staged } = at;
+        let peers = if staged { Peers::SameGpu((0..mesh.devices()).collect()) } else { Peers::All };
         let train = Variant { mode: Mode::Train, rows, update: false };
         let eval = Variant { mode: Mode::Eval, rows, update: false };
         let options = Options {
@@ -40,6 +43,7 @@ impl Outcome {
             products: Products::Full,
             threads: 1,
             form,
+            peers,
             path: Path::Fast,
             target_width: 1,
             seed: 3,

@@ -9,7 +9,7 @@ use crate::layers::{Activation, METRICS, Mode};
 use crate::network::{Draft, Network};
 use crate::optim::Chain;
 use crate::placement::{Flat, Home, Op, Placed, Purpose, Region, Tensor, Variant};
-use crate::program::{Plan, Session, arena, check, events, lay_out, lower};
+use crate::program::{Peers, Plan, Session, arena, check, events, lay_out, lower};
 use crate::tensor::{Axis, Element, Layout, Place, Precision, Products, Shape};
 use crate::train::{Data, Job};
 use serde::Serialize;
@@ -43,6 +43,8 @@ pub struct AllReduces {
     pub device: String,
     /// Number of devices.
     pub devices: usize,
+    /// Whether what crosses between GPUs goes through host memory.
+    pub through_host: bool,
     /// GB/s that one thread copies (on a GPU: the whole of it), each byte counted once.
     pub memcpy_gb_per_second: f64,
     /// The machine's load average of the last minute when the bench began; none where it is not told.
@@ -53,16 +55,15 @@ pub struct AllReduces {
 
 const VARIANT: Variant = Variant { mode: Mode::Train, rows: 1, update: false };
 
-/// Measures all-reduces of 64 KiB to 64 MiB among `devices`, as the configuration's `devices.use`; `effort` is that
-/// of one size in one form.
+/// Measures all-reduces of 64 KiB to 64 MiB with the given settings of `[devices]`, as in `--set`; `effort` is that of
+/// one size in one form. GPUs sum around a ring alone.
 ///
 /// # Errors
 /// When the devices do not exist or a step fails.
-pub fn all_reduce(devices: &str, effort: Effort) -> Result<AllReduces> {
+pub fn all_reduce(sets: &[String], effort: Effort) -> Result<AllReduces> {
     let text = "[data]\ntrain = { synthetic = { images = 2, classes = 2, shape = [1, 1, 1] } }\nbatch = 2\n[model]\n\
                 input = [1, 1, 1]\nlayers = [{ dense = { units = 2 } }]\n[optimizer]\nlr = 0.1\n[train]\nsteps = 1\n";
-    let sets = [format!("devices.use={devices:?}")];
-    let reading = config::from_text("bench allreduce", text, Path::new(""), &sets);
+    let reading = config::from_text("bench allreduce", text, Path::new(""), sets);
     let (job, _) = Job::complete(Draft::new(reading), Data::Optional)?;
     let devices = &job.config.devices;
     let copied = match driver_kind(devices.kind) {
@@ -72,15 +73,17 @@ pub fn all_reduce(devices: &str, effort: Effort) -> Result<AllReduces> {
     let mut report = AllReduces {
         device: devices.kind.to_string(),
         devices: devices.len(),
+        through_host: job.options(Vec::new()).peers != Peers::All,
         memcpy_gb_per_second: copied / 2.0 / 1e9,
         load_average: load_average(),
         all_reduces: Vec::new(),
     };
     let n = devices.len() as f64;
-    for (form, name) in [(Form::OnePass, "one_pass"), (Form::Ring, "ring")] {
+    let forms = [(Form::OnePass, "one_pass"), (Form::Ring, "ring")];
+    for (form, name) in if devices.kind == config::Kind::Cpu { &forms[..] } else { &forms[1..] } {
         for shift in (16..=26).step_by(2) {
             let bytes = 1 << shift;
-            let mut session = session(&job, bytes / Precision::F32.bytes(), form)?;
+            let mut session = session(&job, bytes / Precision::F32.bytes(), *form)?;
             let mut run = || {
                 let start = Instant::now();
                 session.run(VARIANT, &mut Vec::new(), &mut Vec::new(), Clock::default())?;
@@ -137,7 +140,8 @@ fn session(job: &Job, elements: usize, form: Form) -> Result<Session> {
         flat: Flat::default(),
         statistics: Vec::new(),
         programs: Vec::new(),
-        arena: Vec::new(),
+        arena: vec![base; devices],
+        host: 0,
         options,
     };
     let context = lower::Context {
@@ -145,6 +149,7 @@ fn session(job: &Job, elements: usize, form: Form) -> Result<Session> {
         mesh: plan.options.mesh,
         target: plan.options.target,
         form,
+        peers: &plan.options.peers,
         threads: plan.options.threads,
         variant: VARIANT,
         precision: Precision::F32,
@@ -152,7 +157,7 @@ fn session(job: &Job, elements: usize, form: Form) -> Result<Session> {
     };
     let mut program = lower::lower(context, &placed);
     let clocks = events::derive(&mut program, devices * Queue::COUNT);
-    plan.arena = arena::assign(&mut program, &clocks, base, devices).into_iter().map(|end| end.max(base)).collect();
+    (plan.arena, plan.host) = arena::assign(&mut program, &clocks, base, devices);
     if let Err(race) = check::check(&program, devices * Queue::COUNT) {
         panic!("the all-reduce is not safe: {race}");
     }
