@@ -5,7 +5,7 @@
 //
 // FAKE_CUDA_KERNELS: the emulated device's library. FAKE_CUDA_ENTRIES: a file with a line "name threads sizes..." per
 // kernel. FAKE_CUDA_VERSION: what cuDriverGetVersion answers. FAKE_CUDA_DEVICES: how many devices. FAKE_CUDA_BYTES: the
-// memory of each. FAKE_CUDA_FAULT: a kernel that faults.
+// memory of each. FAKE_CUDA_FAULT: a kernel that faults. FAKE_CUDA_PEERS=0: no device reaches another's memory.
 #include <dlfcn.h>
 
 #include <cstdint>
@@ -159,6 +159,13 @@ static bool on_device(uint64_t address, size_t bytes) {
     const auto* found = holder(address, bytes);
     return bytes == 0 || (found && found->second.second >= 0);
 }
+static bool peers() { return *setting("FAKE_CUDA_PEERS", "1") != '0'; }
+// A stream reaches pinned memory, and the memory of its own device and of peers.
+static bool reaches(const void* stream, uint64_t address, size_t bytes) {
+    const auto* found = holder(address, bytes);
+    const int device = static_cast<const Stream*>(stream)->device;
+    return bytes == 0 || (found && (found->second.second < 0 || found->second.second == device || peers()));
+}
 
 static void load_kernels() {
     if (!kernels.empty()) return;
@@ -192,10 +199,7 @@ API cuInit(unsigned) {
     for (size_t i = 0; i < contexts.size(); ++i) contexts[i].device = int(i);
     return OK;
 }
-API cuDeviceGetCount(int* count) {
-    *count = int(contexts.size());
-    return OK;
-}
+API cuDeviceGetCount(int* count) { return *count = int(contexts.size()), OK; }
 API cuDeviceGet(int* device, int ordinal) {
     *device = ordinal;
     return ordinal < int(contexts.size()) ? OK : 101;
@@ -293,11 +297,8 @@ API cuMemFreeHost(void* address) {
     LOCK;
     return release(reinterpret_cast<uint64_t>(address), true);
 }
-API cuDeviceCanAccessPeer(int* able, int, int) {
-    *able = 1;
-    return OK;
-}
-API cuCtxEnablePeerAccess(Context*, unsigned) { return current ? OK : INVALID_CONTEXT; }
+API cuDeviceCanAccessPeer(int* able, int, int) { return *able = peers(), OK; }
+API cuCtxEnablePeerAccess(Context*, unsigned) { return !current ? INVALID_CONTEXT : peers() ? OK : 217; }
 
 API cuStreamCreate(Stream** stream, unsigned) {
     LOCK;
@@ -400,7 +401,8 @@ API cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, Stream* stream) 
 }
 API cuMemcpyAsync(uint64_t to, uint64_t from, size_t bytes, void* stream) {
     LOCK;
-    return on_device(to, bytes) && on_device(from, bytes) ? copy(to, from, bytes, stream) : INVALID_VALUE;
+    const bool near = reaches(stream, to, bytes) && reaches(stream, from, bytes);
+    return near ? copy(to, from, bytes, stream) : INVALID_VALUE;
 }
 struct Copy2d {
     size_t from_x, from_y;
@@ -421,8 +423,8 @@ API cuMemcpy2DAsync_v2(const Copy2d* plan, void* stream) {
     const Copy2d c = *plan;
     if (c.width == 0 || c.height == 0) return OK;
     if (c.from_kind != 4 || c.to_kind != 4 || c.width > c.from_pitch || c.width > c.to_pitch) return INVALID_VALUE;
-    if (!on_device(c.from, (c.height - 1) * c.from_pitch + c.width) ||
-        !on_device(c.to, (c.height - 1) * c.to_pitch + c.width))
+    if (!reaches(stream, c.from, (c.height - 1) * c.from_pitch + c.width) ||
+        !reaches(stream, c.to, (c.height - 1) * c.to_pitch + c.width))
         return INVALID_VALUE;
     return issue(stream, {[=] {
                      for (size_t row = 0; row < c.height; ++row)
@@ -433,11 +435,8 @@ API cuMemcpy2DAsync_v2(const Copy2d* plan, void* stream) {
 }
 API cuMemsetD8Async(uint64_t to, unsigned char byte, size_t bytes, void* stream) {
     LOCK;
-    return on_device(to, bytes) ? issue(stream, {[=] {
-                                            memset(reinterpret_cast<void*>(to), byte, bytes);
-                                            return OK;
-                                        }})
-                                : INVALID_VALUE;
+    if (!on_device(to, bytes)) return INVALID_VALUE;
+    return issue(stream, {[=] { return memset(reinterpret_cast<void*>(to), byte, bytes), OK; }});
 }
 
 API cuLaunchKernel(const Kernel* kernel, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz,
@@ -446,7 +445,10 @@ API cuLaunchKernel(const Kernel* kernel, unsigned gx, unsigned gy, unsigned gz, 
     if (!gx || !gy || !gz || gy > 65535 || gz > 65535 || bx != kernel->threads || by != 1 || bz != 1)
         return INVALID_VALUE;
     std::vector<uint64_t> values(kernel->sizes.size());
-    for (size_t i = 0; i < values.size(); ++i) memcpy(&values[i], params[i], kernel->sizes[i]);
+    for (size_t i = 0; i < values.size(); ++i) {
+        memcpy(&values[i], params[i], kernel->sizes[i]);
+        if (kernel->sizes[i] == 8 && holder(values[i], 1) && !reaches(stream, values[i], 1)) return INVALID_VALUE;
+    }
     return issue(stream, {[=]() mutable -> int {
                      if (kernel->name == setting("FAKE_CUDA_FAULT", "")) return ILLEGAL_ADDRESS;
                      std::vector<void*> args;
@@ -484,10 +486,7 @@ API cuGraphInstantiateWithFlags(Capture** made, Capture* graph, unsigned long lo
     graphs.insert(*made);
     return OK;
 }
-API cuGraphDestroy(Capture* graph) {
-    delete graph;
-    return OK;
-}
+API cuGraphDestroy(Capture* graph) { return delete graph, OK; }
 API cuGraphExecDestroy(Capture* graph) {
     LOCK;
     if (!graphs.erase(graph)) return INVALID_HANDLE;

@@ -78,6 +78,14 @@ fn two_gpus_train_on_the_curve_of_the_cpu() {
 
 #[test]
 #[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
+fn gpus_that_cannot_reach_each_other_train_through_the_host() {
+    let apart = [("FAKE_CUDA_PEERS", "0"), ("FAKE_CUDA_DEVICES", "4")];
+    run("trains_apart", &apart);
+    run("trains_apart", &[&apart[..], &[("PERISTYLE_NO_GRAPH", "1")]].concat());
+}
+
+#[test]
+#[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
 fn an_old_driver_is_named() {
     let wanted = "the NVIDIA driver is too old: it speaks CUDA 12.4, expected 13.0";
     run("does_not_open", &[("FAKE_CUDA_VERSION", "12040"), ("WANTED", wanted)]);
@@ -233,6 +241,28 @@ mod on_the_fake_driver {
             for (got, cpu) in got.iter().zip(&cpu) {
                 assert!((got - cpu).abs() <= 1e-3 * cpu.abs(), "{config}: {got} for {cpu}");
             }
+        }
+    }
+
+    #[test]
+    #[ignore = "needs the fake driver"]
+    fn trains_apart() {
+        let (config, small) = ("configs/columns_small.toml", "data.batch=7");
+        let with = |devices: &str, data: usize| {
+            let mesh = format!("devices.mesh={{ data = {data}, columns = 2 }}");
+            let mut training = Training::new(config, &[devices.to_string(), mesh, small.to_string()]);
+            (training.losses(3), training.job.notes)
+        };
+        for (devices, emulated, data) in [
+            ("devices.use=\"cuda:0-1\"", "devices.use=\"emu*2\"", 1),
+            ("devices.use=\"cuda:0-3\"", "devices.use=\"emu*4\"", 2),
+            ("devices.use=\"cuda:0-1*2\"", "devices.use=\"emu*4\"", 2),
+        ] {
+            let ((got, notes), (direct, _)) = (with(devices, data), with(emulated, data));
+            assert_eq!(got, direct, "{devices}");
+            let said =
+                "cuda:0 and cuda:1 cannot reach each other's memory: what crosses between GPUs goes through host";
+            assert_eq!(notes.iter().filter(|note| note.contains(said)).count(), 1, "{notes:?}");
         }
     }
 
