@@ -29,7 +29,7 @@ pub struct Hardware {
 }
 
 /// The known machines. The rates of `cpu` are those of one AVX-512 core at 80 % of its peak; those of `h200` are
-/// published measurements of large bf16 products and copies.
+/// published measurements of large bf16 products and copies, and of copies over PCIe 5.
 pub const HARDWARE: &[Hardware] = &[
     Hardware {
         name: "cpu",

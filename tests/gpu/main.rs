@@ -246,7 +246,20 @@ mod on_the_fake_driver {
 
     #[test]
     #[ignore = "needs the fake driver"]
-    fn trains_apart() {
+    fn trains_apart() -> Result<()> {
+        assert_eq!(Driver::apart(Kind::Cuda, &[0, 3, 1])?, Some((0, 3)));
+        let (first, second) = (Driver::open(Kind::Cuda, 0, 1)?, Driver::open(Kind::Cuda, 1, 1)?);
+        let (x, y, stream) = (first.allocate(16)?, second.allocate(16)?, second.stream()?);
+        assert!(!first.reach(&second)?);
+        let rows = |address| Rows { address, pitch: 8 };
+        // SAFETY: inside 16 bytes, and refused.
+        unsafe {
+            let grid = Grid::cover(4, 1024);
+            assert!(
+                second.copy(y, x, 16, stream).is_err() && second.copy_rows(rows(x), rows(y), 8, 2, stream).is_err()
+            );
+            assert!(relu_forward(&Issue { driver: &second, stream }, grid, Mut::at(x).into(), Mut::at(y), 4).is_err());
+        }
         let (config, small) = ("configs/columns_small.toml", "data.batch=7");
         let with = |devices: &str, data: usize| {
             let mesh = format!("devices.mesh={{ data = {data}, columns = 2 }}");
@@ -264,6 +277,7 @@ mod on_the_fake_driver {
                 "cuda:0 and cuda:1 cannot reach each other's memory: what crosses between GPUs goes through host";
             assert_eq!(notes.iter().filter(|note| note.contains(said)).count(), 1, "{notes:?}");
         }
+        Ok(())
     }
 
     #[test]
