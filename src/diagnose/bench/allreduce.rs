@@ -9,7 +9,7 @@ use crate::layers::{Activation, METRICS, Mode};
 use crate::network::{Draft, Network};
 use crate::optim::Chain;
 use crate::placement::{Flat, Home, Op, Placed, Purpose, Region, Tensor, Variant};
-use crate::program::{Peers, Plan, Session, arena, check, events, lay_out, lower};
+use crate::program::{Inbox, Peers, Plan, Session, arena, check, events, lay_out, lower};
 use crate::tensor::{Axis, Element, Layout, Place, Precision, Products, Shape};
 use crate::train::{Data, Job};
 use serde::Serialize;
@@ -132,7 +132,10 @@ fn session(job: &Job, elements: usize, form: Form) -> Result<Session> {
         flat: Flat::default(),
         statistics: Vec::new(),
     };
-    let (regions, base) = lay_out(&[(Region::Gradients, elements), (Region::Metrics, METRICS)], Precision::F32);
+    // The inbox of a batch of one sample of one value.
+    let inbox = Inbox { images: 1, targets: options.target_width }.elements();
+    let sizes = [(Region::Gradients, elements), (Region::Metrics, METRICS), (Region::Inbox, inbox)];
+    let (regions, base) = lay_out(&sizes, Precision::F32);
     let mut plan = Plan {
         network: Arc::new(network),
         chain: Arc::new(Chain::default()),
