@@ -33,7 +33,7 @@ struct Step {
 #[derive(Debug, clap::Args)]
 struct Devices {
     /// The devices: cpu*4, cuda:0-3.
-    #[arg(long, value_name = "DEVICES", default_value = "cpu*4")]
+    #[arg(long, alias = "device", value_name = "DEVICES", default_value = "cpu*4")]
     devices: String,
     /// How GPUs read each other's memory: auto, off.
     #[arg(long, value_name = "ACCESS")]

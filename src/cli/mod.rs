@@ -49,7 +49,7 @@ struct Configured {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
     /// The devices, in place of the configuration's: cpu, cpu*4, cuda:0-3, emu*2.
-    #[arg(long, value_name = "DEVICES")]
+    #[arg(long, alias = "device", value_name = "DEVICES")]
     devices: Option<String>,
 }
 
