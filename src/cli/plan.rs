@@ -1,6 +1,7 @@
 //! `peristyle plan CONFIG`: no GPU, no data.
 
 use super::{Configured, notes, print};
+use crate::config::Kind;
 use crate::error::{Error, Result, suggest};
 use crate::program::estimate::HARDWARE;
 use crate::program::print::Context;
@@ -11,9 +12,9 @@ use crate::train::{Data, Job};
 pub(super) struct Arguments {
     #[command(flatten)]
     configured: Configured,
-    /// The machine whose rates the estimate takes.
-    #[arg(long, value_name = "NAME", default_value = "cpu")]
-    hardware: String,
+    /// The machine whose rates the estimate takes: cpu or h200; by default what suits the devices.
+    #[arg(long, value_name = "NAME")]
+    hardware: Option<String>,
     /// How to print it.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -30,10 +31,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let (job, plan) = Job::open(&arguments.configured.config, &arguments.configured.sets(), Data::Optional)?;
     notes(&job.notes);
     let known = HARDWARE.iter().map(|h| h.name);
-    let hardware = HARDWARE.iter().find(|h| h.name == arguments.hardware).ok_or_else(|| {
+    let suits = if job.config.devices.kind == Kind::Cuda { "h200" } else { "cpu" };
+    let wanted = arguments.hardware.as_deref().unwrap_or(suits);
+    let hardware = HARDWARE.iter().find(|h| h.name == wanted).ok_or_else(|| {
         let names: Vec<&str> = known.clone().collect();
-        let near = suggest(&arguments.hardware, known);
-        Error::Usage(format!("--hardware {}: unknown machine{near}; known: {}", arguments.hardware, names.join(", ")))
+        let near = suggest(wanted, known);
+        Error::Usage(format!("--hardware {wanted}: unknown machine{near}; known: {}", names.join(", ")))
     })?;
     let kind = job.config.devices.kind.to_string();
     let cx = Context { device: &kind, steps: job.steps(), hardware };

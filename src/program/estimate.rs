@@ -8,14 +8,15 @@
 use super::staged::uses_host;
 use super::{Local, Plan, Program, Step, Work};
 use crate::layers::Pass;
+use crate::tensor::Products;
 
 /// The rates of one device and its links.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Hardware {
     /// Its name for `--hardware`.
     pub name: &'static str,
-    /// Floating-point operations a second of one device (for a CPU: of one thread).
-    pub flops_per_second: f64,
+    /// Floating-point operations a second of one device (for a CPU: of one thread), in full precision, tf32 and bf16.
+    pub flops_per_second: [f64; 3],
     /// Bytes of memory a second, read or written.
     pub memory_bytes_per_second: f64,
     /// Bytes a second between devices.
@@ -33,7 +34,7 @@ pub struct Hardware {
 pub const HARDWARE: &[Hardware] = &[
     Hardware {
         name: "cpu",
-        flops_per_second: 2.0e11,
+        flops_per_second: [2.0e11; 3],
         memory_bytes_per_second: 2.0e10,
         link_bytes_per_second: 1.0e10,
         host_bytes_per_second: 1.0e10,
@@ -42,7 +43,7 @@ pub const HARDWARE: &[Hardware] = &[
     },
     Hardware {
         name: "h200",
-        flops_per_second: 7.9e14,
+        flops_per_second: [6.0e13, 4.0e14, 7.9e14],
         memory_bytes_per_second: 4.3e12,
         link_bytes_per_second: 4.5e11,
         host_bytes_per_second: 5.5e10,
@@ -74,7 +75,12 @@ fn step_seconds(plan: &Plan, program: &Program, step: &Step, hardware: &Hardware
         Work::Load { .. } | Work::Cast { .. } | Work::Optim { .. } => (0.0, 0),
     };
     let threads = if hardware.per_thread { plan.options.threads as f64 } else { 1.0 };
-    let arithmetic = flops / (hardware.flops_per_second * threads);
+    let rate = hardware.flops_per_second[match plan.options.products {
+        Products::Full => 0,
+        Products::Tf32 => 1,
+        Products::Bf16 => 2,
+    }];
+    let arithmetic = flops / (rate * threads);
     let memory = bytes / hardware.memory_bytes_per_second;
     let link = if uses_host(program, step, plan.options.mesh.devices()) {
         program.bytes(&step.uses[0]) as f64 / hardware.host_bytes_per_second

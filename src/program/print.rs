@@ -41,8 +41,12 @@ impl Plan {
         let mesh = self.options.mesh;
         let _ = writeln!(
             out,
-            "mesh {mesh} ({} data x {} columns), {:?}, batch {}, collectives {:?}",
-            mesh.data, mesh.columns, self.options.precision, main.variant.rows, self.options.form
+            "mesh {mesh} ({} data x {} columns), {}, batch {}, collectives {:?}",
+            mesh.data,
+            mesh.columns,
+            self.options.products.name(self.options.precision),
+            main.variant.rows,
+            self.options.form
         );
         self.write_layouts(&mut out, main);
         let _ = writeln!(out, "\nprograms: {}", self.programs.iter().map(title).collect::<Vec<_>>().join(", "));

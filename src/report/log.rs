@@ -71,7 +71,7 @@ impl Event {
                 let from = if *step == 0 { String::new() } else { format!(", resumed after step {step}") };
                 let devices = devices.join(" ");
                 format!(
-                    "{name}: {parameters} parameters in {precision:?}, mesh {mesh} on {devices}, {threads} threads \
+                    "{name}: {parameters} parameters in {precision}, mesh {mesh} on {devices}, {threads} threads \
                      each, peristyle {version}{from}"
                 )
             }

@@ -11,7 +11,6 @@ pub use log::Log;
 pub use progress::Progress;
 
 use crate::error::{Error, Result};
-use crate::tensor::Precision;
 use serde::Serialize;
 use std::fs;
 use std::path::Path;
@@ -32,8 +31,8 @@ pub enum Event {
         mesh: String,
         /// Number of values in all parameters.
         parameters: u64,
-        /// The element type.
-        precision: Precision,
+        /// What it computes in, as files say it.
+        precision: String,
         /// Threads of each device.
         threads: usize,
         /// The version of peristyle.
@@ -204,7 +203,7 @@ mod tests {
             devices: vec!["cpu".into(), "cpu".into()],
             mesh: "2x1".into(),
             parameters: 1234,
-            precision: Precision::F32,
+            precision: "f32".to_string(),
             threads: 2,
             version: "0.1.0".into(),
         }

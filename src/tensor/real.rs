@@ -63,6 +63,17 @@ pub enum Products {
 }
 
 impl Products {
+    /// Returns what a file calls a program that computes in `precision` with these products.
+    pub fn name(self, precision: Precision) -> &'static str {
+        match (self, precision) {
+            (Products::Tf32, _) => "tf32",
+            (Products::Bf16, _) => "bf16",
+            (Products::Full, Precision::F32) => "f32",
+            (Products::Full, Precision::F64) => "f64",
+            (Products::Full, Precision::Dual) => "dual",
+        }
+    }
+
     /// Returns how activations lie in memory when the program computes in `precision`.
     pub fn activations(self, precision: Precision) -> Element {
         if self == Products::Bf16 { Element::Bf16 } else { Element::Real(precision) }

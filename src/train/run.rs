@@ -242,7 +242,7 @@ impl Run {
             devices: config.devices.names(),
             mesh: config.devices.mesh.to_string(),
             parameters: self.job.network.num_parameters() as u64,
-            precision: config.devices.precision,
+            precision: config.devices.products.name(config.devices.precision).to_string(),
             threads: config.devices.threads,
             version: env!("CARGO_PKG_VERSION").to_string(),
         }

@@ -17,7 +17,6 @@ use crate::layers::Mode;
 use crate::network::{Draft, Network, Node};
 use crate::placement::Variant;
 use crate::program::{Plan, Session};
-use crate::tensor::{Precision, Products};
 use crate::train::{Data, Job, exchange};
 use serde::Serialize;
 use std::path::Path;
@@ -118,11 +117,7 @@ fn driver_kind(kind: Kind) -> Option<driver::Kind> {
 fn product_rate(devices: &Devices) -> Result<f64> {
     let n = if devices.kind == Kind::Emu { 64 } else { 4096 };
     let name = if devices.kind == Kind::Emu { "emu".to_string() } else { devices.name(0) };
-    let precision = match devices.products {
-        Products::Full => "f32",
-        Products::Tf32 => "tf32",
-        Products::Bf16 => "bf16",
-    };
+    let precision = devices.products.name(devices.precision);
     let text = format!(
         "[devices]\nuse = {name:?}\nprecision = {precision:?}\n[data]\ntrain = {{ synthetic = {{ images = {n}, classes \
          = {n}, shape = [1, 1, {n}] }} }}\nbatch = {n}\n[model]\ninput = [1, 1, {n}]\nlayers = [{{ dense = {{ units = \
@@ -237,12 +232,6 @@ impl Bench {
 
     fn about(&self) -> About {
         let devices = &self.job.config.devices;
-        let precision = match (devices.products, devices.precision) {
-            (Products::Tf32, _) => "tf32",
-            (Products::Bf16, _) => "bf16",
-            (Products::Full, Precision::F32) => "f32",
-            (Products::Full, _) => "f64",
-        };
         About {
             framework: "peristyle",
             version: env!("CARGO_PKG_VERSION"),
@@ -251,7 +240,7 @@ impl Bench {
             device: devices.kind.to_string(),
             devices: devices.len(),
             threads: devices.threads,
-            precision,
+            precision: devices.products.name(devices.precision),
             load_average: load_average(),
         }
     }
