@@ -135,13 +135,12 @@ fn run_one(job: &Job) -> Result<(), String> {
 }
 
 /// One job per kernel file: PTX and machine code in one compressed fatbin.
-fn nvcc_jobs(nvcc: &Path, sources: &[Source], headers: &str, out: &Path) -> Result<Vec<Job>, String> {
-    let archs = variable("PERISTYLE_CUDA_ARCHS").unwrap_or_else(|| ARCHS.to_string());
+fn nvcc_jobs(nvcc: &Path, archs: &[&str], sources: &[Source], headers: &str, out: &Path) -> Result<Vec<Job>, String> {
     let mut args: Vec<String> =
         ["-std=c++17", "-O3", "-fatbin", "-Xfatbin", "-compress-all", "-Werror", "all-warnings"]
             .map(String::from)
             .into();
-    for arch in archs.split(',').map(str::trim) {
+    for &arch in archs {
         let number = arch.trim_start_matches("compute_").trim_start_matches("sm_");
         if number == arch {
             return Err(format!("PERISTYLE_CUDA_ARCHS: \"{arch}\", expected names like compute_80 and sm_90"));
@@ -261,8 +260,10 @@ fn build() -> Result<(), String> {
     let mut kept = Vec::new();
     let mut table = signatures::launchers(&read) + &signatures::twins(&read)?;
     table += "\n/// The fatbin of every kernel file: its name, its bytes.\npub static IMAGES: &[(&str, &[u8])] = &[\n";
+    let (mut archs, chosen) = (Vec::new(), variable("PERISTYLE_CUDA_ARCHS").unwrap_or_else(|| ARCHS.to_string()));
     if let Ok(nvcc) = optional("GPU kernels", find_nvcc(&root)) {
-        let jobs = nvcc_jobs(&nvcc, &sources, &headers, &out)?;
+        archs = chosen.split(',').map(str::trim).collect();
+        let jobs = nvcc_jobs(&nvcc, &archs, &sources, &headers, &out)?;
         run(&jobs)?;
         for (source, job) in sources.iter().zip(&jobs) {
             let _ = writeln!(table, "    ({:?}, include_bytes!({:?})),", source.stem, job.output.display().to_string());
@@ -272,7 +273,9 @@ fn build() -> Result<(), String> {
         // Tests that need kernels are ignored in a build without.
         println!("cargo:rustc-cfg=peristyle_kernels");
     }
-    table += "];\n\n/// The library of the emulated device; empty when no C++ compiler was found.\n";
+    table += "];\n\n/// The architectures in every fatbin: `compute_80` for PTX, `sm_80` for machine code.\n";
+    let _ = writeln!(table, "pub static ARCHS: &[&str] = &{archs:?};");
+    table += "\n/// The library of the emulated device; empty when no C++ compiler was found.\n";
     if let Ok(cxx) = optional("the emulated device", find_cxx()) {
         let hosts: Vec<String> = sources
             .iter()

@@ -2,7 +2,7 @@
 
 use super::print;
 use crate::device::driver::Kind;
-use crate::device::{Driver, kernels};
+use crate::device::{Code, Driver, kernels};
 
 /// Prints what this machine has, and what this build can run on it.
 pub(super) fn run() {
@@ -31,11 +31,14 @@ fn gpu(ordinal: usize) -> String {
     let said = Driver::open(Kind::Cuda, ordinal, 1).and_then(|driver| {
         let ((major, minor), (free, total)) = (driver.capability(), driver.memory()?);
         let gigabytes = |bytes: usize| bytes as f64 / 1e9;
+        let codes: Vec<String> =
+            Code::of_all(&driver)?.iter().map(|(code, kernels)| format!("{kernels} kernels: {code}")).collect();
         Ok(format!(
-            "{}, compute capability {major}.{minor}, {:.1} of {:.1} GB free",
+            "{}, compute capability {major}.{minor}, {:.1} of {:.1} GB free; {}",
             driver.name(),
             gigabytes(free),
-            gigabytes(total)
+            gigabytes(total),
+            codes.join("; ")
         ))
     });
     format!("cuda:{ordinal}: {}\n", said.unwrap_or_else(|error| error.to_string()))

@@ -1,7 +1,8 @@
 //! GPUs through NVIDIA's driver, loaded at run time: a machine without one runs the same binary.
 
+use super::code::Code;
 use super::driver::{Event, Graph, Grid, Rows, Stream, unusable};
-use super::kernels::{ENTRIES, IMAGES};
+use super::kernels::{ARCHS, ENTRIES, IMAGES};
 use crate::error::{Error, Result};
 use cudarc::driver::{DriverError, result, sys};
 use std::ffi::c_void;
@@ -172,6 +173,17 @@ impl Cuda {
         self.capability
     }
 
+    pub(super) fn code(&self, kernel: usize) -> Result<Code> {
+        use sys::CUfunction_attribute_enum::{CU_FUNC_ATTRIBUTE_BINARY_VERSION, CU_FUNC_ATTRIBUTE_PTX_VERSION};
+        let ask = |attribute| {
+            // SAFETY: the function lives as long as `self`.
+            let asked = || unsafe { result::function::get_function_attribute(self.functions[kernel], attribute) };
+            self.call(&format!("tell what {} runs as", ENTRIES[kernel].name), asked)
+        };
+        let (ptx, machine) = (ask(CU_FUNC_ATTRIBUTE_PTX_VERSION)?, ask(CU_FUNC_ATTRIBUTE_BINARY_VERSION)?);
+        Ok(Code::of(ptx as u32, machine as u32, ARCHS))
+    }
+
     pub(super) fn memory(&self) -> Result<(usize, usize)> {
         self.call("tell its memory", result::mem_get_info)
     }
@@ -223,6 +235,12 @@ impl Cuda {
         let made = self.call("make a stream", || result::stream::create(result::stream::StreamKind::NonBlocking))?;
         lock(&self.streams).push(made);
         Ok(Stream(made as u64))
+    }
+
+    pub(super) fn discard(&self, stream: Stream) -> Result<()> {
+        lock(&self.streams).retain(|&kept| kept as u64 != stream.0);
+        // SAFETY: it was made here and is forgotten now; the driver finishes its work before it goes.
+        self.call("discard a stream", || unsafe { result::stream::destroy(stream.0 as _) })
     }
 
     pub(super) fn event(&self) -> Result<Event> {

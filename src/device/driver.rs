@@ -1,9 +1,10 @@
-//! The seam to GPUs: some 25 calls on raw addresses, answered by CUDA or by the emulated device. Nothing above this
+//! The seam to GPUs: some 30 calls on raw addresses, answered by CUDA or by the emulated device. Nothing above this
 //! file sees which.
 //!
 //! Streams are in-order; one host thread issues everything, so an event is recorded before it is waited for.
-//! Streams, events and graphs live as long as the driver that made them.
+//! Events and graphs live as long as the driver that made them; so do streams that nobody discards.
 
+use super::code::Code;
 use super::cuda::Cuda;
 use super::emu::Emu;
 use crate::error::{Error, Result};
@@ -196,6 +197,14 @@ impl Driver {
         either!(self, device => device.capability())
     }
 
+    /// Returns what entry `kernel` of [`ENTRIES`](super::kernels::ENTRIES) runs as.
+    ///
+    /// # Errors
+    /// When the device does not answer.
+    pub fn code(&self, kernel: usize) -> Result<Code> {
+        either!(self, device => device.code(kernel))
+    }
+
     /// Returns the memory in bytes, as (free, total).
     ///
     /// # Errors
@@ -262,6 +271,14 @@ impl Driver {
     /// When the device refuses.
     pub fn stream(&self) -> Result<Stream> {
         either!(self, device => device.stream())
+    }
+
+    /// Discards a stream that this device made, once its work is done.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn discard(&self, stream: Stream) -> Result<()> {
+        either!(self, device => device.discard(stream))
     }
 
     /// Makes an event.

@@ -6,6 +6,7 @@
 //! it checks what a GPU would let pass: waiting for an event that was never recorded, addresses outside every
 //! allocation, streams that a capture does not join. New memory is full of NaN.
 
+use super::code::Code;
 use super::driver::{Event, Graph, Grid, Rows, Stream, unusable};
 use super::emu_world::{Command, lock};
 use super::kernels::{EMULATOR, ENTRIES};
@@ -144,6 +145,10 @@ impl Emu {
         (0, 0)
     }
 
+    pub(super) fn code(&self, _kernel: usize) -> Result<Code> {
+        Ok(Code::Cpu)
+    }
+
     pub(super) fn memory(&self) -> Result<(usize, usize)> {
         let said = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let bytes = |key: &str| {
@@ -171,6 +176,10 @@ impl Emu {
 
     pub(super) fn stream(&self) -> Result<Stream> {
         Ok(lock().stream())
+    }
+
+    pub(super) fn discard(&self, stream: Stream) -> Result<()> {
+        lock().discard(stream)
     }
 
     pub(super) fn event(&self) -> Result<Event> {

@@ -108,6 +108,14 @@ impl World {
         stream
     }
 
+    pub(super) fn discard(&mut self, stream: Stream) -> Result<()> {
+        match self.streams.remove(&stream) {
+            Some(None) => Ok(()),
+            Some(Some(_)) => misuse("a stream is discarded while it is captured"),
+            None => misuse("a stream was never made, or is discarded twice"),
+        }
+    }
+
     pub(super) fn event(&mut self) -> Event {
         let event = Event(self.handle());
         self.events.insert(event, Point::Never);

@@ -3,6 +3,8 @@
 
 mod address;
 mod args;
+pub mod cast;
+mod code;
 mod cuda;
 pub mod driver;
 mod emu;
@@ -22,6 +24,7 @@ mod transfer;
 mod workspace;
 
 pub use args::{Args, Clock, Operand, Path};
+pub use code::Code;
 pub use driver::{AnyConst, AnyMut, Const, Driver, Format, Grid, Issue, Mut};
 pub use gemm::{Matrix, Scalar, inside_gemm};
 pub use gpus::{Gpus, Opening};

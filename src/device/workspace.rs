@@ -87,6 +87,7 @@ impl Drop for Workspace<'_> {
                 // SAFETY: allocated in `put`; nothing runs any more.
                 let _ = unsafe { self.driver.free(address) };
             }
+            let _ = self.driver.discard(self.stream);
         }
     }
 }

@@ -3,189 +3,9 @@
 // Work is done as late as a GPU may do it: a stream's commands wait until the host or an event needs them, so a
 // missing event or a host buffer that is written too early shows. Handles, contexts and captures are checked.
 //
-// FAKE_CUDA_KERNELS: the emulated device's library. FAKE_CUDA_ENTRIES: a file with a line "name threads sizes..." per
-// kernel. FAKE_CUDA_VERSION: what cuDriverGetVersion answers. FAKE_CUDA_DEVICES: how many devices. FAKE_CUDA_BYTES: the
-// memory of each. FAKE_CUDA_FAULT: a kernel that faults. FAKE_CUDA_PEERS=0: no device reaches another's memory.
-#include <dlfcn.h>
-
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <deque>
-#include <fstream>
-#include <functional>
-#include <map>
-#include <mutex>
-#include <set>
-#include <sstream>
-#include <string>
-#include <vector>
-
-enum Result {
-    OK = 0,
-    INVALID_VALUE = 1,
-    NO_MEMORY = 2,
-    NOT_READY = 3,
-    INVALID_CONTEXT = 201,
-    INVALID_HANDLE = 400,
-    NOT_FOUND = 500,
-    ILLEGAL_ADDRESS = 700,
-    CAPTURE_INVALID = 901,
-    CAPTURE_UNJOINED = 904,
-    CAPTURE_ISOLATION = 905
-};
-
-struct Event {
-    uint64_t issued = 0, done = 0;
-    struct Capture* capture = nullptr;
-    std::map<struct Stream*, uint64_t> clock;
-};
-struct Command {
-    std::function<int()> run;
-    Event* waits = nullptr;
-    uint64_t ticket = 0;
-};
-struct Stream {
-    int device;
-    std::deque<Command> pending;
-    struct Capture* capture = nullptr;
-};
-struct Capture {
-    Stream* origin;
-    std::vector<std::pair<Stream*, std::deque<Command>>> queues;
-    std::map<Stream*, std::map<Stream*, uint64_t>> clocks;
-    std::vector<Event*> events;
-};
-struct Kernel {
-    const void* handle;
-    unsigned threads;
-    std::vector<size_t> sizes;
-    std::string name;
-};
-struct Context {
-    int device, users = 0;
-};
-
-static std::recursive_mutex mutex;
-static std::set<Stream*> streams;
-static std::set<Event*> events;
-static std::set<Capture*> graphs;
-static std::map<uint64_t, std::pair<size_t, int>> memory;  // start: bytes, device; pinned host memory is device -1
-static std::map<std::string, Kernel> kernels;
-static std::vector<Context> contexts;
-static thread_local Context* current = nullptr;
-static int failure = OK;
-
-using Launch = int (*)(const void*, const unsigned*, const unsigned*, size_t, void**, uint64_t, uint64_t, int, uint64_t,
-                       char*, size_t);
-static Launch emu_launch;
-
-static const char* setting(const char* name, const char* otherwise) {
-    const char* value = getenv(name);
-    return value ? value : otherwise;
-}
-
-// Runs the first command of a queue; false when it has to wait for an event.
-static bool step(std::deque<Command>& queue) {
-    Command& command = queue.front();
-    if (command.waits && command.waits->done < command.ticket) return false;
-    if (command.run) {
-        const int result = command.run();
-        if (result != OK) failure = result;
-    }
-    queue.pop_front();
-    return true;
-}
-
-// Does what a stream needs, and nothing else.
-static int finish(Stream* stream) {
-    while (!stream->pending.empty()) {
-        if (step(stream->pending)) continue;
-        Event* needed = stream->pending.front().waits;
-        bool moved = false;
-        for (Stream* other : streams) {
-            if (other == stream || needed->done >= stream->pending.front().ticket) continue;
-            while (!other->pending.empty() && needed->done < stream->pending.front().ticket && step(other->pending))
-                moved = true;
-        }
-        if (!moved && needed->done < stream->pending.front().ticket) {
-            fputs("fake cuda: streams wait for each other\n", stderr);
-            abort();
-        }
-    }
-    return failure;
-}
-
-// The last queue first: as far from the order of issue as the events allow.
-static int replay(const Capture& graph) {
-    auto queues = graph.queues;
-    for (Event* event : graph.events) event->done = 0;
-    for (bool moved = true; moved;) {
-        moved = false;
-        for (size_t i = queues.size(); i-- > 0;)
-            while (!queues[i].second.empty() && step(queues[i].second)) moved = true;
-    }
-    for (auto& queue : queues)
-        if (!queue.second.empty()) return CAPTURE_INVALID;
-    return failure;
-}
-
-static int issue(void* handle, Command command) {
-    Stream* stream = static_cast<Stream*>(handle);
-    if (!current) return INVALID_CONTEXT;
-    if (!streams.count(stream)) return INVALID_HANDLE;
-    if (failure) return failure;
-    if (!stream->capture) {
-        stream->pending.push_back(std::move(command));
-        return OK;
-    }
-    for (auto& queue : stream->capture->queues)
-        if (queue.first == stream) {
-            queue.second.push_back(std::move(command));
-            ++stream->capture->clocks[stream][stream];
-            return OK;
-        }
-    return CAPTURE_INVALID;
-}
-
-static const std::pair<const uint64_t, std::pair<size_t, int>>* holder(uint64_t address, size_t bytes) {
-    auto at = memory.upper_bound(address);
-    if (at == memory.begin()) return nullptr;
-    --at;
-    return address + bytes <= at->first + at->second.first ? &*at : nullptr;
-}
-static bool on_device(uint64_t address, size_t bytes) {
-    const auto* found = holder(address, bytes);
-    return bytes == 0 || (found && found->second.second >= 0);
-}
-static bool peers() { return *setting("FAKE_CUDA_PEERS", "1") != '0'; }
-// A stream reaches pinned memory, and the memory of its own device and of peers.
-static bool reaches(const void* stream, uint64_t address, size_t bytes) {
-    const auto* found = holder(address, bytes);
-    const int device = static_cast<const Stream*>(stream)->device;
-    return bytes == 0 || (found && (found->second.second < 0 || found->second.second == device || peers()));
-}
-
-static void load_kernels() {
-    if (!kernels.empty()) return;
-    void* library = dlopen(setting("FAKE_CUDA_KERNELS", ""), RTLD_NOW);
-    if (!library) {
-        fprintf(stderr, "fake cuda: %s\n", dlerror());
-        abort();
-    }
-    const auto find = reinterpret_cast<const void* (*)(const char*)>(dlsym(library, "emu_kernel"));
-    emu_launch = reinterpret_cast<Launch>(dlsym(library, "emu_launch"));
-    std::ifstream file(setting("FAKE_CUDA_ENTRIES", ""));
-    for (std::string line; std::getline(file, line);) {
-        std::istringstream words(line);
-        Kernel kernel;
-        words >> kernel.name >> kernel.threads;
-        for (size_t size; words >> size;) kernel.sizes.push_back(size);
-        kernel.handle = find(kernel.name.c_str());
-        kernels[kernel.name] = kernel;
-    }
-}
+// FAKE_CUDA_VERSION: what cuDriverGetVersion answers. FAKE_CUDA_DEVICES: how many devices. FAKE_CUDA_PTX and
+// FAKE_CUDA_BINARY: the architectures that kernels were compiled for. Others are in world.h.
+#include "world.h"
 
 #define API extern "C" int
 #define LOCK std::lock_guard<std::recursive_mutex> guard(mutex)
@@ -246,6 +66,11 @@ API cuModuleGetFunction(const Kernel** function, void*, const char* name) {
     const auto found = kernels.find(name);
     if (found == kernels.end() || !found->second.handle) return NOT_FOUND;
     *function = &found->second;
+    return OK;
+}
+API cuFuncGetAttribute(int* value, int attribute, const Kernel*) {
+    if (attribute != 5 && attribute != 6) return INVALID_VALUE;
+    *value = atoi(attribute == 5 ? setting("FAKE_CUDA_PTX", "90") : setting("FAKE_CUDA_BINARY", "90"));
     return OK;
 }
 
@@ -449,17 +274,9 @@ API cuLaunchKernel(const Kernel* kernel, unsigned gx, unsigned gy, unsigned gz, 
         memcpy(&values[i], params[i], kernel->sizes[i]);
         if (kernel->sizes[i] == 8 && holder(values[i], 1) && !reaches(stream, values[i], 1)) return INVALID_VALUE;
     }
-    return issue(stream, {[=]() mutable -> int {
-                     if (kernel->name == setting("FAKE_CUDA_FAULT", "")) return ILLEGAL_ADDRESS;
-                     std::vector<void*> args;
-                     for (uint64_t& value : values) args.push_back(&value);
-                     const unsigned grid[] = {gx, gy, gz}, size[] = {bx, 1, 1};
-                     char error[1024];
-                     if (emu_launch(kernel->handle, grid, size, shared, args.data(), 0, uint64_t(gx) * gy * gz, 1, 0,
-                                    error, sizeof error) == 0)
-                         return OK;
-                     fprintf(stderr, "fake cuda: %s: %s\n", kernel->name.c_str(), error);
-                     return ILLEGAL_ADDRESS;
+    return issue(stream, {[=] {
+                     const unsigned grid[] = {gx, gy, gz};
+                     return run_kernel(*kernel, grid, shared, values);
                  }});
 }
 
