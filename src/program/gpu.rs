@@ -1,6 +1,6 @@
 //! A program on GPUs: the globally ordered list issued to streams, captured once as one graph and replayed.
 
-use super::{Inbox, Local, Plan, Program, Work};
+use super::{Graphs, Inbox, Local, Plan, Program, Work};
 use crate::device::driver::{Event, Graph};
 use crate::device::{Clock, Gpus, Launch, Operand, Queue};
 use crate::error::{Error, Result};
@@ -57,7 +57,8 @@ pub(super) struct Programs {
     chain: Arc<Chain>,
     metrics: (usize, usize),
     seed: u64,
-    graphs: bool,
+    /// Whether a program is captured at its first run.
+    pub graphs: Graphs,
     tf32: bool,
     /// Whether the host waits for every launch of every step.
     waits: bool,
@@ -116,7 +117,7 @@ impl Programs {
             seed: plan.options.seed,
             waits: std::env::var_os("PERISTYLE_WAIT").is_some(),
             tf32: plan.options.products == Products::Tf32,
-            graphs: std::env::var_os("PERISTYLE_NO_GRAPH").is_none(),
+            graphs: Graphs::default(),
             inbox,
             arrived,
             done: [gpus.event(0)?, gpus.event(0)?],
@@ -139,7 +140,7 @@ impl Programs {
             // What faults mostly faults at its first launch; alone it can be named. Capturing may load nothing new.
             self.issue(script, slot, &Watch::Each).map_err(|e| at_step(clock.step, &e))?;
             self.scripts[number].proven = true;
-        } else if self.graphs {
+        } else if self.graphs == Graphs::Captured {
             let graph = match script.graphs[slot] {
                 Some(graph) => graph,
                 None => self.gpus.capture(|| self.issue(script, slot, &Watch::None))?,

@@ -40,6 +40,22 @@ pub enum Which {
     State(usize),
 }
 
+/// How the work of a program gets to GPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Graphs {
+    /// Captured once as a graph, which every step launches.
+    Captured,
+    /// Issued anew in every step.
+    None,
+}
+
+impl Default for Graphs {
+    /// A graph, unless the variable `PERISTYLE_NO_GRAPH` is set.
+    fn default() -> Self {
+        if std::env::var_os("PERISTYLE_NO_GRAPH").is_some() { Graphs::None } else { Graphs::Captured }
+    }
+}
+
 /// From the device or to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Direction {
@@ -95,6 +111,14 @@ impl Session {
         })?;
         let devices = Devices::Gpu(gpu::Programs::new(&plan, gpus)?);
         Ok(Session { plan, devices, finished: None })
+    }
+
+    /// Chooses how GPUs get their work; CPU devices know no graphs.
+    pub fn graphs(mut self, graphs: Graphs) -> Self {
+        if let Devices::Gpu(programs) = &mut self.devices {
+            programs.graphs = graphs;
+        }
+        self
     }
 
     /// Returns the plan.
@@ -229,6 +253,32 @@ impl Session {
                 (layout, shape, plan.region(Region::Statistics).0 + offset * bytes)
             }
         }
+    }
+
+    /// Returns a device's own elements of a region.
+    ///
+    /// # Errors
+    /// When a GPU does not answer.
+    ///
+    /// # Panics
+    /// When `T` is not the plan's precision.
+    pub fn read_region<T: Real>(&self, device: usize, region: Region) -> Result<Vec<T>> {
+        let (at, elements) = self.plan.region(region);
+        let mut all = vec![T::ZERO; elements];
+        self.with::<T>(device, at, elements, Direction::Out, |from| all.copy_from_slice(from))?;
+        Ok(all)
+    }
+
+    /// Gives one device its own elements of a region.
+    ///
+    /// # Errors
+    /// When a GPU does not answer.
+    ///
+    /// # Panics
+    /// When `T` is not the plan's precision, or the number of elements is not the region's.
+    pub fn write_region<T: Real>(&mut self, device: usize, region: Region, all: &[T]) -> Result<()> {
+        let (at, elements) = self.plan.region(region);
+        self.with::<T>(device, at, elements, Direction::In, |to| to.copy_from_slice(all))
     }
 
     /// Calls `f` with elements of a device's arena, brought here before or taken back after.
