@@ -8,6 +8,7 @@ mod devices;
 mod eval;
 mod gradcheck;
 mod plan;
+mod selftest;
 mod train;
 
 use crate::error::Result;
@@ -36,6 +37,8 @@ enum Command {
     Devices,
     /// Compares gradients with differences of losses, in double precision.
     Gradcheck(gradcheck::Arguments),
+    /// Proves that this binary computes right on a device of this machine.
+    Selftest(selftest::Arguments),
     /// Measures the training step, its layers, or sums over devices.
     Bench(bench::Arguments),
 }
@@ -73,6 +76,7 @@ pub fn main() -> i32 {
             Ok(())
         }
         Command::Gradcheck(arguments) => gradcheck::run(&arguments),
+        Command::Selftest(arguments) => selftest::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     };
     let Err(error) = result else { return 0 };

@@ -112,8 +112,8 @@ mod tests {
             add.values_mut(Role::X(i)).copy_from_slice(&[i as f32, 10.0]);
         }
         add.values_mut(Role::Dy).copy_from_slice(&[5.0, 6.0]);
-        add.forward();
-        add.backward();
+        add.forward().unwrap();
+        add.backward().unwrap();
         assert_eq!(add.values(Role::Y), [3.0, 30.0]);
         (0..3).for_each(|i| assert_eq!(add.values(Role::Dx(i)), [5.0, 6.0]));
     }

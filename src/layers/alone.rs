@@ -6,7 +6,7 @@
 
 use super::{Access, Activation, Layer, Lowered, Lowering, METRICS, Mode, Pass, Phase, Role, Split};
 use crate::device::{Args, Clock, Driver, Memory, Operand, Path, Pool, Scalar, Workspace};
-use crate::error::{Fault, Result};
+use crate::error::{Error, Fault, Result};
 use crate::tensor::{Axis, Element, Layout, Mesh, Place, Precision, Products, Shape, Window};
 use std::sync::Arc;
 
@@ -159,31 +159,39 @@ impl<'a, T: Scalar> Alone<'a, T> {
     }
 
     /// Runs the forward phases; a view passes its input on.
-    pub fn forward(&mut self) {
+    ///
+    /// # Errors
+    /// When the GPU refuses or a kernel faults, or copies on several devices differ.
+    pub fn forward(&mut self) -> Result<()> {
         if self.lowered.forward.is_empty() {
             let x = self.values(Role::X(0)).to_vec();
             self.values_mut(Role::Y).copy_from_slice(&x);
         }
         for (i, phase) in self.lowered.forward.clone().iter().enumerate() {
-            self.run(Pass::Forward, i, phase);
+            self.run(Pass::Forward, i, phase)?;
         }
+        Ok(())
     }
 
     /// Runs the backward phases; a view passes its output's gradient on.
-    pub fn backward(&mut self) {
+    ///
+    /// # Errors
+    /// As [`Alone::forward`].
+    pub fn backward(&mut self) -> Result<()> {
         if self.lowered.backward.is_empty() {
             let dy = self.values(Role::Dy).to_vec();
             self.values_mut(Role::Dx(0)).copy_from_slice(&dy);
         }
         for (i, phase) in self.lowered.backward.clone().iter().enumerate() {
-            self.run(Pass::Backward, i, phase);
+            self.run(Pass::Backward, i, phase)?;
         }
+        Ok(())
     }
 
-    fn run(&mut self, pass: Pass, number: usize, phase: &Phase) {
+    fn run(&mut self, pass: Pass, number: usize, phase: &Phase) -> Result<()> {
         let mesh = self.setting.mesh;
         let results: Vec<Vec<Vec<T>>> =
-            (0..mesh.devices()).map(|device| self.run_on(device, pass, number, phase)).collect();
+            (0..mesh.devices()).map(|device| self.run_on(device, pass, number, phase)).collect::<Result<_>>()?;
         for (i, wanted) in phase.operands.iter().enumerate() {
             if wanted.access == Access::Read || !self.is_wanted(wanted.role) {
                 continue;
@@ -192,9 +200,10 @@ impl<'a, T: Scalar> Alone<'a, T> {
             let whole = &mut self.tensors.iter_mut().find(|t| t.role == wanted.role).expect("it was read above");
             whole.values.fill(T::from_f64(f64::NAN));
             for (device, parts) in results.iter().enumerate() {
-                whole.put(layout, mesh, device, &parts[i], |twin| &results[twin][i]);
+                whole.put(layout, mesh, device, &parts[i], |twin| &results[twin][i])?;
             }
         }
+        Ok(())
     }
 
     /// Returns how elements lie in memory: on a GPU f32, or as activations do.
@@ -211,7 +220,7 @@ impl<'a, T: Scalar> Alone<'a, T> {
     }
 
     /// Runs a phase on one device and returns all its operands as they are afterwards.
-    fn run_on(&self, device: usize, pass: Pass, number: usize, phase: &Phase) -> Vec<Vec<T>> {
+    fn run_on(&self, device: usize, pass: Pass, number: usize, phase: &Phase) -> Result<Vec<Vec<T>>> {
         let mesh = self.setting.mesh;
         let windows: Vec<Option<(&Tensor<T>, Window)>> = phase
             .operands
@@ -252,13 +261,10 @@ impl<'a, T: Scalar> Alone<'a, T> {
             described.iter().enumerate().map(|(i, o)| o.as_ref().map(|operand| given(i, operand))).collect();
         let mut results = match self.driver {
             None => self.run_on_cpu(pass, number, described, &given),
-            Some(driver) => {
-                let run = self.run_on_gpu(driver, pass, number, described, &given);
-                run.unwrap_or_else(|error| panic!("{} {pass:?} {number}: {error}", self.layer.kind()))
-            }
+            Some(driver) => self.run_on_gpu(driver, pass, number, described, &given)?,
         };
         results.truncate(phase.operands.len());
-        results
+        Ok(results)
     }
 
     fn run_on_cpu(
@@ -336,9 +342,16 @@ impl<T: Scalar> Tensor<T> {
 
     /// Puts one device's part into the whole.
     ///
-    /// # Panics
+    /// # Errors
     /// When copies on two devices differ.
-    fn put<'r>(&mut self, layout: Layout, mesh: Mesh, device: usize, part: &[T], result: impl Fn(usize) -> &'r Vec<T>) {
+    fn put<'r>(
+        &mut self,
+        layout: Layout,
+        mesh: Mesh,
+        device: usize,
+        part: &[T],
+        result: impl Fn(usize) -> &'r Vec<T>,
+    ) -> Result<()> {
         let at = mesh.position(device);
         let is_later = |place: Place| Axis::INNER_FIRST.iter().any(|&a| layout.on(a) == place && at.on(a) > 0);
         if is_later(Place::Replicate) {
@@ -351,13 +364,17 @@ impl<T: Scalar> Tensor<T> {
             }
             let same = |(a, b): (&T, &T)| a.to_f64().to_bits() == b.to_f64().to_bits();
             let twin = result(mesh.device(first));
-            assert!(part.iter().zip(twin).all(same), "{:?}: copies differ on device {device}", self.role);
-            return;
+            let differ = part.iter().zip(twin).position(|pair| !same(pair));
+            return differ.map_or(Ok(()), |i| {
+                let (role, a, b) = (self.role, part[i].to_f64(), twin[i].to_f64());
+                Err(Error::Run(format!("{role:?}: element {i} is {a} on device {device}, but {b} in its first copy")))
+            });
         }
         let add = is_later(Place::Partial);
         each(&self.shape, &layout.window(&self.shape, mesh, at), |local, index| {
             self.values[index] = if add { self.values[index] + part[local] } else { part[local] };
         });
+        Ok(())
     }
 }
 

@@ -178,7 +178,7 @@ mod tests {
         let layer = AvgPool { kernel: both(2), stride: None, pad: both(1), ceil: false, count_include_pad };
         let mut pool = Alone::<f64>::new(&layer, &[Activation::new(2, 2, 1)], &Setting::of_rows(1)).unwrap();
         pool.values_mut(Role::X(0)).copy_from_slice(&[4.0, 8.0, 12.0, 16.0]);
-        pool.forward();
+        pool.forward().unwrap();
         pool.values(Role::Y).to_vec()
     }
 

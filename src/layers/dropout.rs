@@ -166,8 +166,8 @@ mod tests {
             Alone::<f32>::new(&Dropout { rate: 0.25 }, &[Activation::new(5, 7, 9)], &Setting::of_rows(4)).unwrap();
         layer.values_mut(Role::X(0)).fill(3.0);
         layer.values_mut(Role::Dy).fill(3.0);
-        layer.forward();
-        layer.backward();
+        layer.forward().unwrap();
+        layer.backward().unwrap();
         let random = Random::new(1, Purpose::Dropout, 1, 0);
         let y = layer.values(Role::Y);
         for (i, &y) in y.iter().enumerate() {

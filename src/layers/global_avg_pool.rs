@@ -121,8 +121,8 @@ mod tests {
         let mut pool = Alone::<f64>::new(&GlobalAvgPool {}, &x, &Setting::of_rows(1)).unwrap();
         pool.values_mut(Role::X(0)).copy_from_slice(&[1.0, 10.0, 3.0, 30.0]);
         pool.values_mut(Role::Dy).copy_from_slice(&[2.0, 4.0]);
-        pool.forward();
-        pool.backward();
+        pool.forward().unwrap();
+        pool.backward().unwrap();
         assert_eq!(pool.values(Role::Y), [2.0, 20.0]);
         assert_eq!(pool.values(Role::Dx(0)), [1.0, 2.0, 1.0, 2.0]);
     }

@@ -276,7 +276,7 @@ mod tests {
         let layer = Lrn { size: 3, alpha: 3.0, beta: 1.0, k: 1.0, groups: 2 };
         let mut lrn = Alone::<f64>::new(&layer, &[Activation::new(1, 1, 6)], &Setting::of_rows(1)).unwrap();
         lrn.values_mut(Role::X(0)).copy_from_slice(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
-        lrn.forward();
+        lrn.forward().unwrap();
         let s = [6.0, 15.0, 14.0, 42.0, 78.0, 62.0];
         assert_eq!(lrn.values(Role::Local(0)), s);
         let y: Vec<f64> = (0..6).map(|i| (i + 1) as f64 / s[i]).collect();

@@ -224,8 +224,8 @@ mod tests {
         let mut pool = Alone::<f32>::new(&layer, &[Activation::new(2, 2, 1)], &Setting::of_rows(1)).unwrap();
         pool.values_mut(Role::X(0)).copy_from_slice(&x);
         pool.values_mut(Role::Dy).fill(dy);
-        pool.forward();
-        pool.backward();
+        pool.forward().unwrap();
+        pool.backward().unwrap();
         (pool.values(Role::Y)[0], pool.values(Role::Dx(0)).to_vec())
     }
 
@@ -244,7 +244,7 @@ mod tests {
         let layer = MaxPool { kernel: Pair::both(3), stride: None, pad: Pair::both(1), ceil: false };
         let mut pool = Alone::<f32>::new(&layer, &[Activation::new(2, 2, 1)], &Setting::of_rows(1)).unwrap();
         pool.values_mut(Role::X(0)).copy_from_slice(&[-4.0, -3.0, -2.0, -5.0]);
-        pool.forward();
+        pool.forward().unwrap();
         assert_eq!(pool.values(Role::Y), [-2.0]);
     }
 

@@ -64,8 +64,8 @@ mod tests {
         let mut sigmoid = Alone::<f64>::new(&Sigmoid {}, &[Activation::new(1, 1, 3)], &Setting::of_rows(1)).unwrap();
         sigmoid.values_mut(Role::X(0)).copy_from_slice(&[0.0, 3f64.ln(), -800.0]);
         sigmoid.values_mut(Role::Dy).fill(1.0);
-        sigmoid.forward();
-        sigmoid.backward();
+        sigmoid.forward().unwrap();
+        sigmoid.backward().unwrap();
         let y = sigmoid.values(Role::Y);
         assert!(y[0] == 0.5 && (y[1] - 0.75).abs() < 1e-15 && y[2] == 0.0, "{y:?}");
         assert_eq!(sigmoid.values(Role::Dx(0))[0], 0.25);

@@ -63,8 +63,8 @@ mod tests {
         let mut tanh = Alone::<f64>::new(&Tanh {}, &[Activation::new(1, 1, 3)], &Setting::of_rows(1)).unwrap();
         tanh.values_mut(Role::X(0)).copy_from_slice(&[0.0, 1.0, -40.0]);
         tanh.values_mut(Role::Dy).fill(2.0);
-        tanh.forward();
-        tanh.backward();
+        tanh.forward().unwrap();
+        tanh.backward().unwrap();
         assert_eq!(tanh.values(Role::Y), [0.0, 1f64.tanh(), -1.0]);
         assert_eq!(tanh.values(Role::Dx(0))[0], 2.0);
         assert_eq!(tanh.values(Role::Dx(0))[2], 0.0);

@@ -262,7 +262,7 @@ impl Inbox {
     }
 
     /// Returns the inbox that is large enough for every variant: the first device holds the most rows.
-    fn of(network: &Network, options: &Options) -> Inbox {
+    pub fn of(network: &Network, options: &Options) -> Inbox {
         let rows = options.variants.iter().map(|v| v.rows).max().unwrap_or(0).div_ceil(options.mesh.data);
         Inbox { images: rows * network.input.features(), targets: rows * options.target_width }
     }

@@ -7,6 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+use common::runs::{Said, peristyle, said};
 use peristyle::device::kernels::{EMULATOR, ENTRIES, IMAGES};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -32,7 +33,11 @@ fn fake_driver() -> &'static Path {
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         std::fs::write(folder.join("kernels.so"), EMULATOR).expect("the target folder is writable");
         let line = |e: &peristyle::device::driver::Entry| {
-            let sizes: Vec<String> = (0..e.parameters.len()).map(|i| e.bytes(i).to_string()).collect();
+            let size = |i: usize| {
+                let written = e.is_pointer(i) && !e.parameters[i].starts_with("const");
+                format!("{}{}", e.bytes(i), if written { "w" } else { "" })
+            };
+            let sizes: Vec<String> = (0..e.parameters.len()).map(size).collect();
             format!("{} {} {}\n", e.name, e.threads, sizes.join(" "))
         };
         let table: String = ENTRIES.iter().map(line).collect();
@@ -42,17 +47,21 @@ fn fake_driver() -> &'static Path {
     FOLDER.get_or_init(make)
 }
 
-/// Runs a test of `on_the_fake_driver` in a process with the driver, and some of its settings.
-fn run(test: &str, settings: &[(&str, &str)]) {
+/// Gives a process the driver, and some of its settings.
+fn with_driver<'a>(command: &'a mut Command, settings: &[(&str, &str)]) -> &'a mut Command {
     let folder = fake_driver();
-    let done = Command::new(std::env::current_exe().expect("a test runs from a file"))
-        .args(["--exact", "--ignored", "--nocapture", &format!("on_the_fake_driver::{test}")])
+    command
         .env("LD_LIBRARY_PATH", folder)
         .env("FAKE_CUDA_KERNELS", folder.join("kernels.so"))
         .env("FAKE_CUDA_ENTRIES", folder.join("entries"))
         .envs(settings.iter().copied())
-        .output()
-        .expect("the test starts");
+}
+
+/// Runs a test of `on_the_fake_driver` in a process with the driver, and some of its settings.
+fn run(test: &str, settings: &[(&str, &str)]) {
+    let mut command = Command::new(std::env::current_exe().expect("a test runs from a file"));
+    command.args(["--exact", "--ignored", "--nocapture", &format!("on_the_fake_driver::{test}")]);
+    let done = with_driver(&mut command, settings).output().expect("the test starts");
     let text = String::from_utf8_lossy(&done.stdout).into_owned() + &String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success() && text.contains("1 passed"), "{text}");
 }
@@ -110,27 +119,83 @@ fn a_kernel_that_faults_is_an_error_and_no_panic() {
     run("faults", &[("FAKE_CUDA_FAULT", "relu_forward")]);
 }
 
+/// Runs the selftest of the first GPU, or another command, in a process with the driver.
+fn program(arguments: &[&str], settings: &[(&str, &str)]) -> Said {
+    said(with_driver(peristyle(Path::new(env!("CARGO_MANIFEST_DIR"))).args(arguments), settings))
+}
+
 /// The command on the driver, a kernel of which faults: exit status 1 and one sentence, at once.
 #[test]
 #[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
 fn a_fault_in_training_names_the_layer_and_the_step() {
-    let folder = fake_driver();
     let runs = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fake-cuda-runs");
     let _ = std::fs::remove_dir_all(&runs);
-    let done = Command::new(env!("CARGO_BIN_EXE_peristyle"))
-        .args(["train", "configs/digits.toml", "--devices", "cuda:0", "--set", "data.batch=8", "--run-dir"])
-        .arg(&runs)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .env("LD_LIBRARY_PATH", folder)
-        .env("FAKE_CUDA_KERNELS", folder.join("kernels.so"))
-        .env("FAKE_CUDA_ENTRIES", folder.join("entries"))
-        .env("FAKE_CUDA_FAULT", "max_pool_backward")
-        .output()
-        .expect("the command starts");
-    let text = String::from_utf8_lossy(&done.stderr);
+    let runs = runs.to_str().expect("the repository's path is text");
+    let train = ["train", "configs/digits.toml", "--devices", "cuda:0", "--set", "data.batch=8", "--run-dir", runs];
+    let said = program(&train, &[("FAKE_CUDA_FAULT", "max_pool_backward")]);
     let wanted =
         "step 1: \"max_pool2 backward 0\": cuda:0 cannot finish its work: a kernel touched memory that is not its own";
-    assert!(done.status.code() == Some(1) && text.contains(wanted) && !text.contains("panicked"), "{text}");
+    assert!(said.code == Some(1) && said.err.contains(wanted) && !said.err.contains("panicked"), "{}", said.err);
+}
+
+const SELFTEST: [&str; 4] = ["selftest", "--device", "cuda:0", "--quick"];
+
+#[test]
+#[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
+fn a_gpu_passes_its_selftest_which_says_what_its_kernels_run_as() {
+    let good = program(&SELFTEST, &[]);
+    assert_eq!(good.code, Some(0), "{}{}", good.out, good.err);
+    let words = format!("{} kernels: machine code for sm_90\n", ENTRIES.len());
+    assert!(
+        good.out.contains("cuda:0: fake GPU 0, compute capability 9.0") && good.out.contains(&words),
+        "{}",
+        good.out
+    );
+    let compiled = [("FAKE_CUDA_PTX", "80"), ("FAKE_CUDA_BINARY", "120")];
+    let devices = program(&["devices"], &compiled);
+    let words = format!("{} kernels: PTX for compute_80, compiled by the driver for sm_120\n", ENTRIES.len());
+    assert!(devices.code == Some(0) && devices.out.contains(&words), "{}", devices.out);
+    let missing = program(&["selftest", "--device", "cuda:7"], &[]);
+    assert!(missing.code == Some(2) && missing.err.contains("cuda:7 does not exist: the driver shows 2 GPU(s)"));
+}
+
+#[test]
+#[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
+fn a_kernel_that_computes_wrong_fails_the_selftest_of_its_layer_and_of_no_other() {
+    for (kernel, check, role) in [
+        ("lrn_backward", "lrn", "Dx(0)[0]"),
+        ("optim_apply", "optimizer", "weights[0]"),
+        ("strided_add", "all-reduce", "device "),
+        ("cast_to_float", "casts", "y["),
+    ] {
+        let wrong = program(&[&SELFTEST[..], &["--json"]].concat(), &[("FAKE_CUDA_WRONG", kernel)]);
+        assert_eq!(wrong.code, Some(1), "{kernel}: {}", wrong.err);
+        let report: serde_json::Value = serde_json::from_str(&wrong.out).unwrap();
+        let rows = report["rows"].as_array().unwrap();
+        let failed: Vec<_> = rows.iter().filter(|row| row["failed"] != 0).collect();
+        let names: Vec<&str> = failed.iter().map(|row| row["check"].as_str().unwrap()).collect();
+        assert!(names.contains(&check), "{kernel}: {names:?}");
+        let is_layer = |name: &&&str| peristyle::layers::KINDS.contains(name);
+        assert!(names.iter().filter(is_layer).all(|name| *name == check), "{kernel}: {names:?}");
+        let found = failed.iter().find(|row| row["check"] == check).unwrap();
+        let failure = &found["failure"];
+        let at = format!("{}[{}]", failure["role"].as_str().unwrap(), failure["index"]);
+        assert!(at.starts_with(role) && failure["got"] != failure["expected"], "{kernel}: {failure}");
+        assert!(report["passed"] == false && wrong.err.contains(&format!("checks failed: {}", names[0])));
+    }
+}
+
+#[test]
+#[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
+fn a_kernel_that_faults_fails_the_selftest_in_words() {
+    let fault = program(&SELFTEST, &[("FAKE_CUDA_FAULT", "relu_forward")]);
+    assert_eq!(fault.code, Some(1), "{}", fault.err);
+    assert!(!fault.err.contains("panicked"), "{}", fault.err);
+    let words = "cuda:0 cannot finish its work: a kernel touched memory that is not its own";
+    assert!(fault.out.contains("\nrelu f32: ") && fault.out.contains(words), "{}", fault.out);
+    // What came before is told, and what comes after a fault that the context does not survive.
+    let verdict = |check: &str| fault.out.lines().find(|line| line.starts_with(check)).map(|line| line.ends_with("ok"));
+    assert_eq!((verdict("conv "), verdict("relu "), verdict("train 2x2")), (Some(true), Some(false), Some(false)));
 }
 
 /// What runs in the other process.

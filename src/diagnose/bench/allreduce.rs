@@ -3,18 +3,15 @@
 use super::{Effort, driver_kind, load_average};
 use crate::collectives::{Collective, Form};
 use crate::config;
-use crate::device::{Clock, Queue, limits};
+use crate::device::{Clock, limits};
+use crate::diagnose::one_move::{OneMove, VARIANT};
 use crate::error::Result;
-use crate::layers::{Activation, METRICS, Mode};
-use crate::network::{Draft, Network};
-use crate::optim::Chain;
-use crate::placement::{Flat, Home, Op, Placed, Purpose, Region, Tensor, Variant};
-use crate::program::{Inbox, Peers, Plan, Session, arena, check, events, lay_out, lower};
-use crate::tensor::{Axis, Element, Layout, Place, Precision, Products, Shape};
+use crate::network::Draft;
+use crate::program::{Peers, Session};
+use crate::tensor::{Place, Precision, Products, Shape};
 use crate::train::{Data, Job};
 use serde::Serialize;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
 
 /// One size in one form.
@@ -52,8 +49,6 @@ pub struct AllReduces {
     /// The measurements.
     pub all_reduces: Vec<AllReduce>,
 }
-
-const VARIANT: Variant = Variant { mode: Mode::Train, rows: 1, update: false };
 
 /// Measures all-reduces of 64 KiB to 64 MiB with the given settings of `[devices]`, as in `--set`; `effort` is that of
 /// one size in one form. GPUs sum around a ring alone.
@@ -108,62 +103,13 @@ pub fn all_reduce(sets: &[String], effort: Effort) -> Result<AllReduces> {
 
 /// Opens the devices for a program that is one all-reduce.
 fn session(job: &Job, elements: usize, form: Form) -> Result<Session> {
+    let (collective, shape) = (Collective::AllReduce, Shape::from([elements]));
+    let sum = OneMove { collective, shape, have: Place::Partial, want: Place::Replicate };
     let options = crate::program::Options {
         form,
         precision: Precision::F32,
         products: Products::Full,
         ..job.options(vec![VARIANT])
     };
-    let devices = options.mesh.devices();
-    let network =
-        Network { input: Activation::new(1, 1, 1), nodes: Vec::new(), parameters: Vec::new(), states: Vec::new() };
-    let partial = Layout::new(Place::Partial, Place::Replicate);
-    let tensor = |layout, home| Tensor {
-        name: "values".into(),
-        shape: Shape::from([elements]),
-        layout,
-        home,
-        purpose: Purpose::Gradients,
-        element: Element::F32,
-    };
-    let placed = Placed {
-        tensors: vec![tensor(partial, Home::Fixed(Region::Gradients, 0)), tensor(Layout::REPLICATE, Home::Alias(0))],
-        ops: vec![Op::Move { collective: Collective::AllReduce, axis: Axis::Data, from: 0, to: 1 }],
-        flat: Flat::default(),
-        statistics: Vec::new(),
-    };
-    // The inbox of a batch of one sample of one value.
-    let inbox = Inbox { images: 1, targets: options.target_width }.elements();
-    let sizes = [(Region::Gradients, elements), (Region::Metrics, METRICS), (Region::Inbox, inbox)];
-    let (regions, base) = lay_out(&sizes, Precision::F32);
-    let mut plan = Plan {
-        network: Arc::new(network),
-        chain: Arc::new(Chain::default()),
-        regions,
-        flat: Flat::default(),
-        statistics: Vec::new(),
-        programs: Vec::new(),
-        arena: vec![base; devices],
-        host: 0,
-        options,
-    };
-    let context = lower::Context {
-        network: &plan.network,
-        mesh: plan.options.mesh,
-        target: plan.options.target,
-        form,
-        peers: &plan.options.peers,
-        threads: plan.options.threads,
-        variant: VARIANT,
-        precision: Precision::F32,
-        regions: &plan.regions,
-    };
-    let mut program = lower::lower(context, &placed);
-    let clocks = events::derive(&mut program, devices * Queue::COUNT);
-    (plan.arena, plan.host) = arena::assign(&mut program, &clocks, base, devices);
-    if let Err(race) = check::check(&program, devices * Queue::COUNT) {
-        panic!("the all-reduce is not safe: {race}");
-    }
-    plan.programs.push(program);
-    job.session(plan)
+    job.session(sum.plan(options))
 }

@@ -314,7 +314,7 @@ mod tests {
     fn the_batch_is_normalised_whole_on_any_number_of_devices() {
         for mesh in [Mesh::ONE, Mesh { data: 3, columns: 1 }, Mesh { data: 6, columns: 1 }] {
             let mut layer = layer(mesh, Mode::Train);
-            layer.forward();
+            layer.forward().unwrap();
             let scale = 2.0 / (3.5f64 + 1e-5).sqrt();
             for (y, x) in layer.values(Role::Y).iter().zip([-2.0, -1.0, 0.0, 3.0]) {
                 assert!((y - (x * scale + 7.0)).abs() < 1e-12, "{mesh} {y}");
@@ -329,7 +329,7 @@ mod tests {
         let mut layer = layer(Mesh::ONE, Mode::Eval);
         layer.values_mut(Role::State(0)).fill(1e6);
         layer.values_mut(Role::State(1)).fill(4.0 - 1e-5);
-        layer.forward();
+        layer.forward().unwrap();
         assert_eq!(layer.values(Role::Y), [8.0, 9.0, 10.0, 13.0]);
     }
 }

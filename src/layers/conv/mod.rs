@@ -312,8 +312,8 @@ mod tests {
             conv.values_mut(Role::Param(0)).copy_from_slice(&[1.0, 10.0, 100.0, 1000.0]);
             conv.values_mut(Role::Param(1)).fill(0.5);
             conv.values_mut(Role::Dy).copy_from_slice(&[1.0, 2.0]);
-            conv.forward();
-            conv.backward();
+            conv.forward().unwrap();
+            conv.backward().unwrap();
             assert_eq!(conv.values(Role::Y), [5421.5, 6532.5]);
             assert_eq!(conv.values(Role::Dx(0)), [1.0, 12.0, 20.0, 100.0, 1200.0, 2000.0]);
             assert_eq!(conv.values(Role::DParam(0)), [5.0, 8.0, 14.0, 17.0]);

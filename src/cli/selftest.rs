@@ -1,0 +1,84 @@
+//! `peristyle selftest`.
+
+use super::print;
+use crate::diagnose::selftest::{Effort, Event, Report, Row, Selftest};
+use crate::error::{Error, Result};
+use std::io::IsTerminal;
+
+/// Arguments of `selftest`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The device: cpu, emu, cuda:0; auto is the best that this machine has.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: String,
+    /// Checks a case or two of everything, as a sanitizer has time for.
+    #[arg(long)]
+    quick: bool,
+    /// Prints one JSON object in place of the table.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<()> {
+    let effort = if arguments.quick { Effort::Quick } else { Effort::Whole };
+    let selftest = Selftest::open(&arguments.device, effort)?;
+    let table = !arguments.json;
+    if table {
+        print(&header());
+    }
+    let terminal = std::io::stderr().is_terminal();
+    let report = selftest.run(&mut |event| match event {
+        // On a terminal the row takes the place of this line.
+        Event::Begins(check) if terminal => eprint!("\r{check:<32}\r"),
+        Event::Begins(check) => eprintln!("selftest: {check}"),
+        Event::Done(row) if table => print(&line(row)),
+        Event::Done(_) => {}
+    });
+    if table {
+        print(&footer(&report));
+    } else {
+        let json = serde_json::to_string(&report);
+        print(&(json.map_err(|error| Error::Run(format!("the report cannot be written as JSON: {error}")))? + "\n"));
+    }
+    let failed: Vec<String> =
+        report.rows.iter().filter(|row| !row.passed()).map(|row| format!("{} {}", row.check, row.precision)).collect();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let (count, all) = (failed.len(), report.rows.len());
+    Err(Error::Goal(format!("{}: {count} of {all} checks failed: {}", report.device, failed.join(", "))))
+}
+
+fn header() -> String {
+    format!(
+        "{:<22} {:<9} {:>5} {:>13} {:>8} {:>8}  {}\n",
+        "check", "precision", "cases", "largest error", "bound", "seconds", "verdict"
+    )
+}
+
+fn line(row: &Row) -> String {
+    let verdict = if row.passed() { "ok" } else { "FAILED" };
+    format!(
+        "{:<22} {:<9} {:>5} {:>13.2e} {:>8.0e} {:>8.2}  {verdict}\n",
+        row.check, row.precision, row.cases, row.error, row.bound, row.seconds
+    )
+}
+
+fn footer(report: &Report) -> String {
+    let mut text = String::new();
+    for row in report.rows.iter().filter(|row| !row.passed()) {
+        text += &format!("\n{} {}: {} of {} cases failed\n", row.check, row.precision, row.failed, row.cases);
+        if let Some(failure) = &row.failure {
+            text += &format!("  {failure}\n");
+        }
+    }
+    let capability = report.capability.as_ref().map_or(String::new(), |c| format!(", compute capability {c}"));
+    text += &format!("\n{}: {}{capability}, {:.1} s\n", report.device, report.name, report.seconds);
+    for image in &report.images {
+        text += &format!("{} kernels: {}\n", image.kernels, image.code);
+    }
+    for skipped in &report.skipped {
+        text += &format!("not checked: {skipped}\n");
+    }
+    text
+}

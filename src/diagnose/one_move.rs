@@ -1,0 +1,115 @@
+//! A program that is one redistribution: what measures and checks collectives by themselves.
+
+use crate::collectives::Collective;
+use crate::device::Queue;
+use crate::layers::{Activation, METRICS};
+use crate::network::Network;
+use crate::optim::Chain;
+use crate::placement::{Flat, Home, Op, Placed, Purpose, Region, Tensor, Variant};
+use crate::program::{Inbox, Options, Plan, Target, arena, check, events, lay_out, lower};
+use crate::tensor::{Axis, Element, Layout, Mesh, Place, Precision, Shape};
+use std::sync::Arc;
+
+/// What moves over the data axis. It lies in the region of gradients, and afterwards in the region of weights; a sum
+/// that stays where it is stays in the first.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct OneMove {
+    /// What the redistribution is.
+    pub collective: Collective,
+    /// Shape of the whole tensor.
+    pub shape: Shape,
+    /// Where it is before.
+    pub have: Place,
+    /// Where it is wanted.
+    pub want: Place,
+}
+
+impl OneMove {
+    /// Returns where the result lies.
+    pub fn result(&self) -> Region {
+        if self.in_place() { Region::Gradients } else { Region::Weights }
+    }
+
+    fn in_place(&self) -> bool {
+        self.collective == Collective::AllReduce
+    }
+
+    /// Returns the layouts before and afterwards.
+    pub fn layouts(&self) -> [Layout; 2] {
+        [self.have, self.want].map(|place| Layout::new(place, Place::Replicate))
+    }
+
+    fn elements(&self, layout: Layout, mesh: Mesh) -> usize {
+        let device = |d| layout.window(&self.shape, mesh, mesh.position(d)).elements();
+        (0..mesh.devices()).map(device).max().unwrap_or(0)
+    }
+
+    /// Plans the program of `options`' only variant.
+    ///
+    /// # Panics
+    /// When it is not free of races, which would be a fault in this crate.
+    pub fn plan(&self, options: Options) -> Plan {
+        let (mesh, form, variant) = (options.mesh, options.form, options.variants[0]);
+        let devices = mesh.devices();
+        let [from, to] = self.layouts();
+        let network =
+            Network { input: Activation::new(1, 1, 1), nodes: Vec::new(), parameters: Vec::new(), states: Vec::new() };
+        let mut sizes = vec![(Region::Gradients, self.elements(from, mesh))];
+        if !self.in_place() {
+            sizes.push((self.result(), self.elements(to, mesh)));
+        }
+        sizes.push((Region::Metrics, METRICS));
+        if options.target == Target::Gpu {
+            sizes.push((Region::Inbox, Inbox::of(&network, &options).elements()));
+        }
+        let (regions, base) = lay_out(&sizes, Precision::F32);
+        let tensor = |layout, home| Tensor {
+            name: "values".into(),
+            shape: self.shape.clone(),
+            layout,
+            home,
+            purpose: Purpose::Gradients,
+            element: Element::F32,
+        };
+        let home = if self.in_place() { Home::Alias(0) } else { Home::Fixed(self.result(), 0) };
+        let placed = Placed {
+            tensors: vec![tensor(from, Home::Fixed(Region::Gradients, 0)), tensor(to, home)],
+            ops: vec![Op::Move { collective: self.collective, axis: Axis::Data, from: 0, to: 1 }],
+            flat: Flat::default(),
+            statistics: Vec::new(),
+        };
+        let mut plan = Plan {
+            network: Arc::new(network),
+            chain: Arc::new(Chain::default()),
+            regions,
+            flat: Flat::default(),
+            statistics: Vec::new(),
+            programs: Vec::new(),
+            arena: vec![base; devices],
+            host: 0,
+            options,
+        };
+        let context = lower::Context {
+            network: &plan.network,
+            mesh,
+            target: plan.options.target,
+            form,
+            peers: &plan.options.peers,
+            threads: plan.options.threads,
+            variant,
+            precision: Precision::F32,
+            regions: &plan.regions,
+        };
+        let mut program = lower::lower(context, &placed);
+        let clocks = events::derive(&mut program, devices * Queue::COUNT);
+        (plan.arena, plan.host) = arena::assign(&mut program, &clocks, base, devices);
+        if let Err(race) = check::check(&program, devices * Queue::COUNT) {
+            panic!("the {} is not safe: {race}", self.collective);
+        }
+        plan.programs.push(program);
+        plan
+    }
+}
+
+/// The only step of such a program.
+pub(super) const VARIANT: Variant = Variant { mode: crate::layers::Mode::Train, rows: 1, update: false };

@@ -1,0 +1,257 @@
+//! What was computed beside what was expected: the worst element, and the account of a check over its cases.
+
+use crate::error::{Error, Result};
+use crate::tensor::Real;
+use serde::Serialize;
+
+/// The element that is furthest from what was expected.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Difference {
+    /// Its place.
+    pub index: usize,
+    /// What was computed.
+    pub got: f64,
+    /// What was expected.
+    pub expected: f64,
+    /// How far it is off; infinite when one of the two is no number.
+    pub error: f64,
+}
+
+/// Returns the worst element, in shares of the largest value expected, or of 1 where all are smaller.
+///
+/// # Panics
+/// When there are not as many values as expected.
+pub fn worst<A: Real, B: Real>(got: &[A], expected: &[B]) -> Difference {
+    let scale = expected.iter().fold(1.0, |m: f64, v| m.max(v.to_f64().abs()));
+    furthest(got, expected, |got, expected| (got - expected).abs() / scale)
+}
+
+/// Returns the worst element where every bit counts; zeros of different signs are the least number apart.
+///
+/// # Panics
+/// When there are not as many values as expected.
+pub fn worst_bits(got: &[f32], expected: &[f32]) -> Difference {
+    furthest(got, expected, |got, expected| match (got - expected).abs() {
+        _ if got.to_bits() == expected.to_bits() => 0.0,
+        0.0 => f64::MIN_POSITIVE,
+        apart => apart,
+    })
+}
+
+fn furthest<A: Real, B: Real>(got: &[A], expected: &[B], apart: impl Fn(f64, f64) -> f64) -> Difference {
+    assert_eq!(got.len(), expected.len(), "as many values as expected");
+    let mut worst = Difference { index: 0, got: 0.0, expected: 0.0, error: -1.0 };
+    for (index, (got, expected)) in got.iter().zip(expected).enumerate() {
+        let (got, expected) = (got.to_f64(), expected.to_f64());
+        let error = apart(got, expected);
+        let error = if error.is_nan() { f64::INFINITY } else { error };
+        if error > worst.error {
+            worst = Difference { index, got, expected, error };
+        }
+    }
+    Difference { error: worst.error.max(0.0), ..worst }
+}
+
+/// A tensor of a case, compared.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Compared {
+    /// What it is: a layer's role, a region of the optimiser, a loss.
+    pub role: String,
+    /// Its worst element.
+    pub difference: Difference,
+    /// The largest error that passes.
+    pub bound: f64,
+}
+
+/// What is wrong with a case.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Wrong {
+    /// A value is further off than the bound.
+    Value {
+        /// The tensor.
+        role: String,
+        /// Its worst element.
+        index: usize,
+        /// What was computed; null in JSON when it is no number.
+        got: f64,
+        /// What was expected.
+        expected: f64,
+    },
+    /// The device failed.
+    Device {
+        /// Its sentence.
+        message: String,
+    },
+}
+
+/// A case that does not agree.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Failure {
+    /// The case: what was computed, on which mesh, under which split.
+    pub case: String,
+    /// What is wrong with it.
+    #[serde(flatten)]
+    pub wrong: Wrong,
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.wrong {
+            Wrong::Value { role, index, got, expected } => {
+                write!(f, "{}: {role}[{index}] is {got:e}, expected {expected:e}", self.case)
+            }
+            Wrong::Device { message } => write!(f, "{}: {message}", self.case),
+        }
+    }
+}
+
+/// One check: a row of the table.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    /// What was checked: the kind of a layer, or a part of the machinery.
+    pub check: String,
+    /// The precision of activations and products.
+    pub precision: &'static str,
+    /// Cases that were run.
+    pub cases: usize,
+    /// The largest error, in shares of its bound the largest; null in JSON when it is no number.
+    pub error: f64,
+    /// The bound of that error.
+    pub bound: f64,
+    /// Seconds for all cases.
+    pub seconds: f64,
+    /// Cases that do not agree.
+    pub failed: usize,
+    /// The first of them, with what is furthest off in it.
+    pub failure: Option<Failure>,
+}
+
+impl Row {
+    /// Returns true when every case agrees, and there was one.
+    pub fn passed(&self) -> bool {
+        self.failed == 0 && self.cases > 0
+    }
+}
+
+/// The account of a check while its cases run.
+#[derive(Debug)]
+pub(super) struct Tally(Row);
+
+/// How large an error is for its bound; a bound of 0 lets nothing pass.
+fn share(error: f64, bound: f64) -> f64 {
+    if error <= bound { error / bound.max(f64::MIN_POSITIVE) } else { (error / bound).max(1.0).max(error) }
+}
+
+impl Tally {
+    /// A check without cases; `bound` is what the row shows before there are any.
+    pub fn new(check: &str, precision: &'static str, bound: f64) -> Self {
+        let (check, failure) = (check.to_string(), None);
+        Tally(Row { check, precision, cases: 0, error: 0.0, bound, seconds: 0.0, failed: 0, failure })
+    }
+
+    /// Counts a case, with everything that it computed or the device's error.
+    pub fn add(&mut self, case: &str, outcome: Result<Vec<Compared>>) {
+        let row = &mut self.0;
+        row.cases += 1;
+        let wrong = match outcome {
+            Err(error) => {
+                row.error = f64::INFINITY;
+                Wrong::Device { message: error.whole() }
+            }
+            Ok(compared) => {
+                let of = |c: &Compared| share(c.difference.error, c.bound);
+                let Some(furthest) = compared.into_iter().max_by(|a, b| of(a).total_cmp(&of(b))) else { return };
+                let Compared { role, difference, bound } = furthest;
+                let Difference { index, got, expected, error } = difference;
+                if share(error, bound) >= share(row.error, row.bound) {
+                    (row.error, row.bound) = (error, bound);
+                }
+                if error <= bound {
+                    return;
+                }
+                Wrong::Value { role, index, got, expected }
+            }
+        };
+        row.failed += 1;
+        row.failure.get_or_insert(Failure { case: case.to_string(), wrong });
+    }
+
+    /// Returns the row of a check that took some seconds.
+    pub fn row(self, seconds: f64) -> Row {
+        Row { seconds, ..self.0 }
+    }
+}
+
+/// Says that a case could not even be set up.
+pub(super) fn unfit(fault: &crate::error::Fault) -> Error {
+    Error::Run(format!("it does not fit: {}", fault.message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compared(got: &[f32], bound: f64) -> Result<Vec<Compared>> {
+        Ok(vec![Compared { role: "y".into(), difference: worst(got, &[1.0f64, -4.0]), bound }])
+    }
+
+    #[test]
+    fn the_worst_element_is_named_in_shares_of_the_largest() {
+        let near = worst(&[1.0f32, -4.0], &[1.0f64, -4.0]);
+        assert_eq!((near.index, near.error), (0, 0.0));
+        let off = worst(&[1.5f32, -5.0], &[1.0f64, -4.0]);
+        assert_eq!(off, Difference { index: 1, got: -5.0, expected: -4.0, error: 0.25 });
+        assert_eq!(worst(&[0.0f32, f32::NAN], &[1.0f64, -4.0]).index, 1);
+        assert_eq!(worst::<f32, f64>(&[], &[]).error, 0.0);
+        // Small values are measured against 1.
+        assert!((worst(&[1e-3f32], &[0.0f64]).error - 1e-3).abs() < 1e-9);
+    }
+
+    #[test]
+    fn every_bit_counts_where_it_must() {
+        assert_eq!(worst_bits(&[1.0, f32::NAN, -0.0], &[1.0, f32::NAN, -0.0]).error, 0.0);
+        let signs = worst_bits(&[1.0, 0.0], &[1.0, -0.0]);
+        assert!(signs.index == 1 && signs.error > 0.0);
+        assert!(worst_bits(&[1.0 + f32::EPSILON], &[1.0]).error > 0.0);
+        assert_eq!(worst_bits(&[f32::NAN], &[1.0]).error, f64::INFINITY);
+    }
+
+    #[test]
+    fn a_row_holds_the_largest_error_and_the_first_failure() {
+        let mut tally = Tally::new("conv", "f32", 1e-3);
+        tally.add("first", compared(&[1.0001, -4.0], 1e-3));
+        assert!(tally.0.passed() && tally.0.error > 1e-5 && tally.0.failure.is_none());
+        tally.add("second", compared(&[1.5, -4.0], 1e-3));
+        tally.add("third", compared(&[1.0, -6.0], 1e-3));
+        tally.add("fourth", compared(&[1.1, -4.0], 1e-3));
+        let row = tally.row(2.0);
+        assert_eq!((row.cases, row.failed, row.error, row.seconds), (4, 3, 0.5, 2.0));
+        let text = row.failure.map(|failure| failure.to_string());
+        assert_eq!(text.as_deref(), Some("second: y[0] is 1.5e0, expected 1e0"));
+    }
+
+    #[test]
+    fn nothing_passes_a_bound_of_zero_and_no_number_passes_any() {
+        let mut tally = Tally::new("casts", "f32", 0.0);
+        tally.add("equal", compared(&[1.0, -4.0], 0.0));
+        assert!(tally.0.passed());
+        tally.add("near", compared(&[1.0 + f32::EPSILON, -4.0], 0.0));
+        assert_eq!(tally.0.failed, 1);
+        tally.add("no number", compared(&[f32::NAN, -4.0], 1e30));
+        assert_eq!((tally.0.failed, tally.0.error), (2, f64::INFINITY));
+    }
+
+    #[test]
+    fn a_device_error_is_a_failure_with_its_sentence_and_so_is_a_check_without_cases() {
+        let mut tally = Tally::new("relu", "f32", 1.0);
+        assert!(!tally.0.passed());
+        tally.add("a", Err(Error::Run("cuda:0 cannot finish its work".into())));
+        tally.add("b", compared(&[9.0, -4.0], 1e-3));
+        let row = tally.row(0.0);
+        assert_eq!(
+            (row.failed, row.failure.map(|f| f.to_string())),
+            (2, Some("a: cuda:0 cannot finish its work".into()))
+        );
+    }
+}

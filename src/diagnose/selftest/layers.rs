@@ -1,0 +1,241 @@
+//! Layers by themselves: what tests and `selftest` give to every layer, and its rows of the table.
+
+use super::compare::{Compared, Tally, unfit, worst};
+use super::{Device, Effort};
+use crate::device::{Driver, Path, Purpose, Random, Scalar};
+use crate::error::{Error, Fault, Result};
+use crate::layers::{self, Activation, Alone, Layer, Mode, Role, Setting, Split};
+use crate::tensor::{Mesh, Place, Products};
+use half::bf16;
+
+/// A layer with inputs and a number of samples.
+#[derive(Debug)]
+pub struct Case {
+    /// The layer.
+    pub layer: Box<dyn Layer>,
+    /// Its inputs, for one sample.
+    pub inputs: Vec<Activation>,
+    /// Samples.
+    pub rows: usize,
+    /// What messages call it.
+    pub name: String,
+}
+
+impl Case {
+    /// A layer on inputs.
+    pub fn new(layer: Box<dyn Layer>, inputs: Vec<Activation>, rows: usize) -> Self {
+        let name = format!("{layer:?} on {} x {rows}", inputs[0]);
+        Case { layer, inputs, rows, name }
+    }
+
+    /// Returns the examples of all layers, on three samples: no mesh of two cuts these evenly.
+    pub fn examples() -> Vec<Case> {
+        layers::all_examples().into_iter().map(|(layer, inputs)| Case::new(layer, inputs, 3)).collect()
+    }
+
+    /// Returns cases with many tiles, blocks and tasks.
+    pub fn large() -> Vec<Case> {
+        let case = |kind: &str, settings: &str, [h, w, c]: [usize; 3], rows| {
+            let settings = toml::de::ValueDeserializer::parse(settings).expect("the settings are TOML");
+            let layer = layers::read(kind, settings).expect("it is a layer").expect("the settings are right");
+            Case::new(layer, vec![Activation::new(h, w, c)], rows)
+        };
+        vec![
+            case("avg_pool", "{ kernel = 3, stride = 2, ceil = true }", [15, 15, 5], 9),
+            case("batch_norm", "{}", [17, 9, 40], 30),
+            case("conv", "{ filters = 16, kernel = 3, pad = 1 }", [20, 20, 8], 19),
+            case("conv", "{ filters = 24, kernel = 1 }", [20, 20, 12], 19),
+            case(
+                "conv",
+                "{ filters = 12, kernel = 5, pad = 2, stride = 2, groups = 3, bias = false }",
+                [13, 17, 6],
+                18,
+            ),
+            case("conv", "{ filters = 600, kernel = [3, 2], pad = 1 }", [5, 4, 200], 4),
+            case("conv", "{ filters = 20, kernel = 5 }", [28, 28, 1], 17),
+            case("conv", "{ filters = 8, kernel = 5, pad = 2, groups = 2 }", [9, 9, 96], 5),
+            case("dense", "{ units = 300 }", [3, 3, 40], 200),
+            case("dropout", "{ rate = 0.3 }", [7, 9, 31], 40),
+            case("lrn", "{ alpha = 0.5 }", [13, 13, 32], 7),
+            case("max_pool", "{ kernel = 3, stride = 2 }", [15, 15, 5], 9),
+            case("relu", "{}", [20, 20, 20], 9),
+            case("tanh", "{}", [20, 20, 20], 9),
+        ]
+    }
+
+    /// Returns the setting of one CPU device in training.
+    pub fn setting(&self) -> Setting {
+        Setting::of_rows(self.rows)
+    }
+
+    /// Lowers the layer and fills inputs, parameters and the output's gradient with numbers that do not depend on mesh
+    /// and split. Where products round their factors the numbers are such that bf16 holds, so tf32 too, and those of a
+    /// plain run under the same `products` are the same.
+    ///
+    /// # Errors
+    /// When the layer does not fit the setting.
+    pub fn alone<T: Scalar>(&self, setting: &Setting) -> Result<Alone<'_, T>, Fault> {
+        let mut alone = Alone::new(&*self.layer, &self.inputs, setting)?;
+        fill(&mut alone);
+        if setting.products != Products::Full {
+            round(&mut alone);
+        }
+        Ok(alone)
+    }
+
+    /// Runs the layer forwards, in training also backwards, on the CPU or a GPU; returns its outputs and gradients.
+    ///
+    /// # Errors
+    /// When the layer does not fit the setting, or the device fails.
+    pub fn run<T: Scalar>(&self, setting: &Setting, driver: Option<&Driver>) -> Result<Vec<(Role, Vec<T>)>> {
+        let mut alone = self.alone::<T>(setting).map_err(|fault| unfit(&fault))?;
+        if let Some(driver) = driver {
+            alone = alone.on(driver);
+        }
+        alone.forward()?;
+        if setting.mode == Mode::Train {
+            alone.backward()?;
+        }
+        let loss = is_loss(&alone);
+        let kept = |role: &Role| match role {
+            Role::Y => !loss,
+            Role::Metrics => loss,
+            Role::Dx(_) | Role::DParam(_) | Role::State(_) => setting.mode == Mode::Train,
+            _ => false,
+        };
+        Ok(alone.roles().into_iter().filter(kept).map(|role| (role, alone.values(role).to_vec())).collect())
+    }
+}
+
+/// Returns true when the layer's result is a loss in its metrics, and its output is nothing of its own.
+pub fn is_loss<T: Scalar>(alone: &Alone<T>) -> bool {
+    alone.lowered().forward.iter().flat_map(|phase| &phase.operands).any(|o| o.role == Role::Metrics)
+}
+
+/// No two inputs are nearer than 4 / n and none is nearer to 0 than 2 / n, so that no maximum and no relu changes its
+/// mind within a difference. Values are floats of 32 bits in every precision.
+fn fill<T: Scalar>(alone: &mut Alone<T>) {
+    let roles = alone.roles();
+    for (stream, role) in roles.into_iter().enumerate() {
+        let random = Random::new(5, Purpose::Probe, 0, stream as u64);
+        let values = alone.values_mut(role);
+        let n = values.len();
+        let order = random.permutation(n);
+        for (i, v) in values.iter_mut().enumerate() {
+            *v = T::from_f64(match role {
+                Role::X(_) => f64::from(((f64::from(order[i]) + 0.5) * 4.0 / n as f64 - 2.0) as f32),
+                Role::Param(_) | Role::Dy => f64::from(random.normal(i as u64) as f32),
+                Role::Target => (i % 5) as f64,
+                _ => continue,
+            });
+        }
+    }
+}
+
+fn round<T: Scalar>(alone: &mut Alone<T>) {
+    for role in alone.roles() {
+        if matches!(role, Role::X(_) | Role::Param(_) | Role::Dy) {
+            let round = |v: &mut T| *v = T::from_f64(f64::from(bf16::from_f64(v.to_f64()).to_f32()));
+            alone.values_mut(role).iter_mut().for_each(round);
+        }
+    }
+}
+
+/// A precision in which layers run on a device.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Precision {
+    /// Its name.
+    pub name: &'static str,
+    /// What factors of products and activations are rounded to.
+    pub products: Products,
+    /// The largest error of activations and their gradients that passes, in shares of the largest value expected;
+    /// of everything else [`SINGLE`].
+    pub bound: f64,
+}
+
+/// Sums of up to some ten thousand f32 terms of both signs: errors grow like the root of the number of terms times
+/// 6e-8, relative to the largest result.
+pub const SINGLE: f64 = 2e-5;
+
+/// Rounding to bf16 errs by at most 2^-9 of a value; lrn keeps a sum rounded so too, whose error comes on top.
+pub const HALF: f64 = 1.0 / 256.0;
+
+/// The precisions that layers are checked in; on the CPU in the first. Given numbers that bf16 holds, tf32 rounds no
+/// factor, and products in it are as near as in f32.
+pub(super) const PRECISIONS: &[Precision] = &[
+    Precision { name: "f32", products: Products::Full, bound: SINGLE },
+    Precision { name: "tf32", products: Products::Tf32, bound: SINGLE },
+    Precision { name: "bf16", products: Products::Bf16, bound: HALF },
+];
+
+/// Runs every example of a kind of layer, in both modes, on one device and under every split that it declares; and its
+/// large cases on one device.
+pub(super) fn check(kind: &str, precision: Precision, device: &Device, effort: Effort, tally: &mut Tally) {
+    let of_kind = |case: &Case| case.layer.kind() == kind;
+    let examples = Case::examples().into_iter().filter(of_kind);
+    for case in examples.take(if effort == Effort::Quick { 1 } else { usize::MAX }) {
+        for mode in [Mode::Train, Mode::Eval] {
+            check_case(&case, mode, &settings(&case, mode, effort), precision, device, tally);
+        }
+    }
+    if effort == Effort::Whole {
+        for case in Case::large().into_iter().filter(of_kind) {
+            check_case(&case, Mode::Train, &[case.setting()], precision, device, tally);
+        }
+    }
+}
+
+fn check_case(case: &Case, mode: Mode, settings: &[Setting], precision: Precision, device: &Device, tally: &mut Tally) {
+    let plain = Setting { mode, path: Path::Plain, products: precision.products, ..case.setting() };
+    let expected = case.run::<f64>(&plain, None);
+    for setting in settings {
+        let setting = Setting { threads: device.threads, products: precision.products, ..setting.clone() };
+        // A split that does not fit the mesh is refused before any run; that is the layer's right.
+        if case.alone::<f32>(&setting).is_err() {
+            continue;
+        }
+        let outcome = case.run::<f32>(&setting, device.driver.as_ref()).and_then(|got| match &expected {
+            Ok(expected) => Ok(compare(&got, expected, precision)),
+            Err(error) => Err(Error::Run(format!("the plain f64 path fails: {error}"))),
+        });
+        tally.add(&described(case, &setting), outcome);
+    }
+}
+
+fn compare(got: &[(Role, Vec<f32>)], expected: &[(Role, Vec<f64>)], precision: Precision) -> Vec<Compared> {
+    let mut all = Vec::new();
+    for ((role, got), (_, expected)) in got.iter().zip(expected) {
+        let bound = if matches!(role, Role::Y | Role::Dx(_)) { precision.bound } else { SINGLE };
+        all.push(Compared { role: format!("{role:?}"), difference: worst(got, expected), bound });
+    }
+    all
+}
+
+/// One device, and on every mesh the declared splits, and no split wherever the input may come from.
+fn settings(case: &Case, mode: Mode, effort: Effort) -> Vec<Setting> {
+    let one = Setting { mode, ..case.setting() };
+    let mut all = vec![one.clone()];
+    let meshes: &[(usize, usize)] = if effort == Effort::Quick { &[(2, 2)] } else { &[(1, 2), (2, 1), (2, 2)] };
+    let declared = case.layer.splits().iter().map(|&split| (Some(split), Place::Replicate));
+    let places = [Place::Replicate, Place::Shard(0), Place::Shard(3)].map(|place| (None, place));
+    let places = if effort == Effort::Quick { &places[2..] } else { &places[..] };
+    let splits: Vec<(Option<Split>, Place)> = declared.chain(places.iter().copied()).collect();
+    for &(data, columns) in meshes {
+        let mesh = Mesh { data, columns };
+        let on = |&(split, incoming): &(Option<Split>, Place)| Setting { mesh, split, incoming, ..one.clone() };
+        all.extend(splits.iter().map(on));
+    }
+    all
+}
+
+fn described(case: &Case, setting: &Setting) -> String {
+    let mode = if setting.mode == Mode::Train { "training" } else { "evaluation" };
+    if setting.mesh.devices() == 1 {
+        return format!("{}, {mode} on one device", case.name);
+    }
+    let split = match setting.split {
+        Some(split) => format!("split {split}"),
+        None => format!("no split from {:?}", setting.incoming),
+    };
+    format!("{}, {mode} on {}, {split}", case.name, setting.mesh)
+}

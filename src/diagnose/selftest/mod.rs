@@ -1,0 +1,206 @@
+//! Proves on a machine that this binary computes right there: every layer, the optimiser, random numbers, copies,
+//! collectives and a short training on one device, each beside plain f64 arithmetic on the CPU.
+//!
+//! Everything that it needs is in the binary. A check is a [`Row`] with its cases; to add one, write its function in a
+//! file here and a line in [`Selftest::run`]. A precision of layers is an entry of `layers::PRECISIONS`.
+
+mod collectives;
+mod compare;
+mod layers;
+mod optimizer;
+mod pieces;
+mod training;
+
+pub use compare::{Difference, Failure, Row, Wrong, worst, worst_bits};
+pub use layers::{Case, HALF, Precision, SINGLE, is_loss};
+
+use crate::config;
+use crate::device::driver::Kind;
+use crate::device::{Code, Driver, Gpus, Opening};
+use crate::error::{Error, Problem, Result};
+use compare::Tally;
+use serde::Serialize;
+use std::time::Instant;
+
+/// How much is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effort {
+    /// Everything.
+    Whole,
+    /// A case or two of everything: for sanitizers, under which a device is slow.
+    Quick,
+}
+
+/// The device that is checked.
+#[derive(Debug)]
+struct Device {
+    /// `cpu`, `cuda:0`, `emu`.
+    name: String,
+    ordinal: usize,
+    threads: usize,
+    /// None for the CPU.
+    driver: Option<Driver>,
+}
+
+impl Device {
+    fn kind(&self) -> Option<Kind> {
+        self.driver.as_ref().map(Driver::kind)
+    }
+
+    /// Returns what a configuration calls some logical devices of this device.
+    fn times(&self, devices: usize) -> String {
+        format!("{}*{devices}", self.name)
+    }
+
+    /// Opens a GPU with an arena of some elements.
+    fn gpus(&self, kind: Kind, elements: usize) -> Result<Gpus> {
+        let (ordinals, arenas, threads) = ([self.ordinal], [elements * size_of::<f32>()], self.threads);
+        let (ordinals, arenas, staging) = (&ordinals, &arenas, [0, 0]);
+        Gpus::open(&Opening { kind, ordinals, arenas, staging, values: 1, slots: 1, host: None, threads })
+    }
+}
+
+/// What kernels of the device run as.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Image {
+    /// In words: `machine code for sm_90`.
+    pub code: String,
+    /// How many of them.
+    pub kernels: usize,
+}
+
+/// What all checks found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// The version of peristyle.
+    pub version: &'static str,
+    /// `cpu`, `cuda:0` or `emu`.
+    pub device: String,
+    /// What the device calls itself.
+    pub name: String,
+    /// Its compute capability; null where it has none.
+    pub capability: Option<String>,
+    /// What its kernels run as; empty on the CPU.
+    pub images: Vec<Image>,
+    /// True when only a part was checked.
+    pub quick: bool,
+    /// The checks.
+    pub rows: Vec<Row>,
+    /// What is not checked on this device.
+    pub skipped: Vec<String>,
+    /// Seconds in all.
+    pub seconds: f64,
+    /// True when all agree.
+    pub passed: bool,
+}
+
+/// What happens while the checks run.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// A check begins.
+    Begins(&'a str),
+    /// A check is done.
+    Done(&'a Row),
+}
+
+/// The checks of one device.
+#[derive(Debug)]
+pub struct Selftest {
+    device: Device,
+    effort: Effort,
+    images: Vec<Image>,
+}
+
+/// The precision of everything but layers.
+const SINGLE_NAME: &str = "f32";
+
+impl Selftest {
+    /// Opens a device: `auto`, `cpu`, `emu` or `cuda:0`.
+    ///
+    /// # Errors
+    /// When there is no such device, or it cannot be used.
+    pub fn open(device: &str, effort: Effort) -> Result<Selftest> {
+        let job = training::job(device, &[]).map_err(|error| match error {
+            Error::Config(problems) => {
+                let place = "--device".to_string();
+                Error::Config(problems.into_iter().map(|p| Problem { place: place.clone(), ..p }).collect())
+            }
+            other => other,
+        });
+        let devices = job?.0.config.devices;
+        if devices.len() > 1 && device != "auto" {
+            let n = devices.len();
+            return Err(Error::Usage(format!(
+                "--device {device}: {n} devices, expected one; use \"auto\", \"cpu\", \"emu\" or \"cuda:0\""
+            )));
+        }
+        let (ordinal, threads) = (devices.ordinals[0], devices.threads);
+        let (kind, name) = match devices.kind {
+            config::Kind::Cpu => (None, "cpu".to_string()),
+            config::Kind::Emu => (Some(Kind::Emu), "emu".to_string()),
+            config::Kind::Cuda => (Some(Kind::Cuda), devices.name(0)),
+        };
+        let driver = kind.map(|kind| Driver::open(kind, ordinal, threads)).transpose()?;
+        let images = driver.as_ref().map_or(Ok(Vec::new()), Code::of_all)?;
+        let images = images.into_iter().map(|(code, kernels)| Image { code: code.to_string(), kernels }).collect();
+        Ok(Selftest { device: Device { name, ordinal, threads, driver }, effort, images })
+    }
+
+    /// Returns what the device calls itself.
+    pub fn name(&self) -> &str {
+        self.device.driver.as_ref().map_or("this machine's processor", Driver::name)
+    }
+
+    /// Runs every check, and tells of each as it goes. What a device refuses is a row that fails; the others still run.
+    pub fn run(&self, tell: &mut dyn FnMut(Event)) -> Report {
+        let (device, effort, begin) = (&self.device, self.effort, Instant::now());
+        let (mut rows, mut skipped) = (Vec::new(), Vec::new());
+        let mut row = |check: &str, precision: &'static str, bound: f64, run: &mut dyn FnMut(&mut Tally)| {
+            tell(Event::Begins(&format!("{check} {precision}")));
+            let (mut tally, start) = (Tally::new(check, precision, bound), Instant::now());
+            run(&mut tally);
+            let row = tally.row(start.elapsed().as_secs_f64());
+            tell(Event::Done(&row));
+            rows.push(row);
+        };
+        let precisions = if device.driver.is_some() { layers::PRECISIONS } else { &layers::PRECISIONS[..1] };
+        for &precision in precisions {
+            for kind in crate::layers::KINDS {
+                row(kind, precision.name, precision.bound, &mut |tally| {
+                    layers::check(kind, precision, device, effort, tally);
+                });
+            }
+        }
+        row("dropout words", SINGLE_NAME, 0.0, &mut |tally| pieces::dropout(device, tally));
+        row("optimizer", SINGLE_NAME, optimizer::BOUND, &mut |tally| optimizer::check(device, effort, tally));
+        match (&device.driver, device.kind()) {
+            (Some(driver), Some(kind)) => {
+                row("copies and sums", SINGLE_NAME, 0.0, &mut |tally| pieces::strided(device, kind, tally));
+                row("casts", "bf16", 0.0, &mut |tally| pieces::casts(driver, tally));
+            }
+            _ => skipped.push("copies and sums, casts, tf32 and bf16: the CPU does without".to_string()),
+        }
+        for collective in collectives::ALL {
+            row(&collective.to_string(), SINGLE_NAME, collectives::BOUND, &mut |tally| {
+                collectives::check(collective, device, effort, tally);
+            });
+        }
+        for mesh in training::meshes(effort) {
+            let check = format!("train {}x{}", mesh.0, mesh.1);
+            row(&check, SINGLE_NAME, training::BOUND, &mut |tally| training::check(*mesh, device, effort, tally));
+        }
+        let capability = device.driver.as_ref().map(Driver::capability).filter(|&capability| capability != (0, 0));
+        Report {
+            version: env!("CARGO_PKG_VERSION"),
+            device: device.name.clone(),
+            name: self.name().to_string(),
+            capability: capability.map(|(major, minor)| format!("{major}.{minor}")),
+            images: self.images.clone(),
+            quick: effort == Effort::Quick,
+            passed: rows.iter().all(Row::passed),
+            rows,
+            skipped,
+            seconds: begin.elapsed().as_secs_f64(),
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The optimiser's chain over flat regions, with padding between segments, beside the same chain on the CPU in f64.
+
+use super::compare::{Compared, Tally, worst};
+use super::{Device, Effort};
+use crate::device::driver::Kind;
+use crate::device::{Args, Clock, Launch, Memory, Operand, Path, Pool, Purpose, Queue, Random};
+use crate::error::Result;
+use crate::optim::{self, Chain, ClipByGlobalNorm, DeviceChain, Momentum, Segment, Stage, WeightDecay};
+use crate::tensor::{Element, Real, Shape, Window};
+use std::sync::Arc;
+
+/// A handful of roundings of 6e-8 an element, and a norm over some thousand squares.
+pub(super) const BOUND: f64 = 2e-6;
+
+/// Elements of a region: more than a block, and a multiple of what arenas align to.
+const ELEMENTS: usize = 5504;
+/// Bytes of a region.
+const BYTES: usize = ELEMENTS * size_of::<f32>();
+const STEPS: u64 = 2;
+
+/// Checks every transform by itself, none at all, and all of them in one chain that the norm cuts.
+pub(super) fn check(device: &Device, effort: Effort, tally: &mut Tally) {
+    let mut chains: Vec<Chain> = optim::all_examples().into_iter().map(|transform| Chain(vec![transform])).collect();
+    chains.push(Chain::default());
+    chains.push(Chain(vec![
+        Box::new(Momentum { mu: 0.5, nesterov: true }),
+        Box::new(ClipByGlobalNorm(3.0)),
+        Box::new(WeightDecay(0.1)),
+        Box::new(Momentum { mu: 0.9, nesterov: false }),
+    ]));
+    let skipped = if effort == Effort::Quick { chains.len() - 1 } else { 0 };
+    for chain in &chains[skipped..] {
+        let names: Vec<String> = chain.0.iter().map(|transform| format!("{transform:?}")).collect();
+        let expected = on_cpu::<f64>(chain, 1);
+        let got: Result<Vec<Vec<f32>>> = match (&device.driver, device.kind()) {
+            (Some(_), Some(kind)) => on_gpu(chain, device, kind),
+            _ => Ok(on_cpu::<f32>(chain, device.threads)),
+        };
+        let compared = |(region, (got, expected)): (usize, (Vec<f32>, &Vec<f64>))| {
+            let role = if region == 0 { "weights".to_string() } else { format!("slot {}", region - 1) };
+            Compared { role, difference: worst(&got, expected), bound: BOUND }
+        };
+        let outcome = got.map(|got| got.into_iter().zip(&expected).enumerate().map(compared).collect());
+        tally.add(&format!("[{}]", names.join(", ")), outcome);
+    }
+}
+
+fn segments() -> Vec<Segment> {
+    let segment = |(offset, len, lr_mult, decay_mult, counted)| Segment { offset, len, lr_mult, decay_mult, counted };
+    [(3, 5, 1.0, 1.0, true), (16, 0, 1.0, 1.0, true), (64, 1201, 2.0, 0.5, true), (1300, 4097, 1.0, 0.0, true)]
+        .map(segment)
+        .into()
+}
+
+/// Returns what a region holds at first: 0 weights, from 1 on the gradients of the steps.
+fn start(region: u64) -> Vec<f64> {
+    let random = Random::new(13, Purpose::Probe, 0, region);
+    // Floats of 32 bits in every precision.
+    (0..ELEMENTS as u64).map(|i| f64::from(random.normal(i) as f32)).collect()
+}
+
+fn clock(step: u64) -> Clock {
+    Clock { step, epoch: 0, lr: 0.25 / step as f64 }
+}
+
+/// The regions of a stage's operands: 0 weights, 1 gradients, 2 norms, from 3 on the slots.
+fn operands(chain: &Chain, stage: &Stage) -> Vec<Option<usize>> {
+    match stage {
+        Stage::Norm => vec![Some(1), Some(2)],
+        Stage::Apply { transforms, norm, .. } => {
+            let before = 3 + chain.slots(0..transforms.start).len();
+            let slots = before..before + chain.slots(transforms.clone()).len();
+            [Some(0), Some(1), norm.then_some(2)].into_iter().chain(slots.map(Some)).collect()
+        }
+    }
+}
+
+/// Runs the steps and returns the weights and the slots.
+fn on_cpu<T: Real>(chain: &Chain, threads: usize) -> Vec<Vec<T>> {
+    let (segments, pool) = (segments(), Pool::new(threads));
+    let slots = chain.slots(0..chain.0.len()).len();
+    let region = |i: usize| {
+        let n = if i == 2 { segments.len() } else { ELEMENTS };
+        let memory = Arc::new(Memory::new(n * T::PRECISION.bytes()));
+        Operand::new(&memory, 0, Shape::from([n]), Window { start: vec![0], len: vec![n] }, T::PRECISION)
+    };
+    let regions: Vec<Operand> = (0..3 + slots).map(region).collect();
+    let with = |which: &[Option<usize>], clock: Clock, f: &mut dyn FnMut(&Args)| {
+        let operands: Vec<Option<Operand>> = which.iter().map(|i| i.map(|i| regions[i].clone())).collect();
+        let (precision, path) = (T::PRECISION, Path::Fast);
+        f(&Args { operands: &operands, pool: &pool, precision, path, clock, seed: 0, layer: 0, rows: 1 });
+    };
+    let set = |which: usize, values: &[f64]| {
+        with(&[Some(which)], clock(1), &mut |args| {
+            args.write::<T>(0).iter_mut().zip(values).for_each(|(to, &from)| *to = T::from_f64(from));
+        });
+    };
+    set(0, &start(0));
+    for slot in 0..slots {
+        set(3 + slot, &[0.0; ELEMENTS]);
+    }
+    for step in 1..=STEPS {
+        set(1, &start(step));
+        for stage in chain.stages() {
+            with(&operands(chain, &stage), clock(step), &mut |args| chain.run(&stage, &segments, args));
+        }
+    }
+    let mut all = Vec::new();
+    for which in [0].into_iter().chain(3..3 + slots) {
+        with(&[Some(which)], clock(1), &mut |args| all.push(args.read::<T>(0).to_vec()));
+    }
+    all
+}
+
+/// The same on a GPU: the regions lie one after the other in an arena, which begins as zero.
+fn on_gpu(chain: &Chain, device: &Device, kind: Kind) -> Result<Vec<Vec<f32>>> {
+    let slots = chain.slots(0..chain.0.len()).len();
+    let mut gpus = device.gpus(kind, (3 + slots) * ELEMENTS)?;
+    let tables = DeviceChain::new(chain, &segments(), &mut gpus, 0)?;
+    let single = |values: Vec<f64>| values.into_iter().map(|v| v as f32).collect::<Vec<f32>>();
+    let arena = gpus.address(0, 0);
+    let operand = |region: usize| {
+        let n = if region == 2 { segments().len() } else { ELEMENTS };
+        let window = Window { start: vec![0], len: vec![n] };
+        Operand::at(arena + (region * BYTES) as u64, Element::F32, Shape::from([n]), window)
+    };
+    gpus.store(0, 0, &single(start(0)))?;
+    for step in 1..=STEPS {
+        gpus.store(0, BYTES, &single(start(step)))?;
+        gpus.stage(0, &[], &[], clock(step));
+        gpus.load_clock(0, Queue::Compute, 0)?;
+        for (number, stage) in chain.stages().iter().enumerate() {
+            let operands: Vec<Option<Operand>> = operands(chain, stage).into_iter().map(|i| i.map(operand)).collect();
+            let (issue, clock) = (gpus.issue(0, Queue::Compute), gpus.clock(0));
+            let launch =
+                Launch { issue, operands: &operands, clock, seed: 0, layer: 0, rows: 1, tf32: false, relu: false };
+            chain.launch(number, &tables, &launch)?;
+        }
+        gpus.synchronize(0, Queue::Compute)?;
+    }
+    let fetch = |region: usize| {
+        let mut values = vec![0.0; ELEMENTS];
+        gpus.fetch(0, region * BYTES, &mut values).map(|()| values)
+    };
+    [0].into_iter().chain(3..3 + slots).map(fetch).collect()
+}

@@ -1,0 +1,141 @@
+//! Ten updates of a small network on a mesh of logical devices of one device, loss by loss.
+//!
+//! The network is chosen to be well conditioned: its batch norm has many values to each channel, its learning rate is
+//! small, and the norm of its gradients is clipped. So in ten updates f32 drifts from f64 by much less than the bound.
+
+use super::compare::{Compared, Difference, Tally};
+use super::{Device, Effort};
+use crate::config;
+use crate::data::{self, Batches};
+use crate::device::Clock;
+use crate::error::Result;
+use crate::layers::Mode;
+use crate::network::Draft;
+use crate::placement::Variant;
+use crate::program::{Graphs, Plan};
+use crate::train::{Data, Job, exchange};
+use std::path::Path;
+
+const UPDATES: usize = 10;
+const QUICK_UPDATES: usize = 3;
+
+/// The least bound of a loss, in shares of it: devices order sums in their own ways.
+pub(super) const BOUND: f64 = 1e-3;
+
+const NETWORK: &str = r#"
+[data]
+train = { synthetic = { images = 64, classes = 4, shape = [8, 8, 2] } }
+batch = 8
+normalize = "standardize"
+[model]
+input = [8, 8, 2]
+layers = [
+  { conv = { filters = 4, kernel = 3, pad = 1 } },
+  { batch_norm = {} },
+  "relu",
+  { lrn = { size = 3, alpha = 1e-2 } },
+  { max_pool = { kernel = 2, stride = 2 } },
+  "flatten",
+  { dropout = { rate = 0.25 } },
+  { dense = { units = 12 } },
+  "relu",
+  { dense = { units = 4 } },
+]
+[optimizer]
+chain = [{ clip_by_global_norm = 2.0 }, { weight_decay = 1e-3 }, { momentum = 0.9 }]
+lr = 0.02
+[train]
+steps = 10
+"#;
+
+/// Reads the network for `devices`, as in `devices.use`, with more settings.
+///
+/// # Errors
+/// When there are no such devices.
+pub(super) fn job(devices: &str, more: &[String]) -> Result<(Job, Plan)> {
+    let sets = [&[format!("devices.use={devices:?}")], more].concat();
+    let reading = config::from_text("selftest", NETWORK, Path::new(""), &sets);
+    Job::complete(Draft::new(reading), Data::Required)
+}
+
+/// Trains, and returns the loss of every update.
+fn losses(devices: &str, more: &[String], updates: usize, graphs: Graphs) -> Result<Vec<f64>> {
+    let (job, plan) = job(devices, more)?;
+    let splits = data::open(&job.config.data, job.config.seed, &job.config.base)?;
+    let mut batches = Batches::train(&splits);
+    let mut batch = batches.empty();
+    let mut session = job.session(plan)?.graphs(graphs);
+    exchange::initialise(&mut session, job.config.seed)?;
+    let mut losses = Vec::new();
+    for step in 0..updates as u64 {
+        // As far ahead of the results as a run is.
+        if session.under_way() == session.depth() {
+            losses.push(session.finish()?.loss);
+        }
+        let (epoch, index) = batches.plan().at(step);
+        batches.fill(epoch, index, &mut batch);
+        let clock = Clock { step: step + 1, epoch, lr: job.lr(step + 1) };
+        let variant = Variant { mode: Mode::Train, rows: batch.rows, update: true };
+        session.submit(variant, &mut batch.images, &mut batch.targets, clock)?;
+    }
+    while losses.len() < updates {
+        losses.push(session.finish()?.loss);
+    }
+    Ok(losses)
+}
+
+/// Returns the meshes of the table: data x columns.
+pub(super) fn meshes(effort: Effort) -> &'static [(usize, usize)] {
+    if effort == Effort::Quick { &[(2, 2)] } else { &[(1, 1), (2, 1), (1, 2), (2, 2)] }
+}
+
+/// Compares the losses of a mesh with those of one CPU device in f64. As much as one CPU device in f32 drifts from
+/// these, ten times over, is let pass, and [`BOUND`] in any case.
+pub(super) fn check((data, columns): (usize, usize), device: &Device, effort: Effort, tally: &mut Tally) {
+    let updates = if effort == Effort::Quick { QUICK_UPDATES } else { UPDATES };
+    let one = |precision: &str| {
+        let sets = [format!("devices.precision={precision:?}"), "devices.threads=1".to_string()];
+        losses("cpu", &sets, updates, Graphs::None)
+    };
+    let (exact, single) = match (one("f64"), one("f32")) {
+        (Ok(exact), Ok(single)) => (exact, single),
+        (Err(error), _) | (_, Err(error)) => return tally.add("the CPU in f64 and f32", Err(error)),
+    };
+    let relative = |got: f64, exact: f64| {
+        let apart = (got - exact).abs() / exact.abs();
+        if apart.is_nan() { f64::INFINITY } else { apart }
+    };
+    let mut ways = vec![(Graphs::None, "issued step by step")];
+    if device.driver.is_some() {
+        ways.insert(0, (Graphs::Captured, "as a graph"));
+    }
+    for (graphs, way) in ways {
+        let sets = [format!("devices.mesh={{ data = {data}, columns = {columns} }}")];
+        let got = losses(&device.times(data * columns), &sets, updates, graphs);
+        let compared = |index: usize, got: f64| {
+            let (expected, error) = (exact[index], relative(got, exact[index]));
+            let bound = BOUND.max(10.0 * relative(single[index], expected));
+            Compared { role: "loss".to_string(), difference: Difference { index, got, expected, error }, bound }
+        };
+        let outcome = got.map(|got| got.into_iter().enumerate().map(|(i, loss)| compared(i, loss)).collect());
+        tally.add(&format!("{data} x {columns} devices, {way}"), outcome);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Where f32 drifts by as much as the bound, the bound says nothing: it must drift by far less.
+    #[test]
+    fn the_network_learns_and_is_well_conditioned() {
+        let one = |precision: &str| {
+            losses("cpu", &[format!("devices.precision={precision:?}")], UPDATES, Graphs::None).unwrap()
+        };
+        let (exact, single) = (one("f64"), one("f32"));
+        assert!(exact[UPDATES - 1] < 0.8 * exact[0], "{exact:?}");
+        for (exact, single) in exact.iter().zip(&single) {
+            assert!((single - exact).abs() <= 1e-2 * BOUND * exact, "{single} for {exact}");
+        }
+    }
+}

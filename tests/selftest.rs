@@ -1,0 +1,86 @@
+//! `peristyle selftest` on the devices that every machine has. On a GPU's stand-in, with planted faults: tests/gpu.
+
+mod common;
+
+use common::runs::{Folder, Said};
+use peristyle::device::driver::{Driver, Kind};
+use peristyle::layers::KINDS;
+use serde_json::Value;
+
+/// Runs it where there are no files at all.
+fn selftest(name: &str, arguments: &[&str]) -> Said {
+    let folder = Folder::new(name);
+    std::fs::remove_file(folder.at("data")).unwrap();
+    std::fs::remove_file(folder.at("small.toml")).unwrap();
+    let said = folder.run(&[&["selftest"], arguments].concat());
+    assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 0, "it leaves nothing behind");
+    said
+}
+
+/// Returns the one JSON object of a selftest that passed, and checks what every device's must hold.
+fn report(said: &Said) -> Value {
+    assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
+    assert_eq!(said.out.lines().count(), 1, "{}", said.out);
+    let report: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(report["passed"], true);
+    for row in report["rows"].as_array().unwrap() {
+        let number = |key: &str| row[key].as_f64().unwrap();
+        assert!(number("cases") >= 1.0 && number("failed") == 0.0, "{row}");
+        assert!(number("error") <= number("bound") && row["failure"].is_null(), "{row}");
+    }
+    let precisions = if report["device"] == "cpu" { 1 } else { 3 };
+    let layers: Vec<&str> = names(&report).into_iter().filter(|name| KINDS.contains(name)).collect();
+    assert_eq!(layers, KINDS.repeat(precisions), "every layer has its row in each precision");
+    report
+}
+
+fn names(report: &Value) -> Vec<&str> {
+    report["rows"].as_array().unwrap().iter().map(|row| row["check"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn the_cpu_computes_right() {
+    let report = report(&selftest("selftest-cpu", &["--device", "cpu", "--json"]));
+    let rest = ["dropout words", "optimizer", "all-reduce", "reduce-scatter", "all-gather", "all-to-all"];
+    let trained = ["train 1x1", "train 2x1", "train 1x2", "train 2x2"];
+    assert_eq!(names(&report)[KINDS.len()..], [&rest[..], &trained[..]].concat());
+    assert_eq!((&report["device"], &report["quick"]), (&"cpu".into(), &false.into()));
+    assert_eq!(report["images"].as_array().unwrap().len(), 0);
+    assert_eq!(report["skipped"].as_array().unwrap().len(), 1, "what is skipped is said");
+}
+
+#[test]
+fn the_emulated_device_computes_right() {
+    if let Err(error) = Driver::count(Kind::Emu) {
+        panic!("this test needs the emulated device: {error}");
+    }
+    let report = report(&selftest("selftest-emu", &["--device", "emu", "--quick", "--json"]));
+    assert!(names(&report).contains(&"copies and sums") && names(&report).contains(&"casts"));
+    assert_eq!(report["images"][0]["code"], "compiled for the CPU");
+    assert!(report["skipped"].as_array().unwrap().is_empty() && report["quick"] == true);
+}
+
+#[test]
+fn the_table_tells_each_check_as_it_goes() {
+    let said = selftest("selftest-table", &["--device", "cpu", "--quick"]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    for kind in KINDS {
+        let line = said.out.lines().find(|line| line.split(' ').next() == Some(kind));
+        assert!(line.is_some_and(|line| line.ends_with("  ok")), "{kind}: {}", said.out);
+        assert!(said.err.contains(&format!("selftest: {kind} f32\n")), "{}", said.err);
+    }
+    assert!(said.out.contains("\nnot checked: copies and sums, casts, tf32 and bf16: "), "{}", said.out);
+}
+
+#[test]
+fn a_device_that_is_not_there_is_the_users_mistake() {
+    for (device, words) in [
+        ("cuda:99", "--device: [devices]: "),
+        ("gpu", "--device: [devices]: use = \"gpu\", expected \"auto\", \"cpu\""),
+        ("cpu*2", "--device cpu*2: 2 devices, expected one; use \"auto\", \"cpu\", \"emu\" or \"cuda:0\""),
+    ] {
+        let said = selftest("selftest-missing", &["--device", device]);
+        assert_eq!((said.code, said.out.as_str()), (Some(2), ""), "{device}: {}", said.err);
+        assert!(said.err.contains(words) && !said.err.contains("panicked"), "{device}: {}", said.err);
+    }
+}
