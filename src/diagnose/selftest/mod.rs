@@ -187,7 +187,14 @@ impl Selftest {
         }
         for mesh in training::meshes(effort) {
             let check = format!("train {}x{}", mesh.0, mesh.1);
-            row(&check, SINGLE_NAME, training::BOUND, &mut |tally| training::check(*mesh, device, effort, tally));
+            let way = (*mesh, (SINGLE_NAME, training::BOUND));
+            row(&check, SINGLE_NAME, training::BOUND, &mut |tally| training::check(way, device, effort, tally));
+        }
+        if device.driver.is_some() && effort != Effort::Quick {
+            for precision in training::ROUNDED {
+                let way = ((1, 1), precision);
+                row("train 1x1", precision.0, precision.1, &mut |tally| training::check(way, device, effort, tally));
+            }
         }
         let capability = device.driver.as_ref().map(Driver::capability).filter(|&capability| capability != (0, 0));
         Report {
