@@ -289,6 +289,8 @@ fn what_has_no_effect_on_where_and_how_is_noted() {
     let mesh = "[devices]: mesh = { data = 2, columns = 2 } has 4 positions, which do not fit 3 devices; all devices \
                 are on the data axis instead";
     assert_eq!(notes(&wide, &["devices.use=cpu*3"]), [mesh, precision, split]);
+    let libraries = "[devices]: libraries has no effect on cpu devices";
+    assert_eq!(notes(BASE, &["devices.libraries=off"]), [libraries, split]);
     let decay = "[model]: decay_mult has no effect: the chain of [optimizer] has no weight_decay";
     assert_eq!(notes(BASE, &["optimizer.chain=[]", "model.layers.fc1.decay_mult=0"]), [split, decay]);
 }

@@ -2,7 +2,7 @@
 
 use super::print;
 use crate::device::driver::Kind;
-use crate::device::{Code, Driver, kernels};
+use crate::device::{Code, Driver, kernels, libraries};
 
 /// Prints what this machine has, and what this build can run on it.
 pub(super) fn run() {
@@ -23,6 +23,7 @@ pub(super) fn run() {
         0 => format!("kernels: {entries}; no image for GPUs, as this build found no nvcc\n"),
         _ => format!("kernels: {entries} in {files} images for GPUs, {:.1} MB\n", bytes as f64 / 1e6),
     };
+    libraries::described().iter().for_each(|line| text += &format!("{line}\n"));
     print(&text);
 }
 

@@ -56,6 +56,16 @@ pub enum PeerAccess {
     Off,
 }
 
+/// Whether NVIDIA's libraries compute products and convolutions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Libraries {
+    /// cuBLASLt and cuDNN on NVIDIA GPUs, where they can be opened.
+    Auto,
+    /// Own kernels alone.
+    Off,
+}
+
 /// What runs the program.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Devices {
@@ -73,6 +83,8 @@ pub struct Devices {
     pub collectives: Collectives,
     /// How what crosses between GPUs does so, `"auto"` by default.
     pub peer_access: PeerAccess,
+    /// Whether NVIDIA's libraries compute products and convolutions, `"auto"` by default.
+    pub libraries: Libraries,
     /// Threads of each CPU device or emulated device, at least 1; by default the cores of this machine, shared evenly
     /// among CPU devices, which work at the same time.
     pub threads: usize,
@@ -137,6 +149,10 @@ pub(super) fn read(report: &mut Report, value: Value) -> Devices {
     let (precision, products) = read_precision(&mut section, kind);
     let collectives = read_collectives(&mut section, kind, ordinals.len());
     let peer_access = read_peer_access(&mut section, kind, &ordinals);
+    if kind != Kind::Cuda && section.table.contains_key("libraries") {
+        section.report.note(format!("[devices]: libraries has no effect on {kind} devices"));
+    }
+    let libraries = section.take("libraries").unwrap_or(Libraries::Auto);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     // Emulated devices work in turns, so each may have every core.
     let default = if kind == Kind::Emu { cores } else { (cores / ordinals.len()).max(1) };
@@ -146,7 +162,7 @@ pub(super) fn read(report: &mut Report, value: Value) -> Devices {
     let expected = format!("1 to {MOST_THREADS}");
     let threads = section.within("threads", default, |n| (1..=MOST_THREADS).contains(&n), &expected);
     section.finish();
-    Devices { kind, ordinals, mesh, precision, products, collectives, peer_access, threads }
+    Devices { kind, ordinals, mesh, precision, products, collectives, peer_access, libraries, threads }
 }
 
 /// Returns what `"auto"` stands for: every GPU that the kernels of this build can run on, else one CPU device.

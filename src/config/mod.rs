@@ -15,7 +15,7 @@ mod set;
 mod train;
 mod write;
 
-pub use devices::{Collectives, Devices, Kind, PeerAccess};
+pub use devices::{Collectives, Devices, Kind, Libraries, PeerAccess};
 pub use model::{Entry, From, Model};
 pub use train::{Checkpoint, Every, Optimizer, Train};
 

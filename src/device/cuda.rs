@@ -3,10 +3,11 @@
 use super::code::Code;
 use super::driver::{Event, Graph, Grid, Rows, Stream, unusable};
 use super::kernels::{ARCHS, ENTRIES, IMAGES};
+use super::libraries::{Choices, Convolution, Factors, Images, Libraries, Product, Workspace};
 use crate::error::{Error, Result};
 use cudarc::driver::{DriverError, result, sys};
 use std::ffi::c_void;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// The driver API version that the bindings are made for: 13.0, of driver 580.
 const DRIVER: i32 = 13000;
@@ -25,6 +26,7 @@ pub struct Cuda {
     streams: Mutex<Vec<sys::CUstream>>,
     events: Mutex<Vec<sys::CUevent>>,
     graphs: Mutex<Vec<sys::CUgraphExec>>,
+    libraries: OnceLock<Libraries>,
 }
 
 // SAFETY: the driver's handles may be used from any thread once the context is current there, which `enter` sees to.
@@ -126,6 +128,7 @@ impl Cuda {
             streams: Mutex::default(),
             events: Mutex::default(),
             graphs: Mutex::default(),
+            libraries: OnceLock::new(),
         };
         cuda.enter()?;
         cuda.load()?;
@@ -354,6 +357,42 @@ impl Cuda {
         launched.result().map_err(|error| self.fail(&format!("launch {}", ENTRIES[kernel].name), error))
     }
 
+    pub(super) fn use_libraries(&self, choices: &Arc<Choices>) -> Result<()> {
+        self.enter()?;
+        self.libraries.get_or_init(|| Libraries::new(format!("cuda:{}", self.ordinal), &self.name, choices));
+        Ok(())
+    }
+
+    pub(super) fn has_libraries(&self) -> bool {
+        self.libraries.get().is_some()
+    }
+
+    pub(super) unsafe fn multiply(
+        &self,
+        product: &Product,
+        at: &Factors,
+        workspace: Workspace,
+        stream: Stream,
+    ) -> Result<bool> {
+        let Some(libraries) = self.libraries.get() else { return Ok(false) };
+        self.enter()?;
+        // SAFETY: passed on; the context is current.
+        unsafe { libraries.multiply(product, at, workspace, stream.0) }
+    }
+
+    pub(super) unsafe fn convolve(
+        &self,
+        convolution: &Convolution,
+        at: &Images,
+        workspace: Workspace,
+        stream: Stream,
+    ) -> Result<bool> {
+        let Some(libraries) = self.libraries.get() else { return Ok(false) };
+        self.enter()?;
+        // SAFETY: passed on; the context is current.
+        unsafe { libraries.convolve(convolution, at, workspace, stream.0) }
+    }
+
     pub(super) fn begin_capture(&self, origin: Stream) -> Result<()> {
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
         // SAFETY: streams live as long as their driver.
@@ -389,6 +428,7 @@ impl Drop for Cuda {
         // SAFETY: all were made on this context, and nobody can use them after the driver.
         unsafe {
             let _ = result::ctx::synchronize();
+            drop(self.libraries.take());
             for graph in lock(&self.graphs).drain(..) {
                 let _ = result::graph::exec_destroy(graph);
             }

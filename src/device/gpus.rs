@@ -5,6 +5,7 @@ use super::args::{Clock, Operand};
 use super::driver::{AnyConst, AnyMut, Const, Driver, Event, Format, Graph, Grid, Issue, Kind, Mut, Rows, Stream};
 use super::kernels;
 use super::launch::{CLOCK_BYTES, Launch};
+use super::libraries::{Choices, Record};
 use super::queues::Queue;
 use crate::error::{Error, Result};
 use crate::tensor::{Element, Strided};
@@ -45,6 +46,7 @@ pub struct Gpus {
     slots: Vec<Slot>,
     /// What GPUs exchange through that do not reach each other.
     host: Pinned,
+    choices: Arc<Choices>,
 }
 
 // SAFETY: the pinned memory is this value's own; addresses of the device are numbers.
@@ -103,7 +105,8 @@ impl Gpus {
             Ok(Slot { staging, clock: pinned(CLOCK_BYTES)?, values: pinned(opening.values * 4)? })
         };
         let slots = (0..opening.slots).map(slot).collect::<Result<_>>()?;
-        let mut gpus = Gpus { slots, host: pinned(opening.host.unwrap_or(0))?, devices: Vec::new() };
+        let mut gpus =
+            Gpus { slots, host: pinned(opening.host.unwrap_or(0))?, devices: Vec::new(), choices: Arc::default() };
         for (&ordinal, &bytes) in opening.ordinals.iter().zip(opening.arenas) {
             let driver = opened.iter().find(|(o, _)| *o == ordinal).map(|(_, d)| Arc::clone(d));
             let driver = driver.expect("every ordinal was opened");
@@ -115,6 +118,30 @@ impl Gpus {
             gpus.devices.push(Gpu { driver, arena, bytes, streams, clock, tables: Vec::new() });
         }
         Ok(gpus)
+    }
+
+    /// Opens NVIDIA's libraries on every GPU, those that are there. GPUs of several models do without: their libraries
+    /// choose other algorithms, and copies of a tensor would differ.
+    ///
+    /// # Errors
+    /// When a device refuses.
+    pub fn use_libraries(&self) -> Result<()> {
+        let name = self.name(0);
+        if let Some(other) = (1..self.devices.len()).map(|device| self.name(device)).find(|other| *other != name) {
+            tracing::info!("own kernels compute products and convolutions: {name} and {other} are different GPUs");
+            return Ok(());
+        }
+        self.devices.iter().try_for_each(|gpu| gpu.driver.use_libraries(&self.choices))
+    }
+
+    /// Returns which algorithms the libraries use.
+    pub fn choices(&self) -> Record {
+        self.choices.record()
+    }
+
+    /// Takes over the choices of a checkpoint; returns a line for those that do not fit.
+    pub fn restore_choices(&self, record: &Record) -> Vec<String> {
+        self.choices.restore(record)
     }
 
     fn gpu(&self, device: usize) -> &Gpu {

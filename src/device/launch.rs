@@ -2,6 +2,7 @@
 
 use super::args::Operand;
 use super::driver::{AnyConst, AnyMut, Const, Format, Grid, Issue, Mut};
+use super::libraries::{Convolution, Factors, Images, Product, Workspace};
 use crate::error::Result;
 use crate::tensor::Element;
 
@@ -97,6 +98,41 @@ impl Launch<'_> {
     /// When the phase asked for none.
     pub fn scratch(&self) -> Mut<f32> {
         self.write(self.operands.len() - 1)
+    }
+
+    /// Returns the scratch memory as workspace of a library; none when the plan has only the `declared` operands.
+    fn workspace(&self, declared: usize) -> Workspace {
+        match self.operands.get(declared) {
+            Some(Some(scratch)) => Workspace::inside(scratch.address(), scratch.bytes()),
+            _ => Workspace { address: 0, bytes: 0 },
+        }
+    }
+
+    /// Computes a product with a library, in the scratch memory that follows the `declared` operands. Returns false
+    /// when an own kernel shall compute it.
+    ///
+    /// # Errors
+    /// When the library fails.
+    ///
+    /// # Safety
+    /// The operands hold as much as the product says, and do not overlap.
+    pub unsafe fn multiply(&self, product: &Product, at: &Factors, declared: usize) -> Result<bool> {
+        let Issue { driver, stream } = self.issue;
+        // SAFETY: passed on; nothing else uses the scratch memory meanwhile.
+        unsafe { driver.multiply(product, at, self.workspace(declared), stream) }
+    }
+
+    /// Computes a convolution with a library, as [`Launch::multiply`] does a product.
+    ///
+    /// # Errors
+    /// When the library fails.
+    ///
+    /// # Safety
+    /// As for a product.
+    pub unsafe fn convolve(&self, convolution: &Convolution, at: &Images, declared: usize) -> Result<bool> {
+        let Issue { driver, stream } = self.issue;
+        // SAFETY: passed on; nothing else uses the scratch memory meanwhile.
+        unsafe { driver.convolve(convolution, at, self.workspace(declared), stream) }
     }
 
     /// Sets every element of operand `i` to zero.

@@ -13,6 +13,7 @@ mod gemm;
 mod gpus;
 pub mod kernels;
 mod launch;
+pub mod libraries;
 pub mod limits;
 mod memory;
 mod parts;

@@ -59,7 +59,7 @@ impl OneMove {
             sizes.push((self.result(), self.elements(to, mesh)));
         }
         sizes.push((Region::Metrics, METRICS));
-        if options.target == Target::Gpu {
+        if options.target != Target::Cpu {
             sizes.push((Region::Inbox, Inbox::of(&network, &options).elements()));
         }
         let (regions, base) = lay_out(&sizes, Precision::F32);

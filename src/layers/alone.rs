@@ -241,7 +241,10 @@ impl<'a, T: Scalar> Alone<'a, T> {
             .collect();
         let scratch = match self.driver {
             None => self.layer.scratch(pass, number, &described, self.pool.threads()),
-            Some(_) => self.layer.device_scratch(pass, number, &described),
+            Some(driver) => {
+                let library = if driver.has_libraries() { self.layer.library_scratch(pass, number) } else { 0 };
+                self.layer.device_scratch(pass, number, &described).max(library)
+            }
         };
         let scratch = (scratch > 0).then(|| {
             let shape = Shape::from([scratch]);
@@ -261,7 +264,7 @@ impl<'a, T: Scalar> Alone<'a, T> {
             described.iter().enumerate().map(|(i, o)| o.as_ref().map(|operand| given(i, operand))).collect();
         let mut results = match self.driver {
             None => self.run_on_cpu(pass, number, described, &given),
-            Some(driver) => self.run_on_gpu(driver, pass, number, described, &given)?,
+            Some(driver) => self.run_on_gpu(driver, (pass, number), described, &given, phase.operands.len())?,
         };
         results.truncate(phase.operands.len());
         Ok(results)
@@ -305,10 +308,10 @@ impl<'a, T: Scalar> Alone<'a, T> {
     fn run_on_gpu(
         &self,
         driver: &Driver,
-        pass: Pass,
-        number: usize,
+        (pass, number): (Pass, usize),
         described: Vec<Option<Operand>>,
         given: &[Option<Vec<T>>],
+        kept: usize,
     ) -> Result<Vec<Vec<T>>> {
         let mut work = Workspace::new(driver)?;
         let mut operands = Vec::with_capacity(described.len());
@@ -330,7 +333,7 @@ impl<'a, T: Scalar> Alone<'a, T> {
             Some(operand) => Ok(work.take(operand)?.into_iter().map(|v| T::from_f64(f64::from(v))).collect()),
             None => Ok(vec![]),
         };
-        operands.iter().map(take).collect()
+        operands.iter().take(kept).map(take).collect()
     }
 }
 

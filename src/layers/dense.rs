@@ -6,10 +6,11 @@
 //! Splits: `columns` shards the outputs, `rows` the input channels (y is partial, the bias is added once), `batch`
 //! the samples, `none` nothing.
 
-use super::parts::{Parts, sum_rows_on, tiles};
+use super::parts::{Parts, finish, sum_rows_on, tiles};
 use super::*;
 use crate::device::kernels::any;
-use crate::device::{Const, Matrix, Path, Scalar, int, vectorized};
+use crate::device::libraries::{Factors, PRODUCT_WORKSPACE, Product, Which, Workspace};
+use crate::device::{Const, Format, Matrix, Path, Scalar, int, vectorized};
 
 /// The layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -179,34 +180,14 @@ impl Layer for Dense {
     fn takes_relu(&self) -> bool {
         true
     }
+    fn library_scratch(&self, _: Pass, _: usize) -> usize {
+        Workspace::elements(PRODUCT_WORKSPACE)
+    }
     fn launch(&self, pass: Pass, _: usize, launch: &Launch) -> Result<()> {
-        let (rows, inputs, units) = sizes(launch.operands);
-        let (x, w) = (launch.any(0), launch.any(1));
-        let (n, i, o) = (int(rows), int(inputs), int(units));
-        if pass == Pass::Forward {
-            let adds_bias = launch.has(3) && launch.operand(1).start(3) == 0;
-            let (y, bias) = (launch.any_mut(2), if adds_bias { launch.read(3) } else { Const::NONE });
-            let relu = i32::from(launch.relu);
-            // SAFETY: x is (n, i), w (o, i), the bias (o), y (n, o).
-            return unsafe { any::dense_forward(&launch.issue, tiles(rows, units, 1), x, w, bias, y, n, i, o, relu) };
+        match pass {
+            Pass::Forward => self.launch_forward(launch),
+            Pass::Backward => self.launch_backward(launch),
         }
-        let dy = launch.any(2);
-        let parts = Parts::of_products(rows, units, inputs, 1);
-        let sums = parts.target(launch, 3);
-        // SAFETY: x is (n, i), dy (n, o), the sums (parts, o, i).
-        unsafe {
-            let grid = tiles(units, inputs, parts.count);
-            any::dense_backward_weight(&launch.issue, grid, x, dy, sums, n, i, o, int(parts.each))?;
-        }
-        parts.add(launch, 3)?;
-        if launch.has(4) {
-            // SAFETY: dy is (n, o), w (o, i), dx (n, i).
-            unsafe {
-                let (grid, dx) = (tiles(rows, inputs, 1), launch.any_mut(4));
-                any::dense_backward_input(&launch.issue, grid, dy, w, dx, n, i, o)?;
-            }
-        }
-        if self.bias.value().is_some() { sum_rows_on(launch, 2, rows, 5) } else { Ok(()) }
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
         vec![
@@ -214,6 +195,73 @@ impl Layer for Dense {
             (Dense { units: 4, bias: Bias::Switch(false) }, vec![Activation::new(2, 3, 4)]),
             (Dense { units: 300, bias: Bias::default() }, vec![Activation::new(1, 1, 20)]),
         ]
+    }
+}
+
+impl Dense {
+    /// Computes a product with a library, where one can: factors and result are operands. Returns false where not.
+    fn library(
+        &self,
+        launch: &Launch,
+        which: Which,
+        factors: [usize; 2],
+        bias: Option<usize>,
+        to: usize,
+        relu: bool,
+    ) -> Result<bool> {
+        let (rows, inputs, outputs) = sizes(launch.operands);
+        let (operands, result) = (launch.format(factors[0]), launch.operand(to).element);
+        let result = Format::of(result, false);
+        let at = |i: usize| launch.operand(i).address();
+        let product = Product { which, rows, inputs, outputs, operands, result, relu };
+        let [samples, other] = factors.map(at);
+        let factors = Factors { samples, other, bias: bias.map(at), result: at(to) };
+        let declared = if which == Which::Output { 3 } else { 5 } + usize::from(self.bias.value().is_some());
+        // SAFETY: x is (n, i), w and dw (o, i), the bias (o), y and dy (n, o), dx (n, i).
+        unsafe { launch.multiply(&product, &factors, declared) }
+    }
+
+    /// Operands (x, w, y, b).
+    fn launch_forward(&self, launch: &Launch) -> Result<()> {
+        let (rows, inputs, units) = sizes(launch.operands);
+        let adds_bias = self.bias.value().is_some() && launch.operand(1).start(3) == 0;
+        let bias = adds_bias.then_some(3);
+        // The library adds a bias of the result's type alone, and ours are f32; relu comes after the bias.
+        let fuses = bias.is_none() || launch.format(2) != Format::Bf16;
+        if self.library(launch, Which::Output, [0, 1], bias.filter(|_| fuses), 2, fuses && launch.relu)? {
+            return if fuses { Ok(()) } else { finish(launch, bias, 2) };
+        }
+        let bias = if adds_bias { launch.read(3) } else { Const::NONE };
+        let (x, w, y) = (launch.any(0), launch.any(1), launch.any_mut(2));
+        let (n, i, o, relu) = (int(rows), int(inputs), int(units), i32::from(launch.relu));
+        let grid = tiles(rows, units, 1);
+        // SAFETY: x is (n, i), w (o, i), the bias (o), y (n, o).
+        unsafe { any::dense_forward(&launch.issue, grid, x, w, bias, y, n, i, o, relu) }
+    }
+
+    /// Operands (x, w, dy, dw, dx, db, scratch).
+    fn launch_backward(&self, launch: &Launch) -> Result<()> {
+        let (rows, inputs, units) = sizes(launch.operands);
+        let (x, w, dy) = (launch.any(0), launch.any(1), launch.any(2));
+        let (n, i, o) = (int(rows), int(inputs), int(units));
+        if !self.library(launch, Which::Weight, [0, 2], None, 3, false)? {
+            let parts = Parts::of_products(rows, units, inputs, 1);
+            let sums = parts.target(launch, 3);
+            // SAFETY: x is (n, i), dy (n, o), the sums (parts, o, i).
+            unsafe {
+                let grid = tiles(units, inputs, parts.count);
+                any::dense_backward_weight(&launch.issue, grid, x, dy, sums, n, i, o, int(parts.each))?;
+            }
+            parts.add(launch, 3)?;
+        }
+        if launch.has(4) && !self.library(launch, Which::Input, [2, 1], None, 4, false)? {
+            // SAFETY: dy is (n, o), w (o, i), dx (n, i).
+            unsafe {
+                let (grid, dx) = (tiles(rows, inputs, 1), launch.any_mut(4));
+                any::dense_backward_input(&launch.issue, grid, dy, w, dx, n, i, o)?;
+            }
+        }
+        if self.bias.value().is_some() { sum_rows_on(launch, 2, rows, 5) } else { Ok(()) }
     }
 }
 

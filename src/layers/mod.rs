@@ -388,6 +388,12 @@ pub trait Layer: Debug + Send + Sync {
         false
     }
 
+    /// Returns how many elements of scratch memory a phase needs besides where NVIDIA's libraries may compute it: their
+    /// workspace.
+    fn library_scratch(&self, _pass: Pass, _phase: usize) -> usize {
+        0
+    }
+
     /// Launches a phase on a GPU.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 //! go to scratch memory, and a second launch adds them in order.
 
 use crate::device::kernels::{self, any};
-use crate::device::{Grid, Launch, Mut, int};
+use crate::device::{Const, Grid, Launch, Mut, int};
 use crate::error::Result;
 
 /// Blocks that keep a large GPU busy, about two for each of its multiprocessors.
@@ -82,6 +82,19 @@ pub(super) fn tiles_of(rows: &[usize], n: usize, z: usize) -> Grid {
     let large = most.min(n) > SMALL && down(LARGE) * n.div_ceil(LARGE) * z >= ENOUGH;
     let side = if large { LARGE } else { SMALL };
     Grid::new(down(side), n.div_ceil(side), z)
+}
+
+/// Finishes what a library left in operand `to`: adds the bias, operand `bias`, to every row, then does what
+/// [`Launch::relu`] says.
+pub(super) fn finish(launch: &Launch, bias: Option<usize>, to: usize) -> Result<()> {
+    if bias.is_none() && !launch.relu {
+        return Ok(());
+    }
+    let (y, n, relu) = (launch.any_mut(to), launch.count(to), i32::from(launch.relu));
+    let columns = int(launch.operand(to).len(3));
+    let bias = bias.map_or(Const::NONE, |i| launch.read(i));
+    // SAFETY: operand `to` is (rows, columns), the bias (columns).
+    unsafe { any::bias_add(&launch.issue, launch.packs(to), y, bias, n, columns, relu) }
 }
 
 /// Operand `to` (columns) = sum over the rows of operand `from` (rows, columns); the scratch holds

@@ -2,6 +2,7 @@
 
 use super::{Graphs, Inbox, Local, Plan, Program, Work};
 use crate::device::driver::{Event, Graph};
+use crate::device::libraries::Record;
 use crate::device::{Clock, Gpus, Launch, Operand, Queue};
 use crate::error::{Error, Result};
 use crate::layers::{Layer, Pass};
@@ -270,6 +271,16 @@ impl Programs {
             gpus.record(device, queue, end)?;
         }
         step.record.map_or(Ok(()), |event| gpus.record(device, queue, event))
+    }
+
+    /// Returns which algorithms libraries use.
+    pub fn choices(&self) -> Record {
+        self.gpus.choices()
+    }
+
+    /// Takes over the choices of a checkpoint; returns a line for those that do not fit.
+    pub fn restore_choices(&self, record: &Record) -> Vec<String> {
+        self.gpus.restore_choices(record)
     }
 
     /// Reads elements of a device's arena from a byte on.

@@ -147,6 +147,10 @@ impl Lowering<'_> {
                     let scratch = match self.cx.target {
                         Target::Cpu => layer.layer.scratch(*pass, *phase, &described, self.cx.threads),
                         Target::Gpu => layer.layer.device_scratch(*pass, *phase, &described),
+                        Target::GpuWithLibraries => {
+                            let own = layer.layer.device_scratch(*pass, *phase, &described);
+                            own.max(layer.layer.library_scratch(*pass, *phase))
+                        }
                     };
                     if scratch > 0 {
                         let name = format!("{} scratch", layer.name);

@@ -20,6 +20,8 @@ pub enum Target {
     Cpu,
     /// GPUs, emulated ones included.
     Gpu,
+    /// GPUs on which NVIDIA's libraries may compute products and convolutions: there is workspace for them.
+    GpuWithLibraries,
 }
 
 /// Where and how a network runs.
@@ -118,7 +120,7 @@ impl Plan {
         let mut placed: Vec<Placed> = Vec::with_capacity(options.variants.len());
         for &variant in &options.variants {
             let Options { target_width, precision, products, .. } = options;
-            let fuse = options.target == Target::Gpu;
+            let fuse = options.target != Target::Cpu;
             let request =
                 Request { network: &network, chain: &chain, target_width, mesh, precision, products, fuse, variant };
             placed.push(placement::place(request)?);
@@ -289,7 +291,7 @@ fn sizes(
         .chain([(Region::Gradients, flat.len)])
         .chain((0..slots).map(|slot| (Region::Slot(slot), flat.len)))
         .chain([(Region::Statistics, statistics), (Region::Metrics, METRICS)])
-        .chain((options.target == Target::Gpu).then(|| (Region::Inbox, Inbox::of(network, options).elements())))
+        .chain((options.target != Target::Cpu).then(|| (Region::Inbox, Inbox::of(network, options).elements())))
         .collect()
 }
 

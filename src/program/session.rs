@@ -1,7 +1,8 @@
 //! Runs the programs of a plan, and reads and writes what outlives a step.
 
-use super::{Inbox, Peers, Plan, cpu, gpu};
+use super::{Inbox, Peers, Plan, Target, cpu, gpu};
 use crate::device::driver::Kind;
+use crate::device::libraries::Record;
 use crate::device::{Clock, Gpus, Opening};
 use crate::error::{Error, Result};
 use crate::layers::METRICS;
@@ -109,6 +110,9 @@ impl Session {
             slots: Inbox::SLOTS,
             threads,
         })?;
+        if plan.options.target == Target::GpuWithLibraries {
+            gpus.use_libraries()?;
+        }
         let devices = Devices::Gpu(gpu::Programs::new(&plan, gpus)?);
         Ok(Session { plan, devices, finished: None })
     }
@@ -124,6 +128,22 @@ impl Session {
     /// Returns the plan.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// Returns which algorithms NVIDIA's libraries use: those of the programs that ran, and those taken over.
+    pub fn choices(&self) -> Record {
+        match &self.devices {
+            Devices::Cpu(_) => Record::default(),
+            Devices::Gpu(programs) => programs.choices(),
+        }
+    }
+
+    /// Takes over the choices of a checkpoint, before the first step; returns a line for those that do not fit.
+    pub fn restore_choices(&mut self, record: &Record) -> Vec<String> {
+        match &self.devices {
+            Devices::Cpu(_) => Vec::new(),
+            Devices::Gpu(programs) => programs.restore_choices(record),
+        }
     }
 
     /// Returns how many steps may be under way at once: on a GPU the batch of one step is copied while another runs.

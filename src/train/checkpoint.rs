@@ -6,6 +6,7 @@
 //! and renamed; only then are old ones removed. A kill or a power cut at any moment leaves the checkpoint before.
 
 use super::weights::{self, Tensor};
+use crate::device::libraries::Record;
 use crate::error::{Error, Result};
 use crate::tensor::Precision;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -74,6 +75,9 @@ pub struct Info {
     pub learned: BTreeMap<String, String>,
     /// The last evaluation of each set.
     pub evaluations: Vec<Evaluation>,
+    /// Which algorithms NVIDIA's libraries used: others would round otherwise.
+    #[serde(default)]
+    pub algorithms: Record,
 }
 
 impl Info {

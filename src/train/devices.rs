@@ -1,6 +1,6 @@
 //! The devices of a configuration: whether this machine has them, and a session on them.
 
-use crate::config::{self, Config, PeerAccess};
+use crate::config::{self, Config, Libraries, PeerAccess};
 use crate::device::Driver;
 use crate::device::driver::Kind;
 use crate::error::{Problem, Result};
@@ -17,7 +17,11 @@ fn driver(kind: config::Kind) -> Option<Kind> {
 
 /// Returns what runs the layers.
 pub(super) fn target(config: &Config) -> Target {
-    if driver(config.devices.kind).is_none() { Target::Cpu } else { Target::Gpu }
+    match (config.devices.kind, config.devices.libraries) {
+        (config::Kind::Cpu, _) => Target::Cpu,
+        (config::Kind::Cuda, Libraries::Auto) => Target::GpuWithLibraries,
+        _ => Target::Gpu,
+    }
 }
 
 /// Returns what keeps a run from its devices; `present`: they must be in this machine.

@@ -6,7 +6,7 @@ use super::exchange;
 use super::job::Job;
 use super::signals::Stop;
 use super::start::tensors;
-use crate::config::Every;
+use crate::config::{Every, Libraries};
 use crate::data::{self, Loader, Splits};
 use crate::device::Clock;
 use crate::error::{Error, Result};
@@ -107,6 +107,9 @@ impl Run {
             let tensor = snapshot.state.iter().find(|t| t.name == name).ok_or_else(|| missing(&name))?;
             exchange::import(&mut self.session, which, &network.parameters[parameter], tensor, path)?;
         }
+        if self.job.config.devices.libraries == Libraries::Auto {
+            self.job.notes.extend(self.session.restore_choices(&snapshot.info.algorithms));
+        }
         self.step = snapshot.info.step;
         self.saved = Some(self.step);
         self.evaluations.clone_from(&snapshot.info.evaluations);
@@ -151,6 +154,7 @@ impl Run {
                 version: env!("CARGO_PKG_VERSION").to_string(),
                 learned: self.job.learned(),
                 evaluations: self.evaluations.clone(),
+                algorithms: self.session.choices(),
             },
         })
     }

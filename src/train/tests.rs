@@ -2,6 +2,7 @@
 
 use super::checkpoint::*;
 use super::weights::*;
+use crate::device::libraries::{Algorithm, Record, Table};
 use crate::error::Error;
 use crate::tensor::{Precision, Shape};
 use std::collections::BTreeMap;
@@ -73,6 +74,14 @@ fn snapshot(step: u64) -> Snapshot {
                 top5: 1.0,
                 images: 360,
             }],
+            algorithms: Record {
+                gpu: "H".into(),
+                products: Table {
+                    version: 130_100,
+                    algorithms: BTreeMap::from([("y".into(), Algorithm::CublasLt([u64::MAX; 8]))]),
+                },
+                convolutions: Table::default(),
+            },
         },
     }
 }

@@ -4,7 +4,8 @@
 // missing event or a host buffer that is written too early shows. Handles, contexts and captures are checked.
 //
 // FAKE_CUDA_VERSION: what cuDriverGetVersion answers. FAKE_CUDA_DEVICES: how many devices. FAKE_CUDA_PTX and
-// FAKE_CUDA_BINARY: the architectures that kernels were compiled for. Others are in world.h.
+// FAKE_CUDA_BINARY: the architectures that kernels were compiled for. FAKE_CUDA_NAME: what each device calls
+// itself, "fake GPU %d". Others are in world.h.
 #include "world.h"
 
 #define API extern "C" int
@@ -29,7 +30,7 @@ API cuDeviceGetAttribute(int* value, int attribute, int) {
     return OK;
 }
 API cuDeviceGetName(char* name, int bytes, int device) {
-    snprintf(name, bytes, "fake GPU %d", device);
+    snprintf(name, bytes, setting("FAKE_CUDA_NAME", "fake GPU %d"), device);
     return OK;
 }
 API cuDevicePrimaryCtxRetain(Context** context, int device) {
@@ -160,9 +161,7 @@ API cuEventElapsedTime_v2(float* milliseconds, Event* start, Event* end) {
     *milliseconds = 1.5f;
     return start->done && end->done ? OK : NOT_READY;
 }
-API cuEventElapsedTime(float* milliseconds, Event* start, Event* end) {
-    return cuEventElapsedTime_v2(milliseconds, start, end);
-}
+API cuEventElapsedTime(float* milliseconds, Event* a, Event* b) { return cuEventElapsedTime_v2(milliseconds, a, b); }
 API cuEventSynchronize(Event* event) {
     LOCK;
     for (Stream* stream : streams)
@@ -279,7 +278,6 @@ API cuLaunchKernel(const Kernel* kernel, unsigned gx, unsigned gy, unsigned gz, 
                      return run_kernel(*kernel, grid, shared, values);
                  }});
 }
-
 API cuStreamBeginCapture_v2(Stream* stream, int) {
     LOCK;
     if (!streams.count(stream) || stream->capture) return CAPTURE_INVALID;
@@ -314,3 +312,4 @@ API cuGraphLaunch(Capture* graph, Stream* stream) {
     LOCK;
     return graphs.count(graph) && !stream->capture ? issue(stream, {[=] { return replay(*graph); }}) : INVALID_HANDLE;
 }
+#include "host_work.h"

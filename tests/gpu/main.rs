@@ -6,6 +6,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod libraries;
 
 use common::runs::{Said, peristyle, said};
 use peristyle::device::kernels::{EMULATOR, ENTRIES, IMAGES};

@@ -67,6 +67,27 @@ fn a_sum_may_overwrite_its_first_term() {
 }
 
 #[test]
+fn a_bias_is_added_to_every_row_and_negative_sums_may_become_zero() {
+    for (rows, columns) in [(1, 1), (3, 1), (5, 7), (1, 1023), (64, 64), (41, 100)] {
+        for (biased, relu) in [(true, 0), (true, 1), (false, 1)] {
+            let (x, bias, n) = (values(rows * columns, 1), values(columns, 2), rows * columns);
+            let sum = |i: usize| f64::from(x[i]) + if biased { f64::from(bias[i % columns]) } else { 0.0 };
+            let want: Vec<f64> = (0..n).map(|i| if relu == 1 { sum(i).max(0.0) } else { sum(i) }).collect();
+            each_type!(T, add = bias_add | bias_add_bf16 => {
+                let got = outputs(|rig| {
+                    let (y, bias) = (rig.put(&T::all_from(&x)), rig.give(&bias));
+                    let bias = if biased { bias } else { Const::NONE };
+                    // SAFETY: y is (rows, columns), the bias (columns).
+                    unsafe { add(&rig.on(), packs::<T>(n), y, bias, n as i64, columns as i32, relu).unwrap() };
+                    vec![rig.numbers(y, n)]
+                });
+                close("y", &got[0], &want, T::TOLERANCE);
+            });
+        }
+    }
+}
+
+#[test]
 fn casts_round_to_the_nearest_even() {
     let special = [1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0, f32::INFINITY, -0.0, 3e38, f32::MIN_POSITIVE / 4.0];
     let x: Vec<f32> = special.into_iter().chain(values(1030, 3).into_iter().map(|v| v * 1.234_567)).collect();

@@ -1,10 +1,12 @@
-//! On a GPU: products whose operands are read from where they lie (kernels/conv.cu), whole groups in one launch.
+//! On a GPU: cuDNN where it can be used, else products whose operands are read from where they lie (kernels/conv.cu),
+//! whole groups in one launch.
 
-use super::{Group, Part, depthwise};
+use super::{Group, Pair, Part, depthwise};
 use crate::device::kernels::any;
+use crate::device::libraries::{Convolution, Direction, Images};
 use crate::device::{Const, Launch, int};
 use crate::error::Result;
-use crate::layers::parts::{Parts, sum_rows_on, tiles, tiles_of};
+use crate::layers::parts::{Parts, finish, sum_rows_on, tiles, tiles_of};
 
 impl Part {
     /// Returns the groups as runs of equal ones: the first of a run, and how many follow one another.
@@ -60,10 +62,41 @@ pub(super) fn backward_scratch(part: &Part) -> usize {
     weight.max(bias)
 }
 
+/// Computes a pass with a library, where one can: x, w and y are the operands that hold them or their gradients.
+/// Returns false where not.
+fn library(part: &Part, launch: &Launch, direction: Direction, [x, w, y]: [usize; 3]) -> Result<bool> {
+    let groups = part.groups().count();
+    // A split may cut a group, or leave channels that no filter of this device reads.
+    let whole = part.groups().all(|group| group.outputs * groups == part.o) && groups * part.depth == part.c;
+    if !whole || depthwise::fits(part) {
+        return Ok(false);
+    }
+    let Part { sliding, n, h, w: width, c, oh, ow, o, .. } = *part;
+    let both = |pair: Pair| [pair.h, pair.w];
+    let convolution = Convolution {
+        direction,
+        x: [n, h, width, c],
+        y: [n, oh, ow, o],
+        kernel: both(sliding.kernel),
+        stride: both(sliding.stride),
+        pad: both(sliding.pad),
+        groups,
+        format: launch.format(x),
+    };
+    let at = |i: usize| launch.operand(i).address();
+    let images = Images { x: at(x), w: at(w), y: at(y) };
+    let declared = if direction == Direction::Forward { 3 } else { 5 } + usize::from(part.has_bias);
+    // SAFETY: x is (n, h, w, c), the filters (o, kh, kw, depth), y (n, oh, ow, o), and so are their gradients.
+    unsafe { launch.convolve(&convolution, &images, declared) }
+}
+
 /// Operands (x, w, y, b).
 pub(super) fn forward(part: &Part, launch: &Launch) -> Result<()> {
     if depthwise::fits(part) {
         return depthwise::forward(part, launch);
+    }
+    if library(part, launch, Direction::Forward, [0, 1, 2])? {
+        return finish(launch, part.adds_bias.then_some(3), 2);
     }
     let [n, h, w, c, oh, ow, o, kh, kw, depth, sh, sw, ph, pw] = part.extents();
     for (group, count) in part.runs() {
@@ -121,6 +154,9 @@ fn backward_weight(part: &Part, launch: &Launch) -> Result<()> {
     if depthwise::fits(part) {
         return depthwise::backward_weight(part, launch);
     }
+    if library(part, launch, Direction::BackwardWeight, [0, 3, 2])? {
+        return Ok(());
+    }
     let parts = part.parts();
     for (group, count) in part.runs() {
         let grid = tiles(group.outputs, part.filter(), parts.count * count);
@@ -161,6 +197,9 @@ fn backward_weight(part: &Part, launch: &Launch) -> Result<()> {
 
 fn backward_input(part: &Part, launch: &Launch) -> Result<()> {
     let [n, h, w, c, oh, ow, o, kh, kw, depth, sh, sw, ph, pw] = part.extents();
+    if library(part, launch, Direction::BackwardInput, [4, 1, 2])? {
+        return Ok(());
+    }
     if part.groups().count() * part.depth < part.c {
         // Channels that no filter of this device reads.
         launch.clear(4)?;

@@ -20,6 +20,7 @@ use super::dense::{Bias, lower_weighted, wanted_weighted};
 use super::sliding::{Pair, Sliding};
 use super::*;
 use crate::device::Path;
+use crate::device::libraries::{CONVOLUTION_WORKSPACE, Workspace};
 
 /// The layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -170,6 +171,9 @@ impl Layer for Conv {
     }
     fn takes_relu(&self) -> bool {
         true
+    }
+    fn library_scratch(&self, _: Pass, _: usize) -> usize {
+        Workspace::elements(CONVOLUTION_WORKSPACE)
     }
     fn launch(&self, pass: Pass, _: usize, launch: &Launch) -> Result<()> {
         let part = self.part(launch.operands);

@@ -1,0 +1,30 @@
+// What a library leaves undone: y[row, column] += bias[column], and max(y, 0) where relu is not 0. One pack of y per
+// thread.
+#include "block.cuh"
+
+template <typename T> __device__ void finish(T* y, const float* bias, long long n, int columns, int relu) {
+    const long long i = pack_start<T>();
+    if (i >= n) return;
+    Pack<T> pack = load_pack(y, i, n);
+    int column = (int)(i % columns);
+    for (int j = 0; j < Pack<T>::SIZE; ++j) {
+        const float sum = to_float(pack.at[j]) + (bias ? bias[column] : 0.0f);
+        pack.at[j] = from_float<T>(relu && !(sum > 0.0f) ? 0.0f : sum);
+        if (++column == columns) column = 0;
+    }
+    store_pack(y, i, n, pack);
+}
+
+extern "C" __global__ void __launch_bounds__(256) bias_add(
+    float* y,           // (n / columns, columns)
+    const float* bias,  // (columns), or null
+    long long n, int columns, int relu) {
+    finish(y, bias, n, columns, relu);
+}
+
+extern "C" __global__ void __launch_bounds__(256) bias_add_bf16(
+    __nv_bfloat16* y,   // (n / columns, columns)
+    const float* bias,  // (columns), or null
+    long long n, int columns, int relu) {
+    finish(y, bias, n, columns, relu);
+}

@@ -1,0 +1,123 @@
+//! Where NVIDIA's libraries are found, and how their functions are: a library that is missing, or lacks a function, is
+//! a sentence.
+
+use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
+use std::path::{Path, PathBuf};
+
+/// Where a CUDA installation has its libraries.
+const INSTALLED: &str = "/usr/local/cuda/lib64";
+
+/// A library that stays open as long as the process, and the file that it came from.
+#[derive(Debug)]
+pub(super) struct Opened {
+    /// The library.
+    pub library: Library,
+    /// Its file, as far as it is known.
+    pub path: PathBuf,
+}
+
+/// Opens the first library of these names, newest first: from the folders of PERISTYLE_LIBRARIES when it is set, else
+/// where the loader looks (LD_LIBRARY_PATH), in the wheels of the active Python environment, in /usr/local/cuda.
+pub(super) fn open(names: &[&str]) -> Result<Opened, String> {
+    let mut candidates: Vec<PathBuf> = Vec::new();
+    let inside = |folders: Vec<PathBuf>| -> Vec<PathBuf> {
+        let files = folders.iter().flat_map(|folder| names.iter().map(|name| folder.join(name)));
+        files.filter(|file| file.is_file()).collect()
+    };
+    let given = std::env::var_os("PERISTYLE_LIBRARIES").filter(|value| !value.is_empty());
+    let looked = if let Some(given) = given {
+        candidates.extend(inside(std::env::split_paths(&given).collect()));
+        format!("in PERISTYLE_LIBRARIES = {}", given.display())
+    } else {
+        candidates.extend(names.iter().map(PathBuf::from));
+        candidates.extend(inside(wheels()));
+        candidates.extend(inside(vec![INSTALLED.into()]));
+        "by LD_LIBRARY_PATH, in the Python wheels of VIRTUAL_ENV, in /usr/local/cuda".to_string()
+    };
+    let mut refused = None;
+    for path in candidates {
+        // Global, because cuDNN looks for cuBLASLt by its name; a name without a folder goes through the loader.
+        // SAFETY: NVIDIA's libraries may be initialised at any time, from any thread.
+        match unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_GLOBAL) } {
+            Ok(library) => {
+                let path = if path.is_absolute() { path } else { loaded(&path).unwrap_or(path) };
+                return Ok(Opened { library, path });
+            }
+            // The loader's answer about a mere name says only that it is not there.
+            Err(error) if path.is_absolute() => refused = Some(format!("{error}")),
+            Err(_) => {}
+        }
+    }
+    Err(refused.unwrap_or_else(|| format!("{} was not found {looked}", names.join(" or "))))
+}
+
+/// Returns the folders of NVIDIA's wheels in the active Python environment.
+fn wheels() -> Vec<PathBuf> {
+    let Some(environment) = std::env::var_os("VIRTUAL_ENV") else { return Vec::new() };
+    let entries = |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let pythons = entries(Path::new(&environment).join("lib"));
+    let mut found: Vec<PathBuf> = pythons
+        .flat_map(|python| entries(python.join("site-packages/nvidia")))
+        .map(|wheel| wheel.join("lib"))
+        .collect();
+    found.sort();
+    found.reverse();
+    found
+}
+
+/// Returns the file that a loaded library came from.
+fn loaded(name: &Path) -> Option<PathBuf> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let name = name.to_str()?;
+    let file = |line: &str| line.find('/').map(|at| line[at..].to_string());
+    let mut files = maps.lines().filter_map(file);
+    files.find(|file| file.rsplit('/').next().is_some_and(|last| last.starts_with(name))).map(PathBuf::from)
+}
+
+/// Declares the functions of a library, as a struct of pointers that is filled from the library.
+macro_rules! functions {
+    ($(#[$doc:meta])* $name:ident { $($function:ident($($parameter:ty),* $(,)?) -> $result:ty;)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy)]
+        #[allow(non_snake_case, reason = "the library's own names")]
+        struct $name { $($function: unsafe extern "C" fn($($parameter),*) -> $result,)* }
+
+        impl $name {
+            fn load(opened: &$crate::device::libraries::find::Opened) -> Result<Self, String> {
+                Ok($name {
+                    // SAFETY: the signature is that of the library's header.
+                    $($function: unsafe { *opened.get(stringify!($function))? },)*
+                })
+            }
+        }
+    };
+}
+pub(super) use functions;
+
+impl Opened {
+    /// Returns a function.
+    ///
+    /// # Safety
+    /// `T` is the type of a pointer to it.
+    pub unsafe fn get<T>(&self, name: &str) -> Result<libloading::os::unix::Symbol<T>, String> {
+        // SAFETY: the caller knows the type.
+        let found = unsafe { self.library.get(name) };
+        found.map_err(|_| format!("{} has no function {name}", self.path.display()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let said = open(&["libnothing.so.13", "libnothing.so.12"]).unwrap_err();
+        assert!(said.starts_with("libnothing.so.13 or libnothing.so.12 was not found"), "{said}");
+        let opened = open(&["libc.so.6"]).unwrap();
+        assert!(opened.path.is_absolute() && opened.path.ends_with("libc.so.6"), "{:?}", opened.path);
+        // SAFETY: it is not called.
+        let said = unsafe { opened.get::<unsafe extern "C" fn()>("no_such_function") }.unwrap_err();
+        assert!(said.ends_with("libc.so.6 has no function no_such_function"), "{said}");
+    }
+}

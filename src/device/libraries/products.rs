@@ -1,0 +1,458 @@
+//! Products of matrices by cuBLASLt.
+//!
+//! cuBLASLt stores columns: a row-major (r, c) matrix is its (c, r) matrix with leading dimension c. So y = x w^T is
+//! computed as y^T = w x^T, and nothing is moved.
+
+use super::choices::{Algorithm, Library};
+use super::find::{Opened, functions, open};
+use super::{Format, Refusal, Status, WORKSPACE_ALIGN, Workspace, name};
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+/// Bytes of workspace that every product may take: what cuBLAS itself reserves on Hopper, and advises.
+pub const PRODUCT_WORKSPACE: usize = 32 << 20;
+
+/// Which of the three products of a fully connected layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// y (N, O) = x (N, I) w^T + bias.
+    Output,
+    /// dx (N, I) = dy (N, O) w.
+    Input,
+    /// dw (O, I) = dy^T x.
+    Weight,
+}
+
+/// A product of a fully connected layer with weights (O, I).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Product {
+    /// Which one.
+    pub which: Which,
+    /// Samples N.
+    pub rows: usize,
+    /// Inputs I.
+    pub inputs: usize,
+    /// Outputs O.
+    pub outputs: usize,
+    /// What the operands hold.
+    pub operands: Format,
+    /// What the result holds.
+    pub result: Format,
+    /// Whether the result, bias included, becomes max(result, 0).
+    pub relu: bool,
+}
+
+/// Where the operands of a product lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Factors {
+    /// x, or dy for [`Which::Input`].
+    pub samples: u64,
+    /// The weights, or dy for [`Which::Weight`].
+    pub other: u64,
+    /// The bias (O), in the element type of the result.
+    pub bias: Option<u64>,
+    /// The result.
+    pub result: u64,
+}
+
+/// A matrix as cuBLASLt sees it: rows, columns; the leading dimension is the number of rows.
+type Extents = (usize, usize);
+
+impl Product {
+    /// Returns A, whether it is transposed, B, whether it is transposed, and D.
+    fn matrices(&self) -> (Extents, bool, Extents, bool, Extents) {
+        let (n, i, o) = (self.rows, self.inputs, self.outputs);
+        match self.which {
+            Which::Output => ((i, o), true, (i, n), false, (o, n)),
+            Which::Input => ((i, o), false, (o, n), false, (i, n)),
+            Which::Weight => ((i, n), false, (o, n), true, (i, o)),
+        }
+    }
+
+    /// Returns true when cuBLASLt takes the product in hand at all: all extents fit, and none is 0.
+    fn fits(&self) -> bool {
+        [self.rows, self.inputs, self.outputs].iter().all(|&n| n > 0 && i32::try_from(n).is_ok())
+    }
+}
+
+const SUCCESS: Status = 0;
+const INVALID_VALUE: Status = 7;
+const ARCH_MISMATCH: Status = 8;
+const NOT_SUPPORTED: Status = 15;
+
+const CUDA_R_32F: c_int = 0;
+const CUDA_R_16BF: c_int = 14;
+const COMPUTE_32F: c_int = 68;
+const COMPUTE_32F_FAST_TF32: c_int = 77;
+const OP_T: i32 = 1;
+/// No more than the product.
+const EPILOGUE_DEFAULT: u32 = 1;
+const EPILOGUE_RELU: u32 = 2;
+const EPILOGUE_BIAS: u32 = 4;
+
+const DESC_TRANSA: c_int = 3;
+const DESC_TRANSB: c_int = 4;
+const DESC_EPILOGUE: c_int = 7;
+const DESC_BIAS_POINTER: c_int = 8;
+
+const PREF_MAX_WORKSPACE_BYTES: c_int = 1;
+const PREF_REDUCTION_SCHEME_MASK: c_int = 3;
+/// The alignments of A, B, C and D are this and the next three.
+const PREF_MIN_ALIGNMENT_A_BYTES: c_int = 5;
+
+const CONFIG_REDUCTION_SCHEME: c_int = 3;
+/// Parts of a sum are kept in f32 in the workspace and added by a second kernel, in order.
+const REDUCTION_COMPUTE_TYPE: u32 = 2;
+/// NONE is 0: every other scheme has its bit. Left out are INPLACE (1), where parts are added to the result as they
+/// come, and OUTPUT_TYPE (4), which rounds each part to the result's type.
+const REDUCTIONS: u32 = REDUCTION_COMPUTE_TYPE;
+
+/// Algorithms that cuBLASLt is asked for.
+const ASKED: usize = 16;
+/// Vectors of 16 bytes are the widest that its kernels load.
+const WIDEST: u64 = 16;
+
+type Pointer = *mut c_void;
+
+/// What the heuristic says about an algorithm.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+struct Found {
+    algorithm: [u64; 8],
+    workspace: usize,
+    state: Status,
+    waves: f32,
+    reserved: [c_int; 4],
+}
+
+functions! {
+    /// The functions of cublasLt.h that are called here.
+    Functions {
+        cublasLtGetVersion() -> usize;
+        cublasLtGetStatusString(Status) -> *const c_char;
+        cublasLtCreate(*mut Pointer) -> Status;
+        cublasLtDestroy(Pointer) -> Status;
+        cublasLtMatmulDescCreate(*mut Pointer, c_int, c_int) -> Status;
+        cublasLtMatmulDescDestroy(Pointer) -> Status;
+        cublasLtMatmulDescSetAttribute(Pointer, c_int, *const c_void, usize) -> Status;
+        cublasLtMatrixLayoutCreate(*mut Pointer, c_int, u64, u64, i64) -> Status;
+        cublasLtMatrixLayoutDestroy(Pointer) -> Status;
+        cublasLtMatmulPreferenceCreate(*mut Pointer) -> Status;
+        cublasLtMatmulPreferenceDestroy(Pointer) -> Status;
+        cublasLtMatmulPreferenceSetAttribute(Pointer, c_int, *const c_void, usize) -> Status;
+        cublasLtMatmulAlgoGetHeuristic(
+            Pointer, Pointer, Pointer, Pointer, Pointer, Pointer, Pointer, c_int, *mut Found, *mut c_int,
+        ) -> Status;
+        cublasLtMatmulAlgoCheck(
+            Pointer, Pointer, Pointer, Pointer, Pointer, Pointer, *const [u64; 8], *mut Found,
+        ) -> Status;
+        cublasLtMatmulAlgoConfigGetAttribute(*const [u64; 8], c_int, *mut c_void, usize, *mut usize) -> Status;
+        cublasLtMatmul(
+            Pointer, Pointer, *const c_void, *const c_void, Pointer, *const c_void, Pointer, *const c_void,
+            *const c_void, Pointer, *mut c_void, Pointer, *const [u64; 8], *mut c_void, usize, Pointer,
+        ) -> Status;
+    }
+}
+
+/// The library, opened once.
+#[derive(Debug)]
+pub(super) struct CublasLt {
+    functions: Functions,
+    /// As the library counts: 130100 is 13.1.0.
+    pub version: usize,
+    /// Its file.
+    pub path: PathBuf,
+    _opened: Opened,
+}
+
+/// Opens cuBLASLt; the error says why it cannot be used.
+pub(super) fn library() -> Result<&'static CublasLt, &'static str> {
+    static LIBRARY: OnceLock<Result<CublasLt, String>> = OnceLock::new();
+    let load = || {
+        let opened = open(&["libcublasLt.so.13", "libcublasLt.so.12"])?;
+        let functions = Functions::load(&opened)?;
+        // SAFETY: it needs no handle.
+        let version = unsafe { (functions.cublasLtGetVersion)() };
+        Ok(CublasLt { functions, version, path: opened.path.clone(), _opened: opened })
+    };
+    LIBRARY.get_or_init(load).as_ref().map_err(String::as_str)
+}
+
+impl CublasLt {
+    /// Returns how its version is written.
+    pub fn version_text(&self) -> String {
+        format!("{}.{}.{}", self.version / 10_000, self.version / 100 % 100, self.version % 100)
+    }
+
+    /// Makes a status a refusal or a failure.
+    fn check(&self, status: Status) -> Result<(), Refusal> {
+        if status == SUCCESS {
+            return Ok(());
+        }
+        // SAFETY: the library's own constant text, or null.
+        let text = unsafe {
+            let text = (self.functions.cublasLtGetStatusString)(status);
+            if text.is_null() { "no text".into() } else { CStr::from_ptr(text).to_string_lossy().into_owned() }
+        };
+        let refused = matches!(status, INVALID_VALUE | ARCH_MISMATCH | NOT_SUPPORTED);
+        Err(Refusal { refused, text: format!("{text} (status {status})") })
+    }
+}
+
+/// A descriptor of the library, destroyed with its owner.
+struct Owned {
+    raw: Pointer,
+    destroy: unsafe extern "C" fn(Pointer) -> Status,
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // SAFETY: made by the function that `destroy` belongs to, and used by nobody else.
+        unsafe { (self.destroy)(self.raw) };
+    }
+}
+
+/// The descriptors of a product.
+struct Described {
+    product: Owned,
+    a: Owned,
+    b: Owned,
+    d: Owned,
+}
+
+/// A handle of cuBLASLt on one GPU.
+#[derive(Debug)]
+pub(super) struct Handle {
+    library: &'static CublasLt,
+    raw: Pointer,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // SAFETY: made in `new`; the owner made the context current.
+        unsafe { (self.library.functions.cublasLtDestroy)(self.raw) };
+    }
+}
+
+impl Handle {
+    /// Makes a handle on the GPU whose context is current.
+    pub fn new(library: &'static CublasLt) -> Result<Self, Refusal> {
+        let mut raw = std::ptr::null_mut();
+        // SAFETY: the context is current.
+        library.check(unsafe { (library.functions.cublasLtCreate)(&raw mut raw) })?;
+        Ok(Handle { library, raw })
+    }
+
+    fn make(
+        &self,
+        create: impl FnOnce(*mut Pointer) -> Status,
+        destroy: unsafe extern "C" fn(Pointer) -> Status,
+    ) -> Result<Owned, Refusal> {
+        let mut raw = std::ptr::null_mut();
+        self.library.check(create(&raw mut raw))?;
+        Ok(Owned { raw, destroy })
+    }
+
+    fn describe(&self, product: &Product, at: &Factors) -> Result<Described, Refusal> {
+        let f = self.library.functions;
+        let (a, transposes_a, b, transposes_b, d) = product.matrices();
+        let compute = if product.operands == Format::Tf32 { COMPUTE_32F_FAST_TF32 } else { COMPUTE_32F };
+        let matrix = |element: Format, (rows, columns): Extents| {
+            let (kind, ld) = (data_type(element), rows as i64);
+            // SAFETY: plain numbers.
+            let create = |to| unsafe { (f.cublasLtMatrixLayoutCreate)(to, kind, rows as u64, columns as u64, ld) };
+            self.make(create, f.cublasLtMatrixLayoutDestroy)
+        };
+        // SAFETY: plain numbers.
+        let create = |to| unsafe { (f.cublasLtMatmulDescCreate)(to, compute, CUDA_R_32F) };
+        let described = Described {
+            product: self.make(create, f.cublasLtMatmulDescDestroy)?,
+            a: matrix(product.operands, a)?,
+            b: matrix(product.operands, b)?,
+            d: matrix(product.result, d)?,
+        };
+        let to = described.product.raw;
+        for (attribute, transposes) in [(DESC_TRANSA, transposes_a), (DESC_TRANSB, transposes_b)] {
+            if transposes {
+                self.set(f.cublasLtMatmulDescSetAttribute, to, attribute, OP_T)?;
+            }
+        }
+        let bits = if product.relu { EPILOGUE_RELU } else { 0 } | if at.bias.is_some() { EPILOGUE_BIAS } else { 0 };
+        let epilogue = if bits == 0 { EPILOGUE_DEFAULT } else { bits };
+        self.set(f.cublasLtMatmulDescSetAttribute, to, DESC_EPILOGUE, epilogue)?;
+        if let Some(bias) = at.bias {
+            self.set(f.cublasLtMatmulDescSetAttribute, to, DESC_BIAS_POINTER, bias)?;
+        }
+        Ok(described)
+    }
+
+    fn set<T>(
+        &self,
+        set: unsafe extern "C" fn(Pointer, c_int, *const c_void, usize) -> Status,
+        to: Pointer,
+        attribute: c_int,
+        value: T,
+    ) -> Result<(), Refusal> {
+        // SAFETY: the value is read before the call returns; the library checks its size.
+        self.library.check(unsafe { set(to, attribute, (&raw const value).cast(), size_of::<T>()) })
+    }
+
+    /// Returns the fastest algorithm, as cuBLASLt guesses, that gives the same bits every time.
+    fn choose(&self, described: &Described, at: &Factors) -> Result<Algorithm, Refusal> {
+        let f = self.library.functions;
+        // SAFETY: plain memory.
+        let create = |to| unsafe { (f.cublasLtMatmulPreferenceCreate)(to) };
+        let preference = self.make(create, f.cublasLtMatmulPreferenceDestroy)?;
+        let set = f.cublasLtMatmulPreferenceSetAttribute;
+        self.set(set, preference.raw, PREF_MAX_WORKSPACE_BYTES, PRODUCT_WORKSPACE)?;
+        self.set(set, preference.raw, PREF_REDUCTION_SCHEME_MASK, REDUCTIONS)?;
+        // Without this it takes every matrix to lie at a multiple of 256 bytes.
+        for (attribute, align) in (PREF_MIN_ALIGNMENT_A_BYTES..).zip(alignments(at)) {
+            self.set(set, preference.raw, attribute, align)?;
+        }
+        let (mut found, mut count) = ([Found::default(); ASKED], 0);
+        // SAFETY: all descriptors live; there is room for as many results as are asked for.
+        let asked = unsafe {
+            let (product, a, b, d) = (described.product.raw, described.a.raw, described.b.raw, described.d.raw);
+            let asked = ASKED as c_int;
+            (f.cublasLtMatmulAlgoGetHeuristic)(
+                self.raw,
+                product,
+                a,
+                b,
+                d,
+                d,
+                preference.raw,
+                asked,
+                found.as_mut_ptr(),
+                &raw mut count,
+            )
+        };
+        self.library.check(asked)?;
+        let found = found.iter().take(count.max(0) as usize);
+        for one in found.filter(|one| one.state == SUCCESS && one.workspace <= PRODUCT_WORKSPACE) {
+            if self.is_deterministic(&one.algorithm)? {
+                return Ok(Algorithm::CublasLt(one.algorithm));
+            }
+        }
+        Ok(Algorithm::Own)
+    }
+
+    fn is_deterministic(&self, algorithm: &[u64; 8]) -> Result<bool, Refusal> {
+        let (mut scheme, mut written) = (0u32, 0);
+        // SAFETY: there is room for the attribute.
+        let asked = unsafe {
+            (self.library.functions.cublasLtMatmulAlgoConfigGetAttribute)(
+                algorithm,
+                CONFIG_REDUCTION_SCHEME,
+                (&raw mut scheme).cast(),
+                size_of::<u32>(),
+                &raw mut written,
+            )
+        };
+        self.library.check(asked)?;
+        Ok(scheme & !REDUCTIONS == 0)
+    }
+
+    /// Returns true when a choice of a checkpoint runs here.
+    fn runs(&self, described: &Described, algorithm: &[u64; 8]) -> bool {
+        let mut found = Found::default();
+        let Described { product, a, b, d } = described;
+        // SAFETY: all descriptors live.
+        let status = unsafe {
+            (self.library.functions.cublasLtMatmulAlgoCheck)(
+                self.raw,
+                product.raw,
+                a.raw,
+                b.raw,
+                d.raw,
+                d.raw,
+                algorithm,
+                &raw mut found,
+            )
+        };
+        status == SUCCESS && found.workspace <= PRODUCT_WORKSPACE
+    }
+
+    /// Issues a product; false when the caller's own kernel shall compute it. `known` is the choice made before.
+    ///
+    /// # Safety
+    /// The context is current, the addresses are of its GPU, hold as much as the product says, and do not overlap.
+    pub unsafe fn multiply(
+        &self,
+        product: &Product,
+        at: &Factors,
+        workspace: Workspace,
+        stream: u64,
+        known: Option<Algorithm>,
+    ) -> Result<Algorithm, Refusal> {
+        let aligned = workspace.address.is_multiple_of(WORKSPACE_ALIGN as u64);
+        if !product.fits() || workspace.bytes < PRODUCT_WORKSPACE || !aligned || known == Some(Algorithm::Own) {
+            return Ok(Algorithm::Own);
+        }
+        let described = self.describe(product, at)?;
+        let fits = |known: &Algorithm| matches!(known, Algorithm::CublasLt(words) if self.runs(&described, words));
+        let algorithm = match known.filter(fits) {
+            Some(known) => known,
+            None => self.choose(&described, at)?,
+        };
+        let Algorithm::CublasLt(words) = algorithm else { return Ok(Algorithm::Own) };
+        let (one, zero) = (1.0f32, 0.0f32);
+        let [a, b] = match product.which {
+            Which::Output | Which::Input => [at.other, at.samples],
+            Which::Weight => [at.samples, at.other],
+        };
+        let pointer = |address: u64| std::ptr::without_provenance_mut::<c_void>(address as usize);
+        // SAFETY: the caller vouches for the addresses; one and zero are read before the call returns.
+        let status = unsafe {
+            (self.library.functions.cublasLtMatmul)(
+                self.raw,
+                described.product.raw,
+                (&raw const one).cast(),
+                pointer(a),
+                described.a.raw,
+                pointer(b),
+                described.b.raw,
+                (&raw const zero).cast(),
+                pointer(at.result),
+                described.d.raw,
+                pointer(at.result),
+                described.d.raw,
+                &raw const words,
+                pointer(workspace.address),
+                PRODUCT_WORKSPACE,
+                pointer(stream),
+            )
+        };
+        self.library.check(status)?;
+        Ok(algorithm)
+    }
+}
+
+/// Returns the alignments of A, B, C and D, at most the widest that matters: those of a plan's addresses are the same in
+/// every run.
+fn alignments(at: &Factors) -> [u32; 4] {
+    let align = |address: u64| (1u64 << address.trailing_zeros().min(8)).min(WIDEST) as u32;
+    // A and B in either order: the smaller counts for both.
+    let operands = align(at.samples).min(align(at.other)).min(at.bias.map_or(WIDEST as u32, align));
+    [operands, operands, align(at.result), align(at.result)]
+}
+
+fn data_type(element: Format) -> c_int {
+    if element == Format::Bf16 { CUDA_R_16BF } else { CUDA_R_32F }
+}
+
+/// Names a product in the table of choices.
+pub(super) fn key(product: &Product, at: &Factors) -> String {
+    let Product { which, rows, inputs, outputs, operands, result, relu } = product;
+    let [align, _, result_align, _] = alignments(at);
+    let bias = if at.bias.is_some() { " bias" } else { "" };
+    let relu = if *relu { " relu" } else { "" };
+    let which = format!("{which:?}").to_lowercase();
+    let (operands, result) = (name(*operands), name(*result));
+    format!("{which} {rows}x{inputs}x{outputs} {operands} {result}{bias}{relu} {align} {result_align}")
+}
+
+/// The table that products are kept in.
+pub(super) const TABLE: Library = Library::CublasLt;
