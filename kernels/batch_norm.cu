@@ -1,7 +1,22 @@
 // Batch normalisation over rows of `width` channels. Statistics are (count, mean, M2), merged in a fixed order: within
 // a block, then over the blocks of a device, then over devices (Chan et al. 1983). Blocks of statistics and reduce
-// treat 32 channels (grid x) of one part of the rows (grid y).
+// treat 32 channels (grid x) of one part of the rows (grid y); where widths and addresses allow it, a thread treats 16 bytes
+// of a row.
 #include "block.cuh"
+
+// What a thread of statistics and reduce does: V channels of the rows first, first + STEP, ...
+template <int V> struct Share {
+    static constexpr int LANES = 32 / V, STEP = 8 * V;  // lanes that make up 32 channels, rows of a block at a time
+    int across, channel;
+    long long first, end;
+    __device__ Share(long long rows, int width, int rows_per_part) {
+        across = threadIdx.x % LANES * V;
+        channel = blockIdx.x * 32 + across;
+        const long long begin = (long long)blockIdx.y * rows_per_part;
+        first = begin + threadIdx.x / LANES;
+        end = channel < width ? min(rows, begin + rows_per_part) : first;
+    }
+};
 
 struct Moments {
     float count, mean, m2;
@@ -12,30 +27,52 @@ __device__ inline Moments merged(const Moments& a, const Moments& b) {
     return {count, a.mean + delta * (b.count / count), a.m2 + b.m2 + delta * delta * (a.count * b.count / count)};
 }
 
-__device__ __forceinline__ long long thread_index() { return (long long)blockIdx.x * blockDim.x + threadIdx.x; }
+__device__ inline Moments from_lane(const Moments& mine, int bits) {
+    return {__shfl_xor_sync(0xffffffffu, mine.count, bits), __shfl_xor_sync(0xffffffffu, mine.mean, bits),
+            __shfl_xor_sync(0xffffffffu, mine.m2, bits)};
+}
+
+using MomentsTable = Moments[8][33];
+
+template <int V, typename T>
+__device__ __forceinline__ void count_rows(const T* x, MomentsTable& table, long long rows, int width, int rows_per_part) {
+    const Share<V> share(rows, width, rows_per_part);
+    float count = 0.0f, mean[V] = {}, m2[V] = {};
+#pragma unroll 4
+    for (long long row = share.first; row < share.end; row += share.STEP) {
+        const Run<T, V> run = load_run<V>(x + row * width + share.channel);
+        count += 1.0f;
+        const float part = 1.0f / count;
+#pragma unroll
+        for (int j = 0; j < V; ++j) {
+            const float v = to_float(run.at[j]), delta = v - mean[j];
+            mean[j] += delta * part;
+            m2[j] += delta * (v - mean[j]);
+        }
+    }
+#pragma unroll
+    for (int j = 0; j < V; ++j) {
+        Moments mine = {count, mean[j], m2[j]};
+        for (int bits = share.LANES; bits < 32; bits *= 2) mine = merged(mine, from_lane(mine, bits));
+        if (threadIdx.x % 32 < share.LANES) table[threadIdx.x / 32][share.across + j] = mine;
+    }
+}
 
 template <typename T>
 __device__ void count_part(const T* x, float* parts, long long rows, int width, int rows_per_part) {
-    using Table = Moments[8][33];
-    SHARED(Table, table);
-    const int lane = threadIdx.x % 32, group = threadIdx.x / 32, channel = blockIdx.x * 32 + lane;
-    const long long begin = (long long)blockIdx.y * rows_per_part, end = min(rows, begin + rows_per_part);
-    Moments mine = {0.0f, 0.0f, 0.0f};
-    if (channel < width)
-        for (long long row = begin + group; row < end; row += 8) {
-            const float v = to_float(x[row * width + channel]), delta = v - mine.mean;
-            mine.count += 1.0f;
-            mine.mean += delta / mine.count;
-            mine.m2 += delta * (v - mine.mean);
-        }
-    table[group][lane] = mine;
+    SHARED(MomentsTable, table);
+    by_alignment<T>(width, [&](auto size) {
+        count_rows<decltype(size)::value>(x, table, rows, width, rows_per_part);
+    }, x);
     __syncthreads();
-    if (group > 0 || channel >= width) return;
-    for (int i = 1; i < 8; ++i) mine = merged(mine, table[i][lane]);
+    const int channel = blockIdx.x * 32 + threadIdx.x;
+    if (threadIdx.x >= 32 || channel >= width) return;
+    Moments all = table[0][threadIdx.x];
+    for (int i = 1; i < 8; ++i) all = merged(all, table[i][threadIdx.x]);
     float* part = parts + 3ll * blockIdx.y * width + channel;
-    part[0] = mine.count;
-    part[width] = mine.mean;
-    part[2 * width] = mine.m2;
+    part[0] = all.count;
+    part[width] = all.mean;
+    part[2 * width] = all.m2;
 }
 
 __device__ inline Moments merge_all(const float* parts, int num_parts, int width, long long channel) {
@@ -63,27 +100,50 @@ __device__ void normalized(const T* x, const float* mean, const float* deviation
     store_pack(y, i, n, pack);
 }
 
+using SumsTable = float[2][8][33];
+
+template <int V, typename T>
+__device__ __forceinline__ void reduce_rows(const T* x, const float* means, const T* dy, SumsTable& table, long long rows,
+                                            int width, int rows_per_part) {
+    const Share<V> share(rows, width, rows_per_part);
+    float mean[V], sums[V] = {}, weighted[V] = {};
+#pragma unroll
+    for (int j = 0; j < V; ++j) mean[j] = share.channel < width ? means[share.channel + j] : 0.0f;
+#pragma unroll 4
+    for (long long row = share.first; row < share.end; row += share.STEP) {
+        const long long at = row * width + share.channel;
+        const Run<T, V> input = load_run<V>(x + at), run = load_run<V>(dy + at);
+#pragma unroll
+        for (int j = 0; j < V; ++j) {
+            const float gradient = to_float(run.at[j]);
+            sums[j] += gradient;
+            weighted[j] += gradient * (to_float(input.at[j]) - mean[j]);
+        }
+    }
+#pragma unroll
+    for (int j = 0; j < V; ++j) {
+        for (int bits = share.LANES; bits < 32; bits *= 2) {
+            sums[j] += __shfl_xor_sync(0xffffffffu, sums[j], bits);
+            weighted[j] += __shfl_xor_sync(0xffffffffu, weighted[j], bits);
+        }
+        if (threadIdx.x % 32 >= share.LANES) continue;
+        table[0][threadIdx.x / 32][share.across + j] = sums[j];
+        table[1][threadIdx.x / 32][share.across + j] = weighted[j];
+    }
+}
+
 template <typename T>
 __device__ void reduce_part(const T* x, const float* kept, const T* dy, float* parts, long long rows, int width,
                             int rows_per_part) {
-    using Table = float[2][8][33];
-    SHARED(Table, table);
-    const int lane = threadIdx.x % 32, group = threadIdx.x / 32, channel = blockIdx.x * 32 + lane;
-    const long long begin = (long long)blockIdx.y * rows_per_part, end = min(rows, begin + rows_per_part);
-    float sum = 0.0f, weighted = 0.0f;
-    if (channel < width) {
-        const float mean = kept[channel];
-        for (long long row = begin + group; row < end; row += 8) {
-            const float gradient = to_float(dy[row * width + channel]);
-            sum += gradient;
-            weighted += gradient * (to_float(x[row * width + channel]) - mean);
-        }
-    }
-    table[0][group][lane] = sum;
-    table[1][group][lane] = weighted;
+    SHARED(SumsTable, table);
+    by_alignment<T>(width, [&](auto size) {
+        reduce_rows<decltype(size)::value>(x, kept, dy, table, rows, width, rows_per_part);
+    }, x, dy);
     __syncthreads();
-    if (group > 0 || channel >= width) return;
-    for (int i = 1; i < 8; ++i) {
+    const int lane = threadIdx.x, channel = blockIdx.x * 32 + lane;
+    if (lane >= 32 || channel >= width) return;
+    float sum = 0.0f, weighted = 0.0f;
+    for (int i = 0; i < 8; ++i) {
         sum += table[0][i][lane];
         weighted += table[1][i][lane];
     }

@@ -2,6 +2,7 @@
 #pragma once
 #ifndef EMULATED
 #include <cuda_bf16.h>
+#include <type_traits>
 #define SHARED(type, name) __shared__ type name
 #define DYNAMIC_SHARED(type, name) extern __shared__ type name[]
 #endif
@@ -13,6 +14,8 @@ __device__ __forceinline__ float to_float(bf16 x) { return __bfloat162float(x); 
 template <typename T> __device__ __forceinline__ T from_float(float x);
 template <> __device__ __forceinline__ float from_float<float>(float x) { return x; }
 template <> __device__ __forceinline__ bf16 from_float<bf16>(float x) { return __float2bfloat16_rn(x); }
+
+__device__ __forceinline__ long long thread_index() { return (long long)blockIdx.x * blockDim.x + threadIdx.x; }
 
 // The elements that one thread of an element-wise kernel treats, read and written as 16 bytes.
 template <typename T> struct alignas(16) Pack {
@@ -49,6 +52,38 @@ __device__ __forceinline__ void map_packs(T* y, long long n, const F& f, const X
         store_pack(y, i, n, result);
     };
     map(load_pack(x, i, n)...);
+}
+
+// N neighbours as one access.
+template <typename T, int N> struct alignas(N * sizeof(T)) Run {
+    T at[N];
+};
+template <int N, typename T> __device__ __forceinline__ Run<T, N> load_run(const T* x) { return *(const Run<T, N>*)x; }
+template <int N, typename T> __device__ __forceinline__ void store_run(T* y, const float (&values)[N]) {
+    Run<T, N> run;
+#pragma unroll
+    for (int j = 0; j < N; ++j) run.at[j] = from_float<T>(values[j]);
+    *(Run<T, N>*)y = run;
+}
+// f(size): size elements of a row of `width` are one access, 16 bytes where widths and addresses allow it, else one element.
+template <typename T, class F, class... X>
+__device__ __forceinline__ void by_alignment(int width, const F& f, const X*... x) {
+    constexpr int V = Pack<T>::SIZE;
+    if (width % V == 0 && ((unsigned long long)x | ...) % 16 == 0)
+        f(std::integral_constant<int, V>());
+    else
+        f(std::integral_constant<int, 1>());
+}
+// f(size, i) for a thread's 16 bytes of n elements: all at once where channels and addresses allow it, else one by one.
+template <typename T, class F, class... X>
+__device__ __forceinline__ void each_run(long long n, int c, const F& f, const X*... x) {
+    constexpr int V = Pack<T>::SIZE;
+    const long long first = pack_start<T>();
+    if (c % V == 0 && ((unsigned long long)x | ...) % 16 == 0) {
+        if (first < n) f(std::integral_constant<int, V>(), first);
+        return;
+    }
+    for (long long i = first; i < min(n, first + V); ++i) f(std::integral_constant<int, 1>(), i);
 }
 
 // What a kernel writes in place of y when the layer after it is a relu.

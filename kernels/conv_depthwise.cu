@@ -11,8 +11,6 @@ struct Depthwise {
     int outputs, groups;  // of a group; groups of the run
 };
 
-__device__ __forceinline__ long long thread_index() { return (long long)blockIdx.x * blockDim.x + threadIdx.x; }
-
 // One thread per element of the run's y.
 template <typename T>
 __device__ void depthwise_y(const T* x, const T* w, const float* bias, T* y, const Depthwise& d, int relu) {

@@ -6,7 +6,7 @@ use peristyle::device::kernels::*;
 
 #[test]
 fn batch_norm_over_two_devices_far_from_zero() {
-    for (rows, width, per_part, offset) in [(5, 3, 2, 0.0f32), (300, 33, 64, 256.0), (97, 70, 97, -512.0)] {
+    for (rows, width, per_part, offset) in [(5, 3, 2, 0.0f32), (300, 33, 64, 256.0), (97, 70, 97, -512.0), (300, 40, 130, 256.0), (3, 8, 9, 0.0)] {
         let (momentum, epsilon) = (0.1f32, 1e-5f32);
         // Numbers far from zero: sums of squares would lose the variance.
         let place: Vec<f32> = values(rows * width, 1).iter().map(|v| (v * 8.0).round() * 4.0 + offset).collect();
@@ -109,9 +109,17 @@ fn batch_norm_in_evaluation() {
 
 #[test]
 fn softmax_cross_entropy_with_classes_and_with_distributions() {
-    for (n, classes, width, smoothing) in
-        [(1, 2, 1, 0.0), (19, 10, 1, 0.0), (10, 37, 1, 0.1), (9, 7, 7, 0.2), (3, 1000, 1, 0.0)]
-    {
+    for (n, classes, width, smoothing) in [
+        (1, 2, 1, 0.0),
+        (19, 10, 1, 0.0),
+        (10, 37, 1, 0.1),
+        (9, 7, 7, 0.2),
+        (9, 24, 24, 0.2),
+        (3, 1000, 1, 0.0),
+        // More than registers hold.
+        (2, 1025, 1025, 0.1),
+        (2, 2600, 1, 0.1),
+    ] {
         let x: Vec<f32> = values(n * classes, 1).iter().map(|v| v * 8.0).collect();
         let targets: Vec<f32> = if width == 1 {
             (0..n).map(|i| (i * 7 % classes) as f32).collect()
