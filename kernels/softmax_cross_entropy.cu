@@ -1,4 +1,5 @@
-// Softmax and cross-entropy, one pass over the logits each way: one warp per sample, eight samples per block.
+// Softmax and cross-entropy, one pass over the logits each way: one warp per sample, eight samples per block; logits beyond
+// the first 1024 of a sample are read three times. Where classes and addresses allow it, a lane treats 16 bytes.
 // Targets are f32 whatever the logits are: class indices above 256 have no bf16.
 #include "block.cuh"
 
@@ -30,36 +31,82 @@ __device__ inline float target_of(const float* target, int width, int label, int
     return (width > 1 ? target[c] : c == label ? 1.0f : 0.0f) * hard + soft;
 }
 
+// A warp's row: a lane has V neighbours of every 32 V, the first 32 of them in registers.
+template <typename T, int V> struct Row {
+    static constexpr int STEP = 32 * V, HELD = 1024;
+    const T* x;
+    int classes;
+    float held[HELD / STEP][V];
+
+    __device__ Row(const T* x, int classes) : x(x), classes(classes) {
+#pragma unroll
+        for (int s = 0; s < HELD / STEP; ++s)
+            if (first(s) < classes) load(first(s), held[s]);
+    }
+    __device__ static __forceinline__ int first(int s) { return s * STEP + threadIdx.x % 32 * V; }
+    __device__ __forceinline__ void load(int c, float (&values)[V]) const {
+        const Run<T, V> run = load_run<V>(x + c);
+#pragma unroll
+        for (int j = 0; j < V; ++j) values[j] = to_float(run.at[j]);
+    }
+    // f(c, values) for a lane's classes c .. c + V, in order.
+    template <class F> __device__ __forceinline__ void each(const F& f) const {
+#pragma unroll
+        for (int s = 0; s < HELD / STEP; ++s)
+            if (first(s) < classes) f(first(s), held[s]);
+#pragma unroll 1
+        for (int c = first(HELD / STEP); c < classes; c += STEP) {
+            float values[V];
+            load(c, values);
+            f(c, values);
+        }
+    }
+};
+
 // hard = 1 - s, soft = s / C.
 template <typename T>
 __device__ void loss_rows(const T* x, const float* targets, float* rows, T* p, int n, int classes, int width,
                           float hard, float soft) {
-    const int row = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
+    const int row = blockIdx.x * 8 + threadIdx.x / 32;
     if (row >= n) return;
-    x += (long long)row * classes;
+    const long long begin = (long long)row * classes;
     const float* target = targets + (long long)row * width;
     const int label = class_of(target, width);
-    float max = -INFINITY;
-    for (int c = lane; c < classes; c += 32) max = fmaxf(max, to_float(x[c]));
-    max = warp_max(max);
-    float sum = 0.0f;
-    for (int c = lane; c < classes; c += 32) sum += expf(to_float(x[c]) - max);
-    sum = warp_sum(sum);
-    const float log_sum = logf(sum) + max, own = to_float(x[label]);
-    float loss = 0.0f, above = 0.0f;
-    for (int c = lane; c < classes; c += 32) {
-        const float v = to_float(x[c]), t = target_of(target, width, label, c, hard, soft);
-        if (t != 0.0f) loss += t * (log_sum - v);
-        if (v > own || (v == own && c < label)) above += 1.0f;
-        if (p) p[(long long)row * classes + c] = from_float<T>(expf(v - max) / sum);
-    }
-    loss = warp_sum(loss);
-    above = warp_sum(above);
-    if (lane == 0) {
+    const auto one = [&](auto size) {
+        constexpr int V = decltype(size)::value;
+        const Row<T, V> logits(x + begin, classes);
+        const float own = to_float(x[begin + label]);
+        float max = -INFINITY, sum = 0.0f, loss = 0.0f, above = 0.0f;
+        logits.each([&](int, const float (&values)[V]) {
+#pragma unroll
+            for (int j = 0; j < V; ++j) max = fmaxf(max, values[j]);
+        });
+        max = warp_max(max);
+        logits.each([&](int, const float (&values)[V]) {
+#pragma unroll
+            for (int j = 0; j < V; ++j) sum += expf(values[j] - max);
+        });
+        sum = warp_sum(sum);
+        const float log_sum = logf(sum) + max, part = 1.0f / sum;
+        logits.each([&](int c, const float (&values)[V]) {
+            float shares[V];
+#pragma unroll
+            for (int j = 0; j < V; ++j) {
+                const float v = values[j], t = target_of(target, width, label, c + j, hard, soft);
+                if (t != 0.0f) loss += t * (log_sum - v);
+                if (v > own || (v == own && c + j < label)) above += 1.0f;
+                shares[j] = expf(v - max) * part;
+            }
+            if (p) store_run(p + begin + c, shares);
+        });
+        loss = warp_sum(loss);
+        above = warp_sum(above);
+        if (threadIdx.x % 32 > 0) return;
         rows[3 * row] = loss;
         rows[3 * row + 1] = above < 1.0f;
         rows[3 * row + 2] = above < 5.0f;
-    }
+    };
+    by_alignment<T>(classes, one, x, p);
 }
 
 template <typename T>
@@ -67,12 +114,21 @@ __device__ void loss_dx(const T* p, const float* targets, T* dx, int n, int clas
                         float scale) {
     const int row = blockIdx.x * 8 + threadIdx.x / 32;
     if (row >= n) return;
+    const long long begin = (long long)row * classes;
     const float* target = targets + (long long)row * width;
-    const int label = class_of(target, width);
-    for (int c = threadIdx.x % 32; c < classes; c += 32) {
-        const long long i = (long long)row * classes + c;
-        dx[i] = from_float<T>((to_float(p[i]) - target_of(target, width, label, c, hard, soft)) * scale);
-    }
+    const int label = width == 1 ? (int)target[0] : 0;
+    const auto one = [&](auto size) {
+        constexpr int V = decltype(size)::value;
+        for (int c = threadIdx.x % 32 * V; c < classes; c += 32 * V) {
+            const Run<T, V> run = load_run<V>(p + begin + c);
+            float values[V];
+#pragma unroll
+            for (int j = 0; j < V; ++j)
+                values[j] = (to_float(run.at[j]) - target_of(target, width, label, c + j, hard, soft)) * scale;
+            store_run(dx + begin + c, values);
+        }
+    };
+    by_alignment<T>(classes, one, p, dx);
 }
 
 extern "C" __global__ void __launch_bounds__(256) softmax_cross_entropy_forward(
