@@ -1,45 +1,111 @@
 // Local response normalisation: s[c] = k + scale sum of x^2 over the window of c, y = x s^-beta (scale = alpha / size).
-// The window of c is c - size / 2 ..= c + (size - 1) / 2, cut at the edges of its group of channels.
-#include "pool.cuh"
+// The window of c is c - size / 2 ..= c + (size - 1) / 2, cut at the edges of its group of channels. One thread treats 16
+// bytes; what windows add up is computed once for each element and shared by the block.
+#include "block.cuh"
 
-// s^-beta; square roots are many times faster than a power.
-__device__ __forceinline__ float power(float s, float beta) {
-    if (beta == 0.75f) {
-        const float root = sqrtf(s);
-        return 1.0f / (root * sqrtf(root));
+// s^-beta and 1 / s; roots are many times faster than a power.
+struct Powers {
+    float beta, one;
+};
+__device__ __forceinline__ Powers powers(float s, float beta) {
+    if (beta == 0.75f || beta == 0.5f) {
+        const float root = rsqrtf(s);
+        return {beta == 0.5f ? root : root * sqrtf(root), root * root};
     }
-    return beta == 0.5f ? 1.0f / sqrtf(s) : powf(s, -beta);
+    return {powf(s, -beta), 1.0f / s};
+}
+
+// Elements on each side of a block's own whose terms it computes too; what reaches further is added from memory.
+constexpr int HALO = 32;
+
+// A word is left out after every 32, so that lanes which are 4 or 8 words apart meet different banks.
+__device__ constexpr int place(int at) { return at + at / 32; }
+
+// sums[j] = sum of the terms of the channels c - before ..= c + after in the group of a thread's element j, c its channel;
+// `own` are the terms of the thread's elements, term(i) is that of element i.
+template <int V, class Term>
+__device__ __forceinline__ void window_sums(float (&sums)[V], const float (&own)[V], long long n, int group, int before,
+                                            int after, const Term& term) {
+    constexpr int OWN = 256 * V;
+    using Terms = float[place(OWN + 2 * HALO)];
+    SHARED(Terms, terms);
+    const int first = HALO + threadIdx.x * V;
+    const long long begin = (long long)blockIdx.x * OWN - HALO;
+    int c = (int)((begin + first) % group);
+    if (max(before, after) > HALO) {
+#pragma unroll 1
+        for (int j = 0; j < V; ++j) {
+            const long long i = begin + first + j;
+            float sum = 0.0f;
+            for (int d = -min(before, c); d <= min(after, group - 1 - c) && i < n; ++d) sum += term(i + d);
+            terms[place(first + j)] = sum;
+            if (++c == group) c = 0;
+        }
+#pragma unroll
+        for (int j = 0; j < V; ++j) sums[j] = terms[place(first + j)];
+        return;
+    }
+#pragma unroll
+    for (int j = 0; j < V; ++j) terms[place(first + j)] = own[j];
+    const int t = threadIdx.x, outside = t < HALO ? HALO - 1 - t : OWN + t;
+    if (t < HALO ? t < before : t < HALO + after) {
+        const long long i = begin + outside;
+        if (i >= 0 && i < n) terms[place(outside)] = term(i);
+    }
+    __syncthreads();
+#pragma unroll
+    for (int j = 0; j < V; ++j) {
+        const int end = first + j + min(after, group - 1 - c);
+        float sum = 0.0f;
+        for (int at = first + j - min(before, c); at <= end; ++at) sum += terms[place(at)];
+        sums[j] = sum;
+        if (++c == group) c = 0;
+    }
 }
 
 template <typename T>
 __device__ void lrn_y(const T* x, T* y, T* kept, long long n, int group, int size, float scale, float beta, float k) {
-    const long long i = thread_index();
-    if (i >= n) return;
-    const int c = (int)(i % group);
-    float sum = 0.0f;
-    for (int d = max(c - size / 2, 0); d <= min(c + (size - 1) / 2, group - 1); ++d) {
-        const float v = to_float(x[i - c + d]);
-        sum += v * v;
+    constexpr int V = Pack<T>::SIZE;
+    const long long i = pack_start<T>();
+    Pack<T> pack = load_pack(x, i, n), s;
+    float squares[V], sums[V];
+#pragma unroll
+    for (int j = 0; j < V; ++j) squares[j] = to_float(pack.at[j]) * to_float(pack.at[j]);
+    const auto square = [=](long long i) { return to_float(x[i]) * to_float(x[i]); };
+    window_sums(sums, squares, n, group, size / 2, (size - 1) / 2, square);
+#pragma unroll
+    for (int j = 0; j < V; ++j) {
+        const float sum = k + scale * sums[j];
+        s.at[j] = from_float<T>(sum);
+        pack.at[j] = from_float<T>(to_float(pack.at[j]) * powers(sum, beta).beta);
     }
-    const float s = k + scale * sum;
-    if (kept) kept[i] = from_float<T>(s);
-    y[i] = from_float<T>(to_float(x[i]) * power(s, beta));
+    if (kept) store_pack(kept, i, n, s);
+    store_pack(y, i, n, pack);
 }
 
 // slope = 2 scale beta; the windows that hold c are those of c - (size - 1) / 2 ..= c + size / 2.
 template <typename T>
 __device__ void lrn_dx(const T* x, const T* kept, const T* dy, T* dx, long long n, int group, int size, float slope,
                        float beta) {
-    const long long i = thread_index();
-    if (i >= n) return;
-    const int c = (int)(i % group);
-    float sum = 0.0f;
-    for (int d = max(c - (size - 1) / 2, 0); d <= min(c + size / 2, group - 1); ++d) {
-        const long long at = i - c + d;
-        const float s = to_float(kept[at]);
-        sum += to_float(dy[at]) * to_float(x[at]) * power(s, beta) / s;
+    constexpr int V = Pack<T>::SIZE;
+    const long long i = pack_start<T>();
+    const Pack<T> input = load_pack(x, i, n), s = load_pack(kept, i, n);
+    Pack<T> pack = load_pack(dy, i, n);
+    float scaled[V], terms[V], sums[V];
+#pragma unroll
+    for (int j = 0; j < V; ++j) {
+        const Powers p = powers(to_float(s.at[j]), beta);
+        scaled[j] = to_float(pack.at[j]) * p.beta;
+        terms[j] = scaled[j] * to_float(input.at[j]) * p.one;
     }
-    dx[i] = from_float<T>(to_float(dy[i]) * power(to_float(kept[i]), beta) - slope * to_float(x[i]) * sum);
+    const auto term = [=](long long i) {
+        const Powers p = powers(to_float(kept[i]), beta);
+        return to_float(dy[i]) * p.beta * to_float(x[i]) * p.one;
+    };
+    window_sums(sums, terms, n, group, (size - 1) / 2, size / 2, term);
+#pragma unroll
+    for (int j = 0; j < V; ++j) pack.at[j] = from_float<T>(scaled[j] - slope * to_float(input.at[j]) * sums[j]);
+    store_pack(dx, i, n, pack);
 }
 
 extern "C" __global__ void __launch_bounds__(256) lrn_forward(

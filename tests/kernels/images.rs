@@ -181,6 +181,10 @@ fn lrn_windows_stop_at_the_edges_of_groups() {
         (5, 12, 6, 5, 0.9, 0.75, 1.5),
         (3, 7, 7, 4, 0.8, 0.6, 1.0),
         (90, 4, 2, 3, 0.5, 0.5, 1.0),
+        // Windows across the edges of blocks, as wide as a block looks, and wider.
+        (70, 96, 48, 5, 0.9, 0.75, 1.0),
+        (3, 1111, 1111, 65, 0.9, 0.75, 1.0),
+        (3, 1111, 1111, 90, 0.9, 0.6, 1.0),
     ] {
         let n = pixels * c;
         let (x, dy) = (values(n, 1), values(n, 2));
@@ -197,7 +201,7 @@ fn lrn_windows_stop_at_the_edges_of_groups() {
             let got = outputs(|rig| {
                 let (x, dy): (Const<T>, Const<T>) = (rig.element(&x), rig.element(&dy));
                 let (y, kept, dx) = (rig.out::<T>(n), rig.out::<T>(n), rig.out::<T>(n));
-                let (grid, group, size) = (Grid::cover(n, 256), group as i32, size as i32);
+                let (grid, group, size) = (packs::<T>(n), group as i32, size as i32);
                 let (scale, beta32, k) = (scale as f32, beta as f32, k as f32);
                 // SAFETY: all have n elements.
                 unsafe {
