@@ -10,17 +10,25 @@ __device__ void dropped(const T* x, T* y, const unsigned* step, long long n, int
     if (i >= n) return;
     const Philox random = {key_low, key_high, *step, layer};
     Pack<T> pack = load_pack(x, i, n);
+    // Where the device holds all channels, places follow one another as elements do.
+    const long long pixel = c == channels ? 0 : i / c;
+    long long channel = i - pixel * c;
+    unsigned long long index = (unsigned long long)((first_pixel + pixel) * channels + first_channel + channel);
     unsigned long long known = ~0ull;
     uint4 words = make_uint4(0, 0, 0, 0);
+#pragma unroll
     for (int j = 0; j < Pack<T>::SIZE; ++j) {
-        const long long pixel = first_pixel + (i + j) / c;
-        const unsigned long long index = (unsigned long long)(pixel * channels + first_channel + (i + j) % c);
         if (index / 4 != known) {
             known = index / 4;
             words = random.words(known);
         }
         const unsigned lane = index % 4, word = lane < 2 ? (lane ? words.y : words.x) : lane == 2 ? words.z : words.w;
         pack.at[j] = from_float<T>(word >= threshold ? to_float(pack.at[j]) * scale : 0.0f);
+        ++index;
+        if (c != channels && ++channel == c) {
+            channel = 0;
+            index += channels - c;
+        }
     }
     store_pack(y, i, n, pack);
 }

@@ -1,6 +1,6 @@
 // Mean of each channel over the image. Forward: a block sums 32 channels of one sample (grid x:
 // sample after sample, of each the channels).
-#include "pool.cuh"
+#include "block.cuh"
 
 template <typename T> __device__ void mean_y(const T* x, T* y, int pixels, int c, float share) {
     using Parts = float[8][33];
@@ -19,8 +19,17 @@ template <typename T> __device__ void mean_y(const T* x, T* y, int pixels, int c
 }
 
 template <typename T> __device__ void mean_dx(const T* dy, T* dx, long long n, int pixels, int c, float share) {
-    const long long i = thread_index();
-    if (i < n) dx[i] = from_float<T>(to_float(dy[i / c / pixels * c + i % c]) * share);
+    const auto one = [&](auto size, long long i) {
+        constexpr int N = decltype(size)::value;
+        const int image = pixels * c;
+        const long long sample = i / image;
+        const Run<T, N> run = load_run<N>(dy + sample * c + (int)(i - sample * image) % c);
+        float values[N];
+#pragma unroll
+        for (int j = 0; j < N; ++j) values[j] = to_float(run.at[j]) * share;
+        store_run(dx + i, values);
+    };
+    each_run<T>(n, c, one, dy, dx);
 }
 
 extern "C" __global__ void __launch_bounds__(256) global_avg_pool_forward(

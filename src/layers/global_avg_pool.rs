@@ -57,7 +57,7 @@ impl Layer for GlobalAvgPool {
                 unsafe { any::global_avg_pool_forward(&launch.issue, grid, from, to, pixels, channels, share) }
             }
             Pass::Backward => {
-                let grid = Launch::threads(n as usize);
+                let grid = launch.packs(1);
                 // SAFETY: operands (dy, dx) are (rows, c) and (rows, pixels, c).
                 unsafe { any::global_avg_pool_backward(&launch.issue, grid, from, to, n, pixels, channels, share) }
             }

@@ -153,7 +153,7 @@ fn global_avg_pool_is_the_mean_of_each_channel() {
                 // SAFETY: x and dx (n, pixels, c), y and dy (n, c).
                 unsafe {
                     forward(&rig.on(), grid, x, y, pixels as i32, c as i32, share).unwrap();
-                    let grid = Grid::cover(count, 256);
+                    let grid = packs::<T>(count);
                     backward(&rig.on(), grid, dy, dx, count as i64, pixels as i32, c as i32, share).unwrap();
                 }
                 vec![rig.numbers(y, n * c), rig.numbers(dx, count)]
