@@ -87,6 +87,9 @@ for config in "${configs[@]}"; do
         note "torch-$config" skipped 0 "$python has no torch"
     fi
     part "step-$config-again" 60 "$binary" bench step "$file" --devices "$device" "${sets[@]}" --seconds "$seconds" --json
+    if [[ $device == cuda* ]]; then
+        part "own-$config" 60 "$binary" bench layers "$file" --devices "$device" "${sets[@]}" --set devices.libraries=off --seconds "$seconds" --json
+    fi
     part "layers-$config" 60 "$binary" bench layers "$file" --devices "$device" "${sets[@]}" --seconds "$seconds" --json
 done
 part allreduce 60 "$binary" bench allreduce --devices "$device*2" --seconds 0.2 --json

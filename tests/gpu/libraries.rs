@@ -136,6 +136,23 @@ fn a_resumed_run_keeps_its_algorithms_and_its_bits() {
 
 #[test]
 #[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
+fn the_selftest_checks_the_libraries() {
+    let folder = Folder::new("libraries-selftest");
+    let selftest = |libraries: &[&str]| {
+        let mut command = peristyle(&folder.0);
+        said(command.args(["selftest", "--device", "cuda:0", "--quick"]).envs(environment(libraries)))
+    };
+    let with = selftest(&[LT, DNN]);
+    assert_eq!(with.code, Some(0), "{}{}", with.out, with.err);
+    let rows = |said: &str| said.lines().filter(|line| line.contains(", libraries") && line.ends_with("ok")).count();
+    assert_eq!(rows(&with.out), 6, "{}", with.out);
+    let without = selftest(&[]);
+    assert!(without.code == Some(0) && rows(&without.out) == 0, "{}{}", without.out, without.err);
+    assert!(without.out.contains("cuBLASLt: none"), "{}", without.out);
+}
+
+#[test]
+#[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
 fn devices_lists_the_libraries() {
     let folder = Folder::new("libraries-devices");
     let devices = |libraries: &[&str]| said(peristyle(&folder.0).arg("devices").envs(environment(libraries))).out;

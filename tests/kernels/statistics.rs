@@ -6,7 +6,9 @@ use peristyle::device::kernels::*;
 
 #[test]
 fn batch_norm_over_two_devices_far_from_zero() {
-    for (rows, width, per_part, offset) in [(5, 3, 2, 0.0f32), (300, 33, 64, 256.0), (97, 70, 97, -512.0), (300, 40, 130, 256.0), (3, 8, 9, 0.0)] {
+    for (rows, width, per_part, offset) in
+        [(5, 3, 2, 0.0f32), (300, 33, 64, 256.0), (97, 70, 97, -512.0), (300, 40, 130, 256.0), (3, 8, 9, 0.0)]
+    {
         let (momentum, epsilon) = (0.1f32, 1e-5f32);
         // Numbers far from zero: sums of squares would lose the variance.
         let place: Vec<f32> = values(rows * width, 1).iter().map(|v| (v * 8.0).round() * 4.0 + offset).collect();

@@ -77,6 +77,11 @@ pub fn described() -> [String; 2] {
     })
 }
 
+/// Returns true when this machine has one of the libraries.
+pub fn present() -> bool {
+    products::library().is_ok() || convolutions::library().is_ok()
+}
+
 #[derive(Debug)]
 struct Handles {
     products: Option<products::Handle>,

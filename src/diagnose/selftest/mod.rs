@@ -16,10 +16,11 @@ pub use layers::{Case, HALF, Precision, SINGLE, is_loss};
 
 use crate::config;
 use crate::device::driver::Kind;
-use crate::device::{Code, Driver, Gpus, Opening};
+use crate::device::{Code, Driver, Gpus, Opening, libraries};
 use crate::error::{Error, Problem, Result};
 use compare::Tally;
 use serde::Serialize;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// How much is checked.
@@ -195,6 +196,25 @@ impl Selftest {
                 let way = ((1, 1), precision);
                 row("train 1x1", precision.0, precision.1, &mut |tally| training::check(way, device, effort, tally));
             }
+        }
+        // Last: from here on the device computes products and convolutions with NVIDIA's libraries, where they take them.
+        match &device.driver {
+            Some(driver @ Driver::Cuda(_)) if libraries::present() => match driver.use_libraries(&Arc::default()) {
+                Ok(()) => {
+                    for (kind, precision) in
+                        ["conv", "dense"].iter().flat_map(|k| precisions.iter().map(move |p| (k, *p)))
+                    {
+                        // An output with a bias is rounded twice.
+                        let precision = layers::Precision { bound: 2.0 * precision.bound, ..precision };
+                        row(&format!("{kind}, libraries"), precision.name, precision.bound, &mut |tally| {
+                            layers::check(kind, precision, device, effort, tally);
+                        });
+                    }
+                }
+                Err(error) => skipped.push(format!("libraries: {error}")),
+            },
+            Some(Driver::Cuda(_)) => skipped.extend(libraries::described()),
+            _ => {}
         }
         let capability = device.driver.as_ref().map(Driver::capability).filter(|&capability| capability != (0, 0));
         Report {
