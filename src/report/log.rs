@@ -117,7 +117,7 @@ mod tests {
         let read = |name: &str| std::fs::read_to_string(folder.0.join(name)).unwrap();
         let (a, b) = (read("a.txt"), read("b.txt"));
         assert_eq!((a.lines().count(), b.lines().count()), (1, 1), "{a}{b}");
-        assert!(a.contains("INFO run: digits: 1234 parameters in F32, mesh 2x1 on cpu cpu, 2 threads each"), "{a}");
+        assert!(a.contains("INFO run: digits: 1234 parameters in f32, mesh 2x1 on cpu cpu, 2 threads each"), "{a}");
         assert!(b.contains("step 3: test loss 0.1250, top 1 97.50 %, top 5 100.00 % of 360 images"), "{b}");
     }
 }
