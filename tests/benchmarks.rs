@@ -101,3 +101,22 @@ fn all_reduces_of_every_size_run_in_both_forms() {
     assert_eq!((forms[0], forms[11]), (("one_pass", 64 << 10), ("ring", 64 << 20)));
     assert!(report.all_reduces.iter().all(|line| line.ms > 0.0 && line.busbw_gb_per_second > 0.0));
 }
+
+#[test]
+fn gpus_are_measured_in_bf16_with_relus_inside_the_layers_before_them() {
+    let mut bench = digits(&["devices.use=\"emu\"", "devices.precision=\"bf16\""]);
+    let step = bench::step(&mut bench, SHORT).unwrap();
+    assert!(step.about.precision == "bf16" && step.step_ms > 0.0 && step.loss.is_finite());
+    let report = bench::layers(&mut bench, SHORT).unwrap();
+    let has = |layer, pass| report.layers.iter().any(|l| (l.layer.as_str(), l.pass) == (layer, pass));
+    assert!(has("copies in bf16", "") && has("conv1", "forward") && has("relu1", "backward"));
+    assert!(!has("relu1", "forward"), "conv1 does its work");
+}
+
+#[test]
+fn gpus_sum_around_a_ring_also_through_the_host() {
+    let sets = ["devices.use=\"emu*2\"", "devices.peer_access=\"off\""].map(String::from);
+    let report = bench::all_reduce(&sets, SHORT).unwrap();
+    let forms: Vec<&str> = report.all_reduces.iter().map(|line| line.form).collect();
+    assert_eq!(forms, ["ring"; 6], "one pass would overwrite its own sources");
+}

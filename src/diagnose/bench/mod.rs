@@ -218,6 +218,7 @@ impl Bench {
 
     /// Returns the seconds of the first step, then runs until caches are warm and clocks up.
     fn warm_up(&mut self) -> Result<f64> {
+        self.drain()?;
         let begin = Instant::now();
         let clock = self.tick();
         self.session.run(self.variant, &mut self.images, &mut self.targets, clock)?;
