@@ -278,3 +278,35 @@ fn a_run_starts_from_the_weights_of_another() {
     folder.good(&["eval", "fine-16"]);
     folder.good(&["train", "configs/fine.toml", "--run-dir", "fine-16", "--set", "train.steps=2", "--resume"]);
 }
+
+/// What a machine cannot give is said in a sentence that names it, and a grid that no GPU takes names its layer.
+#[test]
+fn what_the_machine_lacks_is_said() {
+    let folder = Folder::new("cli-lacks");
+    let write = |units: usize| {
+        let text = format!(
+            "[data]\ntrain = {{ synthetic = {{ images = 2048, classes = 2, shape = [1, 1, 1] }} }}\nbatch = 1024\n[model]\n\
+             input = [1, 1, 1]\nlayers = [{{ dense = {{ units = {units} }} }}, {{ dense = {{ units = 2 }} }}]\n\
+             [optimizer]\nlr = 0.1\n[train]\nsteps = 1\n"
+        );
+        folder.write("lacks.toml", &text);
+    };
+    let train = |limit: &str, more: &[&str]| {
+        let program = env!("CARGO_BIN_EXE_peristyle");
+        let mut command = std::process::Command::new("sh");
+        command.current_dir(&folder.0).args(["-c", &format!("ulimit -v {limit}; exec \"$0\" \"$@\""), program]);
+        let said = said(command.args(["train", "lacks.toml", "--run-dir", "run"]).args(more));
+        assert!(said.code == Some(1) && !said.err.contains("panicked"), "{}", said.err);
+        said.err
+    };
+    write(2_000_000);
+    let err = train("3000000", &["--devices", "cpu"]);
+    assert!(err.contains("cpu: cannot allocate ") && err.contains("use a smaller batch"), "{err}");
+    write(8);
+    let err = train("3000000", &["--devices", "cpu*1024"]);
+    assert!(err.contains("cannot start the thread \"cpu:") && err.contains("use fewer devices"), "{err}");
+    write(4_300_000);
+    let err = train("unlimited", &["--devices", "emu", "--set", "data.batch=2"]);
+    let words = "step 1: \"dense1 forward 0\": a kernel needs 1 x 67188 x 1 blocks, more than";
+    assert!(err.contains(words), "{err}");
+}

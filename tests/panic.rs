@@ -86,7 +86,7 @@ fn trained(mesh: (usize, usize), layer: &str, when: When, more: &[&str]) -> (u64
     node.layer = Arc::new(Planted(Arc::clone(&node.layer), when));
     let held = Arc::downgrade(&node.layer);
     let plan = Plan::new(Arc::new(network), plan.chain, plan.options).unwrap();
-    training.session = Session::new(plan);
+    training.session = Session::new(plan).unwrap();
     peristyle::train::exchange::initialise(&mut training.session, 1).unwrap();
     loop {
         training.batches.fill(0, training.step as usize, &mut training.batch);

@@ -4,6 +4,7 @@
 //! channel ends and the other side sees it: nothing waits for ever.
 
 use super::{Batch, Batches, Split, Splits};
+use crate::device::thread;
 use crate::error::{Error, Result};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -78,8 +79,7 @@ impl Loader {
             }
             Ok(())
         };
-        let thread = std::thread::Builder::new().name("loader".to_string()).spawn(work);
-        let thread = thread.map_err(|error| Error::Run(format!("cannot start the thread that reads data: {error}")))?;
+        let thread = thread("loader".to_string(), work)?;
         Ok(Loader { channels: Some((full, free)), current: None, thread: Some(thread), failed: false })
     }
 

@@ -53,17 +53,24 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// A grid of blocks.
-    ///
-    /// # Panics
-    /// When an extent is above what CUDA takes: 2^31 - 1 along x, 65535 along y and z.
+    /// A grid of blocks. [`Driver::launch`] refuses extents above what CUDA takes.
     pub fn new(x: usize, y: usize, z: usize) -> Self {
-        assert!(x <= i32::MAX as usize && y <= 65535 && z <= 65535, "a grid of {x} x {y} x {z} blocks is too large");
-        Grid { blocks: [x as u32, y as u32, z as u32], shared: 0 }
+        Grid { blocks: [x, y, z].map(|extent| u32::try_from(extent).unwrap_or(u32::MAX)), shared: 0 }
     }
     /// Enough blocks for `n` things when each block treats `each`.
     pub fn cover(n: usize, each: usize) -> Self {
         Grid::new(n.div_ceil(each), 1, 1)
+    }
+    /// Refuses extents above what CUDA takes: 2^31 - 1 along x, 65535 along y and z.
+    fn check(self) -> Result<()> {
+        let [x, y, z] = self.blocks;
+        if x <= i32::MAX as u32 && y <= 65535 && z <= 65535 {
+            return Ok(());
+        }
+        Err(Error::Run(format!(
+            "a kernel needs {x} x {y} x {z} blocks, more than the 2147483647 x 65535 x 65535 that a GPU takes; use a \
+             smaller layer, a smaller batch or more devices"
+        )))
     }
     /// Returns true when there is nothing to launch.
     pub fn is_empty(self) -> bool {
@@ -392,7 +399,7 @@ impl Driver {
     /// Launches entry `kernel` of [`ENTRIES`](super::kernels::ENTRIES); the typed launchers call this.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// When the device refuses, or the grid is too large.
     ///
     /// # Safety
     /// `args` point to values of the kernel's parameter types, and the addresses among them are valid.
@@ -400,6 +407,7 @@ impl Driver {
         if grid.is_empty() {
             return Ok(());
         }
+        grid.check()?;
         // SAFETY: passed on.
         either!(self, device => unsafe { device.launch(kernel, grid, args, stream) })
     }

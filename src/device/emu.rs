@@ -133,7 +133,7 @@ pub struct Emu {
 impl Emu {
     pub(super) fn open(ordinal: usize, settings: Settings) -> Result<Self> {
         library()?;
-        let pool = Mutex::new(Pool::new(settings.threads));
+        let pool = Mutex::new(Pool::new(settings.threads)?);
         Ok(Emu { name: format!("emulated device {ordinal}"), order: settings.order, pool })
     }
 

@@ -3,7 +3,7 @@
 use super::args::Operand;
 use super::driver::{AnyConst, AnyMut, Const, Format, Grid, Issue, Mut};
 use super::libraries::{Convolution, Factors, Images, Product, Workspace};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tensor::Element;
 
 /// Bytes of the clock in device memory: step and epoch as 32-bit numbers, the learning rate as f32.
@@ -186,8 +186,22 @@ impl Launch<'_> {
 
 /// Returns an extent as kernels take it.
 ///
-/// # Panics
+/// # Errors
 /// When it is 2^31 or more.
-pub fn int(n: usize) -> i32 {
-    i32::try_from(n).expect("an extent on a GPU is below 2^31; use a smaller batch or more devices")
+pub fn int(n: usize) -> Result<i32> {
+    i32::try_from(n).map_err(|_| {
+        Error::Run(format!("a kernel counts to {n}, more than 2147483647; use a smaller batch or more devices"))
+    })
+}
+
+/// Returns extents as kernels take them.
+///
+/// # Errors
+/// When one is 2^31 or more.
+pub fn ints<const N: usize>(all: [usize; N]) -> Result<[i32; N]> {
+    let mut taken = [0; N];
+    for (to, n) in taken.iter_mut().zip(all) {
+        *to = int(n)?;
+    }
+    Ok(taken)
 }

@@ -48,21 +48,22 @@ struct Load {
 }
 
 impl Load {
-    fn new(work: Work, (devices, threads): (usize, usize), elements: &[usize]) -> Self {
+    fn new(work: Work, (devices, threads): (usize, usize), elements: &[usize]) -> Result<Self> {
         let bytes = Precision::F32.bytes();
         let room = |n: usize| (n * bytes).next_multiple_of(Memory::ALIGN);
         let place = |_| {
-            let memory = Arc::new(Memory::new(elements.iter().map(|&n| room(n)).sum()));
+            let memory = Arc::new(Memory::new(elements.iter().map(|&n| room(n)).sum())?);
             let mut end = 0;
             let operand = |&n: &usize| {
                 let window = Window { start: vec![0], len: vec![n] };
                 end += room(n);
                 Some(Operand::new(&memory, end - room(n), Shape::from([n]), window, Precision::F32))
             };
-            elements.iter().map(operand).collect()
+            Ok(elements.iter().map(operand).collect())
         };
         let least = |_| (0..threads).map(|_| AtomicU64::new(u64::MAX)).collect();
-        Load { work, operands: (0..devices).map(place).collect(), least: (0..devices).map(least).collect() }
+        let operands = (0..devices).map(place).collect::<Result<_>>()?;
+        Ok(Load { work, operands, least: (0..devices).map(least).collect() })
     }
 
     /// Returns the operations a second of all threads together.
@@ -120,7 +121,7 @@ impl Script for Load {
 /// # Errors
 /// When a step fails.
 pub fn cpu(devices: usize, threads: usize) -> Result<Limits> {
-    let mut queues = Queues::new(devices, threads);
+    let mut queues = Queues::new(devices, threads)?;
     let mut best = |load: &Arc<Load>| {
         let script: Arc<dyn Script> = Arc::clone(load) as Arc<dyn Script>;
         queues.run(&script, Clock::default())?;
@@ -133,8 +134,8 @@ pub fn cpu(devices: usize, threads: usize) -> Result<Limits> {
     let (elements, square) = (COPY_BYTES / Precision::F32.bytes() / devices, EXTENT * EXTENT);
     let copied = 2 * elements * Precision::F32.bytes() * devices;
     let counts = (devices, threads);
-    let copy = best(&Arc::new(Load::new(Work::Copy, counts, &[elements; 2])))?;
-    let products = Arc::new(Load::new(Work::Product, counts, &[square, square, square * threads]));
+    let copy = best(&Arc::new(Load::new(Work::Copy, counts, &[elements; 2])?))?;
+    let products = Arc::new(Load::new(Work::Product, counts, &[square, square, square * threads])?);
     best(&products)?;
     Ok(Limits { copy_bytes_per_second: copied as f64 / copy, flops_per_second: products.flops_per_second() })
 }

@@ -1,6 +1,7 @@
 //! One allocation per device, made once.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use crate::error::{Error, Result};
+use std::alloc::{Layout, alloc_zeroed, dealloc};
 
 /// Bytes aligned to a cache line, all zero at first. The device's arena.
 #[derive(Debug)]
@@ -18,14 +19,17 @@ impl Memory {
     pub const ALIGN: usize = 64;
 
     /// Allocates `bytes` zero bytes.
-    pub fn new(bytes: usize) -> Self {
-        let layout = Layout::from_size_align(bytes.max(1), Self::ALIGN).expect("an arena is smaller than memory");
+    ///
+    /// # Errors
+    /// When this machine has not as many.
+    pub fn new(bytes: usize) -> Result<Self> {
+        let layout = Layout::from_size_align(bytes.max(1), Self::ALIGN);
         // SAFETY: the size is not zero.
-        let base = unsafe { alloc_zeroed(layout) };
-        if base.is_null() {
-            handle_alloc_error(layout);
+        let allocated = layout.map(|layout| (unsafe { alloc_zeroed(layout) }, layout));
+        match allocated {
+            Ok((base, layout)) if !base.is_null() => Ok(Memory { base, layout }),
+            _ => Err(Error::Run(format!("cpu: cannot allocate {bytes} bytes; use a smaller batch or fewer devices"))),
         }
-        Memory { base, layout }
     }
 
     /// Returns the address of a byte.

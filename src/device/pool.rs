@@ -3,9 +3,11 @@
 //! A job is a number of tasks fixed by the shapes at hand; which worker takes which task changes nothing in the
 //! result. Workers spin for some microseconds and then park: more threads than cores must not cost more.
 
+use crate::error::{Error, Result};
 use std::any::Any;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 const SPIN: Duration = Duration::from_micros(20);
@@ -41,16 +43,30 @@ impl Shared {
     }
 }
 
+/// Starts a thread.
+///
+/// # Errors
+/// When the operating system does not: its words, and what to do.
+pub fn thread<T: Send + 'static>(name: String, work: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
+    let started = std::thread::Builder::new().name(name.clone()).spawn(work);
+    started.map_err(|error| {
+        Error::Run(format!("cannot start the thread \"{name}\": {error}; use fewer devices or fewer threads"))
+    })
+}
+
 /// A fixed number of threads, the caller included, that share the tasks of a job.
 pub struct Pool {
     shared: Arc<Shared>,
     threads: usize,
-    handles: Vec<std::thread::JoinHandle<()>>,
+    handles: Vec<JoinHandle<()>>,
 }
 
 impl Pool {
     /// Starts `threads - 1` workers; the thread that calls [`Pool::run`] is the last one.
-    pub fn new(threads: usize) -> Self {
+    ///
+    /// # Errors
+    /// When the operating system starts no more threads.
+    pub fn new(threads: usize) -> Result<Self> {
         let shared = Arc::new(Shared {
             job: Mutex::new(Job { task: None, tasks: 0, active: 0, stop: false }),
             opened: Condvar::new(),
@@ -60,16 +76,13 @@ impl Pool {
             panicked: AtomicBool::new(false),
             panic: Mutex::new(None),
         });
-        let handles = (1..threads.max(1))
-            .map(|worker| {
-                let shared = Arc::clone(&shared);
-                std::thread::Builder::new()
-                    .name(format!("worker-{worker}"))
-                    .spawn(move || work(&shared, worker))
-                    .expect("the operating system starts threads")
-            })
-            .collect();
-        Pool { shared, threads: threads.max(1), handles }
+        let mut pool = Pool { shared, threads: threads.max(1), handles: Vec::new() };
+        for worker in 1..pool.threads {
+            let shared = Arc::clone(&pool.shared);
+            // When this one does not start, those that did end with the pool.
+            pool.handles.push(thread(format!("worker-{worker}"), move || work(&shared, worker))?);
+        }
+        Ok(pool)
     }
 
     /// Returns the number of threads, the caller included.
@@ -196,7 +209,7 @@ mod tests {
 
     #[test]
     fn every_task_runs_once_and_workers_never_share_a_number() {
-        let pool = Pool::new(4);
+        let pool = Pool::new(4).unwrap();
         let busy: Vec<AtomicBool> = (0..4).map(|_| AtomicBool::new(false)).collect();
         for round in 0..200 {
             let counts: Vec<AtomicUsize> = (0..round).map(|_| AtomicUsize::new(0)).collect();
@@ -211,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_panic_in_a_task_reaches_the_caller_and_the_pool_lives_on() {
-        let pool = Pool::new(3);
+        let pool = Pool::new(3).unwrap();
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             pool.run(64, |i, _| assert!(i != 33, "task {i}"));
         }));

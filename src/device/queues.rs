@@ -3,7 +3,7 @@
 //! An event is "queue q has finished its first n steps of this run"; a queue's progress counter is all its events.
 
 use super::args::Clock;
-use super::pool::Pool;
+use super::pool::{Pool, thread};
 use crate::error::{Error, Result};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -131,7 +131,10 @@ impl std::fmt::Debug for Queues {
 
 impl Queues {
     /// Starts the queues of `devices` devices; each device's compute queue has `threads` threads.
-    pub fn new(devices: usize, threads: usize) -> Self {
+    ///
+    /// # Errors
+    /// When the operating system starts no more threads.
+    pub fn new(devices: usize, threads: usize) -> Result<Self> {
         let count = devices * Queue::COUNT;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let shared = Arc::new(Shared {
@@ -147,18 +150,16 @@ impl Queues {
             rung: Condvar::new(),
             spin: if devices * threads <= cores { SPIN } else { Duration::ZERO },
         });
-        let handles = (0..count)
-            .map(|index| {
-                let shared = Arc::clone(&shared);
-                let queue = Queue::ALL[index % Queue::COUNT];
-                let threads = if queue == Queue::Compute { threads } else { 1 };
-                std::thread::Builder::new()
-                    .name(format!("cpu:{} {queue}", index / Queue::COUNT))
-                    .spawn(move || serve(&shared, index, threads))
-                    .expect("the operating system starts threads")
-            })
-            .collect();
-        Queues { shared, handles, runs: 0 }
+        let mut queues = Queues { shared, handles: Vec::with_capacity(count), runs: 0 };
+        for index in 0..count {
+            let shared = Arc::clone(&queues.shared);
+            let queue = Queue::ALL[index % Queue::COUNT];
+            let pool = Pool::new(if queue == Queue::Compute { threads } else { 1 })?;
+            let name = format!("cpu:{} {queue}", index / Queue::COUNT);
+            // When this one does not start, those that did end with the queues.
+            queues.handles.push(thread(name, move || serve(&shared, index, &pool))?);
+        }
+        Ok(queues)
     }
 
     /// Runs a script once on all queues and returns when every step is done.
@@ -201,8 +202,7 @@ impl Drop for Queues {
     }
 }
 
-fn serve(shared: &Shared, queue: usize, threads: usize) {
-    let pool = Pool::new(threads);
+fn serve(shared: &Shared, queue: usize, pool: &Pool) {
     let mut served = 0;
     loop {
         let start = Instant::now();
@@ -225,7 +225,7 @@ fn serve(shared: &Shared, queue: usize, threads: usize) {
             if shared.failed.load(Ordering::SeqCst) {
                 break;
             }
-            let work = std::panic::AssertUnwindSafe(|| script.perform(queue, step, clock, &pool));
+            let work = std::panic::AssertUnwindSafe(|| script.perform(queue, step, clock, pool));
             if let Err(panic) = std::panic::catch_unwind(work) {
                 let message = format!(
                     "device {}, {} queue, step {} \"{}\": {}; this is a fault in peristyle, please report it",
@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn steps_wait_for_their_events() -> Result<()> {
-        let mut queues = Queues::new(2, 1);
+        let mut queues = Queues::new(2, 1)?;
         for _ in 0..100 {
             let chain = chain(None);
             queues.run(&(Arc::clone(&chain) as Arc<dyn Script>), Clock::default())?;
@@ -302,7 +302,7 @@ mod tests {
 
     #[test]
     fn a_step_that_panics_ends_the_run_and_is_named() {
-        let mut queues = Queues::new(2, 1);
+        let mut queues = Queues::new(2, 1).unwrap();
         let script: Arc<dyn Script> = chain(Some((1, 2)));
         let error = queues.run(&script, Clock { step: 7, ..Clock::default() }).unwrap_err().to_string();
         assert!(error.contains("device 0, communication queue, step 7 \"q1 s2\": planted"), "{error}");

@@ -6,7 +6,7 @@
 
 use crate::collectives::Form;
 use crate::device::{Clock, Path, Purpose, Random};
-use crate::error::{Problem, Result};
+use crate::error::{Error, Result};
 use crate::layers::Mode;
 use crate::network::{self, Network};
 use crate::optim::Chain;
@@ -28,14 +28,14 @@ impl Probe {
     /// Plans the network on a mesh for one batch of `targets.len() / target_width` samples.
     ///
     /// # Errors
-    /// Every split that does not fit its layer.
+    /// Every split that does not fit its layer, or too little memory.
     pub fn new(
         network: &Arc<Network>,
         precision: Precision,
         mesh: Mesh,
         seed: u64,
         (images, targets, target_width): (&[f32], &[f32], usize),
-    ) -> std::result::Result<Probe, Vec<Problem>> {
+    ) -> Result<Probe> {
         let variant = Variant { mode: Mode::Train, rows: targets.len() / target_width, update: false };
         let (target, products, form, path, threads) = (Target::Cpu, Products::Full, Form::OnePass, Path::Fast, 1);
         let options = Options {
@@ -51,8 +51,8 @@ impl Probe {
             seed,
             variants: vec![variant],
         };
-        let plan = Plan::new(Arc::clone(network), Arc::new(Chain::default()), options)?;
-        let session = Session::new(plan);
+        let plan = Plan::new(Arc::clone(network), Arc::new(Chain::default()), options).map_err(Error::Config)?;
+        let session = Session::new(plan)?;
         Ok(Probe { session, variant, images: images.to_vec(), targets: targets.to_vec() })
     }
 
@@ -105,8 +105,7 @@ fn start(network: &Network, seed: u64) -> Vec<Vec<f64>> {
 /// # Errors
 /// When the network cannot be planned on one device or a step fails.
 pub fn gradient_check(network: &Arc<Network>, seed: u64, batch: Batch, samples: usize) -> Result<Vec<Check>> {
-    let probe = Probe::new(network, Precision::F64, Mesh::ONE, seed, batch);
-    let mut probe = probe.map_err(crate::Error::Config)?;
+    let mut probe = Probe::new(network, Precision::F64, Mesh::ONE, seed, batch)?;
     let mut weights = start(network, seed);
     for (p, values) in weights.iter().enumerate() {
         probe.set(p, values);
@@ -156,15 +155,13 @@ pub fn hessian_vector_check(network: &Arc<Network>, seed: u64, batch: Batch) -> 
             (0..weights[p].len() as u64).map(|i| random.normal(i)).collect()
         })
         .collect();
-    let exact = Probe::new(network, Precision::Dual, Mesh::ONE, seed, batch);
-    let mut exact = exact.map_err(crate::Error::Config)?;
+    let mut exact = Probe::new(network, Precision::Dual, Mesh::ONE, seed, batch)?;
     for (p, (w, v)) in weights.iter().zip(&direction).enumerate() {
         let values: Vec<Dual> = w.iter().zip(v).map(|(&re, &eps)| Dual { re, eps }).collect();
         exact.set(p, &values);
     }
     exact.loss()?;
-    let near = Probe::new(network, Precision::F64, Mesh::ONE, seed, batch);
-    let mut near = near.map_err(crate::Error::Config)?;
+    let mut near = Probe::new(network, Precision::F64, Mesh::ONE, seed, batch)?;
     let mut gradients: Vec<Vec<Vec<f64>>> = Vec::new();
     for h in [H_ALL, -H_ALL] {
         for (p, (w, v)) in weights.iter().zip(&direction).enumerate() {

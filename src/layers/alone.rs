@@ -119,7 +119,8 @@ impl<'a, T: Scalar> Alone<'a, T> {
             Tensor::filled(Role::State(i), state.shape, start)
         });
         let tensors = tensors.chain(states).collect();
-        Ok(Alone { layer, setting: setting.clone(), lowered, pool: Pool::new(setting.threads), driver: None, tensors })
+        let pool = Pool::new(setting.threads).map_err(|error| Fault::whole(error.to_string()))?;
+        Ok(Alone { layer, setting: setting.clone(), lowered, pool, driver: None, tensors })
     }
 
     /// Runs the layer on a GPU, in f32: all devices of the mesh on the same one.
@@ -263,7 +264,7 @@ impl<'a, T: Scalar> Alone<'a, T> {
         let given: Vec<Option<Vec<T>>> =
             described.iter().enumerate().map(|(i, o)| o.as_ref().map(|operand| given(i, operand))).collect();
         let mut results = match self.driver {
-            None => self.run_on_cpu(pass, number, described, &given),
+            None => self.run_on_cpu(pass, number, described, &given)?,
             Some(driver) => self.run_on_gpu(driver, (pass, number), described, &given, phase.operands.len())?,
         };
         results.truncate(phase.operands.len());
@@ -276,9 +277,9 @@ impl<'a, T: Scalar> Alone<'a, T> {
         number: usize,
         described: Vec<Option<Operand>>,
         given: &[Option<Vec<T>>],
-    ) -> Vec<Vec<T>> {
+    ) -> Result<Vec<Vec<T>>> {
         let room = |operand: &Operand| (operand.elements() * T::PRECISION.bytes()).next_multiple_of(Memory::ALIGN);
-        let memory = Arc::new(Memory::new(described.iter().flatten().map(room).sum()));
+        let memory = Arc::new(Memory::new(described.iter().flatten().map(room).sum())?);
         let mut end = 0;
         let mut place = |operand: Operand| {
             end += room(&operand);
@@ -302,7 +303,7 @@ impl<'a, T: Scalar> Alone<'a, T> {
             }
         }
         self.layer.run(pass, number, &args);
-        (0..operands.len()).map(|i| if args.has(i) { args.read::<T>(i).to_vec() } else { vec![] }).collect()
+        Ok((0..operands.len()).map(|i| if args.has(i) { args.read::<T>(i).to_vec() } else { vec![] }).collect())
     }
 
     fn run_on_gpu(

@@ -83,7 +83,7 @@ impl Layer for AvgPool {
             return Ok(());
         }
         let (x, y) = if pass == Pass::Forward { (0, 1) } else { (1, 0) };
-        let [h, w, c, oh, ow, kh, kw, sh, sw, ph, pw] = self.sliding().extents(launch.operand(x), launch.operand(y));
+        let [h, w, c, oh, ow, kh, kw, sh, sw, ph, pw] = self.sliding().extents(launch.operand(x), launch.operand(y))?;
         let (n, from, to) = (launch.count(1), launch.any(0), launch.any_mut(1));
         let (on, grid, padded) = (&launch.issue, launch.packs(1), i32::from(self.count_include_pad));
         let launch = match pass {

@@ -233,7 +233,7 @@ impl Dense {
         }
         let bias = if adds_bias { launch.read(3) } else { Const::NONE };
         let (x, w, y) = (launch.any(0), launch.any(1), launch.any_mut(2));
-        let (n, i, o, relu) = (int(rows), int(inputs), int(units), i32::from(launch.relu));
+        let (n, i, o, relu) = (int(rows)?, int(inputs)?, int(units)?, i32::from(launch.relu));
         let grid = tiles(rows, units, 1);
         // SAFETY: x is (n, i), w (o, i), the bias (o), y (n, o).
         unsafe { any::dense_forward(&launch.issue, grid, x, w, bias, y, n, i, o, relu) }
@@ -243,14 +243,14 @@ impl Dense {
     fn launch_backward(&self, launch: &Launch) -> Result<()> {
         let (rows, inputs, units) = sizes(launch.operands);
         let (x, w, dy) = (launch.any(0), launch.any(1), launch.any(2));
-        let (n, i, o) = (int(rows), int(inputs), int(units));
+        let (n, i, o) = (int(rows)?, int(inputs)?, int(units)?);
         if !self.library(launch, Which::Weight, [0, 2], None, 3, false)? {
             let parts = Parts::of_products(rows, units, inputs, 1);
             let sums = parts.target(launch, 3);
             // SAFETY: x is (n, i), dy (n, o), the sums (parts, o, i).
             unsafe {
                 let grid = tiles(units, inputs, parts.count);
-                any::dense_backward_weight(&launch.issue, grid, x, dy, sums, n, i, o, int(parts.each))?;
+                any::dense_backward_weight(&launch.issue, grid, x, dy, sums, n, i, o, int(parts.each)?)?;
             }
             parts.add(launch, 3)?;
         }

@@ -49,7 +49,7 @@ impl Layer for GlobalAvgPool {
         let (rows, pixels, c) = (image.len(0), image.len(1) * image.len(2), image.len(3));
         let share = (1.0 / pixels as f64) as f32;
         let (from, to, n) = (launch.any(0), launch.any_mut(1), launch.count(1));
-        let (pixels, channels) = (int(pixels), int(c));
+        let (pixels, channels) = (int(pixels)?, int(c)?);
         match pass {
             Pass::Forward => {
                 let grid = Grid::new(rows * c.div_ceil(32), 1, 1);

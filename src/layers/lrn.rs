@@ -131,7 +131,7 @@ impl Layer for Lrn {
     }
     fn launch(&self, pass: Pass, _: usize, launch: &Launch) -> Result<()> {
         let (n, group) = (launch.count(0), launch.operand(0).shape.0[3] / self.groups);
-        let (grid, group, size) = (launch.packs(0), int(group), int(self.size));
+        let (grid, group, size) = (launch.packs(0), int(group)?, int(self.size)?);
         let (scale, beta, k) = (self.alpha / self.size as f64, self.beta as f32, self.k as f32);
         match pass {
             Pass::Forward => {

@@ -76,7 +76,7 @@ impl Layer for MaxPool {
         if !launch.has(x) {
             return Ok(());
         }
-        let [h, w, c, oh, ow, kh, kw, sh, sw, ph, pw] = self.sliding().extents(launch.operand(x), launch.operand(y));
+        let [h, w, c, oh, ow, kh, kw, sh, sw, ph, pw] = self.sliding().extents(launch.operand(x), launch.operand(y))?;
         match pass {
             Pass::Forward => {
                 let (n, x, y) = (launch.count(1), launch.any(0), launch.any_mut(1));

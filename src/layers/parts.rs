@@ -63,7 +63,7 @@ impl Parts {
         if self.count == 1 {
             return Ok(());
         }
-        let (parts, to, columns) = (int(self.count), launch.write(i), launch.operand(i).elements());
+        let (parts, to, columns) = (int(self.count)?, launch.write(i), launch.operand(i).elements());
         let grid = Grid::cover(columns, COLUMNS);
         // SAFETY: the scratch holds every part, each of as many elements as operand i.
         unsafe { kernels::sum_rows(&launch.issue, grid, launch.scratch().into(), to, parts, columns as i64, parts) }
@@ -91,7 +91,7 @@ pub(super) fn finish(launch: &Launch, bias: Option<usize>, to: usize) -> Result<
         return Ok(());
     }
     let (y, n, relu) = (launch.any_mut(to), launch.count(to), i32::from(launch.relu));
-    let columns = int(launch.operand(to).len(3));
+    let columns = int(launch.operand(to).len(3))?;
     let bias = bias.map_or(Const::NONE, |i| launch.read(i));
     // SAFETY: operand `to` is (rows, columns), the bias (columns).
     unsafe { any::bias_add(&launch.issue, launch.packs(to), y, bias, n, columns, relu) }
@@ -106,7 +106,7 @@ pub(super) fn sum_rows_on(launch: &Launch, from: usize, rows: usize, to: usize) 
     let sums = parts.target(launch, to);
     // SAFETY: operand `from` is (rows, columns); the parts fit the scratch, or operand `to`.
     unsafe {
-        any::sum_rows(&launch.issue, grid, x, sums, int(rows), columns as i64, int(parts.each))?;
+        any::sum_rows(&launch.issue, grid, x, sums, int(rows)?, columns as i64, int(parts.each)?)?;
     }
     parts.add(launch, to)
 }

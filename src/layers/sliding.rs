@@ -1,7 +1,7 @@
 //! Kernels that slide over height and width: the geometry that conv and the pools share.
 
 use super::{Activation, Fault};
-use crate::device::{Operand, int};
+use crate::device::{Operand, ints};
 use serde::Deserialize;
 
 /// A number for height and width, or `[height, width]`.
@@ -120,11 +120,10 @@ impl Sliding {
 
     /// Returns the extents as kernels take them, for a device's part of the image and of the output:
     /// [H, W, C, OH, OW, KH, KW, stride, stride, pad, pad], each pair for height and width.
-    pub fn extents(&self, x: &Operand, y: &Operand) -> [i32; 11] {
+    pub fn extents(&self, x: &Operand, y: &Operand) -> crate::error::Result<[i32; 11]> {
         let Sliding { kernel, stride, pad, .. } = *self;
-        let windows = [kernel.h, kernel.w, stride.h, stride.w, pad.h, pad.w];
-        let mut all = [x.len(1), x.len(2), x.len(3), y.len(1), y.len(2)].into_iter().chain(windows);
-        std::array::from_fn(|_| all.next().map_or(0, int))
+        let (h, w, c, oh, ow) = (x.len(1), x.len(2), x.len(3), y.len(1), y.len(2));
+        ints([h, w, c, oh, ow, kernel.h, kernel.w, stride.h, stride.w, pad.h, pad.w])
     }
 
     /// Returns the window of output row `oh`: image rows `range`, of which the first is kernel row `first`.

@@ -81,9 +81,9 @@ impl Layer for SoftmaxCrossEntropy {
     fn launch(&self, pass: Pass, _: usize, launch: &Launch) -> Result<()> {
         let width = |i: usize| launch.operand(i).shape.elements() / launch.operand(i).shape.0[0];
         let (rows, classes) = (launch.operand(0).len(0), width(0));
-        let (n, targets, scale) = (int(rows), launch.read(1), (1.0 / launch.rows as f64) as f32);
+        let (n, targets, scale) = (int(rows)?, launch.read(1), (1.0 / launch.rows as f64) as f32);
         let (hard, soft) = ((1.0 - self.label_smoothing) as f32, (self.label_smoothing / classes as f64) as f32);
-        let (grid, classes, width) = (Grid::cover(rows, 8), int(classes), int(width(1)));
+        let (grid, classes, width) = (Grid::cover(rows, 8), int(classes)?, int(width(1))?);
         match pass {
             Pass::Forward => {
                 let (x, each) = (launch.any(0), launch.scratch());

@@ -27,11 +27,11 @@ impl Device {
         let slots = chain.slots(0..chain.0.len()).len();
         let region = |i: usize| {
             let n = if i == 2 { segments.len() } else { elements };
-            let memory = Arc::new(Memory::new(n * T::PRECISION.bytes()));
+            let memory = Arc::new(Memory::new(n * T::PRECISION.bytes()).unwrap());
             Operand::new(&memory, 0, Shape::from([n]), Window { start: vec![0], len: vec![n] }, T::PRECISION)
         };
         let regions = (0..3 + slots).map(region).collect();
-        let device = Device { chain, segments, regions, pool: Pool::new(1), precision: T::PRECISION, lr: 0.5 };
+        let device = Device { chain, segments, regions, pool: Pool::new(1).unwrap(), precision: T::PRECISION, lr: 0.5 };
         for i in (0..3 + slots).filter(|&i| i != 2) {
             device.with(&[Some(i)], |args| {
                 args.write::<T>(0).iter_mut().enumerate().for_each(|(j, x)| *x = T::from_f64(fill(i, j)));
@@ -198,7 +198,7 @@ fn the_bits_do_not_depend_on_threads_and_padding_stays() {
     for i in 0..all().len() {
         let run = |threads| {
             let mut device = uneven(all().remove(i));
-            device.pool = Pool::new(threads);
+            device.pool = Pool::new(threads).unwrap();
             device.step();
             device
         };
@@ -221,7 +221,7 @@ fn the_bits_do_not_depend_on_threads_and_padding_stays() {
 fn one_pass_equals_the_transforms_one_after_the_other() {
     let chain = vec![boxed(MOMENTUM), boxed(WeightDecay(0.1)), boxed(Momentum { mu: 0.5, nesterov: true })];
     let mut device = uneven(chain);
-    device.pool = Pool::new(2);
+    device.pool = Pool::new(2).unwrap();
     let [w, g, v, u] = [0, 1, 3, 4].map(|region| device.values::<f32>(region));
     device.step();
     let after = [0, 1, 3, 4].map(|region| device.values::<f32>(region));

@@ -31,18 +31,18 @@ impl std::fmt::Debug for Programs {
 
 impl Programs {
     /// Allocates the arenas of a plan and starts its queues.
-    pub fn new(plan: &Plan) -> Self {
+    pub fn new(plan: &Plan) -> Result<Self> {
         let precision = plan.options.precision;
-        let allocate = |&bytes: &usize| Arc::new(Memory::new(bytes));
-        let memories: Vec<Arc<Memory>> = plan.arena.iter().chain([&plan.host]).map(allocate).collect();
+        let allocate = |&bytes: &usize| Memory::new(bytes).map(Arc::new);
+        let memories: Vec<Arc<Memory>> = plan.arena.iter().chain([&plan.host]).map(allocate).collect::<Result<_>>()?;
         let batch = Arc::new(RwLock::new(Batch::default()));
         let script =
             |program| -> Arc<dyn Script> { Arc::new(Executable::new(plan, program, &memories, Arc::clone(&batch))) };
         let scripts = plan.programs.iter().map(script).collect();
-        let queues = Queues::new(plan.options.mesh.devices(), plan.options.threads);
+        let queues = Queues::new(plan.options.mesh.devices(), plan.options.threads)?;
         let (offset, elements) = plan.region(Region::Metrics);
         let metrics = [Some(operand(&memories[0], offset, elements, precision))];
-        Programs { precision, memories, queues, scripts, batch, host: Pool::new(1), metrics }
+        Ok(Programs { precision, memories, queues, scripts, batch, host: Pool::new(1)?, metrics })
     }
 
     /// Runs a program on a batch.

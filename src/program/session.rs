@@ -86,9 +86,12 @@ fn floats(values: &[f32]) -> [f64; METRICS] {
 
 impl Session {
     /// Allocates the arenas of a plan on CPU devices and starts their queues. All values are zero.
-    pub fn new(plan: Plan) -> Self {
-        let devices = Devices::Cpu(cpu::Programs::new(&plan));
-        Session { plan, devices, finished: None }
+    ///
+    /// # Errors
+    /// When this machine has not as much memory or as many threads.
+    pub fn new(plan: Plan) -> Result<Self> {
+        let devices = Devices::Cpu(cpu::Programs::new(&plan)?);
+        Ok(Session { plan, devices, finished: None })
     }
 
     /// Allocates the arenas of a plan on GPUs, emulated ones included: `ordinals` says which GPU each device is.

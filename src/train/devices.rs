@@ -78,7 +78,7 @@ pub(super) fn peers(config: &Config) -> (Peers, Option<String>) {
 /// When a GPU is missing, has too little memory, or cannot be used.
 pub(super) fn session(config: &Config, plan: Plan) -> Result<Session> {
     match driver(config.devices.kind) {
-        None => Ok(Session::new(plan)),
+        None => Session::new(plan),
         Some(kind) => Session::on_gpus(plan, kind, &config.devices.ordinals),
     }
 }

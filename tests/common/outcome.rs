@@ -49,7 +49,7 @@ impl Outcome {
             seed: 3,
             variants: vec![train, eval],
         };
-        let mut session = Session::new(Plan::new(Arc::clone(network), Arc::new(Chain::default()), options)?);
+        let mut session = Session::new(Plan::new(Arc::clone(network), Arc::new(Chain::default()), options)?).unwrap();
         exchange::initialise(&mut session, 1).unwrap();
         for (p, parameter) in network.parameters.iter().enumerate() {
             let random = Random::new(4, Purpose::Probe, 0, p as u64);

@@ -36,15 +36,15 @@ pub(super) fn scratch(pass: Pass, phase: usize, operands: &[Option<Operand>]) ->
 pub(super) fn count(launch: &Launch) -> Result<()> {
     let width = width(launch.operands);
     let (rows, each, parts) = cut(launch.operand(0), width);
-    let (on, x, c) = (&launch.issue, launch.any(0), int(width));
+    let (on, x, c) = (&launch.issue, launch.any(0), int(width)?);
     let to = if parts > 1 { launch.scratch() } else { launch.write(1) };
     let grid = Grid::new(width.div_ceil(CHANNELS), parts, 1);
     // SAFETY: x is (rows, width), the scratch (parts, 3, width), the part (3, width).
     unsafe {
-        any::batch_norm_statistics(on, grid, x, to, rows as i64, c, int(each))?;
+        any::batch_norm_statistics(on, grid, x, to, rows as i64, c, int(each)?)?;
         if parts > 1 {
             let grid = Launch::threads(width);
-            kernels::batch_norm_merge(on, grid, to.into(), launch.write(1), int(parts), c)?;
+            kernels::batch_norm_merge(on, grid, to.into(), launch.write(1), int(parts)?, c)?;
         }
     }
     Ok(())
@@ -59,9 +59,9 @@ pub(super) fn reduce(launch: &Launch) -> Result<()> {
     let grid = Grid::new(width.div_ceil(CHANNELS), parts, 1);
     // SAFETY: x and dy are (rows, width), kept (2, width), the scratch (parts, 2, width), the term (2, width).
     unsafe {
-        any::batch_norm_reduce(on, grid, x, kept, dy, to, rows as i64, int(width), int(each))?;
+        any::batch_norm_reduce(on, grid, x, kept, dy, to, rows as i64, int(width)?, int(each)?)?;
         if parts > 1 {
-            let (grid, n) = (Grid::cover(2 * width, CHANNELS), int(parts));
+            let (grid, n) = (Grid::cover(2 * width, CHANNELS), int(parts)?);
             kernels::sum_rows(on, grid, to.into(), launch.write(3), n, 2 * width as i64, n)?;
         }
     }
@@ -76,10 +76,10 @@ impl BatchNorm {
         let kept = launch.write(4);
         let (mean, variance) = (launch.write(2), launch.write(3));
         let (momentum, epsilon) = (self.momentum as f32, self.epsilon as f32);
-        let (grid, parts, c) = (Launch::threads(width), launch.read(1), int(width));
+        let (grid, parts, c) = (Launch::threads(width), launch.read(1), int(width)?);
         // SAFETY: the parts are (devices, 3, width), kept is (2, width), the running statistics have width elements.
         unsafe {
-            let (on, devices) = (&launch.issue, int(devices));
+            let (on, devices) = (&launch.issue, int(devices)?);
             kernels::batch_norm_keep(on, grid, parts, mean, variance, kept, devices, c, momentum, epsilon)?;
         }
         self.launch_apply(launch, 5, kept.into(), kept.offset(width).into())
@@ -93,7 +93,7 @@ impl BatchNorm {
         // SAFETY: both have width elements.
         unsafe {
             let epsilon = self.epsilon as f32;
-            kernels::batch_norm_deviation(&launch.issue, grid, variance, deviation, int(width), epsilon)?;
+            kernels::batch_norm_deviation(&launch.issue, grid, variance, deviation, int(width)?, epsilon)?;
         }
         self.launch_apply(launch, 3, launch.read(1), deviation.into())
     }
@@ -101,7 +101,7 @@ impl BatchNorm {
     /// y = (x - mean) deviation w + b; y is operand `y`, w and b are the next two.
     fn launch_apply(&self, launch: &Launch, y: usize, mean: Const<f32>, deviation: Const<f32>) -> Result<()> {
         let affine = |i: usize| if self.affine { launch.read(y + i) } else { Const::NONE };
-        let (n, c, x) = (launch.count(0), int(width(launch.operands)), launch.any(0));
+        let (n, c, x) = (launch.count(0), int(width(launch.operands))?, launch.any(0));
         let relu = i32::from(launch.relu);
         let (w, b, to) = (affine(1), affine(2), launch.any_mut(y));
         // SAFETY: x and y are (rows, width) with n elements, the others have width elements.
@@ -126,6 +126,6 @@ impl BatchNorm {
         let (n, share, dx) = (launch.count(0), (1.0 / values as f64) as f32, launch.any_mut(4));
         let grid = launch.packs(0);
         // SAFETY: x, dy and dx are (rows, width) with n elements, kept and the sums (2, width), w has width elements.
-        unsafe { any::batch_norm_backward(&launch.issue, grid, x, kept, dy, sums, w, dx, n, int(width), share) }
+        unsafe { any::batch_norm_backward(&launch.issue, grid, x, kept, dy, sums, w, dx, n, int(width)?, share) }
     }
 }

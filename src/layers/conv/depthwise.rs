@@ -11,6 +11,14 @@ const OUTPUTS: usize = 8;
 /// Outputs that one block sums.
 const COLUMNS: usize = 32;
 
+/// Launches a kernel with its operands, the extents of a [`Part`] but for the depth, and what comes after them.
+macro_rules! launch {
+    ($kernel:path, $launch:expr, $grid:expr, [$($operand:expr),*], $extents:expr, [$($more:expr),*]) => {{
+        let [n, h, w, c, oh, ow, o, kh, kw, _, sh, sw, ph, pw] = $extents;
+        $kernel(&$launch.issue, $grid, $($operand,)* n, h, w, c, oh, ow, o, kh, kw, sh, sw, ph, pw, $($more),*)
+    }};
+}
+
 /// Returns true where these kernels are the faster ones.
 pub(super) fn fits(part: &Part) -> bool {
     part.depth == 1 && part.group_outputs <= OUTPUTS
@@ -18,39 +26,23 @@ pub(super) fn fits(part: &Part) -> bool {
 
 /// Operands (x, w, y, b).
 pub(super) fn forward(part: &Part, launch: &Launch) -> Result<()> {
-    let [n, h, w, c, oh, ow, o, kh, kw, _, sh, sw, ph, pw] = part.extents();
+    let extents = part.extents()?;
     for (group, count) in part.runs() {
         let grid = Launch::threads(part.n * part.pixels() * group.outputs * count);
         let (x, y) = (launch.any(0).offset(group.channel), launch.any_mut(2).offset(group.first));
         let filters = launch.any(1).offset(group.first * part.filter());
         let bias = if part.adds_bias { launch.read(3).offset(group.first) } else { Const::NONE };
-        let (outputs, groups) = (int(group.outputs), int(count));
+        let (outputs, groups) = (int(group.outputs)?, int(count)?);
         // SAFETY: x is (n, h, w, c), the filters (o, kh, kw, 1), the bias (o), y (n, oh, ow, o); each pointer is to the
         // first channel of the run's first group.
         unsafe {
-            any::conv_depthwise_forward(
-                &launch.issue,
+            launch!(
+                any::conv_depthwise_forward,
+                launch,
                 grid,
-                x,
-                filters,
-                bias,
-                y,
-                n,
-                h,
-                w,
-                c,
-                oh,
-                ow,
-                o,
-                kh,
-                kw,
-                sh,
-                sw,
-                ph,
-                pw,
-                outputs,
-                groups,
-                i32::from(launch.relu),
+                [x, filters, bias, y],
+                extents,
+                [outputs, groups, i32::from(launch.relu)]
             )?;
         }
     }
@@ -59,40 +51,18 @@ pub(super) fn forward(part: &Part, launch: &Launch) -> Result<()> {
 
 /// Operands (x, w, dy, dw, dx, db, scratch).
 pub(super) fn backward_weight(part: &Part, launch: &Launch) -> Result<()> {
-    let [n, h, w, c, oh, ow, o, kh, kw, _, sh, sw, ph, pw] = part.extents();
+    let extents = part.extents()?;
     let parts = part.parts();
     for (group, count) in part.runs() {
         let columns = (group.outputs * count).div_ceil(COLUMNS);
         let grid = Grid::new(columns, part.filter(), parts.count);
         let (x, dy) = (launch.any(0).offset(group.channel), launch.any(2).offset(group.first));
         let dw = parts.target(launch, 3).offset(group.first * part.filter());
-        let (outputs, groups, each) = (int(group.outputs), int(count), int(parts.each));
+        let (outputs, groups, each) = (int(group.outputs)?, int(count)?, int(parts.each)?);
         // SAFETY: x is (n, h, w, c), dy (n, oh, ow, o), dw or the scratch (parts, o, kh, kw, 1); each pointer is to the
         // first channel of the run's first group.
         unsafe {
-            any::conv_depthwise_backward_weight(
-                &launch.issue,
-                grid,
-                x,
-                dy,
-                dw,
-                n,
-                h,
-                w,
-                c,
-                oh,
-                ow,
-                o,
-                kh,
-                kw,
-                sh,
-                sw,
-                ph,
-                pw,
-                outputs,
-                groups,
-                each,
-            )?;
+            launch!(any::conv_depthwise_backward_weight, launch, grid, [x, dy, dw], extents, [outputs, groups, each])?;
         }
     }
     parts.add(launch, 3)
@@ -100,37 +70,16 @@ pub(super) fn backward_weight(part: &Part, launch: &Launch) -> Result<()> {
 
 /// Operands (x, w, dy, dw, dx, db, scratch).
 pub(super) fn backward_input(part: &Part, launch: &Launch) -> Result<()> {
-    let [n, h, w, c, oh, ow, o, kh, kw, _, sh, sw, ph, pw] = part.extents();
+    let extents = part.extents()?;
     for (group, count) in part.runs() {
         let grid = Launch::threads(part.n * part.h * part.w * count);
         let (dy, dx) = (launch.any(2).offset(group.first), launch.any_mut(4).offset(group.channel));
         let filters = launch.any(1).offset(group.first * part.filter());
-        let (outputs, groups) = (int(group.outputs), int(count));
+        let (outputs, groups) = (int(group.outputs)?, int(count)?);
         // SAFETY: dy is (n, oh, ow, o), the filters (o, kh, kw, 1), dx (n, h, w, c); each pointer is to the first
         // channel of the run's first group.
         unsafe {
-            any::conv_depthwise_backward_input(
-                &launch.issue,
-                grid,
-                dy,
-                filters,
-                dx,
-                n,
-                h,
-                w,
-                c,
-                oh,
-                ow,
-                o,
-                kh,
-                kw,
-                sh,
-                sw,
-                ph,
-                pw,
-                outputs,
-                groups,
-            )?;
+            launch!(any::conv_depthwise_backward_input, launch, grid, [dy, filters, dx], extents, [outputs, groups])?;
         }
     }
     Ok(())

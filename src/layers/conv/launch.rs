@@ -4,9 +4,19 @@
 use super::{Group, Pair, Part, depthwise};
 use crate::device::kernels::any;
 use crate::device::libraries::{Convolution, Direction, Images};
-use crate::device::{Const, Launch, int};
+use crate::device::{Const, Launch, int, ints};
 use crate::error::Result;
 use crate::layers::parts::{Parts, finish, sum_rows_on, tiles, tiles_of};
+
+/// Launches a kernel with its operands, the extents of a [`Part`], and what comes after them.
+macro_rules! launch {
+    ($kernel:path, $launch:expr, $grid:expr, [$($operand:expr),*], $extents:expr, [$($more:expr),*]) => {{
+        let [n, h, w, c, oh, ow, o, kh, kw, depth, sh, sw, ph, pw] = $extents;
+        $kernel(
+            &$launch.issue, $grid, $($operand,)* n, h, w, c, oh, ow, o, kh, kw, depth, sh, sw, ph, pw, $($more),*
+        )
+    }};
+}
 
 impl Part {
     /// Returns the groups as runs of equal ones: the first of a run, and how many follow one another.
@@ -32,17 +42,12 @@ impl Part {
     }
 
     /// [N, H, W, C, OH, OW, O, KH, KW, depth, stride, stride, pad, pad], as kernels take them.
-    pub(super) fn extents(&self) -> [i32; 14] {
+    pub(super) fn extents(&self) -> Result<[i32; 14]> {
         let (kernel, stride, pad) = (self.sliding.kernel, self.sliding.stride, self.sliding.pad);
+        let Part { n, h, w, c, oh, ow, o, depth, .. } = *self;
         // Kernels count pixels, and the places in all filters, with 32 bits.
-        for product in [self.n * self.h * self.w, self.n * self.pixels(), kernel.h * kernel.w * self.o.max(self.depth)]
-        {
-            int(product);
-        }
-        let image = [self.n, self.h, self.w, self.c, self.oh, self.ow, self.o];
-        let filter = [kernel.h, kernel.w, self.depth, stride.h, stride.w, pad.h, pad.w];
-        let mut all = image.into_iter().chain(filter);
-        std::array::from_fn(|_| all.next().map_or(0, int))
+        ints([n * h * w, n * self.pixels(), kernel.h * kernel.w * o.max(depth)])?;
+        ints([n, h, w, c, oh, ow, o, kernel.h, kernel.w, depth, stride.h, stride.w, pad.h, pad.w])
     }
 
     /// Returns the pixels of the input by the remainders of their row and column by the strides, as
@@ -98,39 +103,23 @@ pub(super) fn forward(part: &Part, launch: &Launch) -> Result<()> {
     if library(part, launch, Direction::Forward, [0, 1, 2])? {
         return finish(launch, part.adds_bias.then_some(3), 2);
     }
-    let [n, h, w, c, oh, ow, o, kh, kw, depth, sh, sw, ph, pw] = part.extents();
+    let extents = part.extents()?;
     for (group, count) in part.runs() {
         let grid = tiles(part.n * part.pixels(), group.outputs, count);
         let (x, y) = (launch.any(0).offset(group.channel), launch.any_mut(2).offset(group.first));
         let filters = launch.any(1).offset(group.first * part.filter());
         let bias = if part.adds_bias { launch.read(3).offset(group.first) } else { Const::NONE };
-        let outputs = int(group.outputs);
+        let outputs = int(group.outputs)?;
         // SAFETY: x is (n, h, w, c), the filters (o, kh, kw, depth), the bias (o), y (n, oh, ow, o); each pointer is to
         // the first channel of the run's first group.
         unsafe {
-            any::conv_forward(
-                &launch.issue,
+            launch!(
+                any::conv_forward,
+                launch,
                 grid,
-                x,
-                filters,
-                bias,
-                y,
-                n,
-                h,
-                w,
-                c,
-                oh,
-                ow,
-                o,
-                kh,
-                kw,
-                depth,
-                sh,
-                sw,
-                ph,
-                pw,
-                outputs,
-                i32::from(launch.relu),
+                [x, filters, bias, y],
+                extents,
+                [outputs, i32::from(launch.relu)]
             )?;
         }
     }
@@ -147,7 +136,7 @@ pub(super) fn backward(part: &Part, launch: &Launch) -> Result<()> {
 }
 
 fn backward_weight(part: &Part, launch: &Launch) -> Result<()> {
-    let [n, h, w, c, oh, ow, o, kh, kw, depth, sh, sw, ph, pw] = part.extents();
+    let extents = part.extents()?;
     if part.n == 0 {
         return launch.clear(3);
     }
@@ -162,41 +151,18 @@ fn backward_weight(part: &Part, launch: &Launch) -> Result<()> {
         let grid = tiles(group.outputs, part.filter(), parts.count * count);
         let (x, dy) = (launch.any(0).offset(group.channel), launch.any(2).offset(group.first));
         let dw = parts.target(launch, 3).offset(group.first * part.filter());
-        let (outputs, groups, each) = (int(group.outputs), int(count), int(parts.each));
+        let (outputs, groups, each) = (int(group.outputs)?, int(count)?, int(parts.each)?);
         // SAFETY: x is (n, h, w, c), dy (n, oh, ow, o), dw or the scratch (parts, o, kh, kw, depth); each pointer is to
         // the first channel of the run's first group.
         unsafe {
-            any::conv_backward_weight(
-                &launch.issue,
-                grid,
-                x,
-                dy,
-                dw,
-                n,
-                h,
-                w,
-                c,
-                oh,
-                ow,
-                o,
-                kh,
-                kw,
-                depth,
-                sh,
-                sw,
-                ph,
-                pw,
-                outputs,
-                groups,
-                each,
-            )?;
+            launch!(any::conv_backward_weight, launch, grid, [x, dy, dw], extents, [outputs, groups, each])?;
         }
     }
     parts.add(launch, 3)
 }
 
 fn backward_input(part: &Part, launch: &Launch) -> Result<()> {
-    let [n, h, w, c, oh, ow, o, kh, kw, depth, sh, sw, ph, pw] = part.extents();
+    let extents = part.extents()?;
     if library(part, launch, Direction::BackwardInput, [4, 1, 2])? {
         return Ok(());
     }
@@ -212,32 +178,11 @@ fn backward_input(part: &Part, launch: &Launch) -> Result<()> {
         let grid = tiles_of(&classes, part.depth, count);
         let (dy, dx) = (launch.any(2).offset(group.first), launch.any_mut(4).offset(group.channel));
         let filters = launch.any(1).offset(group.first * part.filter());
-        let outputs = int(group.outputs);
+        let outputs = int(group.outputs)?;
         // SAFETY: dy is (n, oh, ow, o), the filters (o, kh, kw, depth), dx (n, h, w, c); each pointer is to the first
         // channel of the run's first group.
         unsafe {
-            any::conv_backward_input(
-                &launch.issue,
-                grid,
-                dy,
-                filters,
-                dx,
-                n,
-                h,
-                w,
-                c,
-                oh,
-                ow,
-                o,
-                kh,
-                kw,
-                depth,
-                sh,
-                sw,
-                ph,
-                pw,
-                outputs,
-            )?;
+            launch!(any::conv_backward_input, launch, grid, [dy, filters, dx], extents, [outputs])?;
         }
     }
     Ok(())
