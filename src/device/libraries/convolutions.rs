@@ -2,7 +2,7 @@
 
 use super::choices::{Algorithm, Library};
 use super::find::{Opened, functions, open};
-use super::{Format, Refusal, Status, WORKSPACE_ALIGN, Workspace, name};
+use super::{Format, Owned, Pointer, Refusal, Status, WORKSPACE_ALIGN, Workspace, name};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -83,8 +83,6 @@ const FMA_MATH: c_int = 3;
 
 /// Algorithms that cuDNN is asked for: it has at most 8 for a pass, some with two kinds of arithmetic.
 const ASKED: usize = 24;
-
-type Pointer = *mut c_void;
 
 /// What the heuristic says about an algorithm; the same for all three passes.
 #[repr(C)]
@@ -182,11 +180,6 @@ pub(super) fn library() -> Result<&'static Cudnn, &'static str> {
 }
 
 impl Cudnn {
-    /// Returns how its version is written.
-    pub fn version_text(&self) -> String {
-        format!("{}.{}.{}", self.version / 10_000, self.version / 100 % 100, self.version % 100)
-    }
-
     /// Makes a status a refusal or a failure.
     fn check(&self, status: Status) -> Result<(), Refusal> {
         if status == SUCCESS {
@@ -199,19 +192,6 @@ impl Cudnn {
         };
         // 2xxx are parameters that it does not take, 3xxx what it does not support.
         Err(Refusal { refused: (2000..4000).contains(&status), text: format!("{text} (status {status})") })
-    }
-}
-
-/// A descriptor of the library, destroyed with its owner.
-struct Owned {
-    raw: Pointer,
-    destroy: unsafe extern "C" fn(Pointer) -> Status,
-}
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        // SAFETY: made by the function that `destroy` belongs to, and used by nobody else.
-        unsafe { (self.destroy)(self.raw) };
     }
 }
 

@@ -24,6 +24,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// What a library answers; 0 is success.
 type Status = i32;
 
+/// A handle or a descriptor of a library.
+type Pointer = *mut std::ffi::c_void;
+
+/// A descriptor, destroyed with its owner.
+struct Owned {
+    raw: Pointer,
+    destroy: unsafe extern "C" fn(Pointer) -> Status,
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // SAFETY: made by the function that `destroy` belongs to, and used by nobody else.
+        unsafe { (self.destroy)(self.raw) };
+    }
+}
+
+/// Returns how a version is written: 91002 is 9.10.2.
+fn version_text(version: usize) -> String {
+    format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100)
+}
+
 /// Where workspace begins: at a multiple of this many bytes, as cuBLASLt asks for.
 pub const WORKSPACE_ALIGN: usize = 256;
 
@@ -69,8 +90,8 @@ struct Refusal {
 
 /// Returns one line for each library: its version and file, or why it cannot be used.
 pub fn described() -> [String; 2] {
-    let lt = products::library().map(|l| (l.version_text(), l.path.display().to_string()));
-    let dnn = convolutions::library().map(|l| (l.version_text(), l.path.display().to_string()));
+    let lt = products::library().map(|l| (version_text(l.version), l.path.display().to_string()));
+    let dnn = convolutions::library().map(|l| (version_text(l.version), l.path.display().to_string()));
     [("cuBLASLt", lt), ("cuDNN", dnn)].map(|(name, found)| match found {
         Ok((version, path)) => format!("{name}: {version}, {path}"),
         Err(reason) => format!("{name}: none: {reason}"),
@@ -105,29 +126,15 @@ impl Libraries {
     /// Makes handles on the GPU whose context is current; `name` is the hardware's.
     pub(super) fn new(gpu: String, name: &str, choices: &Arc<Choices>) -> Self {
         let products = products::library().map_err(String::from).and_then(|library| {
-            let handle = products::Handle::new(library).map_err(|why| why.text)?;
-            Ok((handle, library.version, library.version_text()))
+            products::Handle::new(library).map(|handle| (handle, library.version)).map_err(|why| why.text)
         });
         let convolutions = convolutions::library().map_err(String::from).and_then(|library| {
-            let handle = convolutions::Handle::new(library).map_err(|why| why.text)?;
-            Ok((handle, library.version, library.version_text()))
+            convolutions::Handle::new(library).map(|handle| (handle, library.version)).map_err(|why| why.text)
         });
-        let used = |what: &str, library: &str, version: Result<&str, &String>| match version {
-            Ok(version) => tracing::info!("{gpu}: {library} {version} computes {what}"),
-            Err(reason) => tracing::info!("{gpu}: own kernels compute {what}: no {library}: {reason}"),
-        };
-        used("products", "cuBLASLt", products.as_ref().map(|(.., text)| text.as_str()));
-        used("convolutions", "cuDNN", convolutions.as_ref().map(|(.., text)| text.as_str()));
-        let version = |found: Option<usize>| found.unwrap_or(0);
-        let versions = (
-            version(products.as_ref().ok().map(|(_, v, _)| *v)),
-            version(convolutions.as_ref().ok().map(|(_, v, _)| *v)),
-        );
-        choices.begin(name, versions.0, versions.1);
-        let handles = Handles {
-            products: products.ok().map(|(handle, ..)| handle),
-            convolutions: convolutions.ok().map(|(handle, ..)| handle),
-        };
+        let (products, lt) = used(&gpu, "products", "cuBLASLt", products);
+        let (convolutions, dnn) = used(&gpu, "convolutions", "cuDNN", convolutions);
+        choices.begin(name, lt, dnn);
+        let handles = Handles { products, convolutions };
         Libraries { gpu, handles: Mutex::new(handles), choices: Arc::clone(choices) }
     }
 
@@ -211,6 +218,20 @@ impl Libraries {
             self.choices.keep(table, key, algorithm);
         }
         Ok(algorithm != Algorithm::Own)
+    }
+}
+
+/// Says in the log what computes; returns a library's handle, and its version or 0.
+fn used<H>(gpu: &str, what: &str, library: &str, made: Result<(H, usize), String>) -> (Option<H>, usize) {
+    match made {
+        Ok((handle, version)) => {
+            tracing::info!("{gpu}: {library} {} computes {what}", version_text(version));
+            (Some(handle), version)
+        }
+        Err(reason) => {
+            tracing::info!("{gpu}: own kernels compute {what}: no {library}: {reason}");
+            (None, 0)
+        }
     }
 }
 

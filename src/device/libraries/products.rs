@@ -5,7 +5,7 @@
 
 use super::choices::{Algorithm, Library};
 use super::find::{Opened, functions, open};
-use super::{Format, Refusal, Status, WORKSPACE_ALIGN, Workspace, name};
+use super::{Format, Owned, Pointer, Refusal, Status, WORKSPACE_ALIGN, Workspace, name};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -113,8 +113,6 @@ const ASKED: usize = 16;
 /// Vectors of 16 bytes are the widest that its kernels load.
 const WIDEST: u64 = 16;
 
-type Pointer = *mut c_void;
-
 /// What the heuristic says about an algorithm.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
@@ -180,11 +178,6 @@ pub(super) fn library() -> Result<&'static CublasLt, &'static str> {
 }
 
 impl CublasLt {
-    /// Returns how its version is written.
-    pub fn version_text(&self) -> String {
-        format!("{}.{}.{}", self.version / 10_000, self.version / 100 % 100, self.version % 100)
-    }
-
     /// Makes a status a refusal or a failure.
     fn check(&self, status: Status) -> Result<(), Refusal> {
         if status == SUCCESS {
@@ -197,19 +190,6 @@ impl CublasLt {
         };
         let refused = matches!(status, INVALID_VALUE | ARCH_MISMATCH | NOT_SUPPORTED);
         Err(Refusal { refused, text: format!("{text} (status {status})") })
-    }
-}
-
-/// A descriptor of the library, destroyed with its owner.
-struct Owned {
-    raw: Pointer,
-    destroy: unsafe extern "C" fn(Pointer) -> Status,
-}
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        // SAFETY: made by the function that `destroy` belongs to, and used by nobody else.
-        unsafe { (self.destroy)(self.raw) };
     }
 }
 
