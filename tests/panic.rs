@@ -94,8 +94,8 @@ fn trained(mesh: (usize, usize), layer: &str, when: When, more: &[&str]) -> (u64
         let clock = Clock { step: training.step, epoch: 0, lr: 0.01 };
         let variant = Variant { mode: Mode::Train, rows: training.batch.rows, update: true };
         let batch = &mut training.batch;
-        if let Err(error) = training.session.run(variant, &mut batch.images, &mut batch.targets, clock) {
-            let again = training.session.run(variant, &mut batch.images, &mut batch.targets, clock);
+        if let Err(error) = training.session.run(variant, batch, clock) {
+            let again = training.session.run(variant, batch, clock);
             assert!(again.is_err(), "a session that failed runs nothing more");
             return (training.step, error, held);
         }

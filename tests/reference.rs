@@ -131,7 +131,7 @@ fn run(reference: &Reference, name: &str, sets: &[String]) -> Run {
             let values = exchange::read_values(&session, Which::Parameter(p)).unwrap();
             exchange::write_values(&mut mirror, Which::Parameter(p), &values).unwrap();
         }
-        mirror.run(look, &mut batch.images, &mut batch.targets, clock).unwrap();
+        mirror.run(look, &mut batch, clock).unwrap();
         let gradients = (0..parameters.len()).map(|p| exchange::read_values(&mirror, Which::Gradient(p)).unwrap());
         let gradients: Vec<Vec<f64>> = gradients.collect();
         norms.push(gradients.iter().flatten().map(|g| g * g).sum::<f64>().sqrt());
@@ -139,10 +139,10 @@ fn run(reference: &Reference, name: &str, sets: &[String]) -> Run {
             first = gradients;
         }
         lrs.push(clock.lr);
-        losses.push(session.run(update, &mut batch.images, &mut batch.targets, clock).unwrap().loss);
+        losses.push(session.run(update, &mut batch, clock).unwrap().loss);
     }
     batches.fill(0, 0, &mut batch);
-    let metrics = session.run(eval, &mut batch.images, &mut batch.targets, Clock::default()).unwrap();
+    let metrics = session.run(eval, &mut batch, Clock::default()).unwrap();
     let last =
         all.iter().map(|&(which, parameter)| (parameter.clone(), exchange::read_values(&session, which).unwrap()));
     Run {

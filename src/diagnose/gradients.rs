@@ -5,6 +5,7 @@
 //! Both run the network's own training program in f64.
 
 use crate::collectives::Form;
+use crate::data;
 use crate::device::{Clock, Path, Purpose, Random};
 use crate::error::{Error, Result};
 use crate::layers::Mode;
@@ -20,8 +21,7 @@ use std::sync::Arc;
 pub struct Probe {
     session: Session,
     variant: Variant,
-    images: Vec<f32>,
-    targets: Vec<f32>,
+    batch: data::Batch,
 }
 
 impl Probe {
@@ -53,7 +53,8 @@ impl Probe {
         };
         let plan = Plan::new(Arc::clone(network), Arc::new(Chain::default()), options).map_err(Error::Config)?;
         let session = Session::new(plan)?;
-        Ok(Probe { session, variant, images: images.to_vec(), targets: targets.to_vec() })
+        let (images, targets) = (images.to_vec(), targets.to_vec());
+        Ok(Probe { session, variant, batch: data::Batch { images, targets, ..data::Batch::default() } })
     }
 
     /// Sets a parameter.
@@ -67,7 +68,7 @@ impl Probe {
     /// When a step fails.
     pub fn loss(&mut self) -> Result<f64> {
         let clock = Clock { step: 1, ..Clock::default() };
-        Ok(self.session.run(self.variant, &mut self.images, &mut self.targets, clock)?.loss)
+        Ok(self.session.run(self.variant, &mut self.batch, clock)?.loss)
     }
 
     /// Returns the gradient of a parameter that the last call of [`Probe::loss`] left.

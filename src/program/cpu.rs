@@ -1,6 +1,7 @@
 //! A program with its addresses: what the queues of CPU devices run.
 
 use super::{Local, Plan, Program, Work};
+use crate::data::Batch;
 use crate::device::{Args, Clock, Extent, Memory, Operand, Path, Pool, Queue, Queues, Script, Timed, Transfer};
 use crate::error::Result;
 use crate::layers::{Layer, METRICS, Pass};
@@ -16,6 +17,7 @@ pub(super) struct Programs {
     memories: Vec<Arc<Memory>>,
     queues: Queues,
     scripts: Vec<Arc<dyn Script>>,
+    /// What the host handed to the devices.
     batch: Arc<RwLock<Batch>>,
     /// For the host's own reads and writes.
     host: Pool,
@@ -46,34 +48,26 @@ impl Programs {
     }
 
     /// Runs a program on a batch.
-    pub fn run(&mut self, number: usize, images: &mut Vec<f32>, targets: &mut Vec<f32>, clock: Clock) -> Result<()> {
-        self.exchange(images, targets);
+    pub fn run(&mut self, number: usize, batch: &mut Batch, clock: Clock) -> Result<()> {
+        self.exchange(batch);
         let result = self.queues.run(&self.scripts[number], clock);
-        self.exchange(images, targets);
+        self.exchange(batch);
         result
     }
 
     /// Runs a program on a batch with a clock around every step.
-    pub fn run_timed(
-        &mut self,
-        number: usize,
-        images: &mut Vec<f32>,
-        targets: &mut Vec<f32>,
-        clock: Clock,
-    ) -> Result<Arc<Timed>> {
+    pub fn run_timed(&mut self, number: usize, batch: &mut Batch, clock: Clock) -> Result<Arc<Timed>> {
         let queues = (self.memories.len() - 1) * Queue::COUNT;
         let timed = Arc::new(Timed::new(Arc::clone(&self.scripts[number]), queues));
         let script: Arc<dyn Script> = Arc::clone(&timed) as Arc<dyn Script>;
-        self.exchange(images, targets);
+        self.exchange(batch);
         let result = self.queues.run(&script, clock);
-        self.exchange(images, targets);
+        self.exchange(batch);
         result.map(|()| timed)
     }
 
-    fn exchange(&self, images: &mut Vec<f32>, targets: &mut Vec<f32>) {
-        let mut batch = self.batch.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        std::mem::swap(&mut batch.images, images);
-        std::mem::swap(&mut batch.targets, targets);
+    fn exchange(&self, batch: &mut Batch) {
+        std::mem::swap(&mut *self.batch.write().unwrap_or_else(|poisoned| poisoned.into_inner()), batch);
     }
 
     /// Returns the metrics that the last run left.
@@ -116,13 +110,6 @@ impl Programs {
 fn operand(memory: &Arc<Memory>, offset: usize, elements: usize, precision: Precision) -> Operand {
     let window = Window { start: vec![0], len: vec![elements] };
     Operand::new(memory, offset, Shape::from([elements]), window, precision)
-}
-
-/// The batch that the host hands to the devices.
-#[derive(Debug, Default)]
-struct Batch {
-    images: Vec<f32>,
-    targets: Vec<f32>,
 }
 
 /// A step that is ready to run.

@@ -1,6 +1,7 @@
 //! A program on GPUs: the globally ordered list issued to streams, captured once as one graph and replayed.
 
 use super::{Graphs, Inbox, Local, Plan, Program, Work};
+use crate::data::Batch;
 use crate::device::driver::{Event, Graph};
 use crate::device::libraries::Record;
 use crate::device::{Clock, Gpus, Launch, Operand, Queue};
@@ -134,8 +135,8 @@ impl Programs {
     }
 
     /// Hands a batch to the devices and starts a program on it. The batch is copied while earlier steps run.
-    pub fn submit(&mut self, number: usize, images: &[f32], targets: &[f32], clock: Clock) -> Result<()> {
-        let slot = self.begin(number, images, targets, clock)?;
+    pub fn submit(&mut self, number: usize, batch: &Batch, clock: Clock) -> Result<()> {
+        let slot = self.begin(number, batch, clock)?;
         let script = &self.scripts[number];
         if self.waits || !script.proven {
             // What faults mostly faults at its first launch; alone it can be named. Capturing may load nothing new.
@@ -167,11 +168,11 @@ impl Programs {
     }
 
     /// Puts a batch into the next slot and sends it to the inboxes; device 0's compute queue waits for it.
-    fn begin(&mut self, number: usize, images: &[f32], targets: &[f32], clock: Clock) -> Result<usize> {
+    fn begin(&mut self, number: usize, batch: &Batch, clock: Clock) -> Result<usize> {
         assert!(self.under_way.len() < Inbox::SLOTS, "a slot is free");
         let slot = self.next;
         self.next = (slot + 1) % Inbox::SLOTS;
-        self.gpus.stage(slot, images, targets, clock);
+        self.gpus.stage(slot, &batch.images, &batch.targets, clock);
         for step in &self.scripts[number].steps {
             if let Action::Load { input, from, elements } = step.action {
                 let to = self.inbox.address(&self.gpus, step.device, slot, input);
@@ -186,14 +187,8 @@ impl Programs {
     }
 
     /// Runs a program on a batch without its graph; returns its metrics and the seconds of every step.
-    pub fn run_timed(
-        &mut self,
-        number: usize,
-        images: &[f32],
-        targets: &[f32],
-        clock: Clock,
-    ) -> Result<(&[f32], Vec<f64>)> {
-        let slot = self.begin(number, images, targets, clock)?;
+    pub fn run_timed(&mut self, number: usize, batch: &Batch, clock: Clock) -> Result<(&[f32], Vec<f64>)> {
+        let slot = self.begin(number, batch, clock)?;
         let script = &mut self.scripts[number];
         for step in &script.steps[script.clocks.len()..] {
             script.clocks.push((self.gpus.event(step.device)?, self.gpus.event(step.device)?));

@@ -1,6 +1,7 @@
 //! Runs the programs of a plan, and reads and writes what outlives a step.
 
 use super::{Inbox, Peers, Plan, Target, cpu, gpu};
+use crate::data::Batch;
 use crate::device::driver::Kind;
 use crate::device::libraries::Record;
 use crate::device::{Clock, Gpus, Opening};
@@ -173,19 +174,13 @@ impl Session {
     ///
     /// # Panics
     /// When [`Session::depth`] steps are under way.
-    pub fn submit(
-        &mut self,
-        variant: Variant,
-        images: &mut Vec<f32>,
-        targets: &mut Vec<f32>,
-        clock: Clock,
-    ) -> Result<()> {
+    pub fn submit(&mut self, variant: Variant, batch: &mut Batch, clock: Clock) -> Result<()> {
         let number = self.number(variant)?;
         match &mut self.devices {
-            Devices::Gpu(programs) => programs.submit(number, images, targets, clock),
+            Devices::Gpu(programs) => programs.submit(number, batch, clock),
             Devices::Cpu(programs) => {
                 assert!(self.finished.is_none(), "one step at a time");
-                programs.run(number, images, targets, clock)?;
+                programs.run(number, batch, clock)?;
                 self.finished = Some(programs.metrics());
                 Ok(())
             }
@@ -207,20 +202,13 @@ impl Session {
         Ok(Metrics::of(values))
     }
 
-    /// Runs one step on a batch: `images` are the (N, H, W, C) values of the whole batch, `targets` its (N, width)
-    /// targets. Both come back as they were.
+    /// Runs one step on a batch, which comes back as it was.
     ///
     /// # Errors
     /// When a step fails on a device, or the plan has no such variant.
-    pub fn run(
-        &mut self,
-        variant: Variant,
-        images: &mut Vec<f32>,
-        targets: &mut Vec<f32>,
-        clock: Clock,
-    ) -> Result<Metrics> {
+    pub fn run(&mut self, variant: Variant, batch: &mut Batch, clock: Clock) -> Result<Metrics> {
         assert_eq!(self.under_way(), 0, "steps that were submitted are finished first");
-        self.submit(variant, images, targets, clock)?;
+        self.submit(variant, batch, clock)?;
         self.finish()
     }
 
@@ -229,22 +217,16 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::run`].
-    pub fn run_timed(
-        &mut self,
-        variant: Variant,
-        images: &mut Vec<f32>,
-        targets: &mut Vec<f32>,
-        clock: Clock,
-    ) -> Result<(Metrics, Vec<f64>)> {
+    pub fn run_timed(&mut self, variant: Variant, batch: &mut Batch, clock: Clock) -> Result<(Metrics, Vec<f64>)> {
         let number = self.number(variant)?;
         assert_eq!(self.under_way(), 0, "steps that were submitted are finished first");
         Ok(match &mut self.devices {
             Devices::Gpu(programs) => {
-                let (metrics, seconds) = programs.run_timed(number, images, targets, clock)?;
+                let (metrics, seconds) = programs.run_timed(number, batch, clock)?;
                 (Metrics::of(floats(metrics)), seconds)
             }
             Devices::Cpu(programs) => {
-                let timed = programs.run_timed(number, images, targets, clock)?;
+                let timed = programs.run_timed(number, batch, clock)?;
                 let steps = self.plan.programs[number].steps.iter();
                 let seconds = steps.map(|step| timed.seconds(step.queue_index(), step.index)).collect();
                 (Metrics::of(programs.metrics()), seconds)

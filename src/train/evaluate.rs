@@ -20,7 +20,7 @@ pub fn evaluate(session: &mut Session, split: &Arc<Split>, batch: usize, step: u
         if let Some(batch) = loader.next_batch()? {
             let variant = Variant { mode: Mode::Eval, rows: batch.rows, update: false };
             let clock = Clock { step, ..Clock::default() };
-            session.submit(variant, &mut batch.images, &mut batch.targets, clock)?;
+            session.submit(variant, batch, clock)?;
             if session.under_way() < session.depth() {
                 continue;
             }

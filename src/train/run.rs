@@ -201,7 +201,7 @@ impl Run {
                 let Some(batch) = loader.next_batch()? else { break };
                 let clock = Clock { step: before + 1, epoch: batch.epoch, lr: self.job.lr(before + 1) };
                 let variant = Variant { mode: Mode::Train, rows: batch.rows, update: true };
-                self.session.submit(variant, &mut batch.images, &mut batch.targets, clock)?;
+                self.session.submit(variant, batch, clock)?;
                 under_way.push_back((clock, batch.rows));
             }
             let Some((clock, rows)) = under_way.pop_front() else { break };

@@ -58,7 +58,7 @@ impl Training {
         self.step += 1;
         let clock = Clock { step: self.step, epoch, lr: self.job.lr(self.step) };
         let variant = Variant { mode: Mode::Train, rows: self.batch.rows, update: true };
-        self.session.submit(variant, &mut self.batch.images, &mut self.batch.targets, clock).unwrap();
+        self.session.submit(variant, &mut self.batch, clock).unwrap();
     }
 
     /// Makes one update and returns its loss.

@@ -1,6 +1,7 @@
 //! Everything that one batch makes of a network on a mesh, to be compared with one device.
 
 use peristyle::collectives::Form;
+use peristyle::data::Batch;
 use peristyle::device::{Clock, Path, Purpose, Random};
 use peristyle::error::Problem;
 use peristyle::layers::Mode;
@@ -60,13 +61,13 @@ impl Outcome {
         }
         let random = Random::new(4, Purpose::Probe, 1, 0);
         let classes = network.nodes.last().map_or(1, |loss| loss.input_shapes[0].features()) as u64;
-        let mut images: Vec<f32> =
-            (0..(rows * network.input.features()) as u64).map(|i| random.normal(i) as f32).collect();
-        let mut targets: Vec<f32> = (0..rows as u64).map(|i| random.below(1000 + i, classes) as f32).collect();
+        let images: Vec<f32> = (0..(rows * network.input.features()) as u64).map(|i| random.normal(i) as f32).collect();
+        let targets: Vec<f32> = (0..rows as u64).map(|i| random.below(1000 + i, classes) as f32).collect();
+        let mut batch = Batch { images, targets, ..Batch::default() };
         let clock = Clock { step: 1, ..Clock::default() };
         let mut values = Vec::new();
         for (name, variant) in [("training", train), ("evaluation", eval)] {
-            let m = session.run(variant, &mut images, &mut targets, clock).unwrap();
+            let m = session.run(variant, &mut batch, clock).unwrap();
             values.push((format!("{name} loss"), vec![m.loss]));
             values.push((format!("{name} counts"), vec![m.top1, m.top5, m.rows]));
         }

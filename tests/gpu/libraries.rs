@@ -455,8 +455,7 @@ mod with_libraries {
         training.batches.fill(0, 0, &mut training.batch);
         let variant = Variant { mode: Mode::Train, rows: training.batch.rows, update: true };
         let clock = Clock { step: 1, epoch: 0, lr: 0.1 };
-        let batch = &mut training.batch;
-        let error = training.session.run(variant, &mut batch.images, &mut batch.targets, clock).unwrap_err();
+        let error = training.session.run(variant, &mut training.batch, clock).unwrap_err();
         let (text, wanted) = (error.to_string(), std::env::var("WANTED").unwrap_or_default());
         assert!(text.contains(&wanted) && text.contains("says: "), "{text}");
         assert!(text.contains("set libraries = \"off\" in [devices] to do without it"), "{text}");

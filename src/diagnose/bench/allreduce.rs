@@ -3,6 +3,7 @@
 use super::{Effort, driver_kind, load_average};
 use crate::collectives::{Collective, Form};
 use crate::config;
+use crate::data::Batch;
 use crate::device::{Clock, limits};
 use crate::diagnose::one_move::{OneMove, VARIANT};
 use crate::error::Result;
@@ -81,7 +82,7 @@ pub fn all_reduce(sets: &[String], effort: Effort) -> Result<AllReduces> {
             let mut session = session(&job, bytes / Precision::F32.bytes(), *form)?;
             let mut run = || {
                 let start = Instant::now();
-                session.run(VARIANT, &mut Vec::new(), &mut Vec::new(), Clock::default())?;
+                session.run(VARIANT, &mut Batch::default(), Clock::default())?;
                 Ok(start.elapsed().as_secs_f64())
             };
             run()?;

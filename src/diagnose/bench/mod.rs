@@ -11,6 +11,7 @@ pub use allreduce::{AllReduce, AllReduces, all_reduce};
 pub use layers::{LayerTime, Layers, layers};
 
 use crate::config::{self, Devices, Kind};
+use crate::data::Batch;
 use crate::device::{Clock, Purpose, Random, driver, limits};
 use crate::error::{Error, Result};
 use crate::layers::Mode;
@@ -142,8 +143,7 @@ pub struct Bench {
     pub job: Job,
     session: Session,
     variant: Variant,
-    images: Vec<f32>,
-    targets: Vec<f32>,
+    batch: Batch,
     clock: Clock,
     loss: f64,
 }
@@ -172,7 +172,8 @@ impl Bench {
         let targets = (0..variant.rows * width).map(target).collect();
         let mut session = job.session(plan)?;
         exchange::initialise(&mut session, job.config.seed)?;
-        Ok(Bench { job, session, variant, images, targets, clock: Clock::default(), loss: 0.0 })
+        let batch = Batch { images, targets, ..Batch::default() };
+        Ok(Bench { job, session, variant, batch, clock: Clock::default(), loss: 0.0 })
     }
 
     fn program(&self) -> usize {
@@ -193,7 +194,7 @@ impl Bench {
         let start = Instant::now();
         while self.session.under_way() < self.session.depth() {
             let clock = self.tick();
-            self.session.submit(self.variant, &mut self.images, &mut self.targets, clock)?;
+            self.session.submit(self.variant, &mut self.batch, clock)?;
         }
         self.loss = self.session.finish()?.loss;
         Ok(start.elapsed().as_secs_f64())
@@ -211,7 +212,7 @@ impl Bench {
     fn step_timed(&mut self) -> Result<Vec<f64>> {
         self.drain()?;
         let clock = self.tick();
-        let (metrics, times) = self.session.run_timed(self.variant, &mut self.images, &mut self.targets, clock)?;
+        let (metrics, times) = self.session.run_timed(self.variant, &mut self.batch, clock)?;
         self.loss = metrics.loss;
         Ok(times)
     }
@@ -221,7 +222,7 @@ impl Bench {
         self.drain()?;
         let begin = Instant::now();
         let clock = self.tick();
-        self.session.run(self.variant, &mut self.images, &mut self.targets, clock)?;
+        self.session.run(self.variant, &mut self.batch, clock)?;
         let first = begin.elapsed().as_secs_f64();
         let mut steps = 1;
         while steps < 3 || begin.elapsed() < Duration::from_millis(500) {

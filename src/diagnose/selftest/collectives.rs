@@ -3,6 +3,7 @@
 use super::compare::{Compared, Tally, worst};
 use super::{Device, Effort, training};
 use crate::collectives::{Collective, Form};
+use crate::data::Batch;
 use crate::device::{Clock, Purpose, Random};
 use crate::diagnose::one_move::{OneMove, VARIANT};
 use crate::error::Result;
@@ -76,7 +77,7 @@ fn run(device: &Device, devices: usize, form: Form, moved: OneMove) -> Result<Ve
                 session.write_region(d, moved.result(), &vec![f32::NAN; room])?;
             }
         }
-        session.run(VARIANT, &mut Vec::new(), &mut Vec::new(), Clock::default())?;
+        session.run(VARIANT, &mut Batch::default(), Clock::default())?;
         for d in 0..devices {
             let expected = cut(&whole, &moved.shape, &window(to, d));
             let mut got = session.read_region::<f32>(d, moved.result())?;
