@@ -170,7 +170,9 @@ fn emulator(
 ) -> Result<(PathBuf, Vec<PathBuf>), String> {
     let host = root.join("kernels/host");
     let mut args: Vec<String> =
-        ["-std=c++20", "-O2", "-g1", "-fno-strict-aliasing", "-fPIC", "-w", "-c"].map(String::from).into();
+        ["-std=c++20", "-O2", "-g1", "-fno-strict-aliasing", "-ffp-contract=off", "-fPIC", "-w", "-c"]
+            .map(String::from)
+            .into();
     args.extend([format!("-I{}", host.display()), format!("-I{}", root.join("kernels").display())]);
     let key = format!("{}{}", version(cxx)?, args.join(" "));
     let job = |name: &str, path: &Path, text: &str, source: String| Job {

@@ -1,7 +1,8 @@
 //! Data through the public door: shipped sets, splits, batches, augmentation, restart, prefetch.
 
 use peristyle::data::{
-    Augment, Base, Batch, Batches, Context, Dataset, Labels, Loader, Part, Pixels, Settings, Source, Splits, open,
+    Augment, Base, Batch, Batches, Context, Dataset, Labels, Loader, Part, Pixels, Preparer, Settings, Source, Splits,
+    open,
 };
 use std::path::Path;
 
@@ -167,7 +168,7 @@ fn the_loader_gives_the_same_bits_as_direct_computation_from_any_start() {
     let batches = direct.len() / 3;
     assert_eq!(batches, 16);
     for start in [0, 1, batches - 1] {
-        let mut loader = Loader::train(&set, 5, start).expect("a thread starts");
+        let mut loader = Loader::train(&set, Preparer::Host, 5, start).expect("a thread starts");
         for expected in &direct[start..] {
             let batch = loader.next_batch().expect("no failure").expect("training goes on");
             assert!(batch == expected, "epoch {} batch {}", expected.epoch, expected.index);
@@ -180,7 +181,7 @@ fn the_loader_gives_the_same_bits_as_direct_computation_from_any_start() {
 fn evaluation_goes_once_through_the_split_without_augmentation() {
     let set = splits(&format!("{AUGMENTED}batch = 1\ntest = \"digits\"\nvalidation = 0.1"));
     let plain = Splits { augment: vec![], order: peristyle::data::Order::Sequential, batch: 1800, ..set.clone() };
-    let mut loader = Loader::eval(&set.train, 700).expect("a thread starts");
+    let mut loader = Loader::eval(&set.train, Preparer::Host, 700).expect("a thread starts");
     let (mut images, mut rows) = (Vec::new(), Vec::new());
     while let Some(batch) = loader.next_batch().expect("no failure") {
         images.extend_from_slice(&batch.images);

@@ -5,7 +5,7 @@
 mod common;
 
 use common::{Training, on_mesh};
-use peristyle::data::Loader;
+use peristyle::data::{Loader, Preparer};
 use peristyle::device::inside_gemm;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -93,13 +93,15 @@ fn prefetching_allocates_no_batch() {
     let training = Training::new("configs/columns_small.toml", &on_mesh((1, 1)));
     let config = &training.job.config;
     let splits = peristyle::data::open(&config.data, config.seed, &config.base).unwrap();
-    let mut loader = Loader::train(&splits, 0, 0).unwrap();
     let epochs = 8;
     let batches = training.batches.plan().batches() * epochs;
-    let (allocations, _) = during(|| {
-        for _ in 0..batches {
-            std::hint::black_box(loader.next_batch().unwrap());
-        }
-    });
-    assert!(allocations < 16 + 2 * epochs as u64, "{allocations} allocations for {batches} batches");
+    for preparer in [Preparer::Host, Preparer::Device] {
+        let mut loader = Loader::train(&splits, preparer, 0, 0).unwrap();
+        let (allocations, _) = during(|| {
+            for _ in 0..batches {
+                std::hint::black_box(loader.next_batch().unwrap());
+            }
+        });
+        assert!(allocations < 16 + 2 * epochs as u64, "{allocations} allocations for {batches} batches");
+    }
 }

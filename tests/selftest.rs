@@ -56,6 +56,7 @@ fn the_emulated_device_computes_right() {
     }
     let report = report(&selftest("selftest-emu", &["--device", "emu", "--quick", "--json"]));
     assert!(names(&report).contains(&"copies and sums") && names(&report).contains(&"casts"));
+    assert!(names(&report).contains(&"augmentation"));
     assert_eq!(report["images"][0]["code"], "compiled for the CPU");
     assert!(report["skipped"].as_array().unwrap().is_empty() && report["quick"] == true);
 }
@@ -69,7 +70,7 @@ fn the_table_tells_each_check_as_it_goes() {
         assert!(line.is_some_and(|line| line.ends_with("  ok")), "{kind}: {}", said.out);
         assert!(said.err.contains(&format!("selftest: {kind} f32\n")), "{}", said.err);
     }
-    assert!(said.out.contains("\nnot checked: copies and sums, casts, tf32 and bf16: "), "{}", said.out);
+    assert!(said.out.contains("\nnot checked: copies and sums, augmentation, casts, tf32 and bf16: "), "{}", said.out);
 }
 
 #[test]

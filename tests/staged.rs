@@ -130,6 +130,7 @@ fn devices_of_one_gpu_reach_each_other_and_the_rest_crosses() {
         let of_host = |u: &Use| plan.programs[0].buffers[u.buffer].device == 4;
         let crossings = plan.programs[0].steps.iter().filter(|s| s.uses.iter().any(of_host)).count();
         training.session = Session::on_gpus(plan, Kind::Emu, &gpus.unwrap_or([0, 1, 2, 3])).unwrap();
+        training.session.prepare(training.preparation.clone()).unwrap();
         exchange::initialise(&mut training.session, training.job.config.seed).unwrap();
         (crossings, trained(training))
     };

@@ -22,7 +22,7 @@ const ORDER: &[&[&str]] = &[
 
 /// Rooms that may launch kernels, and the words that tell a launch: of a kernel, or of CPU tasks that write strided,
 /// disjoint parts of one output (`device::Args::strided`).
-const LAUNCHING: &[&str] = &["layers", "optim", "collectives"];
+const LAUNCHING: &[&str] = &["layers", "optim", "collectives", "data"];
 const LAUNCHES: &[&str] = &["launch", "strided"];
 
 const MAX_LINES: usize = 500;

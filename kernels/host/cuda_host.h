@@ -146,6 +146,8 @@ inline float __uint_as_float(unsigned bits) { float x; memcpy(&x, &bits, 4); ret
 inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned(uint64_t(a) * b >> 32); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+// Compiled with -ffp-contract=off: no product disappears in a sum.
+inline float __fmul_rn(float a, float b) { return a * b; }
 
 // bfloat16: storage and conversions, to the nearest, ties to even; NaN becomes the one that CUDA gives.
 struct alignas(2) __nv_bfloat16 { uint16_t bits; };

@@ -1,10 +1,15 @@
 //! Augmentation: what is done to a training image anew in every epoch.
 //!
 //! Step k of the list draws from counters 2k and 2k + 1 of (seed, epoch, number of the sample in its data set), so
-//! the result depends on nothing else: not on the batch, the device, the threads, or a stop in between.
+//! the result depends on nothing else: not on the batch, the device, the threads, or a stop in between. Draws are made
+//! on the host; the pixels move there or on a GPU, to the same bits.
+//!
+//! To add a step: an entry of [`Augment`] with its lines in `check`, `fits`, `draw`, `apply` and `launch`, and a kernel
+//! `augment_x` in `kernels/augment.cu`.
 
-use crate::device::{Random, vectorized};
-use crate::error::Fault;
+use super::prepare::Stage;
+use crate::device::{Random, kernels, vectorized};
+use crate::error::{Fault, Result};
 use serde::Deserialize;
 
 /// One step of augmentation. Steps work on the raw pixels, before normalisation; what comes in from outside the image
@@ -51,28 +56,53 @@ impl Augment {
         }
     }
 
-    /// Computes `y` from `x`, both (H, W, C), as step `step` of the list. `work` is memory for this shape, empty at
-    /// first, that is kept from call to call.
+    /// Numbers that a step draws for an image.
+    pub const DRAWS: usize = 2;
+
+    /// Draws for an image as step `step` of the list: pixels down and right, or sine and cosine of the angle.
+    pub(super) fn draw(&self, random: &Random, step: usize) -> [f32; Self::DRAWS] {
+        let counter = 2 * step as u64;
+        match *self {
+            Augment::Shift(most) => {
+                let draw = |counter| random.below(counter, 2 * most as u64 + 1) as f32 - most as f32;
+                [draw(counter), draw(counter + 1)]
+            }
+            Augment::Rotate(degrees) => {
+                let (sine, cosine) = ((2.0 * random.uniform(counter) - 1.0) * degrees).to_radians().sin_cos();
+                [sine as f32, cosine as f32]
+            }
+        }
+    }
+
+    /// Computes `y` from `x`, both (H, W, C), by what was drawn. `work` is memory for this shape, empty at first, that
+    /// is kept from call to call.
     pub(super) fn apply(
         &self,
-        random: &Random,
-        step: usize,
+        drawn: [f32; Self::DRAWS],
         shape: [usize; 3],
         x: &[f32],
         work: &mut Vec<f32>,
         y: &mut [f32],
     ) {
-        let counter = 2 * step as u64;
         match *self {
-            Augment::Shift(most) => {
-                let draw = |counter| random.below(counter, 2 * most as u64 + 1) as isize - most as isize;
-                shift([draw(counter), draw(counter + 1)], shape, x, y);
-            }
-            Augment::Rotate(degrees) => {
-                let angle = (2.0 * random.uniform(counter) - 1.0) * degrees;
-                rotate(angle.to_radians(), shape, x, work, y);
-            }
+            Augment::Shift(_) => shift(drawn.map(|pixels| pixels as isize), shape, x, y),
+            Augment::Rotate(_) => rotate(drawn, shape, x, work, y),
         }
+    }
+
+    /// Launches the step on a GPU.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub(super) fn launch(&self, stage: &Stage) -> Result<()> {
+        let Stage { ref issue, grid, x, draws, table, y, extents: [images, pixels, h, w, c, steps] } = *stage;
+        let (bytes, floats) = x;
+        let launch = match self {
+            Augment::Shift(_) => kernels::augment_shift,
+            Augment::Rotate(_) => kernels::augment_rotate,
+        };
+        // SAFETY: x and y have the shape (images, h, w, c) and do not overlap, and there are draws for every image.
+        unsafe { launch(issue, grid, bytes, floats, draws, table, y, images, pixels, h, w, c, steps) }
     }
 }
 
@@ -91,14 +121,13 @@ fn shift([down, right]: [isize; 2], [h, w, c]: [usize; 3], x: &[f32], y: &mut [f
 }
 
 /// Turns an image counter-clockwise about ((H - 1) / 2, (W - 1) / 2); y at p is x at p turned back, bilinear.
-fn rotate(radians: f64, [h, w, c]: [usize; 3], x: &[f32], framed: &mut Vec<f32>, y: &mut [f32]) {
+fn rotate(turn: [f32; 2], [h, w, c]: [usize; 3], x: &[f32], framed: &mut Vec<f32>, y: &mut [f32]) {
     // A black frame, one pixel before and two after the image, so that no neighbour needs a check.
     let across = (w + 3) * c;
     framed.resize((h + 3) * across, 0.0);
     for (framed, x) in framed[across..].chunks_exact_mut(across).zip(x.chunks_exact(w * c)) {
         framed[c..(w + 1) * c].copy_from_slice(x);
     }
-    let turn = (radians.sin() as f32, radians.cos() as f32);
     vectorized(
         #[inline(always)]
         || match c {
@@ -111,7 +140,7 @@ fn rotate(radians: f64, [h, w, c]: [usize; 3], x: &[f32], framed: &mut Vec<f32>,
 }
 
 #[inline(always)]
-fn turned((sin, cos): (f32, f32), [h, w, c]: [usize; 3], framed: &[f32], y: &mut [f32]) {
+fn turned([sin, cos]: [f32; 2], [h, w, c]: [usize; 3], framed: &[f32], y: &mut [f32]) {
     let (middle_i, middle_j) = ((h - 1) as f32 / 2.0, (w - 1) as f32 / 2.0);
     let (last_i, last_j) = ((h + 1) as f32, (w + 1) as f32);
     let across = (w + 3) * c;
@@ -156,9 +185,9 @@ mod tests {
         let x: Vec<f32> = (0..9).map(|i| i as f32).collect();
         let mut y = vec![0.0; 9];
         let mut work = Vec::new();
-        rotate(0.0, [3, 3, 1], &x, &mut work, &mut y);
+        rotate([0.0, 1.0], [3, 3, 1], &x, &mut work, &mut y);
         assert_eq!(y, x);
-        rotate(std::f64::consts::FRAC_PI_2, [3, 3, 1], &x, &mut work, &mut y);
+        rotate([1.0, 0.0], [3, 3, 1], &x, &mut work, &mut y);
         let turned = [2.0, 5.0, 8.0, 1.0, 4.0, 7.0, 0.0, 3.0, 6.0];
         assert!(y.iter().zip(turned).all(|(y, t)| (y - t).abs() < 1e-5), "{y:?}");
     }
@@ -166,12 +195,13 @@ mod tests {
     #[test]
     fn channels_turn_alike_whatever_their_number() {
         let plane: Vec<f32> = (0..20).map(|i| (i * i % 17) as f32).collect();
+        let turn = [0.4f32.sin(), 0.4f32.cos()];
         let mut expected = vec![0.0; 20];
-        rotate(0.4, [4, 5, 1], &plane, &mut Vec::new(), &mut expected);
+        rotate(turn, [4, 5, 1], &plane, &mut Vec::new(), &mut expected);
         for c in [2, 3, 4] {
             let x: Vec<f32> = plane.iter().flat_map(|&v| (0..c).map(move |k| v * (1 << k) as f32)).collect();
             let mut y = vec![0.0; 20 * c];
-            rotate(0.4, [4, 5, c], &x, &mut Vec::new(), &mut y);
+            rotate(turn, [4, 5, c], &x, &mut Vec::new(), &mut y);
             assert!(y.iter().enumerate().all(|(i, &v)| v == expected[i / c] * (1 << (i % c)) as f32));
         }
     }
@@ -179,7 +209,7 @@ mod tests {
     #[test]
     fn half_a_pixel_is_the_mean_of_its_neighbours() {
         let mut y = vec![0.0; 2];
-        rotate(std::f64::consts::FRAC_PI_2, [1, 2, 1], &[2.0, 4.0], &mut Vec::new(), &mut y);
+        rotate([1.0, 0.0], [1, 2, 1], &[2.0, 4.0], &mut Vec::new(), &mut y);
         // Both pixels turn back to half a row above or below the only row.
         assert!((y[0] - 1.5).abs() < 1e-5 && (y[1] - 1.5).abs() < 1e-5, "{y:?}");
     }
@@ -191,7 +221,8 @@ mod tests {
             let random = Random::new(1, Purpose::Augment, 0, sample);
             let (mut x, mut y) = ([0.0; 25], [0.0; 25]);
             x[12] = 1.0;
-            Augment::Shift(2).apply(&random, 0, [5, 5, 1], &x, &mut Vec::new(), &mut y);
+            let step = Augment::Shift(2);
+            step.apply(step.draw(&random, 0), [5, 5, 1], &x, &mut Vec::new(), &mut y);
             let at = y.iter().position(|&v| v == 1.0).unwrap();
             counts[0][at / 5] += 1;
             counts[1][at % 5] += 1;

@@ -1,14 +1,16 @@
 //! Any batch of a split, computed from its number alone.
 
-use super::{Augment, Labels, Order, Pixels, Split, Splits};
+use super::{Augment, Labels, Order, Pixels, Preparer, Raw, Split, Splits};
 use crate::device::{Purpose, Random};
 use std::sync::Arc;
 
 /// The samples of one step, ready for the devices.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Batch {
-    /// Normalised pixels: (rows, H, W, C).
+    /// Normalised pixels: (rows, H, W, C); empty where a GPU prepares them.
     pub images: Vec<f32>,
+    /// What a GPU prepares in place of them.
+    pub raw: Option<Raw>,
     /// Class numbers (rows, 1), or rows of numbers (rows, classes).
     pub targets: Vec<f32>,
     /// Number of samples; the last batch of an epoch may have fewer than the others.
@@ -54,6 +56,7 @@ pub struct Batches {
     split: Arc<Split>,
     plan: EpochPlan,
     training: Option<Training>,
+    preparer: Preparer,
     /// The order of the epoch in hand.
     order: Option<(u64, Vec<u32>)>,
     /// Two images, raw, for the steps of augmentation.
@@ -85,10 +88,16 @@ impl Batches {
             split: Arc::clone(split),
             plan,
             training: None,
+            preparer: Preparer::Host,
             order: None,
             images: [image.clone(), image],
             work: Vec::new(),
         }
+    }
+
+    /// Leaves images to a GPU, or not.
+    pub fn prepared_by(self, preparer: Preparer) -> Self {
+        Batches { preparer, ..self }
     }
 
     /// Returns how an epoch is cut into batches.
@@ -99,12 +108,19 @@ impl Batches {
     /// Returns an empty batch with memory for the largest one.
     pub fn empty(&self) -> Batch {
         let rows = self.plan.rows(0);
-        let width = self.split.data.header().target_width;
-        Batch {
-            images: Vec::with_capacity(rows * self.split.data.features()),
-            targets: Vec::with_capacity(rows * width),
-            ..Batch::default()
-        }
+        let (values, width) = (rows * self.split.data.features(), self.split.data.header().target_width);
+        let (images, raw) = match self.preparer {
+            Preparer::Host => (Vec::with_capacity(values), None),
+            Preparer::Device => {
+                let pixels = match self.split.data.pixels {
+                    Pixels::U8(_) => Pixels::U8(Vec::with_capacity(values)),
+                    Pixels::F32(_) => Pixels::F32(Vec::with_capacity(values)),
+                };
+                let draws = Vec::with_capacity(rows * self.augment().len() * Augment::DRAWS);
+                (Vec::new(), Some(Raw { pixels, draws }))
+            }
+        };
+        Batch { images, raw, targets: Vec::with_capacity(rows * width), ..Batch::default() }
     }
 
     /// Computes batch `index` of an epoch into `batch`. Allocates nothing but the order of a new epoch.
@@ -123,12 +139,18 @@ impl Batches {
         let features = self.split.data.features();
         let (first, rows) = (index * self.plan.batch, self.plan.rows(index));
         (batch.epoch, batch.index, batch.first, batch.rows) = (epoch, index, first, rows);
-        batch.images.resize(rows * features, 0.0);
+        match &mut batch.raw {
+            None => batch.images.resize(rows * features, 0.0),
+            Some(raw) => raw.clear(),
+        }
         batch.targets.clear();
         for row in 0..rows {
             let place = self.order.as_ref().map_or(first + row, |(_, order)| order[first + row] as usize);
             let sample = self.split.samples[place];
-            self.image(epoch, sample, &mut batch.images[row * features..][..features]);
+            match &mut batch.raw {
+                None => self.image(epoch, sample, &mut batch.images[row * features..][..features]),
+                Some(raw) => self.raw_image(epoch, sample, raw),
+            }
             match &self.split.data.labels {
                 Labels::Index(labels) => batch.targets.push(labels[sample as usize] as f32),
                 Labels::Dense(labels) => {
@@ -139,12 +161,39 @@ impl Batches {
         }
     }
 
+    /// Returns the steps of augmentation.
+    fn augment(&self) -> &[Augment] {
+        self.training.as_ref().map_or(&[], |training| &training.augment)
+    }
+
+    /// Returns the random numbers of a sample's augmentation.
+    fn random(&self, epoch: u64, sample: u32) -> Random {
+        let seed = self.training.as_ref().map_or(0, |training| training.seed);
+        Random::new(seed, Purpose::Augment, epoch, u64::from(sample))
+    }
+
+    /// Adds one image as it is, with its draws.
+    fn raw_image(&self, epoch: u64, sample: u32, raw: &mut Raw) {
+        let features = self.split.data.features();
+        let pixels = sample as usize * features..(sample as usize + 1) * features;
+        match (&self.split.data.pixels, &mut raw.pixels) {
+            (Pixels::U8(x), Pixels::U8(y)) => y.extend_from_slice(&x[pixels]),
+            (Pixels::F32(x), Pixels::F32(y)) => y.extend_from_slice(&x[pixels]),
+            _ => unreachable!("a batch holds the pixels of its own data set"),
+        }
+        let random = self.random(epoch, sample);
+        for (step, augment) in self.augment().iter().enumerate() {
+            raw.draws.extend(augment.draw(&random, step));
+        }
+    }
+
     /// Computes one image: raw pixels, augmentation, normalisation.
     fn image(&mut self, epoch: u64, sample: u32, y: &mut [f32]) {
+        let random = self.random(epoch, sample);
         let (data, normalization) = (&self.split.data, &self.split.normalization);
         let pixels = sample as usize * y.len()..(sample as usize + 1) * y.len();
         let training = self.training.as_ref().filter(|training| !training.augment.is_empty());
-        let Some(Training { seed, augment, .. }) = training else {
+        let Some(Training { augment, .. }) = training else {
             return match &data.pixels {
                 Pixels::U8(x) => normalization.bytes(&x[pixels], y),
                 Pixels::F32(x) => normalization.floats(&x[pixels], y),
@@ -155,9 +204,8 @@ impl Batches {
             Pixels::U8(raw) => x.iter_mut().zip(&raw[pixels]).for_each(|(x, &raw)| *x = f32::from(raw)),
             Pixels::F32(raw) => x.copy_from_slice(&raw[pixels]),
         }
-        let random = Random::new(*seed, Purpose::Augment, epoch, u64::from(sample));
         for (step, augment) in augment.iter().enumerate() {
-            augment.apply(&random, step, data.shape, x, &mut self.work, next);
+            augment.apply(augment.draw(&random, step), data.shape, x, &mut self.work, next);
             std::mem::swap(&mut x, &mut next);
         }
         normalization.floats(x, y);

@@ -3,7 +3,7 @@
 //! The buffers travel through two channels: full ones to the consumer, empty ones back. When either side ends, its
 //! channel ends and the other side sees it: nothing waits for ever.
 
-use super::{Batch, Batches, Split, Splits};
+use super::{Batch, Batches, Preparer, Split, Splits};
 use crate::device::thread;
 use crate::error::{Error, Result};
 use std::sync::Arc;
@@ -29,8 +29,8 @@ impl Loader {
     ///
     /// # Errors
     /// When the operating system starts no thread.
-    pub fn train(splits: &Splits, start_epoch: u64, start_batch: usize) -> Result<Self> {
-        let mut batches = Batches::train(splits);
+    pub fn train(splits: &Splits, preparer: Preparer, start_epoch: u64, start_batch: usize) -> Result<Self> {
+        let mut batches = Batches::train(splits).prepared_by(preparer);
         let (mut epoch, mut index) = (start_epoch, start_batch);
         let buffers = std::array::from_fn(|_| batches.empty());
         Loader::start(buffers, move |batch| {
@@ -47,8 +47,8 @@ impl Loader {
     ///
     /// # Errors
     /// When the operating system starts no thread.
-    pub fn eval(split: &Arc<Split>, batch: usize) -> Result<Self> {
-        let mut batches = Batches::eval(split, batch);
+    pub fn eval(split: &Arc<Split>, preparer: Preparer, batch: usize) -> Result<Self> {
+        let mut batches = Batches::eval(split, batch).prepared_by(preparer);
         let buffers = std::array::from_fn(|_| batches.empty());
         let mut index = 0;
         Loader::start(buffers, move |batch| {

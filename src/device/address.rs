@@ -4,6 +4,12 @@ use crate::tensor::Element;
 use half::bf16;
 use std::marker::PhantomData;
 
+/// Returns the bytes of numbers, as they are copied to a device.
+pub fn bytes_of(values: &[f32]) -> &[u8] {
+    // SAFETY: the same memory; every byte of a float may be read, and has no alignment.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+}
+
 /// Device memory that a kernel reads: the address of a `T`.
 #[derive(Debug)]
 #[repr(transparent)]

@@ -30,11 +30,14 @@ struct Pinned {
     bytes: usize,
 }
 
+/// The parts of a batch that are copied to a GPU: its images, its targets, what augmentation drew.
+pub const INPUTS: usize = 3;
+
 /// What one step exchanges with the host.
 #[derive(Debug, Clone, Copy)]
 struct Slot {
-    /// Images and targets of the batch.
-    staging: [Pinned; 2],
+    /// The parts of the batch.
+    staging: [Pinned; INPUTS],
     clock: Pinned,
     values: Pinned,
 }
@@ -63,8 +66,8 @@ pub struct Opening<'a> {
     pub arenas: &'a [usize],
     /// Bytes of host memory that GPUs exchange through; none: they reach each other's.
     pub host: Option<usize>,
-    /// Elements of the largest batch of images and of targets.
-    pub staging: [usize; 2],
+    /// Bytes of each part of the largest batch.
+    pub staging: [usize; INPUTS],
     /// Elements of the values that come back after a step.
     pub values: usize,
     /// Steps that the host may have under way at once.
@@ -99,9 +102,9 @@ impl Gpus {
         }
         let first = &opened.first().ok_or_else(|| Error::Usage("no GPU was asked for".into()))?.1;
         let pinned = |bytes: usize| first.allocate_pinned(bytes.max(1)).map(|at| Pinned { at, bytes });
-        let [images, targets] = opening.staging;
+        let [images, targets, draws] = opening.staging;
         let slot = |_| {
-            let staging = [pinned(images * 4)?, pinned(targets * 4)?];
+            let staging = [pinned(images)?, pinned(targets)?, pinned(draws)?];
             Ok(Slot { staging, clock: pinned(CLOCK_BYTES)?, values: pinned(opening.values * 4)? })
         };
         let slots = (0..opening.slots).map(slot).collect::<Result<_>>()?;
@@ -231,12 +234,12 @@ impl Gpus {
     ///
     /// # Panics
     /// When the batch is larger than what was opened for.
-    pub fn stage(&mut self, slot: usize, images: &[f32], targets: &[f32], clock: Clock) {
+    pub fn stage(&mut self, slot: usize, inputs: [&[u8]; INPUTS], clock: Clock) {
         let Slot { staging, clock: at, .. } = self.slots[slot];
-        for (values, staging) in [images, targets].into_iter().zip(staging) {
-            assert!(size_of_val(values) <= staging.bytes, "the batch fits its staging memory");
+        for (bytes, staging) in inputs.into_iter().zip(staging) {
+            assert!(bytes.len() <= staging.bytes, "the batch fits its staging memory");
             // SAFETY: it fits; nothing reads it while no step of the slot is under way.
-            unsafe { std::ptr::copy_nonoverlapping(values.as_ptr().cast(), staging.at, size_of_val(values)) };
+            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), staging.at, bytes.len()) };
         }
         let mut bytes = [0; CLOCK_BYTES];
         bytes[..4].copy_from_slice(&(clock.step as u32).to_le_bytes());
@@ -256,8 +259,7 @@ impl Gpus {
         unsafe { driver.copy_in(self.clock(device), self.slots[slot].clock.at, CLOCK_BYTES, stream) }
     }
 
-    /// Copies `elements` of a slot's images (`input` 0) or targets (1), from element `from` on, to an address of a
-    /// device's arena.
+    /// Copies `bytes` of a part of a slot's batch, from byte `from` on, to an address of a device's arena.
     ///
     /// # Errors
     /// When the device refuses.
@@ -271,13 +273,13 @@ impl Gpus {
         (slot, input): (usize, usize),
         from: usize,
         to: u64,
-        elements: usize,
+        bytes: usize,
     ) -> Result<()> {
         let staging = self.slots[slot].staging[input];
-        assert!((from + elements) * 4 <= staging.bytes, "the rows lie inside the batch");
+        assert!(from + bytes <= staging.bytes, "the rows lie inside the batch");
         let Issue { driver, stream } = self.issue(device, queue);
         // SAFETY: inside both; `to` comes from `address`.
-        unsafe { driver.copy_in(to, staging.at.add(from * 4), elements * 4, stream) }
+        unsafe { driver.copy_in(to, staging.at.add(from), bytes, stream) }
     }
 
     /// Copies the bytes of an operand from an address of the same device.
@@ -462,7 +464,7 @@ impl Drop for Gpus {
             }
         }
         let Some(first) = self.devices.first() else { return };
-        let all = self.slots.iter().flat_map(|slot| [slot.staging[0], slot.staging[1], slot.clock, slot.values]);
+        let all = self.slots.iter().flat_map(|slot| slot.staging.into_iter().chain([slot.clock, slot.values]));
         for pinned in all.chain([self.host]) {
             // SAFETY: as above.
             let _ = unsafe { first.driver.free_pinned(pinned.at) };

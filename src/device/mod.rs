@@ -24,11 +24,12 @@ mod timed;
 mod transfer;
 mod workspace;
 
+pub use address::bytes_of;
 pub use args::{Args, Clock, Operand, Path};
 pub use code::Code;
 pub use driver::{AnyConst, AnyMut, Const, Driver, Format, Grid, Issue, Mut};
 pub use gemm::{Matrix, Scalar, inside_gemm};
-pub use gpus::{Gpus, Opening};
+pub use gpus::{Gpus, INPUTS, Opening};
 pub use launch::{Launch, int, ints};
 pub use memory::Memory;
 pub use parts::Parts;

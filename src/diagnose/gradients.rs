@@ -48,6 +48,7 @@ impl Probe {
             peers: Peers::All,
             path,
             target_width,
+            augment: 0,
             seed,
             variants: vec![variant],
         };

@@ -98,6 +98,7 @@ impl OneMove {
             threads: plan.options.threads,
             variant,
             precision: Precision::F32,
+            augment: plan.options.augment,
             regions: &plan.regions,
         };
         let mut program = lower::lower(context, &placed);

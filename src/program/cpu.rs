@@ -161,7 +161,7 @@ impl Executable {
         };
         for step in &program.steps {
             let (operands, action) = match &step.work {
-                Work::Load { input, to } => (vec![Some(operand(to))], Action::Load(*input)),
+                Work::Load { input, to, .. } => (vec![Some(operand(to))], Action::Load(*input)),
                 Work::Phase { node, pass, phase, operands: locals, .. } => {
                     let layer = Arc::clone(&plan.network.nodes[*node].layer);
                     (operands(locals), Action::Phase { layer, node: *node as u64, pass: *pass, phase: *phase })

@@ -1,12 +1,12 @@
 //! A program on GPUs: the globally ordered list issued to streams, captured once as one graph and replayed.
 
 use super::{Graphs, Inbox, Local, Plan, Program, Work};
-use crate::data::Batch;
+use crate::data::{Arrived, Augmented, Batch, Preparation, Raw};
 use crate::device::driver::{Event, Graph};
 use crate::device::libraries::Record;
-use crate::device::{Clock, Gpus, Launch, Operand, Queue};
+use crate::device::{Clock, Const, Gpus, Launch, Operand, Queue, bytes_of};
 use crate::error::{Error, Result};
-use crate::layers::{Layer, Pass};
+use crate::layers::{Layer, Mode, Pass};
 use crate::optim::{Chain, DeviceChain};
 use crate::placement::{Input, Region};
 use crate::tensor::{Element, Products, Strided};
@@ -27,12 +27,17 @@ struct Ready {
 
 #[derive(Debug)]
 enum Action {
-    Load { input: usize, from: usize, elements: usize },
+    Load { input: usize, first: usize, rows: usize, width: usize },
     Phase { layer: Arc<dyn Layer>, node: u64, pass: Pass, phase: usize, relu: bool },
     Cast,
     Sum { element: Element, sources: Vec<(u64, Strided)>, targets: Vec<(u64, Strided)> },
     Optim(usize),
 }
+
+/// The parts of a batch, in the order of the inbox.
+const IMAGES: usize = 0;
+const TARGETS: usize = 1;
+const DRAWS: usize = 2;
 
 /// One program, ready to be issued or replayed.
 #[derive(Debug)]
@@ -48,6 +53,14 @@ struct Script {
     /// Around every step, once somebody asked for its time.
     clocks: Vec<(Event, Event)>,
     rows: usize,
+    augmented: Augmented,
+}
+
+/// What becomes of raw images, with the table of each device.
+#[derive(Debug)]
+struct Prepared {
+    preparation: Preparation,
+    tables: Vec<u64>,
 }
 
 /// The programs of a plan on its GPUs.
@@ -65,6 +78,8 @@ pub(super) struct Programs {
     /// Whether the host waits for every launch of every step.
     waits: bool,
     inbox: At,
+    /// None: batches come ready.
+    prepared: Option<Prepared>,
     /// For each device and slot: the batch lies in the inbox.
     arrived: Vec<[Event; Inbox::SLOTS]>,
     /// For each slot: device 0 is done with the step.
@@ -121,12 +136,26 @@ impl Programs {
             tf32: plan.options.products == Products::Tf32,
             graphs: Graphs::default(),
             inbox,
+            prepared: None,
             arrived,
             done: [gpus.event(0)?, gpus.event(0)?],
             next: 0,
             under_way: VecDeque::new(),
             gpus,
         })
+    }
+
+    /// Takes raw images from now on.
+    pub fn prepare(&mut self, preparation: Preparation) -> Result<()> {
+        let table = preparation.table();
+        let tables = (0..self.arrived.len()).map(|device| self.gpus.upload(device, &table)).collect::<Result<_>>()?;
+        self.prepared = Some(Prepared { preparation, tables });
+        Ok(())
+    }
+
+    /// Returns true when it takes raw images.
+    pub fn prepares(&self) -> bool {
+        self.prepared.is_some()
     }
 
     /// Returns the steps that were submitted and not finished.
@@ -172,11 +201,22 @@ impl Programs {
         assert!(self.under_way.len() < Inbox::SLOTS, "a slot is free");
         let slot = self.next;
         self.next = (slot + 1) % Inbox::SLOTS;
-        self.gpus.stage(slot, &batch.images, &batch.targets, clock);
-        for step in &self.scripts[number].steps {
-            if let Action::Load { input, from, elements } = step.action {
+        assert_eq!(batch.raw.is_some(), self.prepares(), "images come as the session takes them");
+        let (pixels, each) = batch.raw.as_ref().map_or((bytes_of(&batch.images), size_of::<f32>()), Raw::bytes);
+        let draws = batch.raw.as_ref().map_or(&[][..], |raw| bytes_of(&raw.draws));
+        self.gpus.stage(slot, [pixels, bytes_of(&batch.targets), draws], clock);
+        let script = &self.scripts[number];
+        for step in &script.steps {
+            let Action::Load { input, first, rows, width } = step.action else { continue };
+            let part = |input: usize, width: usize| {
                 let to = self.inbox.address(&self.gpus, step.device, slot, input);
-                self.gpus.send(step.device, Queue::Copy, (slot, input), from, to, elements)?;
+                self.gpus.send(step.device, Queue::Copy, (slot, input), first * width, to, rows * width)
+            };
+            if input == IMAGES {
+                part(IMAGES, width * each)?;
+                part(DRAWS, draws.len() / script.rows)?;
+            } else {
+                part(TARGETS, width * size_of::<f32>())?;
             }
         }
         for (device, arrived) in self.arrived.iter().enumerate() {
@@ -214,7 +254,7 @@ impl Programs {
         }
         for (number, step) in script.steps.iter().enumerate() {
             let clocks = if let Watch::Clocks(clocks) = watch { Some(clocks[number]) } else { None };
-            let issued = self.issue_step(step, (script.rows, slot), clocks);
+            let issued = self.issue_step(step, script, slot, clocks);
             let waited = issued.and_then(|()| match watch {
                 Watch::Each => gpus.synchronize(step.device, step.queue),
                 _ => Ok(()),
@@ -229,7 +269,7 @@ impl Programs {
         gpus.unload(0, Queue::Compute, slot, gpus.address(0, offset), elements)
     }
 
-    fn issue_step(&self, step: &Ready, (rows, slot): (usize, usize), clocks: Option<(Event, Event)>) -> Result<()> {
+    fn issue_step(&self, step: &Ready, script: &Script, slot: usize, clocks: Option<(Event, Event)>) -> Result<()> {
         let (gpus, device, queue) = (&self.gpus, step.device, step.queue);
         for &event in &step.waits {
             gpus.wait(device, queue, event)?;
@@ -244,14 +284,20 @@ impl Programs {
             clock: gpus.clock(device),
             seed: self.seed,
             layer,
-            rows,
+            rows: script.rows,
             tf32: self.tf32,
             relu: matches!(step.action, Action::Phase { relu: true, .. }),
         };
         match &step.action {
             Action::Load { input, .. } => {
-                let from = self.inbox.address(gpus, device, slot, *input);
-                gpus.receive(device, queue, from, launch.operand(0))?;
+                let at = |input| self.inbox.address(gpus, device, slot, input);
+                match self.prepared.as_ref().filter(|_| *input == IMAGES) {
+                    None => gpus.receive(device, queue, at(*input), launch.operand(0))?,
+                    Some(Prepared { preparation, tables }) => {
+                        let (draws, table) = (Const::at(at(DRAWS)), Const::at(tables[device]));
+                        preparation.launch(script.augmented, &Arrived { pixels: at(IMAGES), draws, table }, &launch)?;
+                    }
+                }
             }
             Action::Phase { layer, pass, phase, .. } => layer.launch(*pass, *phase, &launch)?,
             Action::Cast => gpus.to_bf16(device, queue, launch.operand(0), launch.operand(1))?,
@@ -340,11 +386,14 @@ fn script(plan: &Plan, program: &Program, gpus: &Gpus) -> Result<Script> {
     };
     let ready = |(number, step): (usize, &super::Step)| {
         let (operands, action) = match &step.work {
-            Work::Load { input, to } => {
+            Work::Load { input, to, other } => {
                 let width = to.shape.elements() / to.shape.0[0];
-                let from = to.window.start[0] * width;
-                let input = usize::from(*input == Input::Targets);
-                (vec![Some(operand(to))], Action::Load { input, from, elements: to.window.elements() })
+                let input = if *input == Input::Images { IMAGES } else { TARGETS };
+                let (first, rows) = (to.window.start[0], to.window.len[0]);
+                (
+                    [Some(to), other.as_ref()].map(|local| local.map(operand)).into(),
+                    Action::Load { input, first, rows, width },
+                )
             }
             Work::Phase { node, pass, phase, operands: locals, relu } => {
                 let layer = Arc::clone(&plan.network.nodes[*node].layer);
@@ -384,5 +433,6 @@ fn script(plan: &Plan, program: &Program, gpus: &Gpus) -> Result<Script> {
         proven: false,
         clocks: Vec::new(),
         rows: program.variant.rows,
+        augmented: if program.variant.mode == Mode::Train { Augmented::Yes } else { Augmented::No },
     })
 }

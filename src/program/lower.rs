@@ -4,9 +4,9 @@ use super::staged::{Transfer, through_host};
 use super::{Buffer, BufferId, Laid, Local, Peers, Program, Step, Target, Use, Work};
 use crate::collectives::{self, Collective, Form};
 use crate::device::{Operand, Queue};
-use crate::layers::Access;
+use crate::layers::{Access, Mode};
 use crate::network::Network;
-use crate::placement::{Home, Op, Placed, Purpose, Region, TensorId, Variant};
+use crate::placement::{Home, Input, Op, Placed, Purpose, Region, TensorId, Variant};
 use crate::tensor::{Axis, Element, Mesh, Precision, Strided, Window};
 use std::collections::HashMap;
 
@@ -32,6 +32,8 @@ pub struct Context<'a> {
     pub variant: Variant,
     /// The element type.
     pub precision: Precision,
+    /// Steps of augmentation that training images go through.
+    pub augment: usize,
     /// The regions of every device.
     pub regions: &'a [Laid],
 }
@@ -123,6 +125,8 @@ impl Lowering<'_> {
         let devices = self.cx.mesh.devices();
         match op {
             Op::Load { input, to } => {
+                // Steps of augmentation write the images and this memory in turn, the last one the images.
+                let turns = *input == Input::Images && self.cx.variant.mode == Mode::Train && self.cx.augment > 1;
                 for device in 0..devices {
                     let to = self.local(*to, device);
                     let mut uses = vec![whole(&to, Access::Write)];
@@ -132,10 +136,14 @@ impl Lowering<'_> {
                         let buffer = device * self.cx.regions.len() + number;
                         uses.push(Use { buffer, part, read: true, write: false });
                     }
+                    let mut other = None;
+                    if turns && inbox.is_some() {
+                        other = Some(self.scratch(device, to.window.elements(), "augmented".into(), &mut uses));
+                    }
                     let name = format!("load {input:?}").to_lowercase();
                     // A GPU finds its part in the inbox.
                     let queue = if inbox.is_some() { Queue::Compute } else { Queue::Copy };
-                    self.push(device, queue, Work::Load { input: *input, to }, uses, name);
+                    self.push(device, queue, Work::Load { input: *input, to, other }, uses, name);
                 }
             }
             Op::Phase { node, pass, phase, operands, relu } => {
@@ -154,12 +162,7 @@ impl Lowering<'_> {
                     };
                     if scratch > 0 {
                         let name = format!("{} scratch", layer.name);
-                        let element = Element::Real(self.cx.precision);
-                        let buffer = self.buffer(device, scratch, element, Purpose::Workspace, name);
-                        let window = Window { start: vec![0], len: vec![scratch] };
-                        let local = Local { buffer, offset: 0, shape: [scratch].into(), window };
-                        uses.push(whole(&local, Access::Write));
-                        locals.push(Some(local));
+                        locals.push(Some(self.scratch(device, scratch, name, &mut uses)));
                     }
                     let with =
                         relu.map(|relu| format!(" with {}", self.cx.network.nodes[relu].name)).unwrap_or_default();
@@ -195,6 +198,16 @@ impl Lowering<'_> {
                 }
             }
         }
+    }
+
+    /// Returns memory for a step alone.
+    fn scratch(&mut self, device: usize, elements: usize, name: String, uses: &mut Vec<Use>) -> Local {
+        let element = Element::Real(self.cx.precision);
+        let buffer = self.buffer(device, elements, element, Purpose::Workspace, name);
+        let window = Window { start: vec![0], len: vec![elements] };
+        let local = Local { buffer, offset: 0, shape: [elements].into(), window };
+        uses.push(whole(&local, Access::Write));
+        local
     }
 
     fn operands(&mut self, operands: &[Option<(TensorId, Access)>], device: usize) -> (Vec<Option<Local>>, Vec<Use>) {

@@ -96,6 +96,8 @@ pub enum Work {
         input: Input,
         /// Where to.
         to: Local,
+        /// Memory of the same size, where images are augmented in several steps.
+        other: Option<Local>,
     },
     /// A phase of a layer.
     Phase {

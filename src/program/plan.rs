@@ -3,6 +3,7 @@
 use super::lower::Context;
 use super::{Peers, Program, arena, check, events, lower};
 use crate::collectives::Form;
+use crate::data::Augment;
 use crate::device::{Path, Queue};
 use crate::error::Problem;
 use crate::layers::METRICS;
@@ -45,6 +46,8 @@ pub struct Options {
     pub path: Path,
     /// Width of the targets: 1 for class indices, else the number of classes.
     pub target_width: usize,
+    /// Steps of augmentation that training images go through.
+    pub augment: usize,
     /// The seed of counted random numbers.
     pub seed: u64,
     /// The steps that will be run.
@@ -141,9 +144,10 @@ impl Plan {
             host: 0,
         };
         for (placed, &variant) in placed.iter().zip(&plan.options.variants) {
-            let Options { target, form, threads, precision, .. } = plan.options;
+            let Options { target, form, threads, precision, augment, .. } = plan.options;
             let (peers, regions) = (&plan.options.peers, &plan.regions);
-            let cx = Context { network: &network, mesh, target, form, peers, threads, variant, precision, regions };
+            let network = &network;
+            let cx = Context { network, mesh, target, form, peers, threads, variant, precision, augment, regions };
             let mut program = lower::lower(cx, placed);
             let clocks = events::derive(&mut program, queues);
             let (ends, host) = arena::assign(&mut program, &clocks, base, mesh.devices());
@@ -246,16 +250,18 @@ pub struct Inbox {
     pub images: usize,
     /// Elements of its targets.
     pub targets: usize,
+    /// Elements of what augmentation draws for them.
+    pub draws: usize,
 }
 
 impl Inbox {
     /// Batches that the host may be ahead of the GPU.
     pub const SLOTS: usize = 2;
 
-    /// Returns the first element of images (`input` 0) or targets (1) of a slot.
+    /// Returns the first element of images (`input` 0), targets (1) or draws (2) of a slot.
     pub fn at(self, slot: usize, input: usize) -> usize {
-        let [images, targets] = [self.images, self.targets].map(|n| n.next_multiple_of(arena::ALIGN));
-        slot * (images + targets) + input * images
+        let parts = [self.images, self.targets, self.draws].map(|n| n.next_multiple_of(arena::ALIGN));
+        slot * parts.iter().sum::<usize>() + parts[..input].iter().sum::<usize>()
     }
 
     /// Returns the elements of all slots.
@@ -266,7 +272,11 @@ impl Inbox {
     /// Returns the inbox that is large enough for every variant: the first device holds the most rows.
     pub fn of(network: &Network, options: &Options) -> Inbox {
         let rows = options.variants.iter().map(|v| v.rows).max().unwrap_or(0).div_ceil(options.mesh.data);
-        Inbox { images: rows * network.input.features(), targets: rows * options.target_width }
+        Inbox {
+            images: rows * network.input.features(),
+            targets: rows * options.target_width,
+            draws: rows * options.augment * Augment::DRAWS,
+        }
     }
 }
 

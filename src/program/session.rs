@@ -1,7 +1,7 @@
 //! Runs the programs of a plan, and reads and writes what outlives a step.
 
 use super::{Inbox, Peers, Plan, Target, cpu, gpu};
-use crate::data::Batch;
+use crate::data::{Augment, Batch, Preparation, Preparer};
 use crate::device::driver::Kind;
 use crate::device::libraries::Record;
 use crate::device::{Clock, Gpus, Opening};
@@ -102,7 +102,9 @@ impl Session {
     pub fn on_gpus(plan: Plan, kind: Kind, ordinals: &[usize]) -> Result<Self> {
         assert_eq!(plan.options.precision, Precision::F32, "GPUs compute in f32");
         let rows = plan.options.variants.iter().map(|v| v.rows).max().unwrap_or(0);
-        let staging = [rows * plan.network.input.features(), rows * plan.options.target_width];
+        let draws = plan.options.augment * Augment::DRAWS;
+        let widths = [plan.network.input.features(), plan.options.target_width, draws];
+        let staging = widths.map(|width| rows * width * size_of::<f32>());
         let threads = plan.options.threads;
         let gpus = Gpus::open(&Opening {
             kind,
@@ -150,6 +152,25 @@ impl Session {
         }
     }
 
+    /// Returns who augments and normalises the images of its batches.
+    pub fn preparer(&self) -> Preparer {
+        match &self.devices {
+            Devices::Gpu(programs) if programs.prepares() => Preparer::Device,
+            _ => Preparer::Host,
+        }
+    }
+
+    /// Lets GPUs augment and normalise the images of all batches from now on; CPU devices get them ready.
+    ///
+    /// # Errors
+    /// When a device has too little memory.
+    pub fn prepare(&mut self, preparation: Preparation) -> Result<()> {
+        match &mut self.devices {
+            Devices::Cpu(_) => Ok(()),
+            Devices::Gpu(programs) => programs.prepare(preparation),
+        }
+    }
+
     /// Returns how many steps may be under way at once: on a GPU the batch of one step is copied while another runs.
     pub fn depth(&self) -> usize {
         match self.devices {
@@ -173,7 +194,7 @@ impl Session {
     /// When a step fails on a device, or the plan has no such variant.
     ///
     /// # Panics
-    /// When [`Session::depth`] steps are under way.
+    /// When [`Session::depth`] steps are under way, or others than [`Session::preparer`] prepare the batch.
     pub fn submit(&mut self, variant: Variant, batch: &mut Batch, clock: Clock) -> Result<()> {
         let number = self.number(variant)?;
         match &mut self.devices {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// # Errors
 /// When the data cannot be read or a step fails.
 pub fn evaluate(session: &mut Session, split: &Arc<Split>, batch: usize, step: u64) -> Result<Event> {
-    let mut loader = Loader::eval(split, batch)?;
+    let mut loader = Loader::eval(split, session.preparer(), batch)?;
     let (mut loss, mut top1, mut top5, mut images) = (0.0, 0.0, 0.0, 0.0);
     loop {
         if let Some(batch) = loader.next_batch()? {

@@ -239,6 +239,7 @@ impl Job {
             peers: self.peers.clone(),
             path: Implementation::Fast,
             target_width: self.train.map_or(1, |h| h.target_width),
+            augment: self.config.data.augment.len(),
             seed: self.config.seed,
             variants,
         }

@@ -7,7 +7,7 @@ use super::job::Job;
 use super::signals::Stop;
 use super::start::tensors;
 use crate::config::{Every, Libraries};
-use crate::data::{self, Loader, Splits};
+use crate::data::{self, Loader, Preparation, Splits};
 use crate::device::Clock;
 use crate::error::{Error, Result};
 use crate::layers::Mode;
@@ -74,7 +74,8 @@ impl Run {
 
     fn open(job: Job, plan: Plan, dir: &Path) -> Result<Run> {
         let splits = data::open(&job.config.data, job.config.seed, &job.config.base)?;
-        let session = job.session(plan)?;
+        let mut session = job.session(plan)?;
+        session.prepare(Preparation::of(&splits))?;
         Ok(Run { job, dir: dir.to_path_buf(), session, splits, step: 0, evaluations: Vec::new(), saved: None })
     }
 
@@ -183,7 +184,8 @@ impl Run {
         }
         let batches = self.job.epoch().batches() as u64;
         let (steps, train) = (self.job.steps(), self.job.config.train.clone());
-        let mut loader = Loader::train(&self.splits, self.step / batches, (self.step % batches) as usize)?;
+        let (epoch, index) = (self.step / batches, (self.step % batches) as usize);
+        let mut loader = Loader::train(&self.splits, self.session.preparer(), epoch, index)?;
         let due = |every: Every, step: u64| match every {
             Every::Never => false,
             Every::At(interval) => step.is_multiple_of(interval.steps(batches)) || step == steps,

@@ -4,7 +4,7 @@
 pub mod outcome;
 pub mod runs;
 
-use peristyle::data::{self, Batches};
+use peristyle::data::{self, Batches, Preparation};
 use peristyle::device::Clock;
 use peristyle::layers::Mode;
 use peristyle::network::Network;
@@ -35,6 +35,7 @@ pub fn on_mesh((data, columns): (usize, usize)) -> Vec<String> {
 pub struct Training {
     pub job: Job,
     pub session: Session,
+    pub preparation: Preparation,
     pub batches: Batches,
     pub batch: data::Batch,
     pub step: u64,
@@ -44,11 +45,13 @@ impl Training {
     pub fn new(config: &str, sets: &[String]) -> Training {
         let (job, plan) = Job::open(&file(config), sets, Data::Required).unwrap_or_else(|e| panic!("{e}"));
         let splits = data::open(&job.config.data, job.config.seed, &job.config.base).unwrap();
-        let batches = Batches::train(&splits);
-        let batch = batches.empty();
         let mut session = job.session(plan).unwrap_or_else(|e| panic!("{e}"));
+        let preparation = Preparation::of(&splits);
+        session.prepare(preparation.clone()).unwrap();
+        let batches = Batches::train(&splits).prepared_by(session.preparer());
+        let batch = batches.empty();
         exchange::initialise(&mut session, job.config.seed).unwrap();
-        Training { job, session, batches, batch, step: 0 }
+        Training { job, session, preparation, batches, batch, step: 0 }
     }
 
     /// Hands one update to the devices.

@@ -47,6 +47,7 @@ impl Outcome {
             peers,
             path: Path::Fast,
             target_width: 1,
+            augment: 0,
             seed: 3,
             variants: vec![train, eval],
         };

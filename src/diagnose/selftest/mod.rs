@@ -6,6 +6,7 @@
 
 mod collectives;
 mod compare;
+mod images;
 mod layers;
 mod optimizer;
 mod pieces;
@@ -16,7 +17,7 @@ pub use layers::{Case, HALF, Precision, SINGLE, is_loss};
 
 use crate::config;
 use crate::device::driver::Kind;
-use crate::device::{Code, Driver, Gpus, Opening, libraries};
+use crate::device::{Code, Driver, Gpus, INPUTS, Opening, libraries};
 use crate::error::{Error, Problem, Result};
 use compare::Tally;
 use serde::Serialize;
@@ -56,7 +57,7 @@ impl Device {
     /// Opens a GPU with an arena of some elements.
     fn gpus(&self, kind: Kind, elements: usize) -> Result<Gpus> {
         let (ordinals, arenas, threads) = ([self.ordinal], [elements * size_of::<f32>()], self.threads);
-        let (ordinals, arenas, staging) = (&ordinals, &arenas, [0, 0]);
+        let (ordinals, arenas, staging) = (&ordinals, &arenas, [0; INPUTS]);
         Gpus::open(&Opening { kind, ordinals, arenas, staging, values: 1, slots: 1, host: None, threads })
     }
 }
@@ -177,9 +178,10 @@ impl Selftest {
         match (&device.driver, device.kind()) {
             (Some(driver), Some(kind)) => {
                 row("copies and sums", SINGLE_NAME, 0.0, &mut |tally| pieces::strided(device, kind, tally));
+                row("augmentation", SINGLE_NAME, 0.0, &mut |tally| images::check(device, kind, effort, tally));
                 row("casts", "bf16", 0.0, &mut |tally| pieces::casts(driver, tally));
             }
-            _ => skipped.push("copies and sums, casts, tf32 and bf16: the CPU does without".to_string()),
+            _ => skipped.push("copies and sums, augmentation, casts, tf32 and bf16: the CPU does without".to_string()),
         }
         for collective in collectives::ALL {
             row(&collective.to_string(), SINGLE_NAME, collectives::BOUND, &mut |tally| {

@@ -3,7 +3,7 @@
 use super::compare::{Compared, Tally, worst};
 use super::{Device, Effort};
 use crate::device::driver::Kind;
-use crate::device::{Args, Clock, Launch, Memory, Operand, Path, Pool, Purpose, Queue, Random};
+use crate::device::{Args, Clock, INPUTS, Launch, Memory, Operand, Path, Pool, Purpose, Queue, Random};
 use crate::error::Result;
 use crate::optim::{self, Chain, ClipByGlobalNorm, DeviceChain, Momentum, Segment, Stage, WeightDecay};
 use crate::tensor::{Element, Real, Shape, Window};
@@ -127,7 +127,7 @@ fn on_gpu(chain: &Chain, device: &Device, kind: Kind) -> Result<Vec<Vec<f32>>> {
     gpus.store(0, 0, &single(start(0)))?;
     for step in 1..=STEPS {
         gpus.store(0, BYTES, &single(start(step)))?;
-        gpus.stage(0, &[], &[], clock(step));
+        gpus.stage(0, [&[]; INPUTS], clock(step));
         gpus.load_clock(0, Queue::Compute, 0)?;
         for (number, stage) in chain.stages().iter().enumerate() {
             let operands: Vec<Option<Operand>> = operands(chain, stage).into_iter().map(|i| i.map(operand)).collect();

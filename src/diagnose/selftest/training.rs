@@ -6,7 +6,7 @@
 use super::compare::{Compared, Difference, Tally};
 use super::{Device, Effort};
 use crate::config;
-use crate::data::{self, Batches};
+use crate::data::{self, Batches, Preparation};
 use crate::device::Clock;
 use crate::error::Result;
 use crate::layers::Mode;
@@ -66,9 +66,10 @@ pub(super) fn job(devices: &str, more: &[String]) -> Result<(Job, Plan)> {
 fn losses(devices: &str, more: &[String], updates: usize, graphs: Graphs) -> Result<Vec<f64>> {
     let (job, plan) = job(devices, more)?;
     let splits = data::open(&job.config.data, job.config.seed, &job.config.base)?;
-    let mut batches = Batches::train(&splits);
-    let mut batch = batches.empty();
     let mut session = job.session(plan)?.graphs(graphs);
+    session.prepare(Preparation::of(&splits))?;
+    let mut batches = Batches::train(&splits).prepared_by(session.preparer());
+    let mut batch = batches.empty();
     exchange::initialise(&mut session, job.config.seed)?;
     let mut losses = Vec::new();
     for step in 0..updates as u64 {

@@ -1,0 +1,104 @@
+// Augmentation and normalisation of a batch: raw pixels, as the data set holds them, become what the network reads. The
+// draws of every image were made on the host; here the pixels move. Each product is rounded by itself, as the CPU does
+// it: a batch has the same bits wherever it was prepared.
+#include "block.cuh"
+
+// Raw pixels: 8-bit values, or floats where these are given.
+struct Pixels {
+    const unsigned char* bytes;
+    const float* floats;
+    __device__ __forceinline__ float at(long long i) const { return floats ? floats[i] : (float)bytes[i]; }
+};
+
+// (x / scale - mean) / std by a table of scale, means and deviations. Without one x stays raw: another step follows.
+__device__ __forceinline__ float normalized(const float* table, int channel, int c, float x) {
+    return table ? (x / table[0] - table[1 + channel]) / table[1 + c + channel] : x;
+}
+
+// One thread per 4 values.
+extern "C" __global__ void __launch_bounds__(256) augment_normalize(
+    const unsigned char* bytes,  // (N, H, W, C), or null
+    const float* floats,         // (N, H, W, C), or null
+    const float* table,          // (1 + 2 C)
+    float* y,                    // (N, H, W, C)
+    long long n, int c) {
+    const long long i = pack_start<float>();
+    if (i >= n) return;
+    Pack<float> pack;
+    if (floats) {
+        pack = load_pack(floats, i, n);
+    } else if (i + 4 <= n && (unsigned long long)(bytes + i) % 4 == 0) {
+        const Run<unsigned char, 4> run = load_run<4>(bytes + i);
+        for (int j = 0; j < 4; ++j) pack.at[j] = (float)run.at[j];
+    } else {
+        for (int j = 0; j < 4; ++j) pack.at[j] = i + j < n ? (float)bytes[i + j] : 0.0f;
+    }
+    int channel = i % c;
+    for (int j = 0; j < 4; ++j) {
+        pack.at[j] = normalized(table, channel, c, pack.at[j]);
+        if (++channel == c) channel = 0;
+    }
+    store_pack(y, i, n, pack);
+}
+
+// y[i + down, j + right] = x[i, j], and 0 where no x comes. One thread per pixel, a row of the grid per image.
+extern "C" __global__ void __launch_bounds__(256) augment_shift(
+    const unsigned char* bytes,  // (N, H, W, C), or null
+    const float* floats,         // (N, H, W, C), or null
+    const float* draws,          // (N, steps, 2): down, right of this step first
+    const float* table,          // (1 + 2 C), or null
+    float* y,                    // (N, H, W, C)
+    int images, int pixels, int h, int w, int c, int steps) {
+    const Pixels x = {bytes, floats};
+    const int pixel = blockIdx.x * blockDim.x + threadIdx.x;
+    if (pixel >= pixels) return;
+    const int i = pixel / w, j = pixel % w;
+    for (long long image = blockIdx.y; image < images; image += gridDim.y) {
+        const float* draw = draws + image * steps * 2;
+        const int row = i - (int)draw[0], column = j - (int)draw[1];
+        const bool inside = row >= 0 && row < h && column >= 0 && column < w;
+        const long long from = ((image * h + row) * w + column) * c, to = (image * pixels + pixel) * c;
+#pragma unroll 1
+        for (int k = 0; k < c; ++k) y[to + k] = normalized(table, k, c, inside ? x.at(from + k) : 0.0f);
+    }
+}
+
+// Turns an image counter-clockwise about ((H - 1) / 2, (W - 1) / 2); y at p is x at p turned back, bilinear, 0 outside.
+// One thread per pixel, a row of the grid per image.
+extern "C" __global__ void __launch_bounds__(256) augment_rotate(
+    const unsigned char* bytes,  // (N, H, W, C), or null
+    const float* floats,         // (N, H, W, C), or null
+    const float* draws,          // (N, steps, 2): sine, cosine of this step first
+    const float* table,          // (1 + 2 C), or null
+    float* y,                    // (N, H, W, C)
+    int images, int pixels, int h, int w, int c, int steps) {
+    const Pixels x = {bytes, floats};
+    const int pixel = blockIdx.x * blockDim.x + threadIdx.x;
+    if (pixel >= pixels) return;
+    const float middle_i = (float)(h - 1) / 2.0f, middle_j = (float)(w - 1) / 2.0f;
+    const float di = (float)(pixel / w) - middle_i, dj = (float)(pixel % w) - middle_j;
+    const auto clamped = [](float at, float last) { return at < 0.0f ? 0.0f : at > last ? last : at; };
+    for (long long image = blockIdx.y; image < images; image += gridDim.y) {
+        const float sine = draws[image * steps * 2], cosine = draws[image * steps * 2 + 1];
+        // Counted from a black frame of one pixel, where all that is far outside ends.
+        const float at_i = __fmul_rn(sine, dj) + __fmul_rn(cosine, di) + middle_i + 1.0f;
+        const float at_j = __fmul_rn(cosine, dj) - __fmul_rn(sine, di) + middle_j + 1.0f;
+        const float i = clamped(at_i, (float)(h + 1)), j = clamped(at_j, (float)(w + 1));
+        const int top = (int)i, left = (int)j;
+        const float down = i - (float)top, right = j - (float)left;
+        const bool rows[2] = {top >= 1 && top <= h, top < h}, columns[2] = {left >= 1 && left <= w, left < w};
+        const long long from = ((image * h + top - 1) * w + left - 1) * c, to = (image * pixels + pixel) * c;
+        const long long below = (long long)w * c;
+        for (int k = 0; k < c; ++k) {
+            const auto neighbour = [&](int row, int column) {
+                return rows[row] && columns[column] ? x.at(from + row * below + column * c + k) : 0.0f;
+            };
+            const auto mixed = [](float share, float first, float second) {
+                return __fmul_rn(1.0f - share, first) + __fmul_rn(share, second);
+            };
+            const float upper = mixed(right, neighbour(0, 0), neighbour(0, 1));
+            const float lower = mixed(right, neighbour(1, 0), neighbour(1, 1));
+            y[to + k] = normalized(table, k, c, mixed(down, upper, lower));
+        }
+    }
+}

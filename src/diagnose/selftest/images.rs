@@ -1,0 +1,106 @@
+//! Batches that the device prepares from raw pixels, beside the same batches from the host: every bit.
+
+use super::compare::{Compared, Tally, worst_bits};
+use super::{Device, Effort};
+use crate::data::{Arrived, Augment, Augmented, Batches, Dataset, Labels, Normalization, Normalize, Order};
+use crate::data::{Pixels, Preparation, Preparer, Split, Splits};
+use crate::device::driver::Kind;
+use crate::device::{Const, Launch, Operand, Purpose, Queue, Random};
+use crate::error::Result;
+use crate::tensor::{Element, Shape, Window};
+use std::sync::Arc;
+
+/// Images of a data set; a batch takes all but one.
+const IMAGES: usize = 6;
+
+/// (H, W, C) of images: one pixel, odd, more than a block of threads, and as data sets have them.
+const SHAPES: [[usize; 3]; 5] = [[1, 1, 3], [5, 7, 1], [28, 28, 1], [32, 32, 3], [17, 19, 5]];
+
+/// What is done to them.
+const LISTS: [&[Augment]; 5] = [
+    &[],
+    &[Augment::Shift(2)],
+    &[Augment::Rotate(15.0)],
+    &[Augment::Shift(3), Augment::Rotate(180.0)],
+    &[Augment::Rotate(20.0), Augment::Shift(1), Augment::Rotate(90.0)],
+];
+
+/// Prepares batches of 8-bit and of float images, for training and for evaluation.
+pub(super) fn check(device: &Device, kind: Kind, effort: Effort, tally: &mut Tally) {
+    let shapes = if effort == Effort::Quick { &SHAPES[1..2] } else { &SHAPES[..] };
+    for &shape in shapes {
+        for list in LISTS {
+            if list.iter().any(|step| step.fits(shape).is_err()) {
+                continue;
+            }
+            for (name, floats) in [("8-bit", false), ("float", true)] {
+                let splits = splits(shape, list, floats);
+                for augmented in [Augmented::Yes, Augmented::No] {
+                    let case = format!("{name} images of {shape:?}, {list:?}, augmented: {augmented:?}");
+                    tally.add(&case, prepare(device, kind, &splits, augmented));
+                }
+            }
+        }
+    }
+}
+
+fn splits(shape: [usize; 3], augment: &[Augment], floats: bool) -> Splits {
+    let values = (IMAGES * shape.iter().product::<usize>()) as u64;
+    let random = Random::new(13, Purpose::Probe, 0, 0);
+    let pixels = match floats {
+        false => Pixels::U8((0..values).map(|i| random.word(i) as u8).collect()),
+        true => Pixels::F32((0..values).map(|i| random.normal(i) as f32).collect()),
+    };
+    let data = Dataset { pixels, labels: Labels::Index(vec![0; IMAGES]), shape, classes: 2 };
+    let samples: Vec<u32> = (0..IMAGES as u32).collect();
+    let normalization = Normalization::new(Normalize::Standardize, &data, &samples);
+    let normalization = Arc::new(normalization.expect("random pixels differ"));
+    let train = Arc::new(Split { name: "train", data: Arc::new(data), samples, normalization });
+    let (augment, order) = (augment.to_vec(), Order::Shuffle);
+    Splits { train, validation: None, test: None, batch: IMAGES - 1, augment, order, seed: 17 }
+}
+
+fn prepare(device: &Device, kind: Kind, splits: &Splits, augmented: Augmented) -> Result<Vec<Compared>> {
+    let batches = |preparer| {
+        let all = match augmented {
+            Augmented::Yes => Batches::train(splits),
+            Augmented::No => Batches::eval(&splits.train, splits.batch),
+        };
+        let mut all = all.prepared_by(preparer);
+        let mut batch = all.empty();
+        all.fill(3, 0, &mut batch);
+        batch
+    };
+    let (expected, batch) = (batches(Preparer::Host), batches(Preparer::Device));
+    let raw = batch.raw.expect("the device prepares it");
+    let [h, w, c] = splits.shape();
+    let shape = Shape::from([batch.rows, h, w, c]);
+    let (elements, preparation) = (shape.elements(), Preparation::of(splits));
+    // Images and the memory that steps write in turn, the latter aligned as every buffer is.
+    let second = elements.next_multiple_of(64);
+    let mut gpus = device.gpus(kind, 2 * second)?;
+    gpus.store(0, 0, &vec![f32::NAN; 2 * second])?;
+    let pixels = gpus.upload(0, raw.bytes().0)?;
+    let draws = Const::at(gpus.upload(0, &raw.draws)?);
+    let table = Const::at(gpus.upload(0, &preparation.table())?);
+    let window = Window { start: vec![0; 4], len: shape.0.clone() };
+    let operand = |first: usize| {
+        let address = gpus.address(0, first * size_of::<f32>());
+        Some(Operand::at(address, Element::F32, shape.clone(), window.clone()))
+    };
+    let launch = Launch {
+        issue: gpus.issue(0, Queue::Compute),
+        operands: &[operand(0), operand(second)],
+        clock: gpus.clock(0),
+        seed: 0,
+        layer: 0,
+        rows: batch.rows,
+        tf32: false,
+        relu: false,
+    };
+    preparation.launch(augmented, &Arrived { pixels, draws, table }, &launch)?;
+    gpus.synchronize(0, Queue::Compute)?;
+    let mut got = vec![0.0; elements];
+    gpus.fetch(0, 0, &mut got)?;
+    Ok(vec![Compared { role: "images".into(), difference: worst_bits(&got, &expected.images), bound: 0.0 }])
+}
