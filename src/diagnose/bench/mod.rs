@@ -11,16 +11,19 @@ pub use allreduce::{AllReduce, AllReduces, all_reduce};
 pub use layers::{LayerTime, Layers, layers};
 
 use crate::config::{self, Devices, Kind};
-use crate::data::Batch;
+use crate::data::{
+    Batch, Batches, Dataset, Labels, Normalization, Normalize, Order, Pixels, Preparation, Split, Splits,
+};
 use crate::device::{Clock, Purpose, Random, driver, limits};
 use crate::error::{Error, Result};
-use crate::layers::Mode;
+use crate::layers::{Activation, Mode};
 use crate::network::{Draft, Network, Node};
 use crate::placement::Variant;
 use crate::program::{Plan, Session};
 use crate::train::{Data, Job, exchange};
 use serde::Serialize;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a bench takes.
@@ -136,6 +139,30 @@ fn product_rate(devices: &Devices) -> Result<f64> {
     Ok(2.0 * (n as f64).powi(3) / best)
 }
 
+/// Makes a data set of one batch: 8-bit noise, as most images are 8-bit, for a GPU to augment and normalise as the job
+/// says.
+fn noise(job: &Job, rows: usize, target_width: usize) -> Splits {
+    let Activation { h, w, c, .. } = job.network.input;
+    let random = Random::new(job.config.seed, Purpose::Synthetic, 0, 0);
+    let values = rows * h * w * c;
+    let words = (0..values.div_ceil(16) as u64).flat_map(|i| random.words(i));
+    let pixels = Pixels::U8(words.flat_map(u32::to_le_bytes).take(values).collect());
+    let classes = job.network.nodes.last().map_or(1, |loss| loss.input_shapes[0].features());
+    let one_hot = |i: usize| f32::from(u8::from(i % target_width == i / target_width % classes));
+    let labels = match target_width {
+        1 => Labels::Index((0..rows).map(|i| (i % classes) as u32).collect()),
+        width => Labels::Dense((0..rows * width).map(one_hot).collect()),
+    };
+    let data = Dataset { pixels, labels, shape: [h, w, c], classes: classes.max(target_width) };
+    let samples: Vec<u32> = (0..rows as u32).collect();
+    let measured = |how| Normalization::new(how, &data, &samples);
+    let normalization = measured(Normalize::Standardize).or_else(|_| measured(Normalize::None));
+    let normalization = Arc::new(normalization.expect("as they are, pixels need no measure"));
+    let train = Arc::new(Split { name: "noise", data: Arc::new(data), samples, normalization });
+    let (augment, order, seed) = (job.config.data.augment.clone(), Order::Sequential, job.config.seed);
+    Splits { train, validation: None, test: None, batch: rows, augment, order, seed }
+}
+
 /// A job with its devices and one batch.
 #[derive(Debug)]
 pub struct Bench {
@@ -160,19 +187,13 @@ impl Bench {
     fn of((job, plan): (Job, Plan)) -> Result<Bench> {
         let trained = plan.options.variants.iter().filter(|v| v.mode == Mode::Train && v.update);
         let variant = trained.max_by_key(|v| v.rows).copied().expect("a run trains on a batch");
-        let random = Random::new(job.config.seed, Purpose::Synthetic, 0, 0);
-        let values = variant.rows * job.network.input.features();
-        let images = (0..values as u64).map(|i| random.normal(i) as f32).collect();
-        let classes = job.network.nodes.last().map_or(1, |loss| loss.input_shapes[0].features());
-        let width = plan.options.target_width;
-        let target = |i: usize| match width {
-            1 => (i % classes) as f32,
-            _ => f32::from(u8::from(i % width == i / width % classes)),
-        };
-        let targets = (0..variant.rows * width).map(target).collect();
+        let noise = noise(&job, variant.rows, plan.options.target_width);
         let mut session = job.session(plan)?;
+        session.prepare(Preparation::of(&noise))?;
         exchange::initialise(&mut session, job.config.seed)?;
-        let batch = Batch { images, targets, ..Batch::default() };
+        let mut batches = Batches::train(&noise).prepared_by(session.preparer());
+        let mut batch = batches.empty();
+        batches.fill(0, 0, &mut batch);
         Ok(Bench { job, session, variant, batch, clock: Clock::default(), loss: 0.0 })
     }
 
