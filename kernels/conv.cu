@@ -9,6 +9,22 @@ struct Geometry {
     int stride_h, stride_w, pad_h, pad_w;
 };
 
+// Division by a number that stays: n / by = n * factor / 2^(31 + shift) for 0 <= n < 2^31, where 2^shift >= by and the
+// factor is 2^(31 + shift) / by rounded up (Granlund and Montgomery, https://doi.org/10.1145/178243.178249).
+struct Divisor {
+    unsigned factor;
+    int by, shift;
+    __device__ explicit Divisor(int number) : by(max(number, 1)), shift(32 - __clz(by - 1)) {
+        const float inverse = 1.0f / (float)by;
+        const long long power = 1ll << (31 + shift);
+        // Off by a few hundred at most, so that what is left is small enough for a float.
+        long long near = (long long)((float)power * inverse);
+        near += (int)floorf((float)(power - near * by) * inverse + 0.5f);
+        factor = (unsigned)(near + (near * by < power));
+    }
+    __device__ int quotient(int n) const { return (int)(__umulhi(2u * (unsigned)n, factor) >> shift); }
+};
+
 // A row or column that no image has.
 constexpr int OUTSIDE = -(1 << 30);
 
@@ -19,6 +35,7 @@ template <typename T, bool KFast> struct WindowView {
     const T* x;
     const Geometry& g;
     bool wide;
+    Divisor ow, oh, depth, kw;
     struct Slow {
         long long offset;  // of the first pixel of the window, even where it lies outside the image
         int h, w;
@@ -27,15 +44,15 @@ template <typename T, bool KFast> struct WindowView {
         int kh, kw, c;
         int offset;  // from the first pixel
     };
-    __device__ WindowView(const T* x, const Geometry& g) : x(x), g(g), wide(is_wide(x, g.c) && g.depth % V == 0) {}
+    __device__ WindowView(const T* x, const Geometry& g)
+        : x(x), g(g), wide(is_wide(x, g.c, g.depth)), ow(g.ow), oh(g.oh), depth(g.depth), kw(g.kw) {}
     __device__ Slow slow(int pixel) const {
-        if (pixel >= g.n * g.oh * g.ow) return {0, OUTSIDE, 0};
-        const int line = pixel / g.ow, sample = line / g.oh;
+        const int line = ow.quotient(pixel), sample = oh.quotient(line);
         const int h = (line - sample * g.oh) * g.stride_h - g.pad_h, w = (pixel - line * g.ow) * g.stride_w - g.pad_w;
-        return {(((long long)sample * g.h + h) * g.w + w) * g.c, h, w};
+        return {(long long)(sample * g.h + h) * (g.w * g.c) + w * g.c, sample < g.n ? h : OUTSIDE, w};
     }
     __device__ Fast fast(int place) const {
-        const int tap = place / g.depth, kh = tap / g.kw;
+        const int tap = depth.quotient(place), kh = kw.quotient(tap);
         return moved({kh, tap - kh * g.kw, place - tap * g.depth, 0});
     }
     __device__ Fast moved(Fast f) const {
@@ -43,11 +60,11 @@ template <typename T, bool KFast> struct WindowView {
         return f;
     }
     __device__ bool inside(const Slow& s, const Fast& f) const {
-        return f.kh < g.kh && (unsigned)(s.h + f.kh) < (unsigned)g.h && (unsigned)(s.w + f.kw) < (unsigned)g.w;
+        return (f.kh < g.kh) & ((unsigned)(s.h + f.kh) < (unsigned)g.h) & ((unsigned)(s.w + f.kw) < (unsigned)g.w);
     }
     __device__ Chunk<T> chunk(const Slow& s, const Fast& f) const {
-        if (!inside(s, f)) return {x, 0};
-        return {x + s.offset + f.offset, V};
+        if (!inside(s, f)) return {x, false};
+        return {x + s.offset + f.offset, true};
     }
     __device__ void load(T* out, const Slow& s, Fast f) const {
 #pragma unroll
@@ -75,12 +92,13 @@ struct Reach {
     int kh, kw;            // the first tap; the next ones are strides apart
     int taps_h, taps_w;    // taps
     int oh, ow;            // the output that the first tap leads to the first pixel; later taps come from outputs before
+    Divisor by_rows, by_columns, by_taps_w;
     __device__ static int steps(int from, int to, int stride) { return from < to ? (to - from + stride - 1) / stride : 0; }
     __device__ Reach(const Geometry& g, int index)
         : h(index / g.stride_w), w(index % g.stride_w), rows(steps(h, g.h, g.stride_h)),
           columns(steps(w, g.w, g.stride_w)), kh((h + g.pad_h) % g.stride_h), kw((w + g.pad_w) % g.stride_w),
           taps_h(steps(kh, g.kh, g.stride_h)), taps_w(steps(kw, g.kw, g.stride_w)), oh((h + g.pad_h) / g.stride_h),
-          ow((w + g.pad_w) / g.stride_w) {}
+          ow((w + g.pad_w) / g.stride_w), by_rows(rows), by_columns(columns), by_taps_w(taps_w) {}
 };
 
 // Outputs that reach an input pixel: slow = pixel of the class (n, row, column), fast = (tap, output of the group).
@@ -90,7 +108,7 @@ template <typename T> struct ReachView {
     const T* dy;
     const Geometry& g;
     const Reach& r;
-    int outputs;
+    Divisor outputs;
     bool wide;
     struct Slow {
         long long offset;  // of the output of the first tap, even where it lies outside the image
@@ -101,33 +119,32 @@ template <typename T> struct ReachView {
         int offset;  // back from the first tap's output
     };
     __device__ ReachView(const T* dy, const Geometry& g, const Reach& r, int outputs)
-        : dy(dy), g(g), r(r), outputs(outputs), wide(is_wide(dy, g.o) && outputs % V == 0) {}
+        : dy(dy), g(g), r(r), outputs(outputs), wide(is_wide(dy, g.o, outputs)) {}
     __device__ Slow slow(int pixel) const {
-        if (pixel >= g.n * r.rows * r.columns) return {0, OUTSIDE, 0};
-        const int line = pixel / r.columns, sample = line / r.rows;
+        const int line = r.by_columns.quotient(pixel), sample = r.by_rows.quotient(line);
         const int h = r.oh + line - sample * r.rows, w = r.ow + pixel - line * r.columns;
-        return {(((long long)sample * g.oh + h) * g.ow + w) * g.o, h, w};
+        return {(long long)(sample * g.oh + h) * (g.ow * g.o) + w * g.o, sample < g.n ? h : OUTSIDE, w};
     }
     __device__ Fast fast(int place) const {
-        const int tap = place / outputs, h = tap / r.taps_w;
-        return moved({h, tap - h * r.taps_w, place - tap * outputs, 0});
+        const int tap = outputs.quotient(place), h = r.by_taps_w.quotient(tap);
+        return moved({h, tap - h * r.taps_w, place - tap * outputs.by, 0});
     }
     __device__ Fast moved(Fast f) const {
         f.offset = f.o - (f.h * g.ow + f.w) * g.o;
         return f;
     }
     __device__ bool inside(const Slow& s, const Fast& f) const {
-        return f.h < r.taps_h && (unsigned)(s.h - f.h) < (unsigned)g.oh && (unsigned)(s.w - f.w) < (unsigned)g.ow;
+        return (f.h < r.taps_h) & ((unsigned)(s.h - f.h) < (unsigned)g.oh) & ((unsigned)(s.w - f.w) < (unsigned)g.ow);
     }
     __device__ Chunk<T> chunk(const Slow& s, const Fast& f) const {
-        if (!inside(s, f)) return {dy, 0};
-        return {dy + s.offset + f.offset, V};
+        if (!inside(s, f)) return {dy, false};
+        return {dy + s.offset + f.offset, true};
     }
     __device__ void load(T* out, const Slow& s, Fast f) const {
 #pragma unroll
         for (int v = 0; v < V; ++v) {
             out[v] = inside(s, f) ? dy[s.offset + f.offset] : from_float<T>(0.0f);
-            if (++f.o < outputs) {
+            if (++f.o < outputs.by) {
                 ++f.offset;
                 continue;
             }
@@ -148,28 +165,28 @@ template <typename T> struct FilterView {
     const T* w;
     const Geometry& g;
     const Reach& r;
-    int outputs;
+    Divisor outputs;
     bool wide;
     struct Slow {
-        const T* row;  // null outside
+        const T* row;
+        bool there;
     };
     using Fast = int;
     __device__ FilterView(const T* w, const Geometry& g, const Reach& r, int outputs)
-        : w(w), g(g), r(r), outputs(outputs), wide(is_wide(w, g.depth)) {}
+        : w(w), g(g), r(r), outputs(outputs), wide(is_wide(w, g.depth, g.depth)) {}
     __device__ Slow slow(int place) const {
-        if (place >= r.taps_h * r.taps_w * outputs) return {nullptr};
-        const int tap = place / outputs, o = place - tap * outputs, down = tap / r.taps_w;
+        const int tap = outputs.quotient(place), o = place - tap * outputs.by, down = r.by_taps_w.quotient(tap);
         const int kh = r.kh + down * g.stride_h, kw = r.kw + (tap - down * r.taps_w) * g.stride_w;
-        return {w + (((long long)o * g.kh + kh) * g.kw + kw) * g.depth};
+        return {w + (long long)((o * g.kh + kh) * g.kw + kw) * g.depth, down < r.taps_h};
     }
     __device__ Fast fast(int channel) const { return channel; }
     __device__ Chunk<T> chunk(Slow slow, Fast c) const {
-        if (!slow.row || c >= g.depth) return {w, 0};
-        return {slow.row + c, min(V, g.depth - c)};
+        if (!(slow.there & (c < g.depth))) return {w, false};
+        return {slow.row + c, true};
     }
     __device__ void load(T* out, Slow slow, Fast c) const {
 #pragma unroll
-        for (int v = 0; v < V; ++v) out[v] = slow.row && c + v < g.depth ? slow.row[c + v] : from_float<T>(0.0f);
+        for (int v = 0; v < V; ++v) out[v] = slow.there && c + v < g.depth ? slow.row[c + v] : from_float<T>(0.0f);
     }
 };
 
@@ -183,7 +200,7 @@ template <typename T> struct ClassRows {
     __device__ ClassRows(T* dx, const Geometry& g, const Reach& r)
         : dx(dx), g(g), r(r), paired((unsigned long long)dx % (2 * sizeof(T)) == 0 && g.c % 2 == 0) {}
     __device__ T* line(int pixel) const {
-        const int line = pixel / r.columns, sample = line / r.rows;
+        const int line = r.by_columns.quotient(pixel), sample = r.by_rows.quotient(line);
         const int h = r.h + (line - sample * r.rows) * g.stride_h, w = r.w + (pixel - line * r.columns) * g.stride_w;
         return dx + (((long long)sample * g.h + h) * g.w + w) * g.c;
     }
@@ -241,7 +258,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) conv_forward(
     conv_y<float>(x, w, bias, y, {n, h, width, c, oh, ow, o, kh, kw, depth, stride_h, stride_w, pad_h, pad_w}, outputs, relu);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) conv_forward_bf16(
+extern "C" __global__ void __launch_bounds__(128, 2) conv_forward_bf16(
     const __nv_bfloat16* x,  // (N, H, W, C)
     const __nv_bfloat16* w,  // (O, KH, KW, depth)
     const float* bias,       // (O), or null
@@ -251,7 +268,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) conv_forward_bf16(
     conv_y<bf16>(x, w, bias, y, {n, h, width, c, oh, ow, o, kh, kw, depth, stride_h, stride_w, pad_h, pad_w}, outputs, relu);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) conv_forward_tf32(
+extern "C" __global__ void __launch_bounds__(128, 2) conv_forward_tf32(
     const float* x,     // (N, H, W, C)
     const float* w,     // (O, KH, KW, depth)
     const float* bias,  // (O), or null
@@ -270,7 +287,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) conv_backward_input(
     conv_dx<float>(dy, w, dx, {n, h, width, c, oh, ow, o, kh, kw, depth, stride_h, stride_w, pad_h, pad_w}, outputs);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) conv_backward_input_bf16(
+extern "C" __global__ void __launch_bounds__(128, 2) conv_backward_input_bf16(
     const __nv_bfloat16* dy,  // (N, OH, OW, O)
     const __nv_bfloat16* w,   // (O, KH, KW, depth)
     __nv_bfloat16* dx,        // (N, H, W, C)
@@ -279,7 +296,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) conv_backward_input_bf16(
     conv_dx<bf16>(dy, w, dx, {n, h, width, c, oh, ow, o, kh, kw, depth, stride_h, stride_w, pad_h, pad_w}, outputs);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) conv_backward_input_tf32(
+extern "C" __global__ void __launch_bounds__(128, 2) conv_backward_input_tf32(
     const float* dy,  // (N, OH, OW, O)
     const float* w,   // (O, KH, KW, depth)
     float* dx,        // (N, H, W, C)
@@ -298,7 +315,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) conv_backward_weight(
     conv_dw<float>(x, dy, dw, g, outputs, groups, pixels_per_part);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) conv_backward_weight_bf16(
+extern "C" __global__ void __launch_bounds__(128, 2) conv_backward_weight_bf16(
     const __nv_bfloat16* x,   // (N, H, W, C)
     const __nv_bfloat16* dy,  // (N, OH, OW, O)
     float* dw,                // (parts, O, KH, KW, depth)
@@ -308,7 +325,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) conv_backward_weight_bf16(
     conv_dw<bf16>(x, dy, dw, g, outputs, groups, pixels_per_part);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) conv_backward_weight_tf32(
+extern "C" __global__ void __launch_bounds__(128, 2) conv_backward_weight_tf32(
     const float* x,   // (N, H, W, C)
     const float* dy,  // (N, OH, OW, O)
     float* dw,        // (parts, O, KH, KW, depth)

@@ -31,7 +31,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) dense_forward(
     dense_y<float>(x, w, bias, y, n, i, o, relu);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) dense_forward_bf16(
+extern "C" __global__ void __launch_bounds__(128, 2) dense_forward_bf16(
     const __nv_bfloat16* x,  // (N, I)
     const __nv_bfloat16* w,  // (O, I)
     const float* bias,       // (O), or null
@@ -40,7 +40,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) dense_forward_bf16(
     dense_y<bf16>(x, w, bias, y, n, i, o, relu);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) dense_forward_tf32(
+extern "C" __global__ void __launch_bounds__(128, 2) dense_forward_tf32(
     const float* x,     // (N, I)
     const float* w,     // (O, I)
     const float* bias,  // (O), or null
@@ -57,7 +57,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) dense_backward_input(
     dense_dx<float>(dy, w, dx, n, i, o);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) dense_backward_input_bf16(
+extern "C" __global__ void __launch_bounds__(128, 2) dense_backward_input_bf16(
     const __nv_bfloat16* dy,  // (N, O)
     const __nv_bfloat16* w,   // (O, I)
     __nv_bfloat16* dx,        // (N, I)
@@ -65,7 +65,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) dense_backward_input_bf16(
     dense_dx<bf16>(dy, w, dx, n, i, o);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) dense_backward_input_tf32(
+extern "C" __global__ void __launch_bounds__(128, 2) dense_backward_input_tf32(
     const float* dy,  // (N, O)
     const float* w,   // (O, I)
     float* dx,        // (N, I)
@@ -81,7 +81,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) dense_backward_weight(
     dense_dw<float>(x, dy, dw, n, i, o, rows_per_part);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) dense_backward_weight_bf16(
+extern "C" __global__ void __launch_bounds__(128, 2) dense_backward_weight_bf16(
     const __nv_bfloat16* x,   // (N, I)
     const __nv_bfloat16* dy,  // (N, O)
     float* dw,                // (parts, O, I)
@@ -89,7 +89,7 @@ extern "C" __global__ void __launch_bounds__(256, 2) dense_backward_weight_bf16(
     dense_dw<bf16>(x, dy, dw, n, i, o, rows_per_part);
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) dense_backward_weight_tf32(
+extern "C" __global__ void __launch_bounds__(128, 2) dense_backward_weight_tf32(
     const float* x,   // (N, I)
     const float* dy,  // (N, O)
     float* dw,        // (parts, O, I)

@@ -55,19 +55,16 @@ class Copies {
 #endif
 
 public:
-    // `count` elements of `from`, then zeros. `from` is aligned to 16 bytes, and an address even if count is 0.
-    template <typename T> __device__ __forceinline__ void copy(T* to, const T* from, int count) {
+    // 16 bytes of `from`, or zeros if they are not there. `from` is aligned to 16 bytes, and an address in either case.
+    template <typename T> __device__ __forceinline__ void copy(T* to, const T* from, bool there) {
 #ifdef EMULATED
-        copies[closed % GROUPS][counts[closed % GROUPS]++] = {to, from, count * (int)sizeof(T)};
+        copies[closed % GROUPS][counts[closed % GROUPS]++] = {to, from, there ? 16 : 0};
 #elif TENSOR_CORES
         const unsigned target = (unsigned)__cvta_generic_to_shared(to);
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(target), "l"(from),
-                     "r"(count * (int)sizeof(T))
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(target), "l"(from), "r"(there ? 16 : 0)
                      : "memory");
 #else
-        Pack<T> pack;
-        for (int i = 0; i < Pack<T>::SIZE; ++i) pack.at[i] = i < count ? from[i] : from_float<T>(0.0f);
-        *(Pack<T>*)to = pack;
+        *(uint4*)to = there ? *(const uint4*)from : uint4{0, 0, 0, 0};
 #endif
     }
     // Ends a group, which may be empty.

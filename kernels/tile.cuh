@@ -1,5 +1,5 @@
-// Products of matrices by tiles: c (m x n) = a (m x k) b (k x n), one tile of c per block of 256 threads, f32 sums in the
-// order of k. Tiles are LARGE x LARGE or SMALL x SMALL, as the grid says.
+// Products of matrices by tiles: c (m x n) = a (m x k) b (k x n), one tile of c per block of TILE_THREADS, f32 sums in
+// the order of k. Tiles are LARGE x LARGE or SMALL x SMALL, as the grid says.
 //
 // The operands are views: they say how V elements that follow one another in memory are found, so that a matrix, its
 // transpose and the windows of a convolution feed the same loop. A view has a slow index and a fast one (along which
@@ -10,46 +10,49 @@
 #pragma once
 #include "tensor_core.cuh"
 
-constexpr int TILE_THREADS = 256;
+// Tensor cores are fed by four warps, so that each has 64 x 64 sums of a large tile: of smaller pieces, more bytes would
+// be read from shared memory than it gives while the tensor cores multiply (docs/PERFORMANCE.md).
+template <class Kind> constexpr int TILE_THREADS = std::is_same<Kind, float>::value ? 256 : 128;
 // Rows and columns of a tile: src/layers/parts.rs makes the grids.
 constexpr int LARGE = 128, SMALL = 64;
 // Slices of k in shared memory: one is multiplied while the others are on their way. Three of a large tile are the 48 KiB
 // that a block may have without asking.
 constexpr int STAGES = 3;
 
-template <typename T> __device__ __forceinline__ bool is_wide(const T* at, long long stride) {
-    return (unsigned long long)at % 16 == 0 && stride % (16 / (int)sizeof(T)) == 0;
+template <typename T> __device__ __forceinline__ bool is_wide(const T* at, int stride, int fasts) {
+    constexpr int V = 16 / sizeof(T);
+    return (unsigned long long)at % 16 == 0 && stride % V == 0 && fasts % V == 0;
 }
 
-// V neighbours in memory: the first `count` are there, the others are zero.
+// V neighbours in memory, or zeros where there are none.
 template <typename T> struct Chunk {
     const T* at;
-    int count;
+    bool there;
 };
 
-// Element (s, f) is at[s * stride + f].
+// Element (s, f) is at[s * stride + f]. Chunks of rows (of the product) outside are those of the last one, without a test:
+// what they give is stored nowhere. Chunks of ks outside are zero.
 template <typename T, bool KFast> struct MatrixView {
     static constexpr bool K_FAST = KFast;
     static constexpr int V = 16 / sizeof(T);
     const T* at;
-    long long stride;
-    int slows, fasts;
-    bool wide;  // chunks are aligned
+    int stride, slows, fasts;
+    bool wide;  // chunks are aligned, and whole
     using Slow = int;
     using Fast = int;
-    __device__ MatrixView(const T* at, long long stride, int slows, int fasts)
-        : at(at), stride(stride), slows(slows), fasts(fasts), wide(is_wide(at, stride)) {}
-    __device__ Slow slow(int s) const { return s; }
+    __device__ MatrixView(const T* at, int stride, int slows, int fasts)
+        : at(at), stride(stride), slows(slows), fasts(fasts), wide(is_wide(at, stride, fasts)) {}
+    __device__ Slow slow(int s) const { return K_FAST ? min(s, slows - 1) : s; }
     __device__ Fast fast(int f) const { return f; }
     __device__ Chunk<T> chunk(Slow s, Fast f) const {
-        if (s >= slows || f >= fasts) return {at, 0};
-        return {at + s * stride + f, min(V, fasts - f)};
+        const long long line = (long long)(K_FAST ? s : min(s, slows - 1)) * stride;
+        return {at + (line + min(f, fasts - V)), K_FAST ? f < fasts : s < slows};
     }
     // Where chunks are not aligned.
     __device__ void load(T* out, Slow s, Fast f) const {
 #pragma unroll
         for (int v = 0; v < V; ++v)
-            out[v] = s < slows && f + v < fasts ? at[s * stride + f + v] : from_float<T>(0.0f);
+            out[v] = s < slows && f + v < fasts ? at[(long long)s * stride + f + v] : from_float<T>(0.0f);
     }
 };
 
@@ -72,6 +75,8 @@ template <typename T> struct alignas(2 * sizeof(T)) Pair {
 // Chunks change places so that eight lanes which read one column of chunks meet eight different groups of banks.
 template <typename T, int ROWS, bool KFast> struct Slice {
     static constexpr int V = 16 / sizeof(T), K = 64 / sizeof(T);
+    // Rows (or ks) after which chunks have changed places in every way.
+    static constexpr int PERIOD = KFast || sizeof(T) == 2 ? 8 : 4;
     __device__ static __forceinline__ int offset(int row, int k) {
         if constexpr (KFast) return row * K + ((k / V) ^ (row / 2 & 3)) * V + k % V;
         const int twist = sizeof(T) == 2 ? k & 7 : (k & 3) * 2;
@@ -80,18 +85,20 @@ template <typename T, int ROWS, bool KFast> struct Slice {
 };
 
 // A thread's share of the slices of an operand: COUNT chunks in one column of chunks, STEP rows (or ks) apart.
-template <typename T, int ROWS, class View> struct Loader {
+template <typename T, int THREADS, int ROWS, class View> struct Loader {
     using Layout = Slice<T, ROWS, View::K_FAST>;
     static constexpr int V = View::V, K = Layout::K;
-    static constexpr int ACROSS = (View::K_FAST ? K : ROWS) / V, STEP = TILE_THREADS / ACROSS;
-    static constexpr int COUNT = ROWS * K / (V * TILE_THREADS);
+    static constexpr int ACROSS = (View::K_FAST ? K : ROWS) / V, STEP = THREADS / ACROSS;
+    static constexpr int COUNT = ROWS * K / (V * THREADS);
+    static_assert(STEP % Layout::PERIOD == 0, "chunks of a thread lie equally far apart");
     const View& view;
-    int along, begin;
+    int along, begin, offset;
     typename View::Slow slow[View::K_FAST ? COUNT : 1];
     typename View::Fast fast;
 
     __device__ Loader(const View& view, int first_row)
-        : view(view), along(threadIdx.x % ACROSS * V), begin(threadIdx.x / ACROSS) {
+        : view(view), along(threadIdx.x % ACROSS * V), begin(threadIdx.x / ACROSS),
+          offset(View::K_FAST ? Layout::offset(begin, along) : Layout::offset(along, begin)) {
         if constexpr (View::K_FAST) {
 #pragma unroll
             for (int i = 0; i < COUNT; ++i) slow[i] = view.slow(first_row + begin + i * STEP);
@@ -101,33 +108,35 @@ template <typename T, int ROWS, class View> struct Loader {
     }
     __device__ __forceinline__ void load(Copies& copies, T* slice, int first_k) {
         if constexpr (View::K_FAST) fast = view.fast(first_k + along);
+        const auto each = [&](const auto& f) {
 #pragma unroll
-        for (int i = 0; i < COUNT; ++i) {
-            const int at = begin + i * STEP;
-            T* to = slice + (View::K_FAST ? Layout::offset(at, along) : Layout::offset(along, at));
-            if constexpr (!View::K_FAST) slow[0] = view.slow(first_k + at);
-            const auto& s = slow[View::K_FAST ? i : 0];
-            if (view.wide) {
-                const Chunk<T> chunk = view.chunk(s, fast);
-                copies.copy(to, chunk.at, chunk.count);
-            } else {
-                view.load(to, s, fast);
+            for (int i = 0; i < COUNT; ++i) {
+                if constexpr (!View::K_FAST) slow[0] = view.slow(first_k + begin + i * STEP);
+                f(slice + offset + i * STEP * (View::K_FAST ? K : ROWS), slow[View::K_FAST ? i : 0]);
             }
-        }
+        };
+        if (view.wide)
+            each([&](T* to, const typename View::Slow& s) {
+                const Chunk<T> chunk = view.chunk(s, fast);
+                copies.copy(to, chunk.at, chunk.there);
+            });
+        else
+            each([&](T* to, const typename View::Slow& s) { view.load(to, s, fast); });
     }
 };
 
-// Ordinary arithmetic: thread (t / 16, t % 16) of 16 x 16 makes ROWS / 16 x COLUMNS / 16 sums.
+// Ordinary arithmetic: thread (t / 16, t % 16) of DOWN x 16 makes ROWS / DOWN x COLUMNS / 16 sums.
 template <class Kind, int ROWS, int COLUMNS, bool AKFast, bool BKFast> struct PlainTile {
     using T = Storage<Kind>;
-    static constexpr int V = 16 / sizeof(T), K = 64 / sizeof(T), M = ROWS / 16, N = COLUMNS / 16;
+    static constexpr int V = 16 / sizeof(T), K = 64 / sizeof(T), DOWN = TILE_THREADS<Kind> / 16;
+    static constexpr int M = ROWS / DOWN, N = COLUMNS / 16;
     float sums[M][N] = {};
 
     // Which of the rows (columns) of an operand are a thread's: those that it reads without conflict of banks.
-    template <int SIZE, bool KFast> struct Share {
-        static constexpr int RUN = KFast ? 1 : V < SIZE / 16 ? V : SIZE / 16;
+    template <int SIZE, int OWNERS, bool KFast> struct Share {
+        static constexpr int RUN = KFast ? 1 : V < SIZE / OWNERS ? V : SIZE / OWNERS;
         __device__ static __forceinline__ int place(int thread, int i) {
-            return i / RUN * 16 * RUN + thread * RUN + i % RUN;
+            return i / RUN * OWNERS * RUN + thread * RUN + i % RUN;
         }
         // Values of rows i .. i + COUNT at V ks.
         template <int COUNT>
@@ -155,8 +164,8 @@ template <class Kind, int ROWS, int COLUMNS, bool AKFast, bool BKFast> struct Pl
             }
         }
     };
-    using Left = Share<ROWS, AKFast>;
-    using Right = Share<COLUMNS, BKFast>;
+    using Left = Share<ROWS, DOWN, AKFast>;
+    using Right = Share<COLUMNS, 16, BKFast>;
 
     __device__ __forceinline__ void multiply(const T* a, const T* b) {
         constexpr int RUN = Left::RUN;
@@ -213,51 +222,62 @@ template <class Kind, int ROWS, int COLUMNS, bool AKFast, bool BKFast> struct Pl
 };
 
 #if TENSOR_CORES
-// Eight warps, two down and four across, each with fragments of 16 x 8 sums.
-template <class Kind, int ROWS, int COLUMNS, bool AKFast, bool BKFast> struct CoreTile {
+// What a lane reads of a slice: four matrices of 8 rows x 16 bytes at once, two down and two across, in the order that
+// mma.sync takes of a (DownFirst) and of b. The swizzle is an exclusive or of few bits, so that all places of a lane are a
+// few offsets, made once, and constants.
+template <class Kind, int SIZE, bool KFast, bool DownFirst> struct Reader {
     using T = Storage<Kind>;
-    static constexpr int V = 16 / sizeof(T), K = 64 / sizeof(T), M = ROWS / 2 / 16, N = COLUMNS / 4 / 8;
-    static_assert(N % 2 == 0, "fragments of b are read two at a time");
-    float sums[M][N][4] = {};
-    __device__ static __forceinline__ int row() { return threadIdx.x / 32 / 4 * (ROWS / 2); }
-    __device__ static __forceinline__ int column() { return threadIdx.x / 32 % 4 * (COLUMNS / 4); }
+    using Layout = Slice<T, SIZE, KFast>;
+    static constexpr int V = Layout::V, K = Layout::K;
+    static constexpr bool MATRICES = KFast || sizeof(T) == 2;
+    int lane;  // where what the lane reads begins
+    __device__ static __forceinline__ int down(int q) { return (DownFirst ? q % 2 : q / 2) * 8; }
+    __device__ static __forceinline__ int right(int q) { return (DownFirst ? q / 2 : q % 2) * V; }
 
-    // Four matrices of 8 rows x 16 bytes, number q at (row + down (q), k + right (q)).
-    template <int SIZE, bool KFast, class Down, class Right>
-    __device__ static __forceinline__ void read(unsigned (&out)[4], const T* slice, int row, int k, const Down& down,
-                                                const Right& right) {
-        using Layout = Slice<T, SIZE, KFast>;
-        const int lane = threadIdx.x % 32, matrix = lane / 8, line = lane % 8;
+    __device__ __forceinline__ Reader(int row) {
+        const int own = threadIdx.x % 32, matrix = own / 8, line = own % 8;
+        if (KFast) lane = Layout::offset(row + down(matrix) + line, right(matrix));
+        else if (MATRICES) lane = Layout::offset(row + down(matrix), right(matrix) + line);
+        else lane = Layout::offset(row + own / 4, own % 4);
+    }
+    // Rows `row` .. row + 16, a multiple of 16, and 2 V ks from k.
+    __device__ __forceinline__ void read(unsigned (&out)[4], const T* slice, int row, int k) const {
         if constexpr (KFast) {
-            load_matrices<false>(out, slice + Layout::offset(row + down(matrix) + line, k + right(matrix)));
-        } else if constexpr (sizeof(T) == 2) {
-            load_matrices<true>(out, slice + Layout::offset(row + down(matrix), k + right(matrix) + line));
+            load_matrices<false>(out, slice + (lane ^ k) + row * K);
+        } else if constexpr (MATRICES) {
+            load_matrices<true>(out, slice + (lane ^ row) + k * SIZE);
         } else {
 #pragma unroll
             for (int q = 0; q < 4; ++q)
-                out[q] = __float_as_uint(slice[Layout::offset(row + down(q) + lane / 4, k + right(q) + lane % 4)]);
+                out[q] = __float_as_uint(slice[(lane ^ (row + down(q))) + (k + right(q)) * SIZE]);
         }
         if constexpr (sizeof(T) == 4)
 #pragma unroll
             for (int q = 0; q < 4; ++q) out[q] = tf32_bits(out[q]);
     }
+};
+
+// Four warps, two down and two across, each with fragments of 16 x 8 sums.
+template <class Kind, int ROWS, int COLUMNS, bool AKFast, bool BKFast> struct CoreTile {
+    using T = Storage<Kind>;
+    static constexpr int V = 16 / sizeof(T), K = 64 / sizeof(T), M = ROWS / 2 / 16, N = COLUMNS / 2 / 8;
+    static_assert(N % 2 == 0, "fragments of b are read two at a time");
+    float sums[M][N][4] = {};
+    Reader<Kind, ROWS, AKFast, true> left{row()};
+    Reader<Kind, COLUMNS, BKFast, false> right{column()};
+    __device__ static __forceinline__ int row() { return threadIdx.x / 64 * (ROWS / 2); }
+    __device__ static __forceinline__ int column() { return threadIdx.x / 32 % 2 * (COLUMNS / 2); }
+
     __device__ __forceinline__ void multiply(const T* a, const T* b) {
-        const auto first = [](int q) { return q % 2; };
-        const auto second = [](int q) { return q / 2; };
-        // Single elements of 4 bytes have an address each: unrolled, more than there are registers.
-        constexpr int UNROLLED = sizeof(T) == 4 && !AKFast && !BKFast ? 1 : 2;
-#pragma unroll UNROLLED
+#pragma unroll
         for (int k = 0; k < K; k += 2 * V) {
             Operands<M, N> operands;
 #pragma unroll
-            for (int i = 0; i < M; ++i)
-                read<ROWS, AKFast>(operands.a[i], a, row() + i * 16, k, [&](int q) { return first(q) * 8; },
-                                   [&](int q) { return second(q) * V; });
+            for (int i = 0; i < M; ++i) left.read(operands.a[i], a, i * 16, k);
 #pragma unroll
             for (int j = 0; j < N; j += 2) {
                 unsigned both[4];
-                read<COLUMNS, BKFast>(both, b, column() + j * 8, k, [&](int q) { return second(q) * 8; },
-                                      [&](int q) { return first(q) * V; });
+                right.read(both, b, j * 8, k);
 #pragma unroll
                 for (int q = 0; q < 4; ++q) operands.b[j + q / 2][q % 2] = both[q];
             }
@@ -335,8 +355,8 @@ __device__ __forceinline__ void sized_product(TileMemory& memory, int block, int
 #endif
     T *const lefts = (T*)memory.bytes, *const rights = lefts + STAGES * SLICE;
     const int row = block * SIDE, column = blockIdx.y * SIDE;
-    Loader<T, SIDE, A> left(a, row);
-    Loader<T, SIDE, B> right(b, column);
+    Loader<T, TILE_THREADS<Kind>, SIDE, A> left(a, row);
+    Loader<T, TILE_THREADS<Kind>, SIDE, B> right(b, column);
     Copies copies;
     Tile tile;
     // A group is closed even when nothing is left to load, so that their number tells which slice is there.

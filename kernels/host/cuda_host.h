@@ -145,6 +145,7 @@ inline unsigned __float_as_uint(float x) { unsigned bits; memcpy(&bits, &x, 4); 
 inline float __uint_as_float(unsigned bits) { float x; memcpy(&x, &bits, 4); return x; }
 inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned(uint64_t(a) * b >> 32); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline int __clz(int x) { return x == 0 ? 32 : __builtin_clz(x); }
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 // Compiled with -ffp-contract=off: no product disappears in a sum.
 inline float __fmul_rn(float a, float b) { return a * b; }
