@@ -34,9 +34,11 @@ __device__ inline int segment_of(const long long* ranges, int segments, long lon
     return low;
 }
 
-// One thread per 4 elements. With lr the weights move; without, the gradients are written for a later stage.
+// One thread per 4 elements. With lr the weights move, and halves follow them, so that no step rounds them again;
+// without, the gradients are written for a later stage.
 extern "C" __global__ void __launch_bounds__(256) optim_apply(
     float* w,                 // (n)
+    __nv_bfloat16* halves,    // (n), or null
     float* g,                 // (n)
     const float* norms,       // (segments): squares, or null
     float* slot0,             // (n), or null
@@ -82,8 +84,18 @@ extern "C" __global__ void __launch_bounds__(256) optim_apply(
 #pragma unroll
     for (int s = 0; s < 4; ++s)
         if (regions[s]) store_pack(regions[s], i, n, slots[s]);
-    if (lr) store_pack(w, i, n, weights);
-    else store_pack(g, i, n, gradients);
+    if (!lr) {
+        store_pack(g, i, n, gradients);
+        return;
+    }
+    store_pack(w, i, n, weights);
+    if (!halves) return;
+    if (i + 4 <= n && (unsigned long long)halves % 8 == 0) {
+        store_run(halves + i, weights.at);
+    } else {
+        for (int j = 0; j < 4; ++j)
+            if (i + j < n) halves[i + j] = from_float<bf16>(weights.at[j]);
+    }
 }
 
 // Squares of a segment's gradients in 64 parts: grid (64, segments).

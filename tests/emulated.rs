@@ -6,6 +6,7 @@ mod common;
 use common::runs::{Folder, Said, losses, peristyle, said};
 use common::{Training, file, on_mesh};
 use peristyle::device::driver::{Driver, Kind};
+use peristyle::placement::Region;
 use peristyle::program::Which;
 use peristyle::train::exchange;
 
@@ -104,6 +105,39 @@ fn bf16_learns_on_every_mesh() {
                 assert!(error <= 0.25 * moved, "{config} on {mesh:?}, parameter {p}: {error:e} off, moved {moved:e}");
             }
         }
+    }
+}
+
+/// What a step multiplies with is the weights as the optimiser or the host left them, rounded to bf16: writing every
+/// weight as it is changes no loss, and writing the first weights again gives the first loss.
+#[test]
+fn weights_in_bf16_follow_the_optimiser_and_the_host() {
+    emulated();
+    let clipped = "optimizer.chain=[{ clip_by_global_norm = 0.5 }, { momentum = 0.9 }]";
+    for (mesh, more) in [((1, 1), clipped), ((1, 2), "optimizer.lr=0.05"), ((2, 1), "optimizer.lr=0.05")] {
+        let sets = sets("emu", mesh, &["devices.precision=\"bf16\"", more]);
+        let losses = Training::new("configs/columns_small.toml", &sets).losses(4);
+        let mut training = Training::new("configs/columns_small.toml", &sets);
+        let parameters = training.job.network.parameters.len();
+        for (step, expected) in losses.iter().enumerate() {
+            assert_eq!(training.update(), *expected, "update {} on {mesh:?}", step + 1);
+            for p in (0..parameters).map(Which::Parameter) {
+                let values = exchange::read_values(&training.session, p).unwrap();
+                exchange::write_values(&mut training.session, p, &values).unwrap();
+            }
+        }
+        exchange::initialise(&mut training.session, training.job.config.seed).unwrap();
+        training.step = 0;
+        assert_eq!(training.update(), losses[0], "the first weights on {mesh:?}");
+        let regions: Vec<Vec<f32>> =
+            (0..mesh.0 * mesh.1).map(|device| training.session.read_region(device, Region::Weights).unwrap()).collect();
+        training.step = 1;
+        let again = training.update();
+        for (device, region) in regions.iter().enumerate() {
+            training.session.write_region(device, Region::Weights, region).unwrap();
+        }
+        training.step = 1;
+        assert_eq!(training.update(), again, "whole regions on {mesh:?}");
     }
 }
 

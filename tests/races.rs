@@ -5,11 +5,35 @@ mod common;
 use common::{file, on_mesh};
 use peristyle::device::Queue;
 use peristyle::layers::Mode;
+use peristyle::placement::Region;
 use peristyle::program::check::check;
-use peristyle::program::{Plan, Program, Use};
+use peristyle::program::{Plan, Program, Step, Use, Work};
 use peristyle::tensor::Strided;
 use peristyle::train::{Data, Job};
 use std::time::Instant;
+
+/// A step in bf16 casts its images alone: the optimiser writes the weights in bf16, which layers read.
+#[test]
+fn only_the_last_stage_of_the_optimiser_writes_weights_in_bf16() {
+    let mut sets = on_mesh((2, 2));
+    sets[0] = "devices.use=\"emu*4\"".to_string();
+    sets.push("devices.precision=\"bf16\"".to_string());
+    sets.push("optimizer.chain=[{ clip_by_global_norm = 0.5 }, { momentum = 0.9 }]".to_string());
+    let (_, plan) = Job::open(&file("configs/columns_small.toml"), &sets, Data::Required).unwrap();
+    for program in &plan.programs {
+        let halves = |u: &&Use| program.buffers[u.buffer].region == Some(Region::Halves);
+        let steps = |used: &dyn Fn(&Use) -> bool| -> Vec<&Step> {
+            program.steps.iter().filter(|step| step.uses.iter().filter(halves).any(used)).collect()
+        };
+        let (writers, readers) = (steps(&|u| u.write), steps(&|u| u.read));
+        let updates = program.variant.mode == Mode::Train && program.variant.update;
+        assert_eq!(writers.len(), if updates { 4 } else { 0 }, "one a device: {writers:?}");
+        assert!(writers.iter().all(|step| matches!(step.work, Work::Optim { stage: 1, .. })), "{writers:?}");
+        assert!(readers.len() > 8 && readers.iter().all(|step| matches!(step.work, Work::Phase { .. })), "{readers:?}");
+        let casts = program.steps.iter().filter(|step| matches!(step.work, Work::Cast { .. })).count();
+        assert_eq!(casts, 4, "each device's images");
+    }
+}
 
 /// The training program of a configuration on a mesh, and its number of queues.
 fn program(config: &str, mesh: (usize, usize), form: &str) -> (Program, usize) {

@@ -5,6 +5,7 @@ use super::driver::{AnyConst, AnyMut, Const, Format, Grid, Issue, Mut};
 use super::libraries::{Convolution, Factors, Images, Product, Workspace};
 use crate::error::{Error, Result};
 use crate::tensor::Element;
+use half::bf16;
 
 /// Bytes of the clock in device memory: step and epoch as 32-bit numbers, the learning rate as f32.
 pub const CLOCK_BYTES: usize = 12;
@@ -74,6 +75,15 @@ impl Launch<'_> {
     /// When it is not f32.
     pub fn write(&self, i: usize) -> Mut<f32> {
         Mut::at(self.floats(i).address())
+    }
+
+    /// Returns the address of operand `i`, to write.
+    ///
+    /// # Panics
+    /// When it is not bf16.
+    pub fn write_halves(&self, i: usize) -> Mut<bf16> {
+        assert_eq!(self.operand(i).element, Element::Bf16, "operand {i} is bf16 where it is wanted");
+        Mut::at(self.operand(i).address())
     }
 
     fn floats(&self, i: usize) -> &Operand {

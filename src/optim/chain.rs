@@ -35,7 +35,8 @@ pub enum Stage {
     /// Some of the transforms, in one pass.
     ///
     /// Operands: 0 weights, read, or updated when `update`; 1 gradients, updated; 2 norms, read, absent unless
-    /// `norm`; from 3 the slots of the transforms, in order, updated.
+    /// `norm`; 3 the weights in bf16, written, absent unless `update` and where nobody reads them; from 4 the slots of
+    /// the transforms, in order, updated.
     Apply {
         /// Which transforms of the chain.
         transforms: Range<usize>,
@@ -145,7 +146,7 @@ impl Chain {
     ) {
         let (w, rest) = parts.separate(1);
         let (g, rest) = rest.separate(1);
-        let (_norms, slots) = rest.separate(1);
+        let (_norms_and_halves, slots) = rest.separate(2);
         let [g] = g.into_slices();
         if update {
             let [w] = w.into_slices();

@@ -118,15 +118,16 @@ impl Chain {
             }
             Stage::Apply { update, .. } => {
                 let (program, ops) = tables.programs[number];
-                let slot = |i: usize| if launch.has(3 + i) { launch.write(3 + i) } else { Mut::NONE };
-                assert!(!launch.has(7), "stages are cut at four slots");
-                // SAFETY: operands 0, 1 and the slots are whole regions of at least `elements`, operand 2 has one
+                let slot = |i: usize| if launch.has(4 + i) { launch.write(4 + i) } else { Mut::NONE };
+                assert!(!launch.has(8), "stages are cut at four slots");
+                // SAFETY: operands 0, 1, 3 and the slots are whole regions of at least `elements`, operand 2 has one
                 // number per segment; the tables are the device's own.
                 unsafe {
                     kernels::optim_apply(
                         &launch.issue,
                         Grid::cover(tables.elements, BLOCK),
                         launch.write(0),
+                        if launch.has(3) { launch.write_halves(3) } else { Mut::NONE },
                         launch.write(1),
                         launch.read_or_null(2),
                         slot(0),

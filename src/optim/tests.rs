@@ -60,7 +60,7 @@ impl Device {
             Stage::Apply { transforms, norm, .. } => {
                 let before = self.chain.slots(0..transforms.start).len();
                 let slots = self.chain.slots(transforms.clone()).len();
-                [Some(0), Some(1), norm.then_some(2)]
+                [Some(0), Some(1), norm.then_some(2), None]
                     .into_iter()
                     .chain((0..slots).map(|i| Some(3 + before + i)))
                     .collect()

@@ -142,20 +142,13 @@ impl Builder<'_> {
         }
     }
 
-    /// Makes the parameters' copies in the type of activations, all at once, when that is another type.
+    /// Names the parameters' copies in the type of activations, when that is another type.
     fn narrow_parameters(&mut self) {
         let Request { network, products, .. } = self.request;
         if products != Products::Bf16 || network.parameters.is_empty() {
             self.halves.clone_from(&self.weights);
             return;
         }
-        let shape = Shape::from([self.placed.flat.len]);
-        let mut whole = |name: &str, region| {
-            self.tensor(name.into(), shape.clone(), Layout::REPLICATE, Home::Fixed(region, 0), Purpose::Weights)
-        };
-        let (from, to) = (whole("weights", Region::Weights), whole("weights in bf16", Region::Halves));
-        self.placed.tensors[to].element = Element::Bf16;
-        self.placed.ops.push(Op::Cast { from, to });
         for (i, parameter) in network.parameters.iter().enumerate() {
             let part = self.placed.flat.parts[i];
             let home = Home::Fixed(Region::Halves, part.offset);
@@ -363,6 +356,12 @@ impl Builder<'_> {
         let weights = self.tensor("weights".into(), shape, layout, home, Purpose::Weights);
         let (shape, layout, home) = flat(Region::Gradients);
         let gradients = self.tensor("gradients".into(), shape, layout, home, Purpose::Gradients);
+        let halves = (self.request.products == Products::Bf16).then(|| {
+            let (shape, layout, home) = flat(Region::Halves);
+            let halves = self.tensor("weights in bf16".into(), shape, layout, home, Purpose::Weights);
+            self.placed.tensors[halves].element = Element::Bf16;
+            halves
+        });
         let named = chain.slots(0..chain.0.len());
         let slots: Vec<TensorId> = (0..named.len())
             .map(|slot| {
@@ -385,7 +384,9 @@ impl Builder<'_> {
                     let norm = norms.filter(|_| *norm).map(|norm| (norm, Access::Read));
                     let mine = (0..slots.len()).filter(|&slot| transforms.contains(&named[slot].transform));
                     let own = mine.map(|slot| Some((slots[slot], Access::Update)));
-                    [Some((weights, access)), Some((gradients, Access::Update)), norm].into_iter().chain(own).collect()
+                    let halves = halves.filter(|_| *update).map(|halves| (halves, Access::Write));
+                    let first = [Some((weights, access)), Some((gradients, Access::Update)), norm, halves];
+                    first.into_iter().chain(own).collect()
                 }
             };
             self.placed.ops.push(Op::Optim { stage: number, operands });

@@ -46,7 +46,7 @@ pub enum Purpose {
 pub enum Region {
     /// All parameters of a device.
     Weights,
-    /// The parameters in bf16, at the same offsets: written anew at the start of every step.
+    /// The parameters in bf16, at the same offsets: what writes parameters, the optimiser or the host, writes both.
     Halves,
     /// Their gradients, at the same offsets.
     Gradients,

@@ -1,6 +1,6 @@
 //! A program on GPUs: the globally ordered list issued to streams, captured once as one graph and replayed.
 
-use super::{Graphs, Inbox, Local, Plan, Program, Work};
+use super::{Graphs, Inbox, Laid, Local, Plan, Program, Work};
 use crate::data::{Arrived, Augmented, Batch, Preparation, Raw};
 use crate::device::driver::{Event, Graph};
 use crate::device::libraries::Record;
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::layers::{Layer, Mode, Pass};
 use crate::optim::{Chain, DeviceChain};
 use crate::placement::{Input, Region};
-use crate::tensor::{Element, Products, Strided};
+use crate::tensor::{Element, Products, Shape, Strided, Window};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -71,6 +71,8 @@ pub(super) struct Programs {
     chains: Vec<DeviceChain>,
     chain: Arc<Chain>,
     metrics: (usize, usize),
+    /// The weights and their copy in bf16, where there is one.
+    weights: Option<[Laid; 2]>,
     seed: u64,
     /// Whether a program is captured at its first run.
     pub graphs: Graphs,
@@ -123,6 +125,7 @@ impl Programs {
             chains.push(DeviceChain::new(&plan.chain, &plan.segments(device), &mut gpus, device)?);
         }
         let metrics = plan.region(Region::Metrics);
+        let laid = |region| plan.regions.iter().find(|laid| laid.region == region).copied();
         let arrived = (0..devices).map(|device| Ok([gpus.event(device)?, gpus.event(device)?]));
         let arrived = arrived.collect::<Result<_>>()?;
         let inbox = At { byte: plan.region(Region::Inbox).0, inbox: plan.inbox() };
@@ -131,6 +134,7 @@ impl Programs {
             chains,
             chain: Arc::clone(&plan.chain),
             metrics,
+            weights: laid(Region::Weights).zip(laid(Region::Halves)).map(<[Laid; 2]>::from),
             seed: plan.options.seed,
             waits: std::env::var_os("PERISTYLE_WAIT").is_some(),
             tf32: plan.options.products == Products::Tf32,
@@ -330,10 +334,24 @@ impl Programs {
         self.gpus.fetch(device, byte, to)
     }
 
-    /// Writes elements of a device's arena from a byte on.
+    /// Writes elements of a device's arena from a byte on; where they are weights, also their copy in bf16, which a
+    /// step reads as the last one left it.
     pub fn store(&self, device: usize, byte: usize, from: &[f32]) -> Result<()> {
         self.idle();
-        self.gpus.store(device, byte, from)
+        self.gpus.store(device, byte, from)?;
+        let Some([weights, halves]) = self.weights else { return Ok(()) };
+        let written = weights.offset..weights.offset + weights.elements * Element::F32.bytes();
+        if !written.contains(&byte) || from.is_empty() {
+            return Ok(());
+        }
+        let operand = |byte, element| {
+            let window = Window { start: vec![0], len: vec![from.len()] };
+            Operand::at(self.gpus.address(device, byte), element, Shape::from([from.len()]), window)
+        };
+        let copy = halves.offset + (byte - weights.offset) / Element::F32.bytes() * Element::Bf16.bytes();
+        let (from, to) = (operand(byte, Element::F32), operand(copy, Element::Bf16));
+        self.gpus.to_bf16(device, Queue::Compute, &from, &to)?;
+        self.gpus.synchronize(device, Queue::Compute)
     }
 
     fn idle(&self) {

@@ -1,5 +1,6 @@
 use crate::each_type;
 use crate::rig::*;
+use half::bf16;
 use peristyle::device::Grid;
 use peristyle::device::driver::{Const, Mut};
 use peristyle::device::kernels::*;
@@ -182,6 +183,9 @@ const MOMENTUM: f32 = 1.0;
 const NESTEROV: f32 = 2.0;
 const CLIP: f32 = 3.0;
 
+/// What no weight is.
+const UNTOUCHED: f32 = 512.0;
+
 #[test]
 fn the_whole_chain_of_an_optimiser_in_one_launch() {
     // Three parameters, the second empty, with padding between them; the third is larger than one part of a norm.
@@ -212,6 +216,7 @@ fn the_whole_chain_of_an_optimiser_in_one_launch() {
     }
     let got = outputs(|rig| {
         let (w, g, v, u) = (rig.put(&w), rig.put(&g), rig.put(&v), rig.put(&u));
+        let halves = rig.put(&vec![bf16::from_f32(UNTOUCHED); n]);
         let (parts, norms, program) = (rig.out(3 * 64), rig.out(3), rig.give(&program));
         let (ranges, factors) = (rig.give(&ranges.concat()), rig.give(&factors.concat()));
         let (on, none, lr) = (&rig.on(), Mut::NONE, rig.give(&[lr]));
@@ -220,16 +225,23 @@ fn the_whole_chain_of_an_optimiser_in_one_launch() {
             optim_norm_parts(on, Grid::new(64, 3, 1), g.into(), parts, ranges, 3).unwrap();
             optim_norm(on, Grid::new(1, 1, 1), parts.into(), rig.give(&[0.0, 1.0, 1.0]), norms, 3).unwrap();
             let grid = packs::<f32>(n);
-            optim_apply(on, grid, w, g, norms.into(), v, u, none, none, program, ranges, factors, lr, n as i64, 4, 3)
+            let (norms, n) = (norms.into(), n as i64);
+            optim_apply(on, grid, w, halves, g, norms, v, u, none, none, program, ranges, factors, lr, n, 4, 3)
                 .unwrap();
         }
-        vec![rig.get(w, n), rig.get(v, n), rig.get(u, n), rig.get(norms, 3), rig.get(g, n)]
+        let halves = rig.numbers(halves, n);
+        vec![rig.get(w, n), rig.get(v, n), rig.get(u, n), rig.get(norms, 3), rig.get(g, n), halves]
     });
     close("w", &got[0], &w1, 2e-6);
     close("velocity", &got[1], &v1, 2e-6);
     close("second velocity", &got[2], &u1, 2e-6);
     close("norms", &got[3], &norms, 2e-6);
     assert_eq!(got[4], g, "the last stage leaves the gradients alone");
+    for (i, (&half, &w)) in got[5].iter().zip(&got[0]).enumerate() {
+        // One thread writes what lies between the segments and beside them: packs of 4 elements.
+        let padding = (40..48).contains(&i);
+        assert_eq!(half, if padding { UNTOUCHED } else { bf16::from_f32(w).to_f32() }, "element {i} in bf16");
+    }
 }
 
 #[test]
@@ -248,6 +260,7 @@ fn an_early_stage_of_a_chain_writes_gradients_and_leaves_weights() {
                 &rig.on(),
                 grid,
                 weights,
+                Mut::NONE,
                 g,
                 Const::NONE,
                 none,
