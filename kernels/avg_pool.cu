@@ -65,7 +65,7 @@ extern "C" __global__ void __launch_bounds__(256) avg_pool_forward_bf16(
     avg_y(x, y, n, {h, w, c, oh, ow, kh, kw, stride_h, stride_w, pad_h, pad_w}, padded);
 }
 
-extern "C" __global__ void __launch_bounds__(256) avg_pool_backward(
+extern "C" __global__ void __launch_bounds__(256, 4) avg_pool_backward(
     const float* dy,  // (N, OH, OW, C)
     float* dx,  // (N, H, W, C)
     long long n, int h, int w, int c, int oh, int ow, int kh, int kw, int stride_h, int stride_w, int pad_h,

@@ -2,21 +2,13 @@
 // a block, then over the blocks of a device, then over devices (Chan et al. 1983). Blocks of statistics and reduce
 // treat 32 channels (grid x) of one part of the rows (grid y); where widths and addresses allow it, a thread treats 16 bytes
 // of a row.
-#include "block.cuh"
+#include "columns.cuh"
 
-// What a thread of statistics and reduce does: V channels of the rows first, first + STEP, ...
-template <int V> struct Share {
-    static constexpr int LANES = 32 / V, STEP = 8 * V;  // lanes that make up 32 channels, rows of a block at a time
-    int across, channel;
-    long long first, end;
-    __device__ Share(long long rows, int width, int rows_per_part) {
-        across = threadIdx.x % LANES * V;
-        channel = blockIdx.x * 32 + across;
-        const long long begin = (long long)blockIdx.y * rows_per_part;
-        first = begin + threadIdx.x / LANES;
-        end = channel < width ? min(rows, begin + rows_per_part) : first;
-    }
-};
+// What a thread of statistics and reduce does of its block's part of the rows.
+template <int V> __device__ __forceinline__ Share<V> share_of(long long rows, int width, int rows_per_part) {
+    const long long begin = (long long)blockIdx.y * rows_per_part;
+    return Share<V>(blockIdx.x, begin, min(rows, begin + rows_per_part), width);
+}
 
 struct Moments {
     float count, mean, m2;
@@ -36,11 +28,11 @@ using MomentsTable = Moments[8][33];
 
 template <int V, typename T>
 __device__ __forceinline__ void count_rows(const T* x, MomentsTable& table, long long rows, int width, int rows_per_part) {
-    const Share<V> share(rows, width, rows_per_part);
+    const Share<V> share = share_of<V>(rows, width, rows_per_part);
     float count = 0.0f, mean[V] = {}, m2[V] = {};
 #pragma unroll 4
     for (long long row = share.first; row < share.end; row += share.STEP) {
-        const Run<T, V> run = load_run<V>(x + row * width + share.channel);
+        const Run<T, V> run = load_run<V>(x + row * width + share.column);
         count += 1.0f;
         const float part = 1.0f / count;
 #pragma unroll
@@ -105,13 +97,13 @@ using SumsTable = float[2][8][33];
 template <int V, typename T>
 __device__ __forceinline__ void reduce_rows(const T* x, const float* means, const T* dy, SumsTable& table, long long rows,
                                             int width, int rows_per_part) {
-    const Share<V> share(rows, width, rows_per_part);
+    const Share<V> share = share_of<V>(rows, width, rows_per_part);
     float mean[V], sums[V] = {}, weighted[V] = {};
 #pragma unroll
-    for (int j = 0; j < V; ++j) mean[j] = share.channel < width ? means[share.channel + j] : 0.0f;
+    for (int j = 0; j < V; ++j) mean[j] = share.column < width ? means[share.column + j] : 0.0f;
 #pragma unroll 4
     for (long long row = share.first; row < share.end; row += share.STEP) {
-        const long long at = row * width + share.channel;
+        const long long at = row * width + share.column;
         const Run<T, V> input = load_run<V>(x + at), run = load_run<V>(dy + at);
 #pragma unroll
         for (int j = 0; j < V; ++j) {

@@ -67,7 +67,7 @@ template <int N, typename T> __device__ __forceinline__ void store_run(T* y, con
 }
 // f(size): size elements of a row of `width` are one access, 16 bytes where widths and addresses allow it, else one element.
 template <typename T, class F, class... X>
-__device__ __forceinline__ void by_alignment(int width, const F& f, const X*... x) {
+__device__ __forceinline__ void by_alignment(long long width, const F& f, const X*... x) {
     constexpr int V = Pack<T>::SIZE;
     if (width % V == 0 && ((unsigned long long)x | ...) % 16 == 0)
         f(std::integral_constant<int, V>());

@@ -1,21 +1,12 @@
 // Mean of each channel over the image. Forward: a block sums 32 channels of one sample (grid x:
 // sample after sample, of each the channels).
-#include "block.cuh"
+#include "columns.cuh"
 
 template <typename T> __device__ void mean_y(const T* x, T* y, int pixels, int c, float share) {
-    using Parts = float[8][33];
-    SHARED(Parts, parts);
-    const int lane = threadIdx.x % 32, group = threadIdx.x / 32, across = (c + 31) / 32;
-    const int sample = blockIdx.x / across, channel = blockIdx.x % across * 32 + lane;
-    x += (long long)sample * pixels * c;
-    float sum = 0.0f;
-    if (channel < c)
-        for (int pixel = group; pixel < pixels; pixel += 8) sum += to_float(x[(long long)pixel * c + channel]);
-    parts[group][lane] = sum;
-    __syncthreads();
-    if (group > 0 || channel >= c) return;
-    for (int i = 1; i < 8; ++i) sum += parts[i][lane];
-    y[(long long)sample * c + channel] = from_float<T>(sum * share);
+    const int across = (c + 31) / 32, sample = blockIdx.x / across, block = blockIdx.x % across;
+    const float sum = column_sum(x + (long long)sample * pixels * c, block, 0, pixels, c);
+    const int channel = block * 32 + threadIdx.x;
+    if (threadIdx.x < 32 && channel < c) y[(long long)sample * c + channel] = from_float<T>(sum * share);
 }
 
 template <typename T> __device__ void mean_dx(const T* dy, T* dx, long long n, int pixels, int c, float share) {

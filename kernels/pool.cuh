@@ -12,8 +12,11 @@ struct Element {
     int row, column, channel;
 };
 __device__ __forceinline__ Element element(long long i, int h, int w, int c) {
-    const long long pixel = i / c;
-    return {pixel / ((long long)h * w), (int)(pixel / w % h), (int)(pixel % w), (int)(i % c)};
+    // A division of 64 bits is a call with registers of its own; one sample is counted in 32.
+    const int image = h * w * c;
+    const long long sample = i / image;
+    const int rest = (int)(i - sample * image), pixel = rest / c, row = pixel / w;
+    return {sample, row, pixel - row * w, rest - pixel * c};
 }
 
 // The first output whose window may hold index i: windows begin at o stride - pad.

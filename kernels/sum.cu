@@ -1,23 +1,13 @@
 // Sums over rows in a fixed order: gradients of biases, and the parts of anything that was summed in parts.
 // Grid: 32 columns a block along x, parts of the rows along y. A second launch with one part adds the parts.
-#include "block.cuh"
+#include "columns.cuh"
 
 template <typename T>
 __device__ void sum_columns(const T* x, float* sums, int rows, long long columns, int rows_per_part) {
-    using Parts = float[8][33];
-    SHARED(Parts, parts);
-    const int lane = threadIdx.x % 32, group = threadIdx.x / 32;
-    const long long column = blockIdx.x * 32ll + lane;
-    const int begin = blockIdx.y * rows_per_part, end = min(rows, begin + rows_per_part);
-    float sum = 0.0f;
-    if (column < columns)
-        for (int row = begin + group; row < end; row += 8) sum += to_float(x[row * columns + column]);
-    parts[group][lane] = sum;
-    __syncthreads();
-    if (group == 0 && column < columns) {
-        for (int i = 1; i < 8; ++i) sum += parts[i][lane];
-        sums[blockIdx.y * columns + column] = sum;
-    }
+    const long long begin = (long long)blockIdx.y * rows_per_part, end = min((long long)rows, begin + rows_per_part);
+    const float sum = column_sum(x, blockIdx.x, begin, end, columns);
+    const long long column = blockIdx.x * 32ll + threadIdx.x;
+    if (threadIdx.x < 32 && column < columns) sums[blockIdx.y * columns + column] = sum;
 }
 
 extern "C" __global__ void __launch_bounds__(256) sum_rows(

@@ -123,6 +123,8 @@ impl Sliding {
     pub fn extents(&self, x: &Operand, y: &Operand) -> crate::error::Result<[i32; 11]> {
         let Sliding { kernel, stride, pad, .. } = *self;
         let (h, w, c, oh, ow) = (x.len(1), x.len(2), x.len(3), y.len(1), y.len(2));
+        // Kernels count in one image.
+        ints([h * w * c, oh * ow * c])?;
         ints([h, w, c, oh, ow, kernel.h, kernel.w, stride.h, stride.w, pad.h, pad.w])
     }
 

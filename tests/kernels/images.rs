@@ -134,7 +134,7 @@ fn avg_pool_with_and_without_padding_in_the_mean() {
 
 #[test]
 fn global_avg_pool_is_the_mean_of_each_channel() {
-    for (n, pixels, c) in [(1, 1, 1), (3, 49, 33), (2, 7, 64)] {
+    for (n, pixels, c) in [(1, 1, 1), (3, 49, 33), (2, 7, 64), (3, 100, 40), (2, 49, 100)] {
         let (x, dy) = (values(n * pixels * c, 1), values(n * c, 2));
         let share = 1.0 / pixels as f32;
         let mean = |e: usize| {

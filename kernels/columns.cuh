@@ -1,0 +1,49 @@
+// Sums over rows, 32 columns a block of 256 threads; where widths and addresses allow it, a thread reads 16 bytes of a row.
+#pragma once
+#include "block.cuh"
+
+// What a thread does: V columns of the rows first, first + STEP, ...
+template <int V> struct Share {
+    static constexpr int LANES = 32 / V, STEP = 8 * V;  // lanes that make up 32 columns, rows of a block at a time
+    int across;
+    long long column, first, end;
+    // Rows begin to stop of the columns from 32 block on.
+    __device__ Share(long long block, long long begin, long long stop, long long width) {
+        across = threadIdx.x % LANES * V;
+        column = block * 32 + across;
+        first = begin + threadIdx.x / LANES;
+        end = column < width ? stop : first;
+    }
+};
+
+using ColumnSums = float[8][33];
+
+template <int V, typename T>
+__device__ __forceinline__ void sum_share(const T* x, const Share<V>& share, long long width, ColumnSums& table) {
+    float sums[V] = {};
+#pragma unroll 4
+    for (long long row = share.first; row < share.end; row += share.STEP) {
+        const Run<T, V> run = load_run<V>(x + row * width + share.column);
+#pragma unroll
+        for (int j = 0; j < V; ++j) sums[j] += to_float(run.at[j]);
+    }
+#pragma unroll
+    for (int j = 0; j < V; ++j) {
+        for (int bits = share.LANES; bits < 32; bits *= 2) sums[j] += __shfl_xor_sync(0xffffffffu, sums[j], bits);
+        if (threadIdx.x % 32 < share.LANES) table[threadIdx.x / 32][share.across + j] = sums[j];
+    }
+}
+
+// The sum over rows begin to stop of column 32 block + threadIdx.x, for the first 32 threads; the order is the shape's.
+template <typename T>
+__device__ __forceinline__ float column_sum(const T* x, long long block, long long begin, long long stop, long long width) {
+    SHARED(ColumnSums, table);
+    by_alignment<T>(width, [&](auto size) {
+        constexpr int V = decltype(size)::value;
+        sum_share(x, Share<V>(block, begin, stop, width), width, table);
+    }, x);
+    __syncthreads();
+    float sum = table[0][threadIdx.x % 32];
+    for (int i = 1; i < 8; ++i) sum += table[i][threadIdx.x % 32];
+    return sum;
+}
