@@ -57,6 +57,11 @@ fn the_emulated_device_computes_right() {
     let report = report(&selftest("selftest-emu", &["--device", "emu", "--quick", "--json"]));
     assert!(names(&report).contains(&"copies and sums") && names(&report).contains(&"casts"));
     assert!(names(&report).contains(&"augmentation"));
+    let rows = report["rows"].as_array().unwrap();
+    let rounded: Vec<&Value> = rows.iter().filter(|row| row["precision"] == "bf16").map(|row| &row["check"]).collect();
+    for collective in ["all-reduce", "reduce-scatter", "all-gather", "all-to-all"] {
+        assert!(rounded.contains(&&collective.into()), "{collective} in bf16: {rounded:?}");
+    }
     assert_eq!(report["images"][0]["code"], "compiled for the CPU");
     assert!(report["skipped"].as_array().unwrap().is_empty() && report["quick"] == true);
 }

@@ -1,15 +1,17 @@
 //! Redistributions over logical devices of one device, beside sums worked out on the host.
 
-use super::compare::{Compared, Tally, worst};
+use super::compare::{Compared, Tally, worst, worst_bits};
 use super::{Device, Effort, training};
-use crate::collectives::{Collective, Form};
+use crate::collectives::{self, Buffer, Collective, Form, Piece, Transfer};
 use crate::data::Batch;
-use crate::device::{Clock, Purpose, Random};
+use crate::device::driver::Kind;
+use crate::device::{Clock, Gpus, INPUTS, Opening, Purpose, Queue, Random};
 use crate::diagnose::one_move::{OneMove, VARIANT};
 use crate::error::Result;
 use crate::placement::Region;
 use crate::program::Options;
-use crate::tensor::{Layout, Place, Precision, Products, Shape, Strided, Window};
+use crate::tensor::{Element, Layout, Mesh, Place, Precision, Products, Shape, Strided, Window};
+use half::bf16;
 
 /// What is checked; a slice is a copy that no device waits for.
 pub(super) const ALL: [Collective; 4] =
@@ -21,30 +23,35 @@ pub(super) const BOUND: f64 = 2e-7;
 /// (N, H, W, C) of the tensors: smaller than the devices are many, odd, and of many blocks.
 const SHAPES: [[usize; 4]; 4] = [[1, 1, 1, 3], [5, 1, 3, 7], [8, 2, 2, 16], [33, 3, 5, 67]];
 
-/// Runs a collective on two and four devices in several sizes.
-pub(super) fn check(collective: Collective, device: &Device, effort: Effort, tally: &mut Tally) {
+/// Returns what a collective moves, in several sizes.
+fn moves(collective: Collective, effort: Effort) -> Vec<OneMove> {
     let moves: &[(Place, Place)] = match collective {
         Collective::AllReduce => &[(Place::Partial, Place::Replicate)],
         Collective::ReduceScatter => &[(Place::Partial, Place::Shard(0)), (Place::Partial, Place::Shard(3))],
         Collective::AllGather => &[(Place::Shard(0), Place::Replicate), (Place::Shard(3), Place::Replicate)],
         _ => &[(Place::Shard(0), Place::Shard(3)), (Place::Shard(3), Place::Shard(0))],
     };
-    let forms: &[Form] = if device.driver.is_some() { &[Form::Ring] } else { &[Form::Ring, Form::OnePass] };
     let shapes = if effort == Effort::Quick { &SHAPES[1..2] } else { &SHAPES[..] };
+    let all =
+        |&shape| moves.iter().map(move |&(have, want)| OneMove { collective, shape: Shape::from(shape), have, want });
+    shapes.iter().flat_map(all).collect()
+}
+
+/// Runs a collective on two and four devices in several sizes.
+pub(super) fn check(collective: Collective, device: &Device, effort: Effort, tally: &mut Tally) {
+    let forms: &[Form] = if device.driver.is_some() { &[Form::Ring] } else { &[Form::Ring, Form::OnePass] };
     for devices in [2, 4] {
-        for shape in shapes {
-            for &(have, want) in moves {
-                for &form in forms {
-                    let shape = Shape::from(*shape);
-                    let case = format!("{shape:?} from {have:?} to {want:?} on {devices} devices, {form:?}");
-                    tally.add(&case, run(device, devices, form, OneMove { collective, shape, have, want }));
-                }
+        for moved in moves(collective, effort) {
+            for &form in forms {
+                let OneMove { shape, have, want, .. } = &moved;
+                let case = format!("{shape:?} from {have:?} to {want:?} on {devices} devices, {form:?}");
+                tally.add(&case, run(device, devices, form, &moved));
             }
         }
     }
 }
 
-fn run(device: &Device, devices: usize, form: Form, moved: OneMove) -> Result<Vec<Compared>> {
+fn run(device: &Device, devices: usize, form: Form, moved: &OneMove) -> Result<Vec<Compared>> {
     let (job, _) = training::job(&device.times(devices), &[])?;
     let options = Options { form, precision: Precision::F32, products: Products::Full, ..job.options(vec![VARIANT]) };
     let mesh = options.mesh;
@@ -87,6 +94,86 @@ fn run(device: &Device, devices: usize, form: Form, moved: OneMove) -> Result<Ve
         }
     }
     Ok(compared)
+}
+
+/// Runs the copies and sums of collectives in bf16 on two and four devices, one after the other, beside the same on the
+/// host: every addition in f32, rounded where it is stored. What waits for what is checked in f32.
+pub(super) fn check_bf16(collective: Collective, device: &Device, kind: Kind, effort: Effort, tally: &mut Tally) {
+    for moved in moves(collective, effort) {
+        for devices in [2, 4] {
+            let OneMove { shape, have, want, .. } = &moved;
+            let case = format!("{shape:?} from {have:?} to {want:?} on {devices} devices");
+            tally.add(&case, run_bf16(device, kind, devices, &moved));
+        }
+    }
+}
+
+fn run_bf16(device: &Device, kind: Kind, devices: usize, moved: &OneMove) -> Result<Vec<Compared>> {
+    let mesh = Mesh { data: devices, columns: 1 };
+    let window = |layout: Layout, d| layout.window(&moved.shape, mesh, mesh.position(d));
+    let [from, to] = moved.layouts().map(|layout| (0..devices).map(|d| window(layout, d)).collect::<Vec<Window>>());
+    let steps = collectives::lower(moved.collective, Form::Ring, &from, &to);
+    let longest = |windows: &[Window]| windows.iter().map(Window::elements).max().unwrap_or(0);
+    let [from, to, scratch] = [longest(&from), longest(&to), steps.scratch].map(|n| n.next_multiple_of(64));
+    let first = |buffer| match buffer {
+        Buffer::From => 0,
+        Buffer::To => from,
+        Buffer::Scratch => from + to,
+    };
+    let elements = from + to + scratch;
+    let gpus = Gpus::open(&Opening {
+        kind,
+        ordinals: &vec![device.ordinal; devices],
+        arenas: &vec![elements * Element::Bf16.bytes(); devices],
+        staging: [0; INPUTS],
+        values: 1,
+        slots: 1,
+        host: None,
+        threads: device.threads,
+    })?;
+    let start = |d: usize| {
+        let random = Random::new(7, Purpose::Probe, 0, d as u64);
+        (0..elements as u64).map(|i| bf16::from_f64(random.normal(i))).collect::<Vec<bf16>>()
+    };
+    let mut expected: Vec<Vec<bf16>> = (0..devices).map(start).collect();
+    for (d, values) in expected.iter().enumerate() {
+        let pairs =
+            values.chunks_exact(2).map(|p| f32::from_bits(u32::from(p[0].to_bits()) | u32::from(p[1].to_bits()) << 16));
+        gpus.store(d, 0, &pairs.collect::<Vec<f32>>())?;
+    }
+    for Transfer { rank, sources, targets } in &steps.transfers {
+        let at = |p: &Piece| (gpus.address(p.rank, first(p.buffer) * Element::Bf16.bytes()), p.part);
+        let sums: Vec<bf16> = (0..sources[0].part.elements())
+            .map(|e| {
+                let terms = sources.iter().map(|p| expected[p.rank][place(p, first(p.buffer), e)]);
+                terms.reduce(|sum, term| bf16::from_f32(sum.to_f32() + term.to_f32())).expect("a sum has terms")
+            })
+            .collect();
+        let terms: Vec<(u64, Strided)> = sources.iter().map(at).collect();
+        for target in targets {
+            gpus.sum(*rank, Queue::Communication, Element::Bf16, &terms, at(target))?;
+            for (e, &sum) in sums.iter().enumerate() {
+                expected[target.rank][place(target, first(target.buffer), e)] = sum;
+            }
+        }
+        gpus.synchronize(*rank, Queue::Communication)?;
+    }
+    let mut compared = Vec::new();
+    for (d, expected) in expected.iter().enumerate() {
+        let mut pairs = vec![0.0; elements / 2];
+        gpus.fetch(d, 0, &mut pairs)?;
+        let halves = pairs.iter().flat_map(|p| [p.to_bits() as u16, (p.to_bits() >> 16) as u16]);
+        let got: Vec<f32> = halves.map(|bits| bf16::from_bits(bits).to_f32()).collect();
+        let expected: Vec<f32> = expected.iter().map(|x| x.to_f32()).collect();
+        compared.push(Compared { role: format!("device {d}"), difference: worst_bits(&got, &expected), bound: 0.0 });
+    }
+    Ok(compared)
+}
+
+/// Returns where element `e` of a piece lies, whose buffer begins at `first`.
+fn place(piece: &Piece, first: usize, e: usize) -> usize {
+    let Strided { offset, len, stride, .. } = piece.part;
+    first + offset + e / len * stride + e % len
 }
 
 /// Returns a device's elements of a whole tensor.

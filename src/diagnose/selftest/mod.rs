@@ -187,6 +187,11 @@ impl Selftest {
             row(&collective.to_string(), SINGLE_NAME, collectives::BOUND, &mut |tally| {
                 collectives::check(collective, device, effort, tally);
             });
+            if let Some(kind) = device.kind() {
+                row(&collective.to_string(), "bf16", 0.0, &mut |tally| {
+                    collectives::check_bf16(collective, device, kind, effort, tally);
+                });
+            }
         }
         for mesh in training::meshes(effort) {
             let check = format!("train {}x{}", mesh.0, mesh.1);
