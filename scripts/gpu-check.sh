@@ -106,7 +106,7 @@ else
 fi
 
 if [[ $device == cuda* ]] && have ncu; then
-    memory_bound='regex:relu|pool|lrn|batch_norm|optim|softmax|dropout|add'
+    memory_bound='regex:relu|pool|lrn|batch_norm|optim|softmax|dropout|add|augment|sum|cast'
     PERISTYLE_NO_GRAPH=1 part ncu 90 ncu --csv --kernel-name "$memory_bound" --launch-count 60 \
         --metrics gpu__time_duration.sum,dram__throughput.avg.pct_of_peak_sustained_elapsed \
         "$binary" bench step configs/resnet18.toml --devices "$device" "${sets[@]}" --seconds 0.001 --repeats 1
