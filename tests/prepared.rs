@@ -108,6 +108,16 @@ fn a_run_has_the_same_bits_wherever_its_images_are_prepared() {
     }
 }
 
+/// A CPU device has nothing that could prepare images.
+#[test]
+#[should_panic(expected = "images come as the session takes them")]
+fn raw_images_are_not_for_cpu_devices() {
+    let mut training = Training::new("configs/digits.toml", &["devices.use=\"cpu\"".to_string()]);
+    training.batches = training.batches.clone().prepared_by(Preparer::Device);
+    training.batch = training.batches.empty();
+    training.update();
+}
+
 /// What the command says of a run on CPU devices and on emulated ones differs by rounding alone.
 #[test]
 fn augmented_images_are_the_same_on_every_device() {

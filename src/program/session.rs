@@ -196,7 +196,7 @@ impl Session {
     /// # Panics
     /// When [`Session::depth`] steps are under way, or others than [`Session::preparer`] prepare the batch.
     pub fn submit(&mut self, variant: Variant, batch: &mut Batch, clock: Clock) -> Result<()> {
-        let number = self.number(variant)?;
+        let number = self.number(variant, batch)?;
         match &mut self.devices {
             Devices::Gpu(programs) => programs.submit(number, batch, clock),
             Devices::Cpu(programs) => {
@@ -239,7 +239,7 @@ impl Session {
     /// # Errors
     /// As [`Session::run`].
     pub fn run_timed(&mut self, variant: Variant, batch: &mut Batch, clock: Clock) -> Result<(Metrics, Vec<f64>)> {
-        let number = self.number(variant)?;
+        let number = self.number(variant, batch)?;
         assert_eq!(self.under_way(), 0, "steps that were submitted are finished first");
         Ok(match &mut self.devices {
             Devices::Gpu(programs) => {
@@ -255,7 +255,10 @@ impl Session {
         })
     }
 
-    fn number(&self, variant: Variant) -> Result<usize> {
+    /// Returns the program for a batch.
+    fn number(&self, variant: Variant, batch: &Batch) -> Result<usize> {
+        let prepared_by = if batch.raw.is_some() { Preparer::Device } else { Preparer::Host };
+        assert_eq!(prepared_by, self.preparer(), "images come as the session takes them");
         let number = self.plan.programs.iter().position(|p| p.variant == variant);
         number.ok_or_else(|| Error::Run(format!("no program was planned for {variant:?}")))
     }
