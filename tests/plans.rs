@@ -1,0 +1,128 @@
+//! Golden plans: what `peristyle plan` prints for eight small plans, in tests/plans/*.txt. A refactor leaves them as they
+//! are, or changes printed names alone: each file ends with a checksum per program over everything but names.
+//!
+//! `PERISTYLE_BLESS=1 cargo test --release --test plans` rewrites the files.
+
+mod common;
+
+use common::file;
+use peristyle::program::estimate::HARDWARE;
+use peristyle::program::print::Context;
+use peristyle::program::{Plan, Program};
+use peristyle::train::{Data, Job};
+use std::fmt::Write;
+
+/// A plan: its file, its configuration, what the devices are called, and its settings.
+struct Golden {
+    name: &'static str,
+    config: &'static str,
+    device: &'static str,
+    sets: &'static [&'static str],
+}
+
+const GOLDEN: [Golden; 8] = [
+    Golden { name: "one_cpu", config: "configs/digits.toml", device: "cpu", sets: &["devices.threads=2"] },
+    Golden {
+        name: "data_2_columns_2",
+        config: "configs/digits.toml",
+        device: "cpu",
+        sets: &["devices.use=\"cpu*4\"", "devices.mesh={ data = 2, columns = 2 }", "devices.threads=1"],
+    },
+    Golden {
+        name: "alexnet_columns",
+        config: "configs/columns_small.toml",
+        device: "cpu",
+        sets: &["devices.use=\"cpu*2\"", "devices.mesh={ columns = 2 }", "devices.threads=1"],
+    },
+    Golden {
+        name: "one_weird_trick",
+        config: "configs/one_weird_trick_small.toml",
+        device: "cpu",
+        sets: &[
+            "devices.use=\"cpu*2\"",
+            "devices.mesh={ columns = 2 }",
+            "devices.threads=1",
+            "devices.collectives=ring",
+        ],
+    },
+    Golden {
+        name: "batch_norm_data_3",
+        config: "configs/residual_small.toml",
+        device: "cpu",
+        sets: &["devices.use=\"cpu*3\"", "devices.threads=1"],
+    },
+    Golden { name: "splits", config: "tests/plans/splits.toml", device: "cpu", sets: &[] },
+    Golden {
+        name: "gpus_bf16",
+        config: "configs/residual_small.toml",
+        device: "cuda",
+        sets: &["devices.use=\"cuda:0-1\"", "devices.precision=bf16"],
+    },
+    Golden {
+        name: "gpus_host_staged",
+        config: "tests/plans/splits.toml",
+        device: "cuda",
+        sets: &["devices.use=\"cuda:0-3\"", "devices.peer_access=off", "devices.libraries=off"],
+    },
+];
+
+/// FNV-1a over the numbers that a program consists of.
+fn checksum(program: &Program) -> u64 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    let mut add = |numbers: &[usize]| {
+        for byte in numbers.iter().flat_map(|n| n.to_le_bytes()) {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    };
+    for buffer in &program.buffers {
+        add(&[buffer.device, buffer.offset, buffer.bytes()]);
+    }
+    for step in &program.steps {
+        add(&[step.queue_index(), step.index, step.waits.len(), step.uses.len()]);
+        step.waits.iter().for_each(|&(queue, count)| add(&[queue, count]));
+        for u in &step.uses {
+            let bytes = program.buffers[u.buffer].place(u.part);
+            add(&[bytes.offset, bytes.rows, bytes.len, bytes.stride, usize::from(u.read), usize::from(u.write)]);
+        }
+    }
+    hash
+}
+
+fn printed(golden: &Golden, plan: &Plan, steps: u64) -> String {
+    let text = plan.text(Context { device: golden.device, steps, hardware: &HARDWARE[0] });
+    // The estimate is a model's, and models get better.
+    let mut out: String =
+        text.lines().filter(|l| !l.starts_with("estimate")).map(|l| format!("{}\n", l.trim_end())).collect();
+    for program in &plan.programs {
+        let (mode, rows) = (program.variant.mode, program.variant.rows);
+        let _ = writeln!(out, "checksum {:016x} {}", checksum(program), format!("{mode:?} of {rows}").to_lowercase());
+    }
+    out
+}
+
+#[test]
+fn plans_are_the_stored_ones() {
+    let bless = std::env::var_os("PERISTYLE_BLESS").is_some();
+    let mut changed = Vec::new();
+    for golden in &GOLDEN {
+        let sets: Vec<String> = golden.sets.iter().map(|s| (*s).to_string()).collect();
+        let (job, plan) = Job::open(&file(golden.config), &sets, Data::Optional).unwrap_or_else(|e| panic!("{e}"));
+        let now = printed(golden, &plan, job.steps());
+        let path = file(&format!("tests/plans/{}.txt", golden.name));
+        if bless {
+            std::fs::write(&path, now).unwrap();
+            continue;
+        }
+        let stored = std::fs::read_to_string(&path).unwrap_or_default();
+        if let Some((line, (was, is))) =
+            stored.lines().chain([""]).zip(now.lines().chain([""])).enumerate().find(|(_, (a, b))| a != b)
+        {
+            changed.push(format!("tests/plans/{}.txt:{}:\n  stored {was}\n  now    {is}", golden.name, line + 1));
+        }
+    }
+    assert!(
+        changed.is_empty(),
+        "{}\nIf this was meant: PERISTYLE_BLESS=1 cargo test --release --test plans",
+        changed.join("\n")
+    );
+}
