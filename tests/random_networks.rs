@@ -1,5 +1,5 @@
 //! Random networks on random meshes under random splits: the loss, every gradient, every running statistic and the
-//! evaluation are those of the same network on one device.
+//! evaluation are those of the same network on one device, and on queues the very bits of one step after another.
 
 mod common;
 
@@ -10,6 +10,7 @@ use peristyle::layers::{Access, Mode, Pass};
 use peristyle::network::{Network, Source};
 use peristyle::optim::Chain;
 use peristyle::placement::{Op, Request, Variant, place, resolve};
+use peristyle::program::Execution;
 use peristyle::tensor::{Mesh, Place, Precision, Products};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
@@ -339,6 +340,7 @@ fn network(text: &str) -> Arc<Network> {
 
 fn compare(network: &Arc<Network>, at: Where) -> Result<(f64, String), Vec<Problem>> {
     let split = Outcome::of(network, at)?;
+    split.assert_same_bits(&Outcome::executed(network, at, Execution::Serial)?, "differs between queues and serial");
     let whole = Outcome::of(network, Where { mesh: Mesh::ONE, ..at }).expect("one device fits everything");
     let (difference, name) = split.difference(&whole);
     Ok((difference, name.to_string()))

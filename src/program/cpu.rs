@@ -1,6 +1,6 @@
 //! A program with its addresses: what the queues of CPU devices run.
 
-use super::{Local, Plan, Program, Work};
+use super::{Execution, Local, Plan, Program, Work};
 use crate::data::Batch;
 use crate::device::{Args, Clock, Extent, Memory, Operand, Path, Pool, Queue, Queues, Script, Timed, Transfer};
 use crate::error::Result;
@@ -23,6 +23,10 @@ pub(super) struct Programs {
     host: Pool,
     /// Where device 0 leaves the loss and counts of a batch.
     metrics: [Option<Operand>; 1],
+    /// The order in which steps run.
+    pub execution: Execution,
+    /// For each program, its steps in the order of the list: (queue, number on that queue).
+    lists: Vec<Vec<(usize, usize)>>,
 }
 
 impl std::fmt::Debug for Programs {
@@ -44,13 +48,23 @@ impl Programs {
         let queues = Queues::new(plan.options.mesh.devices(), plan.options.threads)?;
         let (offset, elements) = plan.region(Region::Metrics);
         let metrics = [Some(operand(&memories[0], offset, elements, precision))];
-        Ok(Programs { precision, memories, queues, scripts, batch, host: Pool::new(1)?, metrics })
+        let list = |program: &Program| program.steps.iter().map(|step| (step.queue_index(), step.index)).collect();
+        let lists = plan.programs.iter().map(list).collect();
+        let execution = Execution::default();
+        Ok(Programs { precision, memories, queues, scripts, batch, host: Pool::new(1)?, metrics, execution, lists })
     }
 
     /// Runs a program on a batch.
     pub fn run(&mut self, number: usize, batch: &mut Batch, clock: Clock) -> Result<()> {
         self.exchange(batch);
-        let result = self.queues.run(&self.scripts[number], clock);
+        let result = match self.execution {
+            Execution::Queues => self.queues.run(&self.scripts[number], clock),
+            Execution::Serial => {
+                let script = &self.scripts[number];
+                self.lists[number].iter().for_each(|&(queue, step)| script.perform(queue, step, clock, &self.host));
+                Ok(())
+            }
+        };
         self.exchange(batch);
         result
     }

@@ -1,6 +1,6 @@
 //! A program on GPUs: the globally ordered list issued to streams, captured once as one graph and replayed.
 
-use super::{Graphs, Inbox, Laid, Local, Plan, Program, Work};
+use super::{Execution, Graphs, Inbox, Laid, Local, Plan, Program, Work};
 use crate::data::{Arrived, Augmented, Batch, Preparation, Raw};
 use crate::device::driver::{Event, Graph};
 use crate::device::libraries::Record;
@@ -77,7 +77,8 @@ pub(super) struct Programs {
     /// Whether a program is captured at its first run.
     pub graphs: Graphs,
     tf32: bool,
-    /// Whether the host waits for every launch of every step.
+    /// Serially, or waiting for every launch, the host waits for each step before it issues the next.
+    pub execution: Execution,
     waits: bool,
     inbox: At,
     /// None: batches come ready.
@@ -136,6 +137,7 @@ impl Programs {
             metrics,
             weights: laid(Region::Weights).zip(laid(Region::Halves)).map(<[Laid; 2]>::from),
             seed: plan.options.seed,
+            execution: Execution::default(),
             waits: std::env::var_os("PERISTYLE_WAIT").is_some(),
             tf32: plan.options.products == Products::Tf32,
             graphs: Graphs::default(),
@@ -171,7 +173,7 @@ impl Programs {
     pub fn submit(&mut self, number: usize, batch: &Batch, clock: Clock) -> Result<()> {
         let slot = self.begin(number, batch, clock)?;
         let script = &self.scripts[number];
-        if self.waits || !script.proven {
+        if self.waits || self.execution == Execution::Serial || !script.proven {
             // What faults mostly faults at its first launch; alone it can be named. Capturing may load nothing new.
             self.issue(script, slot, &Watch::Each).map_err(|e| at_step(clock.step, &e))?;
             self.scripts[number].proven = true;

@@ -18,7 +18,7 @@ mod session;
 mod staged;
 
 pub use plan::{Inbox, Laid, Options, Plan, Target, Usage, lay_out};
-pub use session::{Graphs, Metrics, Session, Which};
+pub use session::{Execution, Graphs, Metrics, Session, Which};
 pub use staged::Peers;
 
 use crate::collectives::Collective;

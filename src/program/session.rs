@@ -58,6 +58,23 @@ impl Default for Graphs {
     }
 }
 
+/// In which order the steps of a program run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Execution {
+    /// On the queues of every device, each step after the events that it waits for.
+    Queues,
+    /// One step after another in the order of the list, without waits: the reference for the queues, and the first
+    /// thing to try when a result looks wrong.
+    Serial,
+}
+
+impl Default for Execution {
+    /// On queues, unless the variable `PERISTYLE_SERIAL` is set.
+    fn default() -> Self {
+        if std::env::var_os("PERISTYLE_SERIAL").is_some() { Execution::Serial } else { Execution::Queues }
+    }
+}
+
 /// From the device or to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Direction {
@@ -127,6 +144,15 @@ impl Session {
     pub fn graphs(mut self, graphs: Graphs) -> Self {
         if let Devices::Gpu(programs) = &mut self.devices {
             programs.graphs = graphs;
+        }
+        self
+    }
+
+    /// Chooses whether steps run on queues or one after another.
+    pub fn execution(mut self, execution: Execution) -> Self {
+        match &mut self.devices {
+            Devices::Cpu(programs) => programs.execution = execution,
+            Devices::Gpu(programs) => programs.execution = execution,
         }
         self
     }

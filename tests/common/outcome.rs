@@ -8,7 +8,7 @@ use peristyle::layers::Mode;
 use peristyle::network::Network;
 use peristyle::optim::Chain;
 use peristyle::placement::Variant;
-use peristyle::program::{Options, Peers, Plan, Session, Target, Which};
+use peristyle::program::{Execution, Options, Peers, Plan, Session, Target, Which};
 use peristyle::tensor::{Mesh, Precision, Products};
 use peristyle::train::exchange;
 use std::sync::Arc;
@@ -33,6 +33,11 @@ pub struct Outcome {
 impl Outcome {
     /// Runs a network with random parameters, biases included, on a random batch.
     pub fn of(network: &Arc<Network>, at: Where) -> Result<Outcome, Vec<Problem>> {
+        Outcome::executed(network, at, Execution::Queues)
+    }
+
+    /// Runs it on queues, or one step after another.
+    pub fn executed(network: &Arc<Network>, at: Where, execution: Execution) -> Result<Outcome, Vec<Problem>> {
         let Where { mesh, form, rows, staged } = at;
         let peers = if staged { Peers::SameGpu((0..mesh.devices()).collect()) } else { Peers::All };
         let train = Variant { mode: Mode::Train, rows, update: false };
@@ -51,7 +56,8 @@ impl Outcome {
             seed: 3,
             variants: vec![train, eval],
         };
-        let mut session = Session::new(Plan::new(Arc::clone(network), Arc::new(Chain::default()), options)?).unwrap();
+        let plan = Plan::new(Arc::clone(network), Arc::new(Chain::default()), options)?;
+        let mut session = Session::new(plan).unwrap().execution(execution);
         exchange::initialise(&mut session, 1).unwrap();
         for (p, parameter) in network.parameters.iter().enumerate() {
             let random = Random::new(4, Purpose::Probe, 0, p as u64);
@@ -82,6 +88,14 @@ impl Outcome {
             values.push((state.name.clone(), exchange::read_values(&session, Which::State(s)).unwrap()));
         }
         Ok(Outcome { values, scale })
+    }
+
+    /// Panics unless all values have the same bits.
+    pub fn assert_same_bits(&self, other: &Outcome, what: &str) {
+        for ((name, a), (_, b)) in self.values.iter().zip(&other.values) {
+            let bits = |values: &[f64]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(a), bits(b), "{name} {what}");
+        }
     }
 
     /// Returns the largest difference relative to the largest value of its tensor, and the tensor's name.
