@@ -307,6 +307,6 @@ fn what_the_machine_lacks_is_said() {
     assert!(err.contains("cannot start the thread \"cpu:") && err.contains("use fewer devices"), "{err}");
     write(4_300_000);
     let err = train("unlimited", &["--devices", "emu", "--set", "data.batch=2"]);
-    let words = "step 1: \"dense1 forward 0\": a kernel needs 1 x 67188 x 1 blocks, more than";
+    let words = "step 1: \"dense1.forward\": a kernel needs 1 x 67188 x 1 blocks, more than";
     assert!(err.contains(words), "{err}");
 }

@@ -3,8 +3,10 @@
 mod common;
 
 use common::{Training, on_mesh};
-use peristyle::device::{Args, Clock, Launch, Operand};
-use peristyle::layers::{Activation, Fault, Layer, Lowered, Lowering, Mode, Param, Pass, Split};
+use peristyle::device::{Clock, Target};
+use peristyle::layers::{
+    Activation, Args, Fault, Launch, Layer, Lowered, Lowering, Mode, Operands, Param, Role, Split,
+};
 use peristyle::placement::Variant;
 use peristyle::program::{Plan, Session};
 use peristyle::tensor::{Mesh, Place};
@@ -15,7 +17,7 @@ use std::time::Duration;
 /// When and where a layer panics.
 #[derive(Debug, Clone, Copy)]
 struct When {
-    pass: Pass,
+    phase: &'static str,
     step: u64,
     /// Only where the device's part of the batch begins here.
     first_row: usize,
@@ -55,20 +57,20 @@ impl Layer for Planted {
     fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault> {
         self.0.lower(cx)
     }
-    fn scratch(&self, pass: Pass, phase: usize, operands: &[Option<Operand>], threads: usize) -> usize {
-        self.0.scratch(pass, phase, operands, threads)
+    fn scratch(&self, phase: &str, shapes: &Operands, target: Target) -> usize {
+        self.0.scratch(phase, shapes, target)
     }
-    fn run(&self, pass: Pass, phase: usize, args: &Args) {
-        let When { pass: planted, step, first_row, in_task } = self.1;
-        let here = pass == planted && args.clock.step == step && args.operand(0).start(0) == first_row;
+    fn run(&self, phase: &str, args: &Args) {
+        let When { phase: planted, step, first_row, in_task } = self.1;
+        let here = phase == planted && args.clock.step == step && args.operand(Role::X(0)).start(0) == first_row;
         if here && in_task {
             args.pool.run(8, |task, _| assert!(task != 5, "planted in a task"));
         }
         assert!(!here || in_task, "planted");
-        self.0.run(pass, phase, args);
+        self.0.run(phase, args);
     }
-    fn launch(&self, pass: Pass, phase: usize, launch: &Launch) -> peristyle::Result<()> {
-        self.0.launch(pass, phase, launch)
+    fn launch(&self, phase: &str, launch: &Launch) -> peristyle::Result<()> {
+        self.0.launch(phase, launch)
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
         Vec::new()
@@ -120,10 +122,10 @@ fn ends(what: &str, work: impl FnOnce() + Send + 'static) {
 #[test]
 fn a_panic_on_one_of_four_devices_ends_the_run_with_the_step_named() {
     for (mesh, device) in [((2, 2), "device 2"), ((4, 1), "device 2"), ((1, 1), "device 0")] {
-        for (pass, layer) in [(Pass::Backward, "conv3"), (Pass::Forward, "conv4"), (Pass::Backward, "fc7")] {
-            ends(&format!("{mesh:?} {pass:?} {layer}"), move || {
+        for (phase, layer) in [("backward", "conv3"), ("forward", "conv4"), ("backward", "fc7")] {
+            ends(&format!("{mesh:?} {phase} {layer}"), move || {
                 let first_row = if mesh == (1, 1) { 0 } else { 16 };
-                let when = When { pass, step: 3, first_row, in_task: false };
+                let when = When { phase, step: 3, first_row, in_task: false };
                 let (step, error, held) = trained(mesh, layer, when, &["data.batch=32"]);
                 let text = error.to_string();
                 assert_eq!((step, error.exit_code()), (3, 1), "{text}");
@@ -141,7 +143,7 @@ fn a_panic_on_one_of_four_devices_ends_the_run_with_the_step_named() {
 #[test]
 fn a_panic_in_a_shared_task_ends_the_run_too() {
     ends("a shared task", || {
-        let when = When { pass: Pass::Forward, step: 2, first_row: 0, in_task: true };
+        let when = When { phase: "forward", step: 2, first_row: 0, in_task: true };
         let (step, error, _) = trained((1, 1), "conv2", when, &["devices.threads=3"]);
         assert_eq!(step, 2);
         assert!(error.to_string().contains("step 2 \"") && error.to_string().contains("conv2"), "{error}");
@@ -152,7 +154,7 @@ fn a_panic_in_a_shared_task_ends_the_run_too() {
 #[test]
 fn a_panic_in_the_middle_of_a_ring_ends_the_run() {
     ends("a ring", || {
-        let when = When { pass: Pass::Backward, step: 2, first_row: 8, in_task: false };
+        let when = When { phase: "backward", step: 2, first_row: 8, in_task: false };
         let (_, error, _) = trained((4, 1), "fc8", when, &["devices.collectives=\"ring\""]);
         assert!(error.to_string().contains("device 1, compute queue, step 2"), "{error}");
     });

@@ -303,7 +303,7 @@ fn features(network: &Network, at: Where) -> Vec<String> {
                 ));
             }
             Op::Add { .. } => found.push("a sum of gradients".to_string()),
-            Op::Phase { operands, .. } => assert!(operands.iter().flatten().any(|(_, a)| *a != Access::Read)),
+            Op::Phase { operands, .. } => assert!(operands.iter().any(|(_, _, access)| *access != Access::Read)),
             _ => {}
         }
     }

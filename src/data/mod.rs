@@ -24,7 +24,7 @@ pub use cifar::{Cifar, Files};
 pub use digits::Digits;
 pub use idx::Idx;
 pub use loader::Loader;
-pub use prepare::{Arrived, Augmented, Preparation, Preparer, Raw};
+pub use prepare::{Arrived, Augmented, LoadRole, Preparation, Preparer, Raw};
 pub use settings::{Normalize, Order, Settings};
 pub use source::{KINDS, Source};
 pub use splits::{Normalization, Split, Splits, open};

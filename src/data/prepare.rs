@@ -62,6 +62,13 @@ pub enum Augmented {
     No,
 }
 
+/// The operand of a load.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoadRole {
+    /// The device's images or targets.
+    Batch,
+}
+
 /// Where raw images lie on a GPU.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrived {
@@ -108,29 +115,31 @@ impl Preparation {
         [&[*scale], &mean[..], &std[..]].concat()
     }
 
-    /// Launches what turns raw images into operand 0: (rows, H, W, C). With several steps of augmentation operand 1 is
-    /// memory of the same size.
+    /// Launches what turns raw images into the images of the batch: (rows, H, W, C). With several steps of augmentation
+    /// the scratch memory has the same size.
     ///
     /// # Errors
     /// When the device refuses.
-    pub fn launch(&self, augmented: Augmented, at: &Arrived, launch: &Launch) -> Result<()> {
+    pub fn launch(&self, augmented: Augmented, at: &Arrived, launch: &Launch<LoadRole>) -> Result<()> {
         let [h, w, c] = self.shape;
-        let images = launch.operand(0).len(0);
+        let images = launch.operand(LoadRole::Batch).len(0);
         let Arrived { pixels, draws, table } = *at;
         let mut x = match self.pixels {
             PixelType::U8 => (Const::at(pixels), Const::NONE),
             PixelType::F32 => (Const::NONE, Const::at(pixels)),
         };
         let Some(last) = self.augment.len().checked_sub(1).filter(|_| augmented == Augmented::Yes) else {
-            let (grid, n, c) = (launch.packs(0), launch.count(0), int(c)?);
+            let (grid, n, c) = (launch.packs(LoadRole::Batch), launch.count(LoadRole::Batch), int(c)?);
             // SAFETY: raw images and the operand have n elements, the table c channels.
-            return unsafe { kernels::augment_normalize(&launch.issue, grid, x.0, x.1, table, launch.write(0), n, c) };
+            let to = launch.write(LoadRole::Batch);
+            return unsafe { kernels::augment_normalize(&launch.issue, grid, x.0, x.1, table, to, n, c) };
         };
         let grid = Grid::new((h * w).div_ceil(256), images.min(65535), 1);
         let extents = ints([images, h * w, h, w, c, self.augment.len()])?;
         for (step, augment) in self.augment.iter().enumerate() {
-            // The last step writes the images, the one before it the other memory, and so on in turn.
-            let y = launch.write((last - step) % 2);
+            // The last step writes the images, the one before it the scratch memory, and so on in turn.
+            let to_images = (last - step).is_multiple_of(2);
+            let y = if to_images { launch.write(LoadRole::Batch) } else { launch.scratch() };
             let table = if step == last { table } else { Const::NONE };
             let draws = draws.offset(step * Augment::DRAWS);
             augment.launch(&Stage { issue: launch.issue, grid, x, draws, table, y, extents })?;

@@ -1,6 +1,7 @@
 //! What a step sees: its operands, the clock, the worker threads.
 
 use super::memory::Memory;
+use super::operands::{Key, Operands};
 use super::philox::{Purpose, Random};
 use super::pool::Pool;
 use crate::tensor::{Element, Precision, Real, Shape, Window};
@@ -107,9 +108,9 @@ pub enum Path {
 
 /// The arguments of a step.
 #[derive(Debug)]
-pub struct Args<'a> {
-    /// The operands, in the order in which the phase declares them; absent ones are not wanted.
-    pub operands: &'a [Option<Operand>],
+pub struct Args<'a, R> {
+    /// The operands.
+    pub operands: &'a Operands<R>,
     /// The device's threads.
     pub pool: &'a Pool,
     /// The element type.
@@ -126,41 +127,49 @@ pub struct Args<'a> {
     pub rows: usize,
 }
 
-impl Args<'_> {
-    /// Returns true when operand `i` is wanted.
-    pub fn has(&self, i: usize) -> bool {
-        self.operands.get(i).is_some_and(Option::is_some)
+impl<R: Key> Args<'_, R> {
+    /// Returns true when the step has an operand of this role.
+    pub fn has(&self, role: R) -> bool {
+        self.operands.has(role)
     }
 
-    /// Returns operand `i`.
+    /// Returns the operand of a role.
     ///
     /// # Panics
-    /// When it is absent.
-    pub fn operand(&self, i: usize) -> &Operand {
-        self.operands[i].as_ref().expect("the phase declares this operand")
+    /// When the step has none.
+    pub fn operand(&self, role: R) -> &Operand {
+        &self.operands[role]
     }
 
-    fn placed<T: Real>(&self, i: usize) -> &Operand {
+    fn placed<'o, T: Real>(&self, operand: &'o Operand) -> &'o Operand {
         assert_eq!(T::PRECISION, self.precision, "a step computes in its program's precision");
-        let operand = self.operand(i);
         assert!(operand.memory.is_some(), "an operand that runs has memory");
         operand
     }
 
-    /// Returns the elements of operand `i`, to read.
-    pub fn read<T: Real>(&self, i: usize) -> &[T] {
-        let o = self.placed::<T>(i);
+    /// Returns the elements of an operand, to read.
+    pub fn read<T: Real>(&self, role: R) -> &[T] {
+        let o = self.placed::<T>(self.operand(role));
         // SAFETY: `Operand::new` checked the bounds; the event order keeps writers away.
         unsafe { std::slice::from_raw_parts(o.base.cast::<T>(), o.elements) }
     }
 
-    /// Returns the elements of operand `i`, to write.
+    /// Returns the elements of an operand, to write.
     ///
-    /// Operands of one phase never overlap, so distinct `i` may be held at once; ask for each `i` once.
-    #[allow(clippy::mut_from_ref, reason = "each operand is its own memory, and each is asked for once")]
-    pub fn write<T: Real>(&self, i: usize) -> &mut [T] {
-        let o = self.placed::<T>(i);
+    /// Operands of one step never overlap, so several may be held at once; take each once.
+    #[allow(clippy::mut_from_ref, reason = "each operand is its own memory, and each is taken once")]
+    pub fn write<T: Real>(&self, role: R) -> &mut [T] {
+        let o = self.placed::<T>(self.operand(role));
         // SAFETY: `Operand::new` checked the bounds; the event order makes this step their only user.
+        unsafe { std::slice::from_raw_parts_mut(o.base.cast::<T>(), o.elements) }
+    }
+
+    /// Returns the scratch memory; empty when the step asked for none. Take it once.
+    #[allow(clippy::mut_from_ref, reason = "it is its own memory, and is taken once")]
+    pub fn scratch<T: Real>(&self) -> &mut [T] {
+        let Some(scratch) = self.operands.scratch() else { return Default::default() };
+        let o = self.placed::<T>(scratch);
+        // SAFETY: `Operand::new` checked the bounds; the event order makes this step its only user.
         unsafe { std::slice::from_raw_parts_mut(o.base.cast::<T>(), o.elements) }
     }
 

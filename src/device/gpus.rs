@@ -4,7 +4,7 @@
 use super::args::{Clock, Operand};
 use super::driver::{AnyConst, AnyMut, Const, Driver, Event, Format, Graph, Grid, Issue, Kind, Mut, Rows, Stream};
 use super::kernels;
-use super::launch::{CLOCK_BYTES, Launch};
+use super::launch::{CLOCK_BYTES, threads};
 use super::libraries::{Choices, Record};
 use super::queues::Queue;
 use crate::error::{Error, Result};
@@ -343,7 +343,7 @@ impl Gpus {
             unsafe {
                 kernels::any::strided_add(
                     &issue,
-                    Launch::threads(width * height),
+                    threads(width * height),
                     AnyConst { address: at(first), format },
                     AnyConst { address: at(next), format },
                     AnyMut { address: at((target, part)), format },

@@ -3,6 +3,7 @@
 use super::args::Operand;
 use super::driver::{AnyConst, AnyMut, Const, Format, Grid, Issue, Mut};
 use super::libraries::{Convolution, Factors, Images, Product, Workspace};
+use super::operands::{Epilogue, Key, Operands};
 use crate::error::{Error, Result};
 use crate::tensor::Element;
 use half::bf16;
@@ -12,12 +13,11 @@ pub const CLOCK_BYTES: usize = 12;
 
 /// The arguments of a step on a GPU. A launch never allocates or waits.
 #[derive(Debug, Clone, Copy)]
-pub struct Launch<'a> {
+pub struct Launch<'a, R> {
     /// Where launches go.
     pub issue: Issue<'a>,
-    /// The operands, in the order in which the phase declares them; absent ones are not wanted. Scratch memory that
-    /// the layer asked for is the last.
-    pub operands: &'a [Option<Operand>],
+    /// The operands.
+    pub operands: &'a Operands<R>,
     /// Address of the clock: kernels read the step and the learning rate from there, so that a captured graph follows.
     pub clock: u64,
     /// The run's seed.
@@ -28,108 +28,115 @@ pub struct Launch<'a> {
     pub rows: usize,
     /// Whether products round f32 factors to tf32.
     pub tf32: bool,
-    /// Whether the phase writes max(y, 0) in place of its output y.
-    pub relu: bool,
+    /// What is done to the output before it is stored.
+    pub epilogue: Option<Epilogue>,
 }
 
-impl Launch<'_> {
-    /// Returns true when operand `i` is wanted.
-    pub fn has(&self, i: usize) -> bool {
-        self.operands.get(i).is_some_and(Option::is_some)
+impl<R: Key> Launch<'_, R> {
+    /// Returns true when the step has an operand of this role.
+    pub fn has(&self, role: R) -> bool {
+        self.operands.has(role)
     }
 
-    /// Returns operand `i`: its shape and window.
+    /// Returns the operand of a role: its shape and window.
     ///
     /// # Panics
-    /// When it is absent.
-    pub fn operand(&self, i: usize) -> &Operand {
-        self.operands[i].as_ref().expect("the phase declares this operand")
+    /// When the step has none.
+    pub fn operand(&self, role: R) -> &Operand {
+        &self.operands[role]
     }
 
-    /// Returns how operand `i` is computed with.
-    pub fn format(&self, i: usize) -> Format {
-        Format::of(self.operand(i).element, self.tf32)
+    /// Returns true when the step stores max(y, 0) in place of its output y.
+    pub fn relu(&self) -> bool {
+        self.epilogue == Some(Epilogue::Relu)
     }
 
-    /// Returns the address of operand `i`, to read, in whichever format it is.
-    pub fn any(&self, i: usize) -> AnyConst {
-        AnyConst { address: self.operand(i).address(), format: self.format(i) }
+    /// Returns how an operand is computed with.
+    pub fn format(&self, role: R) -> Format {
+        Format::of(self.operand(role).element, self.tf32)
     }
 
-    /// Returns the address of operand `i`, to write, in whichever format it is.
-    pub fn any_mut(&self, i: usize) -> AnyMut {
-        AnyMut { address: self.operand(i).address(), format: self.format(i) }
+    /// Returns the address of an operand, to read, in whichever format it is.
+    pub fn any(&self, role: R) -> AnyConst {
+        AnyConst { address: self.operand(role).address(), format: self.format(role) }
     }
 
-    /// Returns the address of operand `i`, to read.
-    ///
-    /// # Panics
-    /// When it is not f32.
-    pub fn read(&self, i: usize) -> Const<f32> {
-        Const::at(self.floats(i).address())
+    /// Returns the address of an operand, to write, in whichever format it is.
+    pub fn any_mut(&self, role: R) -> AnyMut {
+        AnyMut { address: self.operand(role).address(), format: self.format(role) }
     }
 
-    /// Returns the address of operand `i`, to write.
+    /// Returns the address of an operand, to read.
     ///
     /// # Panics
     /// When it is not f32.
-    pub fn write(&self, i: usize) -> Mut<f32> {
-        Mut::at(self.floats(i).address())
+    pub fn read(&self, role: R) -> Const<f32> {
+        Const::at(self.floats(role).address())
     }
 
-    /// Returns the address of operand `i`, to write.
+    /// Returns the address of an operand, to write.
+    ///
+    /// # Panics
+    /// When it is not f32.
+    pub fn write(&self, role: R) -> Mut<f32> {
+        Mut::at(self.floats(role).address())
+    }
+
+    /// Returns the address of an operand, to write.
     ///
     /// # Panics
     /// When it is not bf16.
-    pub fn write_halves(&self, i: usize) -> Mut<bf16> {
-        assert_eq!(self.operand(i).element, Element::Bf16, "operand {i} is bf16 where it is wanted");
-        Mut::at(self.operand(i).address())
+    pub fn write_bf16(&self, role: R) -> Mut<bf16> {
+        assert_eq!(self.operand(role).element, Element::Bf16, "{role:?} must be bf16");
+        Mut::at(self.operand(role).address())
     }
 
-    fn floats(&self, i: usize) -> &Operand {
-        let operand = self.operand(i);
-        assert_eq!(operand.element, Element::F32, "operand {i} is f32 in every mode");
+    fn floats(&self, role: R) -> &Operand {
+        let operand = self.operand(role);
+        assert_eq!(operand.element, Element::F32, "{role:?} is f32 in every precision");
         operand
     }
 
-    /// Returns the address of operand `i`, or null when it is absent.
-    pub fn read_or_null(&self, i: usize) -> Const<f32> {
-        if self.has(i) { self.read(i) } else { Const::NONE }
+    /// Returns the address of an operand, or null when the step has none.
+    pub fn read_or_null(&self, role: R) -> Const<f32> {
+        if self.has(role) { self.read(role) } else { Const::NONE }
     }
 
-    /// Returns the number of elements of operand `i`, as kernels count them.
-    pub fn count(&self, i: usize) -> i64 {
-        self.operand(i).elements() as i64
+    /// Returns the number of elements of an operand, as kernels count them.
+    pub fn count(&self, role: R) -> i64 {
+        self.operand(role).elements() as i64
     }
 
     /// Returns the address of the scratch memory.
     ///
     /// # Panics
-    /// When the phase asked for none.
+    /// When the step asked for none.
     pub fn scratch(&self) -> Mut<f32> {
-        self.write(self.operands.len() - 1)
+        let scratch = self.operands.scratch().expect("the step asked for scratch memory");
+        assert_eq!(scratch.element, Element::F32, "scratch memory is f32");
+        Mut::at(scratch.address())
     }
 
-    /// Returns the scratch memory as workspace of a library; none when the plan has only the `declared` operands.
-    fn workspace(&self, declared: usize) -> Workspace {
-        match self.operands.get(declared) {
-            Some(Some(scratch)) => Workspace::inside(scratch.address(), scratch.bytes()),
-            _ => Workspace { address: 0, bytes: 0 },
+    /// Returns the scratch memory as workspace of a library; none when the plan has no scratch memory.
+    fn workspace(&self) -> Workspace {
+        match self.operands.scratch() {
+            Some(scratch) => Workspace::inside(scratch.address(), scratch.bytes()),
+            None => Workspace { address: 0, bytes: 0 },
         }
     }
 
-    /// Computes a product with a library, in the scratch memory that follows the `declared` operands. Returns false
-    /// when an own kernel shall compute it.
+    /// Computes a product with a library, in the scratch memory. Returns false if the caller should fall back to its own
+    /// kernel.
     ///
     /// # Errors
     /// When the library fails.
     ///
     /// # Safety
     /// The operands hold as much as the product says, and do not overlap.
-    pub unsafe fn multiply(&self, product: &Product, at: &Factors, declared: usize) -> Result<bool> {
+    pub unsafe fn multiply(&self, product: &Product, at: &Factors) -> Result<bool> {
         let Issue { driver, stream } = self.issue;
         // SAFETY: passed on; nothing else uses the scratch memory meanwhile.
-        unsafe { driver.multiply(product, at, self.workspace(declared), stream) }
+        unsafe { driver.multiply(product, at, self.workspace(), stream) }
     }
 
     /// Computes a convolution with a library, as [`Launch::multiply`] does a product.
@@ -139,18 +146,18 @@ impl Launch<'_> {
     ///
     /// # Safety
     /// As for a product.
-    pub unsafe fn convolve(&self, convolution: &Convolution, at: &Images, declared: usize) -> Result<bool> {
+    pub unsafe fn convolve(&self, convolution: &Convolution, at: &Images) -> Result<bool> {
         let Issue { driver, stream } = self.issue;
         // SAFETY: passed on; nothing else uses the scratch memory meanwhile.
-        unsafe { driver.convolve(convolution, at, self.workspace(declared), stream) }
+        unsafe { driver.convolve(convolution, at, self.workspace(), stream) }
     }
 
-    /// Sets every element of operand `i` to zero.
+    /// Sets every element of an operand to zero.
     ///
     /// # Errors
     /// When the device refuses.
-    pub fn clear(&self, i: usize) -> Result<()> {
-        let to = self.operand(i);
+    pub fn clear(&self, role: R) -> Result<()> {
+        let to = self.operand(role);
         let Issue { driver, stream } = self.issue;
         // SAFETY: the operand lies inside its device's memory; the event order keeps others away.
         unsafe { driver.fill(to.address(), 0, to.bytes(), stream) }
@@ -163,7 +170,7 @@ impl Launch<'_> {
     ///
     /// # Panics
     /// When there are fewer elements.
-    pub fn copy(&self, from: usize, first: usize, to: usize) -> Result<()> {
+    pub fn copy(&self, from: R, first: usize, to: R) -> Result<()> {
         let (from, to) = (self.operand(from), self.operand(to));
         assert!(first + to.elements() <= from.elements(), "the copy lies inside its source");
         assert_eq!(from.element, to.element, "a copy changes no type");
@@ -183,15 +190,15 @@ impl Launch<'_> {
         Const::at(self.clock + 8)
     }
 
-    /// Returns a grid of blocks of 256 threads with one thread for each of `n` things.
-    pub fn threads(n: usize) -> Grid {
-        Grid::cover(n, 256)
+    /// Returns a grid of blocks of 256 threads with one thread for each 16 bytes of an operand.
+    pub fn packs(&self, role: R) -> Grid {
+        Grid::cover(self.operand(role).bytes(), 256 * 16)
     }
+}
 
-    /// Returns a grid of blocks of 256 threads with one thread for each 16 bytes of operand `i`.
-    pub fn packs(&self, i: usize) -> Grid {
-        Grid::cover(self.operand(i).bytes(), 256 * 16)
-    }
+/// Returns a grid of blocks of 256 threads with one thread for each of `n` elements.
+pub fn threads(n: usize) -> Grid {
+    Grid::cover(n, 256)
 }
 
 /// Returns an extent as kernels take it.

@@ -4,6 +4,7 @@ use super::args::{Args, Clock, Operand, Path};
 use super::driver::{Driver, Kind};
 use super::gemm::{Matrix, Scalar};
 use super::memory::Memory;
+use super::operands::Operands;
 use super::pool::Pool;
 use super::queues::{Queue, Queues, Script};
 use crate::error::Result;
@@ -39,25 +40,33 @@ enum Work {
     Product,
 }
 
+/// A region of memory: a copy's source, or a product's first factor; the second factor; the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Region {
+    From,
+    Factor,
+    To,
+}
+
 /// One step on every compute queue.
 struct Load {
     work: Work,
-    operands: Vec<Vec<Option<Operand>>>,
+    operands: Vec<Operands<Region>>,
     /// The least nanoseconds that each thread of each device took for a product.
     least: Vec<Vec<AtomicU64>>,
 }
 
 impl Load {
-    fn new(work: Work, (devices, threads): (usize, usize), elements: &[usize]) -> Result<Self> {
+    fn new(work: Work, (devices, threads): (usize, usize), elements: &[(Region, usize)]) -> Result<Self> {
         let bytes = Precision::F32.bytes();
         let room = |n: usize| (n * bytes).next_multiple_of(Memory::ALIGN);
         let place = |_| {
-            let memory = Arc::new(Memory::new(elements.iter().map(|&n| room(n)).sum())?);
+            let memory = Arc::new(Memory::new(elements.iter().map(|&(_, n)| room(n)).sum())?);
             let mut end = 0;
-            let operand = |&n: &usize| {
+            let operand = |&(region, n): &(Region, usize)| {
                 let window = Window { start: vec![0], len: vec![n] };
                 end += room(n);
-                Some(Operand::new(&memory, end - room(n), Shape::from([n]), window, Precision::F32))
+                (region, Operand::new(&memory, end - room(n), Shape::from([n]), window, Precision::F32))
             };
             Ok(elements.iter().map(operand).collect())
         };
@@ -72,7 +81,7 @@ impl Load {
         took.map(|ns| 2.0 * (EXTENT as f64).powi(3) / (ns as f64 * 1e-9)).sum()
     }
 
-    fn args<'a>(&'a self, device: usize, pool: &'a Pool) -> Args<'a> {
+    fn args<'a>(&'a self, device: usize, pool: &'a Pool) -> Args<'a, Region> {
         Args {
             operands: &self.operands[device],
             pool,
@@ -98,13 +107,16 @@ impl Script for Load {
         let args = self.args(device, pool);
         if clock.step == 0 {
             // Fresh memory may be one page of zeros in disguise.
-            (0..args.operands.len()).for_each(|i| args.write::<f32>(i).fill(1.0));
+            args.operands.roles().for_each(|region| args.write::<f32>(region).fill(1.0));
         } else if self.work == Work::Copy {
-            let from = args.read::<f32>(0);
-            args.chunks(args.write::<f32>(1), BLOCK, |i, to, _| to.copy_from_slice(&from[i * BLOCK..][..to.len()]));
+            let from = args.read::<f32>(Region::From);
+            args.chunks(args.write::<f32>(Region::To), BLOCK, |i, to, _| {
+                to.copy_from_slice(&from[i * BLOCK..][..to.len()])
+            });
         } else {
-            let (a, b) = (Matrix::rows(args.read(0), EXTENT), Matrix::rows(args.read(1), EXTENT));
-            args.chunks(args.write::<f32>(2), EXTENT * EXTENT, |_, c, worker| {
+            let (a, b) =
+                (Matrix::rows(args.read(Region::From), EXTENT), Matrix::rows(args.read(Region::Factor), EXTENT));
+            args.chunks(args.write::<f32>(Region::To), EXTENT * EXTENT, |_, c, worker| {
                 let start = Instant::now();
                 f32::gemm(EXTENT, EXTENT, EXTENT, a, b, c, EXTENT, false);
                 self.least[device][worker].fetch_min(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
@@ -134,8 +146,9 @@ pub fn cpu(devices: usize, threads: usize) -> Result<Limits> {
     let (elements, square) = (COPY_BYTES / Precision::F32.bytes() / devices, EXTENT * EXTENT);
     let copied = 2 * elements * Precision::F32.bytes() * devices;
     let counts = (devices, threads);
-    let copy = best(&Arc::new(Load::new(Work::Copy, counts, &[elements; 2])?))?;
-    let products = Arc::new(Load::new(Work::Product, counts, &[square, square, square * threads])?);
+    let copy = best(&Arc::new(Load::new(Work::Copy, counts, &[(Region::From, elements), (Region::To, elements)])?))?;
+    let squares = [(Region::From, square), (Region::Factor, square), (Region::To, square * threads)];
+    let products = Arc::new(Load::new(Work::Product, counts, &squares)?);
     best(&products)?;
     Ok(Limits { copy_bytes_per_second: copied as f64 / copy, flops_per_second: products.flops_per_second() })
 }

@@ -16,6 +16,7 @@ mod launch;
 pub mod libraries;
 pub mod limits;
 mod memory;
+mod operands;
 mod parts;
 mod philox;
 mod pool;
@@ -30,15 +31,16 @@ pub use code::Code;
 pub use driver::{AnyConst, AnyMut, Const, Driver, Format, Grid, Issue, Mut};
 pub use gemm::{Matrix, Scalar, inside_gemm};
 pub use gpus::{Gpus, INPUTS, Opening};
-pub use launch::{Launch, int, ints};
+pub use launch::{Launch, int, ints, threads};
 pub use memory::Memory;
+pub use operands::{Epilogue, Key, Operands, Target};
 pub use parts::Parts;
 pub use philox::{Purpose, Random, Stream};
 pub use pool::{Pool, thread};
 pub use queues::{Queue, Queues, Script};
 pub use timed::Timed;
 pub use transfer::{Extent, Transfer};
-pub use workspace::Workspace;
+pub use workspace::{Launching, Workspace};
 
 /// Runs a closure compiled for the widest vectors that this processor has.
 ///

@@ -1,23 +1,24 @@
 //! The same range of several operands in the hands of one task: how a step updates many regions in one parallel
 //! pass.
 
-use super::args::{Args, Operand};
+use super::args::Args;
+use super::operands::{Key, Operands};
 use crate::tensor::Real;
 use std::marker::PhantomData;
 
-/// One range of elements of each of several operands, which the holder alone may touch.
-#[derive(Debug)]
-pub struct Parts<'a, T> {
-    operands: &'a [Option<Operand>],
+/// One range of elements of every operand, which the holder alone may touch.
+#[derive(Debug, Clone, Copy)]
+pub struct Parts<'a, T, R> {
+    operands: &'a Operands<R>,
     start: usize,
     len: usize,
-    elements: PhantomData<&'a mut [T]>,
+    elements: PhantomData<*const T>,
 }
 
-impl Args<'_> {
+impl<R: Key + Sync> Args<'_, R> {
     /// Shares out the ranges `size * i..size * (i + 1)` (the last one less) of elements 0..`elements` of all
     /// operands: each task gets one range.
-    pub fn parts<T: Real>(&self, elements: usize, size: usize, task: impl Fn(Parts<T>) + Sync) {
+    pub fn parts<T: Real>(&self, elements: usize, size: usize, task: impl Fn(Parts<T, R>) + Sync) {
         assert_eq!(T::PRECISION, self.precision);
         let operands = self.operands;
         self.pool.blocks(elements, size, |range| {
@@ -26,7 +27,7 @@ impl Args<'_> {
     }
 }
 
-impl<'a, T: Real> Parts<'a, T> {
+impl<'a, T: Real, R: Key> Parts<'a, T, R> {
     /// Returns the first element of the range.
     pub fn start(&self) -> usize {
         self.start
@@ -49,42 +50,28 @@ impl<'a, T: Real> Parts<'a, T> {
         (Parts { len: at - self.start, ..self }, Parts { start: at, len: end - at, ..self })
     }
 
-    /// Separates the first `n` operands from the others.
+    /// Returns the range of an operand, to read.
     ///
     /// # Panics
-    /// When there are fewer.
-    pub fn separate(self, n: usize) -> (Self, Self) {
-        let (first, second) = self.operands.split_at(n);
-        (Parts { operands: first, ..self }, Parts { operands: second, ..self })
-    }
-
-    /// Returns the elements to read and write, one slice per operand.
-    ///
-    /// # Panics
-    /// When there are not exactly `K` operands, or one is absent or too short.
-    pub fn into_slices<const K: usize>(self) -> [&'a mut [T]; K] {
-        assert_eq!(self.operands.len(), K, "each operand has a slice");
-        std::array::from_fn(|i| {
-            let base = self.pointer(i);
-            // SAFETY: inside the operand; `Args::parts`, `cut` and `separate` hand out every range of every
-            // operand once, operands do not overlap, and `self` is spent.
-            unsafe { std::slice::from_raw_parts_mut(base, self.len) }
-        })
-    }
-
-    /// Returns the elements of the only operand, to read.
-    ///
-    /// # Panics
-    /// When there is not exactly one operand, or it is absent or too short.
-    pub fn into_read(self) -> &'a [T] {
-        assert_eq!(self.operands.len(), 1, "one operand is read");
-        let base = self.pointer(0);
-        // SAFETY: as above.
+    /// When the step has no such operand, or it is too short.
+    pub fn read(&self, role: R) -> &'a [T] {
+        let base = self.pointer(role);
+        // SAFETY: inside the operand; `Args::parts` and `cut` hand out every range once.
         unsafe { std::slice::from_raw_parts(base, self.len) }
     }
 
-    fn pointer(&self, i: usize) -> *mut T {
-        let operand = self.operands[i].as_ref().expect("the phase declares this operand");
+    /// Returns the range of an operand, to read and write. Operands do not overlap; take each once.
+    ///
+    /// # Panics
+    /// When the step has no such operand, or it is too short.
+    pub fn write(&self, role: R) -> &'a mut [T] {
+        let base = self.pointer(role);
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(base, self.len) }
+    }
+
+    fn pointer(&self, role: R) -> *mut T {
+        let operand = &self.operands[role];
         assert!(self.start + self.len <= operand.elements(), "the range lies inside the operand");
         // SAFETY: inside the operand.
         unsafe { operand.base().cast::<T>().add(self.start) }

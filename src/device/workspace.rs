@@ -3,6 +3,7 @@
 use super::args::{Clock, Operand};
 use super::driver::{Driver, Issue, Stream};
 use super::launch::Launch;
+use super::operands::{Epilogue, Operands};
 use crate::error::Result;
 use crate::tensor::{Element, Shape, Window};
 use half::bf16;
@@ -13,6 +14,19 @@ pub struct Workspace<'a> {
     driver: &'a Driver,
     stream: Stream,
     allocations: Vec<u64>,
+}
+
+/// How a step runs by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Launching {
+    /// When.
+    pub clock: Clock,
+    /// Samples in the global batch.
+    pub rows: usize,
+    /// Whether products round f32 factors to tf32.
+    pub tf32: bool,
+    /// What is done to the output.
+    pub epilogue: Option<Epilogue>,
 }
 
 impl<'a> Workspace<'a> {
@@ -45,22 +59,22 @@ impl<'a> Workspace<'a> {
         Ok(Operand::at(address, element, shape, window))
     }
 
-    /// Calls `f` with a launch of seed 1 and layer 0 at a clock, and waits until all that it launched is done.
+    /// Calls `f` with a launch of seed 1 and layer 0, and waits until all that it launched is done.
     ///
     /// # Errors
     /// What `f` returns, or when the device refuses.
-    pub fn launch(
+    pub fn launch<R>(
         &mut self,
-        operands: &[Option<Operand>],
-        clock: Clock,
-        (rows, tf32, relu): (usize, bool, bool),
-        f: impl FnOnce(&Launch) -> Result<()>,
+        operands: &Operands<R>,
+        how: Launching,
+        f: impl FnOnce(&Launch<R>) -> Result<()>,
     ) -> Result<()> {
+        let Launching { clock, rows, tf32, epilogue } = how;
         let words = [clock.step as u32, clock.epoch as u32].map(f32::from_bits);
         let window = Window { start: vec![0], len: vec![3] };
         let clock = self.put(&[words[0], words[1], clock.lr as f32], Element::F32, Shape::from([3]), window)?.address();
         let issue = Issue { driver: self.driver, stream: self.stream };
-        f(&Launch { issue, operands, clock, seed: 1, layer: 0, rows, tf32, relu })?;
+        f(&Launch { issue, operands, clock, seed: 1, layer: 0, rows, tf32, epilogue })?;
         self.driver.synchronize(self.stream)
     }
 

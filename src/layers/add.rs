@@ -38,7 +38,7 @@ impl Layer for Add {
     }
     fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault> {
         let x = cx.x();
-        let mut forward = Phase::new("forward").write(Role::Y, x);
+        let mut forward = Phase::new("forward").write(Role::Y, x).accepts(Epilogue::Relu);
         let mut backward = Phase::new("backward").read(Role::Dy, x);
         for i in 0..cx.inputs.len() {
             forward = forward.read(Role::X(i), x);
@@ -46,28 +46,28 @@ impl Layer for Add {
         }
         Ok(Lowered::simple(forward, backward))
     }
-    fn run(&self, pass: Pass, _: usize, args: &Args) {
-        by_precision!(args, T => match pass {
-            Pass::Forward => forward::<T>(args),
-            Pass::Backward => backward::<T>(args),
+    fn run(&self, phase: &str, args: &Args) {
+        by_precision!(args, T => match phase {
+            "forward" => forward::<T>(args),
+            "backward" => backward::<T>(args),
+            _ => unknown_phase(phase),
         })
     }
-    fn takes_relu(&self) -> bool {
-        true
-    }
-    fn launch(&self, pass: Pass, _: usize, launch: &Launch) -> Result<()> {
-        let operands = launch.operands.len();
-        match pass {
-            // Operands (y, x0, x1, ...).
-            Pass::Forward => (2..operands).try_for_each(|i| {
-                let relu = i32::from(launch.relu && i + 1 == operands);
-                let (n, y) = (launch.count(0), launch.any_mut(0));
-                let sum = if i == 2 { launch.any(1) } else { y.into() };
-                // SAFETY: all operands have n elements; y may be read too.
-                unsafe { any::add_forward(&launch.issue, launch.packs(0), sum, launch.any(i), y, n, relu) }
-            }),
-            // Operands (dy, dx0, dx1, ...).
-            Pass::Backward => (1..operands).filter(|&i| launch.has(i)).try_for_each(|i| launch.copy(0, 0, i)),
+    fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
+        match phase {
+            "forward" => {
+                let inputs = inputs(launch.operands);
+                (1..inputs).try_for_each(|i| {
+                    let relu = i32::from(launch.relu() && i + 1 == inputs);
+                    let (n, y) = (launch.count(Role::Y), launch.any_mut(Role::Y));
+                    let sum = if i == 1 { launch.any(Role::X(0)) } else { y.into() };
+                    let (grid, x) = (launch.packs(Role::Y), launch.any(Role::X(i)));
+                    // SAFETY: all operands have n elements; y may be read too.
+                    unsafe { any::add_forward(&launch.issue, grid, sum, x, y, n, relu) }
+                })
+            }
+            "backward" => gradients(launch.operands).try_for_each(|dx| launch.copy(Role::Dy, 0, dx)),
+            _ => unknown_phase(phase),
         }
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
@@ -75,16 +75,26 @@ impl Layer for Add {
     }
 }
 
-/// Operands (y, x0, x1, ...).
+/// Returns the number of inputs.
+fn inputs(operands: &Operands) -> usize {
+    operands.roles().filter(|role| matches!(role, Role::X(_))).count()
+}
+
+/// Returns the gradients of inputs that are wanted.
+fn gradients(operands: &Operands) -> impl Iterator<Item = Role> {
+    operands.roles().filter(|role| matches!(role, Role::Dx(_)))
+}
+
 fn forward<T: Real>(args: &Args) {
-    args.chunks(args.write::<T>(0), BLOCK, |task, y, _| {
+    let inputs = inputs(args.operands);
+    args.chunks(args.write::<T>(Role::Y), BLOCK, |task, y, _| {
         let part = task * BLOCK..task * BLOCK + y.len();
-        let x = |i| &args.read::<T>(i)[part.clone()];
+        let x = |i| &args.read::<T>(Role::X(i))[part.clone()];
         vectorized(
             #[inline(always)]
             || {
-                y.iter_mut().zip(x(1)).zip(x(2)).for_each(|((y, &a), &b)| *y = a + b);
-                for i in 3..args.operands.len() {
+                y.iter_mut().zip(x(0)).zip(x(1)).for_each(|((y, &a), &b)| *y = a + b);
+                for i in 2..inputs {
                     y.iter_mut().zip(x(i)).for_each(|(y, &v)| *y += v);
                 }
             },
@@ -92,11 +102,10 @@ fn forward<T: Real>(args: &Args) {
     });
 }
 
-/// Operands (dy, dx0, dx1, ...).
 fn backward<T: Real>(args: &Args) {
-    let dy = args.read::<T>(0);
-    for i in (1..args.operands.len()).filter(|&i| args.has(i)) {
-        args.chunks(args.write::<T>(i), BLOCK, |task, dx, _| dx.copy_from_slice(&dy[task * BLOCK..][..dx.len()]));
+    let dy = args.read::<T>(Role::Dy);
+    for role in gradients(args.operands) {
+        args.chunks(args.write::<T>(role), BLOCK, |task, dx, _| dx.copy_from_slice(&dy[task * BLOCK..][..dx.len()]));
     }
 }
 

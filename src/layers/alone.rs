@@ -4,8 +4,8 @@
 //! and its results are put together as the declared layouts say: shards are placed, partial sums added, copies
 //! compared. So a layer can be proved right under every split before any program exists.
 
-use super::{Access, Activation, Layer, Lowered, Lowering, METRICS, Mode, Pass, Phase, Role, Split};
-use crate::device::{Args, Clock, Driver, Memory, Operand, Path, Pool, Scalar, Workspace};
+use super::{Access, Activation, Args, Layer, Lowered, Lowering, METRICS, Mode, Operands, Phase, Role, Split};
+use crate::device::{Clock, Driver, Epilogue, Launching, Memory, Operand, Path, Pool, Scalar, Target, Workspace};
 use crate::error::{Error, Fault, Result};
 use crate::tensor::{Axis, Element, Layout, Mesh, Place, Precision, Products, Shape, Window};
 use std::sync::Arc;
@@ -27,8 +27,8 @@ pub struct Setting {
     pub path: Path,
     /// What a GPU rounds factors of products, and activations, to.
     pub products: Products,
-    /// Whether a GPU writes max(y, 0) in place of the output y, in layers that can.
-    pub relu: bool,
+    /// What a GPU does to the output, in phases that accept it.
+    pub epilogue: Option<Epilogue>,
     /// Threads per device.
     pub threads: usize,
     /// Whether the gradients of the inputs are wanted.
@@ -45,7 +45,7 @@ impl Default for Setting {
             rows: 3,
             path: Path::Fast,
             products: Products::Full,
-            relu: false,
+            epilogue: None,
             threads: 1,
             wants_dx: true,
         }
@@ -168,8 +168,8 @@ impl<'a, T: Scalar> Alone<'a, T> {
             let x = self.values(Role::X(0)).to_vec();
             self.values_mut(Role::Y).copy_from_slice(&x);
         }
-        for (i, phase) in self.lowered.forward.clone().iter().enumerate() {
-            self.run(Pass::Forward, i, phase)?;
+        for phase in &self.lowered.forward.clone() {
+            self.run(phase)?;
         }
         Ok(())
     }
@@ -183,25 +183,29 @@ impl<'a, T: Scalar> Alone<'a, T> {
             let dy = self.values(Role::Dy).to_vec();
             self.values_mut(Role::Dx(0)).copy_from_slice(&dy);
         }
-        for (i, phase) in self.lowered.backward.clone().iter().enumerate() {
-            self.run(Pass::Backward, i, phase)?;
+        for phase in &self.lowered.backward.clone() {
+            self.run(phase)?;
         }
         Ok(())
     }
 
-    fn run(&mut self, pass: Pass, number: usize, phase: &Phase) -> Result<()> {
+    fn run(&mut self, phase: &Phase) -> Result<()> {
         let mesh = self.setting.mesh;
-        let results: Vec<Vec<Vec<T>>> =
-            (0..mesh.devices()).map(|device| self.run_on(device, pass, number, phase)).collect::<Result<_>>()?;
-        for (i, wanted) in phase.operands.iter().enumerate() {
-            if wanted.access == Access::Read || !self.is_wanted(wanted.role) {
+        let results: Vec<Vec<(Role, Vec<T>)>> =
+            (0..mesh.devices()).map(|device| self.run_on(device, phase)).collect::<Result<_>>()?;
+        for wanted in phase.operands.iter().filter(|wanted| wanted.access != Access::Read) {
+            if !self.is_wanted(wanted.role) {
                 continue;
             }
             let layout = wanted.layout.on_mesh(mesh);
             let whole = &mut self.tensors.iter_mut().find(|t| t.role == wanted.role).expect("it was read above");
             whole.values.fill(T::from_f64(f64::NAN));
-            for (device, parts) in results.iter().enumerate() {
-                whole.put(layout, mesh, device, &parts[i], |twin| &results[twin][i])?;
+            let of = |device: usize| {
+                let found = results[device].iter().find(|(role, _)| *role == wanted.role);
+                &found.expect("every operand has a result").1
+            };
+            for device in 0..mesh.devices() {
+                whole.put(layout, mesh, device, of(device), of)?;
             }
         }
         Ok(())
@@ -221,72 +225,56 @@ impl<'a, T: Scalar> Alone<'a, T> {
     }
 
     /// Runs a phase on one device and returns all its operands as they are afterwards.
-    fn run_on(&self, device: usize, pass: Pass, number: usize, phase: &Phase) -> Result<Vec<Vec<T>>> {
+    fn run_on(&self, device: usize, phase: &Phase) -> Result<Vec<(Role, Vec<T>)>> {
         let mesh = self.setting.mesh;
-        let windows: Vec<Option<(&Tensor<T>, Window)>> = phase
-            .operands
-            .iter()
-            .map(|wanted| {
-                let tensor = &self.tensors[self.index(wanted.role)];
-                let window = wanted.layout.on_mesh(mesh).window(&tensor.shape, mesh, mesh.position(device));
-                self.is_wanted(wanted.role).then_some((tensor, window))
-            })
-            .collect();
-        let described: Vec<Option<Operand>> = windows
-            .iter()
-            .zip(&phase.operands)
-            .map(|(w, wanted)| {
-                let (tensor, window) = w.as_ref()?;
-                Some(Operand::described(self.element(wanted.narrow), tensor.shape.clone(), window.clone()))
-            })
-            .collect();
-        let scratch = match self.driver {
-            None => self.layer.scratch(pass, number, &described, self.pool.threads()),
-            Some(driver) => {
-                let library = if driver.has_libraries() { self.layer.library_scratch(pass, number) } else { 0 };
-                self.layer.device_scratch(pass, number, &described).max(library)
+        let mut given = Vec::new();
+        let mut described = Vec::new();
+        for wanted in phase.operands.iter().filter(|wanted| self.is_wanted(wanted.role)) {
+            let tensor = &self.tensors[self.index(wanted.role)];
+            let window = wanted.layout.on_mesh(mesh).window(&tensor.shape, mesh, mesh.position(device));
+            // Poisoned, so that a read of an uninitialised element shows.
+            let mut values = vec![T::from_f64(f64::NAN); window.elements()];
+            if wanted.access != Access::Write {
+                each(&tensor.shape, &window, |local, index| values[local] = tensor.values[index]);
             }
+            given.push(values);
+            let operand = Operand::described(self.element(wanted.narrow), tensor.shape.clone(), window);
+            described.push((wanted.role, operand));
+        }
+        let shapes: Operands = described.iter().cloned().collect();
+        let target = match self.driver {
+            None => Target::Cpu { threads: self.pool.threads() },
+            Some(driver) => Target::Gpu { libraries: driver.has_libraries() },
         };
+        let scratch = self.layer.scratch(phase.name, &shapes, target);
         let scratch = (scratch > 0).then(|| {
             let shape = Shape::from([scratch]);
-            Some(Operand::described(self.element(false), shape.clone(), Window { start: vec![0], len: shape.0 }))
+            Operand::described(self.element(false), shape.clone(), Window { start: vec![0], len: shape.0 })
         });
-        let described: Vec<Option<Operand>> = described.into_iter().chain(scratch).collect();
-        let given = |i: usize, operand: &Operand| -> Vec<T> {
-            // Whoever reads what nobody wrote shall see it.
-            let mut values = vec![T::from_f64(f64::NAN); operand.elements()];
-            if let Some(Access::Read | Access::Update) = phase.operands.get(i).map(|wanted| wanted.access) {
-                let (tensor, window) = windows[i].as_ref().expect("it is present");
-                each(&tensor.shape, window, |local, index| values[local] = tensor.values[index]);
-            }
-            values
-        };
-        let given: Vec<Option<Vec<T>>> =
-            described.iter().enumerate().map(|(i, o)| o.as_ref().map(|operand| given(i, operand))).collect();
-        let mut results = match self.driver {
-            None => self.run_on_cpu(pass, number, described, &given)?,
-            Some(driver) => self.run_on_gpu(driver, (pass, number), described, &given, phase.operands.len())?,
-        };
-        results.truncate(phase.operands.len());
-        Ok(results)
+        match self.driver {
+            None => self.run_on_cpu(phase, described, scratch, &given),
+            Some(driver) => self.run_on_gpu(driver, phase, described, scratch, &given),
+        }
     }
 
     fn run_on_cpu(
         &self,
-        pass: Pass,
-        number: usize,
-        described: Vec<Option<Operand>>,
-        given: &[Option<Vec<T>>],
-    ) -> Result<Vec<Vec<T>>> {
+        phase: &Phase,
+        described: Vec<(Role, Operand)>,
+        scratch: Option<Operand>,
+        given: &[Vec<T>],
+    ) -> Result<Vec<(Role, Vec<T>)>> {
         let room = |operand: &Operand| (operand.elements() * T::PRECISION.bytes()).next_multiple_of(Memory::ALIGN);
-        let memory = Arc::new(Memory::new(described.iter().flatten().map(room).sum())?);
+        let all = described.iter().map(|(_, operand)| operand).chain(&scratch);
+        let memory = Arc::new(Memory::new(all.map(room).sum())?);
         let mut end = 0;
         let mut place = |operand: Operand| {
             end += room(&operand);
             let start = end - room(&operand);
             Operand::new(&memory, start, operand.shape, operand.window, T::PRECISION)
         };
-        let operands: Vec<Option<Operand>> = described.into_iter().map(|o| o.map(&mut place)).collect();
+        let operands: Operands = described.into_iter().map(|(role, operand)| (role, place(operand))).collect();
+        let operands = operands.with_scratch(scratch.map(place));
         let args = Args {
             operands: &operands,
             pool: &self.pool,
@@ -297,44 +285,46 @@ impl<'a, T: Scalar> Alone<'a, T> {
             layer: 0,
             rows: self.setting.rows,
         };
-        for (i, values) in given.iter().enumerate() {
-            if let Some(values) = values {
-                args.write::<T>(i).copy_from_slice(values);
-            }
+        for (role, values) in operands.roles().zip(given) {
+            args.write::<T>(role).copy_from_slice(values);
         }
-        self.layer.run(pass, number, &args);
-        Ok((0..operands.len()).map(|i| if args.has(i) { args.read::<T>(i).to_vec() } else { vec![] }).collect())
+        args.scratch::<T>().fill(T::from_f64(f64::NAN));
+        self.layer.run(phase.name, &args);
+        Ok(operands.roles().map(|role| (role, args.read::<T>(role).to_vec())).collect())
     }
 
     fn run_on_gpu(
         &self,
         driver: &Driver,
-        (pass, number): (Pass, usize),
-        described: Vec<Option<Operand>>,
-        given: &[Option<Vec<T>>],
-        kept: usize,
-    ) -> Result<Vec<Vec<T>>> {
+        phase: &Phase,
+        described: Vec<(Role, Operand)>,
+        scratch: Option<Operand>,
+        given: &[Vec<T>],
+    ) -> Result<Vec<(Role, Vec<T>)>> {
         let mut work = Workspace::new(driver)?;
-        let mut operands = Vec::with_capacity(described.len());
-        for (operand, values) in described.into_iter().zip(given) {
-            let (Some(operand), Some(values)) = (operand, values) else {
-                operands.push(None);
-                continue;
-            };
+        let mut put = |operand: Operand, values: &[T]| {
             let values: Vec<f32> = values.iter().map(|v| v.to_f64() as f32).collect();
-            operands.push(Some(work.put(&values, operand.element, operand.shape, operand.window)?));
-        }
-        let tf32 = self.setting.products == Products::Tf32;
-        let writes = pass == Pass::Forward && self.lowered.forward[number].operands.iter().any(|o| o.role == Role::Y);
-        let relu = self.setting.relu && writes;
-        work.launch(&operands, CLOCK, (self.setting.rows, tf32, relu), |launch| {
-            self.layer.launch(pass, number, launch)
-        })?;
-        let take = |operand: &Option<Operand>| match operand {
-            Some(operand) => Ok(work.take(operand)?.into_iter().map(|v| T::from_f64(f64::from(v))).collect()),
-            None => Ok(vec![]),
+            work.put(&values, operand.element, operand.shape, operand.window)
         };
-        operands.iter().take(kept).map(take).collect()
+        let mut operands = Vec::with_capacity(described.len());
+        for ((role, operand), values) in described.into_iter().zip(given) {
+            operands.push((role, put(operand, values)?));
+        }
+        let poison = |operand: &Operand| vec![T::from_f64(f64::NAN); operand.elements()];
+        let scratch = scratch.map(|operand| put(operand.clone(), &poison(&operand))).transpose()?;
+        let operands = Operands::from_iter(operands).with_scratch(scratch);
+        let how = Launching {
+            clock: CLOCK,
+            rows: self.setting.rows,
+            tf32: self.setting.products == Products::Tf32,
+            epilogue: self.setting.epilogue.filter(|epilogue| phase.epilogues.contains(epilogue)),
+        };
+        work.launch(&operands, how, |launch| self.layer.launch(phase.name, launch))?;
+        let take = |role| {
+            let values = work.take(&operands[role])?;
+            Ok((role, values.into_iter().map(|v| T::from_f64(f64::from(v))).collect()))
+        };
+        operands.roles().map(take).collect()
     }
 }
 

@@ -72,26 +72,28 @@ impl Layer for AvgPool {
             Phase::new("backward").read(Role::Dy, x).write(Role::Dx(0), x),
         ))
     }
-    fn run(&self, pass: Pass, _: usize, args: &Args) {
-        by_precision!(args, T => match pass {
-            Pass::Forward => self.forward::<T>(args),
-            Pass::Backward => self.backward::<T>(args),
+    fn run(&self, phase: &str, args: &Args) {
+        by_precision!(args, T => match phase {
+            "forward" => self.forward::<T>(args),
+            "backward" => self.backward::<T>(args),
+            _ => unknown_phase(phase),
         })
     }
-    fn launch(&self, pass: Pass, _: usize, launch: &Launch) -> Result<()> {
-        if !launch.has(1) {
+    fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
+        let (x, y, from, to) = match phase {
+            "forward" => (Role::X(0), Role::Y, Role::X(0), Role::Y),
+            "backward" => (Role::Dx(0), Role::Dy, Role::Dy, Role::Dx(0)),
+            _ => unknown_phase(phase),
+        };
+        if !launch.has(to) {
             return Ok(());
         }
-        let (x, y) = if pass == Pass::Forward { (0, 1) } else { (1, 0) };
         let [h, w, c, oh, ow, kh, kw, sh, sw, ph, pw] = self.sliding().extents(launch.operand(x), launch.operand(y))?;
-        let (n, from, to) = (launch.count(1), launch.any(0), launch.any_mut(1));
-        let (on, grid, padded) = (&launch.issue, launch.packs(1), i32::from(self.count_include_pad));
-        let launch = match pass {
-            Pass::Forward => any::avg_pool_forward,
-            Pass::Backward => any::avg_pool_backward,
-        };
-        // SAFETY: operands (x, y) or (dy, dx) are (rows, h, w, c) and (rows, oh, ow, c); the one written has n elements.
-        unsafe { launch(on, grid, from, to, n, h, w, c, oh, ow, kh, kw, sh, sw, ph, pw, padded) }
+        let (n, grid, padded) = (launch.count(to), launch.packs(to), i32::from(self.count_include_pad));
+        let (on, from, to) = (&launch.issue, launch.any(from), launch.any_mut(to));
+        let kernel = if phase == "forward" { any::avg_pool_forward } else { any::avg_pool_backward };
+        // SAFETY: x or dx is (rows, h, w, c), y or dy (rows, oh, ow, c); the one written has n elements.
+        unsafe { kernel(on, grid, from, to, n, h, w, c, oh, ow, kh, kw, sh, sw, ph, pw, padded) }
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
         let pool = |kernel, stride, pad, ceil, count_include_pad| AvgPool {
@@ -112,10 +114,10 @@ impl Layer for AvgPool {
 impl AvgPool {
     /// Operands (x, y); a task is a row of y.
     fn forward<T: Real>(&self, args: &Args) {
-        let (sliding, xo, yo) = (self.sliding(), args.operand(0), args.operand(1));
+        let (sliding, xo, yo) = (self.sliding(), args.operand(Role::X(0)), args.operand(Role::Y));
         let (h, w, c, oh) = (xo.len(1), xo.len(2), xo.len(3), yo.len(1));
-        let x = args.read::<T>(0);
-        args.chunks(args.write::<T>(1), yo.len(2) * c, |task, y, _| {
+        let x = args.read::<T>(Role::X(0));
+        args.chunks(args.write::<T>(Role::Y), yo.len(2) * c, |task, y, _| {
             let x = &x[task / oh * h * w * c..][..h * w * c];
             vectorized(
                 #[inline(always)]
@@ -138,13 +140,13 @@ impl AvgPool {
 
     /// Operands (dy, dx); a task is a sample.
     fn backward<T: Real>(&self, args: &Args) {
-        if !args.has(1) {
+        if !args.has(Role::Dx(0)) {
             return;
         }
-        let (sliding, dyo, dxo) = (self.sliding(), args.operand(0), args.operand(1));
+        let (sliding, dyo, dxo) = (self.sliding(), args.operand(Role::Dy), args.operand(Role::Dx(0)));
         let (h, w, c, oh, ow) = (dxo.len(1), dxo.len(2), dxo.len(3), dyo.len(1), dyo.len(2));
-        let dy = args.read::<T>(0);
-        args.chunks(args.write::<T>(1), h * w * c, |n, dx, _| {
+        let dy = args.read::<T>(Role::Dy);
+        args.chunks(args.write::<T>(Role::Dx(0)), h * w * c, |n, dx, _| {
             dx.fill(T::ZERO);
             vectorized(
                 #[inline(always)]

@@ -74,8 +74,7 @@ fn places(split: Split) -> Places {
     }
 }
 
-/// Lowers a layer with a weight, perhaps a bias, and one phase each way: forward (x, w, y, b), backward
-/// (x, w, dy, dw, dx, db). `aligned`: each column's outputs need only the column's own inputs.
+/// Lowers a layer with a weight, perhaps a bias, and one phase each way. `aligned`: each column's outputs need only the column's own inputs.
 pub(super) fn lower_weighted(cx: &Lowering, bias: bool, aligned: bool) -> Lowered {
     use Place::{Partial, Replicate, Shard};
     let mut at = places(cx.split);
@@ -86,20 +85,21 @@ pub(super) fn lower_weighted(cx: &Lowering, bias: bool, aligned: bool) -> Lowere
     let gradient = |columns| Layout::new(Partial, columns);
     let mut forward = Phase::new("forward")
         .read(Role::X(0), cx.batch(at.x))
-        .read(Role::Param(0), param(at.w))
+        .read(Role::WEIGHT, param(at.w))
         .narrow()
-        .write(Role::Y, cx.batch(at.y));
+        .write(Role::Y, cx.batch(at.y))
+        .accepts(Epilogue::Relu);
     let mut backward = Phase::new("backward")
         .read(Role::X(0), cx.batch(at.x))
-        .read(Role::Param(0), param(at.w))
+        .read(Role::WEIGHT, param(at.w))
         .narrow()
         .read(Role::Dy, cx.batch(at.dy))
-        .write(Role::DParam(0), gradient(at.dw))
+        .write(Role::D_WEIGHT, gradient(at.dw))
         .write(Role::Dx(0), cx.batch(at.dx));
     let mut params = vec![param(at.w)];
     if bias {
-        forward = forward.read(Role::Param(1), param(at.b));
-        backward = backward.write(Role::DParam(1), gradient(at.db));
+        forward = forward.read(Role::BIAS, param(at.b));
+        backward = backward.write(Role::D_BIAS, gradient(at.db));
         params.push(param(at.b));
     }
     Lowered { params, states: vec![], locals: vec![], forward: vec![forward], backward: vec![backward] }
@@ -161,32 +161,31 @@ impl Layer for Dense {
         }
         Ok(lower_weighted(cx, self.bias.value().is_some(), false))
     }
-    fn run(&self, pass: Pass, _: usize, args: &Args) {
-        by_precision!(args, T => match (pass, args.path) {
-            (Pass::Forward, Path::Fast) => forward::<T>(args),
-            (Pass::Forward, Path::Plain) => plain_forward::<T>(args),
-            (Pass::Backward, Path::Fast) => backward::<T>(args),
-            (Pass::Backward, Path::Plain) => plain_backward::<T>(args),
+    fn run(&self, phase: &str, args: &Args) {
+        by_precision!(args, T => match (phase, args.path) {
+            ("forward", Path::Fast) => forward::<T>(args),
+            ("forward", Path::Plain) => plain_forward::<T>(args),
+            ("backward", Path::Fast) => backward::<T>(args),
+            ("backward", Path::Plain) => plain_backward::<T>(args),
+            _ => unknown_phase(phase),
         })
     }
-    fn device_scratch(&self, pass: Pass, _: usize, operands: &[Option<Operand>]) -> usize {
-        if pass == Pass::Forward {
-            return 0;
+    fn scratch(&self, phase: &str, shapes: &Operands, target: Target) -> usize {
+        let Target::Gpu { libraries } = target else { return 0 };
+        let library = if libraries { Workspace::elements(PRODUCT_WORKSPACE) } else { 0 };
+        if phase == "forward" {
+            return library;
         }
-        let (rows, inputs, units) = sizes(operands);
-        let products = Parts::of_products(rows, units, inputs, 1).scratch(units * inputs);
-        products.max(if operands.len() > 5 { Parts::of_rows(rows, units).scratch(units) } else { 0 })
+        let (rows, inputs, units) = sizes(shapes);
+        let weight = Parts::of_products(rows, units, inputs, 1).scratch(units * inputs);
+        let bias = if self.bias.value().is_some() { Parts::of_rows(rows, units).scratch(units) } else { 0 };
+        library.max(weight).max(bias)
     }
-    fn takes_relu(&self) -> bool {
-        true
-    }
-    fn library_scratch(&self, _: Pass, _: usize) -> usize {
-        Workspace::elements(PRODUCT_WORKSPACE)
-    }
-    fn launch(&self, pass: Pass, _: usize, launch: &Launch) -> Result<()> {
-        match pass {
-            Pass::Forward => self.launch_forward(launch),
-            Pass::Backward => self.launch_backward(launch),
+    fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
+        match phase {
+            "forward" => self.launch_forward(launch),
+            "backward" => self.launch_backward(launch),
+            _ => unknown_phase(phase),
         }
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
@@ -199,76 +198,75 @@ impl Layer for Dense {
 }
 
 impl Dense {
-    /// Computes a product with a library, where one can: factors and result are operands. Returns false where not.
+    /// Computes a product of two operands with a library, where one can. Returns false where not.
     fn library(
         &self,
         launch: &Launch,
         which: Which,
-        factors: [usize; 2],
-        bias: Option<usize>,
-        to: usize,
+        factors: [Role; 2],
+        bias: Option<Role>,
+        to: Role,
         relu: bool,
     ) -> Result<bool> {
         let (rows, inputs, outputs) = sizes(launch.operands);
         let (operands, result) = (launch.format(factors[0]), launch.operand(to).element);
         let result = Format::of(result, false);
-        let at = |i: usize| launch.operand(i).address();
+        let at = |role| launch.operand(role).address();
         let product = Product { which, rows, inputs, outputs, operands, result, relu };
         let [samples, other] = factors.map(at);
         let factors = Factors { samples, other, bias: bias.map(at), result: at(to) };
-        let declared = if which == Which::Output { 3 } else { 5 } + usize::from(self.bias.value().is_some());
         // SAFETY: x is (n, i), w and dw (o, i), the bias (o), y and dy (n, o), dx (n, i).
-        unsafe { launch.multiply(&product, &factors, declared) }
+        unsafe { launch.multiply(&product, &factors) }
     }
 
-    /// Operands (x, w, y, b).
     fn launch_forward(&self, launch: &Launch) -> Result<()> {
         let (rows, inputs, units) = sizes(launch.operands);
-        let adds_bias = self.bias.value().is_some() && launch.operand(1).start(3) == 0;
-        let bias = adds_bias.then_some(3);
+        let adds_bias = self.bias.value().is_some() && launch.operand(Role::WEIGHT).start(3) == 0;
+        let bias = adds_bias.then_some(Role::BIAS);
         // The library adds a bias of the result's type alone, and ours are f32; relu comes after the bias.
-        let fuses = bias.is_none() || launch.format(2) != Format::Bf16;
-        if self.library(launch, Which::Output, [0, 1], bias.filter(|_| fuses), 2, fuses && launch.relu)? {
-            return if fuses { Ok(()) } else { finish(launch, bias, 2) };
+        let fuses = bias.is_none() || launch.format(Role::Y) != Format::Bf16;
+        let factors = [Role::X(0), Role::WEIGHT];
+        let (with_bias, relu) = (bias.filter(|_| fuses), fuses && launch.relu());
+        if self.library(launch, Which::Output, factors, with_bias, Role::Y, relu)? {
+            return if fuses { Ok(()) } else { finish(launch, adds_bias) };
         }
-        let bias = if adds_bias { launch.read(3) } else { Const::NONE };
-        let (x, w, y) = (launch.any(0), launch.any(1), launch.any_mut(2));
-        let (n, i, o, relu) = (int(rows)?, int(inputs)?, int(units)?, i32::from(launch.relu));
+        let bias = if adds_bias { launch.read(Role::BIAS) } else { Const::NONE };
+        let (x, w, y) = (launch.any(Role::X(0)), launch.any(Role::WEIGHT), launch.any_mut(Role::Y));
+        let (n, i, o, relu) = (int(rows)?, int(inputs)?, int(units)?, i32::from(launch.relu()));
         let grid = tiles(rows, units, 1);
         // SAFETY: x is (n, i), w (o, i), the bias (o), y (n, o).
         unsafe { any::dense_forward(&launch.issue, grid, x, w, bias, y, n, i, o, relu) }
     }
 
-    /// Operands (x, w, dy, dw, dx, db, scratch).
     fn launch_backward(&self, launch: &Launch) -> Result<()> {
         let (rows, inputs, units) = sizes(launch.operands);
-        let (x, w, dy) = (launch.any(0), launch.any(1), launch.any(2));
+        let (x, w, dy) = (launch.any(Role::X(0)), launch.any(Role::WEIGHT), launch.any(Role::Dy));
         let (n, i, o) = (int(rows)?, int(inputs)?, int(units)?);
-        if !self.library(launch, Which::Weight, [0, 2], None, 3, false)? {
+        if !self.library(launch, Which::Weight, [Role::X(0), Role::Dy], None, Role::D_WEIGHT, false)? {
             let parts = Parts::of_products(rows, units, inputs, 1);
-            let sums = parts.target(launch, 3);
+            let sums = parts.target(launch, Role::D_WEIGHT);
             // SAFETY: x is (n, i), dy (n, o), the sums (parts, o, i).
             unsafe {
                 let grid = tiles(units, inputs, parts.count);
                 any::dense_backward_weight(&launch.issue, grid, x, dy, sums, n, i, o, int(parts.each)?)?;
             }
-            parts.add(launch, 3)?;
+            parts.add(launch, Role::D_WEIGHT)?;
         }
-        if launch.has(4) && !self.library(launch, Which::Input, [2, 1], None, 4, false)? {
+        let factors = [Role::Dy, Role::WEIGHT];
+        if launch.has(Role::Dx(0)) && !self.library(launch, Which::Input, factors, None, Role::Dx(0), false)? {
             // SAFETY: dy is (n, o), w (o, i), dx (n, i).
             unsafe {
-                let (grid, dx) = (tiles(rows, inputs, 1), launch.any_mut(4));
+                let (grid, dx) = (tiles(rows, inputs, 1), launch.any_mut(Role::Dx(0)));
                 any::dense_backward_input(&launch.issue, grid, dy, w, dx, n, i, o)?;
             }
         }
-        if self.bias.value().is_some() { sum_rows_on(launch, 2, rows, 5) } else { Ok(()) }
+        if self.bias.value().is_some() { sum_rows_on(launch, Role::Dy, rows, Role::D_BIAS) } else { Ok(()) }
     }
 }
 
-/// (N, I, O) of this device, from the operands (x, w, ...).
-fn sizes(operands: &[Option<Operand>]) -> (usize, usize, usize) {
-    let o = |i: usize| operands[i].as_ref().expect("input and weight are always there");
-    let (x, w) = (o(0), o(1));
+/// Returns (N, I, O) of this device.
+fn sizes(operands: &Operands) -> (usize, usize, usize) {
+    let (x, w) = (&operands[Role::X(0)], &operands[Role::WEIGHT]);
     let outputs = w.len(0);
     (x.len(0), w.elements() / outputs.max(1), outputs)
 }
@@ -279,12 +277,12 @@ const INPUTS: usize = 256;
 
 fn forward<T: Scalar>(args: &Args) {
     let (rows, inputs, units) = sizes(args.operands);
-    let (x, w) = (args.read::<T>(0), args.read::<T>(1));
-    let bias = (args.has(3) && args.operand(1).start(3) == 0).then(|| args.read::<T>(3));
+    let (x, w) = (args.read::<T>(Role::X(0)), args.read::<T>(Role::WEIGHT));
+    let bias = (args.has(Role::BIAS) && args.operand(Role::WEIGHT).start(3) == 0).then(|| args.read::<T>(Role::BIAS));
     let columns = units.div_ceil(UNITS);
     // SAFETY: each task writes its own tile of y.
     unsafe {
-        args.strided(rows.div_ceil(ROWS) * columns, args.write::<T>(2), &mut [], |task, y, _| {
+        args.strided(rows.div_ceil(ROWS) * columns, args.write::<T>(Role::Y), &mut [], |task, y, _| {
             let (row, unit) = (task / columns * ROWS, task % columns * UNITS);
             let (m, n) = (ROWS.min(rows - row), UNITS.min(units - unit));
             let y = &mut y[row * units + unit..];
@@ -303,18 +301,18 @@ fn forward<T: Scalar>(args: &Args) {
 
 fn backward<T: Scalar>(args: &Args) {
     let (rows, inputs, units) = sizes(args.operands);
-    let (x, w, dy) = (args.read::<T>(0), args.read::<T>(1), args.read::<T>(2));
+    let (x, w, dy) = (args.read::<T>(Role::X(0)), args.read::<T>(Role::WEIGHT), args.read::<T>(Role::Dy));
     // Every task packs the whole of x, so tasks are few; each piece of w is packed once.
-    args.chunks(args.write::<T>(3), UNITS * inputs, |task, dw, _| {
+    args.chunks(args.write::<T>(Role::D_WEIGHT), UNITS * inputs, |task, dw, _| {
         let unit = task * UNITS;
         let a = if rows == 0 { Matrix::transposed(dy, units) } else { Matrix::transposed(&dy[unit..], units) };
         T::gemm(dw.len() / inputs, inputs, rows, a, Matrix::rows(x, inputs), dw, inputs, false);
     });
-    if args.has(4) {
+    if args.has(Role::Dx(0)) {
         let columns = inputs.div_ceil(INPUTS);
         // SAFETY: each task writes its own tile of dx.
         unsafe {
-            args.strided(rows.div_ceil(ROWS) * columns, args.write::<T>(4), &mut [], |task, dx, _| {
+            args.strided(rows.div_ceil(ROWS) * columns, args.write::<T>(Role::Dx(0)), &mut [], |task, dx, _| {
                 let (row, input) = (task / columns * ROWS, task % columns * INPUTS);
                 let (m, n) = (ROWS.min(rows - row), INPUTS.min(inputs - input));
                 let dx = &mut dx[row * inputs + input..];
@@ -323,8 +321,8 @@ fn backward<T: Scalar>(args: &Args) {
             });
         }
     }
-    if args.has(5) {
-        sum_rows(dy, args.write::<T>(5));
+    if args.has(Role::D_BIAS) {
+        sum_rows(dy, args.write::<T>(Role::D_BIAS));
     }
 }
 
@@ -343,8 +341,8 @@ pub(super) fn sum_rows<T: Scalar>(x: &[T], sums: &mut [T]) {
 
 fn plain_forward<T: Scalar>(args: &Args) {
     let (rows, inputs, units) = sizes(args.operands);
-    let (x, w, y) = (args.read::<T>(0), args.read::<T>(1), args.write::<T>(2));
-    let bias = (args.has(3) && args.operand(1).start(3) == 0).then(|| args.read::<T>(3));
+    let (x, w, y) = (args.read::<T>(Role::X(0)), args.read::<T>(Role::WEIGHT), args.write::<T>(Role::Y));
+    let bias = (args.has(Role::BIAS) && args.operand(Role::WEIGHT).start(3) == 0).then(|| args.read::<T>(Role::BIAS));
     for n in 0..rows {
         for o in 0..units {
             let start = bias.map_or(T::ZERO, |b| b[o]);
@@ -355,21 +353,26 @@ fn plain_forward<T: Scalar>(args: &Args) {
 
 fn plain_backward<T: Scalar>(args: &Args) {
     let (rows, inputs, units) = sizes(args.operands);
-    let (x, w, dy, dw) = (args.read::<T>(0), args.read::<T>(1), args.read::<T>(2), args.write::<T>(3));
+    let (x, w, dy, dw) = (
+        args.read::<T>(Role::X(0)),
+        args.read::<T>(Role::WEIGHT),
+        args.read::<T>(Role::Dy),
+        args.write::<T>(Role::D_WEIGHT),
+    );
     for o in 0..units {
         for i in 0..inputs {
             dw[o * inputs + i] = (0..rows).fold(T::ZERO, |s, n| s + dy[n * units + o] * x[n * inputs + i]);
         }
     }
-    if args.has(4) {
-        let dx = args.write::<T>(4);
+    if args.has(Role::Dx(0)) {
+        let dx = args.write::<T>(Role::Dx(0));
         for n in 0..rows {
             for i in 0..inputs {
                 dx[n * inputs + i] = (0..units).fold(T::ZERO, |s, o| s + dy[n * units + o] * w[o * inputs + i]);
             }
         }
     }
-    if args.has(5) {
-        sum_rows(dy, args.write::<T>(5));
+    if args.has(Role::D_BIAS) {
+        sum_rows(dy, args.write::<T>(Role::D_BIAS));
     }
 }

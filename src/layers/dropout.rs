@@ -52,24 +52,25 @@ impl Layer for Dropout {
             Phase::new("backward").read(Role::Dy, x).write(Role::Dx(0), x),
         ))
     }
-    fn run(&self, _: Pass, _: usize, args: &Args) {
-        by_precision!(args, T => self.mask::<T>(args))
+    fn run(&self, phase: &str, args: &Args) {
+        by_precision!(args, T => self.mask::<T>(masked_operands(phase), args))
     }
-    fn launch(&self, _: Pass, _: usize, launch: &Launch) -> Result<()> {
-        if !launch.has(1) {
+    fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
+        let (from, to) = masked_operands(phase);
+        if !launch.has(to) {
             return Ok(());
         }
-        let (o, n) = (launch.operand(0), launch.count(0));
+        let (o, n) = (launch.operand(from), launch.count(from));
         let before = o.start(0) * o.len(1) * o.len(2);
         // The kernel reads the step, the time of these numbers, from memory.
         let [low, high] = Random::new(launch.seed, Purpose::Dropout, 0, launch.layer).key();
-        // SAFETY: operands (x, y) or (dy, dx) have n elements.
+        // SAFETY: x and y, or dy and dx, have n elements.
         unsafe {
             any::dropout_mask(
                 &launch.issue,
-                launch.packs(0),
-                launch.any(0),
-                launch.any_mut(1),
+                launch.packs(from),
+                launch.any(from),
+                launch.any_mut(to),
                 launch.step(),
                 n,
                 int(o.len(3))?,
@@ -92,6 +93,15 @@ impl Layer for Dropout {
     }
 }
 
+/// Returns what is read and what is written: the two passes are the same map.
+fn masked_operands(phase: &str) -> (Role, Role) {
+    match phase {
+        "forward" => (Role::X(0), Role::Y),
+        "backward" => (Role::Dy, Role::Dx(0)),
+        _ => unknown_phase(phase),
+    }
+}
+
 /// Elements per task, about.
 const BLOCK: usize = 1 << 13;
 
@@ -101,22 +111,21 @@ impl Dropout {
         (self.rate * 4_294_967_296.0).round() as u32
     }
 
-    /// Operands (x, y) or (dy, dx): the two passes are the same map.
-    fn mask<T: Real>(&self, args: &Args) {
-        if !args.has(1) {
+    fn mask<T: Real>(&self, (from, to): (Role, Role), args: &Args) {
+        if !args.has(to) {
             return;
         }
         let random = args.random(Purpose::Dropout);
         let threshold = self.threshold();
         let scale = T::from_f64(1.0 / (1.0 - self.rate));
-        let o = args.operand(0);
+        let o = args.operand(from);
         let (c, channels, first) = (o.len(3), o.shape.0[3], o.start(3));
         let before = o.start(0) * o.len(1) * o.len(2);
-        let x = args.read::<T>(0);
+        let x = args.read::<T>(from);
         // Values whose places in the whole tensor follow one another: all, or the channels of one pixel.
         let pixels = (BLOCK / c.max(1)).max(1);
         let run = if c == channels { pixels * c } else { c };
-        args.chunks(args.write::<T>(1), pixels * c, |task, y, _| {
+        args.chunks(args.write::<T>(to), pixels * c, |task, y, _| {
             let x = &x[task * pixels * c..][..y.len()];
             for (i, (y, x)) in y.chunks_mut(run).zip(x.chunks(run)).enumerate() {
                 let pixel = before + task * pixels + i * run / c;

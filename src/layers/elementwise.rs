@@ -1,7 +1,7 @@
 //! What layers that map each value by itself share: their phases and their loops.
 
 use super::*;
-use crate::device::vectorized;
+use crate::device::{AnyConst, AnyMut, Grid, Issue, vectorized};
 use crate::tensor::{Precision, Real};
 
 /// Elements per task.
@@ -16,10 +16,42 @@ pub(super) fn lower(cx: &Lowering) -> Lowered {
     )
 }
 
-/// y = f(x) over operands (x, y). `f` must be `#[inline(always)]`.
-pub(super) fn forward<T: Real>(args: &Args, f: impl Fn(T) -> T + Sync) {
-    let x = args.read::<T>(0);
-    args.chunks(args.write::<T>(1), BLOCK, |i, y, _| {
+/// Runs y = f(x) or dx = g(y, dy). Both must be `#[inline(always)]`.
+pub(super) fn run<T: Real>(phase: &str, args: &Args, f: impl Fn(T) -> T + Sync, g: impl Fn(T, T) -> T + Sync) {
+    match phase {
+        "forward" => forward(args, f),
+        "backward" => backward(args, g),
+        _ => unknown_phase(phase),
+    }
+}
+
+/// The launcher of y = f(x): x, y, elements.
+pub(super) type Forward = unsafe fn(&Issue, Grid, AnyConst, AnyMut, i64) -> Result<()>;
+/// The launcher of dx = g(y, dy): y, dy, dx, elements.
+pub(super) type Backward = unsafe fn(&Issue, Grid, AnyConst, AnyConst, AnyMut, i64) -> Result<()>;
+
+/// Launches the kernel of y = f(x) or of dx = g(y, dy).
+pub(super) fn launch(phase: &str, launch: &Launch, f: Forward, g: Backward) -> Result<()> {
+    match phase {
+        "forward" => {
+            let (grid, n) = (launch.packs(Role::Y), launch.count(Role::Y));
+            // SAFETY: x and y have n elements.
+            unsafe { f(&launch.issue, grid, launch.any(Role::X(0)), launch.any_mut(Role::Y), n) }
+        }
+        "backward" if !launch.has(Role::Dx(0)) => Ok(()),
+        "backward" => {
+            let (grid, y, dy) = (launch.packs(Role::Y), launch.any(Role::Y), launch.any(Role::Dy));
+            // SAFETY: y, dy and dx have n elements.
+            unsafe { g(&launch.issue, grid, y, dy, launch.any_mut(Role::Dx(0)), launch.count(Role::Y)) }
+        }
+        _ => unknown_phase(phase),
+    }
+}
+
+/// `f` must be `#[inline(always)]`.
+fn forward<T: Real>(args: &Args, f: impl Fn(T) -> T + Sync) {
+    let x = args.read::<T>(Role::X(0));
+    args.chunks(args.write::<T>(Role::Y), BLOCK, |i, y, _| {
         let x = &x[i * BLOCK..][..y.len()];
         vectorized(
             #[inline(always)]
@@ -28,13 +60,13 @@ pub(super) fn forward<T: Real>(args: &Args, f: impl Fn(T) -> T + Sync) {
     });
 }
 
-/// dx = g(y, dy) over operands (y, dy, dx). `g` must be `#[inline(always)]`.
-pub(super) fn backward<T: Real>(args: &Args, g: impl Fn(T, T) -> T + Sync) {
-    if !args.has(2) {
+/// `g` must be `#[inline(always)]`.
+fn backward<T: Real>(args: &Args, g: impl Fn(T, T) -> T + Sync) {
+    if !args.has(Role::Dx(0)) {
         return;
     }
-    let (y, dy) = (args.read::<T>(0), args.read::<T>(1));
-    args.chunks(args.write::<T>(2), BLOCK, |i, dx, _| {
+    let (y, dy) = (args.read::<T>(Role::Y), args.read::<T>(Role::Dy));
+    args.chunks(args.write::<T>(Role::Dx(0)), BLOCK, |i, dx, _| {
         let (y, dy) = (&y[i * BLOCK..][..dx.len()], &dy[i * BLOCK..][..dx.len()]);
         vectorized(
             #[inline(always)]

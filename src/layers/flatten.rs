@@ -26,10 +26,10 @@ impl Layer for Flatten {
     fn lower(&self, _: &Lowering) -> Result<Lowered, Fault> {
         Ok(Lowered::view())
     }
-    fn run(&self, _: Pass, _: usize, _: &Args) {
+    fn run(&self, _: &str, _: &Args) {
         unreachable!("a view has no phases")
     }
-    fn launch(&self, _: Pass, _: usize, _: &Launch) -> Result<()> {
+    fn launch(&self, _: &str, _: &Launch) -> Result<()> {
         unreachable!("a view has no phases")
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {

@@ -35,32 +35,35 @@ impl Layer for GlobalAvgPool {
             Phase::new("backward").read(Role::Dy, x).write(Role::Dx(0), x),
         ))
     }
-    fn run(&self, pass: Pass, _: usize, args: &Args) {
-        by_precision!(args, T => match pass {
-            Pass::Forward => forward::<T>(args),
-            Pass::Backward => backward::<T>(args),
+    fn run(&self, phase: &str, args: &Args) {
+        by_precision!(args, T => match phase {
+            "forward" => forward::<T>(args),
+            "backward" => backward::<T>(args),
+            _ => unknown_phase(phase),
         })
     }
-    fn launch(&self, pass: Pass, _: usize, launch: &Launch) -> Result<()> {
-        if !launch.has(1) {
+    fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
+        let (image, from, to) = match phase {
+            "forward" => (Role::X(0), Role::X(0), Role::Y),
+            "backward" => (Role::Dx(0), Role::Dy, Role::Dx(0)),
+            _ => unknown_phase(phase),
+        };
+        if !launch.has(to) {
             return Ok(());
         }
-        let image = launch.operand(if pass == Pass::Forward { 0 } else { 1 });
+        let image = launch.operand(image);
         let (rows, pixels, c) = (image.len(0), image.len(1) * image.len(2), image.len(3));
         let share = (1.0 / pixels as f64) as f32;
-        let (from, to, n) = (launch.any(0), launch.any_mut(1), launch.count(1));
+        let (grid, n) = (launch.packs(to), launch.count(to));
+        let (from, to) = (launch.any(from), launch.any_mut(to));
         let (pixels, channels) = (int(pixels)?, int(c)?);
-        match pass {
-            Pass::Forward => {
-                let grid = Grid::new(rows * c.div_ceil(32), 1, 1);
-                // SAFETY: operands (x, y) are (rows, pixels, c) and (rows, c).
-                unsafe { any::global_avg_pool_forward(&launch.issue, grid, from, to, pixels, channels, share) }
-            }
-            Pass::Backward => {
-                let grid = launch.packs(1);
-                // SAFETY: operands (dy, dx) are (rows, c) and (rows, pixels, c).
-                unsafe { any::global_avg_pool_backward(&launch.issue, grid, from, to, n, pixels, channels, share) }
-            }
+        if phase == "forward" {
+            let grid = Grid::new(rows * c.div_ceil(32), 1, 1);
+            // SAFETY: x is (rows, pixels, c), y (rows, c).
+            unsafe { any::global_avg_pool_forward(&launch.issue, grid, from, to, pixels, channels, share) }
+        } else {
+            // SAFETY: dy is (rows, c), dx (rows, pixels, c).
+            unsafe { any::global_avg_pool_backward(&launch.issue, grid, from, to, n, pixels, channels, share) }
         }
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
@@ -70,11 +73,11 @@ impl Layer for GlobalAvgPool {
 
 /// Operands (x, y); a task is a sample.
 fn forward<T: Real>(args: &Args) {
-    let o = args.operand(0);
+    let o = args.operand(Role::X(0));
     let (size, c) = (o.len(1) * o.len(2), o.len(3));
     let scale = T::from_f64(1.0 / size as f64);
-    let x = args.read::<T>(0);
-    args.chunks(args.write::<T>(1), c, |n, y, _| {
+    let x = args.read::<T>(Role::X(0));
+    args.chunks(args.write::<T>(Role::Y), c, |n, y, _| {
         y.fill(T::ZERO);
         let x = &x[n * size * c..][..size * c];
         vectorized(
@@ -91,14 +94,14 @@ fn forward<T: Real>(args: &Args) {
 
 /// Operands (dy, dx); a task is a sample.
 fn backward<T: Real>(args: &Args) {
-    if !args.has(1) {
+    if !args.has(Role::Dx(0)) {
         return;
     }
-    let o = args.operand(1);
+    let o = args.operand(Role::Dx(0));
     let (size, c) = (o.len(1) * o.len(2), o.len(3));
     let scale = T::from_f64(1.0 / size as f64);
-    let dy = args.read::<T>(0);
-    args.chunks(args.write::<T>(1), size * c, |n, dx, _| {
+    let dy = args.read::<T>(Role::Dy);
+    args.chunks(args.write::<T>(Role::Dx(0)), size * c, |n, dx, _| {
         let dy = &dy[n * c..][..c];
         vectorized(
             #[inline(always)]

@@ -14,6 +14,9 @@ use crate::device::kernels::any;
 use crate::device::{AnyMut, int, vectorized};
 use crate::tensor::Real;
 
+/// In training, k + alpha / size * the sum of squares of each window.
+const SUMS: Role = Role::Local(0);
+
 /// The layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -87,66 +90,64 @@ impl Layer for Lrn {
         let x = cx.x();
         let mut lowered = Lowered::simple(
             Phase::new("forward").read(Role::X(0), x).write(Role::Y, x),
-            Phase::new("backward")
-                .read(Role::X(0), x)
-                .read(Role::Local(0), x)
-                .narrow()
-                .read(Role::Dy, x)
-                .write(Role::Dx(0), x),
+            Phase::new("backward").read(Role::X(0), x).read(SUMS, x).narrow().read(Role::Dy, x).write(Role::Dx(0), x),
         );
         if cx.training() {
             lowered.locals.push(cx.inputs[0].batch(cx.rows));
-            lowered.forward[0] = lowered.forward[0].clone().write(Role::Local(0), x).narrow();
+            lowered.forward[0] = lowered.forward[0].clone().write(SUMS, x).narrow();
         }
         Ok(lowered)
     }
-    fn scratch(&self, pass: Pass, _: usize, operands: &[Option<Operand>], threads: usize) -> usize {
-        match (pass, &operands[0]) {
-            (Pass::Backward, Some(x)) => threads * 2 * x.len(3),
+    fn scratch(&self, phase: &str, shapes: &Operands, target: Target) -> usize {
+        match (phase, target) {
+            ("backward", Target::Cpu { threads }) => threads * 2 * shapes[Role::X(0)].len(3),
             _ => 0,
         }
     }
-    fn run(&self, pass: Pass, _: usize, args: &Args) {
+    fn run(&self, phase: &str, args: &Args) {
         // Square roots are many times faster than a power, and vectors have them.
         by_precision!(args, T => match self.beta {
             0.75 => self.pass::<T>(
-                pass,
+                phase,
                 args,
                 #[inline(always)]
                 |s| T::ONE / (s.sqrt() * s.sqrt().sqrt()),
             ),
             0.5 => self.pass::<T>(
-                pass,
+                phase,
                 args,
                 #[inline(always)]
                 |s| T::ONE / s.sqrt(),
             ),
             beta => self.pass::<T>(
-                pass,
+                phase,
                 args,
                 #[inline(always)]
                 |s| Real::powf(s, -beta),
             ),
         })
     }
-    fn launch(&self, pass: Pass, _: usize, launch: &Launch) -> Result<()> {
-        let (n, group) = (launch.count(0), launch.operand(0).shape.0[3] / self.groups);
-        let (grid, group, size) = (launch.packs(0), int(group)?, int(self.size)?);
+    fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
+        let x = Role::X(0);
+        let (n, group) = (launch.count(x), launch.operand(x).shape.0[3] / self.groups);
+        let (on, grid, group, size) = (&launch.issue, launch.packs(x), int(group)?, int(self.size)?);
         let (scale, beta, k) = (self.alpha / self.size as f64, self.beta as f32, self.k as f32);
-        match pass {
-            Pass::Forward => {
-                let (x, y) = (launch.any(0), launch.any_mut(1));
-                let kept = if launch.has(2) { launch.any_mut(2) } else { AnyMut::NONE };
-                // SAFETY: operands (x, y, s) have n elements, whole groups of channels.
-                unsafe { any::lrn_forward(&launch.issue, grid, x, y, kept, n, group, size, scale as f32, beta, k) }
+        let x = launch.any(x);
+        match phase {
+            "forward" => {
+                let y = launch.any_mut(Role::Y);
+                let kept = if launch.has(SUMS) { launch.any_mut(SUMS) } else { AnyMut::NONE };
+                // SAFETY: x, y and the sums have n elements, whole groups of channels.
+                unsafe { any::lrn_forward(on, grid, x, y, kept, n, group, size, scale as f32, beta, k) }
             }
-            Pass::Backward if !launch.has(3) => Ok(()),
-            Pass::Backward => {
-                let (x, s, dy, dx) = (launch.any(0), launch.any(1), launch.any(2), launch.any_mut(3));
+            "backward" if !launch.has(Role::Dx(0)) => Ok(()),
+            "backward" => {
+                let (sums, dy, dx) = (launch.any(SUMS), launch.any(Role::Dy), launch.any_mut(Role::Dx(0)));
                 let slope = (2.0 * scale * self.beta) as f32;
-                // SAFETY: operands (x, s, dy, dx) have n elements, whole groups of channels.
-                unsafe { any::lrn_backward(&launch.issue, grid, x, s, dy, dx, n, group, size, slope, beta) }
+                // SAFETY: x, the sums, dy and dx have n elements, whole groups of channels.
+                unsafe { any::lrn_backward(on, grid, x, sums, dy, dx, n, group, size, slope, beta) }
             }
+            _ => unknown_phase(phase),
         }
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
@@ -164,19 +165,19 @@ const PIXELS: usize = 128;
 
 impl Lrn {
     /// `power` is s^-beta and `#[inline(always)]`.
-    fn pass<T: Real>(&self, pass: Pass, args: &Args, power: impl Fn(T) -> T + Sync) {
-        match pass {
-            Pass::Forward => self.forward(args, power),
-            Pass::Backward => self.backward(args, power),
+    fn pass<T: Real>(&self, phase: &str, args: &Args, power: impl Fn(T) -> T + Sync) {
+        match phase {
+            "forward" => self.forward(args, power),
+            "backward" => self.backward(args, power),
+            _ => unknown_phase(phase),
         }
     }
 
-    /// Operands (x, y, s).
     fn forward<T: Real>(&self, args: &Args, power: impl Fn(T) -> T + Sync) {
-        let c = args.operand(0).len(3);
-        let group = args.operand(0).shape.0[3] / self.groups;
+        let c = args.operand(Role::X(0)).len(3);
+        let group = args.operand(Role::X(0)).shape.0[3] / self.groups;
         let (k, alpha) = (T::from_f64(self.k), T::from_f64(self.alpha / self.size as f64));
-        let x = args.read::<T>(0);
+        let x = args.read::<T>(Role::X(0));
         let task = |task: usize, y: &mut [T], kept: &mut [T]| {
             let x = &x[task * PIXELS * c..][..y.len()];
             vectorized(
@@ -193,23 +194,22 @@ impl Lrn {
                 },
             );
         };
-        match args.has(2) {
-            true => args.zip_chunks((args.write::<T>(1), PIXELS * c), (args.write::<T>(2), PIXELS * c), task),
-            false => args.chunks(args.write::<T>(1), PIXELS * c, |i, y, _| task(i, y, &mut [])),
+        match args.has(SUMS) {
+            true => args.zip_chunks((args.write::<T>(Role::Y), PIXELS * c), (args.write::<T>(SUMS), PIXELS * c), task),
+            false => args.chunks(args.write::<T>(Role::Y), PIXELS * c, |i, y, _| task(i, y, &mut [])),
         }
     }
 
-    /// Operands (x, s, dy, dx, scratch).
     fn backward<T: Real>(&self, args: &Args, power: impl Fn(T) -> T + Sync) {
-        if !args.has(3) {
+        if !args.has(Role::Dx(0)) {
             return;
         }
-        let c = args.operand(0).len(3);
-        let group = args.operand(0).shape.0[3] / self.groups;
+        let c = args.operand(Role::X(0)).len(3);
+        let group = args.operand(Role::X(0)).shape.0[3] / self.groups;
         let slope = T::from_f64(2.0 * self.alpha * self.beta / self.size as f64);
-        let (x, s, dy) = (args.read::<T>(0), args.read::<T>(1), args.read::<T>(2));
-        let scratch = args.write::<T>(args.operands.len() - 1);
-        args.chunks_with_scratch(args.write::<T>(3), PIXELS * c, scratch, |task, dx, scratch| {
+        let (x, s, dy) = (args.read::<T>(Role::X(0)), args.read::<T>(SUMS), args.read::<T>(Role::Dy));
+        let scratch = args.scratch::<T>();
+        args.chunks_with_scratch(args.write::<T>(Role::Dx(0)), PIXELS * c, scratch, |task, dx, scratch| {
             let part = task * PIXELS * c..task * PIXELS * c + dx.len();
             let (x, s, dy) = (&x[part.clone()], &s[part.clone()], &dy[part]);
             let (terms, sums) = scratch[..2 * group].split_at_mut(group);
@@ -278,7 +278,7 @@ mod tests {
         lrn.values_mut(Role::X(0)).copy_from_slice(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         lrn.forward().unwrap();
         let s = [6.0, 15.0, 14.0, 42.0, 78.0, 62.0];
-        assert_eq!(lrn.values(Role::Local(0)), s);
+        assert_eq!(lrn.values(SUMS), s);
         let y: Vec<f64> = (0..6).map(|i| (i + 1) as f64 / s[i]).collect();
         assert!(lrn.values(Role::Y).iter().zip(&y).all(|(a, b)| (a - b).abs() < 1e-15));
     }

@@ -11,6 +11,9 @@ use crate::device::kernels::any;
 use crate::device::{AnyMut, vectorized};
 use crate::tensor::Real;
 
+/// In training, the place of each maximum in its window.
+const ARGMAX: Role = Role::Local(0);
+
 /// The layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -56,61 +59,42 @@ impl Layer for MaxPool {
         let x = cx.x();
         let mut lowered = Lowered::simple(
             Phase::new("forward").read(Role::X(0), x).write(Role::Y, x),
-            Phase::new("backward").read(Role::Local(0), x).narrow().read(Role::Dy, x).write(Role::Dx(0), x),
+            Phase::new("backward").read(ARGMAX, x).narrow().read(Role::Dy, x).write(Role::Dx(0), x),
         );
         if cx.training() {
             lowered.locals.push(cx.output.batch(cx.rows));
-            lowered.forward[0] = lowered.forward[0].clone().write(Role::Local(0), x).narrow();
+            lowered.forward[0] = lowered.forward[0].clone().write(ARGMAX, x).narrow();
         }
         Ok(lowered)
     }
-    fn run(&self, pass: Pass, _: usize, args: &Args) {
-        by_precision!(args, T => match pass {
-            Pass::Forward => self.forward::<T>(args),
-            Pass::Backward => self.backward::<T>(args),
+    fn run(&self, phase: &str, args: &Args) {
+        by_precision!(args, T => match phase {
+            "forward" => self.forward::<T>(args),
+            "backward" => self.backward::<T>(args),
+            _ => unknown_phase(phase),
         })
     }
-    fn launch(&self, pass: Pass, _: usize, launch: &Launch) -> Result<()> {
-        // Operands (x, y, in training the places) or (places, dy, dx).
-        let (x, y) = if pass == Pass::Forward { (0, 1) } else { (2, 1) };
-        if !launch.has(x) {
-            return Ok(());
-        }
+    fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
+        let (x, y) = match phase {
+            "forward" => (Role::X(0), Role::Y),
+            "backward" if !launch.has(Role::Dx(0)) => return Ok(()),
+            "backward" => (Role::Dx(0), Role::Dy),
+            _ => unknown_phase(phase),
+        };
         let [h, w, c, oh, ow, kh, kw, sh, sw, ph, pw] = self.sliding().extents(launch.operand(x), launch.operand(y))?;
-        match pass {
-            Pass::Forward => {
-                let (n, x, y) = (launch.count(1), launch.any(0), launch.any_mut(1));
-                let (grid, places) = (launch.packs(1), if launch.has(2) { launch.any_mut(2) } else { AnyMut::NONE });
-                // SAFETY: y and the places have n elements, x is (rows, h, w, c).
-                unsafe {
-                    any::max_pool_forward(&launch.issue, grid, x, y, places, n, h, w, c, oh, ow, kh, kw, sh, sw, ph, pw)
-                }
+        if phase == "forward" {
+            let (grid, n, x, y) = (launch.packs(y), launch.count(y), launch.any(x), launch.any_mut(y));
+            let places = if launch.has(ARGMAX) { launch.any_mut(ARGMAX) } else { AnyMut::NONE };
+            // SAFETY: y and the places have n elements, x is (rows, h, w, c).
+            unsafe {
+                any::max_pool_forward(&launch.issue, grid, x, y, places, n, h, w, c, oh, ow, kh, kw, sh, sw, ph, pw)
             }
-            Pass::Backward => {
-                let (n, places, dy, dx) = (launch.count(2), launch.any(0), launch.any(1), launch.any_mut(2));
-                let grid = launch.packs(2);
-                // SAFETY: dx has n elements, the places and dy are (rows, oh, ow, c).
-                unsafe {
-                    any::max_pool_backward(
-                        &launch.issue,
-                        grid,
-                        places,
-                        dy,
-                        dx,
-                        n,
-                        h,
-                        w,
-                        c,
-                        oh,
-                        ow,
-                        kh,
-                        kw,
-                        sh,
-                        sw,
-                        ph,
-                        pw,
-                    )
-                }
+        } else {
+            let (grid, n, dx) = (launch.packs(x), launch.count(x), launch.any_mut(x));
+            let (places, dy) = (launch.any(ARGMAX), launch.any(y));
+            // SAFETY: dx has n elements, the places and dy are (rows, oh, ow, c).
+            unsafe {
+                any::max_pool_backward(&launch.issue, grid, places, dy, dx, n, h, w, c, oh, ow, kh, kw, sh, sw, ph, pw)
             }
         }
     }
@@ -127,12 +111,12 @@ impl Layer for MaxPool {
 impl MaxPool {
     /// Operands (x, y, argmax); a task is a row of y.
     fn forward<T: Real>(&self, args: &Args) {
-        let (sliding, xo, yo) = (self.sliding(), args.operand(0), args.operand(1));
+        let (sliding, xo, yo) = (self.sliding(), args.operand(Role::X(0)), args.operand(Role::Y));
         let (h, w, c, oh, row) = (xo.len(1), xo.len(2), xo.len(3), yo.len(1), yo.len(2) * yo.len(3));
-        let x = args.read::<T>(0);
-        let argmax = if args.has(2) { args.write::<T>(2) } else { Default::default() };
-        let kept = if args.has(2) { row } else { 0 };
-        args.zip_chunks((args.write::<T>(1), row), (argmax, kept), |task, y, argmax| {
+        let x = args.read::<T>(Role::X(0));
+        let argmax = if args.has(ARGMAX) { args.write::<T>(ARGMAX) } else { Default::default() };
+        let kept = if args.has(ARGMAX) { row } else { 0 };
+        args.zip_chunks((args.write::<T>(Role::Y), row), (argmax, kept), |task, y, argmax| {
             let x = &x[task / oh * h * w * c..][..h * w * c];
             vectorized(
                 #[inline(always)]
@@ -157,13 +141,13 @@ impl MaxPool {
 
     /// Operands (argmax, dy, dx); a task is a sample.
     fn backward<T: Real>(&self, args: &Args) {
-        if !args.has(2) {
+        if !args.has(Role::Dx(0)) {
             return;
         }
-        let (sliding, dyo, dxo) = (self.sliding(), args.operand(1), args.operand(2));
+        let (sliding, dyo, dxo) = (self.sliding(), args.operand(Role::Dy), args.operand(Role::Dx(0)));
         let (h, w, c, oh, ow) = (dxo.len(1), dxo.len(2), dxo.len(3), dyo.len(1), dyo.len(2));
-        let (argmax, dy) = (args.read::<T>(0), args.read::<T>(1));
-        args.chunks(args.write::<T>(2), h * w * c, |n, dx, _| {
+        let (argmax, dy) = (args.read::<T>(ARGMAX), args.read::<T>(Role::Dy));
+        args.chunks(args.write::<T>(Role::Dx(0)), h * w * c, |n, dx, _| {
             dx.fill(T::ZERO);
             vectorized(
                 #[inline(always)]

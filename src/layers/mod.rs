@@ -28,12 +28,19 @@ pub use alone::{Alone, Setting};
 pub use init::Init;
 pub use softmax_cross_entropy::{METRICS, SoftmaxCrossEntropy};
 
-use crate::device::{Args, Launch, Operand};
+use crate::device::{Epilogue, Operand, Target};
 pub use crate::error::Fault;
 use crate::error::Result;
 use crate::tensor::{Layout, Mesh, Place, Shape};
 use serde::Deserialize;
 use std::fmt::Debug;
+
+/// The operands of a phase by their roles.
+pub type Operands = crate::device::Operands<Role>;
+/// What a phase sees on a CPU device.
+pub type Args<'a> = crate::device::Args<'a, Role>;
+/// What a phase sees on a GPU.
+pub type Launch<'a> = crate::device::Launch<'a, Role>;
 
 /// What flows between layers, for one sample: (H, W, C).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,6 +174,17 @@ pub enum Role {
     Metrics,
 }
 
+impl Role {
+    /// The weight of a layer with weights.
+    pub const WEIGHT: Role = Role::Param(0);
+    /// Its bias.
+    pub const BIAS: Role = Role::Param(1);
+    /// The gradient of the weight.
+    pub const D_WEIGHT: Role = Role::DParam(0);
+    /// The gradient of the bias.
+    pub const D_BIAS: Role = Role::DParam(1);
+}
+
 /// What a phase does to an operand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
@@ -195,16 +213,18 @@ pub struct Wanted {
 /// A part of a layer that runs on every device without communication.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Phase {
-    /// Its name in plans: `forward`, `statistics`.
+    /// Its name, which no other phase of the layer has: `forward`, `statistics`.
     pub name: &'static str,
-    /// Its operands, in the order in which the implementation counts them.
+    /// Its operands.
     pub operands: Vec<Wanted>,
+    /// What it can do to its output in place of the next layer, on a GPU.
+    pub epilogues: Vec<Epilogue>,
 }
 
 impl Phase {
     /// A phase without operands.
     pub fn new(name: &'static str) -> Self {
-        Phase { name, operands: Vec::new() }
+        Phase { name, operands: Vec::new(), epilogues: Vec::new() }
     }
     fn with(mut self, role: Role, access: Access, layout: Layout) -> Self {
         let narrow = matches!(role, Role::X(_) | Role::Y | Role::Dy | Role::Dx(_));
@@ -217,6 +237,11 @@ impl Phase {
         if let Some(last) = self.operands.last_mut() {
             last.narrow = true;
         }
+        self
+    }
+    /// Lets the phase apply an epilogue: its kernels heed [`crate::device::Launch::epilogue`].
+    pub fn accepts(mut self, epilogue: Epilogue) -> Self {
+        self.epilogues.push(epilogue);
         self
     }
     /// Adds an operand that is read.
@@ -363,47 +388,40 @@ pub trait Layer: Debug + Send + Sync {
     /// When the split does not fit the layer's sizes.
     fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault>;
 
-    /// Returns how many elements of scratch memory a phase needs on a device with `threads` threads. The scratch is
-    /// appended to the phase's operands.
-    fn scratch(&self, _pass: Pass, _phase: usize, _operands: &[Option<Operand>], _threads: usize) -> usize {
+    /// Returns how many elements of scratch memory a phase needs on a target; `shapes` are its operands, without memory.
+    fn scratch(&self, _phase: &str, _shapes: &Operands, _target: Target) -> usize {
         0
     }
 
     /// Runs a phase on one CPU device.
-    fn run(&self, pass: Pass, phase: usize, args: &Args);
+    ///
+    /// # Panics
+    /// When the layer has no phase of this name.
+    fn run(&self, phase: &str, args: &Args);
 
-    /// Returns how many elements of scratch memory a phase needs on a GPU. The scratch is appended to the phase's
-    /// operands.
-    fn device_scratch(&self, _pass: Pass, _phase: usize, _operands: &[Option<Operand>]) -> usize {
-        0
-    }
-
-    /// Returns true when all that it does is max(x, 0), which the layer before it may do on a GPU.
-    fn is_relu(&self) -> bool {
-        false
-    }
-
-    /// Returns true when the phase that writes its output heeds [`Launch::relu`].
-    fn takes_relu(&self) -> bool {
-        false
-    }
-
-    /// Returns how many elements of scratch memory a phase needs besides where NVIDIA's libraries may compute it: their
-    /// workspace.
-    fn library_scratch(&self, _pass: Pass, _phase: usize) -> usize {
-        0
+    /// Returns the epilogue that has the same effect as this layer, if there is one: a phase before it may apply that.
+    fn as_epilogue(&self) -> Option<Epilogue> {
+        None
     }
 
     /// Launches a phase on a GPU.
     ///
     /// # Errors
     /// When the device refuses.
-    fn launch(&self, pass: Pass, phase: usize, launch: &Launch) -> Result<()>;
+    ///
+    /// # Panics
+    /// When the layer has no phase of this name.
+    fn launch(&self, phase: &str, launch: &Launch) -> Result<()>;
 
     /// Returns small layers of this kind with inputs, for the shared test suite.
     fn examples() -> Vec<(Self, Vec<Activation>)>
     where
         Self: Sized;
+}
+
+/// Ends a match on the name of a phase.
+fn unknown_phase(phase: &str) -> ! {
+    panic!("the layer has no phase \"{phase}\"")
 }
 
 /// Calls a function generic over the element type with the type that the step computes in.

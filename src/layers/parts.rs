@@ -2,8 +2,9 @@
 //! go to scratch memory, and a second launch adds them in order.
 
 use crate::device::kernels::{self, any};
-use crate::device::{Const, Grid, Launch, Mut, int};
+use crate::device::{Const, Grid, Mut, int};
 use crate::error::Result;
+use crate::layers::{Launch, Role};
 
 /// Blocks that keep a large GPU busy, about two for each of its multiprocessors.
 const BLOCKS: usize = 256;
@@ -53,19 +54,19 @@ impl Parts {
         if self.count > 1 { self.count * elements } else { 0 }
     }
 
-    /// Returns where the parts go: to the scratch memory, or the only one to operand `i`.
-    pub fn target(self, launch: &Launch, i: usize) -> Mut<f32> {
-        if self.count > 1 { launch.scratch() } else { launch.write(i) }
+    /// Returns where the parts go: to the scratch memory, or the only one to operand `to`.
+    pub fn target(self, launch: &Launch, to: Role) -> Mut<f32> {
+        if self.count > 1 { launch.scratch() } else { launch.write(to) }
     }
 
-    /// Adds the parts into operand `i`, unless the only one is there already.
-    pub fn add(self, launch: &Launch, i: usize) -> Result<()> {
+    /// Adds the parts into operand `to`, unless the only one is there already.
+    pub fn add(self, launch: &Launch, to: Role) -> Result<()> {
         if self.count == 1 {
             return Ok(());
         }
-        let (parts, to, columns) = (int(self.count)?, launch.write(i), launch.operand(i).elements());
+        let (parts, to, columns) = (int(self.count)?, launch.write(to), launch.operand(to).elements());
         let grid = Grid::cover(columns, COLUMNS);
-        // SAFETY: the scratch holds every part, each of as many elements as operand i.
+        // SAFETY: the scratch holds every part, each of as many elements as the operand.
         unsafe { kernels::sum_rows(&launch.issue, grid, launch.scratch().into(), to, parts, columns as i64, parts) }
     }
 }
@@ -84,22 +85,21 @@ pub(super) fn tiles_of(rows: &[usize], n: usize, z: usize) -> Grid {
     Grid::new(down(side), n.div_ceil(side), z)
 }
 
-/// Finishes what a library left in operand `to`: adds the bias, operand `bias`, to every row, then does what
-/// [`Launch::relu`] says.
-pub(super) fn finish(launch: &Launch, bias: Option<usize>, to: usize) -> Result<()> {
-    if bias.is_none() && !launch.relu {
+/// Finishes the output that a library computed: adds the bias, if `adds_bias`, to every row, then applies the epilogue.
+pub(super) fn finish(launch: &Launch, adds_bias: bool) -> Result<()> {
+    if !adds_bias && launch.epilogue.is_none() {
         return Ok(());
     }
-    let (y, n, relu) = (launch.any_mut(to), launch.count(to), i32::from(launch.relu));
-    let columns = int(launch.operand(to).len(3))?;
-    let bias = bias.map_or(Const::NONE, |i| launch.read(i));
-    // SAFETY: operand `to` is (rows, columns), the bias (columns).
-    unsafe { any::bias_add(&launch.issue, launch.packs(to), y, bias, n, columns, relu) }
+    let (y, n, relu) = (launch.any_mut(Role::Y), launch.count(Role::Y), i32::from(launch.relu()));
+    let columns = int(launch.operand(Role::Y).len(3))?;
+    let bias = if adds_bias { launch.read(Role::BIAS) } else { Const::NONE };
+    // SAFETY: y is (rows, columns), the bias (columns).
+    unsafe { any::bias_add(&launch.issue, launch.packs(Role::Y), y, bias, n, columns, relu) }
 }
 
 /// Operand `to` (columns) = sum over the rows of operand `from` (rows, columns); the scratch holds
 /// `Parts::of_rows(rows, columns).scratch(columns)` elements.
-pub(super) fn sum_rows_on(launch: &Launch, from: usize, rows: usize, to: usize) -> Result<()> {
+pub(super) fn sum_rows_on(launch: &Launch, from: Role, rows: usize, to: Role) -> Result<()> {
     let (x, columns) = (launch.any(from), launch.operand(to).elements());
     let parts = Parts::of_rows(rows, columns);
     let grid = Grid::new(columns.div_ceil(COLUMNS), parts.count, 1);

@@ -21,37 +21,21 @@ impl Layer for Relu {
     fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault> {
         Ok(elementwise::lower(cx))
     }
-    fn run(&self, pass: Pass, _: usize, args: &Args) {
-        by_precision!(args, T => match pass {
-            Pass::Forward => elementwise::forward::<T>(
-                args,
-                #[inline(always)]
-                |x| if x > T::ZERO { x } else { T::ZERO },
-            ),
-            Pass::Backward => elementwise::backward::<T>(
-                args,
-                #[inline(always)]
-                |y, dy| if y > T::ZERO { dy } else { T::ZERO },
-            ),
-        })
+    fn run(&self, phase: &str, args: &Args) {
+        by_precision!(args, T => elementwise::run::<T>(
+            phase,
+            args,
+            #[inline(always)]
+            |x| if x > T::ZERO { x } else { T::ZERO },
+            #[inline(always)]
+            |y, dy| if y > T::ZERO { dy } else { T::ZERO },
+        ))
     }
-    fn is_relu(&self) -> bool {
-        true
+    fn as_epilogue(&self) -> Option<Epilogue> {
+        Some(Epilogue::Relu)
     }
-    fn launch(&self, pass: Pass, _: usize, launch: &Launch) -> Result<()> {
-        match pass {
-            Pass::Forward => {
-                let n = launch.count(0);
-                // SAFETY: operands (x, y) have n elements.
-                unsafe { any::relu_forward(&launch.issue, launch.packs(0), launch.any(0), launch.any_mut(1), n) }
-            }
-            Pass::Backward if !launch.has(2) => Ok(()),
-            Pass::Backward => {
-                let (n, y, dy) = (launch.count(0), launch.any(0), launch.any(1));
-                // SAFETY: operands (y, dy, dx) have n elements.
-                unsafe { any::relu_backward(&launch.issue, launch.packs(0), y, dy, launch.any_mut(2), n) }
-            }
-        }
+    fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
+        elementwise::launch(phase, launch, any::relu_forward, any::relu_backward)
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
         vec![(Relu {}, vec![Activation::new(3, 2, 4)])]

@@ -13,6 +13,9 @@ use crate::device::kernels::{self, any};
 use crate::device::{AnyMut, Grid, int, vectorized};
 use crate::tensor::Real;
 
+/// In training, the softmax of the logits.
+const PROBABILITIES: Role = Role::Local(0);
+
 /// The loss.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -59,64 +62,55 @@ impl Layer for SoftmaxCrossEntropy {
                 .read(Role::X(0), x)
                 .read(Role::Target, x)
                 .write(Role::Metrics, Layout::new(Place::Partial, columns)),
-            Phase::new("backward").read(Role::Local(0), x).narrow().read(Role::Target, x).write(Role::Dx(0), x),
+            Phase::new("backward").read(PROBABILITIES, x).narrow().read(Role::Target, x).write(Role::Dx(0), x),
         );
         if cx.training() {
             lowered.locals.push(cx.inputs[0].batch(cx.rows));
-            lowered.forward[0] = lowered.forward[0].clone().write(Role::Local(0), x).narrow();
+            lowered.forward[0] = lowered.forward[0].clone().write(PROBABILITIES, x).narrow();
         }
         Ok(lowered)
     }
-    fn run(&self, pass: Pass, _: usize, args: &Args) {
-        by_precision!(args, T => match pass {
-            Pass::Forward => self.forward::<T>(args),
-            Pass::Backward => self.backward::<T>(args),
+    fn run(&self, phase: &str, args: &Args) {
+        by_precision!(args, T => match phase {
+            "forward" => self.forward::<T>(args),
+            "backward" => self.backward::<T>(args),
+            _ => unknown_phase(phase),
         })
     }
-    fn device_scratch(&self, pass: Pass, _: usize, operands: &[Option<Operand>]) -> usize {
-        let rows = operands[0].as_ref().map_or(0, |x| x.len(0));
-        // Loss and counts of each sample.
-        if pass == Pass::Forward { 3 * rows.max(1) } else { 0 }
+    fn scratch(&self, phase: &str, shapes: &Operands, target: Target) -> usize {
+        match (phase, target) {
+            // Loss and counts of each sample.
+            ("forward", Target::Gpu { .. }) => 3 * shapes[Role::X(0)].len(0).max(1),
+            _ => 0,
+        }
     }
-    fn launch(&self, pass: Pass, _: usize, launch: &Launch) -> Result<()> {
-        let width = |i: usize| launch.operand(i).shape.elements() / launch.operand(i).shape.0[0];
-        let (rows, classes) = (launch.operand(0).len(0), width(0));
-        let (n, targets, scale) = (int(rows)?, launch.read(1), (1.0 / launch.rows as f64) as f32);
+    fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
+        let logits = if phase == "forward" { Role::X(0) } else { PROBABILITIES };
+        let (rows, classes) = (launch.operand(logits).len(0), width(launch.operand(logits)));
+        let (n, targets, scale) = (int(rows)?, launch.read(Role::Target), (1.0 / launch.rows as f64) as f32);
         let (hard, soft) = ((1.0 - self.label_smoothing) as f32, (self.label_smoothing / classes as f64) as f32);
-        let (grid, classes, width) = (Grid::cover(rows, 8), int(classes)?, int(width(1))?);
-        match pass {
-            Pass::Forward => {
-                let (x, each) = (launch.any(0), launch.scratch());
-                // Operands (x, targets, metrics, in training p, scratch).
-                let p = if launch.operands.len() > 4 { launch.any_mut(3) } else { AnyMut::NONE };
+        let (grid, classes, width) = (Grid::cover(rows, 8), int(classes)?, int(width(launch.operand(Role::Target)))?);
+        let on = &launch.issue;
+        match phase {
+            "forward" => {
+                let (x, each) = (launch.any(logits), launch.scratch());
+                let p = if launch.has(PROBABILITIES) { launch.any_mut(PROBABILITIES) } else { AnyMut::NONE };
+                let (one, metrics) = (Grid::new(1, 1, 1), launch.write(Role::Metrics));
                 // SAFETY: x and p are (rows, classes), targets (rows, width), the scratch (rows, 3), metrics (4).
                 unsafe {
-                    let on = &launch.issue;
                     any::softmax_cross_entropy_forward(on, grid, x, targets, each, p, n, classes, width, hard, soft)?;
-                    let one = Grid::new(1, 1, 1);
-                    kernels::softmax_cross_entropy_metrics(on, one, each.into(), launch.write(2), n, scale)
+                    kernels::softmax_cross_entropy_metrics(on, one, each.into(), metrics, n, scale)
                 }
             }
-            Pass::Backward if !launch.has(2) => Ok(()),
-            Pass::Backward => {
-                let (p, dx) = (launch.any(0), launch.any_mut(2));
+            "backward" if !launch.has(Role::Dx(0)) => Ok(()),
+            "backward" => {
+                let (p, dx) = (launch.any(PROBABILITIES), launch.any_mut(Role::Dx(0)));
                 // SAFETY: p and dx are (rows, classes), targets (rows, width).
                 unsafe {
-                    any::softmax_cross_entropy_backward(
-                        &launch.issue,
-                        grid,
-                        p,
-                        targets,
-                        dx,
-                        n,
-                        classes,
-                        width,
-                        hard,
-                        soft,
-                        scale,
-                    )
+                    any::softmax_cross_entropy_backward(on, grid, p, targets, dx, n, classes, width, hard, soft, scale)
                 }
             }
+            _ => unknown_phase(phase),
         }
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
@@ -137,10 +131,11 @@ impl SoftmaxCrossEntropy {
     }
 
     fn forward<T: Real>(&self, args: &Args) {
-        let (rows, classes) = (args.operand(0).len(0), args.operand(0).shape.elements() / args.operand(0).shape.0[0]);
-        let (x, targets, metrics) = (args.read::<T>(0), args.read::<T>(1), args.write::<T>(2));
-        let width = args.operand(1).shape.elements() / args.operand(1).shape.0[0];
-        let mut kept = args.has(3).then(|| args.write::<T>(3));
+        let (rows, classes) = (args.operand(Role::X(0)).len(0), width(args.operand(Role::X(0))));
+        let (x, targets, metrics) =
+            (args.read::<T>(Role::X(0)), args.read::<T>(Role::Target), args.write::<T>(Role::Metrics));
+        let width = width(args.operand(Role::Target));
+        let mut kept = args.has(PROBABILITIES).then(|| args.write::<T>(PROBABILITIES));
         let (mut loss, mut top1, mut top5) = (T::ZERO, 0usize, 0usize);
         for n in 0..rows {
             let x = &x[n * classes..][..classes];
@@ -173,12 +168,13 @@ impl SoftmaxCrossEntropy {
     }
 
     fn backward<T: Real>(&self, args: &Args) {
-        if !args.has(2) {
+        if !args.has(Role::Dx(0)) {
             return;
         }
-        let (p, targets, dx) = (args.read::<T>(0), args.read::<T>(1), args.write::<T>(2));
-        let (rows, classes) = (args.operand(0).len(0), args.operand(0).shape.elements() / args.operand(0).shape.0[0]);
-        let width = args.operand(1).shape.elements() / args.operand(1).shape.0[0];
+        let (p, targets, dx) =
+            (args.read::<T>(PROBABILITIES), args.read::<T>(Role::Target), args.write::<T>(Role::Dx(0)));
+        let (rows, classes) = (args.operand(PROBABILITIES).len(0), width(args.operand(PROBABILITIES)));
+        let width = width(args.operand(Role::Target));
         let scale = T::from_f64(1.0 / args.rows as f64);
         for n in 0..rows {
             let target = &targets[n * width..][..width];
@@ -189,6 +185,11 @@ impl SoftmaxCrossEntropy {
             }
         }
     }
+}
+
+/// Returns the values per sample.
+fn width(operand: &Operand) -> usize {
+    operand.shape.elements() / operand.shape.0[0]
 }
 
 /// The class of a sample: its index, or the largest entry of its distribution.

@@ -24,30 +24,17 @@ impl Layer for Tanh {
     fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault> {
         Ok(elementwise::lower(cx))
     }
-    fn run(&self, pass: Pass, _: usize, args: &Args) {
-        by_precision!(args, T => match pass {
-            Pass::Forward => elementwise::forward::<T>(args, elementwise::tanh),
-            Pass::Backward => elementwise::backward::<T>(
-                args,
-                #[inline(always)]
-                |y, dy| dy * (T::ONE - y * y),
-            ),
-        })
+    fn run(&self, phase: &str, args: &Args) {
+        by_precision!(args, T => elementwise::run::<T>(
+            phase,
+            args,
+            elementwise::tanh,
+            #[inline(always)]
+            |y, dy| dy * (T::ONE - y * y),
+        ))
     }
-    fn launch(&self, pass: Pass, _: usize, launch: &Launch) -> Result<()> {
-        match pass {
-            Pass::Forward => {
-                let n = launch.count(0);
-                // SAFETY: operands (x, y) have n elements.
-                unsafe { any::tanh_forward(&launch.issue, launch.packs(0), launch.any(0), launch.any_mut(1), n) }
-            }
-            Pass::Backward if !launch.has(2) => Ok(()),
-            Pass::Backward => {
-                let (n, y, dy) = (launch.count(0), launch.any(0), launch.any(1));
-                // SAFETY: operands (y, dy, dx) have n elements.
-                unsafe { any::tanh_backward(&launch.issue, launch.packs(0), y, dy, launch.any_mut(2), n) }
-            }
-        }
+    fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
+        elementwise::launch(phase, launch, any::tanh_forward, any::tanh_backward)
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
         vec![(Tanh {}, vec![Activation::new(2, 3, 2)])]

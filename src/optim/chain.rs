@@ -1,6 +1,6 @@
 //! A chain of transforms, cut into stages, and its one pass over the flat regions of a device.
 
-use super::{Blocks, Elements, Transform};
+use super::{Blocks, Elements, Slots, Transform};
 use crate::device::{Args, Parts, vectorized};
 use crate::tensor::{Dual, Precision, Real};
 use std::ops::Range;
@@ -29,14 +29,31 @@ impl Segment {
     }
 }
 
+/// What an operand of the update is: whole flat regions, and one norm per segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpdateRole {
+    /// The weights.
+    Weights,
+    /// The gradients.
+    Gradients,
+    /// The squared norm of each segment's gradient.
+    Norms,
+    /// The bf16 copy of the weights.
+    LowPrecision,
+    /// A slot of a transform.
+    Slot(Slot),
+}
+
+/// The arguments of a stage on a CPU device.
+pub type UpdateArgs<'a> = Args<'a, UpdateRole>;
+
 /// A part of the update that every device does without communication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stage {
     /// Some of the transforms, in one pass.
     ///
-    /// Operands: 0 weights, read, or updated when `update`; 1 gradients, updated; 2 norms, read, absent unless
-    /// `norm`; 3 the weights in bf16, written, absent unless `update` and where nobody reads them; from 4 the slots of
-    /// the transforms, in order, updated.
+    /// Reads the weights, or updates them when `update`; updates the gradients and the slots of the transforms; reads the
+    /// norms when `norm`; writes the bf16 copy of the weights when `update`, where there is one.
     Apply {
         /// Which transforms of the chain.
         transforms: Range<usize>,
@@ -47,8 +64,8 @@ pub enum Stage {
     },
     /// The squared norms of this device's gradients, to be summed over all devices before the next stage.
     ///
-    /// Operands: 0 gradients, read; 1 norms, one element per segment, written: the sum of squares, or 0 when the
-    /// segment is not counted here.
+    /// Reads the gradients and writes the norms: the sum of squares of each segment, or 0 when the segment is not counted
+    /// here.
     Norm,
 }
 
@@ -70,7 +87,7 @@ pub struct Chain(pub Vec<Box<dyn Transform>>);
 const BLOCK: usize = 4096;
 
 /// Most slots of a stage: a GPU's kernel takes each as an operand.
-const SLOTS: usize = 4;
+pub(super) const SLOTS: usize = 4;
 
 /// Most tasks of one segment's norm: their sums lie on the stack.
 const SUMS: usize = 64;
@@ -98,7 +115,7 @@ impl Chain {
         stages
     }
 
-    /// Returns the slots of some of the transforms, in the order of their operands.
+    /// Returns the slots of some of the transforms, in their order.
     pub fn slots(&self, transforms: Range<usize>) -> Vec<Slot> {
         let slots = |i: usize| self.0[i].slots().iter().map(move |&name| Slot { transform: i, name });
         transforms.flat_map(slots).collect()
@@ -108,7 +125,7 @@ impl Chain {
     ///
     /// Every element is treated alone and every sum has an order fixed by the segments, so the result does not
     /// depend on the number of threads.
-    pub fn run(&self, stage: &Stage, segments: &[Segment], args: &Args) {
+    pub fn run(&self, stage: &Stage, segments: &[Segment], args: &UpdateArgs) {
         match args.precision {
             Precision::F32 => self.run_in::<f32>(stage, segments, args),
             Precision::F64 => self.run_in::<f64>(stage, segments, args),
@@ -116,7 +133,7 @@ impl Chain {
         }
     }
 
-    fn run_in<T: Blocks>(&self, stage: &Stage, segments: &[Segment], args: &Args) {
+    fn run_in<T: Blocks>(&self, stage: &Stage, segments: &[Segment], args: &UpdateArgs) {
         match stage {
             Stage::Norm => norms::<T>(segments, args),
             Stage::Apply { transforms, update, .. } => {
@@ -140,20 +157,17 @@ impl Chain {
         &self,
         transforms: Range<usize>,
         update: bool,
-        parts: Parts<T>,
+        parts: Parts<T, UpdateRole>,
         segment: (usize, &Segment),
-        args: &Args,
+        args: &UpdateArgs,
     ) {
-        let (w, rest) = parts.separate(1);
-        let (g, rest) = rest.separate(1);
-        let (_norms_and_halves, slots) = rest.separate(2);
-        let [g] = g.into_slices();
+        let g = parts.write(UpdateRole::Gradients);
         if update {
-            let [w] = w.into_slices();
-            self.transform(transforms, g, w, slots, segment, args);
+            let w = parts.write(UpdateRole::Weights);
+            self.transform(transforms, g, w, parts, segment, args);
             descend(w, g, T::from_f64(args.clock.lr * segment.1.lr_mult));
         } else {
-            self.transform(transforms, g, w.into_read(), slots, segment, args);
+            self.transform(transforms, g, parts.read(UpdateRole::Weights), parts, segment, args);
         }
     }
 
@@ -162,16 +176,15 @@ impl Chain {
         transforms: Range<usize>,
         g: &mut [T],
         w: &[T],
-        mut slots: Parts<T>,
+        parts: Parts<T, UpdateRole>,
         (index, segment): (usize, &Segment),
-        args: &Args,
+        args: &UpdateArgs,
     ) {
-        for transform in &self.0[transforms] {
-            let (own, others) = slots.separate(transform.slots().len());
-            slots = others;
-            let norms = if transform.needs_norm() { args.read::<T>(2) } else { &[] };
-            let decay_mult = segment.decay_mult;
-            transform.apply(T::block(Elements { g: &mut *g, w, slots: own, norms, segment: index, decay_mult }));
+        for number in transforms {
+            let transform = &self.0[number];
+            let norms = if transform.needs_norm() { args.read::<T>(UpdateRole::Norms) } else { &[] };
+            let (slots, decay_mult) = (Slots { parts, transform: number }, segment.decay_mult);
+            transform.apply(T::block(Elements { g: &mut *g, w, slots, norms, segment: index, decay_mult }));
         }
     }
 }
@@ -186,9 +199,9 @@ fn descend<T: Real>(w: &mut [T], g: &[T], rate: T) {
 
 /// Writes the sum of squares of each segment that counts. Large segments are summed in at most [`SUMS`] parallel
 /// parts, each over whole blocks, and the parts in order.
-fn norms<T: Real>(segments: &[Segment], args: &Args) {
-    let g = args.read::<T>(0);
-    for (norm, segment) in args.write::<T>(1).iter_mut().zip(segments) {
+fn norms<T: Real>(segments: &[Segment], args: &UpdateArgs) {
+    let g = args.read::<T>(UpdateRole::Gradients);
+    for (norm, segment) in args.write::<T>(UpdateRole::Norms).iter_mut().zip(segments) {
         let g = &g[segment.range()];
         let part = g.len().div_ceil(BLOCK).div_ceil(SUMS).max(1) * BLOCK;
         let mut sums = [T::ZERO; SUMS];

@@ -1,7 +1,8 @@
 //! The chain on a GPU: one launch a stage, interpreted per element from tables in device memory.
 
-use super::{Chain, Segment, Stage};
-use crate::device::{Const, Gpus, Grid, Launch, Mut, kernels};
+use super::chain::SLOTS;
+use super::{Chain, Segment, Stage, UpdateRole};
+use crate::device::{Const, Gpus, Grid, Launch, Mut, kernels, threads};
 use crate::error::Result;
 
 /// Floats of one operation in the table of a stage: code, first slot, settings.
@@ -89,47 +90,48 @@ impl Chain {
     ///
     /// # Errors
     /// When the device refuses.
-    pub fn launch(&self, number: usize, tables: &DeviceChain, launch: &Launch) -> Result<()> {
+    pub fn launch(&self, number: usize, tables: &DeviceChain, launch: &Launch<UpdateRole>) -> Result<()> {
         let segments = tables.segments as i32;
         match &self.stages()[number] {
             Stage::Norm => {
                 let parts = Mut::at(tables.parts);
-                // SAFETY: operand 0 holds the gradients, operand 1 one number per segment; the tables are the
-                // device's own.
+                // SAFETY: there is one norm per segment; the tables are the device's own.
                 unsafe {
                     let grid = Grid::new(PARTS, tables.segments, 1);
                     kernels::optim_norm_parts(
                         &launch.issue,
                         grid,
-                        launch.read(0),
+                        launch.read(UpdateRole::Gradients),
                         parts,
                         Const::at(tables.ranges),
                         segments,
                     )?;
                     kernels::optim_norm(
                         &launch.issue,
-                        Launch::threads(tables.segments),
+                        threads(tables.segments),
                         parts.into(),
                         Const::at(tables.counted),
-                        launch.write(1),
+                        launch.write(UpdateRole::Norms),
                         segments,
                     )
                 }
             }
-            Stage::Apply { update, .. } => {
+            Stage::Apply { transforms, update, .. } => {
                 let (program, ops) = tables.programs[number];
-                let slot = |i: usize| if launch.has(4 + i) { launch.write(4 + i) } else { Mut::NONE };
-                assert!(!launch.has(8), "stages are cut at four slots");
-                // SAFETY: operands 0, 1, 3 and the slots are whole regions of at least `elements`, operand 2 has one
-                // number per segment; the tables are the device's own.
+                let slots = self.slots(transforms.clone());
+                assert!(slots.len() <= SLOTS, "stages are cut at four slots");
+                let slot = |i: usize| slots.get(i).map_or(Mut::NONE, |&slot| launch.write(UpdateRole::Slot(slot)));
+                let copies = launch.has(UpdateRole::LowPrecision);
+                // SAFETY: weights, their copy, gradients and slots are whole regions of at least `elements`, there is one
+                // norm per segment; the tables are the device's own.
                 unsafe {
                     kernels::optim_apply(
                         &launch.issue,
                         Grid::cover(tables.elements, BLOCK),
-                        launch.write(0),
-                        if launch.has(3) { launch.write_halves(3) } else { Mut::NONE },
-                        launch.write(1),
-                        launch.read_or_null(2),
+                        launch.write(UpdateRole::Weights),
+                        if copies { launch.write_bf16(UpdateRole::LowPrecision) } else { Mut::NONE },
+                        launch.write(UpdateRole::Gradients),
+                        launch.read_or_null(UpdateRole::Norms),
                         slot(0),
                         slot(1),
                         slot(2),

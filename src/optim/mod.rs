@@ -11,7 +11,7 @@ mod momentum;
 pub mod schedule;
 mod weight_decay;
 
-pub use chain::{Chain, Segment, Slot, Stage};
+pub use chain::{Chain, Segment, Slot, Stage, UpdateArgs, UpdateRole};
 pub use clip_by_global_norm::ClipByGlobalNorm;
 pub use device::{Code, DeviceChain};
 pub use momentum::Momentum;
@@ -31,9 +31,8 @@ pub struct Elements<'a, T> {
     pub g: &'a mut [T],
     /// The weights.
     pub w: &'a [T],
-    /// The transform's slots, in the order of [`Transform::slots`]; they keep their values from step to step and
-    /// are zero at first.
-    pub slots: Parts<'a, T>,
+    /// The transform's slots; they keep their values from step to step and are zero at first.
+    pub slots: Slots<'a, T>,
     /// For each segment the sum of squares of its parameter's whole gradient at this place in the chain; empty for
     /// transforms that do not need it.
     pub norms: &'a [T],
@@ -41,6 +40,23 @@ pub struct Elements<'a, T> {
     pub segment: usize,
     /// The parameter's factor of the weight decay.
     pub decay_mult: f64,
+}
+
+/// The slots of one transform: the same elements of each.
+#[derive(Debug, Clone, Copy)]
+pub struct Slots<'a, T> {
+    parts: Parts<'a, T, UpdateRole>,
+    transform: usize,
+}
+
+impl<'a, T: Real> Slots<'a, T> {
+    /// Returns the elements of a slot that [`Transform::slots`] names. Take each once.
+    ///
+    /// # Panics
+    /// When the transform has no such slot.
+    pub fn take(&self, name: &'static str) -> &'a mut [T] {
+        self.parts.write(UpdateRole::Slot(Slot { transform: self.transform, name }))
+    }
 }
 
 /// Elements of the precision that the step computes in.

@@ -1,7 +1,8 @@
 //! What every chain must do, on flat regions as programs lay them out.
 
+use super::UpdateRole::{Gradients, Norms, Weights};
 use super::*;
-use crate::device::{Args, Clock, Memory, Operand, Path, Pool, Purpose, Random};
+use crate::device::{Clock, Memory, Operand, Operands, Path, Pool, Purpose, Random};
 use crate::tensor::{Precision, Shape, Window};
 use std::sync::Arc;
 
@@ -9,41 +10,40 @@ use std::sync::Arc;
 struct Device {
     chain: Chain,
     segments: Vec<Segment>,
-    regions: Vec<Operand>,
+    regions: Operands<UpdateRole>,
     pool: Pool,
     precision: Precision,
     lr: f64,
 }
 
 impl Device {
-    /// Lays regions of `elements` out, filled by `fill(region, element)`; region 0 weights, 1 gradients, 3.. slots.
+    /// Lays regions of `elements` out, filled by `fill(role, element)`.
     fn new<T: Real>(
         chain: Vec<Box<dyn Transform>>,
         segments: Vec<Segment>,
         elements: usize,
-        fill: impl Fn(usize, usize) -> f64,
+        fill: impl Fn(UpdateRole, usize) -> f64,
     ) -> Self {
         let chain = Chain(chain);
-        let slots = chain.slots(0..chain.0.len()).len();
-        let region = |i: usize| {
-            let n = if i == 2 { segments.len() } else { elements };
+        let slots = chain.slots(0..chain.0.len()).into_iter().map(UpdateRole::Slot);
+        let region = |role| {
+            let n = if role == Norms { segments.len() } else { elements };
             let memory = Arc::new(Memory::new(n * T::PRECISION.bytes()).unwrap());
-            Operand::new(&memory, 0, Shape::from([n]), Window { start: vec![0], len: vec![n] }, T::PRECISION)
+            let window = Window { start: vec![0], len: vec![n] };
+            (role, Operand::new(&memory, 0, Shape::from([n]), window, T::PRECISION))
         };
-        let regions = (0..3 + slots).map(region).collect();
+        let regions = [Weights, Gradients, Norms].into_iter().chain(slots).map(region).collect();
         let device = Device { chain, segments, regions, pool: Pool::new(1).unwrap(), precision: T::PRECISION, lr: 0.5 };
-        for i in (0..3 + slots).filter(|&i| i != 2) {
-            device.with(&[Some(i)], |args| {
-                args.write::<T>(0).iter_mut().enumerate().for_each(|(j, x)| *x = T::from_f64(fill(i, j)));
-            });
+        for role in device.regions.roles().filter(|&role| role != Norms) {
+            let args = device.args(&device.regions);
+            args.write::<T>(role).iter_mut().enumerate().for_each(|(i, x)| *x = T::from_f64(fill(role, i)));
         }
         device
     }
 
-    fn with<R>(&self, regions: &[Option<usize>], f: impl FnOnce(&Args) -> R) -> R {
-        let operands: Vec<_> = regions.iter().map(|i| i.map(|i| self.regions[i].clone())).collect();
-        f(&Args {
-            operands: &operands,
+    fn args<'a>(&'a self, operands: &'a Operands<UpdateRole>) -> UpdateArgs<'a> {
+        UpdateArgs {
+            operands,
             pool: &self.pool,
             precision: self.precision,
             path: Path::Fast,
@@ -51,31 +51,37 @@ impl Device {
             seed: 0,
             layer: 0,
             rows: 1,
-        })
+        }
+    }
+
+    fn set<T: Real>(&self, role: UpdateRole, i: usize, value: f64) {
+        self.args(&self.regions).write::<T>(role)[i] = T::from_f64(value);
     }
 
     fn run(&self, stage: &Stage) {
-        let operands: Vec<Option<usize>> = match stage {
-            Stage::Norm => vec![Some(1), Some(2)],
-            Stage::Apply { transforms, norm, .. } => {
-                let before = self.chain.slots(0..transforms.start).len();
-                let slots = self.chain.slots(transforms.clone()).len();
-                [Some(0), Some(1), norm.then_some(2), None]
-                    .into_iter()
-                    .chain((0..slots).map(|i| Some(3 + before + i)))
-                    .collect()
-            }
+        let is_used = |role: UpdateRole| match (stage, role) {
+            (Stage::Norm, role) => matches!(role, Gradients | Norms),
+            (Stage::Apply { norm, .. }, Norms) => *norm,
+            (Stage::Apply { transforms, .. }, UpdateRole::Slot(slot)) => transforms.contains(&slot.transform),
+            _ => true,
         };
-        self.with(&operands, |args| self.chain.run(stage, &self.segments, args));
+        let used = self.regions.roles().filter(|&role| is_used(role));
+        let operands = used.map(|role| (role, self.regions[role].clone())).collect();
+        self.chain.run(stage, &self.segments, &self.args(&operands));
     }
 
     fn step(&self) {
         self.chain.stages().iter().for_each(|stage| self.run(stage));
     }
 
-    fn values<T: Real>(&self, region: usize) -> Vec<f64> {
-        self.with(&[Some(region)], |args| args.read::<T>(0).iter().map(|x| x.to_f64()).collect())
+    fn values<T: Real>(&self, role: UpdateRole) -> Vec<f64> {
+        self.args(&self.regions).read::<T>(role).iter().map(|x| x.to_f64()).collect()
     }
+}
+
+/// The velocity of the chain's transform `transform`.
+fn velocity(transform: usize) -> UpdateRole {
+    UpdateRole::Slot(Slot { transform, name: "velocity" })
 }
 
 fn segment(offset: usize, len: usize) -> Segment {
@@ -92,9 +98,9 @@ const MOMENTUM: Momentum = Momentum { mu: 0.9, nesterov: false };
 fn plain_descent_moves_against_the_gradient_by_the_segments_rate() {
     let mut segments = vec![segment(0, 2), segment(3, 1)];
     segments[1].lr_mult = 2.0;
-    let device = Device::new::<f32>(vec![], segments, 4, |region, i| if region == 0 { 1.0 } else { i as f64 });
+    let device = Device::new::<f32>(vec![], segments, 4, |role, i| if role == Weights { 1.0 } else { i as f64 });
     device.step();
-    assert_eq!(device.values::<f32>(0), [1.0, 0.5, 1.0, -2.0]);
+    assert_eq!(device.values::<f32>(Weights), [1.0, 0.5, 1.0, -2.0]);
 }
 
 #[test]
@@ -104,25 +110,29 @@ fn momentum_and_decay_follow_pytorch() {
     // g' = 2 - 0.005 = 1.995; v = 0.9 * 2.1 + 1.995 = 3.885; w = -0.05 - 0.5 * 3.885 = -1.9925.
     // With Nesterov: w = 1 - 0.5 * (2.1 + 0.9 * 2.1) = -0.995.
     let chain = |nesterov| vec![boxed(WeightDecay(0.1)), boxed(Momentum { mu: 0.9, nesterov })];
-    let fill = |region: usize, _: usize| [1.0, 2.0, 0.0, 0.0][region];
+    let fill = |role, _: usize| match role {
+        Weights => 1.0,
+        Gradients => 2.0,
+        _ => 0.0,
+    };
     let device = Device::new::<f64>(chain(false), vec![segment(0, 1)], 1, fill);
     device.step();
-    assert!((device.values::<f64>(0)[0] + 0.05).abs() < 1e-15);
-    device.with(&[Some(1)], |args| args.write::<f64>(0)[0] = 2.0);
+    assert!((device.values::<f64>(Weights)[0] + 0.05).abs() < 1e-15);
+    device.set::<f64>(Gradients, 0, 2.0);
     device.step();
-    assert!((device.values::<f64>(0)[0] + 1.9925).abs() < 1e-14);
-    assert!((device.values::<f64>(3)[0] - 3.885).abs() < 1e-14);
+    assert!((device.values::<f64>(Weights)[0] + 1.9925).abs() < 1e-14);
+    assert!((device.values::<f64>(velocity(1))[0] - 3.885).abs() < 1e-14);
     let nesterov = Device::new::<f64>(chain(true), vec![segment(0, 1)], 1, fill);
     nesterov.step();
-    assert!((nesterov.values::<f64>(0)[0] + 0.995).abs() < 1e-15);
+    assert!((nesterov.values::<f64>(Weights)[0] + 0.995).abs() < 1e-15);
 }
 
 #[test]
 fn the_first_velocity_is_the_gradient() {
-    let fill = |region: usize, i: usize| if region == 1 { i as f64 - 1.5 } else { 0.0 };
+    let fill = |role, i: usize| if role == Gradients { i as f64 - 1.5 } else { 0.0 };
     let device = Device::new::<f32>(vec![boxed(MOMENTUM)], vec![segment(0, 4)], 4, fill);
     device.step();
-    assert_eq!(device.values::<f32>(3), [-1.5, -0.5, 0.5, 1.5]);
+    assert_eq!(device.values::<f32>(velocity(0)), [-1.5, -0.5, 0.5, 1.5]);
 }
 
 #[test]
@@ -130,25 +140,30 @@ fn decay_is_multiplied_per_segment() {
     let mut segments = vec![segment(0, 1), segment(1, 1)];
     segments[1].decay_mult = 0.0;
     let device =
-        Device::new::<f64>(vec![boxed(WeightDecay(0.5))], segments, 2, |region, _| if region == 0 { 4.0 } else { 0.0 });
+        Device::new::<f64>(
+            vec![boxed(WeightDecay(0.5))],
+            segments,
+            2,
+            |role, _| if role == Weights { 4.0 } else { 0.0 },
+        );
     device.step();
-    assert_eq!(device.values::<f64>(0), [3.0, 4.0]);
+    assert_eq!(device.values::<f64>(Weights), [3.0, 4.0]);
 }
 
 #[test]
 fn clipping_sees_all_segments_together() {
     // |(3, 0; 4)| = 5, clipped to 1: factor 0.2.
-    let fill = |region: usize, i: usize| if region == 1 { [3.0, 0.0, 77.0, 4.0][i] } else { 0.0 };
+    let fill = |role, i: usize| if role == Gradients { [3.0, 0.0, 77.0, 4.0][i] } else { 0.0 };
     let segments = vec![segment(0, 2), segment(3, 1)];
     let device = Device::new::<f64>(vec![boxed(ClipByGlobalNorm(1.0))], segments.clone(), 4, fill);
     device.step();
-    assert_eq!(device.values::<f64>(2), [9.0, 16.0]);
-    let moved: Vec<f64> = device.values::<f64>(0).iter().map(|w| w / -0.5).collect();
+    assert_eq!(device.values::<f64>(Norms), [9.0, 16.0]);
+    let moved: Vec<f64> = device.values::<f64>(Weights).iter().map(|w| w / -0.5).collect();
     assert!((moved[0] - 0.6).abs() < 1e-15 && (moved[3] - 0.8).abs() < 1e-15 && moved[2] == 0.0, "{moved:?}");
-    assert_eq!(device.values::<f64>(1)[2], 77.0, "padding");
+    assert_eq!(device.values::<f64>(Gradients)[2], 77.0, "padding");
     let loose = Device::new::<f64>(vec![boxed(ClipByGlobalNorm(5.0))], segments, 4, fill);
     loose.step();
-    assert_eq!(loose.values::<f64>(1), [3.0, 0.0, 77.0, 4.0]);
+    assert_eq!(loose.values::<f64>(Gradients), [3.0, 0.0, 77.0, 4.0]);
 }
 
 #[test]
@@ -156,9 +171,9 @@ fn a_replicated_copy_counts_once() {
     let mut segments = vec![segment(0, 2), segment(2, 2)];
     segments[1].counted = false;
     let chain = vec![boxed(ClipByGlobalNorm(1.0))];
-    let device = Device::new::<f64>(chain, segments, 4, |region, _| if region == 1 { 2.0 } else { 0.0 });
+    let device = Device::new::<f64>(chain, segments, 4, |role, _| if role == Gradients { 2.0 } else { 0.0 });
     device.run(&Stage::Norm);
-    assert_eq!(device.values::<f64>(2), [8.0, 0.0]);
+    assert_eq!(device.values::<f64>(Norms), [8.0, 0.0]);
 }
 
 #[test]
@@ -183,8 +198,14 @@ fn chains_are_cut_before_transforms_that_need_norms_and_where_slots_are_many() {
 fn uneven(chain: Vec<Box<dyn Transform>>) -> Device {
     let mut segments = vec![segment(3, 5), segment(16, 0), segment(64, 700_001), segment(700_100, 4097)];
     segments[3].lr_mult = 0.5;
-    let random = |region: usize| Random::new(5, Purpose::Probe, 0, region as u64);
-    Device::new::<f32>(chain, segments, 704_200, |region, i| random(region).uniform(i as u64) - 0.5)
+    let stream = |role| match role {
+        Weights => 0,
+        Gradients => 1,
+        Norms | UpdateRole::LowPrecision => 2,
+        UpdateRole::Slot(slot) => 3 + slot.transform as u64,
+    };
+    let random = |role| Random::new(5, Purpose::Probe, 0, stream(role));
+    Device::new::<f32>(chain, segments, 704_200, |role, i| random(role).uniform(i as u64) - 0.5)
 }
 
 #[test]
@@ -203,16 +224,16 @@ fn the_bits_do_not_depend_on_threads_and_padding_stays() {
             device
         };
         let (one, three) = (run(1), run(3));
-        for region in 0..one.regions.len() {
-            assert_eq!(one.values::<f32>(region), three.values::<f32>(region), "chain {i}, region {region}");
+        for role in one.regions.roles() {
+            assert_eq!(one.values::<f32>(role), three.values::<f32>(role), "chain {i}, {role:?}");
         }
-        for region in [0, 1] {
-            let (old, new) = (before.values::<f32>(region), one.values::<f32>(region));
+        for role in [Weights, Gradients] {
+            let (old, new) = (before.values::<f32>(role), one.values::<f32>(role));
             let inside = |i: &usize| one.segments.iter().any(|s| (s.offset..s.offset + s.len).contains(i));
-            assert!((0..old.len()).filter(|i| !inside(i)).all(|i| old[i] == new[i]), "chain {i}, region {region}");
+            assert!((0..old.len()).filter(|i| !inside(i)).all(|i| old[i] == new[i]), "chain {i}, {role:?}");
             // Some gradients are too small to move their weight.
             let moved = (0..old.len()).filter(inside).filter(|&i| old[i] != new[i]).count();
-            assert!(region == 1 || moved > 600_000, "chain {i}: {moved} weights moved");
+            assert!(role == Gradients || moved > 600_000, "chain {i}: {moved} weights moved");
         }
     }
 }
@@ -222,9 +243,10 @@ fn one_pass_equals_the_transforms_one_after_the_other() {
     let chain = vec![boxed(MOMENTUM), boxed(WeightDecay(0.1)), boxed(Momentum { mu: 0.5, nesterov: true })];
     let mut device = uneven(chain);
     device.pool = Pool::new(2).unwrap();
-    let [w, g, v, u] = [0, 1, 3, 4].map(|region| device.values::<f32>(region));
+    let roles = [Weights, Gradients, velocity(0), velocity(2)];
+    let [w, g, v, u] = roles.map(|role| device.values::<f32>(role));
     device.step();
-    let after = [0, 1, 3, 4].map(|region| device.values::<f32>(region));
+    let after = roles.map(|role| device.values::<f32>(role));
     for s in &device.segments {
         for i in s.offset..s.offset + s.len {
             let [w, g, v, u] = [w[i], g[i], v[i], u[i]].map(|x| x as f32);
@@ -242,8 +264,8 @@ fn one_pass_equals_the_transforms_one_after_the_other() {
 fn a_large_norm_is_near_the_plain_sum() {
     let device = uneven(vec![boxed(ClipByGlobalNorm(1.0))]);
     device.run(&Stage::Norm);
-    let g = device.values::<f32>(1);
-    for (norm, s) in device.values::<f32>(2).iter().zip(&device.segments) {
+    let g = device.values::<f32>(Gradients);
+    for (norm, s) in device.values::<f32>(Norms).iter().zip(&device.segments) {
         let plain: f64 = g[s.offset..s.offset + s.len].iter().map(|g| g * g).sum();
         // 700,001 terms in f32: lanes and blocks keep the error near one rounding.
         assert!((norm - plain).abs() <= 1e-6 * plain, "{norm} {plain}");

@@ -5,10 +5,11 @@ use super::flat::Flat;
 use super::resolve::{Resolved, resolve};
 use super::{Home, Input, Op, Placed, Purpose, Region, Request, Tensor, TensorId};
 use crate::collectives::Collective;
+use crate::device::Epilogue;
 use crate::error::Problem;
 use crate::layers::{Access, METRICS, Mode, Pass, Phase, Role, Wanted};
 use crate::network::{Node, Source};
-use crate::optim::Stage;
+use crate::optim::{Stage, UpdateRole};
 use crate::tensor::{Axis, Element, Layout, Place, Products, Shape};
 use std::collections::HashMap;
 
@@ -185,8 +186,8 @@ impl Builder<'_> {
                 continue;
             }
             let phases = std::mem::take(&mut self.resolved[index].lowered.forward);
-            for (number, phase) in phases.iter().enumerate() {
-                self.phase(index, Pass::Forward, number, phase);
+            for phase in &phases {
+                self.phase(index, Pass::Forward, phase);
             }
             self.resolved[index].lowered.forward = phases;
         }
@@ -194,26 +195,26 @@ impl Builder<'_> {
     }
 
     /// Adds a phase with its operands brought to the layouts that it works in.
-    fn phase(&mut self, index: usize, pass: Pass, number: usize, phase: &Phase) {
+    fn phase(&mut self, index: usize, pass: Pass, phase: &Phase) {
         let mesh = self.request.mesh;
         let mut operands = Vec::with_capacity(phase.operands.len());
         for wanted in &phase.operands {
             let layout = wanted.layout.on_mesh(mesh);
             let tensor = self.operand(index, wanted, layout);
-            operands.push(tensor.map(|tensor| (tensor, wanted.access)));
+            operands.extend(tensor.map(|tensor| (wanted.role, tensor, wanted.access)));
         }
-        let writes = pass == Pass::Forward && phase.operands.iter().any(|wanted| wanted.role == Role::Y);
-        let relu = if writes { self.relu_after(index) } else { None };
-        if let Some(relu) = relu {
-            self.nodes[relu].fused = true;
+        let epilogue = self.epilogue(index, phase);
+        if let Some((_, node)) = epilogue {
+            self.nodes[node].fused = true;
         }
-        self.placed.ops.push(Op::Phase { node: index, pass, phase: number, operands, relu });
+        self.placed.ops.push(Op::Phase { node: index, pass, phase: phase.name, operands, epilogue });
     }
 
-    /// Returns the relu that a node can apply to its output: nobody else uses the output, and both have one layout.
-    fn relu_after(&self, index: usize) -> Option<usize> {
+    /// Returns the epilogue that a phase can apply to its output, and the node that it replaces: the only consumer of the
+    /// output, which wants it in the same layout.
+    fn epilogue(&self, index: usize, phase: &Phase) -> Option<(Epilogue, usize)> {
         let Request { network, mesh, fuse, .. } = self.request;
-        if !fuse || !network.nodes[index].layer.takes_relu() {
+        if !fuse || phase.epilogues.is_empty() {
             return None;
         }
         let uses = |node: &Node| node.inputs.iter().filter(|&&input| input == Source::Node(index)).count();
@@ -224,7 +225,8 @@ impl Builder<'_> {
         let mut operands = self.resolved[next].lowered.forward.iter().flat_map(|phase| &phase.operands);
         let wanted = operands.find(|wanted| wanted.role == Role::Y)?.layout.on_mesh(mesh);
         let same = self.placed.tensors[self.outputs[index]].layout == wanted;
-        (same && network.nodes[next].layer.is_relu()).then_some(next)
+        let epilogue = network.nodes[next].layer.as_epilogue()?;
+        (same && phase.epilogues.contains(&epilogue)).then_some((epilogue, next))
     }
 
     fn operand(&mut self, index: usize, wanted: &Wanted, layout: Layout) -> Option<TensorId> {
@@ -316,8 +318,8 @@ impl Builder<'_> {
                 continue;
             }
             let phases = std::mem::take(&mut self.resolved[index].lowered.backward);
-            for (number, phase) in phases.iter().enumerate() {
-                self.phase(index, Pass::Backward, number, phase);
+            for phase in &phases {
+                self.phase(index, Pass::Backward, phase);
             }
             self.resolved[index].lowered.backward = phases;
             for (bucket, waiting) in waiting.iter_mut().enumerate() {
@@ -377,16 +379,18 @@ impl Builder<'_> {
                     let shape = Shape::from([count]);
                     let norm = self.tensor("norms".into(), shape, partial, Home::Own, Purpose::Workspace);
                     norms = Some(norm);
-                    vec![Some((gradients, Access::Read)), Some((norm, Access::Write))]
+                    vec![(UpdateRole::Gradients, gradients, Access::Read), (UpdateRole::Norms, norm, Access::Write)]
                 }
                 Stage::Apply { transforms, update, norm } => {
                     let access = if *update { Access::Update } else { Access::Read };
-                    let norm = norms.filter(|_| *norm).map(|norm| (norm, Access::Read));
-                    let mine = (0..slots.len()).filter(|&slot| transforms.contains(&named[slot].transform));
-                    let own = mine.map(|slot| Some((slots[slot], Access::Update)));
-                    let halves = halves.filter(|_| *update).map(|halves| (halves, Access::Write));
-                    let first = [Some((weights, access)), Some((gradients, Access::Update)), norm, halves];
-                    first.into_iter().chain(own).collect()
+                    let norm = norms.filter(|_| *norm).map(|norm| (UpdateRole::Norms, norm, Access::Read));
+                    let halves = halves.filter(|_| *update);
+                    let halves = halves.map(|halves| (UpdateRole::LowPrecision, halves, Access::Write));
+                    let mine = named.iter().zip(&slots).filter(|(slot, _)| transforms.contains(&slot.transform));
+                    let own = mine.map(|(&slot, &tensor)| (UpdateRole::Slot(slot), tensor, Access::Update));
+                    let first =
+                        [(UpdateRole::Weights, weights, access), (UpdateRole::Gradients, gradients, Access::Update)];
+                    first.into_iter().chain(norm).chain(halves).chain(own).collect()
                 }
             };
             self.placed.ops.push(Op::Optim { stage: number, operands });

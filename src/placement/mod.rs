@@ -14,9 +14,10 @@ pub use flat::{Bucket, Flat, Part};
 pub use resolve::{Resolved, resolve};
 
 use crate::collectives::Collective;
-use crate::layers::{Access, Mode, Pass};
+use crate::device::Epilogue;
+use crate::layers::{Access, Mode, Pass, Role};
 use crate::network::Network;
-use crate::optim::Chain;
+use crate::optim::{Chain, UpdateRole};
 use crate::tensor::{Axis, Element, Layout, Mesh, Precision, Products, Shape};
 
 /// A tensor of the step, as an index into [`Placed::tensors`].
@@ -121,11 +122,11 @@ pub enum Op {
         /// Forward or backward.
         pass: Pass,
         /// Which of its phases.
-        phase: usize,
-        /// The operands; absent ones are not wanted.
-        operands: Vec<Option<(TensorId, Access)>>,
-        /// The relu that it applies to its output, which is that node's output then.
-        relu: Option<usize>,
+        phase: &'static str,
+        /// The operands; those that nobody requires are absent.
+        operands: Vec<(Role, TensorId, Access)>,
+        /// What it does to its output, and the node whose output that is.
+        epilogue: Option<(Epilogue, usize)>,
     },
     /// A redistribution along one axis.
     Move {
@@ -156,8 +157,8 @@ pub enum Op {
     Optim {
         /// Which of the chain's stages.
         stage: usize,
-        /// The operands, as `optim::Chain` counts them.
-        operands: Vec<Option<(TensorId, Access)>>,
+        /// The operands.
+        operands: Vec<(UpdateRole, TensorId, Access)>,
     },
 }
 
@@ -187,7 +188,7 @@ pub struct Request<'a> {
     pub precision: Precision,
     /// What factors of products, and activations, are rounded to.
     pub products: Products,
-    /// Whether a phase may do the work of a relu that follows it.
+    /// Whether a phase may do the work of a layer that follows it as an epilogue.
     pub fuse: bool,
     /// The step.
     pub variant: Variant,

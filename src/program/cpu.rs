@@ -2,10 +2,12 @@
 
 use super::{Execution, Local, Plan, Program, Work};
 use crate::data::Batch;
-use crate::device::{Args, Clock, Extent, Memory, Operand, Path, Pool, Queue, Queues, Script, Timed, Transfer};
+use crate::device::{
+    Args, Clock, Extent, Memory, Operand, Operands, Path, Pool, Queue, Queues, Script, Timed, Transfer,
+};
 use crate::error::Result;
-use crate::layers::{Layer, METRICS, Pass};
-use crate::optim::{Chain, Segment, Stage};
+use crate::layers::{Layer, METRICS, Role};
+use crate::optim::{Chain, Segment, Stage, UpdateRole};
 use crate::placement::{Input, Region};
 use crate::tensor::{Dual, Precision, Real, Shape, Strided, Window};
 use std::sync::{Arc, RwLock};
@@ -22,7 +24,7 @@ pub(super) struct Programs {
     /// For the host's own reads and writes.
     host: Pool,
     /// Where device 0 leaves the loss and counts of a batch.
-    metrics: [Option<Operand>; 1],
+    metrics: Operands<Only>,
     /// The order in which steps run.
     pub execution: Execution,
     /// For each program, its steps in the order of the list: (queue, number on that queue).
@@ -47,7 +49,7 @@ impl Programs {
         let scripts = plan.programs.iter().map(script).collect();
         let queues = Queues::new(plan.options.mesh.devices(), plan.options.threads)?;
         let (offset, elements) = plan.region(Region::Metrics);
-        let metrics = [Some(operand(&memories[0], offset, elements, precision))];
+        let metrics = only(operand(&memories[0], offset, elements, precision));
         let list = |program: &Program| program.steps.iter().map(|step| (step.queue_index(), step.index)).collect();
         let lists = plan.programs.iter().map(list).collect();
         let execution = Execution::default();
@@ -96,11 +98,11 @@ impl Programs {
     fn metrics_in<T: Real>(&self) -> [f64; METRICS] {
         let mut values = [0.0; METRICS];
         let args = self.args(&self.metrics);
-        values.iter_mut().zip(args.read::<T>(0)).for_each(|(to, from)| *to = from.to_f64());
+        values.iter_mut().zip(args.read::<T>(Only)).for_each(|(to, from)| *to = from.to_f64());
         values
     }
 
-    fn args<'a>(&'a self, operands: &'a [Option<Operand>]) -> Args<'a> {
+    fn args<'a>(&'a self, operands: &'a Operands<Only>) -> Args<'a, Only> {
         Args {
             operands,
             pool: &self.host,
@@ -116,7 +118,7 @@ impl Programs {
     /// Calls `f` with elements of a device's arena. No step runs meanwhile: the queues are idle between runs.
     pub fn with<T: Real>(&self, device: usize, offset: usize, elements: usize, f: impl FnOnce(&mut [T])) {
         let operand = operand(&self.memories[device], offset, elements, self.precision);
-        f(self.args(&[Some(operand)]).write::<T>(0));
+        f(self.args(&only(operand)).write::<T>(Only));
     }
 }
 
@@ -126,19 +128,26 @@ fn operand(memory: &Arc<Memory>, offset: usize, elements: usize, precision: Prec
     Operand::new(memory, offset, Shape::from([elements]), window, precision)
 }
 
+/// The role of an operand that stands alone.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Only;
+
+fn only(operand: Operand) -> Operands<Only> {
+    [(Only, operand)].into_iter().collect()
+}
+
 /// A step that is ready to run.
 struct Ready {
     name: String,
     waits: Vec<(usize, usize)>,
-    operands: Vec<Option<Operand>>,
     action: Action,
 }
 
 enum Action {
-    Load(Input),
-    Phase { layer: Arc<dyn Layer>, node: u64, pass: Pass, phase: usize },
+    Load { input: Input, to: Operands<Only> },
+    Phase { layer: Arc<dyn Layer>, node: u64, phase: &'static str, operands: Operands<Role> },
     Sum(Transfer),
-    Optim(usize),
+    Optim { stage: usize, operands: Operands<UpdateRole> },
 }
 
 /// The steps of all queues, each with its operands in memory.
@@ -165,7 +174,6 @@ impl Executable {
             let memory = &memories[buffer.device];
             Operand::new(memory, offset, local.shape.clone(), local.window.clone(), precision)
         };
-        let operands = |locals: &[Option<Local>]| locals.iter().map(|l| l.as_ref().map(operand)).collect();
         let extents = |pieces: &[(usize, Strided)]| {
             let extent = |&(buffer, part): &(usize, Strided)| {
                 let buffer = &program.buffers[buffer];
@@ -174,20 +182,24 @@ impl Executable {
             pieces.iter().map(extent).collect()
         };
         for step in &program.steps {
-            let (operands, action) = match &step.work {
-                Work::Load { input, to, .. } => (vec![Some(operand(to))], Action::Load(*input)),
-                Work::Phase { node, pass, phase, operands: locals, .. } => {
+            let action = match &step.work {
+                Work::Load { input, to, .. } => Action::Load { input: *input, to: only(operand(to)) },
+                Work::Phase { node, phase, operands, scratch, .. } => {
                     let layer = Arc::clone(&plan.network.nodes[*node].layer);
-                    (operands(locals), Action::Phase { layer, node: *node as u64, pass: *pass, phase: *phase })
+                    let operands: Operands<Role> = operands.iter().map(|(role, l)| (*role, operand(l))).collect();
+                    let operands = operands.with_scratch(scratch.as_ref().map(operand));
+                    Action::Phase { layer, node: *node as u64, phase, operands }
                 }
                 Work::Sum { sources, targets, .. } => {
-                    (Vec::new(), Action::Sum(Transfer::new(extents(sources), extents(targets), precision)))
+                    Action::Sum(Transfer::new(extents(sources), extents(targets), precision))
                 }
                 Work::Cast { .. } => unreachable!("CPU devices have one element type"),
-                Work::Optim { stage, operands: locals } => (operands(locals), Action::Optim(*stage)),
+                Work::Optim { stage, operands } => {
+                    let operands = operands.iter().map(|(role, l)| (*role, operand(l))).collect();
+                    Action::Optim { stage: *stage, operands }
+                }
             };
-            let ready = Ready { name: step.name.clone(), waits: step.waits.clone(), operands, action };
-            queues[step.queue_index()].push(ready);
+            queues[step.queue_index()].push(Ready { name: step.name.clone(), waits: step.waits.clone(), action });
         }
         Executable {
             queues,
@@ -203,6 +215,13 @@ impl Executable {
     }
 }
 
+impl Executable {
+    fn args<'a, R>(&self, operands: &'a Operands<R>, pool: &'a Pool, clock: Clock, layer: u64) -> Args<'a, R> {
+        let Executable { precision, path, seed, rows, .. } = *self;
+        Args { operands, pool, precision, path, clock, seed, layer, rows }
+    }
+}
+
 impl Script for Executable {
     fn len(&self, queue: usize) -> usize {
         self.queues[queue].len()
@@ -213,20 +232,9 @@ impl Script for Executable {
     }
 
     fn perform(&self, queue: usize, step: usize, clock: Clock, pool: &Pool) {
-        let ready = &self.queues[queue][step];
-        let layer = if let Action::Phase { node, .. } = ready.action { node } else { 0 };
-        let args = Args {
-            operands: &ready.operands,
-            pool,
-            precision: self.precision,
-            path: self.path,
-            clock,
-            seed: self.seed,
-            layer,
-            rows: self.rows,
-        };
-        match &ready.action {
-            Action::Load(input) => {
+        match &self.queues[queue][step].action {
+            Action::Load { input, to } => {
+                let args = self.args(to, pool, clock, 0);
                 let batch = self.batch.read().unwrap_or_else(|poisoned| poisoned.into_inner());
                 let source = match input {
                     Input::Images => &batch.images,
@@ -238,11 +246,13 @@ impl Script for Executable {
                     Precision::Dual => load::<Dual>(&args, source),
                 }
             }
-            Action::Phase { layer, pass, phase, .. } => layer.run(*pass, *phase, &args),
+            Action::Phase { layer, node, phase, operands } => {
+                layer.run(phase, &self.args(operands, pool, clock, *node));
+            }
             Action::Sum(transfer) => transfer.run(),
-            Action::Optim(stage) => {
-                let device = queue / Queue::COUNT;
-                self.chain.run(&self.stages[*stage], &self.segments[device], &args);
+            Action::Optim { stage, operands } => {
+                let segments = &self.segments[queue / Queue::COUNT];
+                self.chain.run(&self.stages[*stage], segments, &self.args(operands, pool, clock, 0));
             }
         }
     }
@@ -253,9 +263,9 @@ impl Script for Executable {
 }
 
 /// Copies the device's rows of the batch.
-fn load<T: Real>(args: &Args, source: &[f32]) {
-    let operand = args.operand(0);
+fn load<T: Real>(args: &Args<Only>, source: &[f32]) {
+    let operand = args.operand(Only);
     let width = operand.shape.elements() / operand.shape.0[0];
     let source = &source[operand.start(0) * width..][..operand.elements()];
-    args.write::<T>(0).iter_mut().zip(source).for_each(|(to, &from)| *to = T::from_f64(f64::from(from)));
+    args.write::<T>(Only).iter_mut().zip(source).for_each(|(to, &from)| *to = T::from_f64(f64::from(from)));
 }

@@ -7,7 +7,7 @@
 
 use super::staged::uses_host;
 use super::{Local, Plan, Program, Step, Work};
-use crate::layers::Pass;
+use crate::layers::{Pass, Role};
 use crate::tensor::Products;
 
 /// The rates of one device and its links.
@@ -90,16 +90,17 @@ fn step_seconds(plan: &Plan, program: &Program, step: &Step, hardware: &Hardware
     hardware.step_seconds + arithmetic.max(memory).max(link)
 }
 
-/// The device's share of the layer's operations: its share of the samples and of the weights, or of the input.
-fn flops(plan: &Plan, program: &Program, node: usize, pass: Pass, operands: &[Option<Local>]) -> f64 {
+/// The device's share of the layer's operations: its share of the samples and of the weight, or of the input.
+fn flops(plan: &Plan, program: &Program, node: usize, pass: Pass, operands: &[(Role, Local)]) -> f64 {
     let node = &plan.network.nodes[node];
     let rows = program.variant.rows as f64;
     let share = |local: &Local| local.window.elements() as f64 / local.shape.elements().max(1) as f64;
-    let input = operands.first().and_then(Option::as_ref);
+    let find = |wanted: Role| operands.iter().find(|(role, _)| *role == wanted).map(|(_, local)| local);
+    let input = [Role::X(0), Role::Dy, Role::Local(0)].into_iter().find_map(find);
     let samples = input.map_or(0.0, |l| l.window.len.first().map_or(0.0, |&n| n as f64) / rows);
-    let part = match (node.params.is_empty(), operands.get(1).and_then(Option::as_ref)) {
-        (false, Some(weight)) => samples * share(weight),
-        _ => input.map_or(0.0, share),
+    let part = match find(Role::WEIGHT).filter(|weight| weight.shape.rank() > 1) {
+        Some(weight) => samples * share(weight),
+        None => input.map_or(0.0, share),
     };
     let passes = if pass == Pass::Backward { 2.0 } else { 1.0 };
     node.layer.cost(&node.input_shapes) as f64 * rows * part * passes

@@ -1,13 +1,13 @@
 //! A program on GPUs: the globally ordered list issued to streams, captured once as one graph and replayed.
 
 use super::{Execution, Graphs, Inbox, Laid, Local, Plan, Program, Work};
-use crate::data::{Arrived, Augmented, Batch, Preparation, Raw};
+use crate::data::{Arrived, Augmented, Batch, LoadRole, Preparation, Raw};
 use crate::device::driver::{Event, Graph};
 use crate::device::libraries::Record;
-use crate::device::{Clock, Const, Gpus, Launch, Operand, Queue, bytes_of};
+use crate::device::{Clock, Const, Epilogue, Gpus, Launch, Operand, Operands, Queue, bytes_of};
 use crate::error::{Error, Result};
-use crate::layers::{Layer, Mode, Pass};
-use crate::optim::{Chain, DeviceChain};
+use crate::layers::{Layer, Mode, Role};
+use crate::optim::{Chain, DeviceChain, UpdateRole};
 use crate::placement::{Input, Region};
 use crate::tensor::{Element, Products, Shape, Strided, Window};
 use std::collections::VecDeque;
@@ -21,17 +21,38 @@ struct Ready {
     queue: Queue,
     waits: Vec<Event>,
     record: Option<Event>,
-    operands: Vec<Option<Operand>>,
     action: Action,
 }
 
 #[derive(Debug)]
 enum Action {
-    Load { input: usize, first: usize, rows: usize, width: usize },
-    Phase { layer: Arc<dyn Layer>, node: u64, pass: Pass, phase: usize, relu: bool },
-    Cast,
-    Sum { element: Element, sources: Vec<(u64, Strided)>, targets: Vec<(u64, Strided)> },
-    Optim(usize),
+    Load {
+        input: usize,
+        first: usize,
+        rows: usize,
+        width: usize,
+        to: Operands<LoadRole>,
+    },
+    Phase {
+        layer: Arc<dyn Layer>,
+        node: u64,
+        phase: &'static str,
+        operands: Operands<Role>,
+        epilogue: Option<Epilogue>,
+    },
+    Cast {
+        from: Operand,
+        to: Operand,
+    },
+    Sum {
+        element: Element,
+        sources: Vec<(u64, Strided)>,
+        targets: Vec<(u64, Strided)>,
+    },
+    Optim {
+        stage: usize,
+        operands: Operands<UpdateRole>,
+    },
 }
 
 /// The parts of a batch, in the order of the inbox.
@@ -212,7 +233,7 @@ impl Programs {
         self.gpus.stage(slot, [pixels, bytes_of(&batch.targets), draws], clock);
         let script = &self.scripts[number];
         for step in &script.steps {
-            let Action::Load { input, first, rows, width } = step.action else { continue };
+            let Action::Load { input, first, rows, width, .. } = step.action else { continue };
             let part = |input: usize, width: usize| {
                 let to = self.inbox.address(&self.gpus, step.device, slot, input);
                 self.gpus.send(step.device, Queue::Copy, (slot, input), first * width, to, rows * width)
@@ -282,41 +303,49 @@ impl Programs {
         if let Some((start, _)) = clocks {
             gpus.record(device, queue, start)?;
         }
-        let layer = if let Action::Phase { node, .. } = step.action { node } else { 0 };
-        let launch = Launch {
-            issue: gpus.issue(device, queue),
-            operands: &step.operands,
-            clock: gpus.clock(device),
-            seed: self.seed,
-            layer,
-            rows: script.rows,
-            tf32: self.tf32,
-            relu: matches!(step.action, Action::Phase { relu: true, .. }),
-        };
         match &step.action {
-            Action::Load { input, .. } => {
+            Action::Load { input, to, .. } => {
                 let at = |input| self.inbox.address(gpus, device, slot, input);
                 match self.prepared.as_ref().filter(|_| *input == IMAGES) {
-                    None => gpus.receive(device, queue, at(*input), launch.operand(0))?,
+                    None => gpus.receive(device, queue, at(*input), &to[LoadRole::Batch])?,
                     Some(Prepared { preparation, tables }) => {
                         let (draws, table) = (Const::at(at(DRAWS)), Const::at(tables[device]));
+                        let launch = self.launch(step, script, to);
                         preparation.launch(script.augmented, &Arrived { pixels: at(IMAGES), draws, table }, &launch)?;
                     }
                 }
             }
-            Action::Phase { layer, pass, phase, .. } => layer.launch(*pass, *phase, &launch)?,
-            Action::Cast => gpus.to_bf16(device, queue, launch.operand(0), launch.operand(1))?,
+            Action::Phase { layer, node, phase, operands, epilogue } => {
+                let launch = Launch { layer: *node, epilogue: *epilogue, ..self.launch(step, script, operands) };
+                layer.launch(phase, &launch)?;
+            }
+            Action::Cast { from, to } => gpus.to_bf16(device, queue, from, to)?,
             Action::Sum { element, sources, targets } => {
                 for &target in targets {
                     gpus.sum(device, queue, *element, sources, target)?;
                 }
             }
-            Action::Optim(stage) => self.chain.launch(*stage, &self.chains[device], &launch)?,
+            Action::Optim { stage, operands } => {
+                self.chain.launch(*stage, &self.chains[device], &self.launch(step, script, operands))?;
+            }
         }
         if let Some((_, end)) = clocks {
             gpus.record(device, queue, end)?;
         }
         step.record.map_or(Ok(()), |event| gpus.record(device, queue, event))
+    }
+
+    fn launch<'a, R>(&'a self, step: &Ready, script: &Script, operands: &'a Operands<R>) -> Launch<'a, R> {
+        Launch {
+            issue: self.gpus.issue(step.device, step.queue),
+            operands,
+            clock: self.gpus.clock(step.device),
+            seed: self.seed,
+            layer: 0,
+            rows: script.rows,
+            tf32: self.tf32,
+            epilogue: None,
+        }
     }
 
     /// Returns which algorithms libraries use.
@@ -395,7 +424,6 @@ fn script(plan: &Plan, program: &Program, gpus: &Gpus) -> Result<Script> {
         let address = gpus.address(buffer.device, buffer.offset + local.offset * buffer.element.bytes());
         Operand::at(address, buffer.element, local.shape.clone(), local.window.clone())
     };
-    let operands = |locals: &[Option<Local>]| locals.iter().map(|l| l.as_ref().map(operand)).collect();
     let pieces = |pieces: &[(usize, Strided)]| {
         let piece = |&(buffer, part): &(usize, Strided)| {
             let buffer = &program.buffers[buffer];
@@ -404,33 +432,35 @@ fn script(plan: &Plan, program: &Program, gpus: &Gpus) -> Result<Script> {
         pieces.iter().map(piece).collect()
     };
     let ready = |(number, step): (usize, &super::Step)| {
-        let (operands, action) = match &step.work {
-            Work::Load { input, to, other } => {
+        let action = match &step.work {
+            Work::Load { input, to, scratch } => {
                 let width = to.shape.elements() / to.shape.0[0];
                 let input = if *input == Input::Images { IMAGES } else { TARGETS };
                 let (first, rows) = (to.window.start[0], to.window.len[0]);
-                (
-                    [Some(to), other.as_ref()].map(|local| local.map(operand)).into(),
-                    Action::Load { input, first, rows, width },
-                )
+                let batch: Operands<LoadRole> = [(LoadRole::Batch, operand(to))].into_iter().collect();
+                let to = batch.with_scratch(scratch.as_ref().map(operand));
+                Action::Load { input, first, rows, width, to }
             }
-            Work::Phase { node, pass, phase, operands: locals, relu } => {
+            Work::Phase { node, phase, operands, scratch, epilogue, .. } => {
                 let layer = Arc::clone(&plan.network.nodes[*node].layer);
-                (
-                    operands(locals),
-                    Action::Phase { layer, node: *node as u64, pass: *pass, phase: *phase, relu: relu.is_some() },
-                )
+                let operands: Operands<Role> = operands.iter().map(|(role, l)| (*role, operand(l))).collect();
+                let operands = operands.with_scratch(scratch.as_ref().map(operand));
+                let epilogue = epilogue.map(|(epilogue, _)| epilogue);
+                Action::Phase { layer, node: *node as u64, phase, operands, epilogue }
             }
-            Work::Cast { from, to } => (vec![Some(operand(from)), Some(operand(to))], Action::Cast),
+            Work::Cast { from, to } => Action::Cast { from: operand(from), to: operand(to) },
             Work::Sum { sources, targets, .. } => {
                 let element = program.buffers[targets[0].0].element;
-                (Vec::new(), Action::Sum { element, sources: pieces(sources), targets: pieces(targets) })
+                Action::Sum { element, sources: pieces(sources), targets: pieces(targets) }
             }
-            Work::Optim { stage, operands: locals } => (operands(locals), Action::Optim(*stage)),
+            Work::Optim { stage, operands } => {
+                let operands = operands.iter().map(|(role, l)| (*role, operand(l))).collect();
+                Action::Optim { stage: *stage, operands }
+            }
         };
         let waits = step.waits.iter().filter_map(|&(queue, count)| events[numbers[queue][count - 1]]).collect();
         let (name, device, queue) = (step.name.clone(), step.device, step.queue);
-        Ready { name, device, queue, waits, record: events[number], operands, action }
+        Ready { name, device, queue, waits, record: events[number], action }
     };
     let steps = program.steps.iter().enumerate().map(ready).collect();
     let mut joins = Vec::new();

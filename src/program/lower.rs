@@ -3,9 +3,10 @@
 use super::staged::{Transfer, through_host};
 use super::{Buffer, BufferId, Laid, Local, Peers, Program, Step, Target, Use, Work};
 use crate::collectives::{self, Collective, Form};
-use crate::device::{Operand, Queue};
-use crate::layers::{Access, Mode};
+use crate::device::{self, Operand, Queue};
+use crate::layers::{Access, Mode, Operands};
 use crate::network::Network;
+use crate::optim::UpdateRole;
 use crate::placement::{Home, Input, Op, Placed, Purpose, Region, TensorId, Variant};
 use crate::tensor::{Axis, Element, Mesh, Precision, Strided, Window};
 use std::collections::HashMap;
@@ -136,38 +137,35 @@ impl Lowering<'_> {
                         let buffer = device * self.cx.regions.len() + number;
                         uses.push(Use { buffer, part, read: true, write: false });
                     }
-                    let mut other = None;
+                    let mut scratch = None;
                     if turns && inbox.is_some() {
-                        other = Some(self.scratch(device, to.window.elements(), "augmented".into(), &mut uses));
+                        scratch = Some(self.scratch(device, to.window.elements(), "augmented".into(), &mut uses));
                     }
                     let name = format!("load {input:?}").to_lowercase();
                     // A GPU finds its part in the inbox.
                     let queue = if inbox.is_some() { Queue::Compute } else { Queue::Copy };
-                    self.push(device, queue, Work::Load { input: *input, to, other }, uses, name);
+                    self.push(device, queue, Work::Load { input: *input, to, scratch }, uses, name);
                 }
             }
-            Op::Phase { node, pass, phase, operands, relu } => {
+            Op::Phase { node, pass, phase, operands, epilogue } => {
                 let layer = &self.cx.network.nodes[*node];
+                let target = match self.cx.target {
+                    Target::Cpu => device::Target::Cpu { threads: self.cx.threads },
+                    Target::Gpu => device::Target::Gpu { libraries: false },
+                    Target::GpuWithLibraries => device::Target::Gpu { libraries: true },
+                };
                 for device in 0..devices {
-                    let (mut locals, mut uses) = self.operands(operands, device);
-                    let described: Vec<Option<Operand>> =
-                        locals.iter().map(|l| l.as_ref().map(|l| self.described(l))).collect();
-                    let scratch = match self.cx.target {
-                        Target::Cpu => layer.layer.scratch(*pass, *phase, &described, self.cx.threads),
-                        Target::Gpu => layer.layer.device_scratch(*pass, *phase, &described),
-                        Target::GpuWithLibraries => {
-                            let own = layer.layer.device_scratch(*pass, *phase, &described);
-                            own.max(layer.layer.library_scratch(*pass, *phase))
-                        }
-                    };
-                    if scratch > 0 {
+                    let (operands, mut uses) = self.operands(operands, device);
+                    let shapes: Operands = operands.iter().map(|(role, l)| (*role, self.described(l))).collect();
+                    let elements = layer.layer.scratch(phase, &shapes, target);
+                    let scratch = (elements > 0).then(|| {
                         let name = format!("{} scratch", layer.name);
-                        locals.push(Some(self.scratch(device, scratch, name, &mut uses)));
-                    }
-                    let with =
-                        relu.map(|relu| format!(" with {}", self.cx.network.nodes[relu].name)).unwrap_or_default();
-                    let name = format!("{} {pass:?} {phase}{with}", layer.name).to_lowercase();
-                    let work = Work::Phase { node: *node, pass: *pass, phase: *phase, operands: locals, relu: *relu };
+                        self.scratch(device, elements, name, &mut uses)
+                    });
+                    let with = epilogue.map(|(_, node)| format!(" with {}", self.cx.network.nodes[node].name));
+                    let name = format!("{}.{phase}{}", layer.name, with.unwrap_or_default());
+                    let (node, pass, epilogue) = (*node, *pass, *epilogue);
+                    let work = Work::Phase { node, pass, phase, operands, scratch, epilogue };
                     self.push(device, Queue::Compute, work, uses, name);
                 }
             }
@@ -191,10 +189,13 @@ impl Lowering<'_> {
             }
             Op::Move { collective, axis, from, to } => self.collective(*collective, *axis, *from, *to),
             Op::Optim { stage, operands } => {
+                let norms =
+                    operands.iter().any(|(role, _, access)| (*role, *access) == (UpdateRole::Norms, Access::Write));
+                let name = if norms { "optimizer.norms" } else { "optimizer.update" };
                 for device in 0..devices {
                     let (operands, uses) = self.operands(operands, device);
                     let work = Work::Optim { stage: *stage, operands };
-                    self.push(device, Queue::Compute, work, uses, format!("optimizer {stage}"));
+                    self.push(device, Queue::Compute, work, uses, name.into());
                 }
             }
         }
@@ -210,16 +211,14 @@ impl Lowering<'_> {
         local
     }
 
-    fn operands(&mut self, operands: &[Option<(TensorId, Access)>], device: usize) -> (Vec<Option<Local>>, Vec<Use>) {
+    fn operands<R: Copy>(&mut self, operands: &[(R, TensorId, Access)], device: usize) -> (Vec<(R, Local)>, Vec<Use>) {
         let mut uses = Vec::new();
         let locals = operands
             .iter()
-            .map(|operand| {
-                operand.map(|(tensor, access)| {
-                    let local = self.local(tensor, device);
-                    uses.push(whole(&local, access));
-                    local
-                })
+            .map(|&(role, tensor, access)| {
+                let local = self.local(tensor, device);
+                uses.push(whole(&local, access));
+                (role, local)
             })
             .collect();
         (locals, uses)

@@ -22,8 +22,9 @@ pub use session::{Execution, Graphs, Metrics, Session, Which};
 pub use staged::Peers;
 
 use crate::collectives::Collective;
-use crate::device::Queue;
-use crate::layers::Pass;
+use crate::device::{Epilogue, Queue};
+use crate::layers::{Pass, Role};
+use crate::optim::UpdateRole;
 use crate::placement::{Input, Purpose, Region, Variant};
 use crate::tensor::{Axis, Element, Shape, Strided, Window};
 
@@ -97,7 +98,7 @@ pub enum Work {
         /// Where to.
         to: Local,
         /// Memory of the same size, where images are augmented in several steps.
-        other: Option<Local>,
+        scratch: Option<Local>,
     },
     /// A phase of a layer.
     Phase {
@@ -106,11 +107,13 @@ pub enum Work {
         /// Forward or backward.
         pass: Pass,
         /// Which of its phases.
-        phase: usize,
-        /// The operands, scratch last.
-        operands: Vec<Option<Local>>,
-        /// The relu that it applies to its output.
-        relu: Option<usize>,
+        phase: &'static str,
+        /// The operands.
+        operands: Vec<(Role, Local)>,
+        /// The scratch memory, if it asks for any.
+        scratch: Option<Local>,
+        /// What it does to its output, and the node whose output that is.
+        epilogue: Option<(Epilogue, usize)>,
     },
     /// The same values in another element type.
     Cast {
@@ -134,8 +137,8 @@ pub enum Work {
     Optim {
         /// Which stage.
         stage: usize,
-        /// The operands, as `optim::Chain` counts them.
-        operands: Vec<Option<Local>>,
+        /// The operands.
+        operands: Vec<(UpdateRole, Local)>,
     },
 }
 

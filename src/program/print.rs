@@ -4,9 +4,11 @@ use super::estimate::{Hardware, seconds};
 use super::{Peers, Plan, Program, Work};
 use crate::collectives::Collective;
 use crate::device::Queue;
-use crate::layers::{Mode, Pass};
+use crate::layers::{Mode, Role};
+use crate::network::Node;
+use crate::optim::UpdateRole;
 use crate::placement::resolve;
-use crate::tensor::{Layout, Place};
+use crate::tensor::{Layout, Place, Shape};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -131,20 +133,63 @@ impl Plan {
 
     fn describe(&self, program: &Program, step: &super::Step) -> String {
         match &step.work {
-            Work::Phase { operands, pass, .. } => {
-                let shown = |l: &super::Local| {
-                    format!("{}{}", program.buffers[l.buffer].name, crate::tensor::Shape(l.window.len.clone()))
-                };
-                let operands: Vec<String> = operands.iter().flatten().map(shown).collect();
-                let arrow = if *pass == Pass::Forward { "" } else { " (backward)" };
-                format!("{}{arrow}: {}", step.name, operands.join(" "))
+            Work::Phase { node, operands, scratch, .. } => {
+                let node = &self.network.nodes[*node];
+                let named = operands.iter().map(|(role, local)| {
+                    let (name, tensor) = self.names(node, *role);
+                    let tensor = tensor.unwrap_or_else(|| program.buffers[local.buffer].name.clone());
+                    (format!("{name}={tensor}{}", Shape(local.window.len.clone())), local)
+                });
+                let scratch = scratch.as_ref().map(|local| format!("  scratch={}", local.window.elements()));
+                format!("{}{}", arrow(step, named), scratch.unwrap_or_default())
+            }
+            Work::Optim { operands, .. } => {
+                let named = operands.iter().map(|(role, local)| {
+                    let name = match role {
+                        UpdateRole::Weights => "weights".to_string(),
+                        UpdateRole::Gradients => "gradients".to_string(),
+                        UpdateRole::Norms => "norms".to_string(),
+                        UpdateRole::LowPrecision => "weights_bf16".to_string(),
+                        UpdateRole::Slot(slot) => format!("{}.{}", self.chain.0[slot.transform].kind(), slot.name),
+                    };
+                    (name, local)
+                });
+                arrow(step, named)
             }
             Work::Sum { wire, targets, .. } => {
                 let elements = targets.first().map_or(0, |(_, part)| part.elements());
                 format!("{}: {elements} elements, {} on the wire", step.name, human(*wire))
             }
-            Work::Load { to, .. } => format!("{} {}", step.name, crate::tensor::Shape(to.window.len.clone())),
-            Work::Cast { .. } | Work::Optim { .. } => step.name.clone(),
+            Work::Load { to, .. } => format!("{} {}", step.name, Shape(to.window.len.clone())),
+            Work::Cast { .. } => step.name.clone(),
+        }
+    }
+
+    /// Returns the short name of a role, as formulas have it, and the name of a parameter or statistic that holds it.
+    fn names(&self, node: &Node, role: Role) -> (String, Option<String>) {
+        let numbered = |name: &str, i: usize| {
+            if node.inputs.len() == 1 { name.to_string() } else { format!("{name}{i}") }
+        };
+        let parameter = |i: usize| &self.network.parameters[node.params[i]];
+        let short = |i: usize| match parameter(i).param.name {
+            "weight" => "w",
+            "bias" => "b",
+            name => name,
+        };
+        match role {
+            Role::X(i) => (numbered("x", i), None),
+            Role::Y => ("y".into(), None),
+            Role::Dy => ("dy".into(), None),
+            Role::Dx(i) => (numbered("dx", i), None),
+            Role::Param(i) => (short(i).into(), Some(parameter(i).name.clone())),
+            Role::DParam(i) => (format!("d{}", short(i)), Some(format!("{}.grad", parameter(i).name))),
+            Role::State(i) => {
+                let state = &self.network.states[node.states[i]];
+                (state.param.name.into(), Some(state.name.clone()))
+            }
+            Role::Local(i) => (format!("local{i}"), None),
+            Role::Target => ("targets".into(), None),
+            Role::Metrics => ("metrics".into(), None),
         }
     }
 
@@ -214,6 +259,25 @@ impl Plan {
         }
         out
     }
+}
+
+/// Returns a step as `name  what it reads -> what it writes`.
+fn arrow<'a>(step: &super::Step, operands: impl Iterator<Item = (String, &'a super::Local)>) -> String {
+    let (mut read, mut written) = (Vec::new(), Vec::new());
+    for (text, local) in operands {
+        let is_own = |u: &&super::Use| u.buffer == local.buffer && u.part.offset == local.offset;
+        let Some(used) = step.uses.iter().find(is_own) else {
+            read.push(text);
+            continue;
+        };
+        if used.write {
+            written.push(text.clone());
+        }
+        if used.read {
+            read.push(text);
+        }
+    }
+    format!("{}  {} -> {}", step.name, read.join(" "), written.join(" "))
 }
 
 fn title(program: &Program) -> String {

@@ -96,9 +96,9 @@ fn without_libraries_or_handles_or_answers_own_kernels_compute() {
 #[test]
 #[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
 fn a_library_that_fails_is_a_sentence_with_the_layer_in_it() {
-    let product = "\"fc6 forward 0 with relu6\": cuda:0 cannot compute output ";
+    let product = "\"fc6.forward with relu6\": cuda:0 cannot compute output ";
     run("fails", &[LT, DNN], &[("FAKE_LT_FAILS", "matmul"), ("WANTED", product)]);
-    let convolution = "\"conv1 forward 0 with relu1\": cuda:0 cannot compute forward ";
+    let convolution = "\"conv1.forward with relu1\": cuda:0 cannot compute forward ";
     run("fails", &[LT, DNN], &[("FAKE_CUDNN_FAILS", "convolution"), ("WANTED", convolution)]);
 }
 

@@ -135,7 +135,7 @@ fn a_fault_in_training_names_the_layer_and_the_step() {
     let train = ["train", "configs/digits.toml", "--devices", "cuda:0", "--set", "data.batch=8", "--run-dir", runs];
     let said = program(&train, &[("FAKE_CUDA_FAULT", "max_pool_backward")]);
     let wanted =
-        "step 1: \"max_pool2 backward 0\": cuda:0 cannot finish its work: a kernel touched memory that is not its own";
+        "step 1: \"max_pool2.backward\": cuda:0 cannot finish its work: a kernel touched memory that is not its own";
     assert!(said.code == Some(1) && said.err.contains(wanted) && !said.err.contains("panicked"), "{}", said.err);
 }
 

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::layers::{Activation, Mode};
 use crate::network::{Draft, Network, Node};
 use crate::placement::Variant;
-use crate::program::{Plan, Session};
+use crate::program::{Plan, Session, Work};
 use crate::train::{Data, Job, exchange};
 use serde::Serialize;
 use std::path::Path;
@@ -130,7 +130,7 @@ fn product_rate(devices: &Devices) -> Result<f64> {
     let reading = config::from_text("product peak", &text, Path::new(""), &[]);
     let mut bench = Bench::of(Job::complete(Draft::new(reading), Data::Optional)?)?;
     let steps = &bench.session.plan().programs[bench.program()].steps;
-    let forward = steps.iter().position(|step| step.name.starts_with("dense1 forward"));
+    let forward = steps.iter().position(|step| matches!(step.work, Work::Phase { node: 0, phase: "forward", .. }));
     let forward = forward.ok_or_else(|| Error::Run("the dense layer has no forward step".into()))?;
     let mut best = f64::INFINITY;
     for _ in 0..if devices.kind == Kind::Emu { 2 } else { 20 } {

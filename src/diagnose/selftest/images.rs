@@ -3,9 +3,9 @@
 use super::compare::{Compared, Tally, worst_bits};
 use super::{Device, Effort};
 use crate::data::{Arrived, Augment, Augmented, Batches, Dataset, Labels, Normalization, Normalize, Order};
-use crate::data::{Pixels, Preparation, Preparer, Split, Splits};
+use crate::data::{LoadRole, Pixels, Preparation, Preparer, Split, Splits};
 use crate::device::driver::Kind;
-use crate::device::{Const, Launch, Operand, Purpose, Queue, Random};
+use crate::device::{Const, Launch, Operand, Operands, Purpose, Queue, Random};
 use crate::error::Result;
 use crate::tensor::{Element, Shape, Window};
 use std::sync::Arc;
@@ -86,17 +86,19 @@ fn prepare(device: &Device, kind: Kind, splits: &Splits, augmented: Augmented) -
     let window = Window { start: vec![0; 4], len: shape.0.clone() };
     let operand = |first: usize| {
         let address = gpus.address(0, first * size_of::<f32>());
-        Some(Operand::at(address, Element::F32, shape.clone(), window.clone()))
+        Operand::at(address, Element::F32, shape.clone(), window.clone())
     };
+    let operands: Operands<LoadRole> = [(LoadRole::Batch, operand(0))].into_iter().collect();
+    let operands = operands.with_scratch(Some(operand(second)));
     let launch = Launch {
         issue: gpus.issue(0, Queue::Compute),
-        operands: &[operand(0), operand(second)],
+        operands: &operands,
         clock: gpus.clock(0),
         seed: 0,
         layer: 0,
         rows: batch.rows,
         tf32: false,
-        relu: false,
+        epilogue: None,
     };
     preparation.launch(augmented, &Arrived { pixels, draws, table }, &launch)?;
     gpus.synchronize(0, Queue::Compute)?;

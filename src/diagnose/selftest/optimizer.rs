@@ -5,7 +5,9 @@ use super::{Device, Effort};
 use crate::device::driver::Kind;
 use crate::device::{Args, Clock, INPUTS, Launch, Memory, Operand, Path, Pool, Purpose, Queue, Random};
 use crate::error::Result;
-use crate::optim::{self, Chain, ClipByGlobalNorm, DeviceChain, Momentum, Segment, Stage, WeightDecay};
+use crate::optim::{
+    self, Chain, ClipByGlobalNorm, DeviceChain, Momentum, Segment, Stage, UpdateArgs, UpdateRole, WeightDecay,
+};
 use crate::tensor::{Element, Real, Shape, Window};
 use half::bf16;
 use std::sync::Arc;
@@ -18,9 +20,6 @@ const ELEMENTS: usize = 5504;
 /// Bytes of a region.
 const BYTES: usize = ELEMENTS * size_of::<f32>();
 const STEPS: u64 = 2;
-/// The region of the weights in bf16, and the first slot's.
-const HALVES: usize = 3;
-const SLOTS: usize = 4;
 
 /// Checks every transform by itself, none at all, and all of them in one chain that the norm cuts.
 pub(super) fn check(device: &Device, effort: Effort, tally: &mut Tally) {
@@ -81,88 +80,96 @@ fn clock(step: u64) -> Clock {
     Clock { step, epoch: 0, lr: 0.25 / step as f64 }
 }
 
-/// The regions of a stage's operands: 0 weights, 1 gradients, 2 norms, 3 weights in bf16, from 4 on the slots.
-fn operands(chain: &Chain, stage: &Stage) -> Vec<Option<usize>> {
-    match stage {
-        Stage::Norm => vec![Some(1), Some(2)],
-        Stage::Apply { transforms, update, norm } => {
-            let before = SLOTS + chain.slots(0..transforms.start).len();
-            let slots = before..before + chain.slots(transforms.clone()).len();
-            [Some(0), Some(1), norm.then_some(2), update.then_some(HALVES)].into_iter().chain(slots.map(Some)).collect()
-        }
+/// The roles of all regions of a chain.
+fn roles(chain: &Chain) -> Vec<UpdateRole> {
+    let first = [UpdateRole::Weights, UpdateRole::Gradients, UpdateRole::Norms, UpdateRole::LowPrecision];
+    first.into_iter().chain(slots(chain)).collect()
+}
+
+fn slots(chain: &Chain) -> impl Iterator<Item = UpdateRole> {
+    chain.slots(0..chain.0.len()).into_iter().map(UpdateRole::Slot)
+}
+
+/// What a stage uses: some slots, norms where it needs them, and the copy in bf16 where it writes the weights.
+fn is_used(stage: &Stage, role: UpdateRole) -> bool {
+    match (stage, role) {
+        (Stage::Norm, role) => matches!(role, UpdateRole::Gradients | UpdateRole::Norms),
+        (Stage::Apply { .. }, UpdateRole::Weights | UpdateRole::Gradients) => true,
+        (Stage::Apply { norm, .. }, UpdateRole::Norms) => *norm,
+        (Stage::Apply { update, .. }, UpdateRole::LowPrecision) => *update,
+        (Stage::Apply { transforms, .. }, UpdateRole::Slot(slot)) => transforms.contains(&slot.transform),
     }
 }
 
 /// Runs the steps and returns the weights and the slots. A CPU has no weights in bf16.
 fn on_cpu<T: Real>(chain: &Chain, threads: usize) -> Result<Vec<Vec<T>>> {
     let (segments, pool) = (segments(), Pool::new(threads)?);
-    let slots = chain.slots(0..chain.0.len()).len();
-    let region = |i: usize| {
-        let n = if i == 2 { segments.len() } else { ELEMENTS };
+    let region = |role| {
+        let n = if role == UpdateRole::Norms { segments.len() } else { ELEMENTS };
         let memory = Arc::new(Memory::new(n * T::PRECISION.bytes())?);
-        Ok(Operand::new(&memory, 0, Shape::from([n]), Window { start: vec![0], len: vec![n] }, T::PRECISION))
+        let operand = Operand::new(&memory, 0, Shape::from([n]), Window { start: vec![0], len: vec![n] }, T::PRECISION);
+        Ok((role, operand))
     };
-    let regions: Vec<Operand> = (0..SLOTS + slots).map(region).collect::<Result<_>>()?;
-    let with = |which: &[Option<usize>], clock: Clock, f: &mut dyn FnMut(&Args)| {
-        let operand = |i: Option<usize>| i.filter(|&i| i != HALVES).map(|i| regions[i].clone());
-        let operands: Vec<Option<Operand>> = which.iter().map(|&i| operand(i)).collect();
+    let roles = roles(chain).into_iter().filter(|&role| role != UpdateRole::LowPrecision);
+    let regions: Vec<(UpdateRole, Operand)> = roles.map(region).collect::<Result<_>>()?;
+    let with = |used: &dyn Fn(UpdateRole) -> bool, clock: Clock, f: &mut dyn FnMut(&UpdateArgs)| {
+        let operands = regions.iter().filter(|(role, _)| used(*role)).cloned().collect();
         let (precision, path) = (T::PRECISION, Path::Fast);
         f(&Args { operands: &operands, pool: &pool, precision, path, clock, seed: 0, layer: 0, rows: 1 });
     };
-    let set = |which: usize, values: &[f64]| {
-        with(&[Some(which)], clock(1), &mut |args| {
-            args.write::<T>(0).iter_mut().zip(values).for_each(|(to, &from)| *to = T::from_f64(from));
+    let set = |which: UpdateRole, values: &[f64]| {
+        with(&|_| true, clock(1), &mut |args| {
+            args.write::<T>(which).iter_mut().zip(values).for_each(|(to, &from)| *to = T::from_f64(from));
         });
     };
-    set(0, &start(0));
-    for slot in 0..slots {
-        set(SLOTS + slot, &[0.0; ELEMENTS]);
-    }
+    set(UpdateRole::Weights, &start(0));
+    slots(chain).for_each(|slot| set(slot, &[0.0; ELEMENTS]));
     for step in 1..=STEPS {
-        set(1, &start(step));
+        set(UpdateRole::Gradients, &start(step));
         for stage in chain.stages() {
-            with(&operands(chain, &stage), clock(step), &mut |args| chain.run(&stage, &segments, args));
+            with(&|role| is_used(&stage, role), clock(step), &mut |args| chain.run(&stage, &segments, args));
         }
     }
     let mut all = Vec::new();
-    for which in [0].into_iter().chain(SLOTS..SLOTS + slots) {
-        with(&[Some(which)], clock(1), &mut |args| all.push(args.read::<T>(0).to_vec()));
-    }
+    with(&|_| true, clock(1), &mut |args| {
+        all = [UpdateRole::Weights].into_iter().chain(slots(chain)).map(|role| args.read::<T>(role).to_vec()).collect();
+    });
     Ok(all)
 }
 
 /// The same on a GPU, and the weights in bf16: the regions lie one after the other in an arena, which begins as zero.
 fn on_gpu(chain: &Chain, device: &Device, kind: Kind) -> Result<(Vec<Vec<f32>>, Vec<bf16>)> {
-    let slots = chain.slots(0..chain.0.len()).len();
-    let mut gpus = device.gpus(kind, (SLOTS + slots) * ELEMENTS)?;
+    let roles = roles(chain);
+    let mut gpus = device.gpus(kind, roles.len() * ELEMENTS)?;
     let tables = DeviceChain::new(chain, &segments(), &mut gpus, 0)?;
     let single = |values: Vec<f64>| values.into_iter().map(|v| v as f32).collect::<Vec<f32>>();
     let arena = gpus.address(0, 0);
-    let operand = |region: usize| {
-        let n = if region == 2 { segments().len() } else { ELEMENTS };
+    let first_byte = |role| roles.iter().position(|&r| r == role).expect("it is a region") * BYTES;
+    let operand = |role| {
+        let n = if role == UpdateRole::Norms { segments().len() } else { ELEMENTS };
         let window = Window { start: vec![0], len: vec![n] };
-        let element = if region == HALVES { Element::Bf16 } else { Element::F32 };
-        Operand::at(arena + (region * BYTES) as u64, element, Shape::from([n]), window)
+        let element = if role == UpdateRole::LowPrecision { Element::Bf16 } else { Element::F32 };
+        (role, Operand::at(arena + first_byte(role) as u64, element, Shape::from([n]), window))
     };
-    gpus.store(0, 0, &single(start(0)))?;
+    gpus.store(0, first_byte(UpdateRole::Weights), &single(start(0)))?;
     for step in 1..=STEPS {
-        gpus.store(0, BYTES, &single(start(step)))?;
+        gpus.store(0, first_byte(UpdateRole::Gradients), &single(start(step)))?;
         gpus.stage(0, [&[]; INPUTS], clock(step));
         gpus.load_clock(0, Queue::Compute, 0)?;
         for (number, stage) in chain.stages().iter().enumerate() {
-            let operands: Vec<Option<Operand>> = operands(chain, stage).into_iter().map(|i| i.map(operand)).collect();
+            let operands = roles.iter().copied().filter(|&role| is_used(stage, role)).map(operand).collect();
             let (issue, clock) = (gpus.issue(0, Queue::Compute), gpus.clock(0));
             let launch =
-                Launch { issue, operands: &operands, clock, seed: 0, layer: 0, rows: 1, tf32: false, relu: false };
+                Launch { issue, operands: &operands, clock, seed: 0, layer: 0, rows: 1, tf32: false, epilogue: None };
             chain.launch(number, &tables, &launch)?;
         }
         gpus.synchronize(0, Queue::Compute)?;
     }
-    let fetch = |region: usize| {
+    let fetch = |role: UpdateRole| {
         let mut values = vec![0.0; ELEMENTS];
-        gpus.fetch(0, region * BYTES, &mut values).map(|()| values)
+        gpus.fetch(0, first_byte(role), &mut values).map(|()| values)
     };
     let pairs = |pair: f32| [pair.to_bits() as u16, (pair.to_bits() >> 16) as u16].map(bf16::from_bits);
-    let halves = fetch(HALVES)?.into_iter().flat_map(pairs).take(ELEMENTS).collect();
-    Ok(([0].into_iter().chain(SLOTS..SLOTS + slots).map(fetch).collect::<Result<_>>()?, halves))
+    let halves = fetch(UpdateRole::LowPrecision)?.into_iter().flat_map(pairs).take(ELEMENTS).collect();
+    Ok(([UpdateRole::Weights].into_iter().chain(slots(chain)).map(fetch).collect::<Result<_>>()?, halves))
 }

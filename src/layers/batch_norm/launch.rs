@@ -1,10 +1,10 @@
 //! On a GPU (kernels/batch_norm.cu): statistics in parts of the rows, merged in order.
 
-use super::{BatchNorm, evaluates, width};
+use super::{BatchNorm, PART, SAVED, SUMS, width};
 use crate::device::kernels::{self, any};
-use crate::device::{Const, Grid, Launch, Operand, int};
+use crate::device::{Const, Grid, Operand, int, threads};
 use crate::error::Result;
-use crate::layers::Pass;
+use crate::layers::{Launch, Operands, Role};
 
 /// Channels that one block treats.
 const CHANNELS: usize = 32;
@@ -20,111 +20,108 @@ fn cut(x: &Operand, width: usize) -> (usize, usize, usize) {
 }
 
 /// Returns the scratch elements of a phase.
-pub(super) fn scratch(pass: Pass, phase: usize, operands: &[Option<Operand>]) -> usize {
-    let width = width(operands);
-    let parts = operands[0].as_ref().map_or(1, |x| cut(x, width).2);
+pub(super) fn scratch(phase: &str, shapes: &Operands) -> usize {
+    let width = width(shapes);
+    let parts = cut(&shapes[Role::X(0)], width).2;
     let scratch = |values: usize| if parts > 1 { parts * values * width } else { 0 };
-    match (pass, phase) {
-        (Pass::Forward, 0) if evaluates(operands) => width,
-        (Pass::Forward, 0) => scratch(3),
-        (Pass::Backward, 0) => scratch(2),
+    match phase {
+        "forward" => width,
+        "statistics" => scratch(3),
+        "reduce" => scratch(2),
         _ => 0,
     }
 }
 
-/// Operands (x, part, scratch).
 pub(super) fn count(launch: &Launch) -> Result<()> {
     let width = width(launch.operands);
-    let (rows, each, parts) = cut(launch.operand(0), width);
-    let (on, x, c) = (&launch.issue, launch.any(0), int(width)?);
-    let to = if parts > 1 { launch.scratch() } else { launch.write(1) };
+    let (rows, each, parts) = cut(launch.operand(Role::X(0)), width);
+    let (on, x, c) = (&launch.issue, launch.any(Role::X(0)), int(width)?);
+    let to = if parts > 1 { launch.scratch() } else { launch.write(PART) };
     let grid = Grid::new(width.div_ceil(CHANNELS), parts, 1);
     // SAFETY: x is (rows, width), the scratch (parts, 3, width), the part (3, width).
     unsafe {
         any::batch_norm_statistics(on, grid, x, to, rows as i64, c, int(each)?)?;
         if parts > 1 {
-            let grid = Launch::threads(width);
-            kernels::batch_norm_merge(on, grid, to.into(), launch.write(1), int(parts)?, c)?;
+            let grid = threads(width);
+            kernels::batch_norm_merge(on, grid, to.into(), launch.write(PART), int(parts)?, c)?;
         }
     }
     Ok(())
 }
 
-/// Operands (x, kept, dy, term, scratch).
 pub(super) fn reduce(launch: &Launch) -> Result<()> {
     let width = width(launch.operands);
-    let (rows, each, parts) = cut(launch.operand(0), width);
-    let (on, x, kept, dy) = (&launch.issue, launch.any(0), launch.read(1), launch.any(2));
-    let to = if parts > 1 { launch.scratch() } else { launch.write(3) };
+    let (rows, each, parts) = cut(launch.operand(Role::X(0)), width);
+    let (on, x, kept, dy) = (&launch.issue, launch.any(Role::X(0)), launch.read(SAVED), launch.any(Role::Dy));
+    let to = if parts > 1 { launch.scratch() } else { launch.write(SUMS) };
     let grid = Grid::new(width.div_ceil(CHANNELS), parts, 1);
     // SAFETY: x and dy are (rows, width), kept (2, width), the scratch (parts, 2, width), the term (2, width).
     unsafe {
         any::batch_norm_reduce(on, grid, x, kept, dy, to, rows as i64, int(width)?, int(each)?)?;
         if parts > 1 {
             let (grid, n) = (Grid::cover(2 * width, CHANNELS), int(parts)?);
-            kernels::sum_rows(on, grid, to.into(), launch.write(3), n, 2 * width as i64, n)?;
+            kernels::sum_rows(on, grid, to.into(), launch.write(SUMS), n, 2 * width as i64, n)?;
         }
     }
     Ok(())
 }
 
 impl BatchNorm {
-    /// Operands (x, part, running mean, running variance, kept mean and 1 / deviation, y, w, b).
     pub(super) fn launch_normalize(&self, launch: &Launch) -> Result<()> {
         let width = width(launch.operands);
-        let devices = launch.operand(1).len(0);
-        let kept = launch.write(4);
-        let (mean, variance) = (launch.write(2), launch.write(3));
+        let devices = launch.operand(PART).len(0);
+        let kept = launch.write(SAVED);
+        let (mean, variance) = (launch.write(Role::State(0)), launch.write(Role::State(1)));
         let (momentum, epsilon) = (self.momentum as f32, self.epsilon as f32);
-        let (grid, parts, c) = (Launch::threads(width), launch.read(1), int(width)?);
+        let (grid, parts, c) = (threads(width), launch.read(PART), int(width)?);
         // SAFETY: the parts are (devices, 3, width), kept is (2, width), the running statistics have width elements.
         unsafe {
             let (on, devices) = (&launch.issue, int(devices)?);
             kernels::batch_norm_keep(on, grid, parts, mean, variance, kept, devices, c, momentum, epsilon)?;
         }
-        self.launch_apply(launch, 5, kept.into(), kept.offset(width).into())
+        self.launch_apply(launch, kept.into(), kept.offset(width).into())
     }
 
-    /// Operands (x, running mean, running variance, y, w, b, scratch).
     pub(super) fn launch_evaluate(&self, launch: &Launch) -> Result<()> {
         let width = width(launch.operands);
-        let (variance, deviation) = (launch.read(2), launch.scratch());
-        let grid = Launch::threads(width);
+        let (variance, deviation) = (launch.read(Role::State(1)), launch.scratch());
+        let grid = threads(width);
         // SAFETY: both have width elements.
         unsafe {
             let epsilon = self.epsilon as f32;
             kernels::batch_norm_deviation(&launch.issue, grid, variance, deviation, int(width)?, epsilon)?;
         }
-        self.launch_apply(launch, 3, launch.read(1), deviation.into())
+        self.launch_apply(launch, launch.read(Role::State(0)), deviation.into())
     }
 
-    /// y = (x - mean) deviation w + b; y is operand `y`, w and b are the next two.
-    fn launch_apply(&self, launch: &Launch, y: usize, mean: Const<f32>, deviation: Const<f32>) -> Result<()> {
-        let affine = |i: usize| if self.affine { launch.read(y + i) } else { Const::NONE };
-        let (n, c, x) = (launch.count(0), int(width(launch.operands))?, launch.any(0));
-        let relu = i32::from(launch.relu);
-        let (w, b, to) = (affine(1), affine(2), launch.any_mut(y));
+    /// y = (x - mean) deviation w + b.
+    fn launch_apply(&self, launch: &Launch, mean: Const<f32>, deviation: Const<f32>) -> Result<()> {
+        let affine = |role| if self.affine { launch.read(role) } else { Const::NONE };
+        let (n, c, x) = (launch.count(Role::X(0)), int(width(launch.operands))?, launch.any(Role::X(0)));
+        let relu = i32::from(launch.relu());
+        let (w, b, to) = (affine(Role::WEIGHT), affine(Role::BIAS), launch.any_mut(Role::Y));
         // SAFETY: x and y are (rows, width) with n elements, the others have width elements.
-        unsafe { any::batch_norm_apply(&launch.issue, launch.packs(0), x, mean, deviation, w, b, to, n, c, relu) }
+        unsafe {
+            any::batch_norm_apply(&launch.issue, launch.packs(Role::X(0)), x, mean, deviation, w, b, to, n, c, relu)
+        }
     }
 
-    /// Operands (x, kept, dy, sums, dx, w, dw, db).
     pub(super) fn launch_backward(&self, launch: &Launch) -> Result<()> {
         let width = width(launch.operands);
-        for (i, first) in [(6, width), (7, 0)] {
-            if self.affine && launch.has(i) {
-                launch.copy(3, first, i)?;
+        for (role, first) in [(Role::D_WEIGHT, width), (Role::D_BIAS, 0)] {
+            if self.affine {
+                launch.copy(SUMS, first, role)?;
             }
         }
-        if !launch.has(4) {
+        if !launch.has(Role::Dx(0)) {
             return Ok(());
         }
-        let (x, kept, dy, sums) = (launch.any(0), launch.read(1), launch.any(2), launch.read(3));
-        let w = if self.affine { launch.read(5) } else { Const::NONE };
-        let kept_shape = &launch.operand(1).shape;
-        let values = launch.operand(0).shape.elements() / (kept_shape.0[2] * kept_shape.0[3]);
-        let (n, share, dx) = (launch.count(0), (1.0 / values as f64) as f32, launch.any_mut(4));
-        let grid = launch.packs(0);
+        let (x, kept, dy, sums) = (launch.any(Role::X(0)), launch.read(SAVED), launch.any(Role::Dy), launch.read(SUMS));
+        let w = if self.affine { launch.read(Role::WEIGHT) } else { Const::NONE };
+        let kept_shape = &launch.operand(SAVED).shape;
+        let values = launch.operand(Role::X(0)).shape.elements() / (kept_shape.0[2] * kept_shape.0[3]);
+        let (n, share, dx) = (launch.count(Role::X(0)), (1.0 / values as f64) as f32, launch.any_mut(Role::Dx(0)));
+        let grid = launch.packs(Role::X(0));
         // SAFETY: x, dy and dx are (rows, width) with n elements, kept and the sums (2, width), w has width elements.
         unsafe { any::batch_norm_backward(&launch.issue, grid, x, kept, dy, sums, w, dx, n, int(width)?, share) }
     }

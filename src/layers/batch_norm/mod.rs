@@ -18,6 +18,13 @@ use super::*;
 use crate::device::vectorized;
 use crate::tensor::Real;
 
+/// In training, the count, mean and M2 of each channel of each part of the batch.
+const PART: Role = Role::Local(0);
+/// In training, the mean and 1 / deviation of each channel, saved for the backward pass.
+const SAVED: Role = Role::Local(1);
+/// Backward, the sums of dy and of dy xhat.
+const SUMS: Role = Role::Local(2);
+
 /// The layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -87,7 +94,7 @@ impl Layer for BatchNorm {
         let part = Layout::new(Shard(0), if shares_batch { Shard(0) } else { channels(3) });
         let term = Layout::new(Partial, if shares_batch { Partial } else { channels(3) });
         let all = Layout::new(Replicate, channels(3));
-        let affine = if self.affine { vec![Role::Param(0), Role::Param(1)] } else { vec![] };
+        let affine = if self.affine { vec![Role::WEIGHT, Role::BIAS] } else { vec![] };
         let with_affine = |phase: Phase| affine.iter().fold(phase, |phase, &role| phase.read(role, param));
 
         let mut lowered = Lowered { params: vec![param; affine.len()], states: vec![param; 2], ..Lowered::default() };
@@ -96,7 +103,8 @@ impl Layer for BatchNorm {
                 .read(Role::X(0), x)
                 .read(Role::State(0), param)
                 .read(Role::State(1), param)
-                .write(Role::Y, x);
+                .write(Role::Y, x)
+                .accepts(Epilogue::Relu);
             lowered.forward = vec![with_affine(evaluate)];
             return Ok(lowered);
         }
@@ -104,67 +112,64 @@ impl Layer for BatchNorm {
         lowered.locals = [[devices, 3], [1, 2], [1, 2]]
             .map(|[parts, kinds]| Shape::from([parts, kinds, pixels(input), input.c]))
             .to_vec();
-        let statistics = Phase::new("statistics").read(Role::X(0), x).write(Role::Local(0), part);
+        let statistics = Phase::new("statistics").read(Role::X(0), x).write(PART, part);
         let normalize = Phase::new("normalize")
             .read(Role::X(0), x)
-            .read(Role::Local(0), all)
+            .read(PART, all)
             .update(Role::State(0), param)
             .update(Role::State(1), param)
-            .write(Role::Local(1), all)
-            .write(Role::Y, x);
+            .write(SAVED, all)
+            .write(Role::Y, x)
+            .accepts(Epilogue::Relu);
         lowered.forward = vec![statistics, with_affine(normalize)];
-        let reduce = Phase::new("reduce")
-            .read(Role::X(0), x)
-            .read(Role::Local(1), all)
-            .read(Role::Dy, x)
-            .write(Role::Local(2), term);
+        let reduce = Phase::new("reduce").read(Role::X(0), x).read(SAVED, all).read(Role::Dy, x).write(SUMS, term);
         let mut backward = Phase::new("backward")
             .read(Role::X(0), x)
-            .read(Role::Local(1), all)
+            .read(SAVED, all)
             .read(Role::Dy, x)
-            .read(Role::Local(2), all)
+            .read(SUMS, all)
             .write(Role::Dx(0), x);
         if self.affine {
-            backward = backward.read(Role::Param(0), param).write(Role::DParam(0), param).write(Role::DParam(1), param);
+            backward = backward.read(Role::WEIGHT, param).write(Role::D_WEIGHT, param).write(Role::D_BIAS, param);
         }
         lowered.backward = vec![reduce, backward];
         Ok(lowered)
     }
-    fn scratch(&self, pass: Pass, phase: usize, operands: &[Option<Operand>], _: usize) -> usize {
-        let width = width(operands);
-        match (pass, phase) {
-            (Pass::Forward, 0) if !evaluates(operands) => statistics::scratch(operands, width),
-            (Pass::Forward, _) => width,
-            (Pass::Backward, 0) => statistics::scratch(operands, width),
-            (Pass::Backward, _) => 3 * width,
+    fn scratch(&self, phase: &str, shapes: &Operands, target: Target) -> usize {
+        let width = width(shapes);
+        match (phase, target) {
+            (_, Target::Gpu { .. }) => launch::scratch(phase, shapes),
+            ("statistics" | "reduce", _) => statistics::scratch(shapes, width),
+            ("forward" | "normalize", _) => width,
+            ("backward", _) => 3 * width,
+            _ => unknown_phase(phase),
         }
     }
-    fn run(&self, pass: Pass, phase: usize, args: &Args) {
-        if width(args.operands) == 0 {
+    fn run(&self, phase: &str, args: &Args) {
+        let width = width(args.operands);
+        if width == 0 {
             return;
         }
-        by_precision!(args, T => match (pass, phase) {
-            (Pass::Forward, 0) if evaluates(args.operands) => self.evaluate::<T>(args),
-            (Pass::Forward, 0) => statistics::count::<T>(args, width(args.operands)),
-            (Pass::Forward, _) => self.normalize::<T>(args),
-            (Pass::Backward, 0) => statistics::reduce::<T>(args, width(args.operands)),
-            (Pass::Backward, _) => self.backward::<T>(args),
+        by_precision!(args, T => match phase {
+            "forward" => self.evaluate::<T>(args),
+            "statistics" => statistics::count::<T>(args, width),
+            "normalize" => self.normalize::<T>(args),
+            "reduce" => statistics::reduce::<T>(args, width),
+            "backward" => self.backward::<T>(args),
+            _ => unknown_phase(phase),
         })
     }
-    fn device_scratch(&self, pass: Pass, phase: usize, operands: &[Option<Operand>]) -> usize {
-        launch::scratch(pass, phase, operands)
-    }
-    fn takes_relu(&self) -> bool {
-        true
-    }
-    fn launch(&self, pass: Pass, phase: usize, launch: &Launch) -> Result<()> {
-        match (pass, phase) {
-            _ if width(launch.operands) == 0 => Ok(()),
-            (Pass::Forward, 0) if evaluates(launch.operands) => self.launch_evaluate(launch),
-            (Pass::Forward, 0) => launch::count(launch),
-            (Pass::Forward, _) => self.launch_normalize(launch),
-            (Pass::Backward, 0) => launch::reduce(launch),
-            (Pass::Backward, _) => self.launch_backward(launch),
+    fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
+        if width(launch.operands) == 0 {
+            return Ok(());
+        }
+        match phase {
+            "forward" => self.launch_evaluate(launch),
+            "statistics" => launch::count(launch),
+            "normalize" => self.launch_normalize(launch),
+            "reduce" => launch::reduce(launch),
+            "backward" => self.launch_backward(launch),
+            _ => unknown_phase(phase),
         }
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
@@ -178,14 +183,11 @@ impl Layer for BatchNorm {
     }
 }
 
-/// Returns true for the operands of evaluation, false for those of the first training phase.
-fn evaluates(operands: &[Option<Operand>]) -> bool {
-    operands.len() > 3
-}
-
-/// Returns the number of channels of this device; operand 1 holds values of each channel in every phase.
-fn width(operands: &[Option<Operand>]) -> usize {
-    let o = operands[1].as_ref().expect("every phase reads or writes statistics");
+/// Returns the number of channels of this device.
+fn width(operands: &Operands) -> usize {
+    // Every phase reads or writes one of these; the first two are (parts, kinds, P, C).
+    let statistics = [SAVED, PART, Role::State(0)].into_iter().find_map(|role| operands.get(role));
+    let o = statistics.expect("every phase has statistics of its channels");
     if o.shape.rank() == 4 { o.len(2) * o.len(3) } else { o.elements() }
 }
 
@@ -193,46 +195,44 @@ fn width(operands: &[Option<Operand>]) -> usize {
 const BLOCK: usize = 1 << 14;
 
 impl BatchNorm {
-    /// Operands (x, part, running mean, running variance, kept mean and 1 / deviation, y, w, b, scratch).
     fn normalize<T: Real>(&self, args: &Args) {
         let width = width(args.operands);
-        let kept = args.write::<T>(4);
+        let kept = args.write::<T>(SAVED);
         let (mean, deviation) = kept.split_at_mut(width);
-        let count = statistics::merge(args.read::<T>(1), mean, deviation);
+        let count = statistics::merge(args.read::<T>(PART), mean, deviation);
         let real = T::from_f64;
         let momentum = real(self.momentum);
         let update = |old: &mut T, new: T| *old = *old + momentum * (new - *old);
-        args.write::<T>(2).iter_mut().zip(&*mean).for_each(|(old, &new)| update(old, new));
+        args.write::<T>(Role::State(0)).iter_mut().zip(&*mean).for_each(|(old, &new)| update(old, new));
         let unbiased = real(1.0 / (count - 1.0).max(1.0));
-        args.write::<T>(3).iter_mut().zip(&*deviation).for_each(|(old, &m2)| update(old, m2 * unbiased));
+        args.write::<T>(Role::State(1)).iter_mut().zip(&*deviation).for_each(|(old, &m2)| update(old, m2 * unbiased));
         for v in deviation.iter_mut() {
             *v = T::ONE / (*v * real(1.0 / count.max(1.0)) + real(self.epsilon)).sqrt();
         }
-        let scale = args.write::<T>(args.operands.len() - 1);
+        let scale = args.scratch::<T>();
         scale.copy_from_slice(deviation);
-        self.apply(args, 5, mean, scale, 6);
+        self.apply(args, mean, scale);
     }
 
-    /// Operands (x, running mean, running variance, y, w, b, scratch).
     fn evaluate<T: Real>(&self, args: &Args) {
-        let (mean, var) = (args.read::<T>(1), args.read::<T>(2));
-        let scale = args.write::<T>(args.operands.len() - 1);
+        let (mean, var) = (args.read::<T>(Role::State(0)), args.read::<T>(Role::State(1)));
+        let scale = args.scratch::<T>();
         for (scale, &var) in scale.iter_mut().zip(var) {
             *scale = T::ONE / (var + T::from_f64(self.epsilon)).sqrt();
         }
-        self.apply(args, 3, mean, scale, 4);
+        self.apply(args, mean, scale);
     }
 
-    /// y = (x - mean) scale w + b; y is operand `y`, w and b are `affine` and the next.
-    fn apply<T: Real>(&self, args: &Args, y: usize, mean: &[T], scale: &mut [T], affine: usize) {
+    /// y = (x - mean) scale w + b.
+    fn apply<T: Real>(&self, args: &Args, mean: &[T], scale: &mut [T]) {
         let width = mean.len();
-        let bias = self.affine.then(|| args.read::<T>(affine + 1));
+        let bias = self.affine.then(|| args.read::<T>(Role::BIAS));
         if self.affine {
-            scale.iter_mut().zip(args.read::<T>(affine)).for_each(|(s, &w)| *s *= w);
+            scale.iter_mut().zip(args.read::<T>(Role::WEIGHT)).for_each(|(s, &w)| *s *= w);
         }
-        let (x, scale) = (args.read::<T>(0), &*scale);
+        let (x, scale) = (args.read::<T>(Role::X(0)), &*scale);
         let size = (BLOCK / width).max(1) * width;
-        args.chunks(args.write::<T>(y), size, |task, y, _| {
+        args.chunks(args.write::<T>(Role::Y), size, |task, y, _| {
             let x = &x[task * size..][..y.len()];
             vectorized(
                 #[inline(always)]
@@ -250,26 +250,25 @@ impl BatchNorm {
         });
     }
 
-    /// Operands (x, kept, dy, sums, dx, w, dw, db, scratch).
     fn backward<T: Real>(&self, args: &Args) {
         let width = width(args.operands);
-        let (mean, deviation) = args.read::<T>(1).split_at(width);
-        let (sum, weighted) = args.read::<T>(3).split_at(width);
-        for (i, sums) in [(6, weighted), (7, sum)] {
-            if self.affine && args.has(i) {
-                args.write::<T>(i).copy_from_slice(sums);
+        let (mean, deviation) = args.read::<T>(SAVED).split_at(width);
+        let (sum, weighted) = args.read::<T>(SUMS).split_at(width);
+        for (role, sums) in [(Role::D_WEIGHT, weighted), (Role::D_BIAS, sum)] {
+            if self.affine {
+                args.write::<T>(role).copy_from_slice(sums);
             }
         }
-        if !args.has(4) {
+        if !args.has(Role::Dx(0)) {
             return;
         }
         // dx = a dy + b (x - mean) + c
-        let (x, dy) = (args.read::<T>(0), args.read::<T>(2));
-        let (a, rest) = args.write::<T>(args.operands.len() - 1).split_at_mut(width);
+        let (x, dy) = (args.read::<T>(Role::X(0)), args.read::<T>(Role::Dy));
+        let (a, rest) = args.scratch::<T>().split_at_mut(width);
         let (b, c) = rest.split_at_mut(width);
         a.copy_from_slice(deviation);
         if self.affine {
-            a.iter_mut().zip(args.read::<T>(5)).for_each(|(a, &w)| *a *= w);
+            a.iter_mut().zip(args.read::<T>(Role::WEIGHT)).for_each(|(a, &w)| *a *= w);
         }
         let share = T::from_f64(1.0 / statistics::values_per_channel(args) as f64);
         for i in 0..width {
@@ -278,7 +277,7 @@ impl BatchNorm {
         }
         let (a, b, c) = (&*a, &*b, &*c);
         let size = (BLOCK / width).max(1) * width;
-        args.chunks(args.write::<T>(4), size, |task, dx, _| {
+        args.chunks(args.write::<T>(Role::Dx(0)), size, |task, dx, _| {
             let part = task * size..task * size + dx.len();
             let (x, dy) = (&x[part.clone()], &dy[part]);
             vectorized(

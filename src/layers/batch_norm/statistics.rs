@@ -1,6 +1,8 @@
 //! Means, variances and gradient sums over the batch: in blocks of rows fixed by the shape, merged in order.
 
-use crate::device::{Args, Operand, vectorized};
+use super::{PART, SAVED, SUMS};
+use crate::device::vectorized;
+use crate::layers::{Args, Operands, Role};
 use crate::tensor::Real;
 
 /// Rows of `width` channels per block: what fits the second-level cache, for it is read twice.
@@ -13,23 +15,22 @@ fn num_blocks(elements: usize, width: usize) -> usize {
 }
 
 /// Elements of scratch that [`count`] and [`reduce`] need: two values per channel and block.
-pub(super) fn scratch(operands: &[Option<Operand>], width: usize) -> usize {
-    let x = operands[0].as_ref().expect("the input is always read");
-    if width == 0 { 0 } else { 2 * width * num_blocks(x.elements(), width).max(1) }
+pub(super) fn scratch(shapes: &Operands, width: usize) -> usize {
+    if width == 0 { 0 } else { 2 * width * num_blocks(shapes[Role::X(0)].elements(), width).max(1) }
 }
 
 /// Returns the number of values of a channel in the whole batch.
 pub(super) fn values_per_channel(args: &Args) -> usize {
-    let (x, kept) = (&args.operand(0).shape, &args.operand(1).shape);
+    let (x, kept) = (&args.operand(Role::X(0)).shape, &args.operand(SAVED).shape);
     x.elements() / (kept.0[2] * kept.0[3])
 }
 
-/// Operands (x, part, scratch): (count, mean, M2) of each channel of this device's part of the batch.
+/// PART = (count, mean, M2) of each channel of this device's part of the batch.
 pub(super) fn count<T: Real>(args: &Args, width: usize) {
-    let x = args.read::<T>(0);
+    let x = args.read::<T>(Role::X(0));
     let block = rows_per_block(width) * width;
     let blocks = num_blocks(x.len(), width);
-    let scratch = &mut args.write::<T>(args.operands.len() - 1)[..2 * width * blocks];
+    let scratch = &mut args.scratch::<T>()[..2 * width * blocks];
     args.chunks(scratch, 2 * width, |i, out, _| {
         let x = &x[i * block..x.len().min((i + 1) * block)];
         let (mean, m2) = out.split_at_mut(width);
@@ -54,7 +55,7 @@ pub(super) fn count<T: Real>(args: &Args, width: usize) {
             },
         );
     });
-    let part = args.write::<T>(1);
+    let part = args.write::<T>(PART);
     part.fill(T::ZERO);
     let (counts, rest) = part.split_at_mut(width);
     let (mean, m2) = rest.split_at_mut(width);
@@ -98,13 +99,13 @@ fn chan<T: Real>(count: f64, mean: &mut [T], m2: &mut [T], more: f64, more_mean:
     total
 }
 
-/// Operands (x, kept, dy, term, scratch): this device's sums of dy and of dy xhat.
+/// SUMS = this device's sums of dy and of dy xhat.
 pub(super) fn reduce<T: Real>(args: &Args, width: usize) {
-    let (x, dy) = (args.read::<T>(0), args.read::<T>(2));
-    let (mean, deviation) = args.read::<T>(1).split_at(width);
+    let (x, dy) = (args.read::<T>(Role::X(0)), args.read::<T>(Role::Dy));
+    let (mean, deviation) = args.read::<T>(SAVED).split_at(width);
     let block = rows_per_block(width) * width;
     let blocks = num_blocks(x.len(), width);
-    let scratch = &mut args.write::<T>(args.operands.len() - 1)[..2 * width * blocks];
+    let scratch = &mut args.scratch::<T>()[..2 * width * blocks];
     args.chunks(scratch, 2 * width, |i, out, _| {
         let part = i * block..x.len().min((i + 1) * block);
         let (x, dy) = (&x[part.clone()], &dy[part]);
@@ -128,7 +129,7 @@ pub(super) fn reduce<T: Real>(args: &Args, width: usize) {
             },
         );
     });
-    let term = args.write::<T>(3);
+    let term = args.write::<T>(SUMS);
     term.fill(T::ZERO);
     for block in scratch.chunks_exact(2 * width) {
         term.iter_mut().zip(block).for_each(|(sum, &more)| *sum += more);

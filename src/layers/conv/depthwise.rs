@@ -3,8 +3,9 @@
 
 use super::Part;
 use crate::device::kernels::any;
-use crate::device::{Const, Grid, Launch, int};
+use crate::device::{Const, Grid, int, threads};
 use crate::error::Result;
+use crate::layers::{Launch, Role};
 
 /// Most outputs of a group whose products are added one by one; more fill a tile.
 const OUTPUTS: usize = 8;
@@ -24,14 +25,13 @@ pub(super) fn fits(part: &Part) -> bool {
     part.depth == 1 && part.group_outputs <= OUTPUTS
 }
 
-/// Operands (x, w, y, b).
 pub(super) fn forward(part: &Part, launch: &Launch) -> Result<()> {
     let extents = part.extents()?;
     for (group, count) in part.runs() {
-        let grid = Launch::threads(part.n * part.pixels() * group.outputs * count);
-        let (x, y) = (launch.any(0).offset(group.channel), launch.any_mut(2).offset(group.first));
-        let filters = launch.any(1).offset(group.first * part.filter());
-        let bias = if part.adds_bias { launch.read(3).offset(group.first) } else { Const::NONE };
+        let grid = threads(part.n * part.pixels() * group.outputs * count);
+        let (x, y) = (launch.any(Role::X(0)).offset(group.channel), launch.any_mut(Role::Y).offset(group.first));
+        let filters = launch.any(Role::WEIGHT).offset(group.first * part.filter());
+        let bias = if part.adds_bias { launch.read(Role::BIAS).offset(group.first) } else { Const::NONE };
         let (outputs, groups) = (int(group.outputs)?, int(count)?);
         // SAFETY: x is (n, h, w, c), the filters (o, kh, kw, 1), the bias (o), y (n, oh, ow, o); each pointer is to the
         // first channel of the run's first group.
@@ -42,22 +42,21 @@ pub(super) fn forward(part: &Part, launch: &Launch) -> Result<()> {
                 grid,
                 [x, filters, bias, y],
                 extents,
-                [outputs, groups, i32::from(launch.relu)]
+                [outputs, groups, i32::from(launch.relu())]
             )?;
         }
     }
     Ok(())
 }
 
-/// Operands (x, w, dy, dw, dx, db, scratch).
 pub(super) fn backward_weight(part: &Part, launch: &Launch) -> Result<()> {
     let extents = part.extents()?;
     let parts = part.parts();
     for (group, count) in part.runs() {
         let columns = (group.outputs * count).div_ceil(COLUMNS);
         let grid = Grid::new(columns, part.filter(), parts.count);
-        let (x, dy) = (launch.any(0).offset(group.channel), launch.any(2).offset(group.first));
-        let dw = parts.target(launch, 3).offset(group.first * part.filter());
+        let (x, dy) = (launch.any(Role::X(0)).offset(group.channel), launch.any(Role::Dy).offset(group.first));
+        let dw = parts.target(launch, Role::D_WEIGHT).offset(group.first * part.filter());
         let (outputs, groups, each) = (int(group.outputs)?, int(count)?, int(parts.each)?);
         // SAFETY: x is (n, h, w, c), dy (n, oh, ow, o), dw or the scratch (parts, o, kh, kw, 1); each pointer is to the
         // first channel of the run's first group.
@@ -65,16 +64,15 @@ pub(super) fn backward_weight(part: &Part, launch: &Launch) -> Result<()> {
             launch!(any::conv_depthwise_backward_weight, launch, grid, [x, dy, dw], extents, [outputs, groups, each])?;
         }
     }
-    parts.add(launch, 3)
+    parts.add(launch, Role::D_WEIGHT)
 }
 
-/// Operands (x, w, dy, dw, dx, db, scratch).
 pub(super) fn backward_input(part: &Part, launch: &Launch) -> Result<()> {
     let extents = part.extents()?;
     for (group, count) in part.runs() {
-        let grid = Launch::threads(part.n * part.h * part.w * count);
-        let (dy, dx) = (launch.any(2).offset(group.first), launch.any_mut(4).offset(group.channel));
-        let filters = launch.any(1).offset(group.first * part.filter());
+        let grid = threads(part.n * part.h * part.w * count);
+        let (dy, dx) = (launch.any(Role::Dy).offset(group.first), launch.any_mut(Role::Dx(0)).offset(group.channel));
+        let filters = launch.any(Role::WEIGHT).offset(group.first * part.filter());
         let (outputs, groups) = (int(group.outputs)?, int(count)?);
         // SAFETY: dy is (n, oh, ow, o), the filters (o, kh, kw, 1), dx (n, h, w, c); each pointer is to the first
         // channel of the run's first group.

@@ -5,8 +5,9 @@
 
 use super::windows::{self, Slice};
 use super::{Group, Part};
-use crate::device::{Args, Matrix, Scalar, vectorized};
+use crate::device::{Matrix, Scalar, vectorized};
 use crate::layers::dense::sum_rows;
+use crate::layers::{Args, Role};
 use crate::tensor::cut;
 use std::ops::Range;
 
@@ -99,18 +100,13 @@ pub(super) fn backward_scratch(part: &Part, threads: usize) -> usize {
     sums.weights() + sums.biases(part) + threads * tile
 }
 
-/// Returns the last operand, which is the scratch where the phase asked for any.
-fn scratch<'a, T: Scalar>(args: &'a Args, asked: usize) -> &'a mut [T] {
-    if asked > 0 { args.write::<T>(args.operands.len() - 1) } else { Default::default() }
-}
-
-/// Operands (x, w, y, b, scratch): y = windows w^T + b.
+/// y = windows w^T + b.
 pub(super) fn forward<T: Scalar>(part: &Part, args: &Args) {
-    let (x, w) = (args.read::<T>(0), args.read::<T>(1));
-    let bias = part.adds_bias.then(|| args.read::<T>(3));
+    let (x, w) = (args.read::<T>(Role::X(0)), args.read::<T>(Role::WEIGHT));
+    let bias = part.adds_bias.then(|| args.read::<T>(Role::BIAS));
     let walk = Walk::new(part, part.sliding.kernel.h);
-    let tiles = scratch(args, forward_scratch(part, 1));
-    args.chunks_with_scratch(args.write::<T>(2), walk.pixels * part.o, tiles, |task, y, tile| {
+    let tiles = args.scratch::<T>();
+    args.chunks_with_scratch(args.write::<T>(Role::Y), walk.pixels * part.o, tiles, |task, y, tile| {
         let pixels = task * walk.pixels..task * walk.pixels + y.len() / part.o;
         match bias {
             Some(b) => y.chunks_exact_mut(part.o).for_each(|y| y.copy_from_slice(b)),
@@ -127,29 +123,28 @@ pub(super) fn forward<T: Scalar>(part: &Part, args: &Args) {
     });
 }
 
-/// Operands (x, w, dy, dw, dx, db, scratch).
 pub(super) fn backward<T: Scalar>(part: &Part, args: &Args) {
     let sums = Sums::new(part);
-    let all = scratch::<T>(args, backward_scratch(part, 1));
+    let all = args.scratch::<T>();
     let (weights, rest) = all.split_at_mut(sums.weights());
     let (biases, tiles) = rest.split_at_mut(sums.biases(part));
     backward_filter(part, args, &sums, weights, tiles);
     if part.has_bias {
-        let (dy, size) = (args.read::<T>(2), part.pixels() * part.o);
+        let (dy, size) = (args.read::<T>(Role::Dy), part.pixels() * part.o);
         args.chunks(biases, part.o, |block, biases, _| {
             let samples = sums.samples(part, block);
             sum_rows(&dy[samples.start * size..samples.end * size], biases);
         });
-        sum_rows(biases, args.write::<T>(5));
+        sum_rows(biases, args.write::<T>(Role::D_BIAS));
     }
-    if args.has(4) {
+    if args.has(Role::Dx(0)) {
         backward_data(part, args, tiles);
     }
 }
 
 /// dw = dy^T windows: each block and slab into its own sums, then over the blocks in order.
 fn backward_filter<T: Scalar>(part: &Part, args: &Args, sums: &Sums, weights: &mut [T], tiles: &mut [T]) {
-    let (x, dy) = (args.read::<T>(0), args.read::<T>(2));
+    let (x, dy) = (args.read::<T>(Role::X(0)), args.read::<T>(Role::Dy));
     let slab = |task: usize| {
         let start = task % sums.slabs * sums.rows;
         start..part.sliding.kernel.h.min(start + sums.rows)
@@ -172,7 +167,7 @@ fn backward_filter<T: Scalar>(part: &Part, args: &Args, sums: &Sums, weights: &m
         }
     });
     let weights = &*weights;
-    args.chunks(args.write::<T>(3), part.filter(), |o, dw, _| {
+    args.chunks(args.write::<T>(Role::D_WEIGHT), part.filter(), |o, dw, _| {
         dw.fill(T::ZERO);
         for (task, sum) in weights.chunks_exact(sums.size).enumerate() {
             let (slab, row) = (slab(task), part.row());
@@ -189,11 +184,11 @@ fn backward_filter<T: Scalar>(part: &Part, args: &Args, sums: &Sums, weights: &m
 /// dx: the gradients of the windows are dy w, and each goes where its window was taken from. A task is a sample,
 /// or several small ones.
 fn backward_data<T: Scalar>(part: &Part, args: &Args, tiles: &mut [T]) {
-    let (w, dy) = (args.read::<T>(1), args.read::<T>(2));
+    let (w, dy) = (args.read::<T>(Role::WEIGHT), args.read::<T>(Role::Dy));
     let walk = Walk::new(part, part.sliding.kernel.h);
     let samples = (PIXELS / 2).div_ceil(part.pixels());
     let image = part.h * part.w * part.c;
-    args.chunks_with_scratch(args.write::<T>(4), samples * image, tiles, |task, dx, tile| {
+    args.chunks_with_scratch(args.write::<T>(Role::Dx(0)), samples * image, tiles, |task, dx, tile| {
         dx.fill(T::ZERO);
         let first = task * samples * part.pixels();
         let count = dx.len() / image * part.pixels();

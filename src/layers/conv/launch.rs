@@ -4,9 +4,10 @@
 use super::{Group, Pair, Part, depthwise};
 use crate::device::kernels::any;
 use crate::device::libraries::{Convolution, Direction, Images};
-use crate::device::{Const, Launch, int, ints};
+use crate::device::{Const, int, ints};
 use crate::error::Result;
 use crate::layers::parts::{Parts, finish, sum_rows_on, tiles, tiles_of};
+use crate::layers::{Launch, Role};
 
 /// Launches a kernel with its operands, the extents of a [`Part`], and what comes after them.
 macro_rules! launch {
@@ -67,9 +68,9 @@ pub(super) fn backward_scratch(part: &Part) -> usize {
     weight.max(bias)
 }
 
-/// Computes a pass with a library, where one can: x, w and y are the operands that hold them or their gradients.
-/// Returns false where not.
-fn library(part: &Part, launch: &Launch, direction: Direction, [x, w, y]: [usize; 3]) -> Result<bool> {
+/// Computes a pass with a library, where one can: x, w and y are the operands, or their gradients. Returns false where
+/// not.
+fn library(part: &Part, launch: &Launch, direction: Direction, [x, w, y]: [Role; 3]) -> Result<bool> {
     let groups = part.groups().count();
     // A split may cut a group, or leave channels that no filter of this device reads.
     let whole = part.groups().all(|group| group.outputs * groups == part.o) && groups * part.depth == part.c;
@@ -88,27 +89,25 @@ fn library(part: &Part, launch: &Launch, direction: Direction, [x, w, y]: [usize
         groups,
         format: launch.format(x),
     };
-    let at = |i: usize| launch.operand(i).address();
+    let at = |role| launch.operand(role).address();
     let images = Images { x: at(x), w: at(w), y: at(y) };
-    let declared = if direction == Direction::Forward { 3 } else { 5 } + usize::from(part.has_bias);
     // SAFETY: x is (n, h, w, c), the filters (o, kh, kw, depth), y (n, oh, ow, o), and so are their gradients.
-    unsafe { launch.convolve(&convolution, &images, declared) }
+    unsafe { launch.convolve(&convolution, &images) }
 }
 
-/// Operands (x, w, y, b).
 pub(super) fn forward(part: &Part, launch: &Launch) -> Result<()> {
     if depthwise::fits(part) {
         return depthwise::forward(part, launch);
     }
-    if library(part, launch, Direction::Forward, [0, 1, 2])? {
-        return finish(launch, part.adds_bias.then_some(3), 2);
+    if library(part, launch, Direction::Forward, [Role::X(0), Role::WEIGHT, Role::Y])? {
+        return finish(launch, part.adds_bias);
     }
     let extents = part.extents()?;
     for (group, count) in part.runs() {
         let grid = tiles(part.n * part.pixels(), group.outputs, count);
-        let (x, y) = (launch.any(0).offset(group.channel), launch.any_mut(2).offset(group.first));
-        let filters = launch.any(1).offset(group.first * part.filter());
-        let bias = if part.adds_bias { launch.read(3).offset(group.first) } else { Const::NONE };
+        let (x, y) = (launch.any(Role::X(0)).offset(group.channel), launch.any_mut(Role::Y).offset(group.first));
+        let filters = launch.any(Role::WEIGHT).offset(group.first * part.filter());
+        let bias = if part.adds_bias { launch.read(Role::BIAS).offset(group.first) } else { Const::NONE };
         let outputs = int(group.outputs)?;
         // SAFETY: x is (n, h, w, c), the filters (o, kh, kw, depth), the bias (o), y (n, oh, ow, o); each pointer is to
         // the first channel of the run's first group.
@@ -119,38 +118,37 @@ pub(super) fn forward(part: &Part, launch: &Launch) -> Result<()> {
                 grid,
                 [x, filters, bias, y],
                 extents,
-                [outputs, i32::from(launch.relu)]
+                [outputs, i32::from(launch.relu())]
             )?;
         }
     }
     Ok(())
 }
 
-/// Operands (x, w, dy, dw, dx, db, scratch).
 pub(super) fn backward(part: &Part, launch: &Launch) -> Result<()> {
     backward_weight(part, launch)?;
     if part.has_bias {
-        sum_rows_on(launch, 2, part.n * part.pixels(), 5)?;
+        sum_rows_on(launch, Role::Dy, part.n * part.pixels(), Role::D_BIAS)?;
     }
-    if launch.has(4) { backward_input(part, launch) } else { Ok(()) }
+    if launch.has(Role::Dx(0)) { backward_input(part, launch) } else { Ok(()) }
 }
 
 fn backward_weight(part: &Part, launch: &Launch) -> Result<()> {
     let extents = part.extents()?;
     if part.n == 0 {
-        return launch.clear(3);
+        return launch.clear(Role::D_WEIGHT);
     }
     if depthwise::fits(part) {
         return depthwise::backward_weight(part, launch);
     }
-    if library(part, launch, Direction::BackwardWeight, [0, 3, 2])? {
+    if library(part, launch, Direction::BackwardWeight, [Role::X(0), Role::D_WEIGHT, Role::Dy])? {
         return Ok(());
     }
     let parts = part.parts();
     for (group, count) in part.runs() {
         let grid = tiles(group.outputs, part.filter(), parts.count * count);
-        let (x, dy) = (launch.any(0).offset(group.channel), launch.any(2).offset(group.first));
-        let dw = parts.target(launch, 3).offset(group.first * part.filter());
+        let (x, dy) = (launch.any(Role::X(0)).offset(group.channel), launch.any(Role::Dy).offset(group.first));
+        let dw = parts.target(launch, Role::D_WEIGHT).offset(group.first * part.filter());
         let (outputs, groups, each) = (int(group.outputs)?, int(count)?, int(parts.each)?);
         // SAFETY: x is (n, h, w, c), dy (n, oh, ow, o), dw or the scratch (parts, o, kh, kw, depth); each pointer is to
         // the first channel of the run's first group.
@@ -158,17 +156,17 @@ fn backward_weight(part: &Part, launch: &Launch) -> Result<()> {
             launch!(any::conv_backward_weight, launch, grid, [x, dy, dw], extents, [outputs, groups, each])?;
         }
     }
-    parts.add(launch, 3)
+    parts.add(launch, Role::D_WEIGHT)
 }
 
 fn backward_input(part: &Part, launch: &Launch) -> Result<()> {
     let extents = part.extents()?;
-    if library(part, launch, Direction::BackwardInput, [4, 1, 2])? {
+    if library(part, launch, Direction::BackwardInput, [Role::Dx(0), Role::WEIGHT, Role::Dy])? {
         return Ok(());
     }
     if part.groups().count() * part.depth < part.c {
         // Channels that no filter of this device reads.
-        launch.clear(4)?;
+        launch.clear(Role::Dx(0))?;
     }
     if depthwise::fits(part) {
         return depthwise::backward_input(part, launch);
@@ -176,8 +174,8 @@ fn backward_input(part: &Part, launch: &Launch) -> Result<()> {
     let classes = part.classes();
     for (group, count) in part.runs() {
         let grid = tiles_of(&classes, part.depth, count);
-        let (dy, dx) = (launch.any(2).offset(group.first), launch.any_mut(4).offset(group.channel));
-        let filters = launch.any(1).offset(group.first * part.filter());
+        let (dy, dx) = (launch.any(Role::Dy).offset(group.first), launch.any_mut(Role::Dx(0)).offset(group.channel));
+        let filters = launch.any(Role::WEIGHT).offset(group.first * part.filter());
         let outputs = int(group.outputs)?;
         // SAFETY: dy is (n, oh, ow, o), the filters (o, kh, kw, depth), dx (n, h, w, c); each pointer is to the first
         // channel of the run's first group.

@@ -150,36 +150,34 @@ impl Layer for Conv {
         }
         Ok(lower_weighted(cx, self.has_bias(), cx.split == Split::Columns && self.is_aligned(cx.mesh)))
     }
-    fn scratch(&self, pass: Pass, _: usize, operands: &[Option<Operand>], threads: usize) -> usize {
-        let part = self.part(operands);
-        match pass {
-            Pass::Forward => fast::forward_scratch(&part, threads),
-            Pass::Backward => fast::backward_scratch(&part, threads),
+    fn scratch(&self, phase: &str, shapes: &Operands, target: Target) -> usize {
+        let part = self.part(shapes);
+        match (phase, target) {
+            ("forward", Target::Cpu { threads }) => fast::forward_scratch(&part, threads),
+            ("backward", Target::Cpu { threads }) => fast::backward_scratch(&part, threads),
+            (_, Target::Gpu { libraries }) => {
+                let library = if libraries { Workspace::elements(CONVOLUTION_WORKSPACE) } else { 0 };
+                if phase == "forward" { library } else { library.max(launch::backward_scratch(&part)) }
+            }
+            _ => unknown_phase(phase),
         }
     }
-    fn run(&self, pass: Pass, _: usize, args: &Args) {
+    fn run(&self, phase: &str, args: &Args) {
         let part = self.part(args.operands);
-        by_precision!(args, T => match (pass, args.path) {
-            (Pass::Forward, Path::Fast) => fast::forward::<T>(&part, args),
-            (Pass::Forward, Path::Plain) => plain::forward::<T>(&part, args),
-            (Pass::Backward, Path::Fast) => fast::backward::<T>(&part, args),
-            (Pass::Backward, Path::Plain) => plain::backward::<T>(&part, args),
+        by_precision!(args, T => match (phase, args.path) {
+            ("forward", Path::Fast) => fast::forward::<T>(&part, args),
+            ("forward", Path::Plain) => plain::forward::<T>(&part, args),
+            ("backward", Path::Fast) => fast::backward::<T>(&part, args),
+            ("backward", Path::Plain) => plain::backward::<T>(&part, args),
+            _ => unknown_phase(phase),
         })
     }
-    fn device_scratch(&self, pass: Pass, _: usize, operands: &[Option<Operand>]) -> usize {
-        if pass == Pass::Forward { 0 } else { launch::backward_scratch(&self.part(operands)) }
-    }
-    fn takes_relu(&self) -> bool {
-        true
-    }
-    fn library_scratch(&self, _: Pass, _: usize) -> usize {
-        Workspace::elements(CONVOLUTION_WORKSPACE)
-    }
-    fn launch(&self, pass: Pass, _: usize, launch: &Launch) -> Result<()> {
+    fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
         let part = self.part(launch.operands);
-        match pass {
-            Pass::Forward => launch::forward(&part, launch),
-            Pass::Backward => launch::backward(&part, launch),
+        match phase {
+            "forward" => launch::forward(&part, launch),
+            "backward" => launch::backward(&part, launch),
+            _ => unknown_phase(phase),
         }
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
@@ -203,7 +201,7 @@ impl Layer for Conv {
     }
 }
 
-/// What one device does of the layer. Forward and backward begin with the operands (x, w, y or dy).
+/// What one device does of the layer.
 #[derive(Debug, Clone, Copy)]
 struct Part {
     sliding: Sliding,
@@ -241,9 +239,9 @@ struct Group {
 }
 
 impl Conv {
-    fn part(&self, operands: &[Option<Operand>]) -> Part {
-        let o = |i: usize| operands[i].as_ref().expect("input, weight and output are always there");
-        let (x, w, y) = (o(0), o(1), o(2));
+    fn part(&self, operands: &Operands) -> Part {
+        let (x, w) = (&operands[Role::X(0)], &operands[Role::WEIGHT]);
+        let y = operands.get(Role::Y).unwrap_or_else(|| &operands[Role::Dy]);
         Part {
             sliding: self.sliding(),
             n: x.len(0),

@@ -1,8 +1,9 @@
 //! The plain loops: what the fast path is tested against.
 
 use super::Part;
-use crate::device::{Args, Scalar};
+use crate::device::Scalar;
 use crate::layers::dense::sum_rows;
+use crate::layers::{Args, Role};
 
 /// Visits every product of the layer as (index in x, index in w, index in y).
 fn products(part: &Part, mut visit: impl FnMut(usize, usize, usize)) {
@@ -22,28 +23,31 @@ fn products(part: &Part, mut visit: impl FnMut(usize, usize, usize)) {
     }
 }
 
-/// Operands (x, w, y, b).
 pub(super) fn forward<T: Scalar>(part: &Part, args: &Args) {
-    let (x, w, y) = (args.read::<T>(0), args.read::<T>(1), args.write::<T>(2));
+    let (x, w, y) = (args.read::<T>(Role::X(0)), args.read::<T>(Role::WEIGHT), args.write::<T>(Role::Y));
     y.fill(T::ZERO);
     if part.adds_bias {
-        let bias = args.read::<T>(3);
+        let bias = args.read::<T>(Role::BIAS);
         y.chunks_exact_mut(part.o).for_each(|y| y.copy_from_slice(bias));
     }
     products(part, |i, j, k| y[k] += x[i] * w[j]);
 }
 
-/// Operands (x, w, dy, dw, dx, db).
 pub(super) fn backward<T: Scalar>(part: &Part, args: &Args) {
-    let (x, w, dy, dw) = (args.read::<T>(0), args.read::<T>(1), args.read::<T>(2), args.write::<T>(3));
+    let (x, w, dy, dw) = (
+        args.read::<T>(Role::X(0)),
+        args.read::<T>(Role::WEIGHT),
+        args.read::<T>(Role::Dy),
+        args.write::<T>(Role::D_WEIGHT),
+    );
     dw.fill(T::ZERO);
     products(part, |i, j, k| dw[j] += x[i] * dy[k]);
-    if args.has(4) {
-        let dx = args.write::<T>(4);
+    if args.has(Role::Dx(0)) {
+        let dx = args.write::<T>(Role::Dx(0));
         dx.fill(T::ZERO);
         products(part, |i, j, k| dx[i] += dy[k] * w[j]);
     }
     if part.has_bias {
-        sum_rows(dy, args.write::<T>(5));
+        sum_rows(dy, args.write::<T>(Role::D_BIAS));
     }
 }
