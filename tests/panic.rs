@@ -87,7 +87,7 @@ fn trained(mesh: (usize, usize), layer: &str, when: When, more: &[&str]) -> (u64
     let node = network.nodes.iter_mut().find(|node| node.name == layer).unwrap();
     node.layer = Arc::new(Planted(Arc::clone(&node.layer), when));
     let held = Arc::downgrade(&node.layer);
-    let plan = Plan::new(Arc::new(network), plan.chain, plan.options).unwrap();
+    let plan = Plan::new(Arc::new(network), plan.chain, plan.spec).unwrap();
     training.session = Session::new(plan).unwrap();
     peristyle::train::exchange::initialise(&mut training.session, 1).unwrap();
     loop {

@@ -77,12 +77,19 @@ fn checksum(program: &Program) -> u64 {
     for buffer in &program.buffers {
         add(&[buffer.device, buffer.offset, buffer.bytes()]);
     }
-    for step in &program.steps {
+    for step in &program.instructions {
         add(&[step.queue_index(), step.index, step.waits.len(), step.uses.len()]);
         step.waits.iter().for_each(|&(queue, count)| add(&[queue, count]));
         for u in &step.uses {
-            let bytes = program.buffers[u.buffer].place(u.part);
-            add(&[bytes.offset, bytes.rows, bytes.len, bytes.stride, usize::from(u.read), usize::from(u.write)]);
+            let bytes = program.buffers[u.buffer].bytes_of(u.part);
+            add(&[
+                bytes.offset,
+                bytes.rows,
+                bytes.len,
+                bytes.stride,
+                usize::from(u.access.reads()),
+                usize::from(u.access.writes()),
+            ]);
         }
     }
     hash

@@ -9,9 +9,9 @@ use peristyle::error::Problem;
 use peristyle::layers::{Access, Mode, Pass};
 use peristyle::network::{Network, Source};
 use peristyle::optim::Chain;
-use peristyle::placement::{Op, Request, Variant, place, resolve};
+use peristyle::placement::{Op, Spec, Variant, place, resolve};
 use peristyle::program::Execution;
-use peristyle::tensor::{Mesh, Place, Precision, Products};
+use peristyle::tensor::{Mesh, Place, Precision};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 use std::cell::RefCell;
@@ -288,10 +288,8 @@ fn features(network: &Network, at: Where) -> Vec<String> {
     }
     add(at.rows < at.mesh.devices(), "devices that may hold no rows");
     add(at.staged, "collectives through the host's memory");
-    let (precision, products) = (Precision::F64, Products::Full);
-    let chain = &Chain::default();
-    let request = Request { network, chain, target_width: 1, mesh: at.mesh, precision, products, fuse: false, variant };
-    let placed = place(request).expect("it was resolved");
+    let spec = Spec { mesh: at.mesh, precision: Precision::F64, ..Spec::default() };
+    let placed = place(network, &Chain::default(), &spec, variant).expect("it was resolved");
     let backward = |op: &Op| matches!(op, Op::Phase { pass: Pass::Backward, .. });
     let first = placed.ops.iter().position(backward).unwrap_or(0);
     for (number, op) in placed.ops.iter().enumerate() {

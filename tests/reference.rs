@@ -106,7 +106,7 @@ fn run(reference: &Reference, name: &str, sets: &[String]) -> Run {
     let look = Variant { update: false, ..update };
     let eval = Variant { mode: Mode::Eval, ..look };
     let chain = Arc::clone(&job.config.optimizer.chain);
-    let plan = Plan::new(Arc::clone(&job.network), chain, job.options(vec![update, look, eval])).unwrap();
+    let plan = Plan::new(Arc::clone(&job.network), chain, job.spec(vec![update, look, eval])).unwrap();
     let (mut session, mut mirror) = (job.session(plan.clone()).unwrap(), job.session(plan).unwrap());
     exchange::initialise(&mut mirror, 0).unwrap();
     let parameters = &job.network.parameters;

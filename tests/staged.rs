@@ -6,8 +6,9 @@ use common::runs::{Folder, losses, peristyle, said};
 use common::{Training, file};
 use peristyle::device::Queue;
 use peristyle::device::driver::{Driver, Kind};
+use peristyle::placement::Peers;
 use peristyle::program::check::check;
-use peristyle::program::{Peers, Plan, Session, Use, Which, Work};
+use peristyle::program::{Plan, Session, Use, Which, Work};
 use peristyle::train::{Data, Job, exchange};
 
 const CONFIGS: [&str; 3] =
@@ -92,7 +93,7 @@ fn a_staged_step_uses_the_memory_of_its_own_gpu_and_of_the_host_alone() {
             let devices = mesh.0 * mesh.1;
             for program in &plan.programs {
                 let mut crossings = 0;
-                for step in &program.steps {
+                for step in &program.instructions {
                     let device = |buffer: usize| program.buffers[buffer].device;
                     let own = |u: &&Use| device(u.buffer) == step.device;
                     let (near, far): (Vec<&Use>, Vec<&Use>) = step.uses.iter().partition(own);
@@ -109,7 +110,7 @@ fn a_staged_step_uses_the_memory_of_its_own_gpu_and_of_the_host_alone() {
                 assert!(crossings > 0 && crossings % 2 == 0, "out and in again: {crossings}");
             }
             assert_eq!(plan.wire_bytes_per_step(), direct.wire_bytes_per_step(), "what crosses is counted once");
-            assert_eq!((direct.host, direct.options.peers.clone()), (0, Peers::All));
+            assert_eq!((direct.host, direct.spec.peers.clone()), (0, Peers::All));
             assert!(plan.host > 0 && !job.notes.iter().any(|note| note.contains("peer")), "{:?}", job.notes);
         }
     }
@@ -123,12 +124,12 @@ fn devices_of_one_gpu_reach_each_other_and_the_rest_crosses() {
         let mut training = Training::new(config, &sets);
         let (job, mut plan) = open(config, &sets);
         if let Some(gpus) = gpus {
-            let mut options = plan.options.clone();
+            let mut options = plan.spec.clone();
             options.peers = Peers::SameGpu(gpus.to_vec());
             plan = Plan::new(job.network.clone(), plan.chain.clone(), options).unwrap_or_else(|p| panic!("{p:?}"));
         }
         let of_host = |u: &Use| plan.programs[0].buffers[u.buffer].device == 4;
-        let crossings = plan.programs[0].steps.iter().filter(|s| s.uses.iter().any(of_host)).count();
+        let crossings = plan.programs[0].instructions.iter().filter(|s| s.uses.iter().any(of_host)).count();
         training.session = Session::on_gpus(plan, Kind::Emu, &gpus.unwrap_or([0, 1, 2, 3])).unwrap();
         training.session.prepare(training.preparation.clone()).unwrap();
         exchange::initialise(&mut training.session, training.job.config.seed).unwrap();
@@ -144,15 +145,15 @@ fn devices_of_one_gpu_reach_each_other_and_the_rest_crosses() {
 #[test]
 fn a_copy_in_that_does_not_wait_for_its_copy_out_is_refused() {
     let (_, mut plan) = open("configs/columns_small.toml", &sets((2, 2), "off", "f32"));
-    let queues = plan.options.mesh.devices() * Queue::COUNT;
+    let queues = plan.spec.mesh.devices() * Queue::COUNT;
     let program = &mut plan.programs[0];
     let mut refused = 0;
-    for number in 0..program.steps.len() {
-        if program.steps[number].name.ends_with(" from the host") {
-            let waits = std::mem::take(&mut program.steps[number].waits);
-            let said = check(program, queues).expect_err(&program.steps[number].name);
+    for number in 0..program.instructions.len() {
+        if program.instructions[number].name.ends_with(" from the host") {
+            let waits = std::mem::take(&mut program.instructions[number].waits);
+            let said = check(program, queues).expect_err(&program.instructions[number].name).to_string();
             assert!(said.starts_with("device 4: ") && said.contains(" the host\""), "{said}");
-            program.steps[number].waits = waits;
+            program.instructions[number].waits = waits;
             refused += 1;
         }
     }

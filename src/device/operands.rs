@@ -62,7 +62,7 @@ impl<R: Key> Index<R> for Operands<R> {
     }
 }
 
-/// What runs a step.
+/// What runs the steps of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     /// A CPU device.
@@ -72,9 +72,24 @@ pub enum Target {
     },
     /// A GPU, or an emulated one.
     Gpu {
-        /// Whether NVIDIA's libraries may compute products and convolutions.
+        /// Whether NVIDIA's libraries may compute products and convolutions: there is scratch memory for them.
         libraries: bool,
+        /// Threads of this machine that emulate one.
+        threads: usize,
     },
+}
+
+impl Target {
+    /// Returns the threads of a device.
+    pub fn threads(self) -> usize {
+        let (Target::Cpu { threads } | Target::Gpu { threads, .. }) = self;
+        threads
+    }
+
+    /// Returns true for a GPU, or an emulated one.
+    pub fn is_gpu(self) -> bool {
+        matches!(self, Target::Gpu { .. })
+    }
 }
 
 /// What a step does to its output before it stores it, in place of a step of its own.

@@ -4,16 +4,15 @@
 //! (L(w + h) - L(w - h)) / 2h; the product H v, exact through dual numbers, with (g(w + h v) - g(w - h v)) / 2h.
 //! Both run the network's own training program in f64.
 
-use crate::collectives::Form;
 use crate::data;
-use crate::device::{Clock, Path, Purpose, Random};
+use crate::device::{Clock, Purpose, Random};
 use crate::error::{Error, Result};
 use crate::layers::Mode;
 use crate::network::{self, Network};
 use crate::optim::Chain;
-use crate::placement::Variant;
-use crate::program::{Options, Peers, Plan, Session, Target, Which};
-use crate::tensor::{Dual, Mesh, Precision, Products, Real};
+use crate::placement::{Spec, Variant};
+use crate::program::{Plan, Session, Which};
+use crate::tensor::{Dual, Mesh, Precision, Real};
 use std::sync::Arc;
 
 /// A network with one batch, in one precision, whose gradients can be asked for.
@@ -37,22 +36,8 @@ impl Probe {
         (images, targets, target_width): (&[f32], &[f32], usize),
     ) -> Result<Probe> {
         let variant = Variant { mode: Mode::Train, rows: targets.len() / target_width, update: false };
-        let (target, products, form, path, threads) = (Target::Cpu, Products::Full, Form::OnePass, Path::Fast, 1);
-        let options = Options {
-            mesh,
-            target,
-            precision,
-            products,
-            threads,
-            form,
-            peers: Peers::All,
-            path,
-            target_width,
-            augment: 0,
-            seed,
-            variants: vec![variant],
-        };
-        let plan = Plan::new(Arc::clone(network), Arc::new(Chain::default()), options).map_err(Error::Config)?;
+        let spec = Spec { mesh, precision, target_width, seed, variants: vec![variant], ..Spec::default() };
+        let plan = Plan::new(Arc::clone(network), Arc::new(Chain::default()), spec).map_err(Error::Config)?;
         let session = Session::new(plan)?;
         let (images, targets) = (images.to_vec(), targets.to_vec());
         Ok(Probe { session, variant, batch: data::Batch { images, targets, ..data::Batch::default() } })

@@ -1,12 +1,11 @@
 //! A program that is one redistribution: what measures and checks collectives by themselves.
 
 use crate::collectives::Collective;
-use crate::device::Queue;
 use crate::layers::{Activation, METRICS};
 use crate::network::Network;
 use crate::optim::Chain;
-use crate::placement::{Flat, Home, Op, Placed, Purpose, Region, Tensor, Variant};
-use crate::program::{Inbox, Options, Plan, Target, arena, check, events, lay_out, lower};
+use crate::placement::{Flat, Home, Op, Placed, Purpose, Region, Spec, Tensor, Variant};
+use crate::program::{Inbox, Plan, Regions};
 use crate::tensor::{Axis, Element, Layout, Mesh, Place, Precision, Shape};
 use std::sync::Arc;
 
@@ -44,13 +43,12 @@ impl OneMove {
         (0..mesh.devices()).map(device).max().unwrap_or(0)
     }
 
-    /// Plans the program of `options`' only variant.
+    /// Plans the program of the only variant.
     ///
     /// # Panics
     /// When it is not free of races, which would be a fault in this crate.
-    pub fn plan(&self, options: Options) -> Plan {
-        let (mesh, form, variant) = (options.mesh, options.form, options.variants[0]);
-        let devices = mesh.devices();
+    pub fn plan(&self, spec: Spec) -> Plan {
+        let mesh = spec.mesh;
         let [from, to] = self.layouts();
         let network =
             Network { input: Activation::new(1, 1, 1), nodes: Vec::new(), parameters: Vec::new(), states: Vec::new() };
@@ -59,10 +57,10 @@ impl OneMove {
             sizes.push((self.result(), self.elements(to, mesh)));
         }
         sizes.push((Region::Metrics, METRICS));
-        if options.target != Target::Cpu {
-            sizes.push((Region::Inbox, Inbox::of(&network, &options).elements()));
+        if spec.target.is_gpu() {
+            sizes.push((Region::Inbox, Inbox::of(&network, &spec).elements()));
         }
-        let (regions, base) = lay_out(&sizes, Precision::F32);
+        let regions = Regions::new(&sizes, Precision::F32);
         let tensor = |layout, home| Tensor {
             name: "values".into(),
             shape: self.shape.clone(),
@@ -73,41 +71,23 @@ impl OneMove {
         };
         let home = if self.in_place() { Home::Alias(0) } else { Home::Fixed(self.result(), 0) };
         let placed = Placed {
+            variant: VARIANT,
             tensors: vec![tensor(from, Home::Fixed(Region::Gradients, 0)), tensor(to, home)],
             ops: vec![Op::Move { collective: self.collective, axis: Axis::Data, from: 0, to: 1 }],
-            flat: Flat::default(),
-            statistics: Vec::new(),
+            ..Placed::default()
         };
         let mut plan = Plan {
             network: Arc::new(network),
             chain: Arc::new(Chain::default()),
+            arena: vec![regions.end; mesh.devices()],
             regions,
             flat: Flat::default(),
             statistics: Vec::new(),
             programs: Vec::new(),
-            arena: vec![base; devices],
             host: 0,
-            options,
+            spec,
         };
-        let context = lower::Context {
-            network: &plan.network,
-            mesh,
-            target: plan.options.target,
-            form,
-            peers: &plan.options.peers,
-            threads: plan.options.threads,
-            variant,
-            precision: Precision::F32,
-            augment: plan.options.augment,
-            regions: &plan.regions,
-        };
-        let mut program = lower::lower(context, &placed);
-        let clocks = events::derive(&mut program, devices * Queue::COUNT);
-        (plan.arena, plan.host) = arena::assign(&mut program, &clocks, base, devices);
-        if let Err(race) = check::check(&program, devices * Queue::COUNT) {
-            panic!("the {} is not safe: {race}", self.collective);
-        }
-        plan.programs.push(program);
+        plan.add(&placed);
         plan
     }
 }

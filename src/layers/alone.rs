@@ -244,7 +244,7 @@ impl<'a, T: Scalar> Alone<'a, T> {
         let shapes: Operands = described.iter().cloned().collect();
         let target = match self.driver {
             None => Target::Cpu { threads: self.pool.threads() },
-            Some(driver) => Target::Gpu { libraries: driver.has_libraries() },
+            Some(driver) => Target::Gpu { libraries: driver.has_libraries(), threads: self.pool.threads() },
         };
         let scratch = self.layer.scratch(phase.name, &shapes, target);
         let scratch = (scratch > 0).then(|| {

@@ -171,7 +171,7 @@ impl Layer for Dense {
         })
     }
     fn scratch(&self, phase: &str, shapes: &Operands, target: Target) -> usize {
-        let Target::Gpu { libraries } = target else { return 0 };
+        let Target::Gpu { libraries, .. } = target else { return 0 };
         let library = if libraries { Workspace::elements(PRODUCT_WORKSPACE) } else { 0 };
         if phase == "forward" {
             return library;

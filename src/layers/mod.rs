@@ -107,9 +107,10 @@ impl std::fmt::Display for Split {
 }
 
 /// What a program is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Mode {
     /// Forward, backward and update.
+    #[default]
     Train,
     /// Forward alone, with the layers in evaluation mode.
     Eval,
@@ -194,6 +195,19 @@ pub enum Access {
     Write,
     /// Reads and writes it.
     Update,
+    /// Uses it as scratch memory: its contents are undefined before and after.
+    Scratch,
+}
+
+impl Access {
+    /// Returns true when it depends on what was there before.
+    pub fn reads(self) -> bool {
+        matches!(self, Access::Read | Access::Update)
+    }
+    /// Returns true when it changes what is there.
+    pub fn writes(self) -> bool {
+        self != Access::Read
+    }
 }
 
 /// One operand of a phase, in the layout that the phase works in.

@@ -3,13 +3,13 @@
 
 use super::flat::Flat;
 use super::resolve::{Resolved, resolve};
-use super::{Home, Input, Op, Placed, Purpose, Region, Request, Tensor, TensorId};
+use super::{Home, Input, Op, Placed, Purpose, Region, Spec, Tensor, TensorId, Variant};
 use crate::collectives::Collective;
 use crate::device::Epilogue;
 use crate::error::Problem;
 use crate::layers::{Access, METRICS, Mode, Pass, Phase, Role, Wanted};
-use crate::network::{Node, Source};
-use crate::optim::{Stage, UpdateRole};
+use crate::network::{Network, Node, Source};
+use crate::optim::Chain;
 use crate::tensor::{Axis, Element, Layout, Place, Products, Shape};
 use std::collections::HashMap;
 
@@ -17,15 +17,18 @@ use std::collections::HashMap;
 ///
 /// # Errors
 /// Every split that does not fit its layer.
-pub fn place(request: Request) -> Result<Placed, Vec<Problem>> {
-    let Request { network, mesh, variant, .. } = request;
+pub fn place(network: &Network, chain: &Chain, spec: &Spec, variant: Variant) -> Result<Placed, Vec<Problem>> {
+    let mesh = spec.mesh;
     let resolved = resolve(network, mesh, variant.mode, variant.rows)?;
     let training = resolve(network, mesh, Mode::Train, variant.rows)?;
     let flat = Flat::new(network, &training, mesh);
     let mut builder = Builder {
-        request,
+        network,
+        chain,
+        spec,
+        variant,
         resolved,
-        placed: Placed { tensors: vec![], ops: vec![], flat, statistics: vec![] },
+        placed: Placed { variant, flat, ..Placed::default() },
         outputs: vec![],
         moved: HashMap::new(),
         cast: HashMap::new(),
@@ -61,10 +64,13 @@ struct NodeTensors {
     fused: bool,
 }
 
-struct Builder<'a> {
-    request: Request<'a>,
+pub(super) struct Builder<'a> {
+    pub(super) network: &'a Network,
+    pub(super) chain: &'a Chain,
+    pub(super) spec: &'a Spec,
+    variant: Variant,
     resolved: Vec<Resolved>,
-    placed: Placed,
+    pub(super) placed: Placed,
     /// Each node's output.
     outputs: Vec<TensorId>,
     /// Redistributed copies: one per wanted layout, for all who want it.
@@ -84,9 +90,16 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     /// Adds a tensor whose elements are as the program computes.
-    fn tensor(&mut self, name: String, shape: Shape, layout: Layout, home: Home, purpose: Purpose) -> TensorId {
-        let element = Element::Real(self.request.precision);
-        let layout = layout.on_mesh(self.request.mesh);
+    pub(super) fn tensor(
+        &mut self,
+        name: String,
+        shape: Shape,
+        layout: Layout,
+        home: Home,
+        purpose: Purpose,
+    ) -> TensorId {
+        let element = Element::Real(self.spec.precision);
+        let layout = layout.on_mesh(self.spec.mesh);
         self.placed.tensors.push(Tensor { name, shape, layout, home, purpose, element });
         self.placed.tensors.len() - 1
     }
@@ -102,12 +115,13 @@ impl Builder<'_> {
 
     /// Returns how activations lie in memory.
     fn narrow(&self) -> Element {
-        self.request.products.activations(self.request.precision)
+        self.spec.products.activations(self.spec.precision)
     }
 
     /// Creates what the step starts from: the batch, parameters, gradients, statistics, metrics.
     fn inputs(&mut self) {
-        let Request { network, mesh, variant, target_width, .. } = self.request;
+        let (network, variant) = (self.network, self.variant);
+        let Spec { mesh, target_width, .. } = *self.spec;
         let batch = Layout::new(Place::Shard(0), Place::Replicate);
         let images = network.input.batch(variant.rows);
         self.images = self.tensor("images".into(), images, batch, Home::Own, Purpose::Activations);
@@ -145,8 +159,8 @@ impl Builder<'_> {
 
     /// Names the parameters' copies in the type of activations, when that is another type.
     fn narrow_parameters(&mut self) {
-        let Request { network, products, .. } = self.request;
-        if products != Products::Bf16 || network.parameters.is_empty() {
+        let network = self.network;
+        if self.spec.products != Products::Bf16 || network.parameters.is_empty() {
             self.halves.clone_from(&self.weights);
             return;
         }
@@ -168,7 +182,7 @@ impl Builder<'_> {
     }
 
     fn forward(&mut self) {
-        let network = self.request.network;
+        let network = self.network;
         for (index, node) in network.nodes.iter().enumerate() {
             let before = node.inputs.iter().any(|&input| self.needs_gradient(input));
             self.nodes[index].needs_gradient = before || !node.params.is_empty();
@@ -196,7 +210,7 @@ impl Builder<'_> {
 
     /// Adds a phase with its operands brought to the layouts that it works in.
     fn phase(&mut self, index: usize, pass: Pass, phase: &Phase) {
-        let mesh = self.request.mesh;
+        let mesh = self.spec.mesh;
         let mut operands = Vec::with_capacity(phase.operands.len());
         for wanted in &phase.operands {
             let layout = wanted.layout.on_mesh(mesh);
@@ -213,8 +227,8 @@ impl Builder<'_> {
     /// Returns the epilogue that a phase can apply to its output, and the node that it replaces: the only consumer of the
     /// output, which wants it in the same layout.
     fn epilogue(&self, index: usize, phase: &Phase) -> Option<(Epilogue, usize)> {
-        let Request { network, mesh, fuse, .. } = self.request;
-        if !fuse || phase.epilogues.is_empty() {
+        let (network, mesh) = (self.network, self.spec.mesh);
+        if !self.spec.target.is_gpu() || phase.epilogues.is_empty() {
             return None;
         }
         let uses = |node: &Node| node.inputs.iter().filter(|&&input| input == Source::Node(index)).count();
@@ -231,9 +245,9 @@ impl Builder<'_> {
 
     fn operand(&mut self, index: usize, wanted: &Wanted, layout: Layout) -> Option<TensorId> {
         let Wanted { role, access, narrow, .. } = *wanted;
-        let network = self.request.network;
+        let network = self.network;
         let node = &network.nodes[index];
-        let rows = self.request.variant.rows;
+        let rows = self.variant.rows;
         let id = match role {
             Role::X(i) => {
                 let x = self.narrowed(self.source(node.inputs[i]));
@@ -306,12 +320,12 @@ impl Builder<'_> {
                 self.nodes[node].dy.push(gradient);
                 return;
             }
-            source = self.request.network.nodes[node].inputs[0];
+            source = self.network.nodes[node].inputs[0];
         }
     }
 
     fn backward(&mut self) {
-        let network = self.request.network;
+        let network = self.network;
         let mut waiting: Vec<usize> = self.placed.flat.buckets.iter().map(|b| b.params.len()).collect();
         for index in (0..network.nodes.len()).rev() {
             if !self.needs_gradient(Source::Node(index)) || self.resolved[index].is_view() {
@@ -329,73 +343,6 @@ impl Builder<'_> {
                 if done > 0 && *waiting == 0 {
                     self.reduce(bucket);
                 }
-            }
-        }
-    }
-
-    /// Reduces a bucket of gradients in place, while the backward pass goes on.
-    fn reduce(&mut self, number: usize) {
-        let bucket = self.placed.flat.buckets[number].clone();
-        if bucket.axes.is_empty() {
-            return;
-        }
-        let layout = bucket.axes.iter().fold(Layout::REPLICATE, |layout, &axis| layout.with(axis, Place::Partial));
-        let home = Home::Fixed(Region::Gradients, bucket.offset);
-        let name = format!("gradients {number}");
-        let id = self.tensor(name, Shape::from([bucket.len]), layout, home, Purpose::Gradients);
-        self.redistribute(id, Layout::REPLICATE);
-    }
-
-    fn update(&mut self) {
-        let chain = self.request.chain;
-        let len = self.placed.flat.len;
-        let count = self.request.network.parameters.len();
-        if count == 0 {
-            return;
-        }
-        let flat = |region| (Shape::from([len]), Layout::REPLICATE, Home::Fixed(region, 0));
-        let (shape, layout, home) = flat(Region::Weights);
-        let weights = self.tensor("weights".into(), shape, layout, home, Purpose::Weights);
-        let (shape, layout, home) = flat(Region::Gradients);
-        let gradients = self.tensor("gradients".into(), shape, layout, home, Purpose::Gradients);
-        let halves = (self.request.products == Products::Bf16).then(|| {
-            let (shape, layout, home) = flat(Region::Halves);
-            let halves = self.tensor("weights in bf16".into(), shape, layout, home, Purpose::Weights);
-            self.placed.tensors[halves].element = Element::Bf16;
-            halves
-        });
-        let named = chain.slots(0..chain.0.len());
-        let slots: Vec<TensorId> = (0..named.len())
-            .map(|slot| {
-                let (shape, layout, home) = flat(Region::Slot(slot));
-                self.tensor(named[slot].name.into(), shape, layout, home, Purpose::Optimizer)
-            })
-            .collect();
-        let mut norms = None;
-        for (number, stage) in chain.stages().iter().enumerate() {
-            let operands = match stage {
-                Stage::Norm => {
-                    let partial = Layout::new(Place::Partial, Place::Partial);
-                    let shape = Shape::from([count]);
-                    let norm = self.tensor("norms".into(), shape, partial, Home::Own, Purpose::Workspace);
-                    norms = Some(norm);
-                    vec![(UpdateRole::Gradients, gradients, Access::Read), (UpdateRole::Norms, norm, Access::Write)]
-                }
-                Stage::Apply { transforms, update, norm } => {
-                    let access = if *update { Access::Update } else { Access::Read };
-                    let norm = norms.filter(|_| *norm).map(|norm| (UpdateRole::Norms, norm, Access::Read));
-                    let halves = halves.filter(|_| *update);
-                    let halves = halves.map(|halves| (UpdateRole::LowPrecision, halves, Access::Write));
-                    let mine = named.iter().zip(&slots).filter(|(slot, _)| transforms.contains(&slot.transform));
-                    let own = mine.map(|(&slot, &tensor)| (UpdateRole::Slot(slot), tensor, Access::Update));
-                    let first =
-                        [(UpdateRole::Weights, weights, access), (UpdateRole::Gradients, gradients, Access::Update)];
-                    first.into_iter().chain(norm).chain(halves).chain(own).collect()
-                }
-            };
-            self.placed.ops.push(Op::Optim { stage: number, operands });
-            if *stage == Stage::Norm {
-                norms = norms.map(|norm| self.redistribute(norm, Layout::REPLICATE));
             }
         }
     }
@@ -447,8 +394,8 @@ impl Builder<'_> {
     }
 
     /// Brings a tensor to a layout, one axis after the other, the inner one first.
-    fn redistribute(&mut self, from: TensorId, to: Layout) -> TensorId {
-        let to = to.on_mesh(self.request.mesh);
+    pub(super) fn redistribute(&mut self, from: TensorId, to: Layout) -> TensorId {
+        let to = to.on_mesh(self.spec.mesh);
         let mut id = from;
         for axis in Axis::INNER_FIRST {
             id = self.move_along(id, axis, to.on(axis));

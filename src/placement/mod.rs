@@ -8,17 +8,19 @@
 mod builder;
 mod flat;
 mod resolve;
+mod spec;
+mod update;
 
 pub use builder::place;
 pub use flat::{Bucket, Flat, Part};
 pub use resolve::{Resolved, resolve};
+pub use spec::{Peers, Spec};
 
 use crate::collectives::Collective;
 use crate::device::Epilogue;
 use crate::layers::{Access, Mode, Pass, Role};
-use crate::network::Network;
-use crate::optim::{Chain, UpdateRole};
-use crate::tensor::{Axis, Element, Layout, Mesh, Precision, Products, Shape};
+use crate::optim::UpdateRole;
+use crate::tensor::{Axis, Element, Layout, Precision, Shape};
 
 /// A tensor of the step, as an index into [`Placed::tensors`].
 pub type TensorId = usize;
@@ -163,7 +165,7 @@ pub enum Op {
 }
 
 /// Which step a list of operations is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Variant {
     /// Training or evaluation.
     pub mode: Mode,
@@ -173,30 +175,11 @@ pub struct Variant {
     pub update: bool,
 }
 
-/// What placing needs to know.
-#[derive(Debug, Clone, Copy)]
-pub struct Request<'a> {
-    /// The network.
-    pub network: &'a Network,
-    /// The optimiser.
-    pub chain: &'a Chain,
-    /// Width of the targets: 1 for class indices, else the number of classes.
-    pub target_width: usize,
-    /// The mesh.
-    pub mesh: Mesh,
-    /// The element type.
-    pub precision: Precision,
-    /// What factors of products, and activations, are rounded to.
-    pub products: Products,
-    /// Whether a phase may do the work of a layer that follows it as an epilogue.
-    pub fuse: bool,
-    /// The step.
-    pub variant: Variant,
-}
-
 /// The operations of one step.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Placed {
+    /// Which step they are.
+    pub variant: Variant,
     /// The tensors.
     pub tensors: Vec<Tensor>,
     /// The operations, in order.

@@ -20,7 +20,7 @@ struct Life {
 /// host's, which begins at 0.
 pub fn assign(program: &mut Program, clocks: &Clocks, base: usize, devices: usize) -> (Vec<usize>, usize) {
     let mut lives = vec![Life::default(); program.buffers.len()];
-    for (number, step) in program.steps.iter().enumerate() {
+    for (number, step) in program.instructions.iter().enumerate() {
         for u in &step.uses {
             let queue = step.queue_index();
             let life = &mut lives[u.buffer].queues;
@@ -32,7 +32,7 @@ pub fn assign(program: &mut Program, clocks: &Clocks, base: usize, devices: usiz
     }
     let before = |a: &Life, b: &Life| {
         a.queues.iter().all(|&(_, _, last)| {
-            b.queues.iter().all(|&(_, first, _)| last != first && clocks.before(&program.steps, last, first))
+            b.queues.iter().all(|&(_, first, _)| last != first && clocks.before(&program.instructions, last, first))
         })
     };
     let mut ends = vec![base; devices];

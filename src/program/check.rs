@@ -9,24 +9,34 @@ use super::events::Clocks;
 use crate::tensor::Strided;
 use std::collections::HashMap;
 
+/// What makes a program unsafe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Race(String);
+
+impl std::fmt::Display for Race {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// Checks a program for a number of queues.
 ///
 /// # Errors
 /// The first pair of steps that may run at the same time on the same bytes, or the first read of unwritten bytes.
-pub fn check(program: &Program, queues: usize) -> Result<(), String> {
-    let clocks = Clocks::of(&program.steps, queues);
+pub fn check(program: &Program, queues: usize) -> Result<(), Race> {
+    let clocks = Clocks::of(&program.instructions, queues);
     let devices = program.buffers.iter().map(|b| b.device + 1).max().unwrap_or(0);
     for device in 0..devices {
         // (step, part in bytes of the arena, read, write, buffer)
         let mut uses: Vec<(usize, Strided, bool, bool, usize)> = Vec::new();
-        for (number, step) in program.steps.iter().enumerate() {
+        for (number, step) in program.instructions.iter().enumerate() {
             for u in &step.uses {
                 let buffer = &program.buffers[u.buffer];
                 if buffer.device == device {
                     if u.part.end() > buffer.elements {
-                        return Err(format!("step \"{}\" leaves buffer \"{}\"", step.name, buffer.name));
+                        return Err(Race(format!("\"{}\" leaves buffer \"{}\"", step.name, buffer.name)));
                     }
-                    uses.push((number, buffer.place(u.part), u.read, u.write, u.buffer));
+                    uses.push((number, buffer.bytes_of(u.part), u.access.reads(), u.access.writes(), u.buffer));
                 }
             }
         }
@@ -41,31 +51,31 @@ pub fn check(program: &Program, queues: usize) -> Result<(), String> {
                 if !part.overlaps(other_part) {
                     continue;
                 }
-                let earlier = clocks.before(&program.steps, other, step);
-                let ordered = other == step || earlier || clocks.before(&program.steps, step, other);
+                let earlier = clocks.before(&program.instructions, other, step);
+                let ordered = other == step || earlier || clocks.before(&program.instructions, step, other);
                 if buffer != other_buffer {
                     let before = if earlier { other_buffer } else { buffer };
                     let pair = (buffer.min(other_buffer), buffer.max(other_buffer));
                     if !ordered || other == step || *first.entry(pair).or_insert(before) != before {
-                        return Err(format!(
+                        return Err(Race(format!(
                             "device {device}: buffers \"{}\" and \"{}\" share bytes while both are alive (steps \"{}\" \
                              and \"{}\")",
                             program.buffers[buffer].name,
                             program.buffers[other_buffer].name,
-                            program.steps[step].name,
-                            program.steps[other].name
-                        ));
+                            program.instructions[step].name,
+                            program.instructions[other].name
+                        )));
                     }
                 }
                 if (write || other_write) && !ordered {
-                    return Err(format!(
+                    return Err(Race(format!(
                         "device {device}: steps \"{}\" and \"{}\" may use the same bytes at the same time (buffers \
                          \"{}\", \"{}\")",
-                        program.steps[step].name,
-                        program.steps[other].name,
+                        program.instructions[step].name,
+                        program.instructions[other].name,
                         program.buffers[buffer].name,
                         program.buffers[other_buffer].name
-                    ));
+                    )));
                 }
             }
             open.push(i);
@@ -76,22 +86,23 @@ pub fn check(program: &Program, queues: usize) -> Result<(), String> {
 
 /// Every part of a step's own buffer that is read was written before, by steps of the same buffer; that nobody else
 /// wrote over it in between follows from the check of bytes.
-fn initialised(program: &Program, clocks: &Clocks) -> Result<(), String> {
+fn initialised(program: &Program, clocks: &Clocks) -> Result<(), Race> {
     let mut writes: Vec<Vec<(usize, Strided)>> = vec![Vec::new(); program.buffers.len()];
     let mut earlier = Vec::new();
-    for (number, step) in program.steps.iter().enumerate() {
-        for u in step.uses.iter().filter(|u| u.read && program.buffers[u.buffer].region.is_none()) {
+    for (number, step) in program.instructions.iter().enumerate() {
+        for u in step.uses.iter().filter(|u| u.access.reads() && program.buffers[u.buffer].region.is_none()) {
             earlier.clear();
-            let done = writes[u.buffer].iter().filter(|(writer, _)| clocks.before(&program.steps, *writer, number));
+            let done =
+                writes[u.buffer].iter().filter(|(writer, _)| clocks.before(&program.instructions, *writer, number));
             earlier.extend(done.map(|(_, part)| *part));
             if !earlier.iter().any(|part| part.covers(u.part)) && !covered(u.part, &earlier) {
-                return Err(format!(
+                return Err(Race(format!(
                     "step \"{}\" reads what nobody wrote of buffer \"{}\"",
                     step.name, program.buffers[u.buffer].name
-                ));
+                )));
             }
         }
-        for u in step.uses.iter().filter(|u| u.write) {
+        for u in step.uses.iter().filter(|u| u.access.writes()) {
             writes[u.buffer].push((number, u.part));
         }
     }

@@ -40,17 +40,18 @@ impl std::fmt::Debug for Programs {
 impl Programs {
     /// Allocates the arenas of a plan and starts its queues.
     pub fn new(plan: &Plan) -> Result<Self> {
-        let precision = plan.options.precision;
+        let precision = plan.spec.precision;
         let allocate = |&bytes: &usize| Memory::new(bytes).map(Arc::new);
         let memories: Vec<Arc<Memory>> = plan.arena.iter().chain([&plan.host]).map(allocate).collect::<Result<_>>()?;
         let batch = Arc::new(RwLock::new(Batch::default()));
         let script =
             |program| -> Arc<dyn Script> { Arc::new(Executable::new(plan, program, &memories, Arc::clone(&batch))) };
         let scripts = plan.programs.iter().map(script).collect();
-        let queues = Queues::new(plan.options.mesh.devices(), plan.options.threads)?;
+        let queues = Queues::new(plan.spec.mesh.devices(), plan.spec.target.threads())?;
         let (offset, elements) = plan.region(Region::Metrics);
         let metrics = only(operand(&memories[0], offset, elements, precision));
-        let list = |program: &Program| program.steps.iter().map(|step| (step.queue_index(), step.index)).collect();
+        let list =
+            |program: &Program| program.instructions.iter().map(|step| (step.queue_index(), step.index)).collect();
         let lists = plan.programs.iter().map(list).collect();
         let execution = Execution::default();
         Ok(Programs { precision, memories, queues, scripts, batch, host: Pool::new(1)?, metrics, execution, lists })
@@ -165,8 +166,8 @@ struct Executable {
 
 impl Executable {
     fn new(plan: &Plan, program: &Program, memories: &[Arc<Memory>], batch: Arc<RwLock<Batch>>) -> Self {
-        let precision = plan.options.precision;
-        let devices = plan.options.mesh.devices();
+        let precision = plan.spec.precision;
+        let devices = plan.spec.mesh.devices();
         let mut queues: Vec<Vec<Ready>> = (0..devices * Queue::COUNT).map(|_| Vec::new()).collect();
         let operand = |local: &Local| {
             let buffer = &program.buffers[local.buffer];
@@ -181,7 +182,7 @@ impl Executable {
             };
             pieces.iter().map(extent).collect()
         };
-        for step in &program.steps {
+        for step in &program.instructions {
             let action = match &step.work {
                 Work::Load { input, to, .. } => Action::Load { input: *input, to: only(operand(to)) },
                 Work::Phase { node, phase, operands, scratch, .. } => {
@@ -208,8 +209,8 @@ impl Executable {
             stages: plan.chain.stages(),
             segments: (0..devices).map(|device| plan.segments(device)).collect(),
             precision,
-            path: plan.options.path,
-            seed: plan.options.seed,
+            path: plan.spec.path,
+            seed: plan.spec.seed,
             rows: program.variant.rows,
         }
     }

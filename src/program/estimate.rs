@@ -6,7 +6,7 @@
 //! events are there. The rates are a model, not a measurement: compare plans with it.
 
 use super::staged::uses_host;
-use super::{Local, Plan, Program, Step, Work};
+use super::{Instruction, Local, Plan, Program, Work};
 use crate::layers::{Pass, Role};
 use crate::tensor::Products;
 
@@ -55,7 +55,7 @@ pub const HARDWARE: &[Hardware] = &[
 /// Returns the seconds that one run of a program should take.
 pub fn seconds(plan: &Plan, program: &Program, hardware: &Hardware) -> f64 {
     let mut finished: Vec<Vec<f64>> = Vec::new();
-    for step in &program.steps {
+    for step in &program.instructions {
         let queue = step.queue_index();
         if finished.len() <= queue {
             finished.resize(queue + 1, Vec::new());
@@ -67,22 +67,22 @@ pub fn seconds(plan: &Plan, program: &Program, hardware: &Hardware) -> f64 {
     finished.iter().filter_map(|queue| queue.last()).fold(0.0, |a, &b| a.max(b))
 }
 
-fn step_seconds(plan: &Plan, program: &Program, step: &Step, hardware: &Hardware) -> f64 {
+fn step_seconds(plan: &Plan, program: &Program, step: &Instruction, hardware: &Hardware) -> f64 {
     let bytes = step.uses.iter().map(|u| program.bytes(u)).sum::<usize>() as f64;
     let (flops, wire) = match &step.work {
         Work::Phase { node, pass, operands, .. } => (flops(plan, program, *node, *pass, operands), 0),
         Work::Sum { wire, .. } => (0.0, *wire),
         Work::Load { .. } | Work::Cast { .. } | Work::Optim { .. } => (0.0, 0),
     };
-    let threads = if hardware.per_thread { plan.options.threads as f64 } else { 1.0 };
-    let rate = hardware.flops_per_second[match plan.options.products {
+    let threads = if hardware.per_thread { plan.spec.target.threads() as f64 } else { 1.0 };
+    let rate = hardware.flops_per_second[match plan.spec.products {
         Products::Full => 0,
         Products::Tf32 => 1,
         Products::Bf16 => 2,
     }];
     let arithmetic = flops / (rate * threads);
     let memory = bytes / hardware.memory_bytes_per_second;
-    let link = if uses_host(program, step, plan.options.mesh.devices()) {
+    let link = if uses_host(program, step, plan.spec.mesh.devices()) {
         program.bytes(&step.uses[0]) as f64 / hardware.host_bytes_per_second
     } else {
         wire as f64 / hardware.link_bytes_per_second

@@ -1,6 +1,6 @@
 //! Events: which steps of other queues a step waits for, derived from what the steps read and write.
 
-use super::{Program, Step, Use};
+use super::{Instruction, Program, Use};
 
 /// For each step, how many steps of each queue are known to be finished when it starts.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,7 +11,7 @@ pub struct Clocks {
 
 impl Clocks {
     /// Returns true when step `a` is finished before step `b` starts.
-    pub fn before(&self, steps: &[Step], a: usize, b: usize) -> bool {
+    pub fn before(&self, steps: &[Instruction], a: usize, b: usize) -> bool {
         self.finished(b, steps[a].queue_index()) > steps[a].index
     }
 
@@ -24,7 +24,7 @@ impl Clocks {
     ///
     /// # Panics
     /// When a step waits for one that is issued later.
-    pub fn of(steps: &[Step], queues: usize) -> Clocks {
+    pub fn of(steps: &[Instruction], queues: usize) -> Clocks {
         let mut clocks = Clocks { queues, counts: vec![0; steps.len() * queues] };
         let mut issued: Vec<Vec<usize>> = vec![Vec::new(); queues];
         for (number, step) in steps.iter().enumerate() {
@@ -57,16 +57,18 @@ impl Clocks {
 pub fn derive(program: &mut Program, queues: usize) -> Clocks {
     let mut seen: Vec<Vec<(usize, Use)>> = vec![Vec::new(); program.buffers.len()];
     let mut issued: Vec<Vec<usize>> = vec![Vec::new(); queues];
-    let mut clocks = Clocks { queues, counts: vec![0; program.steps.len() * queues] };
-    for number in 0..program.steps.len() {
-        let step = &program.steps[number];
+    let mut clocks = Clocks { queues, counts: vec![0; program.instructions.len() * queues] };
+    for number in 0..program.instructions.len() {
+        let step = &program.instructions[number];
         let own = step.queue_index();
         if let Some(&previous) = issued[own].last() {
             clocks.join(number, own, step.index, previous);
         }
         let mut after: Vec<usize> = Vec::new();
         for u in &step.uses {
-            let clashes = |(_, other): &&(usize, Use)| (u.write || other.write) && u.part.overlaps(other.part);
+            let clashes = |(_, other): &&(usize, Use)| {
+                (u.access.writes() || other.access.writes()) && u.part.overlaps(other.part)
+            };
             after.extend(seen[u.buffer].iter().filter(clashes).map(|(earlier, _)| *earlier));
         }
         after.sort_unstable();
@@ -74,7 +76,7 @@ pub fn derive(program: &mut Program, queues: usize) -> Clocks {
         let mut waits: Vec<(usize, usize)> = Vec::new();
         // The latest first: what it waited for needs no wait of its own.
         for &earlier in after.iter().rev() {
-            let other = &program.steps[earlier];
+            let other = &program.instructions[earlier];
             let queue = other.queue_index();
             if clocks.finished(number, queue) <= other.index {
                 waits.push((queue, other.index + 1));
@@ -82,14 +84,14 @@ pub fn derive(program: &mut Program, queues: usize) -> Clocks {
             }
         }
         for u in step.uses.clone() {
-            if u.write {
+            if u.access.writes() {
                 // Whoever clashes with what this covers clashes with this, which comes after it.
                 seen[u.buffer].retain(|(_, other)| !u.part.covers(other.part));
             }
             seen[u.buffer].push((number, u));
         }
         issued[own].push(number);
-        program.steps[number].waits = waits;
+        program.instructions[number].waits = waits;
     }
     clocks
 }

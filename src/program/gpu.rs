@@ -141,13 +141,13 @@ impl Programs {
     /// Places every program on opened GPUs whose arenas have the plan's sizes.
     pub fn new(plan: &Plan, mut gpus: Gpus) -> Result<Programs> {
         let scripts = plan.programs.iter().map(|program| script(plan, program, &gpus)).collect::<Result<_>>()?;
-        let devices = plan.options.mesh.devices();
+        let devices = plan.spec.mesh.devices();
         let mut chains = Vec::new();
         for device in 0..devices {
             chains.push(DeviceChain::new(&plan.chain, &plan.segments(device), &mut gpus, device)?);
         }
         let metrics = plan.region(Region::Metrics);
-        let laid = |region| plan.regions.iter().find(|laid| laid.region == region).copied();
+        let laid = |region| plan.regions.get(region);
         let arrived = (0..devices).map(|device| Ok([gpus.event(device)?, gpus.event(device)?]));
         let arrived = arrived.collect::<Result<_>>()?;
         let inbox = At { byte: plan.region(Region::Inbox).0, inbox: plan.inbox() };
@@ -157,10 +157,10 @@ impl Programs {
             chain: Arc::clone(&plan.chain),
             metrics,
             weights: laid(Region::Weights).zip(laid(Region::Halves)).map(<[Laid; 2]>::from),
-            seed: plan.options.seed,
+            seed: plan.spec.seed,
             execution: Execution::default(),
             waits: std::env::var_os("PERISTYLE_WAIT").is_some(),
-            tf32: plan.options.products == Products::Tf32,
+            tf32: plan.spec.products == Products::Tf32,
             graphs: Graphs::default(),
             inbox,
             prepared: None,
@@ -405,13 +405,13 @@ fn later(error: &Error) -> Error {
 }
 
 fn script(plan: &Plan, program: &Program, gpus: &Gpus) -> Result<Script> {
-    let queues = plan.options.mesh.devices() * Queue::COUNT;
+    let queues = plan.spec.mesh.devices() * Queue::COUNT;
     let mut numbers: Vec<Vec<usize>> = vec![Vec::new(); queues];
-    for (number, step) in program.steps.iter().enumerate() {
+    for (number, step) in program.instructions.iter().enumerate() {
         numbers[step.queue_index()].push(number);
     }
-    let mut events: Vec<Option<Event>> = vec![None; program.steps.len()];
-    for step in &program.steps {
+    let mut events: Vec<Option<Event>> = vec![None; program.instructions.len()];
+    for step in &program.instructions {
         for &(queue, count) in &step.waits {
             let number = numbers[queue][count - 1];
             if events[number].is_none() {
@@ -431,7 +431,7 @@ fn script(plan: &Plan, program: &Program, gpus: &Gpus) -> Result<Script> {
         };
         pieces.iter().map(piece).collect()
     };
-    let ready = |(number, step): (usize, &super::Step)| {
+    let ready = |(number, step): (usize, &super::Instruction)| {
         let action = match &step.work {
             Work::Load { input, to, scratch } => {
                 let width = to.shape.elements() / to.shape.0[0];
@@ -462,14 +462,14 @@ fn script(plan: &Plan, program: &Program, gpus: &Gpus) -> Result<Script> {
         let (name, device, queue) = (step.name.clone(), step.device, step.queue);
         Ready { name, device, queue, waits, record: events[number], action }
     };
-    let steps = program.steps.iter().enumerate().map(ready).collect();
+    let steps = program.instructions.iter().enumerate().map(ready).collect();
     let mut joins = Vec::new();
     for (queue, _) in numbers.iter().enumerate().filter(|(queue, n)| *queue > 0 && !n.is_empty()) {
         let device = queue / Queue::COUNT;
         joins.push((device, Queue::ALL[queue % Queue::COUNT], gpus.event(device)?));
     }
     // The clock goes to every device's compute queue, so each takes part.
-    for device in 1..plan.options.mesh.devices() {
+    for device in 1..plan.spec.mesh.devices() {
         if !joins.iter().any(|&(d, queue, _)| (d, queue) == (device, Queue::Compute)) {
             joins.push((device, Queue::Compute, gpus.event(device)?));
         }

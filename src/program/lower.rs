@@ -1,56 +1,32 @@
 //! From operations on all devices to steps on queues.
 
+use super::ir::{Buffer, BufferId, Instruction, Local, Piece, Program, Use, Work};
 use super::staged::{Transfer, through_host};
-use super::{Buffer, BufferId, Laid, Local, Peers, Program, Step, Target, Use, Work};
-use crate::collectives::{self, Collective, Form};
-use crate::device::{self, Operand, Queue};
+use super::{Laid, Regions};
+use crate::collectives::{self, Collective};
+use crate::device::{Operand, Queue};
 use crate::layers::{Access, Mode, Operands};
 use crate::network::Network;
 use crate::optim::UpdateRole;
-use crate::placement::{Home, Input, Op, Placed, Purpose, Region, TensorId, Variant};
-use crate::tensor::{Axis, Element, Mesh, Precision, Strided, Window};
+use crate::placement::{Home, Input, Op, Peers, Placed, Purpose, Region, Spec, TensorId};
+use crate::tensor::{Axis, Element, Strided, Window};
 use std::collections::HashMap;
 
-/// A part of a buffer.
-pub(super) type Piece = (BufferId, Strided);
-
-/// What lowering needs to know besides the operations.
-#[derive(Debug, Clone, Copy)]
-pub struct Context<'a> {
-    /// The network.
-    pub network: &'a Network,
-    /// The mesh.
-    pub mesh: Mesh,
-    /// What kind of devices they are.
-    pub target: Target,
-    /// How collectives are done.
-    pub form: Form,
-    /// Which devices read each other's memory.
-    pub peers: &'a Peers,
-    /// Threads per device.
-    pub threads: usize,
-    /// The step.
-    pub variant: Variant,
-    /// The element type.
-    pub precision: Precision,
-    /// Steps of augmentation that training images go through.
-    pub augment: usize,
-    /// The regions of every device.
-    pub regions: &'a [Laid],
-}
-
 /// Lowers the operations of one step; waits and the offsets of its own buffers come later.
-pub fn lower(cx: Context, placed: &Placed) -> Program {
-    let mut lowering = Lowering {
-        cx,
+pub(super) fn lower(network: &Network, placed: &Placed, regions: &Regions, spec: &Spec) -> Program {
+    let devices = spec.mesh.devices();
+    let mut emitter = Emitter {
+        network,
         placed,
+        regions,
+        spec,
         buffers: Vec::new(),
         homes: HashMap::new(),
-        steps: Vec::new(),
-        counts: vec![0; cx.mesh.devices() * Queue::COUNT],
+        instructions: Vec::new(),
+        counts: vec![0; devices * Queue::COUNT],
     };
-    for device in 0..cx.mesh.devices() {
-        for &Laid { region, elements, offset } in cx.regions {
+    for device in 0..devices {
+        for &Laid { region, elements, offset } in &regions.all {
             let purpose = match region {
                 Region::Weights | Region::Halves => Purpose::Weights,
                 Region::Gradients => Purpose::Gradients,
@@ -59,30 +35,32 @@ pub fn lower(cx: Context, placed: &Placed) -> Program {
                 Region::Inbox => Purpose::Activations,
             };
             let name = format!("{region:?}").to_lowercase();
-            let element = region.element(cx.precision);
+            let element = region.element(spec.precision);
             let region = Some(region);
-            lowering.buffers.push(Buffer { device, elements, element, purpose, region, name, offset });
+            emitter.buffers.push(Buffer { device, elements, element, purpose, region, name, offset });
         }
     }
     for op in &placed.ops {
-        lowering.op(op);
+        emitter.op(op);
     }
-    Program { variant: cx.variant, buffers: lowering.buffers, steps: lowering.steps }
+    Program { variant: placed.variant, buffers: emitter.buffers, instructions: emitter.instructions }
 }
 
-struct Lowering<'a> {
-    cx: Context<'a>,
+struct Emitter<'a> {
+    network: &'a Network,
     placed: &'a Placed,
+    regions: &'a Regions,
+    spec: &'a Spec,
     buffers: Vec<Buffer>,
     homes: HashMap<(TensorId, usize), BufferId>,
-    steps: Vec<Step>,
+    instructions: Vec<Instruction>,
     counts: Vec<usize>,
 }
 
-impl Lowering<'_> {
+impl Emitter<'_> {
     fn window(&self, tensor: TensorId, device: usize) -> Window {
         let t = &self.placed.tensors[tensor];
-        t.layout.window(&t.shape, self.cx.mesh, self.cx.mesh.position(device))
+        t.layout.window(&t.shape, self.spec.mesh, self.spec.mesh.position(device))
     }
 
     /// Returns the buffer and first element of a tensor on a device.
@@ -91,8 +69,8 @@ impl Lowering<'_> {
         let t = &self.placed.tensors[root];
         if let Home::Fixed(region, offset) = t.home {
             let number =
-                self.cx.regions.iter().position(|laid| laid.region == region).expect("every region is laid out");
-            return (device * self.cx.regions.len() + number, offset);
+                self.regions.all.iter().position(|laid| laid.region == region).expect("every region is laid out");
+            return (device * self.regions.all.len() + number, offset);
         }
         if let Some(&buffer) = self.homes.get(&(root, device)) {
             return (buffer, 0);
@@ -119,23 +97,23 @@ impl Lowering<'_> {
         let index = *count;
         *count += 1;
         let uses = uses.into_iter().filter(|u| u.part.elements() > 0).collect();
-        self.steps.push(Step { device, queue, index, work, uses, waits: Vec::new(), name });
+        self.instructions.push(Instruction { device, queue, index, work, uses, waits: Vec::new(), name });
     }
 
     fn op(&mut self, op: &Op) {
-        let devices = self.cx.mesh.devices();
+        let devices = self.spec.mesh.devices();
         match op {
             Op::Load { input, to } => {
                 // Steps of augmentation write the images and this memory in turn, the last one the images.
-                let turns = *input == Input::Images && self.cx.variant.mode == Mode::Train && self.cx.augment > 1;
+                let turns = *input == Input::Images && self.placed.variant.mode == Mode::Train && self.spec.augment > 1;
                 for device in 0..devices {
                     let to = self.local(*to, device);
                     let mut uses = vec![whole(&to, Access::Write)];
-                    let inbox = self.cx.regions.iter().position(|laid| laid.region == Region::Inbox);
+                    let inbox = self.regions.all.iter().position(|laid| laid.region == Region::Inbox);
                     if let Some(number) = inbox {
-                        let part = Strided::contiguous(0, self.cx.regions[number].elements);
-                        let buffer = device * self.cx.regions.len() + number;
-                        uses.push(Use { buffer, part, read: true, write: false });
+                        let part = Strided::contiguous(0, self.regions.all[number].elements);
+                        let buffer = device * self.regions.all.len() + number;
+                        uses.push(Use { buffer, part, access: Access::Read });
                     }
                     let mut scratch = None;
                     if turns && inbox.is_some() {
@@ -148,21 +126,16 @@ impl Lowering<'_> {
                 }
             }
             Op::Phase { node, pass, phase, operands, epilogue } => {
-                let layer = &self.cx.network.nodes[*node];
-                let target = match self.cx.target {
-                    Target::Cpu => device::Target::Cpu { threads: self.cx.threads },
-                    Target::Gpu => device::Target::Gpu { libraries: false },
-                    Target::GpuWithLibraries => device::Target::Gpu { libraries: true },
-                };
+                let layer = &self.network.nodes[*node];
                 for device in 0..devices {
                     let (operands, mut uses) = self.operands(operands, device);
                     let shapes: Operands = operands.iter().map(|(role, l)| (*role, self.described(l))).collect();
-                    let elements = layer.layer.scratch(phase, &shapes, target);
+                    let elements = layer.layer.scratch(phase, &shapes, self.spec.target);
                     let scratch = (elements > 0).then(|| {
                         let name = format!("{} scratch", layer.name);
                         self.scratch(device, elements, name, &mut uses)
                     });
-                    let with = epilogue.map(|(_, node)| format!(" with {}", self.cx.network.nodes[node].name));
+                    let with = epilogue.map(|(_, node)| format!(" with {}", self.network.nodes[node].name));
                     let name = format!("{}.{phase}{}", layer.name, with.unwrap_or_default());
                     let (node, pass, epilogue) = (*node, *pass, *epilogue);
                     let work = Work::Phase { node, pass, phase, operands, scratch, epilogue };
@@ -203,11 +176,11 @@ impl Lowering<'_> {
 
     /// Returns memory for a step alone.
     fn scratch(&mut self, device: usize, elements: usize, name: String, uses: &mut Vec<Use>) -> Local {
-        let element = Element::Real(self.cx.precision);
+        let element = Element::Real(self.spec.precision);
         let buffer = self.buffer(device, elements, element, Purpose::Workspace, name);
         let window = Window { start: vec![0], len: vec![elements] };
         let local = Local { buffer, offset: 0, shape: [elements].into(), window };
-        uses.push(whole(&local, Access::Write));
+        uses.push(whole(&local, Access::Scratch));
         local
     }
 
@@ -248,17 +221,17 @@ impl Lowering<'_> {
         if targets.iter().all(|(_, part)| part.elements() == 0) {
             return;
         }
-        let read = sources.iter().map(|&(buffer, part)| Use { buffer, part, read: true, write: false });
-        let write = targets.iter().map(|&(buffer, part)| Use { buffer, part, read: false, write: true });
+        let read = sources.iter().map(|&(buffer, part)| Use { buffer, part, access: Access::Read });
+        let write = targets.iter().map(|&(buffer, part)| Use { buffer, part, access: Access::Write });
         let uses = read.chain(write).collect();
         self.push(device, queue, Work::Sum { collective, sources, targets, wire }, uses, name);
     }
 
     fn collective(&mut self, collective: Collective, axis: Axis, from: TensorId, to: TensorId) {
         let queue = if collective == Collective::Slice { Queue::Compute } else { Queue::Communication };
-        for group in self.cx.mesh.groups(axis) {
+        for group in self.spec.mesh.groups(axis) {
             let windows = |tensor| group.iter().map(|&d| self.window(tensor, d)).collect::<Vec<_>>();
-            let steps = collectives::lower(collective, self.cx.form, &windows(from), &windows(to));
+            let steps = collectives::lower(collective, self.spec.form, &windows(from), &windows(to));
             let mut scratch = HashMap::new();
             let name = format!("{collective} {}", self.placed.tensors[to].name);
             let mut transfers = Vec::new();
@@ -288,7 +261,7 @@ impl Lowering<'_> {
                 let wire = transfer.wire_elements() * self.placed.tensors[to].element.bytes();
                 transfers.push(Transfer { device: group[transfer.rank], sources, targets, wire, way: "" });
             }
-            if let Peers::SameGpu(gpus) = self.cx.peers {
+            if let Peers::SameGpu(gpus) = &self.spec.peers {
                 transfers = through_host(&transfers, gpus, &mut self.buffers);
             }
             for Transfer { device, sources, targets, wire, way } in transfers {
@@ -301,10 +274,5 @@ impl Lowering<'_> {
 
 fn whole(local: &Local, access: Access) -> Use {
     let part = Strided::contiguous(local.offset, local.window.elements());
-    let (read, write) = match access {
-        Access::Read => (true, false),
-        Access::Write => (false, true),
-        Access::Update => (true, true),
-    };
-    Use { buffer: local.buffer, part, read, write }
+    Use { buffer: local.buffer, part, access }
 }

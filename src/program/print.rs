@@ -1,13 +1,13 @@
 //! Prints plans: as text, as JSON, as a Mermaid graph.
 
 use super::estimate::{Hardware, seconds};
-use super::{Peers, Plan, Program, Work};
+use super::{Plan, Program, Work};
 use crate::collectives::Collective;
 use crate::device::Queue;
 use crate::layers::{Mode, Role};
 use crate::network::Node;
 use crate::optim::UpdateRole;
-use crate::placement::resolve;
+use crate::placement::{Peers, resolve};
 use crate::tensor::{Layout, Place, Shape};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -33,22 +33,22 @@ impl Plan {
     /// Returns the bytes that cross between devices in one training step.
     pub fn wire_bytes_per_step(&self) -> usize {
         let wire = |work: &Work| if let Work::Sum { wire, .. } = work { *wire } else { 0 };
-        self.main().steps.iter().map(|s| wire(&s.work)).sum()
+        self.main().instructions.iter().map(|s| wire(&s.work)).sum()
     }
 
     /// Returns the plan as text: what each device does, what crosses the wire, what the bytes are for.
     pub fn text(&self, cx: Context) -> String {
         let mut out = String::new();
         let main = self.main();
-        let mesh = self.options.mesh;
+        let mesh = self.spec.mesh;
         let _ = writeln!(
             out,
             "mesh {mesh} ({} data x {} columns), {}, batch {}, collectives {:?}",
             mesh.data,
             mesh.columns,
-            self.options.products.name(self.options.precision),
+            self.spec.products.name(self.spec.precision),
             main.variant.rows,
-            self.options.form
+            self.spec.form
         );
         self.write_layouts(&mut out, main);
         let _ = writeln!(out, "\nprograms: {}", self.programs.iter().map(title).collect::<Vec<_>>().join(", "));
@@ -62,7 +62,7 @@ impl Plan {
             );
             self.write_device(&mut out, main, device);
         }
-        if self.options.peers != Peers::All {
+        if self.spec.peers != Peers::All {
             let through = "pinned, for what crosses between GPUs that cannot read each other's";
             let _ = writeln!(out, "\nhost memory {}: {through}", human(self.host));
         }
@@ -85,7 +85,7 @@ impl Plan {
 
     /// Where each layer lives: R = replicate, S(dim) = shard, P = partial, over [data columns].
     fn write_layouts(&self, out: &mut String, main: &Program) {
-        let mesh = self.options.mesh;
+        let mesh = self.spec.mesh;
         let Ok(resolved) = resolve(&self.network, mesh, Mode::Train, main.variant.rows) else { return };
         let _ = writeln!(out, "\n{:<16} {:<9} {:<10} {:<10} parameters", "layer", "split", "input", "output");
         for (node, resolved) in self.network.nodes.iter().zip(&resolved) {
@@ -117,8 +117,8 @@ impl Plan {
             let _ = writeln!(out, "    {name:<14}{:>12}", human(bytes));
         }
         for queue in Queue::ALL {
-            let own: Vec<_> = main.steps.iter().filter(|s| s.device == device && s.queue == queue).collect();
-            let _ = writeln!(out, "  {queue} queue: {} steps", own.len());
+            let own: Vec<_> = main.instructions.iter().filter(|s| s.device == device && s.queue == queue).collect();
+            let _ = writeln!(out, "  {queue} queue: {} instructions", own.len());
             for step in own {
                 let waits: Vec<String> = step
                     .waits
@@ -131,7 +131,7 @@ impl Plan {
         }
     }
 
-    fn describe(&self, program: &Program, step: &super::Step) -> String {
+    fn describe(&self, program: &Program, step: &super::Instruction) -> String {
         match &step.work {
             Work::Phase { node, operands, scratch, .. } => {
                 let node = &self.network.nodes[*node];
@@ -197,10 +197,10 @@ impl Plan {
     pub fn json(&self, cx: Context) -> serde_json::Value {
         let main = self.main();
         let step = seconds(self, main, cx.hardware);
-        let devices: Vec<_> = (0..self.options.mesh.devices())
+        let devices: Vec<_> = (0..self.spec.mesh.devices())
             .map(|device| {
                 let usage = self.usage(device);
-                let steps = |queue| main.steps.iter().filter(|s| s.device == device && s.queue == queue).count();
+                let steps = |queue| main.instructions.iter().filter(|s| s.device == device && s.queue == queue).count();
                 serde_json::json!({
                     "name": format!("{}:{device}", cx.device),
                     "arena_bytes": usage.arena,
@@ -228,7 +228,7 @@ impl Plan {
             "total_seconds": step * cx.steps as f64,
             "step_seconds": step,
             "steps": cx.steps,
-            "mesh": {"data": self.options.mesh.data, "columns": self.options.mesh.columns},
+            "mesh": {"data": self.spec.mesh.data, "columns": self.spec.mesh.columns},
             "devices": devices,
             "host_bytes": self.host,
             "collectives": moved,
@@ -241,19 +241,19 @@ impl Plan {
         let mut out = String::from("flowchart TD\n");
         let main = self.main();
         let mut writers: BTreeMap<usize, usize> = BTreeMap::new();
-        for (number, step) in main.steps.iter().enumerate().filter(|(_, s)| s.device == 0) {
+        for (number, step) in main.instructions.iter().enumerate().filter(|(_, s)| s.device == 0) {
             let (left, right) = match step.queue {
                 Queue::Compute => ("[", "]"),
                 Queue::Communication => ("([", "])"),
                 Queue::Copy => ("[/", "/]"),
             };
             let _ = writeln!(out, "  s{number}{left}\"{}\"{right}", step.name.replace('"', "'"));
-            for u in step.uses.iter().filter(|u| u.read) {
+            for u in step.uses.iter().filter(|u| u.access.reads()) {
                 if let Some(writer) = writers.get(&u.buffer).filter(|w| **w != number) {
                     let _ = writeln!(out, "  s{writer} --> s{number}");
                 }
             }
-            for u in step.uses.iter().filter(|u| u.write) {
+            for u in step.uses.iter().filter(|u| u.access.writes()) {
                 writers.insert(u.buffer, number);
             }
         }
@@ -262,7 +262,7 @@ impl Plan {
 }
 
 /// Returns a step as `name  what it reads -> what it writes`.
-fn arrow<'a>(step: &super::Step, operands: impl Iterator<Item = (String, &'a super::Local)>) -> String {
+fn arrow<'a>(step: &super::Instruction, operands: impl Iterator<Item = (String, &'a super::Local)>) -> String {
     let (mut read, mut written) = (Vec::new(), Vec::new());
     for (text, local) in operands {
         let is_own = |u: &&super::Use| u.buffer == local.buffer && u.part.offset == local.offset;
@@ -270,10 +270,10 @@ fn arrow<'a>(step: &super::Step, operands: impl Iterator<Item = (String, &'a sup
             read.push(text);
             continue;
         };
-        if used.write {
+        if used.access.writes() {
             written.push(text.clone());
         }
-        if used.read {
+        if used.access.reads() {
             read.push(text);
         }
     }
@@ -281,14 +281,14 @@ fn arrow<'a>(step: &super::Step, operands: impl Iterator<Item = (String, &'a sup
 }
 
 fn title(program: &Program) -> String {
-    format!("{:?} of {} rows ({} steps)", program.variant.mode, program.variant.rows, program.steps.len())
+    format!("{:?} of {} rows ({} instructions)", program.variant.mode, program.variant.rows, program.instructions.len())
         .to_lowercase()
 }
 
 /// Transfers (of slices, which cross no wire: their copies) and bytes on the wire by collective and axis.
 fn collectives(program: &Program) -> BTreeMap<(String, String), (usize, usize)> {
     let mut all = BTreeMap::new();
-    for step in &program.steps {
+    for step in &program.instructions {
         if let Work::Sum { collective: Some((collective, axis)), wire, .. } = &step.work {
             let key = (collective.to_string(), format!("{axis:?}").to_lowercase());
             let entry: &mut (usize, usize) = all.entry(key).or_default();

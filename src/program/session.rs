@@ -1,13 +1,13 @@
 //! Runs the programs of a plan, and reads and writes what outlives a step.
 
-use super::{Inbox, Peers, Plan, Target, cpu, gpu};
+use super::{Inbox, Plan, cpu, gpu};
 use crate::data::{Augment, Batch, Preparation, Preparer};
 use crate::device::driver::Kind;
 use crate::device::libraries::Record;
-use crate::device::{Clock, Gpus, Opening};
+use crate::device::{Clock, Gpus, Opening, Target};
 use crate::error::{Error, Result};
 use crate::layers::METRICS;
-use crate::placement::{Region, Variant};
+use crate::placement::{Peers, Region, Variant};
 use crate::tensor::{Axis, Layout, Place, Precision, Real, Shape, Strided, Window};
 
 /// The loss and counts of a batch.
@@ -117,23 +117,23 @@ impl Session {
     /// # Errors
     /// When a GPU is missing, has too little memory, or cannot be used.
     pub fn on_gpus(plan: Plan, kind: Kind, ordinals: &[usize]) -> Result<Self> {
-        assert_eq!(plan.options.precision, Precision::F32, "GPUs compute in f32");
-        let rows = plan.options.variants.iter().map(|v| v.rows).max().unwrap_or(0);
-        let draws = plan.options.augment * Augment::DRAWS;
-        let widths = [plan.network.input.features(), plan.options.target_width, draws];
+        assert_eq!(plan.spec.precision, Precision::F32, "GPUs compute in f32");
+        let rows = plan.spec.variants.iter().map(|v| v.rows).max().unwrap_or(0);
+        let draws = plan.spec.augment * Augment::DRAWS;
+        let widths = [plan.network.input.features(), plan.spec.target_width, draws];
         let staging = widths.map(|width| rows * width * size_of::<f32>());
-        let threads = plan.options.threads;
+        let threads = plan.spec.target.threads();
         let gpus = Gpus::open(&Opening {
             kind,
             ordinals,
             arenas: &plan.arena,
-            host: (plan.options.peers != Peers::All).then_some(plan.host),
+            host: (plan.spec.peers != Peers::All).then_some(plan.host),
             staging,
             values: METRICS,
             slots: Inbox::SLOTS,
             threads,
         })?;
-        if plan.options.target == Target::GpuWithLibraries {
+        if matches!(plan.spec.target, Target::Gpu { libraries: true, .. }) {
             gpus.use_libraries()?;
         }
         let devices = Devices::Gpu(gpu::Programs::new(&plan, gpus)?);
@@ -274,7 +274,7 @@ impl Session {
             }
             Devices::Cpu(programs) => {
                 let timed = programs.run_timed(number, batch, clock)?;
-                let steps = self.plan.programs[number].steps.iter();
+                let steps = self.plan.programs[number].instructions.iter();
                 let seconds = steps.map(|step| timed.seconds(step.queue_index(), step.index)).collect();
                 (Metrics::of(programs.metrics()), seconds)
             }
@@ -292,7 +292,7 @@ impl Session {
     /// Returns the layout, shape and first byte of a tensor in every device's arena.
     fn find(&self, which: Which) -> (Layout, Shape, usize) {
         let plan = &self.plan;
-        let bytes = plan.options.precision.bytes();
+        let bytes = plan.spec.precision.bytes();
         let param = |i: usize, region| {
             let part = plan.flat.parts[i];
             let shape = plan.network.parameters[i].param.shape.clone();
@@ -372,7 +372,7 @@ impl Session {
     /// When `T` is not the plan's precision.
     pub fn read<T: Real>(&self, which: Which) -> Result<Vec<T>> {
         let (layout, shape, offset) = self.find(which);
-        let mesh = self.plan.options.mesh;
+        let mesh = self.plan.spec.mesh;
         let whole = Window { start: vec![0; shape.rank()], len: shape.0.clone() };
         let mut all = vec![T::ZERO; shape.elements()];
         for device in 0..mesh.devices() {
@@ -402,7 +402,7 @@ impl Session {
     pub fn write<T: Real>(&mut self, which: Which, all: &[T]) -> Result<()> {
         let (layout, shape, offset) = self.find(which);
         assert_eq!(all.len(), shape.elements());
-        let mesh = self.plan.options.mesh;
+        let mesh = self.plan.spec.mesh;
         let whole = Window { start: vec![0; shape.rank()], len: shape.0.clone() };
         for device in 0..mesh.devices() {
             let window = layout.window(&shape, mesh, mesh.position(device));

@@ -4,20 +4,9 @@
 //! transfer's own, and the transfer itself with what has arrived, so the order of additions stays. What goes out of a
 //! round does so before anything comes in: else each device would wait until its neighbour is done.
 
-use super::lower::Piece;
-use super::{Buffer, BufferId, Program, Step};
+use super::ir::{Buffer, BufferId, Instruction, Piece, Program};
 use crate::placement::Purpose;
 use crate::tensor::Strided;
-
-/// Which devices read each other's memory.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Peers {
-    /// All of them.
-    #[default]
-    All,
-    /// Only devices of one GPU: the GPU of each device.
-    SameGpu(Vec<usize>),
-}
 
 /// Target = sum of the sources, for every target, done by a device.
 #[derive(Debug, Clone, PartialEq)]
@@ -32,7 +21,7 @@ pub(super) struct Transfer {
 }
 
 /// Returns true when a step reads or writes the host's memory.
-pub(super) fn uses_host(program: &Program, step: &Step, devices: usize) -> bool {
+pub(super) fn uses_host(program: &Program, step: &Instruction, devices: usize) -> bool {
     step.uses.iter().any(|u| program.buffers[u.buffer].device == devices)
 }
 

@@ -1,10 +1,11 @@
 //! The devices of a configuration: whether this machine has them, and a session on them.
 
 use crate::config::{self, Config, Libraries, PeerAccess};
-use crate::device::Driver;
 use crate::device::driver::Kind;
+use crate::device::{Driver, Target};
 use crate::error::{Problem, Result};
-use crate::program::{Peers, Plan, Session, Target};
+use crate::placement::Peers;
+use crate::program::{Plan, Session};
 
 /// Returns who drives a kind of device; none for CPU devices.
 fn driver(kind: config::Kind) -> Option<Kind> {
@@ -17,10 +18,11 @@ fn driver(kind: config::Kind) -> Option<Kind> {
 
 /// Returns what runs the layers.
 pub(super) fn target(config: &Config) -> Target {
+    let threads = config.devices.threads;
     match (config.devices.kind, config.devices.libraries) {
-        (config::Kind::Cpu, _) => Target::Cpu,
-        (config::Kind::Cuda, Libraries::Auto) => Target::GpuWithLibraries,
-        _ => Target::Gpu,
+        (config::Kind::Cpu, _) => Target::Cpu { threads },
+        (config::Kind::Cuda, Libraries::Auto) => Target::Gpu { libraries: true, threads },
+        _ => Target::Gpu { libraries: false, threads },
     }
 }
 

@@ -67,7 +67,7 @@ pub fn initialise(session: &mut Session, seed: u64) -> Result<()> {
 /// # Errors
 /// When a GPU does not answer.
 pub fn write_values(session: &mut Session, which: Which, values: &[f64]) -> Result<()> {
-    match session.plan().options.precision {
+    match session.plan().spec.precision {
         Precision::F32 => write_as::<f32>(session, which, values),
         Precision::F64 => write_as::<f64>(session, which, values),
         Precision::Dual => write_as::<crate::tensor::Dual>(session, which, values),
@@ -84,7 +84,7 @@ fn write_as<T: Real>(session: &mut Session, which: Which, values: &[f64]) -> Res
 /// # Errors
 /// When a GPU does not answer.
 pub fn read_values(session: &Session, which: Which) -> Result<Vec<f64>> {
-    match session.plan().options.precision {
+    match session.plan().spec.precision {
         Precision::F32 => read_as::<f32>(session, which),
         Precision::F64 => read_as::<f64>(session, which),
         Precision::Dual => read_as::<crate::tensor::Dual>(session, which),
@@ -100,7 +100,7 @@ fn read_as<T: Real>(session: &Session, which: Which) -> Result<Vec<f64>> {
 /// # Errors
 /// When a GPU does not answer.
 pub fn export(session: &Session, which: Which, name: String, param: &Param) -> Result<Tensor> {
-    let data = match session.plan().options.precision {
+    let data = match session.plan().spec.precision {
         Precision::F32 => Data::F32(to_file(param, &session.read::<f32>(which)?)),
         _ => Data::F64(to_file(param, &session.read::<f64>(which)?)),
     };
@@ -120,7 +120,7 @@ pub fn import(session: &mut Session, which: Which, parameter: &Parameter, tensor
         );
         return Err(Error::file(file, message));
     }
-    match (&tensor.data, session.plan().options.precision) {
+    match (&tensor.data, session.plan().spec.precision) {
         (Data::F32(values), Precision::F32) => session.write(which, &from_file(param, values)),
         (Data::F64(values), Precision::F64) => session.write(which, &from_file(param, values)),
         (Data::F32(values), _) => {

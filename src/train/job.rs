@@ -9,8 +9,8 @@ use crate::device::Path as Implementation;
 use crate::error::{Error, Fault, Problem, Result};
 use crate::layers::Mode;
 use crate::network::{Draft, Network};
-use crate::placement::Variant;
-use crate::program::{Options, Peers, Plan, Session};
+use crate::placement::{Peers, Spec, Variant};
+use crate::program::{Plan, Session};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -224,14 +224,13 @@ impl Job {
     }
 
     /// Returns where and how the network runs, for the given steps.
-    pub fn options(&self, variants: Vec<Variant>) -> Options {
+    pub fn spec(&self, variants: Vec<Variant>) -> Spec {
         let settings = &self.config.devices;
-        Options {
+        Spec {
             mesh: settings.mesh,
             target: devices::target(&self.config),
             precision: settings.precision,
             products: settings.products,
-            threads: settings.threads,
             form: match settings.collectives {
                 Collectives::OnePass => Form::OnePass,
                 Collectives::Ring => Form::Ring,
@@ -247,7 +246,7 @@ impl Job {
 
     fn plan(&self) -> std::result::Result<Plan, Vec<Problem>> {
         let chain = Arc::clone(&self.config.optimizer.chain);
-        Plan::new(Arc::clone(&self.network), chain, self.options(self.variants()))
+        Plan::new(Arc::clone(&self.network), chain, self.spec(self.variants()))
     }
 }
 

@@ -2,14 +2,14 @@
 
 use peristyle::collectives::Form;
 use peristyle::data::Batch;
-use peristyle::device::{Clock, Path, Purpose, Random};
+use peristyle::device::{Clock, Purpose, Random};
 use peristyle::error::Problem;
 use peristyle::layers::Mode;
 use peristyle::network::Network;
 use peristyle::optim::Chain;
-use peristyle::placement::Variant;
-use peristyle::program::{Execution, Options, Peers, Plan, Session, Target, Which};
-use peristyle::tensor::{Mesh, Precision, Products};
+use peristyle::placement::{Peers, Spec, Variant};
+use peristyle::program::{Execution, Plan, Session, Which};
+use peristyle::tensor::{Mesh, Precision};
 use peristyle::train::exchange;
 use std::sync::Arc;
 
@@ -42,21 +42,9 @@ impl Outcome {
         let peers = if staged { Peers::SameGpu((0..mesh.devices()).collect()) } else { Peers::All };
         let train = Variant { mode: Mode::Train, rows, update: false };
         let eval = Variant { mode: Mode::Eval, rows, update: false };
-        let options = Options {
-            mesh,
-            target: Target::Cpu,
-            precision: Precision::F64,
-            products: Products::Full,
-            threads: 1,
-            form,
-            peers,
-            path: Path::Fast,
-            target_width: 1,
-            augment: 0,
-            seed: 3,
-            variants: vec![train, eval],
-        };
-        let plan = Plan::new(Arc::clone(network), Arc::new(Chain::default()), options)?;
+        let (precision, variants) = (Precision::F64, vec![train, eval]);
+        let spec = Spec { mesh, precision, form, peers, seed: 3, variants, ..Spec::default() };
+        let plan = Plan::new(Arc::clone(network), Arc::new(Chain::default()), spec)?;
         let mut session = Session::new(plan).unwrap().execution(execution);
         exchange::initialise(&mut session, 1).unwrap();
         for (p, parameter) in network.parameters.iter().enumerate() {

@@ -8,7 +8,8 @@ use crate::device::{Clock, limits};
 use crate::diagnose::one_move::{OneMove, VARIANT};
 use crate::error::Result;
 use crate::network::Draft;
-use crate::program::{Peers, Session};
+use crate::placement::{Peers, Spec};
+use crate::program::Session;
 use crate::tensor::{Place, Precision, Products, Shape};
 use crate::train::{Data, Job};
 use serde::Serialize;
@@ -69,7 +70,7 @@ pub fn all_reduce(sets: &[String], effort: Effort) -> Result<AllReduces> {
     let mut report = AllReduces {
         device: devices.kind.to_string(),
         devices: devices.len(),
-        through_host: job.options(Vec::new()).peers != Peers::All,
+        through_host: job.spec(Vec::new()).peers != Peers::All,
         memcpy_gb_per_second: copied / 2.0 / 1e9,
         load_average: load_average(),
         all_reduces: Vec::new(),
@@ -106,11 +107,6 @@ pub fn all_reduce(sets: &[String], effort: Effort) -> Result<AllReduces> {
 fn session(job: &Job, elements: usize, form: Form) -> Result<Session> {
     let (collective, shape) = (Collective::AllReduce, Shape::from([elements]));
     let sum = OneMove { collective, shape, have: Place::Partial, want: Place::Replicate };
-    let options = crate::program::Options {
-        form,
-        precision: Precision::F32,
-        products: Products::Full,
-        ..job.options(vec![VARIANT])
-    };
-    job.session(sum.plan(options))
+    let spec = Spec { form, precision: Precision::F32, products: Products::Full, ..job.spec(vec![VARIANT]) };
+    job.session(sum.plan(spec))
 }

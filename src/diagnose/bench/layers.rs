@@ -4,7 +4,7 @@ use super::{About, Bench, Effort, Limits, Spread, is_product};
 use crate::error::Result;
 use crate::layers::Pass;
 use crate::network::{Network, Source};
-use crate::program::{Step, Work};
+use crate::program::{Instruction, Work};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -67,7 +67,7 @@ enum Line {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Key(Line, bool);
 
-fn key(step: &Step) -> Key {
+fn key(step: &Instruction) -> Key {
     match step.work {
         Work::Load { .. } => Key(Line::Load, false),
         Work::Phase { node, pass, .. } => Key(Line::Layer(node), pass == Pass::Backward),
@@ -94,7 +94,7 @@ pub fn layers(bench: &mut Bench, effort: Effort) -> Result<Layers> {
     let plan = bench.session.plan();
     let program = &plan.programs[bench.program()];
     let mut groups: BTreeMap<Key, Vec<usize>> = BTreeMap::new();
-    for (number, step) in program.steps.iter().enumerate() {
+    for (number, step) in program.instructions.iter().enumerate() {
         groups.entry(key(step)).or_default().push(number);
     }
     let devices = plan.arena.len() as f64;
@@ -102,7 +102,7 @@ pub fn layers(bench: &mut Bench, effort: Effort) -> Result<Layers> {
     for (key, numbers) in groups {
         let time = |run: &Vec<f64>| numbers.iter().map(|&n| run[n]).sum::<f64>() / devices;
         let seconds = Spread::of(runs.iter().map(time).collect()).median.max(1e-9);
-        let uses = numbers.iter().flat_map(|&n| &program.steps[n].uses);
+        let uses = numbers.iter().flat_map(|&n| &program.instructions[n].uses);
         let bytes = uses.map(|u| program.bytes(u)).sum::<usize>() as f64;
         let flops = flops_per_image(&plan.network, key) * about.batch as f64;
         let (layer, kind, pass) = names(&plan.network, key);

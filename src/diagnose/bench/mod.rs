@@ -129,7 +129,7 @@ fn product_rate(devices: &Devices) -> Result<f64> {
     );
     let reading = config::from_text("product peak", &text, Path::new(""), &[]);
     let mut bench = Bench::of(Job::complete(Draft::new(reading), Data::Optional)?)?;
-    let steps = &bench.session.plan().programs[bench.program()].steps;
+    let steps = &bench.session.plan().programs[bench.program()].instructions;
     let forward = steps.iter().position(|step| matches!(step.work, Work::Phase { node: 0, phase: "forward", .. }));
     let forward = forward.ok_or_else(|| Error::Run("the dense layer has no forward step".into()))?;
     let mut best = f64::INFINITY;
@@ -185,9 +185,9 @@ impl Bench {
     }
 
     fn of((job, plan): (Job, Plan)) -> Result<Bench> {
-        let trained = plan.options.variants.iter().filter(|v| v.mode == Mode::Train && v.update);
+        let trained = plan.spec.variants.iter().filter(|v| v.mode == Mode::Train && v.update);
         let variant = trained.max_by_key(|v| v.rows).copied().expect("a run trains on a batch");
-        let noise = noise(&job, variant.rows, plan.options.target_width);
+        let noise = noise(&job, variant.rows, plan.spec.target_width);
         let mut session = job.session(plan)?;
         session.prepare(Preparation::of(&noise))?;
         exchange::initialise(&mut session, job.config.seed)?;
@@ -346,7 +346,7 @@ pub fn step(bench: &mut Bench, effort: Effort) -> Result<StepTime> {
     let limits = Limits::measure(&bench.job.config.devices)?;
     let plan = bench.session.plan();
     let program = &plan.programs[bench.program()];
-    let uses = program.steps.iter().flat_map(|step| &step.uses);
+    let uses = program.instructions.iter().flat_map(|step| &step.uses);
     let step_bytes = uses.map(|u| program.bytes(u)).sum::<usize>() as f64;
     let flops_per_image = flops_per_image(&bench.job.network);
     let images = about.batch as f64;

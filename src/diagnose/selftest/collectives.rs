@@ -8,8 +8,7 @@ use crate::device::driver::Kind;
 use crate::device::{Clock, Gpus, INPUTS, Opening, Purpose, Queue, Random};
 use crate::diagnose::one_move::{OneMove, VARIANT};
 use crate::error::Result;
-use crate::placement::Region;
-use crate::program::Options;
+use crate::placement::{Region, Spec};
 use crate::tensor::{Element, Layout, Mesh, Place, Precision, Products, Shape, Strided, Window};
 use half::bf16;
 
@@ -53,9 +52,9 @@ pub(super) fn check(collective: Collective, device: &Device, effort: Effort, tal
 
 fn run(device: &Device, devices: usize, form: Form, moved: &OneMove) -> Result<Vec<Compared>> {
     let (job, _) = training::job(&device.times(devices), &[])?;
-    let options = Options { form, precision: Precision::F32, products: Products::Full, ..job.options(vec![VARIANT]) };
-    let mesh = options.mesh;
-    let mut session = job.session(moved.plan(options))?;
+    let spec = Spec { form, precision: Precision::F32, products: Products::Full, ..job.spec(vec![VARIANT]) };
+    let mesh = spec.mesh;
+    let mut session = job.session(moved.plan(spec))?;
     // A partial sum has a term of its own on every device; else all hold parts of the first.
     let terms: Vec<Vec<f32>> = (0..devices)
         .map(|term| {

@@ -155,7 +155,7 @@ impl Layer for Conv {
         match (phase, target) {
             ("forward", Target::Cpu { threads }) => fast::forward_scratch(&part, threads),
             ("backward", Target::Cpu { threads }) => fast::backward_scratch(&part, threads),
-            (_, Target::Gpu { libraries }) => {
+            (_, Target::Gpu { libraries, .. }) => {
                 let library = if libraries { Workspace::elements(CONVOLUTION_WORKSPACE) } else { 0 };
                 if phase == "forward" { library } else { library.max(launch::backward_scratch(&part)) }
             }

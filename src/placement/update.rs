@@ -1,0 +1,77 @@
+//! The end of a training step: gradients are reduced bucket by bucket, then the optimiser's stages run over the flat
+//! regions.
+
+use super::builder::Builder;
+use super::{Home, Op, Purpose, Region, TensorId};
+use crate::layers::Access;
+use crate::optim::{Stage, UpdateRole};
+use crate::tensor::{Element, Layout, Place, Products, Shape};
+
+impl Builder<'_> {
+    /// Reduces a bucket of gradients in place, while the backward pass goes on.
+    pub(super) fn reduce(&mut self, number: usize) {
+        let bucket = self.placed.flat.buckets[number].clone();
+        if bucket.axes.is_empty() {
+            return;
+        }
+        let layout = bucket.axes.iter().fold(Layout::REPLICATE, |layout, &axis| layout.with(axis, Place::Partial));
+        let home = Home::Fixed(Region::Gradients, bucket.offset);
+        let name = format!("gradients {number}");
+        let id = self.tensor(name, Shape::from([bucket.len]), layout, home, Purpose::Gradients);
+        self.redistribute(id, Layout::REPLICATE);
+    }
+
+    pub(super) fn update(&mut self) {
+        let chain = self.chain;
+        let len = self.placed.flat.len;
+        let count = self.network.parameters.len();
+        if count == 0 {
+            return;
+        }
+        let flat = |region| (Shape::from([len]), Layout::REPLICATE, Home::Fixed(region, 0));
+        let (shape, layout, home) = flat(Region::Weights);
+        let weights = self.tensor("weights".into(), shape, layout, home, Purpose::Weights);
+        let (shape, layout, home) = flat(Region::Gradients);
+        let gradients = self.tensor("gradients".into(), shape, layout, home, Purpose::Gradients);
+        let halves = (self.spec.products == Products::Bf16).then(|| {
+            let (shape, layout, home) = flat(Region::Halves);
+            let halves = self.tensor("weights in bf16".into(), shape, layout, home, Purpose::Weights);
+            self.placed.tensors[halves].element = Element::Bf16;
+            halves
+        });
+        let named = chain.slots(0..chain.0.len());
+        let slots: Vec<TensorId> = (0..named.len())
+            .map(|slot| {
+                let (shape, layout, home) = flat(Region::Slot(slot));
+                self.tensor(named[slot].name.into(), shape, layout, home, Purpose::Optimizer)
+            })
+            .collect();
+        let mut norms = None;
+        for (number, stage) in chain.stages().iter().enumerate() {
+            let operands = match stage {
+                Stage::Norm => {
+                    let partial = Layout::new(Place::Partial, Place::Partial);
+                    let shape = Shape::from([count]);
+                    let norm = self.tensor("norms".into(), shape, partial, Home::Own, Purpose::Workspace);
+                    norms = Some(norm);
+                    vec![(UpdateRole::Gradients, gradients, Access::Read), (UpdateRole::Norms, norm, Access::Write)]
+                }
+                Stage::Apply { transforms, update, norm } => {
+                    let access = if *update { Access::Update } else { Access::Read };
+                    let norm = norms.filter(|_| *norm).map(|norm| (UpdateRole::Norms, norm, Access::Read));
+                    let halves = halves.filter(|_| *update);
+                    let halves = halves.map(|halves| (UpdateRole::LowPrecision, halves, Access::Write));
+                    let mine = named.iter().zip(&slots).filter(|(slot, _)| transforms.contains(&slot.transform));
+                    let own = mine.map(|(&slot, &tensor)| (UpdateRole::Slot(slot), tensor, Access::Update));
+                    let first =
+                        [(UpdateRole::Weights, weights, access), (UpdateRole::Gradients, gradients, Access::Update)];
+                    first.into_iter().chain(norm).chain(halves).chain(own).collect()
+                }
+            };
+            self.placed.ops.push(Op::Optim { stage: number, operands });
+            if *stage == Stage::Norm {
+                norms = norms.map(|norm| self.redistribute(norm, Layout::REPLICATE));
+            }
+        }
+    }
+}

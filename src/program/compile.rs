@@ -1,0 +1,31 @@
+//! The passes, in order: from the operations of a step to a program with waits and bytes that is proved free of races.
+
+use super::{Program, Race, Regions, arena, check, events, lower};
+use crate::device::Queue;
+use crate::network::Network;
+use crate::placement::{Placed, Spec};
+
+/// A program and the memory that it takes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Compiled {
+    /// The program.
+    pub program: Program,
+    /// Bytes of each device's arena.
+    pub arena: Vec<usize>,
+    /// Bytes of the host's memory that GPUs exchange through.
+    pub host: usize,
+}
+
+/// Compiles one placed step.
+///
+/// # Errors
+/// The first race that the checker finds, which would be a fault in this crate.
+pub fn compile(network: &Network, placed: &Placed, regions: &Regions, spec: &Spec) -> Result<Compiled, Race> {
+    let devices = spec.mesh.devices();
+    let queues = devices * Queue::COUNT;
+    let mut program = lower::lower(network, placed, regions, spec);
+    let clocks = events::derive(&mut program, queues);
+    let (arena, host) = arena::assign(&mut program, &clocks, regions.end, devices);
+    check::check(&program, queues)?;
+    Ok(Compiled { program, arena, host })
+}

@@ -1,0 +1,106 @@
+//! The regions of an arena: what outlives a step, at the same bytes of every device.
+
+use super::arena;
+use crate::data::Augment;
+use crate::layers::METRICS;
+use crate::network::Network;
+use crate::optim::Chain;
+use crate::placement::{Placed, Region, Spec};
+use crate::tensor::{Precision, Products};
+
+/// A region in the arena of every device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Laid {
+    /// Which one.
+    pub region: Region,
+    /// Its length.
+    pub elements: usize,
+    /// Its first byte.
+    pub offset: usize,
+}
+
+/// All regions, one after the other from the first byte of the arena on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Regions {
+    /// The regions.
+    pub all: Vec<Laid>,
+    /// The first byte after them.
+    pub end: usize,
+}
+
+impl Regions {
+    /// Lays out regions of some numbers of elements.
+    pub fn new(sizes: &[(Region, usize)], precision: Precision) -> Self {
+        let mut end = 0;
+        let lay = |&(region, elements): &(Region, usize)| {
+            let laid = Laid { region, elements, offset: end };
+            end = (end + elements * region.element(precision).bytes()).next_multiple_of(arena::ALIGN);
+            laid
+        };
+        Regions { all: sizes.iter().map(lay).collect(), end }
+    }
+
+    /// Lays out what a run keeps between the steps of one of its placed networks; all have the same.
+    pub fn of(network: &Network, chain: &Chain, placed: &Placed, spec: &Spec) -> Self {
+        let (flat, mesh) = (&placed.flat, spec.mesh);
+        let state = |(i, (layout, offset)): (usize, &(_, usize))| {
+            let layout: &crate::tensor::Layout = layout;
+            offset + layout.window(&network.states[i].param.shape, mesh, mesh.position(0)).elements()
+        };
+        let statistics = placed.statistics.iter().enumerate().map(state).max().unwrap_or(0);
+        let mut sizes = vec![(Region::Weights, flat.len)];
+        if spec.products == Products::Bf16 {
+            sizes.push((Region::Halves, flat.len));
+        }
+        sizes.push((Region::Gradients, flat.len));
+        let slots = chain.slots(0..chain.0.len()).len();
+        sizes.extend((0..slots).map(|slot| (Region::Slot(slot), flat.len)));
+        sizes.extend([(Region::Statistics, statistics), (Region::Metrics, METRICS)]);
+        if spec.target.is_gpu() {
+            sizes.push((Region::Inbox, Inbox::of(network, spec).elements()));
+        }
+        Regions::new(&sizes, spec.precision)
+    }
+
+    /// Returns a region, if the arena has it.
+    pub fn get(&self, region: Region) -> Option<Laid> {
+        self.all.iter().find(|laid| laid.region == region).copied()
+    }
+}
+
+/// Where a batch for a GPU waits in its inbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Inbox {
+    /// Elements of the device's images in the largest batch.
+    pub images: usize,
+    /// Elements of its targets.
+    pub targets: usize,
+    /// Elements of what augmentation draws for them.
+    pub draws: usize,
+}
+
+impl Inbox {
+    /// Batches that the host may be ahead of the GPU.
+    pub const SLOTS: usize = 2;
+
+    /// Returns the first element of images (`input` 0), targets (1) or draws (2) of a slot.
+    pub fn at(self, slot: usize, input: usize) -> usize {
+        let parts = [self.images, self.targets, self.draws].map(|n| n.next_multiple_of(arena::ALIGN));
+        slot * parts.iter().sum::<usize>() + parts[..input].iter().sum::<usize>()
+    }
+
+    /// Returns the elements of all slots.
+    pub fn elements(self) -> usize {
+        self.at(Self::SLOTS, 0)
+    }
+
+    /// Returns the inbox that is large enough for every variant: the first device holds the most rows.
+    pub fn of(network: &Network, spec: &Spec) -> Inbox {
+        let rows = spec.variants.iter().map(|v| v.rows).max().unwrap_or(0).div_ceil(spec.mesh.data);
+        Inbox {
+            images: rows * network.input.features(),
+            targets: rows * spec.target_width,
+            draws: rows * spec.augment * Augment::DRAWS,
+        }
+    }
+}

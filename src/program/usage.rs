@@ -1,0 +1,77 @@
+//! What the bytes of a device's arena are for.
+
+use super::{Laid, Plan};
+use crate::placement::{Purpose, Region};
+
+/// Bytes of one device's arena by purpose. A byte that several purposes share in turn counts for the first of
+/// activations, workspace and communication.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// All of it.
+    pub arena: usize,
+    /// Parameters.
+    pub weights: usize,
+    /// Gradients of parameters.
+    pub gradients: usize,
+    /// State of the optimiser.
+    pub optimizer: usize,
+    /// Running statistics and metrics.
+    pub statistics: usize,
+    /// Inputs, outputs, their gradients.
+    pub activations: usize,
+    /// Scratch memory of phases.
+    pub workspace: usize,
+    /// Redistributed copies and buffers of collectives.
+    pub communication: usize,
+}
+
+impl Plan {
+    /// Returns what the bytes of a device's arena are for.
+    pub fn usage(&self, device: usize) -> Usage {
+        let mut usage = Usage { arena: self.arena[device], ..Usage::default() };
+        for &Laid { region, elements, .. } in &self.regions.all {
+            let field = match region {
+                Region::Weights | Region::Halves => &mut usage.weights,
+                Region::Gradients => &mut usage.gradients,
+                Region::Slot(_) => &mut usage.optimizer,
+                Region::Statistics | Region::Metrics => &mut usage.statistics,
+                Region::Inbox => &mut usage.activations,
+            };
+            *field += elements * region.element(self.spec.precision).bytes();
+        }
+        let mut covered: Vec<(usize, usize)> = Vec::new();
+        for purpose in [Purpose::Activations, Purpose::Workspace, Purpose::Communication] {
+            let before = total(&covered);
+            let own = self
+                .programs
+                .iter()
+                .flat_map(|p| &p.buffers)
+                .filter(|b| b.device == device && b.region.is_none() && b.purpose == purpose && b.elements > 0);
+            covered.extend(own.map(|b| (b.offset, b.offset + b.bytes())));
+            covered = merged(covered);
+            let field = match purpose {
+                Purpose::Activations => &mut usage.activations,
+                Purpose::Workspace => &mut usage.workspace,
+                _ => &mut usage.communication,
+            };
+            *field = total(&covered) - before;
+        }
+        usage
+    }
+}
+
+fn total(ranges: &[(usize, usize)]) -> usize {
+    ranges.iter().map(|(start, end)| end - start).sum()
+}
+
+fn merged(mut ranges: Vec<(usize, usize)>) -> Vec<(usize, usize)> {
+    ranges.sort_unstable();
+    let mut out: Vec<(usize, usize)> = Vec::with_capacity(ranges.len());
+    for (start, end) in ranges {
+        match out.last_mut() {
+            Some(last) if start <= last.1 => last.1 = last.1.max(end),
+            _ => out.push((start, end)),
+        }
+    }
+    out
+}
