@@ -1,9 +1,10 @@
 //! Compiles kernels/*.cu: with nvcc to one fatbin each, and with a C++ compiler to the library of the emulated
 //! device. Both are embedded; either may be missing. See ARCHITECTURE.md for the variables that it reads.
 
-#[path = "build/signatures.rs"]
-mod signatures;
+#[path = "build/mod.rs"]
+mod kernels;
 
+use kernels::{entries, launchers, signatures, tokens};
 use std::env;
 use std::fmt::Write;
 use std::fs;
@@ -28,8 +29,20 @@ struct Job {
 /// A kernel file.
 struct Source {
     stem: String,
-    path: PathBuf,
     text: String,
+    /// What nvcc compiles.
+    gpu: String,
+    /// What the C++ compiler compiles.
+    host: String,
+}
+
+impl Source {
+    /// Writes one of its two texts into OUT_DIR, and returns its path and what its compilation depends on.
+    fn write(&self, generated: &str, suffix: &str, out: &Path) -> Result<(PathBuf, String), String> {
+        let path = out.join(format!("{}.{suffix}", self.stem));
+        fs::write(&path, generated).map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok((path, format!("{generated}{}", self.text)))
+    }
 }
 
 fn variable(name: &str) -> Option<String> {
@@ -148,22 +161,22 @@ fn nvcc_jobs(nvcc: &Path, archs: &[&str], sources: &[Source], headers: &str, out
         args.push(format!("-gencode=arch=compute_{number},code={arch}"));
     }
     let key = format!("{}{}", version(nvcc)?, args.join(" "));
-    Ok(sources
-        .iter()
-        .map(|source| Job {
-            output: out.join(format!("{}.{}.fatbin", source.stem, hash(&[&key, headers, &source.text]))),
+    let job = |source: &Source| {
+        let (path, text) = source.write(&source.gpu, "gpu.cu", out)?;
+        Ok(Job {
+            output: out.join(format!("{}.{}.fatbin", source.stem, hash(&[&key, headers, &text]))),
             program: nvcc.to_path_buf(),
-            args: args.iter().cloned().chain([source.path.display().to_string()]).collect(),
+            args: args.iter().cloned().chain([path.display().to_string()]).collect(),
             source: format!("kernels/{}.cu (nvcc)", source.stem),
         })
-        .collect())
+    };
+    sources.iter().map(job).collect()
 }
 
 /// Compiles the kernels for the CPU and links them with the runtime of the emulated device.
 fn emulator(
     cxx: &Path,
     sources: &[Source],
-    hosts: &[String],
     headers: &str,
     root: &Path,
     out: &Path,
@@ -184,10 +197,8 @@ fn emulator(
     let runtime = host.join("runtime.cpp");
     let text = fs::read_to_string(&runtime).map_err(|error| format!("{}: {error}", runtime.display()))?;
     let mut jobs = vec![job("runtime", &runtime, &text, "kernels/host/runtime.cpp".to_string())];
-    for (source, generated) in sources.iter().zip(hosts) {
-        let path = out.join(format!("{}.host.cpp", source.stem));
-        fs::write(&path, generated).map_err(|error| format!("{}: {error}", path.display()))?;
-        let text = format!("{generated}{}", source.text);
+    for source in sources {
+        let (path, text) = source.write(&source.host, "host.cpp", out)?;
         jobs.push(job(&source.stem, &path, &text, format!("kernels/{}.cu ({})", source.stem, cxx.display())));
     }
     run(&jobs)?;
@@ -253,14 +264,17 @@ fn build() -> Result<(), String> {
     let mut read = Vec::new();
     for (path, text) in read_folder(&root.join("kernels"), "cu") {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        read.push((stem.clone(), signatures::read(&format!("kernels/{stem}.cu"), &text)?));
-        sources.push(Source { stem, path, text });
+        let kernels = signatures::read(&tokens::Code::of(&format!("kernels/{stem}.cu"), &text))?;
+        let path = path.display().to_string();
+        let (gpu, host) = (entries::gpu_source(&path, &kernels), entries::host_source(&path, &kernels));
+        read.push((stem.clone(), kernels));
+        sources.push(Source { stem, text, gpu, host });
     }
     let text = |files: Vec<(PathBuf, String)>| files.into_iter().map(|(_, text)| text).collect::<String>();
     let headers = text(read_folder(&root.join("kernels"), "cuh")) + &text(read_folder(&root.join("kernels/host"), "h"));
 
     let mut kept = Vec::new();
-    let mut table = signatures::launchers(&read) + &signatures::twins(&read)?;
+    let mut table = launchers::launchers(&read);
     table += "\n/// The fatbin of every kernel file: its name, its bytes.\npub static IMAGES: &[(&str, &[u8])] = &[\n";
     let (mut archs, chosen) = (Vec::new(), variable("PERISTYLE_CUDA_ARCHS").unwrap_or_else(|| ARCHS.to_string()));
     if let Ok(nvcc) = optional("GPU kernels", find_nvcc(&root)) {
@@ -279,19 +293,14 @@ fn build() -> Result<(), String> {
     let _ = writeln!(table, "pub static ARCHS: &[&str] = &{archs:?};");
     table += "\n/// The library of the emulated device; empty when no C++ compiler was found.\n";
     if let Ok(cxx) = optional("the emulated device", find_cxx()) {
-        let hosts: Vec<String> = sources
-            .iter()
-            .zip(&read)
-            .map(|(source, (_, kernels))| signatures::host_source(&source.path.display().to_string(), kernels))
-            .collect();
-        let (library, objects) = emulator(&cxx, &sources, &hosts, &headers, &root, &out)?;
+        let (library, objects) = emulator(&cxx, &sources, &headers, &root, &out)?;
         let _ = writeln!(table, "pub static EMULATOR: &[u8] = include_bytes!({:?});", library.display().to_string());
         kept.extend(objects.into_iter().chain([library]));
         println!("cargo:rustc-env=PERISTYLE_BUILT_WITH_CXX={}", cxx.display());
-        println!("cargo:rustc-env=PERISTYLE_HOST_SOURCES={}", out.display());
     } else {
         table += "pub static EMULATOR: &[u8] = &[];\n";
     }
+    println!("cargo:rustc-env=PERISTYLE_ENTRIES={}", out.display());
     sweep(&out, &kept);
     let path = out.join("kernels.rs");
     fs::write(&path, table).map_err(|error| format!("{}: {error}", path.display()))

@@ -1,178 +1,323 @@
-//! Reads the kernels' signatures out of kernels/*.cu and writes a typed Rust launcher for each.
+//! Reads the kernels of a file: functions of the device, each named by one `KERNEL` line.
 //!
-//! A kernel is `extern "C" __global__ void __launch_bounds__(THREADS) name(parameters)`, written out: a name that
-//! a macro makes would escape this reader, so `__global__` inside a macro is refused. The bounds may also name the
-//! blocks on a multiprocessor: `(THREADS, BLOCKS)`. Every pointer carries its shape in a comment on its own line.
+//! ```text
+//! template <typename T>
+//! __device__ void relu_forward(
+//!     const T* x,  // (n)
+//!     T* y,        // (n)
+//!     long long n) { .. }
+//! KERNEL(relu_forward, f32, bf16)
+//! ```
+//!
+//! - The line lists the variants of a template, in the order f32, bf16, tf32. It lists none for a plain function:
+//!   `KERNEL(optim_norm)`.
+//! - A block has 256 threads unless a variant states its launch bounds, the threads and optionally the blocks of a
+//!   multiprocessor: `KERNEL(dense_forward, f32(256, 2), bf16(128, 2), tf32(128, 2))`.
+//! - A template whose numbers are stored in another type than it multiplies them in, as for tf32, is
+//!   `template <class Kind, typename T = Storage<Kind>>`; its pointers are to `T`.
+//! - A parameter is a scalar or a pointer, and every pointer carries its shape in a comment on its own line.
+//!
+//! The reader compares text, not C++: a kernel that a macro makes would escape it, so macros that contain `KERNEL` or
+//! `__global__` are refused.
 
-use std::fmt::Write;
+use super::tokens::{Code, Token};
+
+/// Threads of a block where the line states none.
+const THREADS: u32 = 256;
+
+const FLOAT: Scalar = Scalar { cuda: "float", rust: "f32" };
+const BF16: Scalar = Scalar { cuda: "__nv_bfloat16", rust: "bf16" };
+
+/// CUDA's scalar types and their Rust counterparts.
+const SCALARS: &[Scalar] = &[
+    FLOAT,
+    BF16,
+    Scalar { cuda: "double", rust: "f64" },
+    Scalar { cuda: "int", rust: "i32" },
+    Scalar { cuda: "unsigned", rust: "u32" },
+    Scalar { cuda: "unsigned int", rust: "u32" },
+    Scalar { cuda: "long long", rust: "i64" },
+    Scalar { cuda: "unsigned long long", rust: "u64" },
+    Scalar { cuda: "unsigned char", rust: "u8" },
+];
+
+/// A scalar type.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scalar {
+    /// Its name in CUDA.
+    pub cuda: &'static str,
+    /// Its name in Rust.
+    pub rust: &'static str,
+}
+
+/// The numbers that a variant of a template computes with.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Dtype {
+    /// `float`.
+    F32,
+    /// `__nv_bfloat16`.
+    Bf16,
+    /// `float` in memory, rounded to tf32 where it is multiplied.
+    Tf32,
+}
+
+impl Dtype {
+    /// All, in the order in which a line lists them.
+    pub const ALL: [Dtype; 3] = [Dtype::F32, Dtype::Bf16, Dtype::Tf32];
+
+    /// Returns its name in a `KERNEL` line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Dtype::F32 => "f32",
+            Dtype::Bf16 => "bf16",
+            Dtype::Tf32 => "tf32",
+        }
+    }
+
+    /// Returns the template's argument.
+    pub fn argument(self) -> &'static str {
+        match self {
+            Dtype::F32 => "float",
+            Dtype::Bf16 => "bf16",
+            Dtype::Tf32 => "tf32",
+        }
+    }
+
+    /// Returns its type in memory.
+    pub fn storage(self) -> Scalar {
+        if self == Dtype::Bf16 { BF16 } else { FLOAT }
+    }
+}
+
+/// One variant of a kernel: an entry of the image.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Variant {
+    /// What it computes with; f32 for a plain function.
+    pub dtype: Dtype,
+    /// Threads of a block.
+    pub threads: u32,
+    /// Blocks that a multiprocessor shall hold at least.
+    pub blocks: Option<u32>,
+}
+
+/// The type of a parameter.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Type {
+    /// A number.
+    Scalar(Scalar),
+    /// An address.
+    Pointer {
+        /// What it points to; none for the template's own type.
+        to: Option<Scalar>,
+        /// Whether the kernel only reads it.
+        constant: bool,
+    },
+}
 
 /// One parameter of a kernel.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parameter {
     /// Its name.
     pub name: String,
-    /// Its type in CUDA, without `__restrict__`: `const float*`.
-    pub cuda: String,
-    /// Its type in the launcher.
-    pub rust: String,
+    /// Its type.
+    pub ty: Type,
     /// Its shape comment, for pointers.
     pub shape: String,
+}
+
+impl Parameter {
+    /// Returns true when its type differs between variants.
+    pub fn varies(&self) -> bool {
+        matches!(self.ty, Type::Pointer { to: None, .. })
+    }
+
+    /// Returns its type in a variant in CUDA, without `__restrict__`: `const float*`.
+    pub fn cuda(&self, dtype: Dtype) -> String {
+        match self.ty {
+            Type::Scalar(scalar) => scalar.cuda.to_string(),
+            Type::Pointer { to, constant } => {
+                format!("{}{}*", if constant { "const " } else { "" }, to.unwrap_or(dtype.storage()).cuda)
+            }
+        }
+    }
+
+    /// Returns its type in the launcher of a variant.
+    pub fn rust(&self, dtype: Dtype) -> String {
+        match self.ty {
+            Type::Scalar(scalar) => scalar.rust.to_string(),
+            Type::Pointer { to, constant } => {
+                format!("{}<{}>", if constant { "Const" } else { "Mut" }, to.unwrap_or(dtype.storage()).rust)
+            }
+        }
+    }
 }
 
 /// One kernel.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Kernel {
-    /// Its name, the same in the image and in Rust.
+    /// Its name.
     pub name: String,
-    /// The line of its signature.
+    /// The line of its function.
     pub line: usize,
-    /// Threads of a block.
-    pub threads: u32,
+    /// Whether its function is a template.
+    pub template: bool,
     /// Its parameters.
     pub parameters: Vec<Parameter>,
+    /// Its variants, at least one.
+    pub variants: Vec<Variant>,
 }
 
-/// CUDA's scalar types and their Rust counterparts.
-const SCALARS: &[(&str, &str)] = &[
-    ("float", "f32"),
-    ("double", "f64"),
-    ("__nv_bfloat16", "bf16"),
-    ("int", "i32"),
-    ("unsigned", "u32"),
-    ("unsigned int", "u32"),
-    ("long long", "i64"),
-    ("unsigned long long", "u64"),
-    ("unsigned char", "u8"),
-];
-
-#[derive(Debug, Clone, PartialEq)]
-enum Token {
-    Word(String),
-    Text(String),
-    Mark(char),
-    Comment(String),
-}
-
-struct Placed {
-    token: Token,
-    line: usize,
-    directive: bool,
-}
-
-/// Splits a source into words, marks, texts and comments, each with its line.
-fn tokens(source: &str) -> Vec<Placed> {
-    let chars: Vec<char> = source.chars().collect();
-    let (mut out, mut i, mut line, mut directive) = (Vec::new(), 0, 1, false);
-    let mut fresh = true;
-    while i < chars.len() {
-        let (c, start) = (chars[i], line);
-        let rest =
-            |from: usize, stop: &dyn Fn(usize) -> bool| (from..chars.len()).find(|&j| stop(j)).unwrap_or(chars.len());
-        let next = chars.get(i + 1).copied().unwrap_or(' ');
-        let (end, token) = if c == '\n' {
-            directive &= i > 0 && chars[i - 1] == '\\';
-            (line, fresh) = (line + 1, true);
-            (i + 1, None)
-        } else if c == '/' && next == '/' {
-            let end = rest(i, &|j| chars[j] == '\n');
-            (end, Some(Token::Comment(chars[i + 2..end].iter().collect::<String>().trim().to_string())))
-        } else if c == '/' && next == '*' {
-            let end = (rest(i + 2, &|j| chars[j] == '*' && chars.get(j + 1) == Some(&'/')) + 2).min(chars.len());
-            line += chars[i..end].iter().filter(|&&c| c == '\n').count();
-            (end, None)
-        } else if c == '"' {
-            let end = (rest(i + 1, &|j| chars[j] == '"' && chars[j - 1] != '\\') + 1).min(chars.len());
-            (end, Some(Token::Text(chars[i..end].iter().collect())))
-        } else if c.is_alphanumeric() || c == '_' {
-            let end = rest(i, &|j| !(chars[j].is_alphanumeric() || chars[j] == '_'));
-            (end, Some(Token::Word(chars[i..end].iter().collect())))
-        } else if c.is_whitespace() {
-            (i + 1, None)
-        } else {
-            directive |= c == '#' && fresh;
-            (i + 1, Some(Token::Mark(c)))
-        };
-        fresh &= token.is_none() || c == '\n';
-        out.extend(token.map(|token| Placed { token, line: start, directive }));
-        i = end;
+impl Kernel {
+    /// Returns the name of a variant, the same in the image and in Rust: `x`, `x_bf16`, `x_tf32`.
+    pub fn entry(&self, variant: &Variant) -> String {
+        match variant.dtype {
+            Dtype::F32 => self.name.clone(),
+            other => format!("{}_{}", self.name, other.name()),
+        }
     }
-    out
 }
 
-/// Reads every kernel of a source; `file` is its name in messages.
+/// Reads every kernel of a file.
 ///
 /// # Errors
 /// `file:line: what cannot be read and how to write it`.
-pub fn read(file: &str, source: &str) -> Result<Vec<Kernel>, String> {
-    let all = tokens(source);
-    let code: Vec<&Placed> = all.iter().filter(|p| !matches!(p.token, Token::Comment(_))).collect();
-    let mut kernels = Vec::new();
-    for (i, placed) in code.iter().enumerate() {
-        if placed.token != Token::Word("__global__".into()) {
+pub fn read(code: &Code) -> Result<Vec<Kernel>, String> {
+    let mut kernels: Vec<Kernel> = Vec::new();
+    for (i, placed) in code.tokens().iter().enumerate() {
+        let word = code.word(i);
+        if !matches!(word, "KERNEL" | "__global__") {
             continue;
         }
-        let fail = |line: usize, message: &str| format!("{file}:{line}: {message}");
         if placed.directive {
-            return Err(fail(
-                placed.line,
-                "a macro makes a kernel; write each kernel's signature out, around a template",
-            ));
+            return Err(code.fault(i, "a macro makes a kernel; write out its function and its `KERNEL` line"));
         }
-        let external = i >= 2
-            && code[i - 2].token == Token::Word("extern".into())
-            && code[i - 1].token == Token::Text("\"C\"".into());
-        if !external {
-            return Err(fail(placed.line, "`__global__` without `extern \"C\"` before it; kernels have C names"));
+        if word == "__global__" {
+            let form = "`__global__` is build.rs's to write; expected `__device__ void name(...)` and `KERNEL(name)`";
+            return Err(code.fault(i, form));
         }
-        let word = |j: usize| match code.get(j).map(|p| &p.token) {
-            Some(Token::Word(word)) => word.as_str(),
-            _ => "",
-        };
-        let mark = |j: usize| match code.get(j).map(|p| &p.token) {
-            Some(Token::Mark(mark)) => *mark,
-            _ => ' ',
-        };
-        let threads = word(i + 4).parse::<u32>().ok().filter(|n| (1..=1024).contains(n));
-        let bounded = word(i + 1) == "void" && word(i + 2) == "__launch_bounds__" && mark(i + 3) == '(';
-        let counted = mark(i + 5) == ',' && word(i + 6).parse::<u32>().is_ok_and(|blocks| blocks > 0);
-        let i = if counted { i + 2 } else { i };
-        let (true, Some(threads), ')', '(') = (bounded, threads, mark(i + 5), mark(i + 7)) else {
-            let form = "expected `extern \"C\" __global__ void __launch_bounds__(THREADS) name(...)`, THREADS a number";
-            return Err(fail(placed.line, form));
-        };
-        let (name, line) = (word(i + 6).to_string(), code[i + 6].line);
-        let (mut parameters, mut start) = (Vec::new(), i + 8);
-        for end in i + 8..code.len() {
-            let mark = mark(end);
-            if mark == ',' || (mark == ')' && end > start) {
-                let comment = |line: usize| {
-                    all.iter().find_map(|p| match &p.token {
-                        Token::Comment(text) if p.line == line => Some(text.clone()),
-                        _ => None,
-                    })
-                };
-                let line = code[end - 1].line;
-                let given = parameter(&code[start..end], comment(line)).map_err(|m| fail(line, &m))?;
-                parameters.push(given);
-                start = end + 1;
-            }
-            if mark == ')' {
-                break;
-            }
-            if mark == '(' || mark == '{' || mark == ';' {
-                return Err(fail(code[end].line, &format!("cannot read the parameters of \"{name}\"")));
-            }
+        let kernel = kernel(code, i)?;
+        if kernels.iter().any(|other| other.name == kernel.name) {
+            return Err(code.fault(i, format!("a second `KERNEL` line names \"{}\"", kernel.name)));
         }
-        kernels.push(Kernel { name, line, threads, parameters });
+        kernels.push(kernel);
     }
     Ok(kernels)
 }
 
-fn parameter(tokens: &[&Placed], comment: Option<String>) -> Result<Parameter, String> {
+/// Reads the kernel that the `KERNEL` line at a place names.
+fn kernel(code: &Code, at: usize) -> Result<Kernel, String> {
+    let variants = variants(code, at)?;
+    let name = code.word(at + 2);
+    let head = format!("__device__ void {name} (");
+    let mut found = (0..code.tokens().len()).filter(|&i| code.reads(i, &head));
+    let (Some(start), None) = (found.next(), found.next()) else {
+        return Err(code.fault(at, format!("expected one function `__device__ void {name}(...)` in this file")));
+    };
+    let element = element(code, start)?;
+    let Some((own, stored)) = element else {
+        if !variants.is_empty() {
+            return Err(code.fault(at, format!("\"{name}\" is no template; expected `KERNEL({name})`")));
+        }
+        let plain = Variant { dtype: Dtype::F32, threads: THREADS, blocks: None };
+        return finish(code, start, None, vec![plain]);
+    };
+    if variants.is_empty() {
+        return Err(code.fault(at, format!("\"{name}\" is a template; list its variants: `KERNEL({name}, f32, bf16)`")));
+    }
+    if !stored && variants.len() == Dtype::ALL.len() {
+        let form = "numbers are not stored as tf32; expected `template <class Kind, typename T = Storage<Kind>>`";
+        return Err(code.fault(start, form));
+    }
+    finish(code, start, Some(own), variants)
+}
+
+fn finish(code: &Code, start: usize, own: Option<&str>, variants: Vec<Variant>) -> Result<Kernel, String> {
+    let (name, line) = (code.word(start + 2).to_string(), code.line(start + 2));
+    let parameters = parameters(code, start + 4, own)?;
+    Ok(Kernel { name, line, template: own.is_some(), parameters, variants })
+}
+
+/// Reads `(name, variant, ...)` after `KERNEL`; returns the variants.
+fn variants(code: &Code, at: usize) -> Result<Vec<Variant>, String> {
+    let form = "expected `KERNEL(name)`, or `KERNEL(name, f32, bf16, tf32)` with all variants or the first ones of a \
+                template; `f32(THREADS)` and `f32(THREADS, BLOCKS)` state launch bounds";
+    let fault = || code.fault(at, form);
+    let number = |i: usize, most: u32| code.word(i).parse::<u32>().ok().filter(|n| (1..=most).contains(n));
+    if !code.reads(at + 1, "(") || code.word(at + 2).is_empty() {
+        return Err(fault());
+    }
+    let (mut variants, mut i) = (Vec::new(), at + 3);
+    while !code.reads(i, ")") {
+        let dtype = *Dtype::ALL.get(variants.len()).ok_or_else(fault)?;
+        if !code.reads(i, &format!(", {}", dtype.name())) {
+            return Err(fault());
+        }
+        i += 2;
+        let (mut threads, mut blocks) = (THREADS, None);
+        if code.reads(i, "(") {
+            threads = number(i + 1, 1024).ok_or_else(fault)?;
+            i += 2;
+            if code.reads(i, ",") {
+                blocks = Some(number(i + 1, 32).ok_or_else(fault)?);
+                i += 2;
+            }
+            if !code.reads(i, ")") {
+                return Err(fault());
+            }
+            i += 1;
+        }
+        variants.push(Variant { dtype, threads, blocks });
+    }
+    Ok(variants)
+}
+
+/// Reads the template that ends where a function begins: the name of the type that its pointers are to, and whether that
+/// is `Storage` of the template's parameter. Returns none where there is no template.
+fn element(code: &Code, function: usize) -> Result<Option<(&str, bool)>, String> {
+    if function == 0 || !code.reads(function - 1, ">") {
+        return Ok(None);
+    }
+    let start = (0..function).rev().find(|&i| code.word(i) == "template").unwrap_or(function);
+    let kind = code.word(start + 3);
+    let keyword = |i: usize| matches!(code.word(i), "typename" | "class");
+    if code.reads(start + 1, "<") && keyword(start + 2) && !kind.is_empty() {
+        if code.reads(start + 4, ">") && start + 5 == function {
+            return Ok(Some((kind, false)));
+        }
+        let (own, rest) = (code.word(start + 6), format!("= Storage < {kind} > >"));
+        if code.reads(start + 4, ",") && keyword(start + 5) && code.reads(start + 7, &rest) && start + 13 == function {
+            return Ok(Some((own, true)));
+        }
+    }
+    let form = "expected `template <typename T>` or `template <class Kind, typename T = Storage<Kind>>` of a kernel";
+    Err(code.fault(start, form))
+}
+
+/// Reads the parameters that begin at a place; `own` is the template's type.
+fn parameters(code: &Code, first: usize, own: Option<&str>) -> Result<Vec<Parameter>, String> {
+    let (mut parameters, mut start) = (Vec::new(), first);
+    for (end, placed) in code.tokens().iter().enumerate().skip(first) {
+        let Token::Mark(mark) = placed.token else { continue };
+        if mark == ',' || (mark == ')' && end > start) {
+            let read = parameter(code, start..end, own).map_err(|message| code.fault(end - 1, message))?;
+            parameters.push(read);
+            start = end + 1;
+        }
+        if mark == ')' && code.reads(end + 1, "{") {
+            return Ok(parameters);
+        }
+        if matches!(mark, ')' | '(' | '{' | ';') {
+            return Err(code.fault(end, "cannot read the parameters of a kernel; expected `(type name, ...) {`"));
+        }
+    }
+    Err(code.fault(first, "the parameters of a kernel do not end"))
+}
+
+fn parameter(code: &Code, range: std::ops::Range<usize>, own: Option<&str>) -> Result<Parameter, String> {
     let mut words: Vec<&str> = Vec::new();
-    let mut pointer = false;
-    for placed in tokens {
-        match &placed.token {
+    let (mut pointer, shape) = (false, code.comment(code.line(range.end - 1)));
+    for i in range {
+        match &code.tokens()[i].token {
             Token::Word(word) if word == "__restrict__" => {}
             Token::Word(word) => words.push(word),
             Token::Mark('*') if !pointer => pointer = true,
@@ -181,145 +326,18 @@ fn parameter(tokens: &[&Placed], comment: Option<String>) -> Result<Parameter, S
     }
     let name = words.pop().unwrap_or_default().to_string();
     let constant = words.first() == Some(&"const");
-    let scalar = words[usize::from(constant)..].join(" ");
-    let Some((_, rust)) = SCALARS.iter().find(|(cuda, _)| *cuda == scalar) else {
-        let known: Vec<&str> = SCALARS.iter().map(|(cuda, _)| *cuda).collect();
-        return Err(format!("parameter \"{name}\" has the type `{scalar}`; known are {}", known.join(", ")));
-    };
-    let shape = comment.unwrap_or_default();
-    if pointer && !shape.starts_with('(') {
-        return Err(format!("pointer \"{name}\" lacks its shape; write `// (N, H, W, C)` at the end of its line"));
+    let written = words[usize::from(constant)..].join(" ");
+    let scalar = SCALARS.iter().find(|scalar| scalar.cuda == written).copied();
+    if scalar.is_none() && !(pointer && own == Some(written.as_str())) {
+        let known: Vec<&str> = SCALARS.iter().map(|scalar| scalar.cuda).collect();
+        let own = own.map_or(String::new(), |own| format!(", and pointers to {own}"));
+        return Err(format!("parameter \"{name}\" has the type `{written}`; known are {}{own}", known.join(", ")));
     }
-    let qualifier = if constant { "const " } else { "" };
-    let (cuda, rust) = match (pointer, constant) {
-        (true, true) => (format!("{qualifier}{scalar}*"), format!("Const<{rust}>")),
-        (true, false) => (format!("{scalar}*"), format!("Mut<{rust}>")),
-        (false, _) => (scalar, (*rust).to_string()),
-    };
-    Ok(Parameter { name, cuda, rust, shape: if pointer { shape } else { String::new() } })
-}
-
-/// Writes the table of entries and one launcher per kernel, for `include!` inside `device/kernels.rs`.
-pub fn launchers(files: &[(String, Vec<Kernel>)]) -> String {
-    let mut out = String::from("/// Every kernel, in the order of [`Driver::launch`](super::Driver::launch).\n");
-    out += "pub static ENTRIES: &[Entry] = &[\n";
-    for (file, kernel) in files.iter().flat_map(|(file, kernels)| kernels.iter().map(move |k| (file, k))) {
-        let parameters: Vec<String> = kernel.parameters.iter().map(|p| format!("{:?}", p.cuda)).collect();
-        let _ = writeln!(
-            out,
-            "    Entry {{ name: {:?}, file: {file:?}, threads: {}, parameters: &[{}] }},",
-            kernel.name,
-            kernel.threads,
-            parameters.join(", ")
-        );
-    }
-    out += "];\n";
-    let all = files.iter().flat_map(|(file, kernels)| kernels.iter().map(move |k| (file, k)));
-    for (index, (file, kernel)) in all.enumerate() {
-        let _ = writeln!(out, "\n/// kernels/{file}.cu:{}, {} threads a block.\n///", kernel.line, kernel.threads);
-        for p in &kernel.parameters {
-            let _ = writeln!(out, "/// - `{}`: `{}` {}", p.name, p.cuda, p.shape.replace('[', "\\["));
+    match scalar {
+        Some(scalar) if !pointer => Ok(Parameter { name, ty: Type::Scalar(scalar), shape: String::new() }),
+        to if shape.starts_with('(') => {
+            Ok(Parameter { name, ty: Type::Pointer { to, constant }, shape: shape.to_string() })
         }
-        out += "///\n/// # Errors\n/// When the device refuses the launch.\n///\n/// # Safety\n";
-        out += "/// Each address is memory of the device, of the shape given, and stays so until the kernel has run.\n";
-        out += "#[allow(clippy::too_many_arguments, reason = \"the kernel's own parameters\")]\n";
-        let _ = write!(out, "pub unsafe fn {}(on: &Issue<'_>, grid: Grid", kernel.name);
-        for p in &kernel.parameters {
-            let _ = write!(out, ", {}: {}", p.name, p.rust);
-        }
-        out += ") -> Result<()> {\n    let args = [";
-        for p in &kernel.parameters {
-            let _ = write!(out, "address(&{}), ", p.name);
-        }
-        let _ =
-            writeln!(out, "];\n    // SAFETY: the types are the kernel's own; the caller vouches for the addresses.");
-        let _ = writeln!(out, "    unsafe {{ on.driver.launch({index}, grid, &args, on.stream) }}\n}}");
+        _ => Err(format!("pointer \"{name}\" lacks its shape; write `// (N, H, W, C)` at the end of its line")),
     }
-    out
-}
-
-const TWINS: &str = r#"
-    /// Launches [`NAME`](super::NAME) or its twin.
-    ///
-    /// # Errors
-    /// When the device refuses the launch.
-    ///
-    /// # Panics
-    /// When operands have different formats.
-    ///
-    /// # Safety
-    /// As for [`NAME`](super::NAME).
-    #[allow(clippy::too_many_arguments, reason = "the kernel's own parameters")]
-    pub unsafe fn NAME(on: &Issue<'_>, grid: GridPARAMETERS) -> Result<()> {
-        // SAFETY: passed on.
-        unsafe {
-            match Format::common(&[FORMATS]) {
-                Format::Bf16 => super::NAME_bf16(on, gridGIVEN),
-TF32                _ => super::NAME(on, gridGIVEN),
-            }
-        }
-    }
-"#;
-
-/// Writes the module `any`: for every kernel with a twin in another format, a launcher that takes the operands that
-/// differ in whichever format they are, and launches the twin of that format.
-///
-/// # Errors
-/// A twin whose parameters differ in more than the format of the numbers that they point to.
-pub fn twins(files: &[(String, Vec<Kernel>)]) -> Result<String, String> {
-    let mut out =
-        String::from("\n/// Launchers of kernels with twins: the operands say which one runs.\npub mod any {\n");
-    out += "    use super::{AnyConst, AnyMut, Const, Format, Grid, Issue, Mut, Result};\n";
-    for (file, kernels) in files {
-        let twin = |name: &str, suffix: &str| kernels.iter().find(|k| k.name == format!("{name}{suffix}"));
-        for kernel in kernels {
-            let Some(bf16) = twin(&kernel.name, "_bf16") else { continue };
-            let tf32 = twin(&kernel.name, "_tf32");
-            for other in [Some(bf16), tf32].into_iter().flatten() {
-                check_twins(file, kernel, other)?;
-            }
-            let differs = |i: usize| kernel.parameters[i].cuda != bf16.parameters[i].cuda;
-            let any = |i: usize| match (differs(i), kernel.parameters[i].rust.starts_with("Const")) {
-                (false, _) => kernel.parameters[i].rust.clone(),
-                (true, true) => "AnyConst".into(),
-                (true, false) => "AnyMut".into(),
-            };
-            let names: Vec<&str> = kernel.parameters.iter().map(|p| p.name.as_str()).collect();
-            let all = 0..names.len();
-            let parameters: String = all.clone().map(|i| format!(", {}: {}", names[i], any(i))).collect();
-            let formats: Vec<String> =
-                all.clone().filter(|&i| differs(i)).map(|i| format!("({0}.address, {0}.format)", names[i])).collect();
-            let given: String = all
-                .map(|i| if differs(i) { format!(", {}.typed()", names[i]) } else { format!(", {}", names[i]) })
-                .collect();
-            let tf32 = tf32.map(|_| "                Format::Tf32 => super::NAME_tf32(on, gridGIVEN),\n");
-            let text = TWINS.replace("TF32", tf32.unwrap_or_default()).replace("PARAMETERS", &parameters);
-            out += &text.replace("FORMATS", &formats.join(", ")).replace("GIVEN", &given).replace("NAME", &kernel.name);
-        }
-    }
-    Ok(out + "}\n")
-}
-
-fn check_twins(file: &str, kernel: &Kernel, twin: &Kernel) -> Result<(), String> {
-    let plain = |p: &Parameter| p.cuda.replace("__nv_bfloat16*", "float*");
-    let same = kernel.parameters.len() == twin.parameters.len()
-        && kernel.parameters.iter().zip(&twin.parameters).all(|(a, b)| a.name == b.name && plain(a) == plain(b));
-    if same {
-        return Ok(());
-    }
-    Err(format!(
-        "kernels/{file}.cu:{}: \"{}\" differs from \"{}\" in more than the format of its numbers; twins have the same \
-         parameters",
-        twin.line, twin.name, kernel.name
-    ))
-}
-
-/// Writes the C++ file that compiles a kernel file for the CPU and registers its kernels.
-pub fn host_source(path: &str, kernels: &[Kernel]) -> String {
-    // The unnamed namespace keeps equal names of two kernel files apart, as separate modules do on a GPU.
-    let mut out = format!("#include \"cuda_host.h\"\nnamespace {{\n#include \"{path}\"\n}}\n");
-    for kernel in kernels {
-        let _ = writeln!(out, "EMU_KERNEL({})", kernel.name);
-    }
-    out
 }

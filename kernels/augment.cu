@@ -16,7 +16,7 @@ __device__ __forceinline__ float normalized(const float* table, int channel, int
 }
 
 // One thread per 4 values.
-extern "C" __global__ void __launch_bounds__(256) augment_normalize(
+__device__ void augment_normalize(
     const unsigned char* bytes,  // (N, H, W, C), or null
     const float* floats,         // (N, H, W, C), or null
     const float* table,          // (1 + 2 C)
@@ -40,9 +40,10 @@ extern "C" __global__ void __launch_bounds__(256) augment_normalize(
     }
     store_pack(y, i, n, pack);
 }
+KERNEL(augment_normalize)
 
 // y[i + down, j + right] = x[i, j], and 0 where no x comes. One thread per pixel, a row of the grid per image.
-extern "C" __global__ void __launch_bounds__(256) augment_shift(
+__device__ void augment_shift(
     const unsigned char* bytes,  // (N, H, W, C), or null
     const float* floats,         // (N, H, W, C), or null
     const float* draws,          // (N, steps, 2): down, right of this step first
@@ -62,10 +63,11 @@ extern "C" __global__ void __launch_bounds__(256) augment_shift(
         for (int k = 0; k < c; ++k) y[to + k] = normalized(table, k, c, inside ? x.at(from + k) : 0.0f);
     }
 }
+KERNEL(augment_shift)
 
 // Turns an image counter-clockwise about ((H - 1) / 2, (W - 1) / 2); y at p is x at p turned back, bilinear, 0 outside.
 // One thread per pixel, a row of the grid per image.
-extern "C" __global__ void __launch_bounds__(256) augment_rotate(
+__device__ void augment_rotate(
     const unsigned char* bytes,  // (N, H, W, C), or null
     const float* floats,         // (N, H, W, C), or null
     const float* draws,          // (N, steps, 2): sine, cosine of this step first
@@ -102,3 +104,4 @@ extern "C" __global__ void __launch_bounds__(256) augment_rotate(
         }
     }
 }
+KERNEL(augment_rotate)

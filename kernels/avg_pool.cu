@@ -49,34 +49,22 @@ template <typename T> __device__ void avg_dx(const T* dy, T* dx, long long n, co
     each_run<T>(n, p.c, one, dy, dx);
 }
 
-extern "C" __global__ void __launch_bounds__(256) avg_pool_forward(
-    const float* x,  // (N, H, W, C)
-    float* y,  // (N, OH, OW, C)
+template <typename T>
+__device__ void avg_pool_forward(
+    const T* x,  // (N, H, W, C)
+    T* y,        // (N, OH, OW, C)
     long long n, int h, int w, int c, int oh, int ow, int kh, int kw, int stride_h, int stride_w, int pad_h,
     int pad_w, int padded) {
     avg_y(x, y, n, {h, w, c, oh, ow, kh, kw, stride_h, stride_w, pad_h, pad_w}, padded);
 }
+KERNEL(avg_pool_forward, f32, bf16)
 
-extern "C" __global__ void __launch_bounds__(256) avg_pool_forward_bf16(
-    const __nv_bfloat16* x,  // (N, H, W, C)
-    __nv_bfloat16* y,  // (N, OH, OW, C)
-    long long n, int h, int w, int c, int oh, int ow, int kh, int kw, int stride_h, int stride_w, int pad_h,
-    int pad_w, int padded) {
-    avg_y(x, y, n, {h, w, c, oh, ow, kh, kw, stride_h, stride_w, pad_h, pad_w}, padded);
-}
-
-extern "C" __global__ void __launch_bounds__(256, 4) avg_pool_backward(
-    const float* dy,  // (N, OH, OW, C)
-    float* dx,  // (N, H, W, C)
+template <typename T>
+__device__ void avg_pool_backward(
+    const T* dy,  // (N, OH, OW, C)
+    T* dx,        // (N, H, W, C)
     long long n, int h, int w, int c, int oh, int ow, int kh, int kw, int stride_h, int stride_w, int pad_h,
     int pad_w, int padded) {
     avg_dx(dy, dx, n, {h, w, c, oh, ow, kh, kw, stride_h, stride_w, pad_h, pad_w}, padded);
 }
-
-extern "C" __global__ void __launch_bounds__(256) avg_pool_backward_bf16(
-    const __nv_bfloat16* dy,  // (N, OH, OW, C)
-    __nv_bfloat16* dx,  // (N, H, W, C)
-    long long n, int h, int w, int c, int oh, int ow, int kh, int kw, int stride_h, int stride_w, int pad_h,
-    int pad_w, int padded) {
-    avg_dx(dy, dx, n, {h, w, c, oh, ow, kh, kw, stride_h, stride_w, pad_h, pad_w}, padded);
-}
+KERNEL(avg_pool_backward, f32(256, 4), bf16)

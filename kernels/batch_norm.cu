@@ -51,7 +51,10 @@ __device__ __forceinline__ void count_rows(const T* x, MomentsTable& table, long
 }
 
 template <typename T>
-__device__ void count_part(const T* x, float* parts, long long rows, int width, int rows_per_part) {
+__device__ void batch_norm_statistics(
+    const T* x,    // (rows, width)
+    float* parts,  // (parts, 3, width)
+    long long rows, int width, int rows_per_part) {
     SHARED(MomentsTable, table);
     by_alignment<T>(width, [&](auto size) {
         count_rows<decltype(size)::value>(x, table, rows, width, rows_per_part);
@@ -66,6 +69,7 @@ __device__ void count_part(const T* x, float* parts, long long rows, int width, 
     part[width] = all.mean;
     part[2 * width] = all.m2;
 }
+KERNEL(batch_norm_statistics, f32, bf16)
 
 __device__ inline Moments merge_all(const float* parts, int num_parts, int width, long long channel) {
     Moments all = {0.0f, 0.0f, 0.0f};
@@ -77,8 +81,14 @@ __device__ inline Moments merge_all(const float* parts, int num_parts, int width
 }
 
 template <typename T>
-__device__ void normalized(const T* x, const float* mean, const float* deviation, const float* weight,
-                           const float* bias, T* y, long long n, int width, int relu) {
+__device__ void batch_norm_apply(
+    const T* x,              // (rows, width)
+    const float* mean,       // (width)
+    const float* deviation,  // (width): 1 / deviation
+    const float* weight,     // (width), or null
+    const float* bias,       // (width), or null
+    T* y,                    // (rows, width)
+    long long n, int width, int relu) {
     const long long i = pack_start<T>();
     if (i >= n) return;
     Pack<T> pack = load_pack(x, i, n);
@@ -91,6 +101,7 @@ __device__ void normalized(const T* x, const float* mean, const float* deviation
     }
     store_pack(y, i, n, pack);
 }
+KERNEL(batch_norm_apply, f32, bf16)
 
 using SumsTable = float[2][8][33];
 
@@ -125,8 +136,12 @@ __device__ __forceinline__ void reduce_rows(const T* x, const float* means, cons
 }
 
 template <typename T>
-__device__ void reduce_part(const T* x, const float* kept, const T* dy, float* parts, long long rows, int width,
-                            int rows_per_part) {
+__device__ void batch_norm_reduce(
+    const T* x,         // (rows, width)
+    const float* kept,  // (2, width)
+    const T* dy,        // (rows, width)
+    float* parts,       // (parts, 2, width): sums of dy and of dy xhat
+    long long rows, int width, int rows_per_part) {
     SHARED(SumsTable, table);
     by_alignment<T>(width, [&](auto size) {
         reduce_rows<decltype(size)::value>(x, kept, dy, table, rows, width, rows_per_part);
@@ -143,10 +158,17 @@ __device__ void reduce_part(const T* x, const float* kept, const T* dy, float* p
     part[0] = sum;
     part[width] = weighted * kept[width + channel];
 }
+KERNEL(batch_norm_reduce, f32, bf16)
 
 template <typename T>
-__device__ void normalized_dx(const T* x, const float* kept, const T* dy, const float* sums, const float* weight, T* dx,
-                              long long n, int width, float share) {
+__device__ void batch_norm_backward(
+    const T* x,           // (rows, width)
+    const float* kept,    // (2, width)
+    const T* dy,          // (rows, width)
+    const float* sums,    // (2, width): of the whole batch
+    const float* weight,  // (width), or null
+    T* dx,                // (rows, width)
+    long long n, int width, float share) {
     const long long i = pack_start<T>();
     if (i >= n) return;
     const Pack<T> input = load_pack(x, i, n);
@@ -161,23 +183,10 @@ __device__ void normalized_dx(const T* x, const float* kept, const T* dy, const 
     }
     store_pack(dx, i, n, pack);
 }
-
-extern "C" __global__ void __launch_bounds__(256) batch_norm_statistics(
-    const float* x,  // (rows, width)
-    float* parts,  // (parts, 3, width)
-    long long rows, int width, int rows_per_part) {
-    count_part(x, parts, rows, width, rows_per_part);
-}
-
-extern "C" __global__ void __launch_bounds__(256) batch_norm_statistics_bf16(
-    const __nv_bfloat16* x,  // (rows, width)
-    float* parts,  // (parts, 3, width)
-    long long rows, int width, int rows_per_part) {
-    count_part(x, parts, rows, width, rows_per_part);
-}
+KERNEL(batch_norm_backward, f32, bf16)
 
 // One thread per channel: the parts of a device become one part.
-extern "C" __global__ void __launch_bounds__(256) batch_norm_merge(
+__device__ void batch_norm_merge(
     const float* parts,  // (parts, 3, width)
     float* part,         // (3, width)
     int num_parts, int width) {
@@ -188,10 +197,11 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_merge(
     part[width + channel] = all.mean;
     part[2 * width + channel] = all.m2;
 }
+KERNEL(batch_norm_merge)
 
 // One thread per channel: the parts of all devices become the batch's mean and 1 / deviation, and move the running
 // statistics.
-extern "C" __global__ void __launch_bounds__(256) batch_norm_keep(
+__device__ void batch_norm_keep(
     const float* parts,   // (devices, 3, width)
     float* running_mean,  // (width)
     float* running_var,   // (width)
@@ -205,74 +215,14 @@ extern "C" __global__ void __launch_bounds__(256) batch_norm_keep(
     kept[channel] = all.mean;
     kept[width + channel] = 1.0f / sqrtf(all.m2 / fmaxf(all.count, 1.0f) + epsilon);
 }
+KERNEL(batch_norm_keep)
 
 // One thread per channel, in evaluation.
-extern "C" __global__ void __launch_bounds__(256) batch_norm_deviation(
+__device__ void batch_norm_deviation(
     const float* running_var,  // (width)
     float* deviation,          // (width): 1 / deviation
     int width, float epsilon) {
     const long long channel = thread_index();
     if (channel < width) deviation[channel] = 1.0f / sqrtf(running_var[channel] + epsilon);
 }
-
-extern "C" __global__ void __launch_bounds__(256) batch_norm_apply(
-    const float* x,  // (rows, width)
-    const float* mean,  // (width)
-    const float* deviation,  // (width): 1 / deviation
-    const float* weight,  // (width), or null
-    const float* bias,  // (width), or null
-    float* y,  // (rows, width)
-    long long n, int width, int relu) {
-    normalized(x, mean, deviation, weight, bias, y, n, width, relu);
-}
-
-extern "C" __global__ void __launch_bounds__(256) batch_norm_apply_bf16(
-    const __nv_bfloat16* x,  // (rows, width)
-    const float* mean,  // (width)
-    const float* deviation,  // (width): 1 / deviation
-    const float* weight,  // (width), or null
-    const float* bias,  // (width), or null
-    __nv_bfloat16* y,  // (rows, width)
-    long long n, int width, int relu) {
-    normalized(x, mean, deviation, weight, bias, y, n, width, relu);
-}
-
-extern "C" __global__ void __launch_bounds__(256) batch_norm_reduce(
-    const float* x,  // (rows, width)
-    const float* kept,  // (2, width)
-    const float* dy,  // (rows, width)
-    float* parts,  // (parts, 2, width): sums of dy and of dy xhat
-    long long rows, int width, int rows_per_part) {
-    reduce_part(x, kept, dy, parts, rows, width, rows_per_part);
-}
-
-extern "C" __global__ void __launch_bounds__(256) batch_norm_reduce_bf16(
-    const __nv_bfloat16* x,  // (rows, width)
-    const float* kept,  // (2, width)
-    const __nv_bfloat16* dy,  // (rows, width)
-    float* parts,  // (parts, 2, width): sums of dy and of dy xhat
-    long long rows, int width, int rows_per_part) {
-    reduce_part(x, kept, dy, parts, rows, width, rows_per_part);
-}
-
-extern "C" __global__ void __launch_bounds__(256) batch_norm_backward(
-    const float* x,  // (rows, width)
-    const float* kept,  // (2, width)
-    const float* dy,  // (rows, width)
-    const float* sums,  // (2, width): of the whole batch
-    const float* weight,  // (width), or null
-    float* dx,  // (rows, width)
-    long long n, int width, float share) {
-    normalized_dx(x, kept, dy, sums, weight, dx, n, width, share);
-}
-
-extern "C" __global__ void __launch_bounds__(256) batch_norm_backward_bf16(
-    const __nv_bfloat16* x,  // (rows, width)
-    const float* kept,  // (2, width)
-    const __nv_bfloat16* dy,  // (rows, width)
-    const float* sums,  // (2, width): of the whole batch
-    const float* weight,  // (width), or null
-    __nv_bfloat16* dx,  // (rows, width)
-    long long n, int width, float share) {
-    normalized_dx(x, kept, dy, sums, weight, dx, n, width, share);
-}
+KERNEL(batch_norm_deviation)

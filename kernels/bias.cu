@@ -2,7 +2,11 @@
 // thread.
 #include "block.cuh"
 
-template <typename T> __device__ void finish(T* y, const float* bias, long long n, int columns, int relu) {
+template <typename T>
+__device__ void bias_add(
+    T* y,               // (n / columns, columns)
+    const float* bias,  // (columns), or null
+    long long n, int columns, int relu) {
     const long long i = pack_start<T>();
     if (i >= n) return;
     Pack<T> pack = load_pack(y, i, n);
@@ -14,17 +18,4 @@ template <typename T> __device__ void finish(T* y, const float* bias, long long 
     }
     store_pack(y, i, n, pack);
 }
-
-extern "C" __global__ void __launch_bounds__(256) bias_add(
-    float* y,           // (n / columns, columns)
-    const float* bias,  // (columns), or null
-    long long n, int columns, int relu) {
-    finish(y, bias, n, columns, relu);
-}
-
-extern "C" __global__ void __launch_bounds__(256) bias_add_bf16(
-    __nv_bfloat16* y,   // (n / columns, columns)
-    const float* bias,  // (columns), or null
-    long long n, int columns, int relu) {
-    finish(y, bias, n, columns, relu);
-}
+KERNEL(bias_add, f32, bf16)

@@ -7,6 +7,9 @@
 #define DYNAMIC_SHARED(type, name) extern __shared__ type name[]
 #endif
 
+// KERNEL(name, f32, bf16): build.rs writes an entry for each variant of the function `name` (build/signatures.rs).
+#define KERNEL(...)
+
 using bf16 = __nv_bfloat16;
 
 __device__ __forceinline__ float to_float(float x) { return x; }

@@ -1,7 +1,7 @@
 // Between f32 and bf16, to the nearest, ties to even. One thread per 8 elements.
 #include "block.cuh"
 
-extern "C" __global__ void __launch_bounds__(256) cast_to_bf16(
+__device__ void cast_to_bf16(
     const float* x,  // (n)
     __nv_bfloat16* y,  // (n)
     long long n) {
@@ -12,8 +12,9 @@ extern "C" __global__ void __launch_bounds__(256) cast_to_bf16(
     for (int j = 0; j < 8; ++j) pack.at[j] = from_float<bf16>(j < 4 ? low.at[j] : high.at[j - 4]);
     store_pack(y, i, n, pack);
 }
+KERNEL(cast_to_bf16)
 
-extern "C" __global__ void __launch_bounds__(256) cast_to_float(
+__device__ void cast_to_float(
     const __nv_bfloat16* x,  // (n)
     float* y,  // (n)
     long long n) {
@@ -28,3 +29,4 @@ extern "C" __global__ void __launch_bounds__(256) cast_to_float(
     store_pack(y, i, n, low);
     store_pack(y, i + 4, n, high);
 }
+KERNEL(cast_to_float)

@@ -248,89 +248,37 @@ __device__ void conv_dw(const T* x, const T* dy, float* dw, const Geometry& g, i
                        Rows<float>(dw + ((long long)part * g.o + group * outputs) * filter, filter));
 }
 
-extern "C" __global__ void __launch_bounds__(256, 2) conv_forward(
-    const float* x,     // (N, H, W, C)
-    const float* w,     // (O, KH, KW, depth)
+template <class Kind, typename T = Storage<Kind>>
+__device__ void conv_forward(
+    const T* x,         // (N, H, W, C)
+    const T* w,         // (O, KH, KW, depth)
     const float* bias,  // (O), or null
-    float* y,           // (N, OH, OW, O)
+    T* y,               // (N, OH, OW, O)
     int n, int h, int width, int c, int oh, int ow, int o, int kh, int kw, int depth, int stride_h, int stride_w,
     int pad_h, int pad_w, int outputs, int relu) {
-    conv_y<float>(x, w, bias, y, {n, h, width, c, oh, ow, o, kh, kw, depth, stride_h, stride_w, pad_h, pad_w}, outputs, relu);
+    conv_y<Kind>(x, w, bias, y, {n, h, width, c, oh, ow, o, kh, kw, depth, stride_h, stride_w, pad_h, pad_w}, outputs, relu);
 }
+KERNEL(conv_forward, f32(256, 2), bf16(128, 2), tf32(128, 2))
 
-extern "C" __global__ void __launch_bounds__(128, 2) conv_forward_bf16(
-    const __nv_bfloat16* x,  // (N, H, W, C)
-    const __nv_bfloat16* w,  // (O, KH, KW, depth)
-    const float* bias,       // (O), or null
-    __nv_bfloat16* y,        // (N, OH, OW, O)
-    int n, int h, int width, int c, int oh, int ow, int o, int kh, int kw, int depth, int stride_h, int stride_w,
-    int pad_h, int pad_w, int outputs, int relu) {
-    conv_y<bf16>(x, w, bias, y, {n, h, width, c, oh, ow, o, kh, kw, depth, stride_h, stride_w, pad_h, pad_w}, outputs, relu);
-}
-
-extern "C" __global__ void __launch_bounds__(128, 2) conv_forward_tf32(
-    const float* x,     // (N, H, W, C)
-    const float* w,     // (O, KH, KW, depth)
-    const float* bias,  // (O), or null
-    float* y,           // (N, OH, OW, O)
-    int n, int h, int width, int c, int oh, int ow, int o, int kh, int kw, int depth, int stride_h, int stride_w,
-    int pad_h, int pad_w, int outputs, int relu) {
-    conv_y<tf32>(x, w, bias, y, {n, h, width, c, oh, ow, o, kh, kw, depth, stride_h, stride_w, pad_h, pad_w}, outputs, relu);
-}
-
-extern "C" __global__ void __launch_bounds__(256, 2) conv_backward_input(
-    const float* dy,  // (N, OH, OW, O)
-    const float* w,   // (O, KH, KW, depth)
-    float* dx,        // (N, H, W, C)
+template <class Kind, typename T = Storage<Kind>>
+__device__ void conv_backward_input(
+    const T* dy,  // (N, OH, OW, O)
+    const T* w,   // (O, KH, KW, depth)
+    T* dx,        // (N, H, W, C)
     int n, int h, int width, int c, int oh, int ow, int o, int kh, int kw, int depth, int stride_h, int stride_w,
     int pad_h, int pad_w, int outputs) {
-    conv_dx<float>(dy, w, dx, {n, h, width, c, oh, ow, o, kh, kw, depth, stride_h, stride_w, pad_h, pad_w}, outputs);
+    conv_dx<Kind>(dy, w, dx, {n, h, width, c, oh, ow, o, kh, kw, depth, stride_h, stride_w, pad_h, pad_w}, outputs);
 }
+KERNEL(conv_backward_input, f32(256, 2), bf16(128, 2), tf32(128, 2))
 
-extern "C" __global__ void __launch_bounds__(128, 2) conv_backward_input_bf16(
-    const __nv_bfloat16* dy,  // (N, OH, OW, O)
-    const __nv_bfloat16* w,   // (O, KH, KW, depth)
-    __nv_bfloat16* dx,        // (N, H, W, C)
-    int n, int h, int width, int c, int oh, int ow, int o, int kh, int kw, int depth, int stride_h, int stride_w,
-    int pad_h, int pad_w, int outputs) {
-    conv_dx<bf16>(dy, w, dx, {n, h, width, c, oh, ow, o, kh, kw, depth, stride_h, stride_w, pad_h, pad_w}, outputs);
-}
-
-extern "C" __global__ void __launch_bounds__(128, 2) conv_backward_input_tf32(
-    const float* dy,  // (N, OH, OW, O)
-    const float* w,   // (O, KH, KW, depth)
-    float* dx,        // (N, H, W, C)
-    int n, int h, int width, int c, int oh, int ow, int o, int kh, int kw, int depth, int stride_h, int stride_w,
-    int pad_h, int pad_w, int outputs) {
-    conv_dx<tf32>(dy, w, dx, {n, h, width, c, oh, ow, o, kh, kw, depth, stride_h, stride_w, pad_h, pad_w}, outputs);
-}
-
-extern "C" __global__ void __launch_bounds__(256, 2) conv_backward_weight(
-    const float* x,   // (N, H, W, C)
-    const float* dy,  // (N, OH, OW, O)
-    float* dw,        // (parts, O, KH, KW, depth)
+template <class Kind, typename T = Storage<Kind>>
+__device__ void conv_backward_weight(
+    const T* x,   // (N, H, W, C)
+    const T* dy,  // (N, OH, OW, O)
+    float* dw,    // (parts, O, KH, KW, depth)
     int n, int h, int width, int c, int oh, int ow, int o, int kh, int kw, int depth, int stride_h, int stride_w,
     int pad_h, int pad_w, int outputs, int groups, int pixels_per_part) {
     const Geometry g = {n, h, width, c, oh, ow, o, kh, kw, depth, stride_h, stride_w, pad_h, pad_w};
-    conv_dw<float>(x, dy, dw, g, outputs, groups, pixels_per_part);
+    conv_dw<Kind>(x, dy, dw, g, outputs, groups, pixels_per_part);
 }
-
-extern "C" __global__ void __launch_bounds__(128, 2) conv_backward_weight_bf16(
-    const __nv_bfloat16* x,   // (N, H, W, C)
-    const __nv_bfloat16* dy,  // (N, OH, OW, O)
-    float* dw,                // (parts, O, KH, KW, depth)
-    int n, int h, int width, int c, int oh, int ow, int o, int kh, int kw, int depth, int stride_h, int stride_w,
-    int pad_h, int pad_w, int outputs, int groups, int pixels_per_part) {
-    const Geometry g = {n, h, width, c, oh, ow, o, kh, kw, depth, stride_h, stride_w, pad_h, pad_w};
-    conv_dw<bf16>(x, dy, dw, g, outputs, groups, pixels_per_part);
-}
-
-extern "C" __global__ void __launch_bounds__(128, 2) conv_backward_weight_tf32(
-    const float* x,   // (N, H, W, C)
-    const float* dy,  // (N, OH, OW, O)
-    float* dw,        // (parts, O, KH, KW, depth)
-    int n, int h, int width, int c, int oh, int ow, int o, int kh, int kw, int depth, int stride_h, int stride_w,
-    int pad_h, int pad_w, int outputs, int groups, int pixels_per_part) {
-    const Geometry g = {n, h, width, c, oh, ow, o, kh, kw, depth, stride_h, stride_w, pad_h, pad_w};
-    conv_dw<tf32>(x, dy, dw, g, outputs, groups, pixels_per_part);
-}
+KERNEL(conv_backward_weight, f32(256, 2), bf16(128, 2), tf32(128, 2))

@@ -77,58 +77,36 @@ __device__ void depthwise_dw(const T* x, const T* dy, float* dw, const Depthwise
     dw[((long long)blockIdx.z * d.o + q) * d.kh * d.kw + blockIdx.y] = sum;
 }
 
-extern "C" __global__ void __launch_bounds__(256) conv_depthwise_forward(
-    const float* x,  // (N, H, W, C)
-    const float* w,  // (O, KH, KW, 1)
+template <typename T>
+__device__ void conv_depthwise_forward(
+    const T* x,         // (N, H, W, C)
+    const T* w,         // (O, KH, KW, 1)
     const float* bias,  // (O), or null
-    float* y,  // (N, OH, OW, O)
+    T* y,               // (N, OH, OW, O)
     int n, int h, int width, int c, int oh, int ow, int o, int kh, int kw, int stride_h, int stride_w, int pad_h,
     int pad_w, int outputs, int groups, int relu) {
     depthwise_y(x, w, bias, y, {n, h, width, c, oh, ow, o, kh, kw, stride_h, stride_w, pad_h, pad_w, outputs, groups}, relu);
 }
+KERNEL(conv_depthwise_forward, f32, bf16)
 
-extern "C" __global__ void __launch_bounds__(256) conv_depthwise_backward_input(
-    const float* dy,  // (N, OH, OW, O)
-    const float* w,  // (O, KH, KW, 1)
-    float* dx,  // (N, H, W, C)
+template <typename T>
+__device__ void conv_depthwise_backward_input(
+    const T* dy,  // (N, OH, OW, O)
+    const T* w,   // (O, KH, KW, 1)
+    T* dx,        // (N, H, W, C)
     int n, int h, int width, int c, int oh, int ow, int o, int kh, int kw, int stride_h, int stride_w, int pad_h,
     int pad_w, int outputs, int groups) {
     depthwise_dx(dy, w, dx, {n, h, width, c, oh, ow, o, kh, kw, stride_h, stride_w, pad_h, pad_w, outputs, groups});
 }
+KERNEL(conv_depthwise_backward_input, f32, bf16)
 
-extern "C" __global__ void __launch_bounds__(256) conv_depthwise_backward_weight(
-    const float* x,  // (N, H, W, C)
-    const float* dy,  // (N, OH, OW, O)
-    float* dw,  // (parts, O, KH, KW, 1)
+template <typename T>
+__device__ void conv_depthwise_backward_weight(
+    const T* x,   // (N, H, W, C)
+    const T* dy,  // (N, OH, OW, O)
+    float* dw,    // (parts, O, KH, KW, 1)
     int n, int h, int width, int c, int oh, int ow, int o, int kh, int kw, int stride_h, int stride_w, int pad_h,
     int pad_w, int outputs, int groups, int pixels_per_part) {
     depthwise_dw(x, dy, dw, {n, h, width, c, oh, ow, o, kh, kw, stride_h, stride_w, pad_h, pad_w, outputs, groups}, pixels_per_part);
 }
-
-extern "C" __global__ void __launch_bounds__(256) conv_depthwise_forward_bf16(
-    const __nv_bfloat16* x,  // (N, H, W, C)
-    const __nv_bfloat16* w,  // (O, KH, KW, 1)
-    const float* bias,  // (O), or null
-    __nv_bfloat16* y,  // (N, OH, OW, O)
-    int n, int h, int width, int c, int oh, int ow, int o, int kh, int kw, int stride_h, int stride_w, int pad_h,
-    int pad_w, int outputs, int groups, int relu) {
-    depthwise_y(x, w, bias, y, {n, h, width, c, oh, ow, o, kh, kw, stride_h, stride_w, pad_h, pad_w, outputs, groups}, relu);
-}
-
-extern "C" __global__ void __launch_bounds__(256) conv_depthwise_backward_input_bf16(
-    const __nv_bfloat16* dy,  // (N, OH, OW, O)
-    const __nv_bfloat16* w,  // (O, KH, KW, 1)
-    __nv_bfloat16* dx,  // (N, H, W, C)
-    int n, int h, int width, int c, int oh, int ow, int o, int kh, int kw, int stride_h, int stride_w, int pad_h,
-    int pad_w, int outputs, int groups) {
-    depthwise_dx(dy, w, dx, {n, h, width, c, oh, ow, o, kh, kw, stride_h, stride_w, pad_h, pad_w, outputs, groups});
-}
-
-extern "C" __global__ void __launch_bounds__(256) conv_depthwise_backward_weight_bf16(
-    const __nv_bfloat16* x,  // (N, H, W, C)
-    const __nv_bfloat16* dy,  // (N, OH, OW, O)
-    float* dw,  // (parts, O, KH, KW, 1)
-    int n, int h, int width, int c, int oh, int ow, int o, int kh, int kw, int stride_h, int stride_w, int pad_h,
-    int pad_w, int outputs, int groups, int pixels_per_part) {
-    depthwise_dw(x, dy, dw, {n, h, width, c, oh, ow, o, kh, kw, stride_h, stride_w, pad_h, pad_w, outputs, groups}, pixels_per_part);
-}
+KERNEL(conv_depthwise_backward_weight, f32, bf16)

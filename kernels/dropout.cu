@@ -3,9 +3,12 @@
 #include "philox.cuh"
 
 template <typename T>
-__device__ void dropped(const T* x, T* y, const unsigned* step, long long n, int c, int channels, long long first_pixel,
-                        int first_channel, unsigned key_low, unsigned key_high, unsigned layer, unsigned threshold,
-                        float scale) {
+__device__ void dropout_mask(
+    const T* x,            // (N, H, W, c)
+    T* y,                  // (N, H, W, c)
+    const unsigned* step,  // (1)
+    long long n, int c, int channels, long long first_pixel, int first_channel, unsigned key_low, unsigned key_high,
+    unsigned layer, unsigned threshold, float scale) {
     const long long i = pack_start<T>();
     if (i >= n) return;
     const Philox random = {key_low, key_high, *step, layer};
@@ -32,21 +35,4 @@ __device__ void dropped(const T* x, T* y, const unsigned* step, long long n, int
     }
     store_pack(y, i, n, pack);
 }
-
-extern "C" __global__ void __launch_bounds__(256) dropout_mask(
-    const float* x,  // (N, H, W, c)
-    float* y,  // (N, H, W, c)
-    const unsigned* step,  // (1)
-    long long n, int c, int channels, long long first_pixel, int first_channel, unsigned key_low, unsigned key_high,
-    unsigned layer, unsigned threshold, float scale) {
-    dropped(x, y, step, n, c, channels, first_pixel, first_channel, key_low, key_high, layer, threshold, scale);
-}
-
-extern "C" __global__ void __launch_bounds__(256) dropout_mask_bf16(
-    const __nv_bfloat16* x,  // (N, H, W, c)
-    __nv_bfloat16* y,  // (N, H, W, c)
-    const unsigned* step,  // (1)
-    long long n, int c, int channels, long long first_pixel, int first_channel, unsigned key_low, unsigned key_high,
-    unsigned layer, unsigned threshold, float scale) {
-    dropped(x, y, step, n, c, channels, first_pixel, first_channel, key_low, key_high, layer, threshold, scale);
-}
+KERNEL(dropout_mask, f32, bf16)

@@ -2,14 +2,23 @@
 // sample after sample, of each the channels).
 #include "columns.cuh"
 
-template <typename T> __device__ void mean_y(const T* x, T* y, int pixels, int c, float share) {
+template <typename T>
+__device__ void global_avg_pool_forward(
+    const T* x,  // (N, pixels, C)
+    T* y,        // (N, C)
+    int pixels, int c, float share) {
     const int across = (c + 31) / 32, sample = blockIdx.x / across, block = blockIdx.x % across;
     const float sum = column_sum(x + (long long)sample * pixels * c, block, 0, pixels, c);
     const int channel = block * 32 + threadIdx.x;
     if (threadIdx.x < 32 && channel < c) y[(long long)sample * c + channel] = from_float<T>(sum * share);
 }
+KERNEL(global_avg_pool_forward, f32, bf16)
 
-template <typename T> __device__ void mean_dx(const T* dy, T* dx, long long n, int pixels, int c, float share) {
+template <typename T>
+__device__ void global_avg_pool_backward(
+    const T* dy,  // (N, C)
+    T* dx,        // (N, pixels, C)
+    long long n, int pixels, int c, float share) {
     const auto one = [&](auto size, long long i) {
         constexpr int N = decltype(size)::value;
         const int image = pixels * c;
@@ -22,31 +31,4 @@ template <typename T> __device__ void mean_dx(const T* dy, T* dx, long long n, i
     };
     each_run<T>(n, c, one, dy, dx);
 }
-
-extern "C" __global__ void __launch_bounds__(256) global_avg_pool_forward(
-    const float* x,  // (N, pixels, C)
-    float* y,  // (N, C)
-    int pixels, int c, float share) {
-    mean_y(x, y, pixels, c, share);
-}
-
-extern "C" __global__ void __launch_bounds__(256) global_avg_pool_forward_bf16(
-    const __nv_bfloat16* x,  // (N, pixels, C)
-    __nv_bfloat16* y,  // (N, C)
-    int pixels, int c, float share) {
-    mean_y(x, y, pixels, c, share);
-}
-
-extern "C" __global__ void __launch_bounds__(256) global_avg_pool_backward(
-    const float* dy,  // (N, C)
-    float* dx,  // (N, pixels, C)
-    long long n, int pixels, int c, float share) {
-    mean_dx(dy, dx, n, pixels, c, share);
-}
-
-extern "C" __global__ void __launch_bounds__(256) global_avg_pool_backward_bf16(
-    const __nv_bfloat16* dy,  // (N, C)
-    __nv_bfloat16* dx,  // (N, pixels, C)
-    long long n, int pixels, int c, float share) {
-    mean_dx(dy, dx, n, pixels, c, share);
-}
+KERNEL(global_avg_pool_backward, f32, bf16)

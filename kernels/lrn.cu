@@ -64,7 +64,11 @@ __device__ __forceinline__ void window_sums(float (&sums)[V], const float (&own)
 }
 
 template <typename T>
-__device__ void lrn_y(const T* x, T* y, T* kept, long long n, int group, int size, float scale, float beta, float k) {
+__device__ void lrn_forward(
+    const T* x,  // (pixels, C), C a multiple of group
+    T* y,        // (pixels, C)
+    T* kept,     // (pixels, C), or null: s
+    long long n, int group, int size, float scale, float beta, float k) {
     constexpr int V = Pack<T>::SIZE;
     const long long i = pack_start<T>();
     Pack<T> pack = load_pack(x, i, n), s;
@@ -82,11 +86,16 @@ __device__ void lrn_y(const T* x, T* y, T* kept, long long n, int group, int siz
     if (kept) store_pack(kept, i, n, s);
     store_pack(y, i, n, pack);
 }
+KERNEL(lrn_forward, f32, bf16)
 
 // slope = 2 scale beta; the windows that hold c are those of c - (size - 1) / 2 ..= c + size / 2.
 template <typename T>
-__device__ void lrn_dx(const T* x, const T* kept, const T* dy, T* dx, long long n, int group, int size, float slope,
-                       float beta) {
+__device__ void lrn_backward(
+    const T* x,     // (pixels, C)
+    const T* kept,  // (pixels, C): s
+    const T* dy,    // (pixels, C)
+    T* dx,          // (pixels, C)
+    long long n, int group, int size, float slope, float beta) {
     constexpr int V = Pack<T>::SIZE;
     const long long i = pack_start<T>();
     const Pack<T> input = load_pack(x, i, n), s = load_pack(kept, i, n);
@@ -107,37 +116,4 @@ __device__ void lrn_dx(const T* x, const T* kept, const T* dy, T* dx, long long 
     for (int j = 0; j < V; ++j) pack.at[j] = from_float<T>(scaled[j] - slope * to_float(input.at[j]) * sums[j]);
     store_pack(dx, i, n, pack);
 }
-
-extern "C" __global__ void __launch_bounds__(256) lrn_forward(
-    const float* x,  // (pixels, C), C a multiple of group
-    float* y,  // (pixels, C)
-    float* kept,  // (pixels, C), or null: s
-    long long n, int group, int size, float scale, float beta, float k) {
-    lrn_y(x, y, kept, n, group, size, scale, beta, k);
-}
-
-extern "C" __global__ void __launch_bounds__(256) lrn_forward_bf16(
-    const __nv_bfloat16* x,  // (pixels, C), C a multiple of group
-    __nv_bfloat16* y,  // (pixels, C)
-    __nv_bfloat16* kept,  // (pixels, C), or null: s
-    long long n, int group, int size, float scale, float beta, float k) {
-    lrn_y(x, y, kept, n, group, size, scale, beta, k);
-}
-
-extern "C" __global__ void __launch_bounds__(256) lrn_backward(
-    const float* x,  // (pixels, C)
-    const float* kept,  // (pixels, C): s
-    const float* dy,  // (pixels, C)
-    float* dx,  // (pixels, C)
-    long long n, int group, int size, float slope, float beta) {
-    lrn_dx(x, kept, dy, dx, n, group, size, slope, beta);
-}
-
-extern "C" __global__ void __launch_bounds__(256) lrn_backward_bf16(
-    const __nv_bfloat16* x,  // (pixels, C)
-    const __nv_bfloat16* kept,  // (pixels, C): s
-    const __nv_bfloat16* dy,  // (pixels, C)
-    __nv_bfloat16* dx,  // (pixels, C)
-    long long n, int group, int size, float slope, float beta) {
-    lrn_dx(x, kept, dy, dx, n, group, size, slope, beta);
-}
+KERNEL(lrn_backward, f32, bf16)

@@ -50,38 +50,24 @@ template <typename T> __device__ void max_dx(const T* places, const T* dy, T* dx
     each_run<T>(n, p.c, one, places, dy, dx);
 }
 
-extern "C" __global__ void __launch_bounds__(256) max_pool_forward(
-    const float* x,  // (N, H, W, C)
-    float* y,  // (N, OH, OW, C)
-    float* places,  // (N, OH, OW, C), or null; below 256, so that bf16 holds them
+template <typename T>
+__device__ void max_pool_forward(
+    const T* x,  // (N, H, W, C)
+    T* y,        // (N, OH, OW, C)
+    T* places,   // (N, OH, OW, C), or null; below 256, so that bf16 holds them
     long long n, int h, int w, int c, int oh, int ow, int kh, int kw, int stride_h, int stride_w, int pad_h,
     int pad_w) {
     max_y(x, y, places, n, {h, w, c, oh, ow, kh, kw, stride_h, stride_w, pad_h, pad_w});
 }
+KERNEL(max_pool_forward, f32, bf16)
 
-extern "C" __global__ void __launch_bounds__(256) max_pool_forward_bf16(
-    const __nv_bfloat16* x,  // (N, H, W, C)
-    __nv_bfloat16* y,  // (N, OH, OW, C)
-    __nv_bfloat16* places,  // (N, OH, OW, C), or null; below 256, so that bf16 holds them
-    long long n, int h, int w, int c, int oh, int ow, int kh, int kw, int stride_h, int stride_w, int pad_h,
-    int pad_w) {
-    max_y(x, y, places, n, {h, w, c, oh, ow, kh, kw, stride_h, stride_w, pad_h, pad_w});
-}
-
-extern "C" __global__ void __launch_bounds__(256) max_pool_backward(
-    const float* places,  // (N, OH, OW, C)
-    const float* dy,  // (N, OH, OW, C)
-    float* dx,  // (N, H, W, C)
+template <typename T>
+__device__ void max_pool_backward(
+    const T* places,  // (N, OH, OW, C)
+    const T* dy,      // (N, OH, OW, C)
+    T* dx,            // (N, H, W, C)
     long long n, int h, int w, int c, int oh, int ow, int kh, int kw, int stride_h, int stride_w, int pad_h,
     int pad_w) {
     max_dx(places, dy, dx, n, {h, w, c, oh, ow, kh, kw, stride_h, stride_w, pad_h, pad_w});
 }
-
-extern "C" __global__ void __launch_bounds__(256) max_pool_backward_bf16(
-    const __nv_bfloat16* places,  // (N, OH, OW, C)
-    const __nv_bfloat16* dy,  // (N, OH, OW, C)
-    __nv_bfloat16* dx,  // (N, H, W, C)
-    long long n, int h, int w, int c, int oh, int ow, int kh, int kw, int stride_h, int stride_w, int pad_h,
-    int pad_w) {
-    max_dx(places, dy, dx, n, {h, w, c, oh, ow, kh, kw, stride_h, stride_w, pad_h, pad_w});
-}
+KERNEL(max_pool_backward, f32, bf16)

@@ -36,7 +36,7 @@ __device__ inline int segment_of(const long long* ranges, int segments, long lon
 
 // One thread per 4 elements. With lr the weights move, and halves follow them, so that no step rounds them again;
 // without, the gradients are written for a later stage.
-extern "C" __global__ void __launch_bounds__(256) optim_apply(
+__device__ void optim_apply(
     float* w,                 // (n)
     __nv_bfloat16* halves,    // (n), or null
     float* g,                 // (n)
@@ -97,9 +97,10 @@ extern "C" __global__ void __launch_bounds__(256) optim_apply(
             if (i + j < n) halves[i + j] = from_float<bf16>(weights.at[j]);
     }
 }
+KERNEL(optim_apply)
 
 // Squares of a segment's gradients in 64 parts: grid (64, segments).
-extern "C" __global__ void __launch_bounds__(256) optim_norm_parts(
+__device__ void optim_norm_parts(
     const float* g,           // (n)
     float* parts,             // (segments, 64)
     const long long* ranges,  // (segments, 2): begin, end
@@ -112,9 +113,10 @@ extern "C" __global__ void __launch_bounds__(256) optim_norm_parts(
     sum = block_sum(sum);
     if (threadIdx.x == 0) parts[blockIdx.y * 64ll + blockIdx.x] = sum;
 }
+KERNEL(optim_norm_parts)
 
 // One thread per segment: its parts in order, or 0 where another device counts it.
-extern "C" __global__ void __launch_bounds__(256) optim_norm(
+__device__ void optim_norm(
     const float* parts,    // (segments, 64)
     const float* counted,  // (segments): 1 or 0
     float* norms,          // (segments)
@@ -125,3 +127,4 @@ extern "C" __global__ void __launch_bounds__(256) optim_norm(
     for (int i = 0; i < 64; ++i) sum += parts[segment * 64ll + i];
     norms[segment] = counted[segment] != 0.0f ? sum : 0.0f;
 }
+KERNEL(optim_norm)

@@ -6,40 +6,21 @@ __device__ __forceinline__ float logistic(float x) {
     return x >= 0.0f ? 1.0f / (1.0f + e) : e / (1.0f + e);
 }
 
-template <typename T> __device__ void sigmoid_y(const T* x, T* y, long long n) {
+template <typename T>
+__device__ void sigmoid_forward(
+    const T* x,  // (n)
+    T* y,        // (n)
+    long long n) {
     map_packs(y, n, [](float x) { return logistic(x); }, x);
 }
+KERNEL(sigmoid_forward, f32, bf16)
 
-template <typename T> __device__ void sigmoid_dx(const T* y, const T* dy, T* dx, long long n) {
+template <typename T>
+__device__ void sigmoid_backward(
+    const T* y,   // (n)
+    const T* dy,  // (n)
+    T* dx,        // (n)
+    long long n) {
     map_packs(dx, n, [](float y, float dy) { return dy * y * (1.0f - y); }, y, dy);
 }
-
-extern "C" __global__ void __launch_bounds__(256) sigmoid_forward(
-    const float* x,  // (n)
-    float* y,  // (n)
-    long long n) {
-    sigmoid_y(x, y, n);
-}
-
-extern "C" __global__ void __launch_bounds__(256) sigmoid_backward(
-    const float* y,  // (n)
-    const float* dy,  // (n)
-    float* dx,  // (n)
-    long long n) {
-    sigmoid_dx(y, dy, dx, n);
-}
-
-extern "C" __global__ void __launch_bounds__(256) sigmoid_forward_bf16(
-    const __nv_bfloat16* x,  // (n)
-    __nv_bfloat16* y,  // (n)
-    long long n) {
-    sigmoid_y(x, y, n);
-}
-
-extern "C" __global__ void __launch_bounds__(256) sigmoid_backward_bf16(
-    const __nv_bfloat16* y,  // (n)
-    const __nv_bfloat16* dy,  // (n)
-    __nv_bfloat16* dx,  // (n)
-    long long n) {
-    sigmoid_dx(y, dy, dx, n);
-}
+KERNEL(sigmoid_backward, f32, bf16)

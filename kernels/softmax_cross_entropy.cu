@@ -65,8 +65,12 @@ template <typename T, int V> struct Row {
 
 // hard = 1 - s, soft = s / C.
 template <typename T>
-__device__ void loss_rows(const T* x, const float* targets, float* rows, T* p, int n, int classes, int width,
-                          float hard, float soft) {
+__device__ void softmax_cross_entropy_forward(
+    const T* x,            // (N, classes)
+    const float* targets,  // (N, width): width 1 or classes
+    float* rows,           // (N, 3): loss, among the first, among the first five
+    T* p,                  // (N, classes), or null
+    int n, int classes, int width, float hard, float soft) {
     const int row = blockIdx.x * 8 + threadIdx.x / 32;
     if (row >= n) return;
     const long long begin = (long long)row * classes;
@@ -108,10 +112,14 @@ __device__ void loss_rows(const T* x, const float* targets, float* rows, T* p, i
     };
     by_alignment<T>(classes, one, x, p);
 }
+KERNEL(softmax_cross_entropy_forward, f32, bf16)
 
 template <typename T>
-__device__ void loss_dx(const T* p, const float* targets, T* dx, int n, int classes, int width, float hard, float soft,
-                        float scale) {
+__device__ void softmax_cross_entropy_backward(
+    const T* p,            // (N, classes)
+    const float* targets,  // (N, width): width 1 or classes
+    T* dx,                 // (N, classes)
+    int n, int classes, int width, float hard, float soft, float scale) {
     const int row = blockIdx.x * 8 + threadIdx.x / 32;
     if (row >= n) return;
     const long long begin = (long long)row * classes;
@@ -130,27 +138,10 @@ __device__ void loss_dx(const T* p, const float* targets, T* dx, int n, int clas
     };
     by_alignment<T>(classes, one, p, dx);
 }
-
-extern "C" __global__ void __launch_bounds__(256) softmax_cross_entropy_forward(
-    const float* x,  // (N, classes)
-    const float* targets,  // (N, width): width 1 or classes
-    float* rows,  // (N, 3): loss, among the first, among the first five
-    float* p,  // (N, classes), or null
-    int n, int classes, int width, float hard, float soft) {
-    loss_rows(x, targets, rows, p, n, classes, width, hard, soft);
-}
-
-extern "C" __global__ void __launch_bounds__(256) softmax_cross_entropy_forward_bf16(
-    const __nv_bfloat16* x,  // (N, classes)
-    const float* targets,  // (N, width): width 1 or classes
-    float* rows,  // (N, 3): loss, among the first, among the first five
-    __nv_bfloat16* p,  // (N, classes), or null
-    int n, int classes, int width, float hard, float soft) {
-    loss_rows(x, targets, rows, p, n, classes, width, hard, soft);
-}
+KERNEL(softmax_cross_entropy_backward, f32, bf16)
 
 // One block: the sums of the rows in an order fixed by their number.
-extern "C" __global__ void __launch_bounds__(256) softmax_cross_entropy_metrics(
+__device__ void softmax_cross_entropy_metrics(
     const float* rows,  // (N, 3)
     float* metrics,  // (4): loss * scale, first, first five, samples
     int n, float scale) {
@@ -164,19 +155,4 @@ extern "C" __global__ void __launch_bounds__(256) softmax_cross_entropy_metrics(
     metrics[2] = sums[2];
     metrics[3] = (float)n;
 }
-
-extern "C" __global__ void __launch_bounds__(256) softmax_cross_entropy_backward(
-    const float* p,  // (N, classes)
-    const float* targets,  // (N, width): width 1 or classes
-    float* dx,  // (N, classes)
-    int n, int classes, int width, float hard, float soft, float scale) {
-    loss_dx(p, targets, dx, n, classes, width, hard, soft, scale);
-}
-
-extern "C" __global__ void __launch_bounds__(256) softmax_cross_entropy_backward_bf16(
-    const __nv_bfloat16* p,  // (N, classes)
-    const float* targets,  // (N, width): width 1 or classes
-    __nv_bfloat16* dx,  // (N, classes)
-    int n, int classes, int width, float hard, float soft, float scale) {
-    loss_dx(p, targets, dx, n, classes, width, hard, soft, scale);
-}
+KERNEL(softmax_cross_entropy_metrics)

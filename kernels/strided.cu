@@ -11,41 +11,31 @@ __device__ __forceinline__ Place place(long long width) {
 
 // sum = a + b, in this order, so that every device gets the same bits.
 template <typename T>
-__device__ void sum_of_rows(const T* a, const T* b, T* sum, long long a_stride, long long b_stride,
-                            long long sum_stride, long long width, long long height) {
+__device__ void strided_add(
+    const T* a,  // (height, width), rows a_stride apart
+    const T* b,  // (height, width), rows b_stride apart
+    T* sum,      // (height, width), rows sum_stride apart; may be a or b
+    long long a_stride, long long b_stride, long long sum_stride, long long width, long long height) {
     const Place at = place(width);
     if (at.row >= height) return;
     const float left = to_float(a[at.row * a_stride + at.column]), right = to_float(b[at.row * b_stride + at.column]);
     sum[at.row * sum_stride + at.column] = from_float<T>(left + right);
 }
+KERNEL(strided_add, f32, bf16)
 
-extern "C" __global__ void __launch_bounds__(256) strided_add(
-    const float* a,  // (height, width), rows a_stride apart
-    const float* b,  // (height, width), rows b_stride apart
-    float* sum,  // (height, width), rows sum_stride apart; may be a or b
-    long long a_stride, long long b_stride, long long sum_stride, long long width, long long height) {
-    sum_of_rows(a, b, sum, a_stride, b_stride, sum_stride, width, height);
-}
-
-extern "C" __global__ void __launch_bounds__(256) strided_add_bf16(
-    const __nv_bfloat16* a,  // (height, width), rows a_stride apart
-    const __nv_bfloat16* b,  // (height, width), rows b_stride apart
-    __nv_bfloat16* sum,  // (height, width), rows sum_stride apart; may be a or b
-    long long a_stride, long long b_stride, long long sum_stride, long long width, long long height) {
-    sum_of_rows(a, b, sum, a_stride, b_stride, sum_stride, width, height);
-}
-
-extern "C" __global__ void __launch_bounds__(256) strided_copy(
+__device__ void strided_copy(
     const float* from,  // (height, width), rows from_stride apart
     float* to,  // (height, width), rows to_stride apart
     long long from_stride, long long to_stride, long long width, long long height) {
     const Place at = place(width);
     if (at.row < height) to[at.row * to_stride + at.column] = from[at.row * from_stride + at.column];
 }
+KERNEL(strided_copy)
 
-extern "C" __global__ void __launch_bounds__(256) strided_fill(
+__device__ void strided_fill(
     float* to,  // (height, width), rows stride apart
     float value, long long stride, long long width, long long height) {
     const Place at = place(width);
     if (at.row < height) to[at.row * stride + at.column] = value;
 }
+KERNEL(strided_fill)

@@ -3,23 +3,13 @@
 #include "columns.cuh"
 
 template <typename T>
-__device__ void sum_columns(const T* x, float* sums, int rows, long long columns, int rows_per_part) {
+__device__ void sum_rows(
+    const T* x,   // (rows, columns)
+    float* sums,  // (parts, columns)
+    int rows, long long columns, int rows_per_part) {
     const long long begin = (long long)blockIdx.y * rows_per_part, end = min((long long)rows, begin + rows_per_part);
     const float sum = column_sum(x, blockIdx.x, begin, end, columns);
     const long long column = blockIdx.x * 32ll + threadIdx.x;
     if (threadIdx.x < 32 && column < columns) sums[blockIdx.y * columns + column] = sum;
 }
-
-extern "C" __global__ void __launch_bounds__(256) sum_rows(
-    const float* x,  // (rows, columns)
-    float* sums,     // (parts, columns)
-    int rows, long long columns, int rows_per_part) {
-    sum_columns(x, sums, rows, columns, rows_per_part);
-}
-
-extern "C" __global__ void __launch_bounds__(256) sum_rows_bf16(
-    const __nv_bfloat16* x,  // (rows, columns)
-    float* sums,             // (parts, columns)
-    int rows, long long columns, int rows_per_part) {
-    sum_columns(x, sums, rows, columns, rows_per_part);
-}
+KERNEL(sum_rows, f32, bf16)

@@ -1,69 +1,115 @@
-//! What the build script reads out of kernel files, and what it refuses.
+//! What the build script reads out of kernel files, what it writes, and what it refuses.
 
-#![allow(missing_docs, reason = "build/signatures.rs documents itself")]
+#![allow(missing_docs, reason = "build/ documents itself")]
 
-#[path = "../build/signatures.rs"]
-mod signatures;
+#[path = "../build/mod.rs"]
+mod kernels;
 
-const HEAD: &str = "extern \"C\" __global__ void __launch_bounds__(256) ";
+use kernels::entries::{gpu_source, host_source};
+use kernels::launchers::launchers;
+use kernels::signatures::{self, Kernel};
+use kernels::tokens::Code;
 
-#[test]
-fn a_signature_becomes_a_typed_launcher() {
-    let source = format!(
-        "/* __global__ */ // __global__\n{HEAD}\nf(const float* __restrict__ x,  // (N, C)\n  \
-                          __nv_bfloat16* y,  // (N)\n int n, unsigned long long k) {{}}"
-    );
-    let kernels = signatures::read("f.cu", &source).expect("it reads");
-    assert_eq!((kernels[0].name.as_str(), kernels[0].line, kernels[0].threads), ("f", 3, 256));
-    let code = signatures::launchers(&[("f".into(), kernels.clone())]);
-    assert!(code.contains("pub unsafe fn f(on: &Issue<'_>, grid: Grid, x: Const<f32>, y: Mut<bf16>, n: i32, k: u64)"));
-    assert!(code.contains(r#"parameters: &["const float*", "__nv_bfloat16*", "int", "unsigned long long"]"#));
-    assert!(signatures::host_source("f.cu", &kernels).contains("EMU_KERNEL(f)"));
+fn read(source: &str) -> Result<Vec<Kernel>, String> {
+    signatures::read(&Code::of("kernels/f.cu", source))
+}
+
+fn rust(kernels: &[Kernel]) -> String {
+    launchers(&[("f".into(), kernels.to_vec())])
 }
 
 #[test]
-fn bounds_may_name_the_blocks_on_a_multiprocessor() {
-    let source = format!("\n{}f(int n) {{}}", HEAD.replace("256", "128, 2"));
-    let kernels = signatures::read("f.cu", &source).expect("it reads");
-    assert_eq!((kernels[0].name.as_str(), kernels[0].threads, kernels[0].parameters.len()), ("f", 128, 1));
+fn a_function_becomes_an_entry_and_a_typed_launcher() {
+    let source = "/* __global__ */ // __global__\n\n__device__ void f(const float* __restrict__ x,  // (N, C)\n  \
+                  __nv_bfloat16* y,  // (N)\n int n, unsigned long long k) {}\nKERNEL(f)";
+    let kernels = read(source).expect("it reads");
+    assert_eq!((kernels[0].name.as_str(), kernels[0].line, kernels[0].variants[0].threads), ("f", 3, 256));
+    let code = rust(&kernels);
+    assert!(code.contains("pub unsafe fn f(on: &Issue<'_>, grid: Grid, x: Const<f32>, y: Mut<bf16>, n: i32, k: u64)"));
+    assert!(code.contains(r#"parameters: &["const float*", "__nv_bfloat16*", "int", "unsigned long long"]"#));
+    assert!(!code.contains("Format::common"), "only kernels with variants have a launcher that picks one");
+    let entry = "extern \"C\" __global__ void __launch_bounds__(256) f(const float* x, __nv_bfloat16* y, int n, \
+                 unsigned long long k) {\n    ::f(x, y, n, k);\n}\n";
+    let (gpu, host) = (gpu_source("/f.cu", &kernels), host_source("/f.cu", &kernels));
+    assert!(gpu.starts_with("#include \"/f.cu\"\n") && gpu.contains(entry), "{gpu}");
+    assert!(host.contains(&format!("{entry}EMU_KERNEL(f)\n")), "{host}");
+}
+
+const TEMPLATE: &str = "template <typename T>\n__device__ void f(\nconst T* x,  // (N)\nconst float* b,  // (N)\nT* y,  \
+                        // (N)\nint n) {}\n";
+
+#[test]
+fn a_template_becomes_an_entry_for_each_variant_of_its_line() {
+    let kernels = read(&format!("{TEMPLATE}KERNEL(f, f32(128, 2), bf16)")).expect("it reads");
+    let gpu = gpu_source("f.cu", &kernels);
+    for entry in [
+        "__launch_bounds__(128, 2) f(const float* x, const float* b, float* y, int n) {\n    ::f<float>(x, b, y, n);\n}\n",
+        "__launch_bounds__(256) f_bf16(const __nv_bfloat16* x, const float* b, __nv_bfloat16* y, int n) {\n    \
+         ::f<bf16>(x, b, y, n);\n}\n",
+    ] {
+        assert!(gpu.contains(entry), "{gpu}");
+    }
+    let code = rust(&kernels);
+    for launcher in ["f(on: &Issue<'_>, grid: Grid, x: Const<f32>", "f_bf16(on: &Issue<'_>, grid: Grid, x: Const<bf16>"]
+    {
+        assert!(code.contains(&format!("pub unsafe fn {launcher}, b: Const<f32>")), "{code}");
+    }
+    assert!(code.contains("name: \"f\", file: \"f\", threads: 128") && code.contains("name: \"f_bf16\""), "{code}");
+}
+
+#[test]
+fn numbers_that_are_multiplied_as_tf32_are_stored_as_floats() {
+    let template = TEMPLATE.replace("<typename T>", "<class Kind, typename T = Storage<Kind>>");
+    let kernels = read(&format!("{template}KERNEL(f, f32, bf16, tf32(128))")).expect("it reads");
+    let entry = "__launch_bounds__(128) f_tf32(const float* x, const float* b, float* y, int n) {\n    ::f<tf32>(x, b, \
+                 y, n);\n}\n";
+    assert!(gpu_source("f.cu", &kernels).contains(entry));
+    assert!(rust(&kernels).contains("Format::Tf32 => super::f_tf32(on, grid, x.typed(), b, y.typed(), n)"));
+}
+
+#[test]
+fn a_variant_is_launched_by_the_format_of_its_operands() {
+    let code = rust(&read(&format!("{TEMPLATE}KERNEL(f, f32, bf16)")).expect("it reads"));
+    assert!(code.contains("f(on: &Issue<'_>, grid: Grid, x: AnyConst, b: Const<f32>, y: AnyMut, n: i32)"), "{code}");
+    assert!(code.contains("Format::Bf16 => super::f_bf16(on, grid, x.typed(), b, y.typed(), n)"), "{code}");
+    assert!(code.contains("_ => super::f(on, grid, x.typed(), b, y.typed(), n)"), "{code}");
+    assert!(code.contains("Format::common(&[(x.address, x.format), (y.address, y.format)])"), "{code}");
 }
 
 #[test]
 fn what_cannot_be_read_is_named_with_its_line() {
-    let refused = |source: String| signatures::read("kernels/f.cu", &source).expect_err("it is refused");
-    let place = "kernels/f.cu:2: ";
+    let plain = |parameters: &str| format!("\n__device__ void f({parameters}) {{}} KERNEL(f)");
+    let template = |head: &str, line: &str| format!("\n{head} __device__ void f(int n) {{}} KERNEL({line})");
+    let typed = |line: &str| template("template <typename T>", line);
     let cases = [
-        (format!("\n#define K(name) {HEAD}name(int n) {{}}"), "a macro makes a kernel"),
-        (format!("\n#define K(name) {}name(int n) {{}}", HEAD.replace("256", "128")), "a macro"),
-        ("\n__global__ void f(int n) {}".to_string(), "without `extern \"C\"`"),
-        ("\nextern \"C\" __global__ void f(int n) {}".to_string(), "expected `extern \"C\" __global__ void"),
-        (format!("\n{}f(int n) {{}}", HEAD.replace("256", "THREADS")), "THREADS a number"),
-        (format!("\n{}f(int n) {{}}", HEAD.replace("256", "256, BLOCKS")), "THREADS a number"),
-        (format!("\n{HEAD}f(Shape s) {{}}"), "has the type `Shape`"),
-        (format!("\n{HEAD}f(const float* x) {{}}"), "lacks its shape"),
-        (format!("\n{HEAD}f(float** x) {{}}"), "expected `type name`"),
+        ("\n#define K(name) KERNEL(name)".to_string(), "a macro makes a kernel"),
+        ("\n#define K(name) __global__ void name(int n) {}".to_string(), "a macro makes a kernel"),
+        ("\nextern \"C\" __global__ void f(int n) {}".to_string(), "`__global__` is build.rs's to write"),
+        ("\nKERNEL(f) __device__ void g() {}".to_string(), "expected one function `__device__ void f(...)`"),
+        ("\n__device__ void f() {} __device__ void f(int n) {} KERNEL(f)".to_string(), "expected one function"),
+        ("\n__device__ void f() {} KERNEL(f) KERNEL(f)".to_string(), "a second `KERNEL` line names \"f\""),
+        ("\n__device__ void f(int n); KERNEL(f)".to_string(), "expected `(type name, ...) {`"),
+        ("\n__device__ void f(int n KERNEL(f)".to_string(), "cannot read the parameters"),
+        (plain("int (*n)"), "cannot read the parameters"),
+        (plain("Shape s"), "has the type `Shape`"),
+        (plain("const float* x"), "lacks its shape"),
+        (plain("float** x"), "expected `type name`"),
+        (template("", "f, f32"), "\"f\" is no template; expected `KERNEL(f)`"),
+        (typed("f"), "\"f\" is a template; list its variants"),
+        (typed("f, bf16"), "with all variants or the first ones"),
+        (typed("f, f32, f32"), "with all variants or the first ones"),
+        (typed("f, f32, bf16, tf32, f64"), "with all variants or the first ones"),
+        (typed("f, f32(BLOCK)"), "state launch bounds"),
+        (typed("f, f32(256, 0)"), "state launch bounds"),
+        (typed("f, f32(2048)"), "state launch bounds"),
+        (typed("f, f32, bf16, tf32"), "numbers are not stored as tf32"),
+        (template("template <int N>", "f, f32"), "expected `template <typename T>`"),
+        (template("template <class Kind, typename T = Kind>", "f, f32"), "expected `template <typename T>`"),
+        (typed("f, f32").replace("int n", "T n"), "parameter \"n\" has the type `T`"),
+        (typed("f, f32").replace("int n", "U* n"), "parameter \"n\" has the type `U`"),
     ];
     for (source, words) in cases {
-        let text = refused(source);
-        assert!(text.starts_with(place) && text.contains(words), "{text}");
-    }
-}
-
-#[test]
-fn a_twin_is_launched_by_the_format_of_its_operands() {
-    let read = |twin: &str| {
-        let plain =
-            format!("{HEAD}f(const float* x,  // (N)\nconst float* b,  // (N)\nfloat* y,  // (N)\nint n) {{}}\n");
-        let kernels = signatures::read("f.cu", &(plain + HEAD + twin)).expect("it reads");
-        signatures::twins(&[("f".into(), kernels)])
-    };
-    let twin = "f_bf16(const __nv_bfloat16* x,  // (N)\nconst float* b,  // (N)\n__nv_bfloat16* y,  // (N)\nint n) {}";
-    let code = read(twin).expect("they are twins");
-    assert!(code.contains("f(on: &Issue<'_>, grid: Grid, x: AnyConst, b: Const<f32>, y: AnyMut, n: i32)"), "{code}");
-    assert!(code.contains("Format::Bf16 => super::f_bf16(on, grid, x.typed(), b, y.typed(), n)"), "{code}");
-    assert!(code.contains("Format::common(&[(x.address, x.format), (y.address, y.format)])"), "{code}");
-    for (from, to) in [("int n", "unsigned n"), ("const float* b", "float* b"), ("int n", "int m")] {
-        let text = read(&twin.replace(from, to)).expect_err("it is no twin");
-        assert!(text.starts_with("kernels/f.cu:5: \"f_bf16\" differs from \"f\""), "{text}");
+        let text = read(&source).expect_err("it is refused");
+        assert!(text.starts_with("kernels/f.cu:2: ") && text.contains(words), "{text}");
     }
 }

@@ -56,14 +56,14 @@ impl<T> From<Mut<T>> for Const<T> {
     }
 }
 
-/// How a kernel treats numbers: which of its twins is launched.
+/// How a kernel treats numbers: which of its variants is launched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// f32.
     F32,
-    /// f32 in memory, factors of products rounded to tf32: the twin `_tf32`, where there is one.
+    /// f32 in memory, factors of products rounded to tf32: the variant `_tf32`, where there is one.
     Tf32,
-    /// bf16 in memory: the twin `_bf16`.
+    /// bf16 in memory: the variant `_bf16`.
     Bf16,
 }
 

@@ -11,14 +11,14 @@ fn the_ptx_has_the_entries_that_the_build_script_read() {
     let Some(nvcc) = option_env!("PERISTYLE_BUILT_WITH_NVCC") else {
         panic!("this test needs nvcc: scripts/cuda-toolchain.sh");
     };
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+    let root = Path::new(env!("PERISTYLE_ENTRIES"));
     let mut files: Vec<&str> = ENTRIES.iter().map(|entry| entry.file).collect();
     files.dedup();
     for file in files {
         let ptx = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{file}.ptx"));
         let done = Command::new(nvcc)
             .args(["-std=c++17", "-ptx", "-arch=compute_80", "-Werror", "all-warnings", "-o"])
-            .args([&ptx, &root.join(format!("{file}.cu"))])
+            .args([&ptx, &root.join(format!("{file}.gpu.cu"))])
             .output()
             .expect("nvcc starts");
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
@@ -37,12 +37,10 @@ fn the_ptx_has_the_entries_that_the_build_script_read() {
 #[test]
 #[ignore = "compiles every kernel again; scripts/check-kernels.sh runs it"]
 fn every_kernel_stays_inside_its_memory() {
-    let Some(hosts) = option_env!("PERISTYLE_HOST_SOURCES").map(Path::new) else {
-        panic!("the tests of the emulated device need a C++ compiler");
-    };
+    let root = Path::new(env!("PERISTYLE_ENTRIES"));
     let mut sources: Vec<&str> = ENTRIES.iter().map(|entry| entry.file).collect();
     sources.dedup();
-    let sources: Vec<_> = sources.iter().map(|file| hosts.join(format!("{file}.host.cpp"))).collect();
+    let sources: Vec<_> = sources.iter().map(|file| root.join(format!("{file}.host.cpp"))).collect();
     let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join("emulator-sanitized.so");
     compile(&library, &[&SANITIZE[..], &["-fPIC", "-shared"]].concat(), &sources);
     let asked = Command::new(cxx()).arg("-print-file-name=libasan.so").output().expect("the compiler starts");

@@ -1,0 +1,44 @@
+//! Writes the C++ that compilers get: a kernel file, and an entry of C name for each variant of its kernels.
+
+use super::signatures::{Kernel, Variant};
+use std::fmt::Write;
+
+/// Writes the file that nvcc compiles; `path` is the kernel file's.
+pub fn gpu_source(path: &str, kernels: &[Kernel]) -> String {
+    let mut out = format!("#include \"{path}\"\n// Apart from the functions, which entries of the same name call.\n");
+    out += "namespace entries {\n";
+    for (kernel, variant) in each(kernels) {
+        out += &entry(kernel, variant);
+    }
+    out + "}\n"
+}
+
+/// Writes the file that compiles a kernel file for the CPU and registers its kernels.
+pub fn host_source(path: &str, kernels: &[Kernel]) -> String {
+    // The unnamed namespace keeps equal names of two kernel files apart, as separate modules do on a GPU.
+    let mut out = format!("#include \"cuda_host.h\"\nnamespace {{\n#include \"{path}\"\nnamespace entries {{\n");
+    for (kernel, variant) in each(kernels) {
+        let _ = writeln!(out, "{}EMU_KERNEL({})", entry(kernel, variant), kernel.entry(variant));
+    }
+    out + "}\n}\n"
+}
+
+fn each(kernels: &[Kernel]) -> impl Iterator<Item = (&Kernel, &Variant)> {
+    kernels.iter().flat_map(|kernel| kernel.variants.iter().map(move |variant| (kernel, variant)))
+}
+
+fn entry(kernel: &Kernel, variant: &Variant) -> String {
+    let parameters: Vec<String> =
+        kernel.parameters.iter().map(|p| format!("{} {}", p.cuda(variant.dtype), p.name)).collect();
+    let names: Vec<&str> = kernel.parameters.iter().map(|p| p.name.as_str()).collect();
+    let blocks = variant.blocks.map_or(String::new(), |blocks| format!(", {blocks}"));
+    let argument = if kernel.template { format!("<{}>", variant.dtype.argument()) } else { String::new() };
+    format!(
+        "extern \"C\" __global__ void __launch_bounds__({}{blocks}) {}({}) {{\n    ::{}{argument}({});\n}}\n",
+        variant.threads,
+        kernel.entry(variant),
+        parameters.join(", "),
+        kernel.name,
+        names.join(", ")
+    )
+}

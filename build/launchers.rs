@@ -1,0 +1,102 @@
+//! Writes the Rust of device/kernels.rs: the table of entries, a typed launcher for each, and launchers that pick a
+//! variant by the formats of their operands.
+
+use super::signatures::{Dtype, Kernel, Variant};
+use std::fmt::Write;
+
+/// Writes the table of entries and one launcher per entry, for `include!` inside `device/kernels.rs`. A file is its
+/// name without `.cu` and its kernels.
+pub fn launchers(files: &[(String, Vec<Kernel>)]) -> String {
+    let mut out = String::from("/// Every entry, in the order of [`Driver::launch`](super::Driver::launch).\n");
+    out += "pub static ENTRIES: &[Entry] = &[\n";
+    for (file, kernel, variant) in each(files) {
+        let parameters: Vec<String> =
+            kernel.parameters.iter().map(|p| format!("{:?}", p.cuda(variant.dtype))).collect();
+        let _ = writeln!(
+            out,
+            "    Entry {{ name: {:?}, file: {file:?}, threads: {}, parameters: &[{}] }},",
+            kernel.entry(variant),
+            variant.threads,
+            parameters.join(", ")
+        );
+    }
+    out += "];\n";
+    for (index, (file, kernel, variant)) in each(files).enumerate() {
+        let _ = writeln!(out, "\n/// kernels/{file}.cu:{}, {} threads a block.\n///", kernel.line, variant.threads);
+        for p in &kernel.parameters {
+            let _ = writeln!(out, "/// - `{}`: `{}` {}", p.name, p.cuda(variant.dtype), p.shape.replace('[', "\\["));
+        }
+        out += "///\n/// # Errors\n/// When the device refuses the launch.\n///\n/// # Safety\n";
+        out += "/// Each address is memory of the device, of the shape given, and stays so until the kernel has run.\n";
+        out += "#[allow(clippy::too_many_arguments, reason = \"the kernel's own parameters\")]\n";
+        let _ = write!(out, "pub unsafe fn {}(on: &Issue<'_>, grid: Grid", kernel.entry(variant));
+        for p in &kernel.parameters {
+            let _ = write!(out, ", {}: {}", p.name, p.rust(variant.dtype));
+        }
+        out += ") -> Result<()> {\n    let args = [";
+        for p in &kernel.parameters {
+            let _ = write!(out, "address(&{}), ", p.name);
+        }
+        let _ =
+            writeln!(out, "];\n    // SAFETY: the types are the kernel's own; the caller vouches for the addresses.");
+        let _ = writeln!(out, "    unsafe {{ on.driver.launch({index}, grid, &args, on.stream) }}\n}}");
+    }
+    out + &any(files)
+}
+
+fn each(files: &[(String, Vec<Kernel>)]) -> impl Iterator<Item = (&str, &Kernel, &Variant)> {
+    let kernels = files.iter().flat_map(|(file, kernels)| kernels.iter().map(move |kernel| (file.as_str(), kernel)));
+    kernels.flat_map(|(file, kernel)| kernel.variants.iter().map(move |variant| (file, kernel, variant)))
+}
+
+const ANY: &str = r#"
+    /// Launches [`NAME`](super::NAME) or the variant of it for the format of its operands.
+    ///
+    /// # Errors
+    /// When the device refuses the launch.
+    ///
+    /// # Panics
+    /// When operands have different formats.
+    ///
+    /// # Safety
+    /// As for [`NAME`](super::NAME).
+    #[allow(clippy::too_many_arguments, reason = "the kernel's own parameters")]
+    pub unsafe fn NAME(on: &Issue<'_>, grid: GridPARAMETERS) -> Result<()> {
+        // SAFETY: passed on.
+        unsafe {
+            match Format::common(&[FORMATS]) {
+VARIANTS                _ => super::NAME(on, gridGIVEN),
+            }
+        }
+    }
+"#;
+
+/// Writes the module `any`: for every kernel with several variants, a launcher that takes the operands that vary in
+/// whichever format they are, and launches the variant of that format.
+fn any(files: &[(String, Vec<Kernel>)]) -> String {
+    let mut out = String::from(
+        "\n/// Launchers of kernels with variants: the formats of the operands pick one.\npub mod any {\n",
+    );
+    out += "    use super::{AnyConst, AnyMut, Const, Format, Grid, Issue, Mut, Result};\n";
+    for kernel in files.iter().flat_map(|(_, kernels)| kernels).filter(|kernel| kernel.variants.len() > 1) {
+        let (mut parameters, mut formats, mut given) = (String::new(), Vec::new(), String::new());
+        for p in &kernel.parameters {
+            let (name, typed) = (&p.name, p.rust(Dtype::F32));
+            if !p.varies() {
+                parameters += &format!(", {name}: {typed}");
+                given += &format!(", {name}");
+                continue;
+            }
+            parameters += &format!(", {name}: Any{}", typed.trim_end_matches("<f32>"));
+            given += &format!(", {name}.typed()");
+            formats.push(format!("({name}.address, {name}.format)"));
+        }
+        let others = kernel.variants.iter().filter(|variant| variant.dtype != Dtype::F32);
+        let variants: String = others
+            .map(|v| format!("                Format::{:?} => super::{}(on, gridGIVEN),\n", v.dtype, kernel.entry(v)))
+            .collect();
+        let text = ANY.replace("VARIANTS", &variants).replace("PARAMETERS", &parameters);
+        out += &text.replace("FORMATS", &formats.join(", ")).replace("GIVEN", &given).replace("NAME", &kernel.name);
+    }
+    out + "}\n"
+}

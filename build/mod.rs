@@ -1,0 +1,7 @@
+//! What the build script reads out of kernels/*.cu and what it writes: [`signatures`] reads the kernels, [`entries`]
+//! writes their entries for the compilers, [`launchers`] writes their Rust.
+
+pub mod entries;
+pub mod launchers;
+pub mod signatures;
+pub mod tokens;
