@@ -262,16 +262,23 @@ fn build() -> Result<(), String> {
 
     let mut sources = Vec::new();
     let mut read = Vec::new();
+    let read_headers = |(path, text): &(PathBuf, String)| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        tokens::Code::of(&format!("kernels/{name}"), text)
+    };
+    let cuh = read_folder(&root.join("kernels"), "cuh");
+    let structs: Vec<tokens::Code> = cuh.iter().map(read_headers).collect();
+    structs.iter().try_for_each(signatures::check_header)?;
     for (path, text) in read_folder(&root.join("kernels"), "cu") {
         let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let kernels = signatures::read(&tokens::Code::of(&format!("kernels/{stem}.cu"), &text))?;
+        let kernels = signatures::read(&tokens::Code::of(&format!("kernels/{stem}.cu"), &text), &structs)?;
         let path = path.display().to_string();
         let (gpu, host) = (entries::gpu_source(&path, &kernels), entries::host_source(&path, &kernels));
         read.push((stem.clone(), kernels));
         sources.push(Source { stem, text, gpu, host });
     }
     let text = |files: Vec<(PathBuf, String)>| files.into_iter().map(|(_, text)| text).collect::<String>();
-    let headers = text(read_folder(&root.join("kernels"), "cuh")) + &text(read_folder(&root.join("kernels/host"), "h"));
+    let headers = text(cuh) + &text(read_folder(&root.join("kernels/host"), "h"));
 
     let mut kept = Vec::new();
     let mut table = launchers::launchers(&read);

@@ -1,6 +1,6 @@
 //! Writes the C++ that compilers get: a kernel file, and an entry of C name for each variant of its kernels.
 
-use super::signatures::{Kernel, Variant};
+use super::signatures::{Kernel, Parameter, Type, Variant};
 use std::fmt::Write;
 
 /// Writes the file that nvcc compiles; `path` is the kernel file's.
@@ -28,8 +28,10 @@ fn each(kernels: &[Kernel]) -> impl Iterator<Item = (&Kernel, &Variant)> {
 }
 
 fn entry(kernel: &Kernel, variant: &Variant) -> String {
+    // A struct stays where the launch puts it: a copy of it costs registers.
+    let qualifier = |p: &Parameter| if matches!(p.ty, Type::Geometry(_)) { "const __grid_constant__ " } else { "" };
     let parameters: Vec<String> =
-        kernel.parameters.iter().map(|p| format!("{} {}", p.cuda(variant.dtype), p.name)).collect();
+        kernel.parameters.iter().map(|p| format!("{}{} {}", qualifier(p), p.cuda(variant.dtype), p.name)).collect();
     let names: Vec<&str> = kernel.parameters.iter().map(|p| p.name.as_str()).collect();
     let blocks = variant.blocks.map_or(String::new(), |blocks| format!(", {blocks}"));
     let argument = if kernel.template { format!("<{}>", variant.dtype.argument()) } else { String::new() };

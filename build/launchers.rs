@@ -1,10 +1,11 @@
 //! Writes the Rust of device/kernels.rs: the table of entries, a typed launcher for each, and launchers that pick a
 //! variant by the formats of their operands.
 
-use super::signatures::{Dtype, Kernel, Variant};
+use super::geometry::Geometry;
+use super::signatures::{Dtype, Kernel, Type, Variant};
 use std::fmt::Write;
 
-/// Writes the table of entries and one launcher per entry, for `include!` inside `device/kernels.rs`. A file is its
+/// Writes the structs that kernels take, the table of entries and one launcher per entry, for `include!` inside `device/kernels.rs`. A file is its
 /// name without `.cu` and its kernels.
 pub fn launchers(files: &[(String, Vec<Kernel>)]) -> String {
     let mut out = String::from("/// Every entry, in the order of [`Driver::launch`](super::Driver::launch).\n");
@@ -12,12 +13,15 @@ pub fn launchers(files: &[(String, Vec<Kernel>)]) -> String {
     for (file, kernel, variant) in each(files) {
         let parameters: Vec<String> =
             kernel.parameters.iter().map(|p| format!("{:?}", p.cuda(variant.dtype))).collect();
+        let sizes: Vec<String> =
+            kernel.parameters.iter().map(|p| format!("size_of::<{}>()", p.rust(variant.dtype))).collect();
         let _ = writeln!(
             out,
-            "    Entry {{ name: {:?}, file: {file:?}, threads: {}, parameters: &[{}] }},",
+            "    Entry {{ name: {:?}, file: {file:?}, threads: {}, parameters: &[{}], sizes: &[{}] }},",
             kernel.entry(variant),
             variant.threads,
-            parameters.join(", ")
+            parameters.join(", "),
+            sizes.join(", ")
         );
     }
     out += "];\n";
@@ -41,7 +45,31 @@ pub fn launchers(files: &[(String, Vec<Kernel>)]) -> String {
             writeln!(out, "];\n    // SAFETY: the types are the kernel's own; the caller vouches for the addresses.");
         let _ = writeln!(out, "    unsafe {{ on.driver.launch({index}, grid, &args, on.stream) }}\n}}");
     }
-    out + &any(files)
+    out + &structs(files) + &any(files)
+}
+
+/// Writes the structs, each once.
+fn structs(files: &[(String, Vec<Kernel>)]) -> String {
+    let mut known: Vec<&Geometry> = Vec::new();
+    for parameter in files.iter().flat_map(|(_, kernels)| kernels).flat_map(|kernel| &kernel.parameters) {
+        match &parameter.ty {
+            Type::Geometry(geometry) if !known.contains(&geometry) => known.push(geometry),
+            _ => {}
+        }
+    }
+    let mut out = String::new();
+    for geometry in known {
+        let _ =
+            writeln!(out, "\n/// `{}` of {}.\n#[derive(Debug, Clone, Copy, PartialEq)]", geometry.name, geometry.place);
+        let _ = writeln!(out, "#[repr(C)]\npub struct {} {{", geometry.name);
+        for field in &geometry.fields {
+            let comment = if field.comment.is_empty() { String::new() } else { format!(": {}", field.comment) };
+            let _ = writeln!(out, "    /// `{} {}`{}.", field.scalar.cuda, field.name, comment.replace('[', "\\["));
+            let _ = writeln!(out, "    pub {}: {},", field.name, field.scalar.rust);
+        }
+        out += "}\n";
+    }
+    out
 }
 
 fn each(files: &[(String, Vec<Kernel>)]) -> impl Iterator<Item = (&str, &Kernel, &Variant)> {
@@ -81,7 +109,11 @@ fn any(files: &[(String, Vec<Kernel>)]) -> String {
     for kernel in files.iter().flat_map(|(_, kernels)| kernels).filter(|kernel| kernel.variants.len() > 1) {
         let (mut parameters, mut formats, mut given) = (String::new(), Vec::new(), String::new());
         for p in &kernel.parameters {
-            let (name, typed) = (&p.name, p.rust(Dtype::F32));
+            let mut typed = p.rust(Dtype::F32);
+            if matches!(p.ty, Type::Geometry(_)) {
+                typed.insert_str(0, "super::");
+            }
+            let name = &p.name;
             if !p.varies() {
                 parameters += &format!(", {name}: {typed}");
                 given += &format!(", {name}");

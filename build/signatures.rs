@@ -15,12 +15,15 @@
 //!   multiprocessor: `KERNEL(dense_forward, f32(256, 2), bf16(128, 2), tf32(128, 2))`.
 //! - A template whose numbers are stored in another type than it multiplies them in, as for tf32, is
 //!   `template <class Kind, typename T = Storage<Kind>>`; its pointers are to `T`.
-//! - A parameter is a scalar or a pointer, and every pointer carries its shape in a comment on its own line.
+//! - A parameter is a scalar, a struct of scalars or a pointer, and every pointer carries its shape in a comment on its own
+//!   line. A struct is defined in the kernel's file or in a header.
 //!
 //! The reader compares text, not C++: a kernel that a macro makes would escape it, so macros that contain `KERNEL` or
 //! `__global__` are refused.
 
+use super::geometry::{self, Geometry};
 use super::tokens::{Code, Token};
+use std::ops::Range;
 
 /// Threads of a block where the line states none.
 const THREADS: u32 = 256;
@@ -48,6 +51,13 @@ pub struct Scalar {
     pub cuda: &'static str,
     /// Its name in Rust.
     pub rust: &'static str,
+}
+
+impl Scalar {
+    /// Returns the scalar of a name in CUDA.
+    pub fn of(cuda: &str) -> Option<Scalar> {
+        SCALARS.iter().find(|scalar| scalar.cuda == cuda).copied()
+    }
 }
 
 /// The numbers that a variant of a template computes with.
@@ -105,6 +115,8 @@ pub struct Variant {
 pub enum Type {
     /// A number.
     Scalar(Scalar),
+    /// A struct of numbers.
+    Geometry(Geometry),
     /// An address.
     Pointer {
         /// What it points to; none for the template's own type.
@@ -135,6 +147,7 @@ impl Parameter {
     pub fn cuda(&self, dtype: Dtype) -> String {
         match self.ty {
             Type::Scalar(scalar) => scalar.cuda.to_string(),
+            Type::Geometry(ref geometry) => geometry.name.clone(),
             Type::Pointer { to, constant } => {
                 format!("{}{}*", if constant { "const " } else { "" }, to.unwrap_or(dtype.storage()).cuda)
             }
@@ -145,6 +158,7 @@ impl Parameter {
     pub fn rust(&self, dtype: Dtype) -> String {
         match self.ty {
             Type::Scalar(scalar) => scalar.rust.to_string(),
+            Type::Geometry(ref geometry) => geometry.name.clone(),
             Type::Pointer { to, constant } => {
                 format!("{}<{}>", if constant { "Const" } else { "Mut" }, to.unwrap_or(dtype.storage()).rust)
             }
@@ -177,11 +191,23 @@ impl Kernel {
     }
 }
 
-/// Reads every kernel of a file.
+/// Refuses a header that holds a kernel: the build script compiles kernels/*.cu.
+///
+/// # Errors
+/// `file:line: what belongs elsewhere`.
+pub fn check_header(code: &Code) -> Result<(), String> {
+    let kernel = |i: usize| matches!(code.word(i), "KERNEL" | "__global__") && !code.tokens()[i].directive;
+    match (0..code.tokens().len()).find(|&i| kernel(i)) {
+        Some(i) => Err(code.fault(i, "a kernel in a header; move it to a .cu file")),
+        None => Ok(()),
+    }
+}
+
+/// Reads every kernel of a file; `headers` may define the structs that its kernels take.
 ///
 /// # Errors
 /// `file:line: what cannot be read and how to write it`.
-pub fn read(code: &Code) -> Result<Vec<Kernel>, String> {
+pub fn read(code: &Code, headers: &[Code]) -> Result<Vec<Kernel>, String> {
     let mut kernels: Vec<Kernel> = Vec::new();
     for (i, placed) in code.tokens().iter().enumerate() {
         let word = code.word(i);
@@ -195,7 +221,7 @@ pub fn read(code: &Code) -> Result<Vec<Kernel>, String> {
             let form = "`__global__` is build.rs's to write; expected `__device__ void name(...)` and `KERNEL(name)`";
             return Err(code.fault(i, form));
         }
-        let kernel = kernel(code, i)?;
+        let kernel = kernel(code, headers, i)?;
         if kernels.iter().any(|other| other.name == kernel.name) {
             return Err(code.fault(i, format!("a second `KERNEL` line names \"{}\"", kernel.name)));
         }
@@ -205,7 +231,7 @@ pub fn read(code: &Code) -> Result<Vec<Kernel>, String> {
 }
 
 /// Reads the kernel that the `KERNEL` line at a place names.
-fn kernel(code: &Code, at: usize) -> Result<Kernel, String> {
+fn kernel(code: &Code, headers: &[Code], at: usize) -> Result<Kernel, String> {
     let variants = variants(code, at)?;
     let name = code.word(at + 2);
     let head = format!("__device__ void {name} (");
@@ -219,7 +245,7 @@ fn kernel(code: &Code, at: usize) -> Result<Kernel, String> {
             return Err(code.fault(at, format!("\"{name}\" is no template; expected `KERNEL({name})`")));
         }
         let plain = Variant { dtype: Dtype::F32, threads: THREADS, blocks: None };
-        return finish(code, start, None, vec![plain]);
+        return finish(code, headers, start, None, vec![plain]);
     };
     if variants.is_empty() {
         return Err(code.fault(at, format!("\"{name}\" is a template; list its variants: `KERNEL({name}, f32, bf16)`")));
@@ -228,12 +254,18 @@ fn kernel(code: &Code, at: usize) -> Result<Kernel, String> {
         let form = "numbers are not stored as tf32; expected `template <class Kind, typename T = Storage<Kind>>`";
         return Err(code.fault(start, form));
     }
-    finish(code, start, Some(own), variants)
+    finish(code, headers, start, Some(own), variants)
 }
 
-fn finish(code: &Code, start: usize, own: Option<&str>, variants: Vec<Variant>) -> Result<Kernel, String> {
+fn finish(
+    code: &Code,
+    headers: &[Code],
+    start: usize,
+    own: Option<&str>,
+    variants: Vec<Variant>,
+) -> Result<Kernel, String> {
     let (name, line) = (code.word(start + 2).to_string(), code.line(start + 2));
-    let parameters = parameters(code, start + 4, own)?;
+    let parameters = parameters(code, headers, start + 4, own)?;
     Ok(Kernel { name, line, template: own.is_some(), parameters, variants })
 }
 
@@ -294,12 +326,12 @@ fn element(code: &Code, function: usize) -> Result<Option<(&str, bool)>, String>
 }
 
 /// Reads the parameters that begin at a place; `own` is the template's type.
-fn parameters(code: &Code, first: usize, own: Option<&str>) -> Result<Vec<Parameter>, String> {
+fn parameters(code: &Code, headers: &[Code], first: usize, own: Option<&str>) -> Result<Vec<Parameter>, String> {
     let (mut parameters, mut start) = (Vec::new(), first);
     for (end, placed) in code.tokens().iter().enumerate().skip(first) {
         let Token::Mark(mark) = placed.token else { continue };
         if mark == ',' || (mark == ')' && end > start) {
-            let read = parameter(code, start..end, own).map_err(|message| code.fault(end - 1, message))?;
+            let read = parameter(code, headers, start..end, own)?;
             parameters.push(read);
             start = end + 1;
         }
@@ -313,31 +345,40 @@ fn parameters(code: &Code, first: usize, own: Option<&str>) -> Result<Vec<Parame
     Err(code.fault(first, "the parameters of a kernel do not end"))
 }
 
-fn parameter(code: &Code, range: std::ops::Range<usize>, own: Option<&str>) -> Result<Parameter, String> {
+fn parameter(code: &Code, headers: &[Code], range: Range<usize>, own: Option<&str>) -> Result<Parameter, String> {
+    let last = range.end - 1;
+    let fault = |message: String| Err(code.fault(last, message));
     let mut words: Vec<&str> = Vec::new();
-    let (mut pointer, shape) = (false, code.comment(code.line(range.end - 1)));
+    let (mut pointer, shape) = (false, code.comment(code.line(last)));
     for i in range {
         match &code.tokens()[i].token {
             Token::Word(word) if word == "__restrict__" => {}
             Token::Word(word) => words.push(word),
             Token::Mark('*') if !pointer => pointer = true,
-            other => return Err(format!("{other:?} in a kernel's parameter; expected `type name` or `type* name`")),
+            other => return fault(format!("{other:?} in a kernel's parameter; expected `type name` or `type* name`")),
         }
     }
     let name = words.pop().unwrap_or_default().to_string();
     let constant = words.first() == Some(&"const");
     let written = words[usize::from(constant)..].join(" ");
-    let scalar = SCALARS.iter().find(|scalar| scalar.cuda == written).copied();
-    if scalar.is_none() && !(pointer && own == Some(written.as_str())) {
-        let known: Vec<&str> = SCALARS.iter().map(|scalar| scalar.cuda).collect();
-        let own = own.map_or(String::new(), |own| format!(", and pointers to {own}"));
-        return Err(format!("parameter \"{name}\" has the type `{written}`; known are {}{own}", known.join(", ")));
-    }
-    match scalar {
-        Some(scalar) if !pointer => Ok(Parameter { name, ty: Type::Scalar(scalar), shape: String::new() }),
-        to if shape.starts_with('(') => {
-            Ok(Parameter { name, ty: Type::Pointer { to, constant }, shape: shape.to_string() })
+    let scalar = Scalar::of(&written);
+    let ty = match scalar {
+        Some(scalar) if !pointer => Type::Scalar(scalar),
+        to if pointer && (to.is_some() || own == Some(written.as_str())) => Type::Pointer { to, constant },
+        _ => {
+            for file in std::iter::once(code).chain(headers).filter(|_| !pointer) {
+                if let Some(geometry) = geometry::read(file, &written)? {
+                    return Ok(Parameter { name, ty: Type::Geometry(geometry), shape: String::new() });
+                }
+            }
+            let known: Vec<&str> = SCALARS.iter().map(|scalar| scalar.cuda).collect();
+            let own = own.map_or(String::new(), |own| format!(", pointers to {own}"));
+            let known = format!("known are {}{own}, and structs of them", known.join(", "));
+            return fault(format!("parameter \"{name}\" has the type `{written}`; {known}"));
         }
-        _ => Err(format!("pointer \"{name}\" lacks its shape; write `// (N, H, W, C)` at the end of its line")),
+    };
+    if pointer && !shape.starts_with('(') {
+        return fault(format!("pointer \"{name}\" lacks its shape; write `// (N, H, W, C)` at the end of its line"));
     }
+    Ok(Parameter { name, ty, shape: if pointer { shape.to_string() } else { String::new() } })
 }

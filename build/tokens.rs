@@ -117,8 +117,13 @@ impl Code {
         self.comments.iter().find(|(at, _)| *at == line).map_or("", |(_, text)| text)
     }
 
+    /// Returns `file:line` of the token at a place.
+    pub fn place(&self, i: usize) -> String {
+        format!("{}:{}", self.file, self.line(i))
+    }
+
     /// Returns `file:line: message` for the token at a place.
     pub fn fault(&self, i: usize, message: impl std::fmt::Display) -> String {
-        format!("{}:{}: {message}", self.file, self.line(i))
+        format!("{}: {message}", self.place(i))
     }
 }

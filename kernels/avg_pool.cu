@@ -5,11 +5,15 @@ __device__ __forceinline__ int extent(int begin, int kernel, int size, int pad, 
     if (padded) return min(begin + kernel, size + pad) - begin;
     return min(begin + kernel, size) - max(begin, 0);
 }
-__device__ __forceinline__ float share(int top, int left, const Pool& p, bool padded) {
+__device__ __forceinline__ float share(int top, int left, const PoolGeometry& p, bool padded) {
     return 1.0f / (float)(extent(top, p.kh, p.h, p.pad_h, padded) * extent(left, p.kw, p.w, p.pad_w, padded));
 }
 
-template <typename T> __device__ void avg_y(const T* x, T* y, long long n, const Pool& p, bool padded) {
+template <typename T>
+__device__ void avg_pool_forward(
+    const T* x,  // (N, H, W, C)
+    T* y,        // (N, OH, OW, C)
+    long long n, PoolGeometry p, int padded) {
     const auto one = [&](auto size, long long i) {
         constexpr int N = decltype(size)::value;
         const Element e = element(i, p.oh, p.ow, p.c);
@@ -29,8 +33,13 @@ template <typename T> __device__ void avg_y(const T* x, T* y, long long n, const
     };
     each_run<T>(n, p.c, one, x, y);
 }
+KERNEL(avg_pool_forward, f32, bf16)
 
-template <typename T> __device__ void avg_dx(const T* dy, T* dx, long long n, const Pool& p, bool padded) {
+template <typename T>
+__device__ void avg_pool_backward(
+    const T* dy,  // (N, OH, OW, C)
+    T* dx,        // (N, H, W, C)
+    long long n, PoolGeometry p, int padded) {
     const auto one = [&](auto size, long long i) {
         constexpr int N = decltype(size)::value;
         const Element e = element(i, p.h, p.w, p.c);
@@ -47,24 +56,5 @@ template <typename T> __device__ void avg_dx(const T* dy, T* dx, long long n, co
         store_run(dx + i, sums);
     };
     each_run<T>(n, p.c, one, dy, dx);
-}
-
-template <typename T>
-__device__ void avg_pool_forward(
-    const T* x,  // (N, H, W, C)
-    T* y,        // (N, OH, OW, C)
-    long long n, int h, int w, int c, int oh, int ow, int kh, int kw, int stride_h, int stride_w, int pad_h,
-    int pad_w, int padded) {
-    avg_y(x, y, n, {h, w, c, oh, ow, kh, kw, stride_h, stride_w, pad_h, pad_w}, padded);
-}
-KERNEL(avg_pool_forward, f32, bf16)
-
-template <typename T>
-__device__ void avg_pool_backward(
-    const T* dy,  // (N, OH, OW, C)
-    T* dx,        // (N, H, W, C)
-    long long n, int h, int w, int c, int oh, int ow, int kh, int kw, int stride_h, int stride_w, int pad_h,
-    int pad_w, int padded) {
-    avg_dx(dy, dx, n, {h, w, c, oh, ow, kh, kw, stride_h, stride_w, pad_h, pad_w}, padded);
 }
 KERNEL(avg_pool_backward, f32(256, 4), bf16)

@@ -1,13 +1,7 @@
 // Convolution as products of matrices whose operands are read from where they lie (implicit GEMM).
 // As many equal groups at once as grid z says. Grid x and y are tiles of the result. Pointers are to the first channel of the first group, strides are the whole tensors'.
+#include "conv.cuh"
 #include "tile.cuh"
-
-struct Geometry {
-    int n, h, w, c;     // the input: samples, image, channels held
-    int oh, ow, o;      // the output image, channels held
-    int kh, kw, depth;  // a filter
-    int stride_h, stride_w, pad_h, pad_w;
-};
 
 // Division by a number that stays: n / by = n * factor / 2^(31 + shift) for 0 <= n < 2^31, where 2^shift >= by and the
 // factor is 2^(31 + shift) / by rounded up (Granlund and Montgomery, https://doi.org/10.1145/178243.178249).
@@ -33,7 +27,7 @@ template <typename T, bool KFast> struct WindowView {
     static constexpr bool K_FAST = KFast;
     static constexpr int V = 16 / sizeof(T);
     const T* x;
-    const Geometry& g;
+    const ConvGeometry& g;
     bool wide;
     Divisor ow, oh, depth, kw;
     struct Slow {
@@ -44,7 +38,7 @@ template <typename T, bool KFast> struct WindowView {
         int kh, kw, c;
         int offset;  // from the first pixel
     };
-    __device__ WindowView(const T* x, const Geometry& g)
+    __device__ WindowView(const T* x, const ConvGeometry& g)
         : x(x), g(g), wide(is_wide(x, g.c, g.depth)), ow(g.ow), oh(g.oh), depth(g.depth), kw(g.kw) {}
     __device__ Slow slow(int pixel) const {
         const int line = ow.quotient(pixel), sample = oh.quotient(line);
@@ -94,7 +88,7 @@ struct Reach {
     int oh, ow;            // the output that the first tap leads to the first pixel; later taps come from outputs before
     Divisor by_rows, by_columns, by_taps_w;
     __device__ static int steps(int from, int to, int stride) { return from < to ? (to - from + stride - 1) / stride : 0; }
-    __device__ Reach(const Geometry& g, int index)
+    __device__ Reach(const ConvGeometry& g, int index)
         : h(index / g.stride_w), w(index % g.stride_w), rows(steps(h, g.h, g.stride_h)),
           columns(steps(w, g.w, g.stride_w)), kh((h + g.pad_h) % g.stride_h), kw((w + g.pad_w) % g.stride_w),
           taps_h(steps(kh, g.kh, g.stride_h)), taps_w(steps(kw, g.kw, g.stride_w)), oh((h + g.pad_h) / g.stride_h),
@@ -106,7 +100,7 @@ template <typename T> struct ReachView {
     static constexpr bool K_FAST = true;
     static constexpr int V = 16 / sizeof(T);
     const T* dy;
-    const Geometry& g;
+    const ConvGeometry& g;
     const Reach& r;
     Divisor outputs;
     bool wide;
@@ -118,7 +112,7 @@ template <typename T> struct ReachView {
         int h, w, o;
         int offset;  // back from the first tap's output
     };
-    __device__ ReachView(const T* dy, const Geometry& g, const Reach& r, int outputs)
+    __device__ ReachView(const T* dy, const ConvGeometry& g, const Reach& r, int outputs)
         : dy(dy), g(g), r(r), outputs(outputs), wide(is_wide(dy, g.o, outputs)) {}
     __device__ Slow slow(int pixel) const {
         const int line = r.by_columns.quotient(pixel), sample = r.by_rows.quotient(line);
@@ -163,7 +157,7 @@ template <typename T> struct FilterView {
     static constexpr bool K_FAST = false;
     static constexpr int V = 16 / sizeof(T);
     const T* w;
-    const Geometry& g;
+    const ConvGeometry& g;
     const Reach& r;
     Divisor outputs;
     bool wide;
@@ -172,7 +166,7 @@ template <typename T> struct FilterView {
         bool there;
     };
     using Fast = int;
-    __device__ FilterView(const T* w, const Geometry& g, const Reach& r, int outputs)
+    __device__ FilterView(const T* w, const ConvGeometry& g, const Reach& r, int outputs)
         : w(w), g(g), r(r), outputs(outputs), wide(is_wide(w, g.depth, g.depth)) {}
     __device__ Slow slow(int place) const {
         const int tap = outputs.quotient(place), o = place - tap * outputs.by, down = r.by_taps_w.quotient(tap);
@@ -194,10 +188,10 @@ template <typename T> struct FilterView {
 template <typename T> struct ClassRows {
     using Element = T;
     T* dx;
-    const Geometry& g;
+    const ConvGeometry& g;
     const Reach& r;
     bool paired;
-    __device__ ClassRows(T* dx, const Geometry& g, const Reach& r)
+    __device__ ClassRows(T* dx, const ConvGeometry& g, const Reach& r)
         : dx(dx), g(g), r(r), paired((unsigned long long)dx % (2 * sizeof(T)) == 0 && g.c % 2 == 0) {}
     __device__ T* line(int pixel) const {
         const int line = r.by_columns.quotient(pixel), sample = r.by_rows.quotient(line);
@@ -207,7 +201,12 @@ template <typename T> struct ClassRows {
 };
 
 template <class Kind, typename T = Storage<Kind>>
-__device__ void conv_y(const T* x, const T* w, const float* bias, T* y, const Geometry& g, int outputs, int relu) {
+__device__ void conv_forward(
+    const T* x,         // (N, H, W, C)
+    const T* w,         // (O, KH, KW, depth)
+    const float* bias,  // (O), or null
+    T* y,               // (N, OH, OW, O)
+    ConvGeometry g, int outputs, int relu) {
     const int filter = g.kh * g.kw * g.depth, group = blockIdx.z;
     x += (long long)group * g.depth;
     w += (long long)group * outputs * filter;
@@ -215,10 +214,15 @@ __device__ void conv_y(const T* x, const T* w, const float* bias, T* y, const Ge
                        MatrixView<T, true>(w, filter, outputs, filter), {bias ? bias + group * outputs : nullptr, relu},
                        Rows<T>(y + group * outputs, g.o));
 }
+KERNEL(conv_forward, f32(256, 2), bf16(128, 2), tf32(128, 2))
 
 // Tiles along grid x are those of class after class.
 template <class Kind, typename T = Storage<Kind>>
-__device__ void conv_dx(const T* dy, const T* w, T* dx, const Geometry& g, int outputs) {
+__device__ void conv_backward_input(
+    const T* dy,  // (N, OH, OW, O)
+    const T* w,   // (O, KH, KW, depth)
+    T* dx,        // (N, H, W, C)
+    ConvGeometry g, int outputs) {
     const int filter = g.kh * g.kw * g.depth, group = blockIdx.z, side = tile_side(g.depth);
     dy += group * outputs;
     w += (long long)group * outputs * filter;
@@ -234,11 +238,15 @@ __device__ void conv_dx(const T* dy, const T* w, T* dx, const Geometry& g, int o
                        ReachView<T>(dy, g, r, outputs), FilterView<T>(w, g, r, outputs), {},
                        ClassRows<T>(dx + (long long)group * g.depth, g, r));
 }
+KERNEL(conv_backward_input, f32(256, 2), bf16(128, 2), tf32(128, 2))
 
 // Grid z: part after part, of each the groups. The parts of the output pixels go to parts of dw; sum.cu adds them.
 template <class Kind, typename T = Storage<Kind>>
-__device__ void conv_dw(const T* x, const T* dy, float* dw, const Geometry& g, int outputs, int groups,
-                        int pixels_per_part) {
+__device__ void conv_backward_weight(
+    const T* x,   // (N, H, W, C)
+    const T* dy,  // (N, OH, OW, O)
+    float* dw,    // (parts, O, KH, KW, depth)
+    ConvGeometry g, int outputs, int groups, int pixels_per_part) {
     const int filter = g.kh * g.kw * g.depth, pixels = g.n * g.oh * g.ow;
     const int group = blockIdx.z % groups, part = blockIdx.z / groups;
     const int begin = part * pixels_per_part, end = min(pixels, begin + pixels_per_part);
@@ -246,39 +254,5 @@ __device__ void conv_dw(const T* x, const T* dy, float* dw, const Geometry& g, i
                        MatrixView<T, false>(dy + group * outputs, g.o, pixels, outputs),
                        WindowView<T, false>(x + (long long)group * g.depth, g), {},
                        Rows<float>(dw + ((long long)part * g.o + group * outputs) * filter, filter));
-}
-
-template <class Kind, typename T = Storage<Kind>>
-__device__ void conv_forward(
-    const T* x,         // (N, H, W, C)
-    const T* w,         // (O, KH, KW, depth)
-    const float* bias,  // (O), or null
-    T* y,               // (N, OH, OW, O)
-    int n, int h, int width, int c, int oh, int ow, int o, int kh, int kw, int depth, int stride_h, int stride_w,
-    int pad_h, int pad_w, int outputs, int relu) {
-    conv_y<Kind>(x, w, bias, y, {n, h, width, c, oh, ow, o, kh, kw, depth, stride_h, stride_w, pad_h, pad_w}, outputs, relu);
-}
-KERNEL(conv_forward, f32(256, 2), bf16(128, 2), tf32(128, 2))
-
-template <class Kind, typename T = Storage<Kind>>
-__device__ void conv_backward_input(
-    const T* dy,  // (N, OH, OW, O)
-    const T* w,   // (O, KH, KW, depth)
-    T* dx,        // (N, H, W, C)
-    int n, int h, int width, int c, int oh, int ow, int o, int kh, int kw, int depth, int stride_h, int stride_w,
-    int pad_h, int pad_w, int outputs) {
-    conv_dx<Kind>(dy, w, dx, {n, h, width, c, oh, ow, o, kh, kw, depth, stride_h, stride_w, pad_h, pad_w}, outputs);
-}
-KERNEL(conv_backward_input, f32(256, 2), bf16(128, 2), tf32(128, 2))
-
-template <class Kind, typename T = Storage<Kind>>
-__device__ void conv_backward_weight(
-    const T* x,   // (N, H, W, C)
-    const T* dy,  // (N, OH, OW, O)
-    float* dw,    // (parts, O, KH, KW, depth)
-    int n, int h, int width, int c, int oh, int ow, int o, int kh, int kw, int depth, int stride_h, int stride_w,
-    int pad_h, int pad_w, int outputs, int groups, int pixels_per_part) {
-    const Geometry g = {n, h, width, c, oh, ow, o, kh, kw, depth, stride_h, stride_w, pad_h, pad_w};
-    conv_dw<Kind>(x, dy, dw, g, outputs, groups, pixels_per_part);
 }
 KERNEL(conv_backward_weight, f32(256, 2), bf16(128, 2), tf32(128, 2))

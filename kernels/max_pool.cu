@@ -2,7 +2,12 @@
 // backward gathers: each input pixel asks the windows that hold it, in order, so nothing is added atomically.
 #include "pool.cuh"
 
-template <typename T> __device__ void max_y(const T* x, T* y, T* places, long long n, const Pool& p) {
+template <typename T>
+__device__ void max_pool_forward(
+    const T* x,  // (N, H, W, C)
+    T* y,        // (N, OH, OW, C)
+    T* places,   // (N, OH, OW, C), or null; below 256, so that bf16 holds them
+    long long n, PoolGeometry p) {
     const auto one = [&](auto size, long long i) {
         constexpr int N = decltype(size)::value;
         const Element e = element(i, p.oh, p.ow, p.c);
@@ -28,8 +33,14 @@ template <typename T> __device__ void max_y(const T* x, T* y, T* places, long lo
     };
     each_run<T>(n, p.c, one, x, y, places);
 }
+KERNEL(max_pool_forward, f32, bf16)
 
-template <typename T> __device__ void max_dx(const T* places, const T* dy, T* dx, long long n, const Pool& p) {
+template <typename T>
+__device__ void max_pool_backward(
+    const T* places,  // (N, OH, OW, C)
+    const T* dy,      // (N, OH, OW, C)
+    T* dx,            // (N, H, W, C)
+    long long n, PoolGeometry p) {
     const auto one = [&](auto size, long long i) {
         constexpr int N = decltype(size)::value;
         const Element e = element(i, p.h, p.w, p.c);
@@ -48,26 +59,5 @@ template <typename T> __device__ void max_dx(const T* places, const T* dy, T* dx
         store_run(dx + i, sums);
     };
     each_run<T>(n, p.c, one, places, dy, dx);
-}
-
-template <typename T>
-__device__ void max_pool_forward(
-    const T* x,  // (N, H, W, C)
-    T* y,        // (N, OH, OW, C)
-    T* places,   // (N, OH, OW, C), or null; below 256, so that bf16 holds them
-    long long n, int h, int w, int c, int oh, int ow, int kh, int kw, int stride_h, int stride_w, int pad_h,
-    int pad_w) {
-    max_y(x, y, places, n, {h, w, c, oh, ow, kh, kw, stride_h, stride_w, pad_h, pad_w});
-}
-KERNEL(max_pool_forward, f32, bf16)
-
-template <typename T>
-__device__ void max_pool_backward(
-    const T* places,  // (N, OH, OW, C)
-    const T* dy,      // (N, OH, OW, C)
-    T* dx,            // (N, H, W, C)
-    long long n, int h, int w, int c, int oh, int ow, int kh, int kw, int stride_h, int stride_w, int pad_h,
-    int pad_w) {
-    max_dx(places, dy, dx, n, {h, w, c, oh, ow, kh, kw, stride_h, stride_w, pad_h, pad_w});
 }
 KERNEL(max_pool_backward, f32, bf16)

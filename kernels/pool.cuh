@@ -2,8 +2,11 @@
 #pragma once
 #include "block.cuh"
 
-struct Pool {
-    int h, w, c, oh, ow, kh, kw, stride_h, stride_w, pad_h, pad_w;
+struct PoolGeometry {
+    int h, w, c;  // the input: image, channels held
+    int oh, ow;   // the output image
+    int kh, kw;   // a window
+    int stride_h, stride_w, pad_h, pad_w;
 };
 
 // An element of a tensor (N, H, W, C).

@@ -129,8 +129,10 @@ fn a_read_of_what_one_writer_left_out_is_refused() {
                     .flat_map(|s| &s.uses)
                     .filter(|u| u.buffer == kept.buffer && **u != kept);
                 let touched: Vec<&Use> = others.filter(|u| u.part.overlaps(last)).collect();
-                let only =
-                    kept.access.writes() && !kept.access.reads() && touched.iter().all(|u| !u.access.writes()) && !touched.is_empty();
+                let only = kept.access.writes()
+                    && !kept.access.reads()
+                    && touched.iter().all(|u| !u.access.writes())
+                    && !touched.is_empty();
                 if !only || program.buffers[kept.buffer].region.is_some() {
                     continue;
                 }

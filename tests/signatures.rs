@@ -10,8 +10,10 @@ use kernels::launchers::launchers;
 use kernels::signatures::{self, Kernel};
 use kernels::tokens::Code;
 
+const HEADER: &str = "struct Shape {\n  int h, w;  // the image\n  unsigned long long n;\n};\n";
+
 fn read(source: &str) -> Result<Vec<Kernel>, String> {
-    signatures::read(&Code::of("kernels/f.cu", source))
+    signatures::read(&Code::of("kernels/f.cu", source), &[Code::of("kernels/g.cuh", HEADER)])
 }
 
 fn rust(kernels: &[Kernel]) -> String {
@@ -77,6 +79,29 @@ fn a_variant_is_launched_by_the_format_of_its_operands() {
 }
 
 #[test]
+fn a_struct_travels_by_value_and_has_a_rust_twin() {
+    let kernels = read(&format!("{}KERNEL(f, f32, bf16)", TEMPLATE.replace("int n", "Shape s"))).expect("it reads");
+    let code = rust(&kernels);
+    let twin = "/// `Shape` of kernels/g.cuh:1.\n#[derive(Debug, Clone, Copy, PartialEq)]\n#[repr(C)]\npub struct Shape {\n    \
+                /// `int h`: the image.\n    pub h: i32,\n    /// `int w`: the image.\n    pub w: i32,\n    /// `unsigned long \
+                long n`.\n    pub n: u64,\n}\n";
+    assert!(code.contains(twin) && code.matches("pub struct").count() == 1, "{code}");
+    assert!(code.contains("y: Mut<f32>, s: Shape)") && code.contains("y: AnyMut, s: super::Shape)"), "{code}");
+    assert!(code.contains("size_of::<Mut<f32>>(), size_of::<Shape>()]"), "{code}");
+    assert!(
+        gpu_source("f.cu", &kernels)
+            .contains("float* y, const __grid_constant__ Shape s) {\n    ::f<float>(x, b, y, s);\n}")
+    );
+}
+
+#[test]
+fn a_header_holds_no_kernels() {
+    let check = |source: &str| signatures::check_header(&Code::of("kernels/g.cuh", source));
+    assert_eq!(check("// KERNEL(f)\n#define KERNEL(...)"), Ok(()));
+    assert!(check("\nKERNEL(f)").expect_err("it is refused").starts_with("kernels/g.cuh:2: a kernel in a header"));
+}
+
+#[test]
 fn what_cannot_be_read_is_named_with_its_line() {
     let plain = |parameters: &str| format!("\n__device__ void f({parameters}) {{}} KERNEL(f)");
     let template = |head: &str, line: &str| format!("\n{head} __device__ void f(int n) {{}} KERNEL({line})");
@@ -91,7 +116,11 @@ fn what_cannot_be_read_is_named_with_its_line() {
         ("\n__device__ void f(int n); KERNEL(f)".to_string(), "expected `(type name, ...) {`"),
         ("\n__device__ void f(int n KERNEL(f)".to_string(), "cannot read the parameters"),
         (plain("int (*n)"), "cannot read the parameters"),
-        (plain("Shape s"), "has the type `Shape`"),
+        (plain("Form s"), "has the type `Form`"),
+        (plain("Shape* s"), "has the type `Shape`"),
+        (plain("Shape& s"), "expected `type name`"),
+        ("\nstruct S { int h; T w; }; __device__ void f(S s) {} KERNEL(f)".to_string(), "expected numbers"),
+        ("\nstruct S { int h[2]; }; __device__ void f(S s) {} KERNEL(f)".to_string(), "expected numbers"),
         (plain("const float* x"), "lacks its shape"),
         (plain("float** x"), "expected `type name`"),
         (template("", "f, f32"), "\"f\" is no template; expected `KERNEL(f)`"),

@@ -89,18 +89,11 @@ pub struct Entry {
     pub threads: u32,
     /// The types of its parameters, in CUDA's words.
     pub parameters: &'static [&'static str],
+    /// The sizes of its parameters in bytes.
+    pub sizes: &'static [usize],
 }
 
 impl Entry {
-    /// Returns the size of a parameter in bytes.
-    pub fn bytes(&self, parameter: usize) -> usize {
-        match self.parameters[parameter] {
-            "int" | "unsigned" | "unsigned int" | "float" => 4,
-            "unsigned char" => 1,
-            "__nv_bfloat16" => 2,
-            _ => 8,
-        }
-    }
     /// Returns true when a parameter is an address.
     pub fn is_pointer(&self, parameter: usize) -> bool {
         self.parameters[parameter].ends_with('*')

@@ -254,12 +254,16 @@ impl Emu {
     pub(super) unsafe fn launch(&self, kernel: usize, grid: Grid, args: &[*mut c_void], stream: Stream) -> Result<()> {
         let entry = &ENTRIES[kernel];
         assert_eq!(args.len(), entry.parameters.len(), "{} takes other arguments", entry.name);
-        // SAFETY: the caller vouches for the types behind the pointers.
-        let values: Vec<u64> = (0..args.len()).map(|i| unsafe { value(args[i], entry.bytes(i)) }).collect();
+        let mut values = Vec::new();
         {
             let world = lock();
-            for (i, &address) in values.iter().enumerate().filter(|&(i, &a)| entry.is_pointer(i) && a != 0) {
-                world.inside(address, 1, &format!("launch {} (parameter {}) with", entry.name, i + 1))?;
+            for (i, &argument) in args.iter().enumerate() {
+                // SAFETY: the caller vouches for the types behind the pointers.
+                let words = unsafe { words(argument, entry.sizes[i]) };
+                if entry.is_pointer(i) && words[0] != 0 {
+                    world.inside(words[0], 1, &format!("launch {} (parameter {}) with", entry.name, i + 1))?;
+                }
+                values.extend(words);
             }
         }
         // SAFETY: the addresses point into live allocations; their extents are the caller's promise.
@@ -322,7 +326,14 @@ impl Emu {
         let parts = blocks.min(pool.threads() as u64 * 4);
         let failure = Mutex::new(None);
         // Addresses as whole numbers, because the pool's tasks cross threads.
-        let args: Vec<usize> = values.iter().map(|value| std::ptr::from_ref(value) as usize).collect();
+        let mut rest = values;
+        let args: Vec<usize> = (entry.sizes.iter())
+            .map(|bytes| {
+                let (words, others) = rest.split_at(bytes.div_ceil(8));
+                rest = others;
+                words.as_ptr() as usize
+            })
+            .collect();
         pool.run(parts as usize, |part, _| {
             let (first, end) = (blocks * part as u64 / parts, blocks * (part as u64 + 1) / parts);
             let mut text = [0u8; 1024];
@@ -355,10 +366,10 @@ impl Emu {
     }
 }
 
-/// Reads an argument of some size; the processor is little-endian, so its bytes come first.
-unsafe fn value(argument: *mut c_void, bytes: usize) -> u64 {
-    let mut value = 0u64;
-    // SAFETY: the caller vouches for `bytes` readable bytes, at most 8.
-    unsafe { std::ptr::copy_nonoverlapping(argument.cast::<u8>(), std::ptr::from_mut(&mut value).cast::<u8>(), bytes) };
-    value
+/// Reads an argument of some size into words of its own; the processor is little-endian, so its bytes come first.
+unsafe fn words(argument: *mut c_void, bytes: usize) -> Vec<u64> {
+    let mut words = vec![0u64; bytes.div_ceil(8)];
+    // SAFETY: the caller vouches for `bytes` readable bytes; the words hold as many.
+    unsafe { std::ptr::copy_nonoverlapping(argument.cast::<u8>(), words.as_mut_ptr().cast::<u8>(), bytes) };
+    words
 }

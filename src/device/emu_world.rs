@@ -19,7 +19,7 @@ pub(super) enum Command {
     CopyRows { to: Rows, from: Rows, width: usize, height: usize },
     /// The same byte everywhere.
     Fill { to: u64, byte: u8, bytes: usize },
-    /// A kernel and the values of its arguments, each in the first bytes of its word.
+    /// A kernel and the values of its arguments, each in the first bytes of words of its own.
     Launch { kernel: usize, grid: Grid, values: Vec<u64> },
 }
 

@@ -81,21 +81,17 @@ impl Layer for MaxPool {
             "backward" => (Role::Dx(0), Role::Dy),
             _ => unknown_phase(phase),
         };
-        let [h, w, c, oh, ow, kh, kw, sh, sw, ph, pw] = self.sliding().extents(launch.operand(x), launch.operand(y))?;
+        let geometry = self.sliding().geometry(launch.operand(x), launch.operand(y))?;
         if phase == "forward" {
             let (grid, n, x, y) = (launch.packs(y), launch.count(y), launch.any(x), launch.any_mut(y));
             let places = if launch.has(ARGMAX) { launch.any_mut(ARGMAX) } else { AnyMut::NONE };
             // SAFETY: y and the places have n elements, x is (rows, h, w, c).
-            unsafe {
-                any::max_pool_forward(&launch.issue, grid, x, y, places, n, h, w, c, oh, ow, kh, kw, sh, sw, ph, pw)
-            }
+            unsafe { any::max_pool_forward(&launch.issue, grid, x, y, places, n, geometry) }
         } else {
             let (grid, n, dx) = (launch.packs(x), launch.count(x), launch.any_mut(x));
             let (places, dy) = (launch.any(ARGMAX), launch.any(y));
             // SAFETY: dx has n elements, the places and dy are (rows, oh, ow, c).
-            unsafe {
-                any::max_pool_backward(&launch.issue, grid, places, dy, dx, n, h, w, c, oh, ow, kh, kw, sh, sw, ph, pw)
-            }
+            unsafe { any::max_pool_backward(&launch.issue, grid, places, dy, dx, n, geometry) }
         }
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {

@@ -1,6 +1,7 @@
 //! Kernels that slide over height and width: the geometry that conv and the pools share.
 
 use super::{Activation, Fault};
+use crate::device::kernels::PoolGeometry;
 use crate::device::{Operand, ints};
 use serde::Deserialize;
 
@@ -118,14 +119,15 @@ impl Sliding {
         if (count - 1) * stride >= n + pad { count - 1 } else { count }
     }
 
-    /// Returns the extents as kernels take them, for a device's part of the image and of the output:
-    /// [H, W, C, OH, OW, KH, KW, stride, stride, pad, pad], each pair for height and width.
-    pub fn extents(&self, x: &Operand, y: &Operand) -> crate::error::Result<[i32; 11]> {
+    /// Returns the geometry as the kernels of pools take it, for a device's part of the image and of the output.
+    pub fn geometry(&self, x: &Operand, y: &Operand) -> crate::error::Result<PoolGeometry> {
         let Sliding { kernel, stride, pad, .. } = *self;
         let (h, w, c, oh, ow) = (x.len(1), x.len(2), x.len(3), y.len(1), y.len(2));
         // Kernels count in one image.
         ints([h * w * c, oh * ow * c])?;
-        ints([h, w, c, oh, ow, kernel.h, kernel.w, stride.h, stride.w, pad.h, pad.w])
+        let [h, w, c, oh, ow] = ints([h, w, c, oh, ow])?;
+        let [kh, kw, stride_h, stride_w, pad_h, pad_w] = ints([kernel.h, kernel.w, stride.h, stride.w, pad.h, pad.w])?;
+        Ok(PoolGeometry { h, w, c, oh, ow, kh, kw, stride_h, stride_w, pad_h, pad_w })
     }
 
     /// Returns the window of output row `oh`: image rows `range`, of which the first is kernel row `first`.

@@ -268,10 +268,12 @@ API cuLaunchKernel(const Kernel* kernel, unsigned gx, unsigned gy, unsigned gz, 
     LOCK;
     if (!gx || !gy || !gz || gy > 65535 || gz > 65535 || bx != kernel->threads || by != 1 || bz != 1)
         return INVALID_VALUE;
-    std::vector<uint64_t> values(kernel->sizes.size());
+    std::vector<Value> values(kernel->sizes.size());
     for (size_t i = 0; i < values.size(); ++i) {
-        memcpy(&values[i], params[i], kernel->sizes[i]);
-        if (kernel->sizes[i] == 8 && holder(values[i], 1) && !reaches(stream, values[i], 1)) return INVALID_VALUE;
+        values[i].resize((kernel->sizes[i] + 7) / 8);
+        memcpy(values[i].data(), params[i], kernel->sizes[i]);
+        const uint64_t address = values[i][0];
+        if (kernel->sizes[i] == 8 && holder(address, 1) && !reaches(stream, address, 1)) return INVALID_VALUE;
     }
     return issue(stream, {[=] {
                      const unsigned grid[] = {gx, gy, gz};

@@ -36,7 +36,7 @@ fn fake_driver() -> &'static Path {
         let line = |e: &peristyle::device::driver::Entry| {
             let size = |i: usize| {
                 let written = e.is_pointer(i) && !e.parameters[i].starts_with("const");
-                format!("{}{}", e.bytes(i), if written { "w" } else { "" })
+                format!("{}{}", e.sizes[i], if written { "w" } else { "" })
             };
             let sizes: Vec<String> = (0..e.parameters.len()).map(size).collect();
             format!("{} {} {}\n", e.name, e.threads, sizes.join(" "))

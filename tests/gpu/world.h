@@ -58,6 +58,7 @@ struct Capture {
     std::map<Stream*, std::map<Stream*, uint64_t>> clocks;
     std::vector<Event*> events;
 };
+using Value = std::vector<uint64_t>;  // of an argument, in as many words as it needs
 struct Kernel {
     const void* handle;
     unsigned threads;
@@ -192,10 +193,10 @@ static void load_kernels() {
     }
 }
 
-static int run_kernel(const Kernel& kernel, const unsigned* grid, size_t shared, std::vector<uint64_t> values) {
+static int run_kernel(const Kernel& kernel, const unsigned* grid, size_t shared, std::vector<Value> values) {
     if (kernel.name == setting("FAKE_CUDA_FAULT", "")) return ILLEGAL_ADDRESS;
     std::vector<void*> args;
-    for (uint64_t& value : values) args.push_back(&value);
+    for (Value& value : values) args.push_back(value.data());
     const unsigned size[] = {kernel.threads, 1, 1};
     char error[1024];
     const uint64_t blocks = uint64_t(grid[0]) * grid[1] * grid[2];
@@ -205,8 +206,8 @@ static int run_kernel(const Kernel& kernel, const unsigned* grid, size_t shared,
     }
     if (kernel.name == setting("FAKE_CUDA_WRONG", ""))
         for (size_t i = 0; i < values.size(); ++i)
-            if (kernel.written[i] && values[i]) {
-                *reinterpret_cast<float*>(values[i]) += 1;
+            if (kernel.written[i] && values[i][0]) {
+                *reinterpret_cast<float*>(values[i][0]) += 1;
                 break;
             }
     return OK;

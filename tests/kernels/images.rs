@@ -2,7 +2,7 @@ use crate::each_type;
 use crate::rig::*;
 use peristyle::device::Grid;
 use peristyle::device::driver::{Const, Mut, Order};
-use peristyle::device::kernels::global_avg_pool_forward;
+use peristyle::device::kernels::{PoolGeometry, global_avg_pool_forward};
 
 /// A pool: samples, image, channels, kernel, stride, padding, outputs (of which the last may hang over the edge).
 #[derive(Debug, Clone, Copy)]
@@ -50,20 +50,12 @@ impl Case {
         }
         (found, extent(0) * extent(1))
     }
-}
-
-/// The arguments that all kernels of pools share.
-macro_rules! pool {
-    ($kernel:expr, $rig:expr, $case:expr, $n:expr, [$($operand:expr),*] $(, $last:expr)*) => {{
-        let k: Case = $case;
+    fn geometry(self) -> PoolGeometry {
         let i = |v: usize| v as i32;
-        $kernel(
-            &$rig.on(), packs::<T>($n), $($operand,)* $n as i64, i(k.h), i(k.w), i(k.c), i(k.out[0]),
-            i(k.out[1]), i(k.kernel[0]), i(k.kernel[1]), i(k.stride[0]), i(k.stride[1]), i(k.pad[0]), i(k.pad[1])
-            $(, $last)*
-        )
-        .unwrap();
-    }};
+        let ([oh, ow], [kh, kw]) = (self.out.map(i), self.kernel.map(i));
+        let ([stride_h, stride_w], [pad_h, pad_w]) = (self.stride.map(i), self.pad.map(i));
+        PoolGeometry { h: i(self.h), w: i(self.w), c: i(self.c), oh, ow, kh, kw, stride_h, stride_w, pad_h, pad_w }
+    }
 }
 
 #[test]
@@ -87,9 +79,10 @@ fn max_pool_gives_the_gradient_to_the_first_maximum() {
                 let (y, places, dx, alone) = (rig.out::<T>(ny), rig.out::<T>(ny), rig.out::<T>(nx), rig.out::<T>(ny));
                 // SAFETY: shapes as in `Case`.
                 unsafe {
-                    pool!(forward, rig, case, ny, [x, y, places]);
-                    pool!(forward, rig, case, ny, [x, alone, Mut::NONE]);
-                    pool!(backward, rig, case, nx, [places.into(), dy, dx]);
+                    let (grid, n, geometry) = (packs::<T>(ny), ny as i64, case.geometry());
+                    forward(&rig.on(), grid, x, y, places, n, geometry).unwrap();
+                    forward(&rig.on(), grid, x, alone, Mut::NONE, n, geometry).unwrap();
+                    backward(&rig.on(), packs::<T>(nx), places.into(), dy, dx, nx as i64, geometry).unwrap();
                 }
                 vec![rig.numbers(y, ny), rig.numbers(alone, ny), rig.numbers(dx, nx)]
             });
@@ -121,8 +114,9 @@ fn avg_pool_with_and_without_padding_in_the_mean() {
                 let (y, dx) = (rig.out::<T>(ny), rig.out::<T>(nx));
                 // SAFETY: shapes as in `Case`.
                 unsafe {
-                    pool!(forward, rig, case, ny, [x, y], padded);
-                    pool!(backward, rig, case, nx, [dy, dx], padded);
+                    let geometry = case.geometry();
+                    forward(&rig.on(), packs::<T>(ny), x, y, ny as i64, geometry, padded).unwrap();
+                    backward(&rig.on(), packs::<T>(nx), dy, dx, nx as i64, geometry, padded).unwrap();
                 }
                 vec![rig.numbers(y, ny), rig.numbers(dx, nx)]
             });

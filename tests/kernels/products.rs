@@ -238,6 +238,13 @@ impl Case {
         let along = |n: usize, i: usize| (n + 2 * self.pad[i] - self.kernel[i]) / self.stride[i] + 1;
         [along(self.h, 0), along(self.w, 1)]
     }
+    fn geometry(self) -> ConvGeometry {
+        let i = |v: usize| v as i32;
+        let ([oh, ow], [kh, kw]) = (self.out().map(i), self.kernel.map(i));
+        let ([stride_h, stride_w], [pad_h, pad_w]) = (self.stride.map(i), self.pad.map(i));
+        let [n, h, w, c, o, depth] = [self.n, self.h, self.w, self.c, self.o, self.depth()].map(i);
+        ConvGeometry { n, h, w, c, oh, ow, o, kh, kw, depth, stride_h, stride_w, pad_h, pad_w }
+    }
     /// Pixels of the input by the remainders of their row and column by the strides.
     fn classes(self) -> Vec<usize> {
         let along = |n: usize, first: usize, stride: usize| (first..n).step_by(stride).count();
@@ -263,21 +270,6 @@ impl Case {
     }
 }
 
-/// The arguments that all kernels of conv.cu share.
-macro_rules! geometry {
-    ($kernel:expr, $on:expr, $grid:expr, $case:expr, $a:expr, $b:expr, [$($more:expr),*], [$($last:expr),*]) => {{
-        let k: Case = $case;
-        let [oh, ow] = k.out();
-        let i = |v: usize| v as i32;
-        $kernel(
-            $on, $grid, $a, $b, $($more,)* i(k.n), i(k.h), i(k.w), i(k.c), i(oh), i(ow), i(k.o), i(k.kernel[0]),
-            i(k.kernel[1]), i(k.depth()), i(k.stride[0]), i(k.stride[1]), i(k.pad[0]), i(k.pad[1]),
-            i(k.o / k.groups) $(, $last)*
-        )
-        .unwrap();
-    }};
-}
-
 #[test]
 fn conv_forward_and_backward() {
     for (case, side) in CASES.into_iter().flat_map(|case| SIDES.map(|side| (case, side))) {
@@ -285,6 +277,7 @@ fn conv_forward_and_backward() {
         let (pixels, outputs_each) = (case.n * oh * ow, case.o / case.groups);
         let (nx, nw, ny) = (case.n * case.h * case.w * case.c, case.o * filter, pixels * case.o);
         let (per_part, parts) = (64, pixels.div_ceil(64));
+        let (geometry, each) = (case.geometry(), outputs_each as i32);
         each_kind!(K, forward = conv_forward | conv_forward_bf16 | conv_forward_tf32,
             backward_input = conv_backward_input | conv_backward_input_bf16 | conv_backward_input_tf32,
             backward_weight = conv_backward_weight | conv_backward_weight_bf16 | conv_backward_weight_tf32 => {
@@ -304,11 +297,11 @@ fn conv_forward_and_backward() {
                 // SAFETY: shapes as in `Case`; dw has `parts` parts.
                 unsafe {
                     let grid = tiles(side, pixels, outputs_each, case.groups);
-                    geometry!(forward, on, grid, case, x, w, [rig.give(&b), y], [0]);
+                    forward(on, grid, x, w, rig.give(&b), y, geometry, each, 0).unwrap();
                     let grid = tiles_of(side, &case.classes(), case.depth(), case.groups);
-                    geometry!(backward_input, on, grid, case, dy, w, [dx], []);
+                    backward_input(on, grid, dy, w, dx, geometry, each).unwrap();
                     let (grid, groups) = (tiles(side, outputs_each, filter, case.groups * parts), case.groups as i32);
-                    geometry!(backward_weight, on, grid, case, x, dy, [dw], [groups, per_part]);
+                    backward_weight(on, grid, x, dy, dw, geometry, each, groups, per_part).unwrap();
                 }
                 let dw = summed(rig, dw.into(), parts, nw);
                 vec![rig.numbers(y, ny), rig.numbers(dx, nx), rig.get(dw, nw)]
@@ -318,21 +311,6 @@ fn conv_forward_and_backward() {
             dw.check::<K>("dw", &got[2], <f32 as Element>::TOLERANCE);
         });
     }
-}
-
-/// The arguments that all kernels of conv_depthwise.cu share.
-macro_rules! depthwise {
-    ($kernel:expr, $on:expr, $grid:expr, $case:expr, [$($operand:expr),*] $(, $last:expr)*) => {{
-        let k: Case = $case;
-        let [oh, ow] = k.out();
-        let i = |v: usize| v as i32;
-        $kernel(
-            $on, $grid, $($operand,)* i(k.n), i(k.h), i(k.w), i(k.c), i(oh), i(ow), i(k.o), i(k.kernel[0]),
-            i(k.kernel[1]), i(k.stride[0]), i(k.stride[1]), i(k.pad[0]), i(k.pad[1]), i(k.o / k.groups), i(k.groups)
-            $(, $last)*
-        )
-        .unwrap();
-    }};
 }
 
 #[test]
@@ -350,6 +328,7 @@ fn conv_depthwise_forward_and_backward() {
             dw.product::<F32>(j, dy[k], x[i]);
         });
         let (per_part, parts) = (16, pixels.div_ceil(16));
+        let (geometry, each, groups) = (case.geometry(), (case.o / case.groups) as i32, case.groups as i32);
         each_type!(T, forward = conv_depthwise_forward | conv_depthwise_forward_bf16,
             backward_input = conv_depthwise_backward_input | conv_depthwise_backward_input_bf16,
             backward_weight = conv_depthwise_backward_weight | conv_depthwise_backward_weight_bf16 => {
@@ -359,10 +338,11 @@ fn conv_depthwise_forward_and_backward() {
                 let (y, dx, dw) = (rig.out::<T>(ny), rig.out::<T>(nx), rig.out::<f32>(parts * nw));
                 // SAFETY: shapes as in `Case`; dw has `parts` parts.
                 unsafe {
-                    depthwise!(forward, on, Grid::cover(ny, 256), case, [x, w, rig.give(&b), y], 0);
-                    depthwise!(backward_input, on, Grid::cover(nx, 256), case, [dy, w, dx]);
+                    let grid = Grid::cover(ny, 256);
+                    forward(on, grid, x, w, rig.give(&b), y, geometry, each, groups, 0).unwrap();
+                    backward_input(on, Grid::cover(nx, 256), dy, w, dx, geometry, each, groups).unwrap();
                     let grid = Grid::new(case.o.div_ceil(32), filter, parts);
-                    depthwise!(backward_weight, on, grid, case, [x, dy, dw], per_part);
+                    backward_weight(on, grid, x, dy, dw, geometry, each, groups, per_part).unwrap();
                 }
                 let dw = summed(rig, dw.into(), parts, nw);
                 vec![rig.numbers(y, ny), rig.numbers(dx, nx), rig.get(dw, nw)]

@@ -12,21 +12,13 @@ const OUTPUTS: usize = 8;
 /// Outputs that one block sums.
 const COLUMNS: usize = 32;
 
-/// Launches a kernel with its operands, the extents of a [`Part`] but for the depth, and what comes after them.
-macro_rules! launch {
-    ($kernel:path, $launch:expr, $grid:expr, [$($operand:expr),*], $extents:expr, [$($more:expr),*]) => {{
-        let [n, h, w, c, oh, ow, o, kh, kw, _, sh, sw, ph, pw] = $extents;
-        $kernel(&$launch.issue, $grid, $($operand,)* n, h, w, c, oh, ow, o, kh, kw, sh, sw, ph, pw, $($more),*)
-    }};
-}
-
 /// Returns true where these kernels are the faster ones.
 pub(super) fn fits(part: &Part) -> bool {
     part.depth == 1 && part.group_outputs <= OUTPUTS
 }
 
 pub(super) fn forward(part: &Part, launch: &Launch) -> Result<()> {
-    let extents = part.extents()?;
+    let geometry = part.geometry()?;
     for (group, count) in part.runs() {
         let grid = threads(part.n * part.pixels() * group.outputs * count);
         let (x, y) = (launch.any(Role::X(0)).offset(group.channel), launch.any_mut(Role::Y).offset(group.first));
@@ -36,21 +28,15 @@ pub(super) fn forward(part: &Part, launch: &Launch) -> Result<()> {
         // SAFETY: x is (n, h, w, c), the filters (o, kh, kw, 1), the bias (o), y (n, oh, ow, o); each pointer is to the
         // first channel of the run's first group.
         unsafe {
-            launch!(
-                any::conv_depthwise_forward,
-                launch,
-                grid,
-                [x, filters, bias, y],
-                extents,
-                [outputs, groups, i32::from(launch.relu())]
-            )?;
+            let relu = i32::from(launch.relu());
+            any::conv_depthwise_forward(&launch.issue, grid, x, filters, bias, y, geometry, outputs, groups, relu)?;
         }
     }
     Ok(())
 }
 
 pub(super) fn backward_weight(part: &Part, launch: &Launch) -> Result<()> {
-    let extents = part.extents()?;
+    let geometry = part.geometry()?;
     let parts = part.parts();
     for (group, count) in part.runs() {
         let columns = (group.outputs * count).div_ceil(COLUMNS);
@@ -61,14 +47,14 @@ pub(super) fn backward_weight(part: &Part, launch: &Launch) -> Result<()> {
         // SAFETY: x is (n, h, w, c), dy (n, oh, ow, o), dw or the scratch (parts, o, kh, kw, 1); each pointer is to the
         // first channel of the run's first group.
         unsafe {
-            launch!(any::conv_depthwise_backward_weight, launch, grid, [x, dy, dw], extents, [outputs, groups, each])?;
+            any::conv_depthwise_backward_weight(&launch.issue, grid, x, dy, dw, geometry, outputs, groups, each)?;
         }
     }
     parts.add(launch, Role::D_WEIGHT)
 }
 
 pub(super) fn backward_input(part: &Part, launch: &Launch) -> Result<()> {
-    let extents = part.extents()?;
+    let geometry = part.geometry()?;
     for (group, count) in part.runs() {
         let grid = threads(part.n * part.h * part.w * count);
         let (dy, dx) = (launch.any(Role::Dy).offset(group.first), launch.any_mut(Role::Dx(0)).offset(group.channel));
@@ -77,7 +63,7 @@ pub(super) fn backward_input(part: &Part, launch: &Launch) -> Result<()> {
         // SAFETY: dy is (n, oh, ow, o), the filters (o, kh, kw, 1), dx (n, h, w, c); each pointer is to the first
         // channel of the run's first group.
         unsafe {
-            launch!(any::conv_depthwise_backward_input, launch, grid, [dy, filters, dx], extents, [outputs, groups])?;
+            any::conv_depthwise_backward_input(&launch.issue, grid, dy, filters, dx, geometry, outputs, groups)?;
         }
     }
     Ok(())

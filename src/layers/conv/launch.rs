@@ -2,22 +2,12 @@
 //! whole groups in one launch.
 
 use super::{Group, Pair, Part, depthwise};
-use crate::device::kernels::any;
+use crate::device::kernels::{ConvGeometry, any};
 use crate::device::libraries::{Convolution, Direction, Images};
 use crate::device::{Const, int, ints};
 use crate::error::Result;
 use crate::layers::parts::{Parts, finish, sum_rows_on, tiles, tiles_of};
 use crate::layers::{Launch, Role};
-
-/// Launches a kernel with its operands, the extents of a [`Part`], and what comes after them.
-macro_rules! launch {
-    ($kernel:path, $launch:expr, $grid:expr, [$($operand:expr),*], $extents:expr, [$($more:expr),*]) => {{
-        let [n, h, w, c, oh, ow, o, kh, kw, depth, sh, sw, ph, pw] = $extents;
-        $kernel(
-            &$launch.issue, $grid, $($operand,)* n, h, w, c, oh, ow, o, kh, kw, depth, sh, sw, ph, pw, $($more),*
-        )
-    }};
-}
 
 impl Part {
     /// Returns the groups as runs of equal ones: the first of a run, and how many follow one another.
@@ -42,13 +32,16 @@ impl Part {
         Parts::of_products(rows, self.o.div_ceil(groups.max(1)), self.filter(), groups)
     }
 
-    /// [N, H, W, C, OH, OW, O, KH, KW, depth, stride, stride, pad, pad], as kernels take them.
-    pub(super) fn extents(&self) -> Result<[i32; 14]> {
+    /// Returns the geometry as kernels take it.
+    pub(super) fn geometry(&self) -> Result<ConvGeometry> {
         let (kernel, stride, pad) = (self.sliding.kernel, self.sliding.stride, self.sliding.pad);
         let Part { n, h, w, c, oh, ow, o, depth, .. } = *self;
         // Kernels count pixels, and the places in all filters, with 32 bits.
         ints([n * h * w, n * self.pixels(), kernel.h * kernel.w * o.max(depth)])?;
-        ints([n, h, w, c, oh, ow, o, kernel.h, kernel.w, depth, stride.h, stride.w, pad.h, pad.w])
+        let [n, h, w, c, oh, ow, o] = ints([n, h, w, c, oh, ow, o])?;
+        let [kh, kw, depth] = ints([kernel.h, kernel.w, depth])?;
+        let [stride_h, stride_w, pad_h, pad_w] = ints([stride.h, stride.w, pad.h, pad.w])?;
+        Ok(ConvGeometry { n, h, w, c, oh, ow, o, kh, kw, depth, stride_h, stride_w, pad_h, pad_w })
     }
 
     /// Returns the pixels of the input by the remainders of their row and column by the strides, as
@@ -102,7 +95,7 @@ pub(super) fn forward(part: &Part, launch: &Launch) -> Result<()> {
     if library(part, launch, Direction::Forward, [Role::X(0), Role::WEIGHT, Role::Y])? {
         return finish(launch, part.adds_bias);
     }
-    let extents = part.extents()?;
+    let geometry = part.geometry()?;
     for (group, count) in part.runs() {
         let grid = tiles(part.n * part.pixels(), group.outputs, count);
         let (x, y) = (launch.any(Role::X(0)).offset(group.channel), launch.any_mut(Role::Y).offset(group.first));
@@ -112,14 +105,8 @@ pub(super) fn forward(part: &Part, launch: &Launch) -> Result<()> {
         // SAFETY: x is (n, h, w, c), the filters (o, kh, kw, depth), the bias (o), y (n, oh, ow, o); each pointer is to
         // the first channel of the run's first group.
         unsafe {
-            launch!(
-                any::conv_forward,
-                launch,
-                grid,
-                [x, filters, bias, y],
-                extents,
-                [outputs, i32::from(launch.relu())]
-            )?;
+            let relu = i32::from(launch.relu());
+            any::conv_forward(&launch.issue, grid, x, filters, bias, y, geometry, outputs, relu)?;
         }
     }
     Ok(())
@@ -134,7 +121,7 @@ pub(super) fn backward(part: &Part, launch: &Launch) -> Result<()> {
 }
 
 fn backward_weight(part: &Part, launch: &Launch) -> Result<()> {
-    let extents = part.extents()?;
+    let geometry = part.geometry()?;
     if part.n == 0 {
         return launch.clear(Role::D_WEIGHT);
     }
@@ -153,14 +140,14 @@ fn backward_weight(part: &Part, launch: &Launch) -> Result<()> {
         // SAFETY: x is (n, h, w, c), dy (n, oh, ow, o), dw or the scratch (parts, o, kh, kw, depth); each pointer is to
         // the first channel of the run's first group.
         unsafe {
-            launch!(any::conv_backward_weight, launch, grid, [x, dy, dw], extents, [outputs, groups, each])?;
+            any::conv_backward_weight(&launch.issue, grid, x, dy, dw, geometry, outputs, groups, each)?;
         }
     }
     parts.add(launch, Role::D_WEIGHT)
 }
 
 fn backward_input(part: &Part, launch: &Launch) -> Result<()> {
-    let extents = part.extents()?;
+    let geometry = part.geometry()?;
     if library(part, launch, Direction::BackwardInput, [Role::Dx(0), Role::WEIGHT, Role::Dy])? {
         return Ok(());
     }
@@ -180,7 +167,7 @@ fn backward_input(part: &Part, launch: &Launch) -> Result<()> {
         // SAFETY: dy is (n, oh, ow, o), the filters (o, kh, kw, depth), dx (n, h, w, c); each pointer is to the first
         // channel of the run's first group.
         unsafe {
-            launch!(any::conv_backward_input, launch, grid, [dy, filters, dx], extents, [outputs])?;
+            any::conv_backward_input(&launch.issue, grid, dy, filters, dx, geometry, outputs)?;
         }
     }
     Ok(())
