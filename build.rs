@@ -281,7 +281,7 @@ fn build() -> Result<(), String> {
     let headers = text(cuh) + &text(read_folder(&root.join("kernels/host"), "h"));
 
     let mut kept = Vec::new();
-    let mut table = launchers::launchers(&read);
+    let mut table = launchers::entries(&read);
     table += "\n/// The fatbin of every kernel file: its name, its bytes.\npub static IMAGES: &[(&str, &[u8])] = &[\n";
     let (mut archs, chosen) = (Vec::new(), variable("PERISTYLE_CUDA_ARCHS").unwrap_or_else(|| ARCHS.to_string()));
     if let Ok(nvcc) = optional("GPU kernels", find_nvcc(&root)) {
@@ -309,6 +309,9 @@ fn build() -> Result<(), String> {
     }
     println!("cargo:rustc-env=PERISTYLE_ENTRIES={}", out.display());
     sweep(&out, &kept);
-    let path = out.join("kernels.rs");
-    fs::write(&path, table).map_err(|error| format!("{}: {error}", path.display()))
+    for (name, text) in [("embedded.rs", table), ("kernels.rs", launchers::launchers(&read))] {
+        let path = out.join(name);
+        fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
+    Ok(())
 }

@@ -1,13 +1,13 @@
-//! Writes the Rust of device/kernels.rs: the table of entries, a typed launcher for each, and launchers that pick a
+//! Writes the Rust of gpu/embedded.rs and gpu/kernels.rs: the table of entries, a typed launcher for each, and launchers that pick a
 //! variant by the formats of their operands.
 
 use super::geometry::Geometry;
 use super::signatures::{Dtype, Kernel, Type, Variant};
 use std::fmt::Write;
 
-/// Writes the structs that kernels take, the table of entries and one launcher per entry, for `include!` inside `device/kernels.rs`. A file is its
+/// Writes the table of entries and the structs that kernels take, for `include!` inside `gpu/embedded.rs`. A file is its
 /// name without `.cu` and its kernels.
-pub fn launchers(files: &[(String, Vec<Kernel>)]) -> String {
+pub fn entries(files: &[(String, Vec<Kernel>)]) -> String {
     let mut out = String::from("/// Every entry, in the order of [`Driver::launch`](super::Driver::launch).\n");
     out += "pub static ENTRIES: &[Entry] = &[\n";
     for (file, kernel, variant) in each(files) {
@@ -24,7 +24,12 @@ pub fn launchers(files: &[(String, Vec<Kernel>)]) -> String {
             sizes.join(", ")
         );
     }
-    out += "];\n";
+    out + "];\n" + &structs(files)
+}
+
+/// Writes one launcher per entry, and those that pick a variant, for `include!` inside `gpu/kernels.rs`.
+pub fn launchers(files: &[(String, Vec<Kernel>)]) -> String {
+    let mut out = String::new();
     for (index, (file, kernel, variant)) in each(files).enumerate() {
         let _ = writeln!(out, "\n/// kernels/{file}.cu:{}, {} threads a block.\n///", kernel.line, variant.threads);
         for p in &kernel.parameters {
@@ -45,7 +50,7 @@ pub fn launchers(files: &[(String, Vec<Kernel>)]) -> String {
             writeln!(out, "];\n    // SAFETY: the types are the kernel's own; the caller vouches for the addresses.");
         let _ = writeln!(out, "    unsafe {{ on.driver.launch({index}, grid, &args, on.stream) }}\n}}");
     }
-    out + &structs(files) + &any(files)
+    out + &any(files)
 }
 
 /// Writes the structs, each once.

@@ -4,10 +4,12 @@
 pub mod cli;
 pub mod collectives;
 pub mod config;
+pub mod cpu;
 pub mod data;
 pub mod device;
 pub mod diagnose;
 pub mod error;
+pub mod gpu;
 pub mod layers;
 pub mod network;
 pub mod optim;

@@ -5,7 +5,7 @@ mod common;
 
 use common::runs::{Folder, Said, losses, peristyle, said};
 use common::{Training, file, on_mesh};
-use peristyle::device::driver::{Driver, Kind};
+use peristyle::gpu::{Driver, Kind};
 use peristyle::placement::Region;
 use peristyle::program::Which;
 use peristyle::train::exchange;

@@ -1,7 +1,7 @@
 //! The emulated device through the driver's door: copies, streams, events, captures, and the misuses it refuses.
 
-use peristyle::device::driver::{Driver, Grid, Issue, Kind, Mut, Rows, Settings};
-use peristyle::device::kernels::relu_forward;
+use peristyle::gpu::kernels::relu_forward;
+use peristyle::gpu::{Driver, Grid, Issue, Kind, Mut, Rows, Settings};
 
 fn device() -> Driver {
     Driver::emulated(Settings::default()).expect("the tests need a C++ compiler")

@@ -1,9 +1,10 @@
 //! The suite that every layer passes: gradients against differences, fast against plain, any number of threads,
 //! exact second derivatives, every split on every small mesh.
 
-use peristyle::device::driver::{Driver, Order, Settings};
-use peristyle::device::{Epilogue, Path, Purpose, Random, Scalar};
+use peristyle::cpu::{Path, Scalar};
+use peristyle::device::{Epilogue, Purpose, Random};
 use peristyle::diagnose::selftest::{Case, Difference, HALF, SINGLE, is_loss, worst};
+use peristyle::gpu::{Driver, Order, Settings};
 use peristyle::layers::{Alone, Mode, Role, Setting, Split};
 use peristyle::tensor::{Dual, Mesh, Place, Products, Real};
 

@@ -5,8 +5,8 @@
 mod common;
 
 use common::{Training, on_mesh};
+use peristyle::cpu::inside_gemm;
 use peristyle::data::{Loader, Preparer};
-use peristyle::device::inside_gemm;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -7,7 +7,7 @@ use common::Training;
 use common::runs::Folder;
 use peristyle::data::{self, Batches, Preparation, Preparer};
 use peristyle::device::Clock;
-use peristyle::device::driver::{Driver, Kind};
+use peristyle::gpu::{Driver, Kind};
 use peristyle::layers::Mode;
 use peristyle::placement::Variant;
 use peristyle::program::Which;

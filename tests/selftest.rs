@@ -3,7 +3,7 @@
 mod common;
 
 use common::runs::{Folder, Said};
-use peristyle::device::driver::{Driver, Kind};
+use peristyle::gpu::{Driver, Kind};
 use peristyle::layers::KINDS;
 use serde_json::Value;
 

@@ -6,7 +6,7 @@
 mod kernels;
 
 use kernels::entries::{gpu_source, host_source};
-use kernels::launchers::launchers;
+use kernels::launchers::{entries, launchers};
 use kernels::signatures::{self, Kernel};
 use kernels::tokens::Code;
 
@@ -17,7 +17,8 @@ fn read(source: &str) -> Result<Vec<Kernel>, String> {
 }
 
 fn rust(kernels: &[Kernel]) -> String {
-    launchers(&[("f".into(), kernels.to_vec())])
+    let files = [("f".into(), kernels.to_vec())];
+    entries(&files) + &launchers(&files)
 }
 
 #[test]

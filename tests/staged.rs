@@ -5,7 +5,7 @@ mod common;
 use common::runs::{Folder, losses, peristyle, said};
 use common::{Training, file};
 use peristyle::device::Queue;
-use peristyle::device::driver::{Driver, Kind};
+use peristyle::gpu::{Driver, Kind};
 use peristyle::placement::Peers;
 use peristyle::program::check::check;
 use peristyle::program::{Plan, Session, Use, Which, Work};

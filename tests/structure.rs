@@ -9,6 +9,7 @@ const ORDER: &[&[&str]] = &[
     &["error"],
     &["tensor"],
     &["device"],
+    &["cpu", "gpu"],
     &["layers", "optim", "collectives", "data"],
     &["config"],
     &["network"],
@@ -20,10 +21,8 @@ const ORDER: &[&[&str]] = &[
     &["cli"],
 ];
 
-/// Rooms that may launch kernels, and the words that tell a launch: of a kernel, or of CPU tasks that write strided,
-/// disjoint parts of one output (`device::Args::strided`).
-const LAUNCHING: &[&str] = &["layers", "optim", "collectives", "data"];
-const LAUNCHES: &[&str] = &["launch", "strided"];
+/// Rooms that hold memory and threads, and rooms that launch kernels or write disjoint parts of one output.
+const UNSAFE: &[&str] = &["device", "cpu", "gpu", "layers", "optim", "data"];
 
 const MAX_LINES: usize = 500;
 
@@ -229,32 +228,21 @@ fn upward_uses(source: &Source) -> Vec<String> {
     complaints
 }
 
-/// Complains about `unsafe` outside `device/`, `program/arena.rs` and blocks of a layer, a transform or a collective
-/// in which a name tells a launch.
+/// Complains about `unsafe` outside the rooms for it.
 fn unsafe_code(source: &Source) -> Vec<String> {
     // Tests of the device launch kernels, count allocations and look at memory themselves.
-    let test = source.path.starts_with("tests/");
-    if test || source.path.starts_with("src/device/") || source.path == "src/program/arena.rs" {
+    if source.path.starts_with("tests/") || source.room().is_some_and(|room| UNSAFE.contains(&room)) {
         return Vec::new();
     }
-    let launching = source.room().is_some_and(|room| LAUNCHING.contains(&room));
     let code = code(&source.text);
-    let tokens = tokens(&code);
-    let found = tokens.iter().enumerate().filter(|(_, token)| token.1 == "unsafe");
-    found
-        .filter(|&(i, _)| {
-            let after = &tokens[i + 1..];
-            let block = if after.first().is_some_and(|t| t.1 == "{") { &after[..bracket(after)] } else { &[] };
-            !(launching && block.iter().any(|t| LAUNCHES.iter().any(|word| t.1.contains(word))))
-        })
-        .map(|(_, &(at, _))| source.complaint(at, "`unsafe` belongs in device/, program/arena.rs or a kernel launch"))
-        .collect()
+    let found = tokens(&code).into_iter().filter(|token| token.1 == "unsafe");
+    found.map(|(at, _)| source.complaint(at, "`unsafe` belongs where memory, threads and launches are")).collect()
 }
 
-/// Complains about conditional compilation for CUDA outside `device/` and `build.rs`.
+/// Complains about conditional compilation for CUDA outside `gpu/` and `build.rs`.
 fn cuda_switches(source: &Source) -> Vec<String> {
     // Tests say in this way what a build has to have for them.
-    if ["src/device/", "build", "tests/"].iter().any(|place| source.path.starts_with(place)) {
+    if ["src/gpu/", "build", "tests/"].iter().any(|place| source.path.starts_with(place)) {
         return Vec::new();
     }
     let code = code(&source.text);
@@ -272,7 +260,7 @@ fn cuda_switches(source: &Source) -> Vec<String> {
         // The strings of the condition are wanted here, so it is read from the text itself.
         let words = source.text[first.0..last.0].to_lowercase();
         if first.1 == "(" && ["cuda", "nvcc", "kernels"].iter().any(|word| words.contains(word)) {
-            complaints.push(source.complaint(at, "conditional compilation for CUDA belongs in device/ and build.rs"));
+            complaints.push(source.complaint(at, "conditional compilation for CUDA belongs in gpu/ and build.rs"));
         }
     }
     complaints
@@ -324,7 +312,7 @@ fn unsafe_stands_only_where_memory_and_launches_are() {
 }
 
 #[test]
-fn cuda_is_switched_only_in_device_and_build() {
+fn cuda_is_switched_only_in_gpu_and_build() {
     hold(&sources(&["rs"]), cuda_switches);
 }
 
@@ -383,9 +371,10 @@ mod rules {
     #[test]
     fn an_upward_or_sideways_use_is_found_in_every_form() {
         let found = |path, text| lines(upward_uses, path, text);
-        assert_eq!(found("src/layers/dense.rs", "use crate::device::Args;\nuse crate::program::Step;"), [2]);
+        assert_eq!(found("src/gpu/mod.rs", "use crate::device::Pool;\nuse crate::cpu::Args;"), [2]);
+        assert_eq!(found("src/layers/dense.rs", "use crate::cpu::Args;\nuse crate::program::Step;"), [2]);
         assert_eq!(
-            found("src/layers/mod.rs", "use crate::{\n    device::Args,\n    tensor::{A, B},\n    train,\n};"),
+            found("src/layers/mod.rs", "use crate::{\n    cpu::Args,\n    tensor::{A, B},\n    train,\n};"),
             [4]
         );
         assert_eq!(found("src/optim/mod.rs", "fn f(x: crate::layers::Param) {}"), [1]);
@@ -417,12 +406,9 @@ mod rules {
         let found = |path, text| lines(unsafe_code, path, text);
         let text = "// unsafe\n#![deny(unsafe_op_in_unsafe_fn)]\nfn f() { unsafe { *p } }";
         assert_eq!(found("src/train/mod.rs", text), [3]);
-        assert_eq!(found("src/layers/relu.rs", text), [3]);
-        assert_eq!(found("src/layers/relu.rs", "unsafe { launch::relu_forward(x, y, n) }"), []);
-        assert_eq!(found("src/train/mod.rs", "unsafe { launch::relu_forward(x, y, n) }"), [1]);
-        assert_eq!(found("src/layers/relu.rs", "unsafe fn launch() {}"), [1]);
-        assert_eq!(found("src/device/memory.rs", text), []);
-        assert_eq!(found("src/program/arena.rs", text), []);
+        for path in ["src/device/memory.rs", "src/cpu/args.rs", "src/gpu/cuda.rs", "src/layers/relu.rs"] {
+            assert_eq!(found(path, text), []);
+        }
         assert_eq!(found("src/program/run.rs", text), [3]);
     }
 
@@ -433,6 +419,7 @@ mod rules {
         assert_eq!(found("src/cli/mod.rs", "if cfg!(has_kernels) {}"), [1]);
         assert_eq!(found("src/lib.rs", "#[cfg_attr(not(nvcc), allow(dead_code))]"), [1]);
         assert_eq!(found("src/cli/mod.rs", "#[cfg(unix)] fn cuda() {}\nlet cfg = cuda(cfg);"), []);
-        assert_eq!(found("src/device/mod.rs", "#[cfg(has_kernels)]"), []);
+        assert_eq!(found("src/device/mod.rs", "#[cfg(has_kernels)]"), [1]);
+        assert_eq!(found("src/gpu/mod.rs", "#[cfg(has_kernels)]"), []);
     }
 }

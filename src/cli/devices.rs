@@ -1,8 +1,7 @@
 //! `peristyle devices`.
 
 use super::print;
-use crate::device::driver::Kind;
-use crate::device::{Code, Driver, kernels, libraries};
+use crate::gpu::{Driver, Kind, kernels, libraries};
 
 /// Prints what this machine has, and what this build can run on it.
 pub(super) fn run() {
@@ -33,7 +32,7 @@ fn gpu(ordinal: usize) -> String {
         let ((major, minor), (free, total)) = (driver.capability(), driver.memory()?);
         let gigabytes = |bytes: usize| bytes as f64 / 1e9;
         let codes: Vec<String> =
-            Code::of_all(&driver)?.iter().map(|(code, kernels)| format!("{kernels} kernels: {code}")).collect();
+            driver.codes()?.iter().map(|(code, kernels)| format!("{kernels} kernels: {code}")).collect();
         Ok(format!(
             "{}, compute capability {major}.{minor}, {:.1} of {:.1} GB free; {}",
             driver.name(),

@@ -3,8 +3,8 @@
 use super::errors;
 use super::report::{Report, Value};
 use super::section::Section;
-use crate::device::{Driver, driver, kernels};
 use crate::error::Fault;
+use crate::gpu::{self, Driver, kernels};
 use crate::tensor::{Mesh, Precision, Products};
 use serde::Deserialize;
 use toml::de::DeValue;
@@ -168,7 +168,7 @@ pub(super) fn read(report: &mut Report, value: Value) -> Devices {
 /// Returns what `"auto"` stands for: every GPU that the kernels of this build can run on, else one CPU device.
 fn auto() -> (Kind, Vec<usize>) {
     // The driver takes its time to start: it is not asked when there is nothing to run on a GPU.
-    let gpus = if kernels::IMAGES.is_empty() { 0 } else { Driver::count(driver::Kind::Cuda).unwrap_or(0) };
+    let gpus = if kernels::IMAGES.is_empty() { 0 } else { Driver::count(gpu::Kind::Cuda).unwrap_or(0) };
     if gpus > 0 { (Kind::Cuda, (0..gpus.min(MOST)).collect()) } else { (Kind::Cpu, vec![0]) }
 }
 

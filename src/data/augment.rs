@@ -8,8 +8,10 @@
 //! `augment_x` in `kernels/augment.cu`.
 
 use super::prepare::Stage;
-use crate::device::{Random, kernels, vectorized};
+use crate::cpu::vectorized;
+use crate::device::Random;
 use crate::error::{Fault, Result};
+use crate::gpu::kernels;
 use serde::Deserialize;
 
 /// One step of augmentation. Steps work on the raw pixels, before normalisation; what comes in from outside the image

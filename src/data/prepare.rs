@@ -2,8 +2,8 @@
 //! computes the same bits as [`Batches`](super::Batches) does on the host.
 
 use super::{Augment, Normalization, PixelType, Pixels, Splits};
-use crate::device::{Const, Grid, Issue, Launch, Mut, bytes_of, int, ints, kernels};
 use crate::error::Result;
+use crate::gpu::{Const, Grid, Issue, Launch, Mut, bytes_of, int, ints, kernels};
 use std::sync::Arc;
 
 /// Who augments and normalises images.

@@ -1,6 +1,6 @@
 //! The operands of a step, each under the role in which the step uses it.
 
-use super::args::Operand;
+use super::operand::Operand;
 use std::fmt::Debug;
 use std::ops::Index;
 

@@ -1,4 +1,4 @@
-//! The worker threads of one CPU device.
+//! The worker threads of one device: a CPU device, or an emulated one.
 //!
 //! A job is a number of tasks fixed by the shapes at hand; which worker takes which task changes nothing in the
 //! result. Workers spin for some microseconds and then park: more threads than cores must not cost more.

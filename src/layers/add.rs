@@ -4,8 +4,8 @@
 //! x0, x1, ..., y: (N, H, W, C). Backward: dx_i = dy. The output is where the first input is. No settings.
 
 use super::*;
-use crate::device::kernels::any;
-use crate::device::vectorized;
+use crate::cpu::vectorized;
+use crate::gpu::kernels::any;
 use crate::tensor::Real;
 
 /// The layer.

@@ -5,8 +5,10 @@
 //! compared. So a layer can be proved right under every split before any program exists.
 
 use super::{Access, Activation, Args, Layer, Lowered, Lowering, METRICS, Mode, Operands, Phase, Role, Split};
-use crate::device::{Clock, Driver, Epilogue, Launching, Memory, Operand, Path, Pool, Scalar, Target, Workspace};
+use crate::cpu::{Path, Scalar};
+use crate::device::{Clock, Epilogue, Memory, Operand, Pool, Target};
 use crate::error::{Error, Fault, Result};
+use crate::gpu::{Driver, Launching, Workspace};
 use crate::tensor::{Axis, Element, Layout, Mesh, Place, Precision, Products, Shape, Window};
 use std::sync::Arc;
 

@@ -7,8 +7,8 @@
 
 use super::sliding::{Pair, Sliding, Span};
 use super::*;
-use crate::device::kernels::any;
-use crate::device::vectorized;
+use crate::cpu::vectorized;
+use crate::gpu::kernels::any;
 use crate::tensor::Real;
 
 /// The layer.

@@ -8,9 +8,10 @@
 
 use super::parts::{Parts, finish, sum_rows_on, tiles};
 use super::*;
-use crate::device::kernels::any;
-use crate::device::libraries::{Factors, PRODUCT_WORKSPACE, Product, Which, Workspace};
-use crate::device::{Const, Format, Matrix, Path, Scalar, int, vectorized};
+use crate::cpu::{Matrix, Path, Scalar, vectorized};
+use crate::gpu::kernels::any;
+use crate::gpu::libraries::{Factors, PRODUCT_WORKSPACE, Product, Which, Workspace};
+use crate::gpu::{Const, Format, int};
 
 /// The layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

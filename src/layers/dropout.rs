@@ -5,8 +5,10 @@
 //! however the layer is split; backward computes it again: dx = dy m / (1 - rate).
 
 use super::*;
-use crate::device::kernels::any;
-use crate::device::{Purpose, Random, int, vectorized};
+use crate::cpu::vectorized;
+use crate::device::{Purpose, Random};
+use crate::gpu::int;
+use crate::gpu::kernels::any;
 use crate::tensor::Real;
 
 /// The layer.

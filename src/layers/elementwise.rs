@@ -1,7 +1,8 @@
 //! What layers that map each value by itself share: their phases and their loops.
 
 use super::*;
-use crate::device::{AnyConst, AnyMut, Grid, Issue, vectorized};
+use crate::cpu::vectorized;
+use crate::gpu::{AnyConst, AnyMut, Grid, Issue};
 use crate::tensor::{Precision, Real};
 
 /// Elements per task.

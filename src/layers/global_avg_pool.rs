@@ -4,8 +4,9 @@
 //! x: (N, H, W, C); y: (N, 1, 1, C). Backward: dx[n, i, j, c] = dy[n, 0, 0, c] / (H W). No settings.
 
 use super::*;
-use crate::device::kernels::any;
-use crate::device::{Grid, int, vectorized};
+use crate::cpu::vectorized;
+use crate::gpu::kernels::any;
+use crate::gpu::{Grid, int};
 use crate::tensor::Real;
 
 /// The layer.

@@ -10,8 +10,9 @@
 //! needs all channels.
 
 use super::*;
-use crate::device::kernels::any;
-use crate::device::{AnyMut, int, vectorized};
+use crate::cpu::vectorized;
+use crate::gpu::kernels::any;
+use crate::gpu::{AnyMut, int};
 use crate::tensor::Real;
 
 /// In training, k + alpha / size * the sum of squares of each window.

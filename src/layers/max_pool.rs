@@ -7,8 +7,9 @@
 
 use super::sliding::{Pair, Sliding};
 use super::*;
-use crate::device::kernels::any;
-use crate::device::{AnyMut, vectorized};
+use crate::cpu::vectorized;
+use crate::gpu::AnyMut;
+use crate::gpu::kernels::any;
 use crate::tensor::Real;
 
 /// In training, the place of each maximum in its window.

@@ -28,7 +28,7 @@ pub use alone::{Alone, Setting};
 pub use init::Init;
 pub use softmax_cross_entropy::{METRICS, SoftmaxCrossEntropy};
 
-use crate::device::{Epilogue, Operand, Target};
+use crate::device::{Epilogue, Target};
 pub use crate::error::Fault;
 use crate::error::Result;
 use crate::tensor::{Layout, Mesh, Place, Shape};
@@ -38,9 +38,9 @@ use std::fmt::Debug;
 /// The operands of a phase by their roles.
 pub type Operands = crate::device::Operands<Role>;
 /// What a phase sees on a CPU device.
-pub type Args<'a> = crate::device::Args<'a, Role>;
+pub type Args<'a> = crate::cpu::Args<'a, Role>;
 /// What a phase sees on a GPU.
-pub type Launch<'a> = crate::device::Launch<'a, Role>;
+pub type Launch<'a> = crate::gpu::Launch<'a, Role>;
 
 /// What flows between layers, for one sample: (H, W, C).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -253,7 +253,7 @@ impl Phase {
         }
         self
     }
-    /// Lets the phase apply an epilogue: its kernels heed [`crate::device::Launch::epilogue`].
+    /// Lets the phase apply an epilogue: its kernels heed [`crate::gpu::Launch::epilogue`].
     pub fn accepts(mut self, epilogue: Epilogue) -> Self {
         self.epilogues.push(epilogue);
         self

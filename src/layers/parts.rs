@@ -1,9 +1,9 @@
 //! How sums over the samples are cut into parts on a GPU, so that all of it has work: by the shape alone. The parts
 //! go to scratch memory, and a second launch adds them in order.
 
-use crate::device::kernels::{self, any};
-use crate::device::{Const, Grid, Mut, int};
 use crate::error::Result;
+use crate::gpu::kernels::{self, any};
+use crate::gpu::{Const, Grid, Mut, int};
 use crate::layers::{Launch, Role};
 
 /// Blocks that keep a large GPU busy, about two for each of its multiprocessors.

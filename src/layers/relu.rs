@@ -3,7 +3,7 @@
 //! x, y: (N, H, W, C). Backward: dx = dy where y > 0, else 0. No settings.
 
 use super::*;
-use crate::device::kernels::any;
+use crate::gpu::kernels::any;
 use crate::tensor::Real;
 
 /// The layer.

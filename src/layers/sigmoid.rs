@@ -4,7 +4,7 @@
 //! No settings.
 
 use super::*;
-use crate::device::kernels::any;
+use crate::gpu::kernels::any;
 use crate::tensor::Real;
 
 /// The layer.

@@ -1,8 +1,9 @@
 //! Kernels that slide over height and width: the geometry that conv and the pools share.
 
 use super::{Activation, Fault};
-use crate::device::kernels::PoolGeometry;
-use crate::device::{Operand, ints};
+use crate::device::Operand;
+use crate::gpu::ints;
+use crate::gpu::kernels::PoolGeometry;
 use serde::Deserialize;
 
 /// A number for height and width, or `[height, width]`.

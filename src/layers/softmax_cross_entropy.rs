@@ -9,8 +9,10 @@
 //! metrics: see [`METRICS`].
 
 use super::*;
-use crate::device::kernels::{self, any};
-use crate::device::{AnyMut, Grid, int, vectorized};
+use crate::cpu::vectorized;
+use crate::device::Operand;
+use crate::gpu::kernels::{self, any};
+use crate::gpu::{AnyMut, Grid, int};
 use crate::tensor::Real;
 
 /// In training, the softmax of the logits.

@@ -1,7 +1,7 @@
 //! A chain of transforms, cut into stages, and its one pass over the flat regions of a device.
 
 use super::{Blocks, Elements, Slots, Transform};
-use crate::device::{Args, Parts, vectorized};
+use crate::cpu::{Args, Parts, vectorized};
 use crate::tensor::{Dual, Precision, Real};
 use std::ops::Range;
 

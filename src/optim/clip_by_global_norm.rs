@@ -5,7 +5,7 @@
 //! once. A gradient that is not a number stays one.
 
 use super::*;
-use crate::device::vectorized;
+use crate::cpu::vectorized;
 
 /// The transform: the largest norm, above 0.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]

@@ -2,8 +2,8 @@
 
 use super::chain::SLOTS;
 use super::{Chain, Segment, Stage, UpdateRole};
-use crate::device::{Const, Gpus, Grid, Launch, Mut, kernels, threads};
 use crate::error::Result;
+use crate::gpu::{Const, Gpus, Grid, Launch, Mut, kernels, threads};
 
 /// Floats of one operation in the table of a stage: code, first slot, settings.
 const WORDS: usize = 8;

@@ -18,7 +18,7 @@ pub use momentum::Momentum;
 pub use schedule::{Interval, Schedule};
 pub use weight_decay::WeightDecay;
 
-use crate::device::Parts;
+use crate::cpu::Parts;
 use crate::error::Fault;
 use crate::tensor::{Dual, Real};
 use serde::Deserialize;

@@ -4,7 +4,7 @@
 //! As PyTorch's SGD without dampening: the learning rate multiplies v when it is used, not when it is summed.
 
 use super::*;
-use crate::device::vectorized;
+use crate::cpu::vectorized;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 

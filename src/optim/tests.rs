@@ -2,7 +2,8 @@
 
 use super::UpdateRole::{Gradients, Norms, Weights};
 use super::*;
-use crate::device::{Clock, Memory, Operand, Operands, Path, Pool, Purpose, Random};
+use crate::cpu::Path;
+use crate::device::{Clock, Memory, Operand, Operands, Pool, Purpose, Random};
 use crate::tensor::{Precision, Shape, Window};
 use std::sync::Arc;
 

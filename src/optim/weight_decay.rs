@@ -4,7 +4,7 @@
 //! As `weight_decay` of PyTorch's SGD when it stands before `momentum`.
 
 use super::*;
-use crate::device::vectorized;
+use crate::cpu::vectorized;
 
 /// The transform: the decay, above 0.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]

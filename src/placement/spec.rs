@@ -2,7 +2,8 @@
 
 use super::Variant;
 use crate::collectives::Form;
-use crate::device::{Path, Target};
+use crate::cpu::Path;
+use crate::device::Target;
 use crate::tensor::{Mesh, Precision, Products};
 
 /// Which devices read each other's memory.

@@ -1,10 +1,9 @@
 //! A program with its addresses: what the queues of CPU devices run.
 
 use super::{Execution, Local, Plan, Program, Work};
+use crate::cpu::{Args, Extent, Path, Queues, Script, Timed, Transfer};
 use crate::data::Batch;
-use crate::device::{
-    Args, Clock, Extent, Memory, Operand, Operands, Path, Pool, Queue, Queues, Script, Timed, Transfer,
-};
+use crate::device::{Clock, Memory, Operand, Operands, Pool, Queue};
 use crate::error::Result;
 use crate::layers::{Layer, METRICS, Role};
 use crate::optim::{Chain, Segment, Stage, UpdateRole};

@@ -2,10 +2,10 @@
 
 use super::{Execution, Graphs, Inbox, Laid, Local, Plan, Program, Work};
 use crate::data::{Arrived, Augmented, Batch, LoadRole, Preparation, Raw};
-use crate::device::driver::{Event, Graph};
-use crate::device::libraries::Record;
-use crate::device::{Clock, Const, Epilogue, Gpus, Launch, Operand, Operands, Queue, bytes_of};
+use crate::device::{Clock, Epilogue, Operand, Operands, Queue};
 use crate::error::{Error, Result};
+use crate::gpu::libraries::Record;
+use crate::gpu::{Const, Event, Gpus, Graph, Launch, bytes_of};
 use crate::layers::{Layer, Mode, Role};
 use crate::optim::{Chain, DeviceChain, UpdateRole};
 use crate::placement::{Input, Region};

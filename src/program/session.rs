@@ -2,10 +2,10 @@
 
 use super::{Inbox, Plan, cpu, gpu};
 use crate::data::{Augment, Batch, Preparation, Preparer};
-use crate::device::driver::Kind;
-use crate::device::libraries::Record;
-use crate::device::{Clock, Gpus, Opening, Target};
+use crate::device::{Clock, Target};
 use crate::error::{Error, Result};
+use crate::gpu::libraries::Record;
+use crate::gpu::{Gpus, Kind, Opening};
 use crate::layers::METRICS;
 use crate::placement::{Peers, Region, Variant};
 use crate::tensor::{Axis, Layout, Place, Precision, Real, Shape, Strided, Window};

@@ -6,8 +6,8 @@
 //! and renamed; only then are old ones removed. A kill or a power cut at any moment leaves the checkpoint before.
 
 use super::weights::{self, Tensor};
-use crate::device::libraries::Record;
 use crate::error::{Error, Result};
+use crate::gpu::libraries::Record;
 use crate::tensor::Precision;
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;

@@ -1,9 +1,9 @@
 //! The devices of a configuration: whether this machine has them, and a session on them.
 
 use crate::config::{self, Config, Libraries, PeerAccess};
-use crate::device::driver::Kind;
-use crate::device::{Driver, Target};
+use crate::device::Target;
 use crate::error::{Problem, Result};
+use crate::gpu::{Driver, Kind};
 use crate::placement::Peers;
 use crate::program::{Plan, Session};
 

@@ -2,8 +2,8 @@
 
 use super::checkpoint::*;
 use super::weights::*;
-use crate::device::libraries::{Algorithm, Record, Table};
 use crate::error::Error;
+use crate::gpu::libraries::{Algorithm, Record, Table};
 use crate::tensor::{Precision, Shape};
 use std::collections::BTreeMap;
 use std::fs;

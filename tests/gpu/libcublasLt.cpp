@@ -1,4 +1,4 @@
-// A cuBLASLt for tests: the calls that src/device/libraries/products.rs makes, as plain loops that run when the
+// A cuBLASLt for tests: the calls that src/gpu/libraries/products.rs makes, as plain loops that run when the
 // stream of the stand-in driver comes to them. What breaks the contract of cublasLt.h ends the process.
 //
 // FAKE_LT_VERSION: what cublasLtGetVersion answers. FAKE_LT_FAILS: "create" or "matmul" for calls that fail, "refuses"

@@ -1,4 +1,4 @@
-// A cuDNN for tests: the calls that src/device/libraries/convolutions.rs makes, as plain loops that run when the
+// A cuDNN for tests: the calls that src/gpu/libraries/convolutions.rs makes, as plain loops that run when the
 // stream of the stand-in driver comes to them. What breaks the contract of cudnn.h ends the process.
 //
 // FAKE_CUDNN_FAILS: "create" or "convolution" for calls that fail, "refuses" for a heuristic that knows nothing.

@@ -3,7 +3,7 @@
 
 use super::common::runs::{Folder, losses, peristyle, said};
 use super::fake_driver;
-use peristyle::device::libraries::CONVOLUTION_WORKSPACE;
+use peristyle::gpu::libraries::CONVOLUTION_WORKSPACE;
 use peristyle::train::{Data, Job};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -185,10 +185,10 @@ mod with_libraries {
     use crate::common::Training;
     use half::bf16;
     use peristyle::Result;
-    use peristyle::device::Path;
-    use peristyle::device::driver::{Driver, Format, Kind, Stream};
-    use peristyle::device::libraries::*;
+    use peristyle::cpu::Path;
     use peristyle::device::{Clock, Purpose, Random};
+    use peristyle::gpu::libraries::*;
+    use peristyle::gpu::{Driver, Format, Kind, Stream};
     use peristyle::layers::{self, Activation, Alone, Layer, Mode, Role, Setting};
     use peristyle::placement::Variant;
     use peristyle::tensor::{Mesh, Products, Real};
@@ -202,7 +202,7 @@ mod with_libraries {
         (0..n as u64).map(|i| random.normal(i) as f32).collect()
     }
 
-    fn filled<'a, T: peristyle::device::Scalar>(
+    fn filled<'a, T: peristyle::cpu::Scalar>(
         (layer, inputs): &'a (Box<dyn Layer>, Vec<Activation>),
         setting: &Setting,
     ) -> Option<Alone<'a, T>> {

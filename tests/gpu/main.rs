@@ -9,7 +9,7 @@ mod common;
 mod libraries;
 
 use common::runs::{Said, peristyle, said};
-use peristyle::device::kernels::{EMULATOR, ENTRIES, IMAGES};
+use peristyle::gpu::kernels::{EMULATOR, ENTRIES, IMAGES};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -33,7 +33,7 @@ fn fake_driver() -> &'static Path {
             .expect("the compiler starts");
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
         std::fs::write(folder.join("kernels.so"), EMULATOR).expect("the target folder is writable");
-        let line = |e: &peristyle::device::driver::Entry| {
+        let line = |e: &peristyle::gpu::Entry| {
             let size = |i: usize| {
                 let written = e.is_pointer(i) && !e.parameters[i].starts_with("const");
                 format!("{}{}", e.sizes[i], if written { "w" } else { "" })
@@ -203,8 +203,8 @@ fn a_kernel_that_faults_fails_the_selftest_in_words() {
 mod on_the_fake_driver {
     use super::common::{Training, on_mesh};
     use peristyle::Result;
-    use peristyle::device::driver::{Driver, Grid, Issue, Kind, Mut, Rows};
-    use peristyle::device::kernels::{add_forward, relu_forward};
+    use peristyle::gpu::kernels::{add_forward, relu_forward};
+    use peristyle::gpu::{Driver, Grid, Issue, Kind, Mut, Rows};
 
     fn wanted(error: peristyle::Error) {
         let (text, wanted) = (error.to_string(), std::env::var("WANTED").unwrap_or_default());

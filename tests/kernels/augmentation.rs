@@ -1,7 +1,6 @@
 use crate::rig::*;
-use peristyle::device::Grid;
-use peristyle::device::driver::{Const, Mut};
-use peristyle::device::kernels::{augment_normalize, augment_rotate, augment_shift};
+use peristyle::gpu::kernels::{augment_normalize, augment_rotate, augment_shift};
+use peristyle::gpu::{Const, Grid, Mut};
 
 /// (images, h, w, c, rows of the grid): one pixel, odd, more pixels than a block has threads, fewer rows than images.
 const CASES: [[usize; 5]; 4] = [[1, 1, 1, 1, 1], [5, 4, 7, 3, 2], [2, 19, 17, 1, 2], [3, 2, 9, 5, 3]];

@@ -1,9 +1,8 @@
 use crate::each_type;
 use crate::rig::*;
-use peristyle::device::Grid;
-use peristyle::device::driver::Const;
-use peristyle::device::kernels::*;
 use peristyle::device::{Purpose, Random};
+use peristyle::gpu::kernels::*;
+use peristyle::gpu::{Const, Grid};
 
 const SIZES: [usize; 5] = [1, 3, 8, 1023, 4100];
 

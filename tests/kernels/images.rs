@@ -1,8 +1,7 @@
 use crate::each_type;
 use crate::rig::*;
-use peristyle::device::Grid;
-use peristyle::device::driver::{Const, Mut, Order};
-use peristyle::device::kernels::{PoolGeometry, global_avg_pool_forward};
+use peristyle::gpu::kernels::{PoolGeometry, global_avg_pool_forward};
+use peristyle::gpu::{Const, Grid, Mut, Order};
 
 /// A pool: samples, image, channels, kernel, stride, padding, outputs (of which the last may hang over the edge).
 #[derive(Debug, Clone, Copy)]

@@ -1,8 +1,7 @@
 use crate::each_type;
 use crate::rig::*;
-use peristyle::device::driver::{Const, Mut};
-use peristyle::device::kernels::*;
-use peristyle::device::{Grid, kernels};
+use peristyle::gpu::kernels::*;
+use peristyle::gpu::{Const, Grid, Mut, kernels};
 
 /// A kind of product: what it reads, and how it sees that.
 trait Kind {
@@ -94,17 +93,17 @@ macro_rules! each_kind {
     ($K:ident, $($name:ident = $f32:ident | $bf16:ident | $tf32:ident),+ => $body:block) => {
         {
             type $K = F32;
-            use peristyle::device::kernels::{$($f32 as $name),+};
+            use peristyle::gpu::kernels::{$($f32 as $name),+};
             $body
         }
         {
             type $K = Bf16;
-            use peristyle::device::kernels::{$($bf16 as $name),+};
+            use peristyle::gpu::kernels::{$($bf16 as $name),+};
             $body
         }
         {
             type $K = Tf32;
-            use peristyle::device::kernels::{$($tf32 as $name),+};
+            use peristyle::gpu::kernels::{$($tf32 as $name),+};
             $body
         }
     };

@@ -1,7 +1,7 @@
 //! An emulated device with memory that is filled and read back, and comparisons with plain f64 computations.
 
 use half::bf16;
-use peristyle::device::driver::{Const, Driver, Grid, Issue, Mut, Order, Settings, Stream};
+use peristyle::gpu::{Const, Driver, Grid, Issue, Mut, Order, Settings, Stream};
 use std::cell::RefCell;
 
 /// One emulated device with its memory.
@@ -145,12 +145,12 @@ macro_rules! each_type {
     ($T:ident, $($name:ident = $f32:ident | $bf16:ident),+ => $body:block) => {
         {
             type $T = f32;
-            use peristyle::device::kernels::{$($f32 as $name),+};
+            use peristyle::gpu::kernels::{$($f32 as $name),+};
             $body
         }
         {
             type $T = half::bf16;
-            use peristyle::device::kernels::{$($bf16 as $name),+};
+            use peristyle::gpu::kernels::{$($bf16 as $name),+};
             $body
         }
     };

@@ -1,9 +1,8 @@
 use crate::each_type;
 use crate::rig::*;
 use half::bf16;
-use peristyle::device::Grid;
-use peristyle::device::driver::{Const, Mut};
-use peristyle::device::kernels::*;
+use peristyle::gpu::kernels::*;
+use peristyle::gpu::{Const, Grid, Mut};
 
 #[test]
 fn batch_norm_over_two_devices_far_from_zero() {

@@ -1,7 +1,7 @@
 //! Checks on all kernels at once: the list that build.rs reads, and every test again under a sanitizer.
 
 use crate::faults::{SANITIZE, compile, cxx};
-use peristyle::device::kernels::ENTRIES;
+use peristyle::gpu::kernels::ENTRIES;
 use std::path::Path;
 use std::process::Command;
 

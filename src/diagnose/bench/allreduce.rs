@@ -1,10 +1,11 @@
 //! Sums over devices: one program that holds a single all-reduce.
 
+use super::limits;
 use super::{Effort, driver_kind, load_average};
 use crate::collectives::{Collective, Form};
 use crate::config;
 use crate::data::Batch;
-use crate::device::{Clock, limits};
+use crate::device::Clock;
 use crate::diagnose::one_move::{OneMove, VARIANT};
 use crate::error::Result;
 use crate::network::Draft;

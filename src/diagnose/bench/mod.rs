@@ -6,6 +6,7 @@
 
 mod allreduce;
 mod layers;
+mod limits;
 
 pub use allreduce::{AllReduce, AllReduces, all_reduce};
 pub use layers::{LayerTime, Layers, layers};
@@ -14,8 +15,9 @@ use crate::config::{self, Devices, Kind};
 use crate::data::{
     Batch, Batches, Dataset, Labels, Normalization, Normalize, Order, Pixels, Preparation, Split, Splits,
 };
-use crate::device::{Clock, Purpose, Random, driver, limits};
+use crate::device::{Clock, Purpose, Random};
 use crate::error::{Error, Result};
+use crate::gpu;
 use crate::layers::{Activation, Mode};
 use crate::network::{Draft, Network, Node};
 use crate::placement::Variant;
@@ -100,7 +102,7 @@ impl Limits {
                 let first = devices.ordinals[0];
                 let mut gpus = devices.ordinals.clone();
                 gpus.dedup();
-                let count = if kind == driver::Kind::Emu { 1.0 } else { gpus.len() as f64 };
+                let count = if kind == gpu::Kind::Emu { 1.0 } else { gpus.len() as f64 };
                 (limits::gpu_copy(kind, first, devices.threads)? * count, product_rate(devices)? * count)
             }
         };
@@ -109,11 +111,11 @@ impl Limits {
 }
 
 /// Returns who drives a kind of device; none for CPU devices.
-fn driver_kind(kind: Kind) -> Option<driver::Kind> {
+fn driver_kind(kind: Kind) -> Option<gpu::Kind> {
     match kind {
         Kind::Cpu => None,
-        Kind::Cuda => Some(driver::Kind::Cuda),
-        Kind::Emu => Some(driver::Kind::Emu),
+        Kind::Cuda => Some(gpu::Kind::Cuda),
+        Kind::Emu => Some(gpu::Kind::Emu),
     }
 }
 

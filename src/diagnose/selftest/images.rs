@@ -4,9 +4,9 @@ use super::compare::{Compared, Tally, worst_bits};
 use super::{Device, Effort};
 use crate::data::{Arrived, Augment, Augmented, Batches, Dataset, Labels, Normalization, Normalize, Order};
 use crate::data::{LoadRole, Pixels, Preparation, Preparer, Split, Splits};
-use crate::device::driver::Kind;
-use crate::device::{Const, Launch, Operand, Operands, Purpose, Queue, Random};
+use crate::device::{Operand, Operands, Purpose, Queue, Random};
 use crate::error::Result;
+use crate::gpu::{Const, Kind, Launch};
 use crate::tensor::{Element, Shape, Window};
 use std::sync::Arc;
 

@@ -2,8 +2,10 @@
 
 use super::compare::{Compared, Tally, unfit, worst};
 use super::{Device, Effort};
-use crate::device::{Driver, Path, Purpose, Random, Scalar};
+use crate::cpu::{Path, Scalar};
+use crate::device::{Purpose, Random};
 use crate::error::{Error, Fault, Result};
+use crate::gpu::Driver;
 use crate::layers::{self, Activation, Alone, Layer, Mode, Role, Setting, Split};
 use crate::tensor::{Mesh, Place, Products};
 use half::bf16;

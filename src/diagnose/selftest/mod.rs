@@ -16,9 +16,8 @@ pub use compare::{Difference, Failure, Row, Wrong, worst, worst_bits};
 pub use layers::{Case, HALF, Precision, SINGLE, is_loss};
 
 use crate::config;
-use crate::device::driver::Kind;
-use crate::device::{Code, Driver, Gpus, INPUTS, Opening, libraries};
 use crate::error::{Error, Problem, Result};
+use crate::gpu::{Driver, Gpus, INPUTS, Kind, Opening, libraries};
 use compare::Tally;
 use serde::Serialize;
 use std::sync::Arc;
@@ -143,7 +142,7 @@ impl Selftest {
             config::Kind::Cuda => (Some(Kind::Cuda), devices.name(0)),
         };
         let driver = kind.map(|kind| Driver::open(kind, ordinal, threads)).transpose()?;
-        let images = driver.as_ref().map_or(Ok(Vec::new()), Code::of_all)?;
+        let images = driver.as_ref().map_or(Ok(Vec::new()), Driver::codes)?;
         let images = images.into_iter().map(|(code, kernels)| Image { code: code.to_string(), kernels }).collect();
         Ok(Selftest { device: Device { name, ordinal, threads, driver }, effort, images })
     }

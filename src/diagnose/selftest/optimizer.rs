@@ -2,9 +2,10 @@
 
 use super::compare::{Compared, Tally, worst, worst_bits};
 use super::{Device, Effort};
-use crate::device::driver::Kind;
-use crate::device::{Args, Clock, INPUTS, Launch, Memory, Operand, Path, Pool, Purpose, Queue, Random};
+use crate::cpu::{Args, Path};
+use crate::device::{Clock, Memory, Operand, Pool, Purpose, Queue, Random};
 use crate::error::Result;
+use crate::gpu::{INPUTS, Kind, Launch};
 use crate::optim::{
     self, Chain, ClipByGlobalNorm, DeviceChain, Momentum, Segment, Stage, UpdateArgs, UpdateRole, WeightDecay,
 };

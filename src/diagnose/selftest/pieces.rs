@@ -3,9 +3,9 @@
 use super::Device;
 use super::compare::{Compared, Tally, unfit, worst_bits};
 use super::layers::Case;
-use crate::device::driver::Kind;
-use crate::device::{Driver, Gpus, Purpose, Queue, Random, cast};
+use crate::device::{Purpose, Queue, Random};
 use crate::error::Result;
+use crate::gpu::{Driver, Gpus, Kind, cast};
 use crate::layers::{self, Activation, Role, Setting};
 use crate::tensor::{Element, Mesh, Place, Strided};
 use half::bf16;

@@ -1,9 +1,10 @@
 //! On a GPU (kernels/batch_norm.cu): statistics in parts of the rows, merged in order.
 
 use super::{BatchNorm, PART, SAVED, SUMS, width};
-use crate::device::kernels::{self, any};
-use crate::device::{Const, Grid, Operand, int, threads};
+use crate::device::Operand;
 use crate::error::Result;
+use crate::gpu::kernels::{self, any};
+use crate::gpu::{Const, Grid, int, threads};
 use crate::layers::{Launch, Operands, Role};
 
 /// Channels that one block treats.

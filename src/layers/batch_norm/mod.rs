@@ -15,7 +15,7 @@ mod launch;
 mod statistics;
 
 use super::*;
-use crate::device::vectorized;
+use crate::cpu::vectorized;
 use crate::tensor::Real;
 
 /// In training, the count, mean and M2 of each channel of each part of the batch.

@@ -2,9 +2,9 @@
 //! for tiles of products.
 
 use super::Part;
-use crate::device::kernels::any;
-use crate::device::{Const, Grid, int, threads};
 use crate::error::Result;
+use crate::gpu::kernels::any;
+use crate::gpu::{Const, Grid, int, threads};
 use crate::layers::{Launch, Role};
 
 /// Most outputs of a group whose products are added one by one; more fill a tile.

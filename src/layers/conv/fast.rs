@@ -5,7 +5,7 @@
 
 use super::windows::{self, Slice};
 use super::{Group, Part};
-use crate::device::{Matrix, Scalar, vectorized};
+use crate::cpu::{Matrix, Scalar, vectorized};
 use crate::layers::dense::sum_rows;
 use crate::layers::{Args, Role};
 use crate::tensor::cut;

@@ -2,10 +2,10 @@
 //! whole groups in one launch.
 
 use super::{Group, Pair, Part, depthwise};
-use crate::device::kernels::{ConvGeometry, any};
-use crate::device::libraries::{Convolution, Direction, Images};
-use crate::device::{Const, int, ints};
 use crate::error::Result;
+use crate::gpu::kernels::{ConvGeometry, any};
+use crate::gpu::libraries::{Convolution, Direction, Images};
+use crate::gpu::{Const, int, ints};
 use crate::layers::parts::{Parts, finish, sum_rows_on, tiles, tiles_of};
 use crate::layers::{Launch, Role};
 

@@ -19,8 +19,8 @@ mod windows;
 use super::dense::{Bias, lower_weighted, wanted_weighted};
 use super::sliding::{Pair, Sliding};
 use super::*;
-use crate::device::Path;
-use crate::device::libraries::{CONVOLUTION_WORKSPACE, Workspace};
+use crate::cpu::Path;
+use crate::gpu::libraries::{CONVOLUTION_WORKSPACE, Workspace};
 
 /// The layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

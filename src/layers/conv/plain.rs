@@ -1,7 +1,7 @@
 //! The plain loops: what the fast path is tested against.
 
 use super::Part;
-use crate::device::Scalar;
+use crate::cpu::Scalar;
 use crate::layers::dense::sum_rows;
 use crate::layers::{Args, Role};
 

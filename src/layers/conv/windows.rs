@@ -1,7 +1,7 @@
 //! Copies windows of x into the rows of a matrix, and adds such rows back to where they came from.
 
 use super::Part;
-use crate::device::vectorized;
+use crate::cpu::vectorized;
 use crate::tensor::Real;
 use std::ops::Range;
 

@@ -1,100 +1,7 @@
-//! What a step sees: its operands, the clock, the worker threads.
+//! What a step sees on a CPU: its operands, the clock, the worker threads.
 
-use super::memory::Memory;
-use super::operands::{Key, Operands};
-use super::philox::{Purpose, Random};
-use super::pool::Pool;
-use crate::tensor::{Element, Precision, Real, Shape, Window};
-use std::sync::Arc;
-
-/// One operand of a step on one device: which part of which tensor, and where it lies.
-#[derive(Debug, Clone)]
-pub struct Operand {
-    /// Shape of the whole logical tensor.
-    pub shape: Shape,
-    /// The part that this device holds; its elements are contiguous, row-major.
-    pub window: Window,
-    /// How its elements lie in memory.
-    pub element: Element,
-    memory: Option<Arc<Memory>>,
-    base: *mut u8,
-    elements: usize,
-}
-
-// SAFETY: a pointer into the arena; the program's checked event order decides who may use it when.
-unsafe impl Send for Operand {}
-unsafe impl Sync for Operand {}
-
-impl Operand {
-    /// Places an operand of `precision` at a byte offset of a device's memory.
-    ///
-    /// # Panics
-    /// When it does not fit or is not aligned to its elements.
-    pub fn new(memory: &Arc<Memory>, offset: usize, shape: Shape, window: Window, precision: Precision) -> Self {
-        let elements = window.elements();
-        assert!(offset.is_multiple_of(precision.bytes()), "an operand is aligned to its elements");
-        assert!(offset + elements * precision.bytes() <= memory.bytes(), "an operand lies inside its memory");
-        let element = Element::Real(precision);
-        Operand { shape, window, element, memory: Some(Arc::clone(memory)), base: memory.at(offset), elements }
-    }
-
-    /// Describes an operand that has no memory yet, for questions about sizes.
-    pub fn described(element: Element, shape: Shape, window: Window) -> Self {
-        Operand::at(0, element, shape, window)
-    }
-
-    /// Places an operand at an address of a GPU.
-    pub fn at(address: u64, element: Element, shape: Shape, window: Window) -> Self {
-        let (elements, base) = (window.elements(), std::ptr::without_provenance_mut(address as usize));
-        Operand { shape, window, element, memory: None, base, elements }
-    }
-
-    /// Returns its address.
-    pub fn address(&self) -> u64 {
-        self.base.addr() as u64
-    }
-
-    /// Returns its length in bytes.
-    pub fn bytes(&self) -> usize {
-        self.elements * self.element.bytes()
-    }
-
-    /// Returns the number of elements on this device.
-    pub fn elements(&self) -> usize {
-        self.elements
-    }
-
-    /// Returns the address of the first element.
-    pub(super) fn base(&self) -> *mut u8 {
-        self.base
-    }
-
-    /// Returns the window's extent in a dimension.
-    pub fn len(&self, dim: usize) -> usize {
-        self.window.len[dim]
-    }
-
-    /// Returns true when this device holds no element.
-    pub fn is_empty(&self) -> bool {
-        self.elements == 0
-    }
-
-    /// Returns the window's first index in a dimension.
-    pub fn start(&self, dim: usize) -> usize {
-        self.window.start[dim]
-    }
-}
-
-/// What changes from step to step.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Clock {
-    /// The number of this update, from 1.
-    pub step: u64,
-    /// The epoch, from 0.
-    pub epoch: u64,
-    /// The learning rate.
-    pub lr: f64,
-}
+use crate::device::{Clock, Key, Operand, Operands, Pool, Purpose, Random};
+use crate::tensor::{Precision, Real};
 
 /// Which of a layer's two CPU implementations runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -143,7 +50,6 @@ impl<R: Key> Args<'_, R> {
 
     fn placed<'o, T: Real>(&self, operand: &'o Operand) -> &'o Operand {
         assert_eq!(T::PRECISION, self.precision, "a step computes in its program's precision");
-        assert!(operand.memory.is_some(), "an operand that runs has memory");
         operand
     }
 
@@ -151,7 +57,7 @@ impl<R: Key> Args<'_, R> {
     pub fn read<T: Real>(&self, role: R) -> &[T] {
         let o = self.placed::<T>(self.operand(role));
         // SAFETY: `Operand::new` checked the bounds; the event order keeps writers away.
-        unsafe { std::slice::from_raw_parts(o.base.cast::<T>(), o.elements) }
+        unsafe { std::slice::from_raw_parts(o.base().cast::<T>(), o.elements()) }
     }
 
     /// Returns the elements of an operand, to write.
@@ -161,7 +67,7 @@ impl<R: Key> Args<'_, R> {
     pub fn write<T: Real>(&self, role: R) -> &mut [T] {
         let o = self.placed::<T>(self.operand(role));
         // SAFETY: `Operand::new` checked the bounds; the event order makes this step their only user.
-        unsafe { std::slice::from_raw_parts_mut(o.base.cast::<T>(), o.elements) }
+        unsafe { std::slice::from_raw_parts_mut(o.base().cast::<T>(), o.elements()) }
     }
 
     /// Returns the scratch memory; empty when the step asked for none. Take it once.
@@ -170,7 +76,7 @@ impl<R: Key> Args<'_, R> {
         let Some(scratch) = self.operands.scratch() else { return Default::default() };
         let o = self.placed::<T>(scratch);
         // SAFETY: `Operand::new` checked the bounds; the event order makes this step its only user.
-        unsafe { std::slice::from_raw_parts_mut(o.base.cast::<T>(), o.elements) }
+        unsafe { std::slice::from_raw_parts_mut(o.base().cast::<T>(), o.elements()) }
     }
 
     /// Returns the counted random numbers of this layer at this step.

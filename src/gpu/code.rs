@@ -1,9 +1,5 @@
 //! What a kernel runs as on a device: machine code that this build brought, or what the driver made of its PTX.
 
-use super::driver::Driver;
-use super::kernels::ENTRIES;
-use crate::error::Result;
-
 /// What a kernel runs as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Code {
@@ -27,22 +23,6 @@ impl Code {
         let number = |arch: &str| arch.strip_prefix("sm_")?.trim_end_matches(char::is_alphabetic).parse::<u32>().ok();
         let brought = embedded.iter().any(|arch| number(arch) == Some(machine));
         if brought && ptx == machine { Code::Machine(machine) } else { Code::Compiled { ptx, machine } }
-    }
-
-    /// Returns what all kernels of a device run as, each with the number of kernels.
-    ///
-    /// # Errors
-    /// When the device does not answer.
-    pub fn of_all(driver: &Driver) -> Result<Vec<(Code, usize)>> {
-        let mut all: Vec<(Code, usize)> = Vec::new();
-        for kernel in 0..ENTRIES.len() {
-            let code = driver.code(kernel)?;
-            match all.iter_mut().find(|(known, _)| *known == code) {
-                Some((_, count)) => *count += 1,
-                None => all.push((code, 1)),
-            }
-        }
-        Ok(all)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the emulated devices of a process share: allocations, streams, events and captures, and the checks on them.
 
-use super::driver::{Event, Graph, Grid, Rows, Stream};
+use super::handles::{Event, Graph, Grid, Rows, Stream};
 use crate::error::{Error, Result};
 use std::alloc::Layout;
 use std::collections::{BTreeMap, HashMap};

@@ -2,8 +2,7 @@
 //!
 //! An event is "queue q has finished its first n steps of this run"; a queue's progress counter is all its events.
 
-use super::args::Clock;
-use super::pool::{Pool, thread};
+use crate::device::{Clock, Pool, Queue, thread};
 use crate::error::{Error, Result};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -11,39 +10,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 const SPIN: Duration = Duration::from_micros(20);
-
-/// A device's queues.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Queue {
-    /// Layers and updates.
-    Compute,
-    /// Collectives.
-    Communication,
-    /// Batches in, values out.
-    Copy,
-}
-
-impl Queue {
-    /// Queues per device.
-    pub const COUNT: usize = 3;
-    /// All of them.
-    pub const ALL: [Queue; 3] = [Queue::Compute, Queue::Communication, Queue::Copy];
-
-    /// Returns the number of this queue of a device among all queues.
-    pub fn index(self, device: usize) -> usize {
-        device * Self::COUNT + self as usize
-    }
-}
-
-impl std::fmt::Display for Queue {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Queue::Compute => "compute",
-            Queue::Communication => "communication",
-            Queue::Copy => "copy",
-        })
-    }
-}
 
 /// What the queues run: for each queue a list of steps, each with the events that it waits for.
 pub trait Script: Send + Sync {

@@ -1,9 +1,10 @@
 //! What a step sees on a GPU: its operands as addresses, the stream that it launches on, the clock in device memory.
 
-use super::args::Operand;
-use super::driver::{AnyConst, AnyMut, Const, Format, Grid, Issue, Mut};
+use super::address::{AnyConst, AnyMut, Const, Format, Mut};
+use super::driver::Issue;
+use super::handles::Grid;
 use super::libraries::{Convolution, Factors, Images, Product, Workspace};
-use super::operands::{Epilogue, Key, Operands};
+use crate::device::{Epilogue, Key, Operand, Operands};
 use crate::error::{Error, Result};
 use crate::tensor::Element;
 use half::bf16;

@@ -6,99 +6,13 @@
 
 use super::code::Code;
 use super::cuda::Cuda;
-use super::emu::Emu;
-use crate::error::{Error, Result};
+use super::embedded::ENTRIES;
+use super::emulated::{Emu, Settings};
+use super::handles::{Event, Graph, Grid, Kind, Rows, Stream};
+use super::libraries::{Choices, Convolution, Factors, Images, Product, Workspace};
+use crate::error::Result;
 use std::ffi::c_void;
-
-pub use super::address::{AnyConst, AnyMut, Const, Format, Mut};
-pub use super::emu::{Order, Settings};
-
-/// Which implementation answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// NVIDIA's driver.
-    Cuda,
-    /// The same kernels compiled for the CPU.
-    Emu,
-}
-
-impl std::fmt::Display for Kind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Kind::Cuda => "cuda",
-            Kind::Emu => "emu",
-        })
-    }
-}
-
-/// An in-order queue of a device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Stream(pub(super) u64);
-
-/// A point in a stream that others can wait for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Event(pub(super) u64);
-
-/// Work that was captured once and is launched as one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Graph(pub(super) u64);
-
-/// The blocks of a launch; none when an extent is 0. The threads of a block are the kernel's own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Grid {
-    /// Blocks along x, y and z.
-    pub blocks: [u32; 3],
-    /// Dynamic shared memory in bytes.
-    pub shared: u32,
-}
-
-impl Grid {
-    /// A grid of blocks. [`Driver::launch`] refuses extents above what CUDA takes.
-    pub fn new(x: usize, y: usize, z: usize) -> Self {
-        Grid { blocks: [x, y, z].map(|extent| u32::try_from(extent).unwrap_or(u32::MAX)), shared: 0 }
-    }
-    /// Enough blocks for `n` things when each block treats `each`.
-    pub fn cover(n: usize, each: usize) -> Self {
-        Grid::new(n.div_ceil(each), 1, 1)
-    }
-    /// Refuses extents above what CUDA takes: 2^31 - 1 along x, 65535 along y and z.
-    fn check(self) -> Result<()> {
-        let [x, y, z] = self.blocks;
-        if x <= i32::MAX as u32 && y <= 65535 && z <= 65535 {
-            return Ok(());
-        }
-        Err(Error::Run(format!(
-            "a kernel needs {x} x {y} x {z} blocks, more than the 2147483647 x 65535 x 65535 that a GPU takes; use a \
-             smaller layer, a smaller batch or more devices"
-        )))
-    }
-    /// Returns true when there is nothing to launch.
-    pub fn is_empty(self) -> bool {
-        self.blocks.contains(&0)
-    }
-}
-
-/// What is known about a kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Entry {
-    /// Its name.
-    pub name: &'static str,
-    /// The file in kernels/ that it comes from, without `.cu`.
-    pub file: &'static str,
-    /// Threads of a block.
-    pub threads: u32,
-    /// The types of its parameters, in CUDA's words.
-    pub parameters: &'static [&'static str],
-    /// The sizes of its parameters in bytes.
-    pub sizes: &'static [usize],
-}
-
-impl Entry {
-    /// Returns true when a parameter is an address.
-    pub fn is_pointer(&self, parameter: usize) -> bool {
-        self.parameters[parameter].ends_with('*')
-    }
-}
+use std::sync::Arc;
 
 /// Where a step's launches go: a device and one of its streams.
 #[derive(Debug, Clone, Copy)]
@@ -107,15 +21,6 @@ pub struct Issue<'a> {
     pub driver: &'a Driver,
     /// The stream.
     pub stream: Stream,
-}
-
-/// Rows of a strided copy: the address of the first, and the bytes from one to the next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rows {
-    /// Address of the first row.
-    pub address: u64,
-    /// Bytes between the starts of two rows.
-    pub pitch: usize,
 }
 
 /// An opened device.
@@ -144,8 +49,8 @@ impl Driver {
     /// When there is no driver, or it is too old, or this build has no kernels: what is missing and what to do.
     pub fn count(kind: Kind) -> Result<usize> {
         match kind {
-            Kind::Cuda => super::cuda::count(),
-            Kind::Emu => super::emu::count(),
+            Kind::Cuda => super::cuda_api::count(),
+            Kind::Emu => super::emulated::count(),
         }
     }
 
@@ -155,7 +60,7 @@ impl Driver {
     /// As [`Driver::count`], and when a GPU does not exist.
     pub fn apart(kind: Kind, ordinals: &[usize]) -> Result<Option<(usize, usize)>> {
         match kind {
-            Kind::Cuda => super::cuda::apart(ordinals),
+            Kind::Cuda => super::cuda_api::apart(ordinals),
             Kind::Emu => Ok(None),
         }
     }
@@ -197,12 +102,28 @@ impl Driver {
         either!(self, device => device.capability())
     }
 
-    /// Returns what entry `kernel` of [`ENTRIES`](super::kernels::ENTRIES) runs as.
+    /// Returns what entry `kernel` of [`ENTRIES`] runs as.
     ///
     /// # Errors
     /// When the device does not answer.
     pub fn code(&self, kernel: usize) -> Result<Code> {
         either!(self, device => device.code(kernel))
+    }
+
+    /// Returns what all kernels run as, each with the number of kernels.
+    ///
+    /// # Errors
+    /// When the device does not answer.
+    pub fn codes(&self) -> Result<Vec<(Code, usize)>> {
+        let mut all: Vec<(Code, usize)> = Vec::new();
+        for kernel in 0..ENTRIES.len() {
+            let code = self.code(kernel)?;
+            match all.iter_mut().find(|(known, _)| *known == code) {
+                Some((_, count)) => *count += 1,
+                None => all.push((code, 1)),
+            }
+        }
+        Ok(all)
     }
 
     /// Returns the memory in bytes, as (free, total).
@@ -389,7 +310,7 @@ impl Driver {
         either!(self, device => unsafe { device.fill(to, byte, bytes, stream) })
     }
 
-    /// Launches entry `kernel` of [`ENTRIES`](super::kernels::ENTRIES); the typed launchers call this.
+    /// Launches entry `kernel` of [`ENTRIES`]; the typed launchers call this.
     ///
     /// # Errors
     /// When the device refuses, or the grid is too large.
@@ -432,9 +353,51 @@ impl Driver {
         // SAFETY: passed on.
         either!(self, device => unsafe { device.launch_graph(graph, stream) })
     }
-}
 
-/// A device cannot be used, and the user can do something about it.
-pub(super) fn unusable(message: impl Into<String>) -> Error {
-    Error::Usage(message.into())
+    /// Opens NVIDIA's libraries for this GPU, those that are there; does nothing on the emulated device.
+    ///
+    /// # Errors
+    /// When the device refuses.
+    pub fn use_libraries(&self, choices: &Arc<Choices>) -> Result<()> {
+        match self {
+            Driver::Cuda(device) => device.use_libraries(choices),
+            Driver::Emu(_) => Ok(()),
+        }
+    }
+
+    /// Returns true when libraries may be used.
+    pub fn has_libraries(&self) -> bool {
+        matches!(self, Driver::Cuda(device) if device.has_libraries())
+    }
+
+    /// Issues a product to a library. Returns false when an own kernel shall compute it.
+    ///
+    /// # Errors
+    /// When the library fails.
+    ///
+    /// # Safety
+    /// The addresses are of this device, hold as much as the product says, stay valid until it is computed, and do not
+    /// overlap.
+    pub unsafe fn multiply(&self, product: &Product, at: &Factors, work: Workspace, stream: Stream) -> Result<bool> {
+        match self {
+            // SAFETY: passed on.
+            Driver::Cuda(device) => unsafe { device.multiply(product, at, work, stream) },
+            Driver::Emu(_) => Ok(false),
+        }
+    }
+
+    /// Issues a convolution to a library. Returns false when an own kernel shall compute it.
+    ///
+    /// # Errors
+    /// When the library fails.
+    ///
+    /// # Safety
+    /// As for a product.
+    pub unsafe fn convolve(&self, what: &Convolution, at: &Images, work: Workspace, stream: Stream) -> Result<bool> {
+        match self {
+            // SAFETY: passed on.
+            Driver::Cuda(device) => unsafe { device.convolve(what, at, work, stream) },
+            Driver::Emu(_) => Ok(false),
+        }
+    }
 }

@@ -3,9 +3,12 @@
 //! cuBLASLt stores columns: a row-major (r, c) matrix is its (c, r) matrix with leading dimension c. So y = x w^T is
 //! computed as y^T = w x^T, and nothing is moved.
 
-use super::choices::{Algorithm, Library};
+use super::choices::{Algorithm, Library, name};
 use super::find::{Opened, functions, open};
-use super::{Format, Owned, Pointer, Refusal, Status, WORKSPACE_ALIGN, Workspace, name};
+use super::raw::{Owned, Pointer, Refusal, Status};
+use super::workspace::{WORKSPACE_ALIGN, Workspace};
+use crate::gpu::address::Format;
+use crate::gpu::handles::Stream;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -364,7 +367,7 @@ impl Handle {
         product: &Product,
         at: &Factors,
         workspace: Workspace,
-        stream: u64,
+        stream: Stream,
         known: Option<Algorithm>,
     ) -> Result<Algorithm, Refusal> {
         let aligned = workspace.address.is_multiple_of(WORKSPACE_ALIGN as u64);
@@ -402,7 +405,7 @@ impl Handle {
                 &raw const words,
                 pointer(workspace.address),
                 PRODUCT_WORKSPACE,
-                pointer(stream),
+                pointer(stream.0),
             )
         };
         self.library.check(status)?;

@@ -1,7 +1,7 @@
 //! Copies and sums of strided pieces, within a device or across devices that share memory.
 
-use super::memory::Memory;
-use super::vectorized;
+use super::vectorized::vectorized;
+use crate::device::Memory;
 use crate::tensor::{Dual, Precision, Real, Strided};
 use std::sync::Arc;
 

@@ -1,8 +1,11 @@
 //! Convolutions by cuDNN, in NHWC: its filters (K, R, S, C) are ours (O, KH, KW, depth), so nothing is moved.
 
-use super::choices::{Algorithm, Library};
+use super::choices::{Algorithm, Library, name};
 use super::find::{Opened, functions, open};
-use super::{Format, Owned, Pointer, Refusal, Status, WORKSPACE_ALIGN, Workspace, name};
+use super::raw::{Owned, Pointer, Refusal, Status};
+use super::workspace::{WORKSPACE_ALIGN, Workspace};
+use crate::gpu::address::Format;
+use crate::gpu::handles::Stream;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -341,7 +344,7 @@ impl Handle {
         convolution: &Convolution,
         at: &Images,
         workspace: Workspace,
-        stream: u64,
+        stream: Stream,
         known: Option<Algorithm>,
     ) -> Result<Algorithm, Refusal> {
         let aligned = workspace.address.is_multiple_of(WORKSPACE_ALIGN as u64);
@@ -372,7 +375,7 @@ impl Handle {
         let (scratch, bytes) = (pointer(workspace.address), CONVOLUTION_WORKSPACE);
         // SAFETY: the caller vouches for the addresses; one and zero are read before the call returns.
         unsafe {
-            self.library.check((f.cudnnSetStream)(self.raw, pointer(stream)))?;
+            self.library.check((f.cudnnSetStream)(self.raw, pointer(stream.0)))?;
             let (one, zero) = ((&raw const one).cast(), (&raw const zero).cast());
             let status = run(self.raw, one, first, a, second, b, window, algorithm, scratch, bytes, zero, result, to);
             self.library.check(status)?;

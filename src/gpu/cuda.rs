@@ -1,16 +1,14 @@
-//! GPUs through NVIDIA's driver, loaded at run time: a machine without one runs the same binary.
+//! A GPU through NVIDIA's driver.
 
 use super::code::Code;
-use super::driver::{Event, Graph, Grid, Rows, Stream, unusable};
-use super::kernels::{ARCHS, ENTRIES, IMAGES};
+use super::cuda_api::{able, count, sentence};
+use super::embedded::{ARCHS, ENTRIES, IMAGES};
+use super::handles::{Event, Graph, Grid, Rows, Stream};
 use super::libraries::{Choices, Convolution, Factors, Images, Libraries, Product, Workspace};
 use crate::error::{Error, Result};
 use cudarc::driver::{DriverError, result, sys};
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-
-/// The driver API version that the bindings are made for: 13.0, of driver 580.
-const DRIVER: i32 = 13000;
 
 /// A GPU and everything made on it.
 #[derive(Debug)]
@@ -33,65 +31,6 @@ pub struct Cuda {
 unsafe impl Send for Cuda {}
 unsafe impl Sync for Cuda {}
 
-/// Loads the driver once; the error says what is missing.
-fn driver() -> Result<()> {
-    static STATE: OnceLock<std::result::Result<(), String>> = OnceLock::new();
-    let state = STATE.get_or_init(|| {
-        // SAFETY: only opens the library. cudarc panics in every other call when it is missing.
-        if !unsafe { sys::is_culib_present() } {
-            return Err("no NVIDIA driver was found (libcuda.so.1); install driver 580 or later, or use \"cpu\"".into());
-        }
-        let mut version = 0;
-        // SAFETY: exists in every driver and needs no initialisation.
-        let asked = unsafe { sys::cuDriverGetVersion(&raw mut version) };
-        if asked != sys::CUresult::CUDA_SUCCESS || version < DRIVER {
-            let (major, minor) = (version / 1000, version % 1000 / 10);
-            return Err(format!(
-                "the NVIDIA driver is too old: it speaks CUDA {major}.{minor}, expected 13.0; install driver 580 or \
-                 later, or use \"cpu\""
-            ));
-        }
-        result::init().map_err(|error| format!("the NVIDIA driver does not start ({:?})", error.0))
-    });
-    state.clone().map_err(unusable)
-}
-
-/// Returns the number of GPUs that the driver shows (CUDA_VISIBLE_DEVICES hides others).
-pub(super) fn count() -> Result<usize> {
-    driver()?;
-    if IMAGES.is_empty() {
-        return Err(unusable(
-            "this build has no GPU kernels; run scripts/cuda-toolchain.sh and build again, or use \"cpu\"",
-        ));
-    }
-    let count = result::device::get_count().map_err(|error| unusable(format!("no GPU answers ({:?})", error.0)))?;
-    Ok(count as usize)
-}
-
-/// Returns the first two GPUs of which one cannot reach the other's memory.
-pub(super) fn apart(ordinals: &[usize]) -> Result<Option<(usize, usize)>> {
-    driver()?;
-    let device =
-        |ordinal: usize| result::device::get(ordinal as i32).map_err(|error| sentence(ordinal, "be opened", error));
-    for &a in ordinals {
-        for &b in ordinals.iter().filter(|b| **b != a) {
-            if !able(a, device(a)?, device(b)?)? {
-                return Ok(Some((a, b)));
-            }
-        }
-    }
-    Ok(None)
-}
-
-/// Returns whether a GPU can be made to reach the memory of another.
-fn able(ordinal: usize, this: sys::CUdevice, other: sys::CUdevice) -> Result<bool> {
-    let mut able = 0;
-    // SAFETY: both devices exist.
-    let asked = unsafe { sys::cuDeviceCanAccessPeer(&raw mut able, this, other) };
-    asked.result().map_err(|error| sentence(ordinal, "be asked about its peers", error))?;
-    Ok(able != 0)
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -101,7 +40,7 @@ impl Cuda {
     pub(super) fn open(ordinal: usize) -> Result<Self> {
         let found = count()?;
         if ordinal >= found {
-            return Err(unusable(format!(
+            return Err(Error::Usage(format!(
                 "cuda:{ordinal} does not exist: the driver shows {found} GPU(s), counted from 0 (CUDA_VISIBLE_DEVICES \
                  hides others)"
             )));
@@ -377,7 +316,7 @@ impl Cuda {
         let Some(libraries) = self.libraries.get() else { return Ok(false) };
         self.enter()?;
         // SAFETY: passed on; the context is current.
-        unsafe { libraries.multiply(product, at, workspace, stream.0) }
+        unsafe { libraries.multiply(product, at, workspace, stream) }
     }
 
     pub(super) unsafe fn convolve(
@@ -390,7 +329,7 @@ impl Cuda {
         let Some(libraries) = self.libraries.get() else { return Ok(false) };
         self.enter()?;
         // SAFETY: passed on; the context is current.
-        unsafe { libraries.convolve(convolution, at, workspace, stream.0) }
+        unsafe { libraries.convolve(convolution, at, workspace, stream) }
     }
 
     pub(super) fn begin_capture(&self, origin: Stream) -> Result<()> {
@@ -444,23 +383,4 @@ impl Drop for Cuda {
             let _ = result::primary_ctx::release(self.device);
         }
     }
-}
-
-/// What went wrong, in words: `cuda:0 cannot launch dense_forward: ...`.
-fn sentence(ordinal: usize, action: &str, error: DriverError) -> Error {
-    use sys::CUresult as C;
-    let meaning = match error.0 {
-        C::CUDA_ERROR_OUT_OF_MEMORY => "there is not enough memory",
-        C::CUDA_ERROR_ILLEGAL_ADDRESS | C::CUDA_ERROR_MISALIGNED_ADDRESS | C::CUDA_ERROR_LAUNCH_FAILED => {
-            "a kernel touched memory that is not its own; this is a fault in peristyle, please report it"
-        }
-        C::CUDA_ERROR_NO_BINARY_FOR_GPU | C::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => {
-            "this build has no kernels for this GPU; build with PERISTYLE_CUDA_ARCHS naming it"
-        }
-        C::CUDA_ERROR_DEVICE_UNAVAILABLE => "another process holds the GPU",
-        C::CUDA_ERROR_ECC_UNCORRECTABLE | C::CUDA_ERROR_HARDWARE_STACK_ERROR => "the GPU's hardware failed",
-        C::CUDA_ERROR_STREAM_CAPTURE_UNJOINED => "a stream was not joined to the one that the capture began with",
-        _ => "the driver refuses",
-    };
-    Error::Run(format!("cuda:{ordinal} cannot {action}: {meaning} ({:?})", error.0))
 }

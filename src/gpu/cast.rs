@@ -1,6 +1,8 @@
 //! Numbers between f32 and bf16 on a device, by the kernels of kernels/cast.cu.
 
-use super::driver::{Const, Driver, Grid, Issue, Mut};
+use super::address::{Const, Mut};
+use super::driver::{Driver, Issue};
+use super::handles::Grid;
 use super::kernels;
 use crate::error::Result;
 use half::bf16;

@@ -1,14 +1,10 @@
 //! What devices can do at most, measured: the rate of large copies and of large products.
 
-use super::args::{Args, Clock, Operand, Path};
-use super::driver::{Driver, Kind};
-use super::gemm::{Matrix, Scalar};
-use super::memory::Memory;
-use super::operands::Operands;
-use super::pool::Pool;
-use super::queues::{Queue, Queues, Script};
+use crate::cpu::{Args, Matrix, Path, Queues, Scalar, Script};
+use crate::device::{Clock, Memory, Operand, Operands, Pool, Queue};
 use crate::error::Result;
-use crate::tensor::{Precision, Shape, Window};
+use crate::gpu::{Gpus, INPUTS, Kind, Opening};
+use crate::tensor::{Element, Precision, Shape, Window};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -158,26 +154,28 @@ pub fn cpu(devices: usize, threads: usize) -> Result<Limits> {
 /// # Errors
 /// When there is no such device, or it fails.
 pub fn gpu_copy(kind: Kind, ordinal: usize, threads: usize) -> Result<f64> {
-    let driver = Driver::open(kind, ordinal, threads)?;
     let bytes = if kind == Kind::Emu { COPY_BYTES } else { 4 * COPY_BYTES };
-    let (from, to) = (driver.allocate(bytes)?, driver.allocate(bytes)?);
-    let stream = driver.stream()?;
-    let (start, end) = (driver.event()?, driver.event()?);
-    // SAFETY: both are `bytes` long and stay allocated until the stream is at rest.
-    unsafe { driver.fill(from, 1, bytes, stream)? };
-    let best = best_of(|| {
-        driver.record(start, stream)?;
-        // SAFETY: as above.
-        unsafe { driver.copy(to, from, bytes, stream)? };
-        driver.record(end, stream)?;
-        driver.synchronize(stream)?;
-        driver.seconds_between(start, end)
+    let gpus = Gpus::open(&Opening {
+        kind,
+        ordinals: &[ordinal],
+        arenas: &[2 * bytes],
+        staging: [0; INPUTS],
+        values: 1,
+        slots: 1,
+        host: None,
+        threads,
     })?;
-    // SAFETY: the stream is at rest, and nobody else knows the addresses.
-    unsafe {
-        driver.free(from)?;
-        driver.free(to)?;
-    }
+    let n = bytes / Element::F32.bytes();
+    let window = Window { start: vec![0], len: vec![n] };
+    let to = Operand::at(gpus.address(0, bytes), Element::F32, Shape::from([n]), window);
+    let (start, end) = (gpus.event(0)?, gpus.event(0)?);
+    let best = best_of(|| {
+        gpus.record(0, Queue::Compute, start)?;
+        gpus.receive(0, Queue::Compute, gpus.address(0, 0), &to)?;
+        gpus.record(0, Queue::Compute, end)?;
+        gpus.synchronize(0, Queue::Compute)?;
+        gpus.seconds_between(0, start, end)
+    })?;
     Ok(2.0 * bytes as f64 / best)
 }
 

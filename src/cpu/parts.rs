@@ -2,7 +2,7 @@
 //! pass.
 
 use super::args::Args;
-use super::operands::{Key, Operands};
+use crate::device::{Key, Operands};
 use crate::tensor::Real;
 use std::marker::PhantomData;
 

@@ -1,91 +1,17 @@
-//! NVIDIA's libraries for products and convolutions, where they can be opened: cuBLASLt and cuDNN. What they refuse is
-//! left to the caller's own kernels.
-//!
-//! The functions are declared here, not taken from cudarc: its loaders panic when a library or a function is missing,
-//! look for names only, and its enums have no room for the statuses of newer libraries.
-//!
-//! An algorithm is chosen when a product or convolution is issued for the first time, outside of a capture, and kept in
-//! [`Choices`]: among those that give the same bits every time and stay inside a workspace of fixed size, the one that
-//! the library's heuristic puts first.
+//! The libraries on one GPU: their handles, and what they do with a choice that was made before.
 
-mod choices;
-mod convolutions;
-mod find;
-mod products;
-
-pub use choices::{Algorithm, Choices, Record, Table};
-pub use convolutions::{CONVOLUTION_WORKSPACE, Convolution, Direction, Images};
-pub use products::{Factors, PRODUCT_WORKSPACE, Product, Which};
-
-use super::driver::{Driver, Format, Stream};
+use super::choices::{self, Algorithm, Choices};
+use super::convolutions::{self, Convolution, Images};
+use super::products::{self, Factors, Product};
+use super::raw::Refusal;
+use super::workspace::Workspace;
 use crate::error::{Error, Result};
+use crate::gpu::handles::Stream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-/// What a library answers; 0 is success.
-type Status = i32;
-
-/// A handle or a descriptor of a library.
-type Pointer = *mut std::ffi::c_void;
-
-/// A descriptor, destroyed with its owner.
-struct Owned {
-    raw: Pointer,
-    destroy: unsafe extern "C" fn(Pointer) -> Status,
-}
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        // SAFETY: made by the function that `destroy` belongs to, and used by nobody else.
-        unsafe { (self.destroy)(self.raw) };
-    }
-}
 
 /// Returns how a version is written: 91002 is 9.10.2.
 fn version_text(version: usize) -> String {
     format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100)
-}
-
-/// Where workspace begins: at a multiple of this many bytes, as cuBLASLt asks for.
-pub const WORKSPACE_ALIGN: usize = 256;
-
-/// Names a format in the table of choices.
-fn name(format: Format) -> &'static str {
-    match format {
-        Format::F32 => "f32",
-        Format::Tf32 => "tf32",
-        Format::Bf16 => "bf16",
-    }
-}
-
-/// Device memory that a library may use while it computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Workspace {
-    /// Its address.
-    pub address: u64,
-    /// Its length.
-    pub bytes: usize,
-}
-
-impl Workspace {
-    /// Returns the elements of scratch memory, wherever it lies, that hold `bytes` of workspace.
-    pub const fn elements(bytes: usize) -> usize {
-        (bytes + WORKSPACE_ALIGN).div_ceil(4)
-    }
-
-    /// Takes scratch memory from the first place where workspace may begin.
-    pub fn inside(address: u64, bytes: usize) -> Self {
-        let start = address.next_multiple_of(WORKSPACE_ALIGN as u64);
-        Workspace { address: start, bytes: bytes.saturating_sub((start - address) as usize) }
-    }
-}
-
-/// Why a library did not do something.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Refusal {
-    /// True when it does not take the shape or type, false when it failed.
-    refused: bool,
-    /// The library's words.
-    text: String,
 }
 
 /// Returns one line for each library: its version and file, or why it cannot be used.
@@ -124,7 +50,7 @@ unsafe impl Sync for Libraries {}
 
 impl Libraries {
     /// Makes handles on the GPU whose context is current; `name` is the hardware's.
-    pub(super) fn new(gpu: String, name: &str, choices: &Arc<Choices>) -> Self {
+    pub(in crate::gpu) fn new(gpu: String, name: &str, choices: &Arc<Choices>) -> Self {
         let products = products::library().map_err(String::from).and_then(|library| {
             products::Handle::new(library).map(|handle| (handle, library.version)).map_err(|why| why.text)
         });
@@ -149,12 +75,12 @@ impl Libraries {
     ///
     /// # Safety
     /// The GPU's context is current, the addresses are its, hold as much as the product says, and do not overlap.
-    pub(super) unsafe fn multiply(
+    pub(in crate::gpu) unsafe fn multiply(
         &self,
         product: &Product,
         at: &Factors,
         workspace: Workspace,
-        stream: u64,
+        stream: Stream,
     ) -> Result<bool> {
         let handles = self.lock();
         let Some(handle) = &handles.products else { return Ok(false) };
@@ -172,12 +98,12 @@ impl Libraries {
     ///
     /// # Safety
     /// As for a product.
-    pub(super) unsafe fn convolve(
+    pub(in crate::gpu) unsafe fn convolve(
         &self,
         convolution: &Convolution,
         at: &Images,
         workspace: Workspace,
-        stream: u64,
+        stream: Stream,
     ) -> Result<bool> {
         let handles = self.lock();
         let Some(handle) = &handles.convolutions else { return Ok(false) };
@@ -232,70 +158,5 @@ fn used<H>(gpu: &str, what: &str, library: &str, made: Result<(H, usize), String
             tracing::info!("{gpu}: own kernels compute {what}: no {library}: {reason}");
             (None, 0)
         }
-    }
-}
-
-impl Driver {
-    /// Opens NVIDIA's libraries for this GPU, those that are there; does nothing on the emulated device.
-    ///
-    /// # Errors
-    /// When the device refuses.
-    pub fn use_libraries(&self, choices: &Arc<Choices>) -> Result<()> {
-        match self {
-            Driver::Cuda(device) => device.use_libraries(choices),
-            Driver::Emu(_) => Ok(()),
-        }
-    }
-
-    /// Returns true when libraries may be used.
-    pub fn has_libraries(&self) -> bool {
-        matches!(self, Driver::Cuda(device) if device.has_libraries())
-    }
-
-    /// Issues a product to a library. Returns false when an own kernel shall compute it.
-    ///
-    /// # Errors
-    /// When the library fails.
-    ///
-    /// # Safety
-    /// The addresses are of this device, hold as much as the product says, stay valid until it is computed, and do not
-    /// overlap.
-    pub unsafe fn multiply(&self, product: &Product, at: &Factors, work: Workspace, stream: Stream) -> Result<bool> {
-        match self {
-            // SAFETY: passed on.
-            Driver::Cuda(device) => unsafe { device.multiply(product, at, work, stream) },
-            Driver::Emu(_) => Ok(false),
-        }
-    }
-
-    /// Issues a convolution to a library. Returns false when an own kernel shall compute it.
-    ///
-    /// # Errors
-    /// When the library fails.
-    ///
-    /// # Safety
-    /// As for a product.
-    pub unsafe fn convolve(&self, what: &Convolution, at: &Images, work: Workspace, stream: Stream) -> Result<bool> {
-        match self {
-            // SAFETY: passed on.
-            Driver::Cuda(device) => unsafe { device.convolve(what, at, work, stream) },
-            Driver::Emu(_) => Ok(false),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn workspace_begins_at_its_alignment_and_is_whole() {
-        for address in [0, 64, 255, 256, 1000] {
-            let bytes = Workspace::elements(1 << 20) * 4;
-            let inside = Workspace::inside(address, bytes);
-            assert!(inside.address >= address && inside.address.is_multiple_of(256) && inside.bytes >= 1 << 20);
-            assert!(inside.address + inside.bytes as u64 <= address + bytes as u64);
-        }
-        assert_eq!(Workspace::inside(1, 8).bytes, 0);
     }
 }

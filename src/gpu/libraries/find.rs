@@ -83,7 +83,7 @@ macro_rules! functions {
         struct $name { $($function: unsafe extern "C" fn($($parameter),*) -> $result,)* }
 
         impl $name {
-            fn load(opened: &$crate::device::libraries::find::Opened) -> Result<Self, String> {
+            fn load(opened: &$crate::gpu::libraries::find::Opened) -> Result<Self, String> {
                 Ok($name {
                     // SAFETY: the signature is that of the library's header.
                     $($function: unsafe { *opened.get(stringify!($function))? },)*

@@ -1,12 +1,14 @@
 //! The GPUs of a run: each opened once, one arena, three streams and pinned staging each. Everything is issued by the
 //! thread that calls, in the order of the calls.
 
-use super::args::{Clock, Operand};
-use super::driver::{AnyConst, AnyMut, Const, Driver, Event, Format, Graph, Grid, Issue, Kind, Mut, Rows, Stream};
+use super::address::{AnyConst, AnyMut, Const, Format, Mut};
+use super::driver::{Driver, Issue};
+use super::handles::{Event, Graph, Grid, Kind, Rows, Stream};
 use super::kernels;
 use super::launch::{CLOCK_BYTES, threads};
 use super::libraries::{Choices, Record};
-use super::queues::Queue;
+use super::staging::{INPUTS, Pinned, Slot};
+use crate::device::{Clock, Operand, Queue};
 use crate::error::{Error, Result};
 use crate::tensor::{Element, Strided};
 use std::sync::Arc;
@@ -21,25 +23,6 @@ struct Gpu {
     clock: u64,
     /// Tables that live as long as the device.
     tables: Vec<u64>,
-}
-
-/// Pinned host memory that copies read or write: an address and its length in bytes.
-#[derive(Debug, Clone, Copy)]
-struct Pinned {
-    at: *mut u8,
-    bytes: usize,
-}
-
-/// The parts of a batch that are copied to a GPU: its images, its targets, what augmentation drew.
-pub const INPUTS: usize = 3;
-
-/// What one step exchanges with the host.
-#[derive(Debug, Clone, Copy)]
-struct Slot {
-    /// The parts of the batch.
-    staging: [Pinned; INPUTS],
-    clock: Pinned,
-    values: Pinned,
 }
 
 /// The GPUs of a run.
@@ -101,15 +84,10 @@ impl Gpus {
             }
         }
         let first = &opened.first().ok_or_else(|| Error::Usage("no GPU was asked for".into()))?.1;
-        let pinned = |bytes: usize| first.allocate_pinned(bytes.max(1)).map(|at| Pinned { at, bytes });
-        let [images, targets, draws] = opening.staging;
-        let slot = |_| {
-            let staging = [pinned(images)?, pinned(targets)?, pinned(draws)?];
-            Ok(Slot { staging, clock: pinned(CLOCK_BYTES)?, values: pinned(opening.values * 4)? })
-        };
+        let slot = |_| Slot::new(first, opening.staging, opening.values);
         let slots = (0..opening.slots).map(slot).collect::<Result<_>>()?;
-        let mut gpus =
-            Gpus { slots, host: pinned(opening.host.unwrap_or(0))?, devices: Vec::new(), choices: Arc::default() };
+        let host = Pinned::new(first, opening.host.unwrap_or(0))?;
+        let mut gpus = Gpus { slots, host, devices: Vec::new(), choices: Arc::default() };
         for (&ordinal, &bytes) in opening.ordinals.iter().zip(opening.arenas) {
             let driver = opened.iter().find(|(o, _)| *o == ordinal).map(|(_, d)| Arc::clone(d));
             let driver = driver.expect("every ordinal was opened");
@@ -235,18 +213,7 @@ impl Gpus {
     /// # Panics
     /// When the batch is larger than what was opened for.
     pub fn stage(&mut self, slot: usize, inputs: [&[u8]; INPUTS], clock: Clock) {
-        let Slot { staging, clock: at, .. } = self.slots[slot];
-        for (bytes, staging) in inputs.into_iter().zip(staging) {
-            assert!(bytes.len() <= staging.bytes, "the batch fits its staging memory");
-            // SAFETY: it fits; nothing reads it while no step of the slot is under way.
-            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), staging.at, bytes.len()) };
-        }
-        let mut bytes = [0; CLOCK_BYTES];
-        bytes[..4].copy_from_slice(&(clock.step as u32).to_le_bytes());
-        bytes[4..8].copy_from_slice(&(clock.epoch as u32).to_le_bytes());
-        bytes[8..].copy_from_slice(&(clock.lr as f32).to_le_bytes());
-        // SAFETY: as above.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), at.at, CLOCK_BYTES) };
+        self.slots[slot].stage(inputs, clock);
     }
 
     /// Copies a slot's clock to a device.
@@ -306,9 +273,7 @@ impl Gpus {
 
     /// Returns the values that the last step of a slot left. It is done.
     pub fn values(&self, slot: usize) -> &[f32] {
-        let values = self.slots[slot].values;
-        // SAFETY: pinned memory is aligned; every step writes it whole before it is done.
-        unsafe { std::slice::from_raw_parts(values.at.cast::<f32>(), values.bytes / 4) }
+        self.slots[slot].values()
     }
 
     /// Sets target = sum of the sources, for strided pieces at arena addresses. With several sources there is one
@@ -464,7 +429,7 @@ impl Drop for Gpus {
             }
         }
         let Some(first) = self.devices.first() else { return };
-        let all = self.slots.iter().flat_map(|slot| slot.staging.into_iter().chain([slot.clock, slot.values]));
+        let all = self.slots.iter().flat_map(Slot::all);
         for pinned in all.chain([self.host]) {
             // SAFETY: as above.
             let _ = unsafe { first.driver.free_pinned(pinned.at) };

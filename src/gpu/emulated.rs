@@ -7,10 +7,10 @@
 //! allocation, streams that a capture does not join. New memory is full of NaN.
 
 use super::code::Code;
-use super::driver::{Event, Graph, Grid, Rows, Stream, unusable};
-use super::emu_world::{Command, lock};
-use super::kernels::{EMULATOR, ENTRIES};
-use super::pool::Pool;
+use super::embedded::{EMULATOR, ENTRIES};
+use super::emulated_world::{Command, lock};
+use super::handles::{Event, Graph, Grid, Rows, Stream};
+use crate::device::Pool;
 use crate::error::{Error, Result};
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::path::PathBuf;
@@ -73,7 +73,7 @@ unsafe impl Sync for Library {}
 /// Loads the embedded library once. `PERISTYLE_EMU_LIBRARY` names another one, built with a sanitizer.
 fn library() -> Result<&'static Library> {
     static LIBRARY: OnceLock<std::result::Result<Library, String>> = OnceLock::new();
-    LIBRARY.get_or_init(load).as_ref().map_err(|message| unusable(message.clone()))
+    LIBRARY.get_or_init(load).as_ref().map_err(|message| Error::Usage(message.clone()))
 }
 
 fn load() -> std::result::Result<Library, String> {

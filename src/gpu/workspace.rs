@@ -1,9 +1,9 @@
 //! Memory of one device that is filled, used by a few launches and read back: how a layer by itself runs on a GPU.
 
-use super::args::{Clock, Operand};
-use super::driver::{Driver, Issue, Stream};
+use super::driver::{Driver, Issue};
+use super::handles::Stream;
 use super::launch::Launch;
-use super::operands::{Epilogue, Operands};
+use crate::device::{Clock, Epilogue, Operand, Operands};
 use crate::error::Result;
 use crate::tensor::{Element, Shape, Window};
 use half::bf16;

@@ -1,8 +1,7 @@
 //! A script with a clock around every step: what it does is the script's.
 
-use super::args::Clock;
-use super::pool::Pool;
 use super::queues::Script;
+use crate::device::{Clock, Pool};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;

@@ -1,0 +1,98 @@
+//! What a step is given, on a device of any kind: its operands and the clock.
+
+use super::memory::Memory;
+use crate::tensor::{Element, Precision, Shape, Window};
+use std::sync::Arc;
+
+/// One operand of a step on one device: which part of which tensor, and where it lies.
+#[derive(Debug, Clone)]
+pub struct Operand {
+    /// Shape of the whole logical tensor.
+    pub shape: Shape,
+    /// The part that this device holds; its elements are contiguous, row-major.
+    pub window: Window,
+    /// How its elements lie in memory.
+    pub element: Element,
+    memory: Option<Arc<Memory>>,
+    base: *mut u8,
+    elements: usize,
+}
+
+// SAFETY: a pointer into the arena; the program's checked event order decides who may use it when.
+unsafe impl Send for Operand {}
+unsafe impl Sync for Operand {}
+
+impl Operand {
+    /// Places an operand of `precision` at a byte offset of a device's memory.
+    ///
+    /// # Panics
+    /// When it does not fit or is not aligned to its elements.
+    pub fn new(memory: &Arc<Memory>, offset: usize, shape: Shape, window: Window, precision: Precision) -> Self {
+        let elements = window.elements();
+        assert!(offset.is_multiple_of(precision.bytes()), "an operand is aligned to its elements");
+        assert!(offset + elements * precision.bytes() <= memory.bytes(), "an operand lies inside its memory");
+        let element = Element::Real(precision);
+        Operand { shape, window, element, memory: Some(Arc::clone(memory)), base: memory.at(offset), elements }
+    }
+
+    /// Describes an operand that has no memory yet, for questions about sizes.
+    pub fn described(element: Element, shape: Shape, window: Window) -> Self {
+        Operand::at(0, element, shape, window)
+    }
+
+    /// Places an operand at an address of a GPU.
+    pub fn at(address: u64, element: Element, shape: Shape, window: Window) -> Self {
+        let (elements, base) = (window.elements(), std::ptr::without_provenance_mut(address as usize));
+        Operand { shape, window, element, memory: None, base, elements }
+    }
+
+    /// Returns its address.
+    pub fn address(&self) -> u64 {
+        self.base.addr() as u64
+    }
+
+    /// Returns its length in bytes.
+    pub fn bytes(&self) -> usize {
+        self.elements * self.element.bytes()
+    }
+
+    /// Returns the number of elements on this device.
+    pub fn elements(&self) -> usize {
+        self.elements
+    }
+
+    /// Returns the first byte in the memory of a CPU device.
+    ///
+    /// # Panics
+    /// When it has no such memory.
+    pub(crate) fn base(&self) -> *mut u8 {
+        assert!(self.memory.is_some(), "an operand that runs has memory");
+        self.base
+    }
+
+    /// Returns the window's extent in a dimension.
+    pub fn len(&self, dim: usize) -> usize {
+        self.window.len[dim]
+    }
+
+    /// Returns true when this device holds no element.
+    pub fn is_empty(&self) -> bool {
+        self.elements == 0
+    }
+
+    /// Returns the window's first index in a dimension.
+    pub fn start(&self, dim: usize) -> usize {
+        self.window.start[dim]
+    }
+}
+
+/// What changes from step to step.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Clock {
+    /// The number of this update, from 1.
+    pub step: u64,
+    /// The epoch, from 0.
+    pub epoch: u64,
+    /// The learning rate.
+    pub lr: f64,
+}

@@ -1,0 +1,36 @@
+//! GPUs: memory, streams, events, copies, launches of kernels, graphs and NVIDIA's libraries, on CUDA or on the
+//! emulated device. No type of CUDA leaves this room.
+//!
+//! It does not depend on layers or on `cpu/`, and does not decide about order: it issues each call to the stream that
+//! the caller names.
+//!
+//! To add a call to devices: a method in `cuda.rs`, in `emulated.rs` and in `driver.rs`, which picks one of them; types
+//! that it takes or returns go into `handles.rs`. To add a library: a file in `libraries/`, and what it computes in
+//! `libraries/on_gpu.rs`. A kernel needs nothing here: build.rs writes its launcher.
+
+mod address;
+pub mod cast;
+mod code;
+mod cuda;
+mod cuda_api;
+mod driver;
+mod embedded;
+mod emulated;
+mod emulated_world;
+mod gpus;
+mod handles;
+pub mod kernels;
+mod launch;
+pub mod libraries;
+mod staging;
+mod workspace;
+
+pub use address::{AnyConst, AnyMut, Const, Format, Mut, bytes_of};
+pub use code::Code;
+pub use driver::{Driver, Issue};
+pub use emulated::{Order, Settings};
+pub use gpus::{Gpus, Opening};
+pub use handles::{Entry, Event, Graph, Grid, Kind, Rows, Stream};
+pub use launch::{Launch, int, ints, threads};
+pub use staging::INPUTS;
+pub use workspace::{Launching, Workspace};
