@@ -1,6 +1,6 @@
 //! What each queue does, in order, in which bytes.
 //!
-//! [`ir`] is the list of instructions; each pass over it has a file. [`compile`] calls them in order: `lower` writes the
+//! `ir` is the list of instructions; each pass over it has a file. [`compile`] calls them in order: `lower` writes the
 //! list from the operations of a step (`staged` takes what GPUs cannot read directly through the host), [`events`] derives
 //! the waits, [`arena`] gives every buffer its bytes, and [`check`] proves from the bytes alone that no two instructions
 //! race. [`Session`] runs the programs on CPU devices (`cpu`) or GPUs (`gpu`). [`Plan`] is all of it as data: what
