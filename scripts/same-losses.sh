@@ -8,7 +8,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 losses() {
-    grep -o '"loss":[^,}]*' "$1/metrics.jsonl"
+    grep -o '"loss":[^,}]*' "$1/metrics.jsonl" || true
 }
 
 same() {
@@ -17,11 +17,17 @@ same() {
     for which in old new; do
         "${!which}" train "$config" --run-dir "$work/$which" "$@" >"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
     done
+    local count
+    count=$(losses "$work/new" | wc -l)
+    if [ "$count" -eq 0 ]; then
+        echo "no losses: $config $*"
+        exit 1
+    fi
     if ! cmp <(losses "$work/old") <(losses "$work/new"); then
         echo "different losses: $config $*"
         exit 1
     fi
-    echo "identical: $(losses "$work/new" | wc -l) losses of $config $*"
+    echo "identical: $count losses of $config $*"
     rm -rf "$work/old" "$work/new"
 }
 

@@ -1,5 +1,5 @@
-//! Peristyle trains neural networks from one TOML file: the same loss curve on a CPU, one GPU, several GPUs or a
-//! cluster. See ARCHITECTURE.md for the map.
+//! Peristyle trains neural networks from one TOML file, with the same loss curve on a CPU, one GPU or several GPUs of one
+//! machine. See ARCHITECTURE.md for the map.
 
 pub mod cli;
 pub mod collectives;

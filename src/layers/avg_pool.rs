@@ -112,7 +112,7 @@ impl Layer for AvgPool {
 }
 
 impl AvgPool {
-    /// Operands (x, y); a task is a row of y.
+    /// A task is a row of y.
     fn forward<T: Real>(&self, args: &Args) {
         let (sliding, xo, yo) = (self.sliding(), args.operand(Role::X(0)), args.operand(Role::Y));
         let (h, w, c, oh) = (xo.len(1), xo.len(2), xo.len(3), yo.len(1));
@@ -138,7 +138,7 @@ impl AvgPool {
         });
     }
 
-    /// Operands (dy, dx); a task is a sample.
+    /// A task is a sample.
     fn backward<T: Real>(&self, args: &Args) {
         if !args.has(Role::Dx(0)) {
             return;

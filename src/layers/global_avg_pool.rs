@@ -72,7 +72,7 @@ impl Layer for GlobalAvgPool {
     }
 }
 
-/// Operands (x, y); a task is a sample.
+/// A task is a sample.
 fn forward<T: Real>(args: &Args) {
     let o = args.operand(Role::X(0));
     let (size, c) = (o.len(1) * o.len(2), o.len(3));
@@ -93,7 +93,7 @@ fn forward<T: Real>(args: &Args) {
     });
 }
 
-/// Operands (dy, dx); a task is a sample.
+/// A task is a sample.
 fn backward<T: Real>(args: &Args) {
     if !args.has(Role::Dx(0)) {
         return;

@@ -106,7 +106,7 @@ impl Layer for MaxPool {
 }
 
 impl MaxPool {
-    /// Operands (x, y, argmax); a task is a row of y.
+    /// A task is a row of y.
     fn forward<T: Real>(&self, args: &Args) {
         let (sliding, xo, yo) = (self.sliding(), args.operand(Role::X(0)), args.operand(Role::Y));
         let (h, w, c, oh, row) = (xo.len(1), xo.len(2), xo.len(3), yo.len(1), yo.len(2) * yo.len(3));
@@ -136,7 +136,7 @@ impl MaxPool {
         });
     }
 
-    /// Operands (argmax, dy, dx); a task is a sample.
+    /// A task is a sample.
     fn backward<T: Real>(&self, args: &Args) {
         if !args.has(Role::Dx(0)) {
             return;

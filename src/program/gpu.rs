@@ -98,8 +98,9 @@ pub(super) struct Programs {
     /// Whether a program is captured at its first run.
     pub graphs: Graphs,
     tf32: bool,
-    /// Serially, or waiting for every launch, the host waits for each step before it issues the next.
+    /// Serially, the host waits for each instruction before it issues the next.
     pub execution: Execution,
+    /// Whether the host waits for every launch of every step.
     waits: bool,
     inbox: At,
     /// None: batches come ready.
