@@ -17,7 +17,7 @@ mod vectorized;
 pub use args::{Args, Path};
 pub use gemm::{Matrix, Scalar, inside_gemm};
 pub use parts::Parts;
-pub use queues::{Queues, Script};
+pub use queues::{Queues, Script, run_serially};
 pub use timed::Timed;
 pub use transfer::{Extent, Transfer};
 pub use vectorized::vectorized;

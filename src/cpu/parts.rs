@@ -7,11 +7,13 @@ use crate::tensor::Real;
 use std::marker::PhantomData;
 
 /// One range of elements of every operand, which the holder alone may touch.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Parts<'a, T, R> {
     operands: &'a Operands<R>,
     start: usize,
     len: usize,
+    /// A bit for each operand whose range is in other hands.
+    taken: u64,
     elements: PhantomData<*const T>,
 }
 
@@ -21,8 +23,9 @@ impl<R: Key + Sync> Args<'_, R> {
     pub fn parts<T: Real>(&self, elements: usize, size: usize, task: impl Fn(Parts<T, R>) + Sync) {
         assert_eq!(T::PRECISION, self.precision);
         let operands = self.operands;
+        assert!(operands.roles().count() <= u64::BITS as usize, "a bit marks an operand");
         self.pool.blocks(elements, size, |range| {
-            task(Parts { operands, start: range.start, len: range.len(), elements: PhantomData });
+            task(Parts { operands, start: range.start, len: range.len(), taken: 0, elements: PhantomData });
         });
     }
 }
@@ -50,30 +53,90 @@ impl<'a, T: Real, R: Key> Parts<'a, T, R> {
         (Parts { len: at - self.start, ..self }, Parts { start: at, len: end - at, ..self })
     }
 
-    /// Returns the range of an operand, to read.
+    /// Lends the ranges of some operands: the holder of the result may take them, this one no longer.
     ///
     /// # Panics
-    /// When the step has no such operand, or it is too short.
-    pub fn read(&self, role: R) -> &'a [T] {
-        let base = self.pointer(role);
-        // SAFETY: inside the operand; `Args::parts` and `cut` hand out every range once.
+    /// When one of them was taken already.
+    pub fn lend(&mut self, lent: impl Fn(R) -> bool) -> Self {
+        let bits = self.operands.roles().enumerate().filter(|&(_, role)| lent(role)).map(|(i, _)| 1 << i);
+        let lent = bits.sum::<u64>();
+        assert_eq!(self.taken & lent, 0, "a range is in one hand");
+        self.taken |= lent;
+        Parts { taken: !lent, ..*self }
+    }
+
+    /// Takes the range of an operand, to read.
+    ///
+    /// # Panics
+    /// When the step has no such operand, it is too short, or its range was taken already.
+    pub fn read(&mut self, role: R) -> &'a [T] {
+        let base = self.take(role);
+        // SAFETY: inside the operand; operands do not overlap, `Args::parts` and `cut` give every range once, and `take`
+        // gives the range of an operand once.
         unsafe { std::slice::from_raw_parts(base, self.len) }
     }
 
-    /// Returns the range of an operand, to read and write. Operands do not overlap; take each once.
+    /// Takes the range of an operand, to read and write.
     ///
     /// # Panics
-    /// When the step has no such operand, or it is too short.
-    pub fn write(&self, role: R) -> &'a mut [T] {
-        let base = self.pointer(role);
+    /// When the step has no such operand, it is too short, or its range was taken already.
+    pub fn write(&mut self, role: R) -> &'a mut [T] {
+        let base = self.take(role);
         // SAFETY: as above.
         unsafe { std::slice::from_raw_parts_mut(base, self.len) }
     }
 
-    fn pointer(&self, role: R) -> *mut T {
+    fn take(&mut self, role: R) -> *mut T {
         let operand = &self.operands[role];
+        let bit = 1 << self.operands.roles().position(|r| r == role).expect("it was found above");
+        assert_eq!(self.taken & bit, 0, "the range of {role:?} is taken once");
+        self.taken |= bit;
         assert!(self.start + self.len <= operand.elements(), "the range lies inside the operand");
         // SAFETY: inside the operand.
         unsafe { operand.base().cast::<T>().add(self.start) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::Path;
+    use crate::device::{Clock, Memory, Operand, Pool};
+    use crate::tensor::{Precision, Shape, Window};
+    use std::sync::Arc;
+
+    fn with_parts(f: impl Fn(Parts<f32, char>) + Sync) {
+        let memory = Arc::new(Memory::new(64).unwrap());
+        let whole = || Window { start: vec![0], len: vec![4] };
+        let operand = |(i, role)| (role, Operand::new(&memory, i * 16, Shape::from([4]), whole(), Precision::F32));
+        let operands = ['a', 'b', 'c'].into_iter().enumerate().map(operand).collect();
+        let (pool, clock) = (Pool::new(1).unwrap(), Clock::default());
+        let (precision, path) = (Precision::F32, Path::Fast);
+        Args { operands: &operands, pool: &pool, precision, path, clock, seed: 0, layer: 0, rows: 0 }.parts(4, 4, f);
+    }
+
+    #[test]
+    fn every_range_has_one_holder() {
+        let panics = |f: fn(Parts<f32, char>)| std::panic::catch_unwind(|| with_parts(f)).is_err();
+        assert!(!panics(|mut parts| {
+            let mut lent = parts.lend(|role| role != 'a');
+            let (a, b, c) = (parts.write('a'), lent.write('b'), lent.read('c'));
+            assert_eq!((a.len(), b.len(), c.len()), (4, 4, 4));
+        }));
+        assert!(panics(|mut parts| {
+            parts.write('a');
+            parts.read('a');
+        }));
+        assert!(panics(|mut parts| {
+            parts.lend(|role| role == 'b');
+            parts.write('b');
+        }));
+        assert!(panics(|mut parts| {
+            parts.lend(|role| role == 'b').write('a');
+        }));
+        assert!(panics(|mut parts| {
+            parts.write('b');
+            parts.lend(|role| role == 'b');
+        }));
     }
 }

@@ -158,6 +158,14 @@ impl Queues {
     }
 }
 
+/// Runs a script once on this thread, its steps in the order of `list`: (queue, number on that queue). Nothing waits.
+///
+/// # Errors
+/// As [`Queues::run`].
+pub fn run_serially(script: &dyn Script, list: &[(usize, usize)], clock: Clock, pool: &Pool) -> Result<()> {
+    list.iter().try_for_each(|&(queue, step)| perform(script, queue, step, clock, pool)).map_err(Error::Run)
+}
+
 impl Drop for Queues {
     fn drop(&mut self) {
         self.shared.stop.store(true, Ordering::SeqCst);
@@ -191,16 +199,7 @@ fn serve(shared: &Shared, queue: usize, pool: &Pool) {
             if shared.failed.load(Ordering::SeqCst) {
                 break;
             }
-            let work = std::panic::AssertUnwindSafe(|| script.perform(queue, step, clock, pool));
-            if let Err(panic) = std::panic::catch_unwind(work) {
-                let message = format!(
-                    "device {}, {} queue, step {} \"{}\": {}; this is a fault in peristyle, please report it",
-                    queue / Queue::COUNT,
-                    Queue::ALL[queue % Queue::COUNT],
-                    clock.step,
-                    script.name(queue, step),
-                    panic_text(&*panic)
-                );
+            if let Err(message) = perform(&*script, queue, step, clock, pool) {
                 lock(&shared.failure).get_or_insert(message);
                 shared.failed.store(true, Ordering::SeqCst);
                 shared.ring();
@@ -213,6 +212,27 @@ fn serve(shared: &Shared, queue: usize, pool: &Pool) {
         shared.busy.fetch_sub(1, Ordering::SeqCst);
         shared.ring();
     }
+}
+
+/// Does a step; a panic becomes a message that names it.
+fn perform(
+    script: &dyn Script,
+    queue: usize,
+    step: usize,
+    clock: Clock,
+    pool: &Pool,
+) -> std::result::Result<(), String> {
+    let work = std::panic::AssertUnwindSafe(|| script.perform(queue, step, clock, pool));
+    std::panic::catch_unwind(work).map_err(|panic| {
+        format!(
+            "device {}, {} queue, step {} \"{}\": {}; this is a fault in peristyle, please report it",
+            queue / Queue::COUNT,
+            Queue::ALL[queue % Queue::COUNT],
+            clock.step,
+            script.name(queue, step),
+            panic_text(&*panic)
+        )
+    })
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
@@ -263,6 +283,17 @@ mod tests {
             let at = |q, s| log.iter().position(|&x| x == (q, s));
             assert!((1..4).all(|q| (0..5).all(|s| at(q, s) > at(q - 1, s))));
         }
+        Ok(())
+    }
+
+    #[test]
+    fn a_serial_run_follows_its_list_and_names_a_step_that_panics() -> Result<()> {
+        let (pool, list) = (Pool::new(1)?, [(2, 0), (0, 0), (2, 1)]);
+        let script = chain(None);
+        run_serially(&*script, &list, Clock::default(), &pool)?;
+        assert_eq!(*lock(&script.log), list);
+        let error = run_serially(&*chain(Some((0, 0))), &list, Clock::default(), &pool).unwrap_err().to_string();
+        assert!(error.contains("device 0, compute queue, step 0 \"q0 s0\": planted"), "{error}");
         Ok(())
     }
 

@@ -157,7 +157,7 @@ impl Chain {
         &self,
         transforms: Range<usize>,
         update: bool,
-        parts: Parts<T, UpdateRole>,
+        mut parts: Parts<T, UpdateRole>,
         segment: (usize, &Segment),
         args: &UpdateArgs,
     ) {
@@ -167,7 +167,8 @@ impl Chain {
             self.transform(transforms, g, w, parts, segment, args);
             descend(w, g, T::from_f64(args.clock.lr * segment.1.lr_mult));
         } else {
-            self.transform(transforms, g, parts.read(UpdateRole::Weights), parts, segment, args);
+            let w = parts.read(UpdateRole::Weights);
+            self.transform(transforms, g, w, parts, segment, args);
         }
     }
 
@@ -176,14 +177,14 @@ impl Chain {
         transforms: Range<usize>,
         g: &mut [T],
         w: &[T],
-        parts: Parts<T, UpdateRole>,
+        mut parts: Parts<T, UpdateRole>,
         (index, segment): (usize, &Segment),
         args: &UpdateArgs,
     ) {
         for number in transforms {
             let transform = &self.0[number];
             let norms = if transform.needs_norm() { args.read::<T>(UpdateRole::Norms) } else { &[] };
-            let (slots, decay_mult) = (Slots { parts, transform: number }, segment.decay_mult);
+            let (slots, decay_mult) = (Slots::of(number, &mut parts), segment.decay_mult);
             transform.apply(T::block(Elements { g: &mut *g, w, slots, norms, segment: index, decay_mult }));
         }
     }

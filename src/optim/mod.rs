@@ -43,18 +43,23 @@ pub struct Elements<'a, T> {
 }
 
 /// The slots of one transform: the same elements of each.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Slots<'a, T> {
     parts: Parts<'a, T, UpdateRole>,
     transform: usize,
 }
 
 impl<'a, T: Real> Slots<'a, T> {
-    /// Returns the elements of a slot that [`Transform::slots`] names. Take each once.
+    fn of(transform: usize, parts: &mut Parts<'a, T, UpdateRole>) -> Self {
+        let is_own = |role| matches!(role, UpdateRole::Slot(slot) if slot.transform == transform);
+        Slots { parts: parts.lend(is_own), transform }
+    }
+
+    /// Takes the elements of a slot that [`Transform::slots`] names.
     ///
     /// # Panics
-    /// When the transform has no such slot.
-    pub fn take(&self, name: &'static str) -> &'a mut [T] {
+    /// When the transform has no such slot, or took it already.
+    pub fn take(&mut self, name: &'static str) -> &'a mut [T] {
         self.parts.write(UpdateRole::Slot(Slot { transform: self.transform, name }))
     }
 }

@@ -80,7 +80,7 @@ impl Transform for Momentum {
     }
 }
 
-fn accelerate<T: Real>(e: Elements<T>, momentum: &Momentum) {
+fn accelerate<T: Real>(mut e: Elements<T>, momentum: &Momentum) {
     let mu = T::from_f64(momentum.mu);
     let v = e.slots.take("velocity");
     let g = e.g;

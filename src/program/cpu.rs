@@ -1,7 +1,7 @@
 //! A program with its addresses: what the queues of CPU devices run.
 
 use super::{Execution, Local, Plan, Program, Work};
-use crate::cpu::{Args, Extent, Path, Queues, Script, Timed, Transfer};
+use crate::cpu::{Args, Extent, Path, Queues, Script, Timed, Transfer, run_serially};
 use crate::data::Batch;
 use crate::device::{Clock, Memory, Operand, Operands, Pool, Queue};
 use crate::error::Result;
@@ -61,11 +61,7 @@ impl Programs {
         self.exchange(batch);
         let result = match self.execution {
             Execution::Queues => self.queues.run(&self.scripts[number], clock),
-            Execution::Serial => {
-                let script = &self.scripts[number];
-                self.lists[number].iter().for_each(|&(queue, step)| script.perform(queue, step, clock, &self.host));
-                Ok(())
-            }
+            Execution::Serial => run_serially(&*self.scripts[number], &self.lists[number], clock, &self.host),
         };
         self.exchange(batch);
         result
