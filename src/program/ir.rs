@@ -67,6 +67,8 @@ pub struct Local {
     pub shape: Shape,
     /// The device's part of it.
     pub window: Window,
+    /// What the instruction does to it.
+    pub access: Access,
 }
 
 /// What an instruction does.

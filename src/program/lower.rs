@@ -86,10 +86,10 @@ impl Emitter<'_> {
         self.buffers.len() - 1
     }
 
-    fn local(&mut self, tensor: TensorId, device: usize) -> Local {
+    fn local(&mut self, tensor: TensorId, device: usize, access: Access) -> Local {
         let (buffer, offset) = self.home(tensor, device);
         let shape = self.placed.tensors[tensor].shape.clone();
-        Local { buffer, offset, shape, window: self.window(tensor, device) }
+        Local { buffer, offset, shape, window: self.window(tensor, device), access }
     }
 
     fn push(&mut self, device: usize, queue: Queue, work: Work, uses: Vec<Use>, name: String) {
@@ -107,8 +107,8 @@ impl Emitter<'_> {
                 // Steps of augmentation write the images and this memory in turn, the last one the images.
                 let turns = *input == Input::Images && self.placed.variant.mode == Mode::Train && self.spec.augment > 1;
                 for device in 0..devices {
-                    let to = self.local(*to, device);
-                    let mut uses = vec![whole(&to, Access::Write)];
+                    let to = self.local(*to, device, Access::Write);
+                    let mut uses = vec![whole(&to)];
                     let inbox = self.regions.all.iter().position(|laid| laid.region == Region::Inbox);
                     if let Some(number) = inbox {
                         let part = Strided::contiguous(0, self.regions.all[number].elements);
@@ -144,8 +144,9 @@ impl Emitter<'_> {
             }
             Op::Cast { from, to } => {
                 for device in 0..devices {
-                    let (from, to) = (self.local(*from, device), self.local(*to, device));
-                    let uses = vec![whole(&from, Access::Read), whole(&to, Access::Write)];
+                    let from = self.local(*from, device, Access::Read);
+                    let to = self.local(*to, device, Access::Write);
+                    let uses = vec![whole(&from), whole(&to)];
                     let name = format!("cast {}", self.buffers[to.buffer].name);
                     self.push(device, Queue::Compute, Work::Cast { from, to }, uses, name);
                 }
@@ -179,8 +180,8 @@ impl Emitter<'_> {
         let element = Element::Real(self.spec.precision);
         let buffer = self.buffer(device, elements, element, Purpose::Workspace, name);
         let window = Window { start: vec![0], len: vec![elements] };
-        let local = Local { buffer, offset: 0, shape: [elements].into(), window };
-        uses.push(whole(&local, Access::Scratch));
+        let local = Local { buffer, offset: 0, shape: [elements].into(), window, access: Access::Scratch };
+        uses.push(whole(&local));
         local
     }
 
@@ -189,8 +190,8 @@ impl Emitter<'_> {
         let locals = operands
             .iter()
             .map(|&(role, tensor, access)| {
-                let local = self.local(tensor, device);
-                uses.push(whole(&local, access));
+                let local = self.local(tensor, device, access);
+                uses.push(whole(&local));
                 (role, local)
             })
             .collect();
@@ -272,7 +273,7 @@ impl Emitter<'_> {
     }
 }
 
-fn whole(local: &Local, access: Access) -> Use {
+fn whole(local: &Local) -> Use {
     let part = Strided::contiguous(local.offset, local.window.elements());
-    Use { buffer: local.buffer, part, access }
+    Use { buffer: local.buffer, part, access: local.access }
 }

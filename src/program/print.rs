@@ -141,7 +141,7 @@ impl Plan {
                     (format!("{name}={tensor}{}", Shape(local.window.len.clone())), local)
                 });
                 let scratch = scratch.as_ref().map(|local| format!("  scratch={}", local.window.elements()));
-                format!("{}{}", arrow(step, named), scratch.unwrap_or_default())
+                format!("{}{}", arrow(&step.name, named), scratch.unwrap_or_default())
             }
             Work::Optim { operands, .. } => {
                 let named = operands.iter().map(|(role, local)| {
@@ -154,7 +154,7 @@ impl Plan {
                     };
                     (name, local)
                 });
-                arrow(step, named)
+                arrow(&step.name, named)
             }
             Work::Sum { wire, targets, .. } => {
                 let elements = targets.first().map_or(0, |(_, part)| part.elements());
@@ -261,23 +261,18 @@ impl Plan {
     }
 }
 
-/// Returns a step as `name  what it reads -> what it writes`.
-fn arrow<'a>(step: &super::Instruction, operands: impl Iterator<Item = (String, &'a super::Local)>) -> String {
+/// Returns an instruction as `name  what it reads -> what it writes`.
+fn arrow<'a>(name: &str, operands: impl Iterator<Item = (String, &'a super::Local)>) -> String {
     let (mut read, mut written) = (Vec::new(), Vec::new());
     for (text, local) in operands {
-        let is_own = |u: &&super::Use| u.buffer == local.buffer && u.part.offset == local.offset;
-        let Some(used) = step.uses.iter().find(is_own) else {
-            read.push(text);
-            continue;
-        };
-        if used.access.writes() {
-            written.push(text.clone());
+        if local.access.reads() {
+            read.push(text.clone());
         }
-        if used.access.reads() {
-            read.push(text);
+        if local.access.writes() {
+            written.push(text);
         }
     }
-    format!("{}  {} -> {}", step.name, read.join(" "), written.join(" "))
+    format!("{name}  {} -> {}", read.join(" "), written.join(" "))
 }
 
 fn title(program: &Program) -> String {

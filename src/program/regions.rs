@@ -6,7 +6,7 @@ use crate::layers::METRICS;
 use crate::network::Network;
 use crate::optim::Chain;
 use crate::placement::{Placed, Region, Spec};
-use crate::tensor::{Precision, Products};
+use crate::tensor::{Layout, Precision, Products};
 
 /// A region in the arena of every device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,8 +43,7 @@ impl Regions {
     /// Lays out what a run keeps between the steps of one of its placed networks; all have the same.
     pub fn of(network: &Network, chain: &Chain, placed: &Placed, spec: &Spec) -> Self {
         let (flat, mesh) = (&placed.flat, spec.mesh);
-        let state = |(i, (layout, offset)): (usize, &(_, usize))| {
-            let layout: &crate::tensor::Layout = layout;
+        let state = |(i, (layout, offset)): (usize, &(Layout, usize))| {
             offset + layout.window(&network.states[i].param.shape, mesh, mesh.position(0)).elements()
         };
         let statistics = placed.statistics.iter().enumerate().map(state).max().unwrap_or(0);
