@@ -21,8 +21,13 @@ const ORDER: &[&[&str]] = &[
     &["cli"],
 ];
 
-/// Rooms that hold memory and threads, and rooms that launch kernels or write disjoint parts of one output.
-const UNSAFE: &[&str] = &["device", "cpu", "gpu", "layers", "optim", "data"];
+/// Rooms that hold memory and threads, where `unsafe` is the rule.
+const DEVICES: &[&str] = &["device", "cpu", "gpu"];
+
+/// Rooms that may launch kernels, and the words that tell a launch: of a kernel, or of CPU tasks that write strided,
+/// disjoint parts of one output (`cpu::Args::strided`).
+const LAUNCHING: &[&str] = &["layers", "optim", "collectives", "data"];
+const LAUNCHES: &[&str] = &["launch", "strided"];
 
 const MAX_LINES: usize = 500;
 
@@ -228,15 +233,29 @@ fn upward_uses(source: &Source) -> Vec<String> {
     complaints
 }
 
-/// Complains about `unsafe` outside the rooms for it.
+/// Complains about `unsafe` outside `device/`, `cpu/`, `gpu/`, `program/arena.rs` and blocks of a layer, a transform or a
+/// collective in which a name tells a launch.
 fn unsafe_code(source: &Source) -> Vec<String> {
     // Tests of the device launch kernels, count allocations and look at memory themselves.
-    if source.path.starts_with("tests/") || source.room().is_some_and(|room| UNSAFE.contains(&room)) {
+    let test = source.path.starts_with("tests/");
+    let device = source.room().is_some_and(|room| DEVICES.contains(&room));
+    if test || device || source.path == "src/program/arena.rs" {
         return Vec::new();
     }
+    let launching = source.room().is_some_and(|room| LAUNCHING.contains(&room));
     let code = code(&source.text);
-    let found = tokens(&code).into_iter().filter(|token| token.1 == "unsafe");
-    found.map(|(at, _)| source.complaint(at, "`unsafe` belongs where memory, threads and launches are")).collect()
+    let tokens = tokens(&code);
+    let found = tokens.iter().enumerate().filter(|(_, token)| token.1 == "unsafe");
+    found
+        .filter(|&(i, _)| {
+            let after = &tokens[i + 1..];
+            let block = if after.first().is_some_and(|t| t.1 == "{") { &after[..bracket(after)] } else { &[] };
+            !(launching && block.iter().any(|t| LAUNCHES.iter().any(|word| t.1.contains(word))))
+        })
+        .map(|(_, &(at, _))| {
+            source.complaint(at, "`unsafe` belongs in device/, cpu/, gpu/, program/arena.rs or a launch")
+        })
+        .collect()
 }
 
 /// Complains about conditional compilation for CUDA outside `gpu/` and `build.rs`.
@@ -406,9 +425,14 @@ mod rules {
         let found = |path, text| lines(unsafe_code, path, text);
         let text = "// unsafe\n#![deny(unsafe_op_in_unsafe_fn)]\nfn f() { unsafe { *p } }";
         assert_eq!(found("src/train/mod.rs", text), [3]);
-        for path in ["src/device/memory.rs", "src/cpu/args.rs", "src/gpu/cuda.rs", "src/layers/relu.rs"] {
+        assert_eq!(found("src/layers/relu.rs", text), [3]);
+        assert_eq!(found("src/layers/relu.rs", "unsafe { launch::relu_forward(x, y, n) }"), []);
+        assert_eq!(found("src/train/mod.rs", "unsafe { launch::relu_forward(x, y, n) }"), [1]);
+        assert_eq!(found("src/layers/relu.rs", "unsafe fn launch() {}"), [1]);
+        for path in ["src/device/memory.rs", "src/cpu/args.rs", "src/gpu/cuda.rs"] {
             assert_eq!(found(path, text), []);
         }
+        assert_eq!(found("src/program/arena.rs", text), []);
         assert_eq!(found("src/program/run.rs", text), [3]);
     }
 

@@ -12,6 +12,11 @@ pub use super::embedded::*;
 
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 
+/// The launcher of an element-wise kernel of one operand: x, y, elements.
+pub type UnaryMap = unsafe fn(&Issue, Grid, AnyConst, AnyMut, i64) -> Result<()>;
+/// The launcher of an element-wise kernel of two operands: a, b, y, elements.
+pub type BinaryMap = unsafe fn(&Issue, Grid, AnyConst, AnyConst, AnyMut, i64) -> Result<()>;
+
 /// The address of an argument, as a launch wants it.
 fn address<T>(argument: &T) -> *mut c_void {
     std::ptr::from_ref(argument).cast_mut().cast()

@@ -91,9 +91,9 @@ impl Layer for AvgPool {
         let geometry = self.sliding().geometry(launch.operand(x), launch.operand(y))?;
         let (n, grid, padded) = (launch.count(to), launch.packs(to), i32::from(self.count_include_pad));
         let (on, from, to) = (&launch.issue, launch.any(from), launch.any_mut(to));
-        let kernel = if phase == "forward" { any::avg_pool_forward } else { any::avg_pool_backward };
+        let launch_kernel = if phase == "forward" { any::avg_pool_forward } else { any::avg_pool_backward };
         // SAFETY: x or dx is (rows, h, w, c), y or dy (rows, oh, ow, c); the one written has n elements.
-        unsafe { kernel(on, grid, from, to, n, geometry, padded) }
+        unsafe { launch_kernel(on, grid, from, to, n, geometry, padded) }
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
         let pool = |kernel, stride, pad, ceil, count_include_pad| AvgPool {

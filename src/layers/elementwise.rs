@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::cpu::vectorized;
-use crate::gpu::{AnyConst, AnyMut, Grid, Issue};
+use crate::gpu::kernels::{BinaryMap, UnaryMap};
 use crate::tensor::{Precision, Real};
 
 /// Elements per task.
@@ -26,13 +26,8 @@ pub(super) fn run<T: Real>(phase: &str, args: &Args, f: impl Fn(T) -> T + Sync, 
     }
 }
 
-/// The launcher of y = f(x): x, y, elements.
-pub(super) type Forward = unsafe fn(&Issue, Grid, AnyConst, AnyMut, i64) -> Result<()>;
-/// The launcher of dx = g(y, dy): y, dy, dx, elements.
-pub(super) type Backward = unsafe fn(&Issue, Grid, AnyConst, AnyConst, AnyMut, i64) -> Result<()>;
-
 /// Launches the kernel of y = f(x) or of dx = g(y, dy).
-pub(super) fn launch(phase: &str, launch: &Launch, f: Forward, g: Backward) -> Result<()> {
+pub(super) fn launch(phase: &str, launch: &Launch, f: UnaryMap, g: BinaryMap) -> Result<()> {
     match phase {
         "forward" => {
             let (grid, n) = (launch.packs(Role::Y), launch.count(Role::Y));

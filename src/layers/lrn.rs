@@ -131,7 +131,7 @@ impl Layer for Lrn {
     fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
         let x = Role::X(0);
         let (n, group) = (launch.count(x), launch.operand(x).shape.0[3] / self.groups);
-        let (on, grid, group, size) = (&launch.issue, launch.packs(x), int(group)?, int(self.size)?);
+        let (grid, group, size) = (launch.packs(x), int(group)?, int(self.size)?);
         let (scale, beta, k) = (self.alpha / self.size as f64, self.beta as f32, self.k as f32);
         let x = launch.any(x);
         match phase {
@@ -139,14 +139,14 @@ impl Layer for Lrn {
                 let y = launch.any_mut(Role::Y);
                 let kept = if launch.has(SUMS) { launch.any_mut(SUMS) } else { AnyMut::NONE };
                 // SAFETY: x, y and the sums have n elements, whole groups of channels.
-                unsafe { any::lrn_forward(on, grid, x, y, kept, n, group, size, scale as f32, beta, k) }
+                unsafe { any::lrn_forward(&launch.issue, grid, x, y, kept, n, group, size, scale as f32, beta, k) }
             }
             "backward" if !launch.has(Role::Dx(0)) => Ok(()),
             "backward" => {
                 let (sums, dy, dx) = (launch.any(SUMS), launch.any(Role::Dy), launch.any_mut(Role::Dx(0)));
                 let slope = (2.0 * scale * self.beta) as f32;
                 // SAFETY: x, the sums, dy and dx have n elements, whole groups of channels.
-                unsafe { any::lrn_backward(on, grid, x, sums, dy, dx, n, group, size, slope, beta) }
+                unsafe { any::lrn_backward(&launch.issue, grid, x, sums, dy, dx, n, group, size, slope, beta) }
             }
             _ => unknown_phase(phase),
         }

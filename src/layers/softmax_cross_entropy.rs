@@ -92,7 +92,6 @@ impl Layer for SoftmaxCrossEntropy {
         let (n, targets, scale) = (int(rows)?, launch.read(Role::Target), (1.0 / launch.rows as f64) as f32);
         let (hard, soft) = ((1.0 - self.label_smoothing) as f32, (self.label_smoothing / classes as f64) as f32);
         let (grid, classes, width) = (Grid::cover(rows, 8), int(classes)?, int(width(launch.operand(Role::Target)))?);
-        let on = &launch.issue;
         match phase {
             "forward" => {
                 let (x, each) = (launch.any(logits), launch.scratch());
@@ -100,8 +99,20 @@ impl Layer for SoftmaxCrossEntropy {
                 let (one, metrics) = (Grid::new(1, 1, 1), launch.write(Role::Metrics));
                 // SAFETY: x and p are (rows, classes), targets (rows, width), the scratch (rows, 3), metrics (4).
                 unsafe {
-                    any::softmax_cross_entropy_forward(on, grid, x, targets, each, p, n, classes, width, hard, soft)?;
-                    kernels::softmax_cross_entropy_metrics(on, one, each.into(), metrics, n, scale)
+                    any::softmax_cross_entropy_forward(
+                        &launch.issue,
+                        grid,
+                        x,
+                        targets,
+                        each,
+                        p,
+                        n,
+                        classes,
+                        width,
+                        hard,
+                        soft,
+                    )?;
+                    kernels::softmax_cross_entropy_metrics(&launch.issue, one, each.into(), metrics, n, scale)
                 }
             }
             "backward" if !launch.has(Role::Dx(0)) => Ok(()),
@@ -109,7 +120,19 @@ impl Layer for SoftmaxCrossEntropy {
                 let (p, dx) = (launch.any(PROBABILITIES), launch.any_mut(Role::Dx(0)));
                 // SAFETY: p and dx are (rows, classes), targets (rows, width).
                 unsafe {
-                    any::softmax_cross_entropy_backward(on, grid, p, targets, dx, n, classes, width, hard, soft, scale)
+                    any::softmax_cross_entropy_backward(
+                        &launch.issue,
+                        grid,
+                        p,
+                        targets,
+                        dx,
+                        n,
+                        classes,
+                        width,
+                        hard,
+                        soft,
+                        scale,
+                    )
                 }
             }
             _ => unknown_phase(phase),
