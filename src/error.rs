@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// `file:line:column`, or `--set KEY`, or the file alone.
-    pub place: String,
+    pub location: String,
     /// The whole sentence: what is wrong, what was expected, what to do.
     pub message: String,
 }
 
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.place, self.message)
+        write!(f, "{}: {}", self.location, self.message)
     }
 }
 
@@ -39,19 +39,19 @@ impl Fault {
 
 /// The place of a table in the file and of each key in it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Spot {
+pub struct Locations {
     /// Place of the table as a whole.
     pub whole: String,
     /// Place of each key that the file gives.
     pub keys: Vec<(String, String)>,
 }
 
-impl Spot {
+impl Locations {
     /// Returns the problem that a fault is, at the key's place where the file gives the key.
     pub fn problem(&self, subject: &str, fault: &Fault) -> Problem {
         let given = fault.key.and_then(|key| self.keys.iter().find(|(k, _)| k == key));
-        let place = given.map_or(&self.whole, |(_, place)| place).clone();
-        Problem { place, message: format!("{subject}: {}", fault.message) }
+        let location = given.map_or(&self.whole, |(_, location)| location).clone();
+        Problem { location, message: format!("{subject}: {}", fault.message) }
     }
 }
 
@@ -102,7 +102,7 @@ impl Error {
     }
 
     /// Returns the sentence with its causes.
-    pub fn whole(&self) -> String {
+    pub fn with_causes(&self) -> String {
         let mut text = self.to_string();
         let mut cause = std::error::Error::source(self);
         while let Some(source) = cause {

@@ -1,7 +1,7 @@
 //! Configuration through its door: what is read, and what is said about mistakes.
 
 use peristyle::Error;
-use peristyle::config::{self, Collectives, Config, Reading};
+use peristyle::config::{self, Collectives, Config, Parsed};
 use peristyle::data::Base;
 use peristyle::network::{self, Network};
 use peristyle::tensor::Products;
@@ -41,13 +41,13 @@ evaluate = "1 epoch"
 checkpoint = { every = "500 steps", keep = 2 }
 "#;
 
-fn reading(text: &str, sets: &[&str]) -> Reading {
+fn parse(text: &str, sets: &[&str]) -> Parsed {
     let sets: Vec<String> = sets.iter().map(|set| set.to_string()).collect();
     config::from_text("a.toml", text, Path::new("."), &sets)
 }
 
 fn open(text: &str, sets: &[&str]) -> Result<(Config, Network), Error> {
-    network::complete(reading(text, sets))
+    network::complete(parse(text, sets))
 }
 
 fn problems(text: &str, sets: &[&str]) -> String {

@@ -5,7 +5,7 @@ mod common;
 
 use common::outcome::{Outcome, Where};
 use peristyle::collectives::Form;
-use peristyle::error::{Problem, Spot};
+use peristyle::error::{Locations, Problem};
 use peristyle::layers::{self, Activation, Layer, Lowering, Mode, Role, Split};
 use peristyle::network::{Network, Node, Parameter, Source};
 use peristyle::tensor::{Mesh, Place};
@@ -46,8 +46,8 @@ fn push(network: &mut Network, layer: Arc<dyn Layer>, inputs: Vec<Source>, split
     network.parameters.extend(layer.params(&input_shapes).into_iter().map(parameter));
     network.states.extend(layer.states(&input_shapes).into_iter().map(parameter));
     let (params, states) = ((first..network.parameters.len()).collect(), (first_state..network.states.len()).collect());
-    let spot = Spot::default();
-    network.nodes.push(Node { name, layer, inputs, input_shapes, output, split, params, states, spot });
+    let locations = Locations::default();
+    network.nodes.push(Node { name, layer, inputs, input_shapes, output, split, params, states, locations });
     Source::Node(network.nodes.len() - 1)
 }
 

@@ -80,7 +80,7 @@ pub fn main() -> i32 {
         Command::Bench(arguments) => bench::run(&arguments),
     };
     let Err(error) = result else { return 0 };
-    eprintln!("peristyle: {}", error.whole());
+    eprintln!("peristyle: {}", error.with_causes());
     error.exit_code()
 }
 

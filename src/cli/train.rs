@@ -45,7 +45,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let result = run.train(&mut reporter, &stop);
     drop(reporter);
     // Whatever goes wrong from here on, the run was on its way: a full disk is no mistake of the command line.
-    result.map_err(|error| Error::Run(format!("{} (run directory {})", error.whole(), dir.display())))?;
+    result.map_err(|error| Error::Run(format!("{} (run directory {})", error.with_causes(), dir.display())))?;
     print(&format!("{}\n", dir.display()));
     Ok(())
 }

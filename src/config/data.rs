@@ -1,25 +1,26 @@
 //! `[data]`: read key by key, so that every wrong one is reported.
 
+use super::diagnostics::Diagnostics;
 use super::errors;
-use super::report::{Report, Value};
 use super::section::Section;
+use super::spans::SpannedValue;
 use crate::data::{Augment, Settings};
 use serde::Deserialize;
 use toml::de::DeValue;
 
 /// Reads the section; none when it cannot be used.
-pub(super) fn read(report: &mut Report, value: Value) -> Option<Settings> {
-    let mut section = Section::open(report, "[data]", value);
-    let before = section.report.problems.len();
+pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Settings> {
+    let mut section = Section::open(diagnostics, "[data]", value);
+    let before = section.diagnostics.problems.len();
     let train = section.required("train", "train = { digits = \"train\" }");
     let test = section.take("test");
     let validation = section.take("validation").unwrap_or_default();
     let batch = section.required("batch", "batch = 64");
     let normalize = section.take("normalize");
     let augment = section.value("augment");
-    let augment = augment.map_or(Some(Vec::new()), |value| read_augment(section.report, value));
+    let augment = augment.map_or(Some(Vec::new()), |value| read_augment(section.diagnostics, value));
     let order = section.take("order").unwrap_or_default();
-    let broken = section.report.problems.len() > before;
+    let broken = section.diagnostics.problems.len() > before;
     let settings = match (train, batch, augment) {
         (Some(train), Some(batch), Some(augment)) => {
             let settings = Settings { train, test, validation, batch, normalize, augment, order };
@@ -34,17 +35,17 @@ pub(super) fn read(report: &mut Report, value: Value) -> Option<Settings> {
     settings.filter(|_| !broken)
 }
 
-fn read_augment(report: &mut Report, value: Value) -> Option<Vec<Augment>> {
+fn read_augment(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Vec<Augment>> {
     let at = value.span().start;
     let DeValue::Array(items) = value.into_inner() else {
-        report.problem(at, "[data]: augment, expected a list, like [{ shift = 2 }]");
+        diagnostics.problem(at, "[data]: augment, expected a list, like [{ shift = 2 }]");
         return None;
     };
     let mut steps = Vec::new();
     let mut complete = true;
     for item in items {
-        let naming = errors::Naming { subject: "[data]", own: "augment", nested: true, bare: false, known: None };
-        let step = report.read(naming, item, Augment::deserialize);
+        let context = errors::Subject { name: "[data]", key: "augment", nested: true, bare: false, known: None };
+        let step = diagnostics.read(context, item, Augment::deserialize);
         complete &= step.is_some();
         steps.extend(step);
     }

@@ -1,8 +1,9 @@
 //! `[devices]`: what runs the program, and how it is arranged.
 
+use super::diagnostics::Diagnostics;
 use super::errors;
-use super::report::{Report, Value};
 use super::section::Section;
+use super::spans::SpannedValue;
 use crate::error::Fault;
 use crate::gpu::{self, Driver, kernels};
 use crate::tensor::{Mesh, Precision, Products};
@@ -135,12 +136,12 @@ struct MeshTable {
 }
 
 /// Reads the section; the defaults when it is absent.
-pub(super) fn read(report: &mut Report, value: Value) -> Devices {
-    let mut section = Section::open(report, "[devices]", value);
+pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Devices {
+    let mut section = Section::open(diagnostics, "[devices]", value);
     let used = section.value("use");
-    let by_set = used.as_ref().is_some_and(|v| section.report.places.is_set(v.span().start));
+    let by_set = used.as_ref().is_some_and(|v| section.diagnostics.source.is_set(v.span().start));
     let chosen = match used {
-        Some(value) => read_use(section.report, &value),
+        Some(value) => read_use(section.diagnostics, &value),
         None => Some(auto()),
     };
     let known = chosen.is_some();
@@ -150,14 +151,14 @@ pub(super) fn read(report: &mut Report, value: Value) -> Devices {
     let collectives = read_collectives(&mut section, kind, ordinals.len());
     let peer_access = read_peer_access(&mut section, kind, &ordinals);
     if kind != Kind::Cuda && section.table.contains_key("libraries") {
-        section.report.note(format!("[devices]: libraries has no effect on {kind} devices"));
+        section.diagnostics.note(format!("[devices]: libraries has no effect on {kind} devices"));
     }
     let libraries = section.take("libraries").unwrap_or(Libraries::Auto);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     // Emulated devices work in turns, so each may have every core.
     let default = if kind == Kind::Emu { cores } else { (cores / ordinals.len()).max(1) };
     if kind == Kind::Cuda && section.table.contains_key("threads") {
-        section.report.note(format!("[devices]: threads has no effect on {kind} devices"));
+        section.diagnostics.note(format!("[devices]: threads has no effect on {kind} devices"));
     }
     let expected = format!("1 to {MOST_THREADS}");
     let threads = section.within("threads", default, |n| (1..=MOST_THREADS).contains(&n), &expected);
@@ -172,9 +173,9 @@ fn auto() -> (Kind, Vec<usize>) {
     if gpus > 0 { (Kind::Cuda, (0..gpus.min(MOST)).collect()) } else { (Kind::Cpu, vec![0]) }
 }
 
-fn read_use(report: &mut Report, value: &Value) -> Option<(Kind, Vec<usize>)> {
+fn read_use(diagnostics: &mut Diagnostics, value: &SpannedValue) -> Option<(Kind, Vec<usize>)> {
     let one = [value.clone()];
-    let items: &[Value] = match value.get_ref() {
+    let items: &[SpannedValue] = match value.get_ref() {
         DeValue::Array(items) => items,
         _ => &one,
     };
@@ -200,13 +201,13 @@ fn read_use(report: &mut Report, value: &Value) -> Option<(Kind, Vec<usize>)> {
             }
             (Err(message), _) => message,
         };
-        report.problem(at, format!("[devices]: {problem}"));
+        diagnostics.problem(at, format!("[devices]: {problem}"));
         return None;
     }
     let count = all.as_ref().map_or(0, |(_, ordinals)| ordinals.len());
     if !(1..=MOST).contains(&count) {
         let message = format!("[devices]: use gives {count} devices, expected 1 to {MOST}");
-        report.problem(value.span().start, message);
+        diagnostics.problem(value.span().start, message);
         return None;
     }
     all
@@ -259,9 +260,9 @@ fn read_mesh(section: &mut Section, devices: usize, by_set: bool, known: bool) -
         return Mesh { data, columns };
     }
     let what = format!("mesh = {{ data = {data}, columns = {columns} }} has {positions} positions");
-    let mesh_by_set = given.is_some_and(|at| section.report.places.is_set(at));
+    let mesh_by_set = given.is_some_and(|at| section.diagnostics.source.is_set(at));
     if by_set && !mesh_by_set {
-        section.report.note(format!(
+        section.diagnostics.note(format!(
             "[devices]: {what}, which do not fit {devices} devices; all devices are on the data axis instead"
         ));
     } else if known {
@@ -283,7 +284,7 @@ fn read_precision(section: &mut Section, kind: Kind) -> (Precision, Products) {
         name if kind == Kind::Cpu => {
             let name = if matches!(name, PrecisionName::Tf32) { "tf32" } else { "bf16" };
             let note = format!("[devices]: precision = \"{name}\" has no effect on cpu devices, which compute in f32");
-            section.report.note(note);
+            section.diagnostics.note(note);
             (Precision::F32, Products::Full)
         }
         PrecisionName::Tf32 => (Precision::F32, Products::Tf32),
@@ -295,12 +296,12 @@ fn read_collectives(section: &mut Section, kind: Kind, devices: usize) -> Collec
     let default = if kind == Kind::Cpu { Collectives::OnePass } else { Collectives::Ring };
     let Some(name) = section.take("collectives") else { return default };
     if devices == 1 && matches!(name, CollectivesName::OnePass | CollectivesName::Ring) {
-        section.report.note("[devices]: collectives has no effect on one device");
+        section.diagnostics.note("[devices]: collectives has no effect on one device");
     }
     let library = match name {
         CollectivesName::OnePass if kind != Kind::Cpu => {
             if devices > 1 {
-                section.report.note(format!(
+                section.diagnostics.note(format!(
                     "[devices]: collectives = \"one_pass\" has no effect on {kind} devices, which sum around a ring"
                 ));
             }
@@ -323,7 +324,7 @@ fn read_peer_access(section: &mut Section, kind: Kind, ordinals: &[usize]) -> Pe
     let several = ordinals.iter().any(|&ordinal| ordinal != ordinals[0]);
     if given.is_some() && (kind == Kind::Cpu || !several) {
         let on = if kind == Kind::Cpu { "cpu devices" } else { "one GPU" };
-        section.report.note(format!("[devices]: peer_access has no effect on {on}"));
+        section.diagnostics.note(format!("[devices]: peer_access has no effect on {on}"));
         return PeerAccess::Auto;
     }
     given.unwrap_or_default()

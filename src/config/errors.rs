@@ -1,17 +1,17 @@
 //! Says serde's errors in the words of the file: which key, what it is, what was expected, which names are known.
 
-use super::report::Value;
+use super::spans::SpannedValue;
 use crate::error::suggest;
 use serde::de::{Deserializer, Error as _, Visitor};
 use std::ops::Range;
 use toml::de::DeValue;
 
 /// How to speak of a value.
-pub(super) struct Naming<'a> {
+pub(super) struct Subject<'a> {
     /// Whose it is: `[train]`, `layer "fc8"`.
-    pub(super) subject: &'a str,
+    pub(super) name: &'a str,
     /// Its own key: `mesh`, `conv`.
-    pub(super) own: &'a str,
+    pub(super) key: &'a str,
     /// True when keys inside are named with their table's: `mesh.data`.
     pub(super) nested: bool,
     /// True when a kind was given alone and its settings are an empty table that nobody wrote.
@@ -20,42 +20,42 @@ pub(super) struct Naming<'a> {
     pub(super) known: Option<&'static [&'static str]>,
 }
 
-impl Naming<'_> {
+impl Subject<'_> {
     fn of(&self, path: &[String]) -> String {
         match (path.is_empty(), self.nested) {
-            (true, _) => self.own.to_string(),
-            (false, true) => format!("{}.{}", self.own, path.join(".")),
+            (true, _) => self.key.to_string(),
+            (false, true) => format!("{}.{}", self.key, path.join(".")),
             (false, false) => path.join("."),
         }
     }
 }
 
 /// What an error's span covers.
-enum Found<'a> {
+enum SpanTarget<'a> {
     Key(String),
     Value(&'a DeValue<'a>),
 }
 
 /// Returns the offset and the message of an error in `value`.
-pub(super) fn explain(error: &toml::de::Error, value: &Value, naming: &Naming) -> (usize, String) {
+pub(super) fn explain(error: &toml::de::Error, value: &SpannedValue, subject: &Subject) -> (usize, String) {
     let span = error.span().unwrap_or_else(|| value.span());
-    let (path, found) = locate(value, &span).unwrap_or_else(|| (Vec::new(), Found::Value(value.get_ref())));
+    let (path, found) = locate(value, &span).unwrap_or_else(|| (Vec::new(), SpanTarget::Value(value.get_ref())));
     let message = error.message();
     let text = match found {
-        Found::Key(key) => about_key(message, &key, &path, naming),
-        Found::Value(value) => about_value(message, value, &path, naming),
+        SpanTarget::Key(key) => about_key(message, &key, &path, subject),
+        SpanTarget::Value(value) => about_value(message, value, &path, subject),
     };
     (span.start, text)
 }
 
-fn about_key(message: &str, key: &str, path: &[String], naming: &Naming) -> String {
-    let within = if path.is_empty() && !naming.nested { String::new() } else { format!("{}: ", naming.of(path)) };
+fn about_key(message: &str, key: &str, path: &[String], subject: &Subject) -> String {
+    let within = if path.is_empty() && !subject.nested { String::new() } else { format!("{}: ", subject.of(path)) };
     let known = names(message);
     if message.starts_with("unknown field") {
         return format!("{within}{}", unknown_key(key, &known));
     }
     if message.starts_with("unknown variant") {
-        return format!("{}: {}", naming.of(path), unknown_name(key, &known));
+        return format!("{}: {}", subject.of(path), unknown_name(key, &known));
     }
     if let Some((_, known)) = message.split_once(", available keys: ") {
         return format!("{within}{}", unknown_key(key, &known.split(", ").collect::<Vec<_>>()));
@@ -67,12 +67,12 @@ fn about_key(message: &str, key: &str, path: &[String], naming: &Naming) -> Stri
     }
 }
 
-fn about_value(message: &str, value: &DeValue, path: &[String], naming: &Naming) -> String {
-    let name = naming.of(path);
+fn about_value(message: &str, value: &DeValue, path: &[String], subject: &Subject) -> String {
+    let name = subject.of(path);
     if let Some(missing) = names(message).first().filter(|_| message.starts_with("missing field")) {
-        let within = if path.is_empty() && !naming.nested { String::new() } else { format!("{name}: ") };
-        let known = naming.known.filter(|_| path.is_empty());
-        if naming.bare && path.is_empty() {
+        let within = if path.is_empty() && !subject.nested { String::new() } else { format!("{name}: ") };
+        let known = subject.known.filter(|_| path.is_empty());
+        if subject.bare && path.is_empty() {
             return format!("\"{name}\" needs settings: write {{ {name} = {{ {missing} = .. }} }}");
         }
         return format!("{within}missing key \"{missing}\"{}", known.map_or(String::new(), known_keys));
@@ -91,8 +91,8 @@ fn about_value(message: &str, value: &DeValue, path: &[String], naming: &Naming)
     for start in ["invalid type: ", "invalid value: ", "invalid length "] {
         if let Some((_, expected)) = message.strip_prefix(start).and_then(|m| m.rsplit_once(", expected ")) {
             let table = expected.starts_with("struct ") || expected == "a map";
-            let known = naming.known.filter(|_| table && path.is_empty()).map_or(String::new(), known_keys);
-            if naming.bare && path.is_empty() {
+            let known = subject.known.filter(|_| table && path.is_empty()).map_or(String::new(), known_keys);
+            if subject.bare && path.is_empty() {
                 return format!("\"{name}\" needs settings: write {{ {name} = .. }} with {}", plain(expected));
             }
             return format!("{name} = {shown}, expected {}{known}", plain(expected));
@@ -179,20 +179,20 @@ fn nests(value: &DeValue) -> bool {
 }
 
 /// Finds what a span covers; the path leads to the value, or to the table that has the key.
-fn locate<'a>(value: &'a Value, span: &Range<usize>) -> Option<(Vec<String>, Found<'a>)> {
+fn locate<'a>(value: &'a SpannedValue, span: &Range<usize>) -> Option<(Vec<String>, SpanTarget<'a>)> {
     let mut path = Vec::new();
     find(value, span, &mut path).map(|found| (path, found))
 }
 
-fn find<'a>(value: &'a Value, span: &Range<usize>, path: &mut Vec<String>) -> Option<Found<'a>> {
+fn find<'a>(value: &'a SpannedValue, span: &Range<usize>, path: &mut Vec<String>) -> Option<SpanTarget<'a>> {
     if value.span() == *span {
-        return Some(Found::Value(value.get_ref()));
+        return Some(SpanTarget::Value(value.get_ref()));
     }
     match value.get_ref() {
         DeValue::Table(table) => {
             for (key, value) in table {
                 if key.span() == *span {
-                    return Some(Found::Key(key.get_ref().to_string()));
+                    return Some(SpanTarget::Key(key.get_ref().to_string()));
                 }
                 path.push(key.get_ref().to_string());
                 if let Some(found) = find(value, span, path) {

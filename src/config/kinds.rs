@@ -1,22 +1,23 @@
 //! Things named by their key: `"relu"`, `{ conv = { filters = 8 } }`, `{ momentum = 0.9 }`.
 
-use super::errors::{self, Naming, Probe};
-use super::report::{Report, Value};
-use crate::error::{Spot, suggest};
+use super::diagnostics::Diagnostics;
+use super::errors::{self, Probe, Subject};
+use super::spans::SpannedValue;
+use crate::error::{Locations, suggest};
 use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 /// A kind with its settings, not yet read.
 #[derive(Debug)]
-pub(super) struct Kinded<'i> {
+pub(super) struct Tagged<'i> {
     /// The kind, one of those known.
     pub(super) kind: &'static str,
-    settings: Value<'i>,
+    settings: SpannedValue<'i>,
     /// True when the kind was given alone, as a string.
     bare: bool,
     /// Where the settings are.
-    pub(super) spot: Spot,
+    pub(super) locations: Locations,
 }
 
 /// A room's list of kinds.
@@ -45,18 +46,23 @@ macro_rules! kinds {
 }
 pub(super) use kinds;
 
-impl<'i> Kinded<'i> {
+impl<'i> Tagged<'i> {
     /// Reads which kind a value names; reports what is wrong.
-    pub(super) fn open(report: &mut Report, subject: &str, kinds: &Kinds, value: Value<'i>) -> Option<Self> {
+    pub(super) fn open(
+        diagnostics: &mut Diagnostics,
+        subject: &str,
+        kinds: &Kinds,
+        value: SpannedValue<'i>,
+    ) -> Option<Self> {
         let span = value.span();
         match value.into_inner() {
-            DeValue::String(kind) => Self::bare(report, subject, kinds, &kind, span),
-            DeValue::Table(table) => Self::keyed(report, subject, kinds, table, span, &[]),
+            DeValue::String(kind) => Self::bare(diagnostics, subject, kinds, &kind, span),
+            DeValue::Table(table) => Self::keyed(diagnostics, subject, kinds, table, span, &[]),
             other => {
                 let (shown, noun) = (errors::show(&other), kinds.noun);
                 let message =
                     format!("{subject}: {shown}, expected a {noun}: a name, or a table {{ name = settings }}");
-                report.problem(span.start, message);
+                diagnostics.problem(span.start, message);
                 None
             }
         }
@@ -64,24 +70,24 @@ impl<'i> Kinded<'i> {
 
     /// A kind given alone, as a string.
     pub(super) fn bare(
-        report: &mut Report,
+        diagnostics: &mut Diagnostics,
         subject: &str,
         kinds: &Kinds,
         kind: &str,
         span: Range<usize>,
     ) -> Option<Self> {
         let Some(kind) = kinds.known.iter().find(|k| **k == kind) else {
-            report.problem(span.start, format!("{subject}: {}", unknown(kinds, kind)));
+            diagnostics.problem(span.start, format!("{subject}: {}", unknown(kinds, kind)));
             return None;
         };
         let settings = Spanned::new(span, DeValue::Table(DeTable::new()));
-        let spot = report.places.spot(&settings);
-        Some(Kinded { kind, settings, bare: true, spot })
+        let locations = diagnostics.source.locations(&settings);
+        Some(Tagged { kind, settings, bare: true, locations })
     }
 
     /// A kind given as the only key of a table; `beside` are the keys that the table may have had besides.
     pub(super) fn keyed(
-        report: &mut Report,
+        diagnostics: &mut Diagnostics,
         subject: &str,
         kinds: &Kinds,
         table: DeTable<'i>,
@@ -95,11 +101,11 @@ impl<'i> Kinded<'i> {
         if wrong {
             let list = given.iter().map(|k| format!("\"{k}\"")).collect::<Vec<_>>().join(" and ");
             let noun = kinds.noun;
-            report
+            diagnostics
                 .problem(span.start, format!("{subject}: {list} in one entry, expected one {noun}; make two entries"));
         } else if table.is_empty() {
             let (noun, known) = (kinds.noun, kinds.known.join(", "));
-            report.problem(span.start, format!("{subject}: no {noun} is named, expected one of {known}"));
+            diagnostics.problem(span.start, format!("{subject}: no {noun} is named, expected one of {known}"));
         }
         for (key, value) in table {
             let at = key.span().start;
@@ -123,25 +129,25 @@ impl<'i> Kinded<'i> {
                 }
                 None => errors::unknown_key(key.get_ref(), &[&given, beside].concat()),
             };
-            report.problem(at, format!("{subject}: {message}"));
+            diagnostics.problem(at, format!("{subject}: {message}"));
         }
         let (kind, settings) = found.filter(|_| !wrong)?;
-        let spot = report.places.spot(&settings);
-        Some(Kinded { kind, settings, bare: false, spot })
+        let locations = diagnostics.source.locations(&settings);
+        Some(Tagged { kind, settings, bare: false, locations })
     }
 
     /// Reads the settings; reports what is wrong.
     pub(super) fn read<T>(
         self,
-        report: &mut Report,
+        diagnostics: &mut Diagnostics,
         subject: &str,
         kinds: &Kinds,
         read: impl FnOnce(&str, ValueDeserializer<'i>) -> Option<Result<T, toml::de::Error>>,
     ) -> Option<T> {
         let known = (kinds.fields)(self.kind);
-        let naming = Naming { subject, own: self.kind, nested: false, bare: self.bare, known };
+        let context = Subject { name: subject, key: self.kind, nested: false, bare: self.bare, known };
         let kind = self.kind;
-        report.read(naming, self.settings, |d| read(kind, d).expect("the kind is one of those known"))
+        diagnostics.read(context, self.settings, |d| read(kind, d).expect("the kind is one of those known"))
     }
 }
 

@@ -6,12 +6,13 @@
 
 mod data;
 mod devices;
+mod diagnostics;
 mod errors;
 mod kinds;
 mod model;
-mod report;
 mod section;
 mod set;
+mod spans;
 mod train;
 mod write;
 
@@ -20,9 +21,10 @@ pub use model::{Entry, From, Model};
 pub use train::{Checkpoint, Every, Optimizer, Train};
 
 use crate::data::{Base, Settings};
-use crate::error::{Fault, Problem, Spot};
-use report::{Places, Report, Table, Value};
+use crate::error::{Fault, Locations, Problem};
+use diagnostics::Diagnostics;
 use section::Section;
+use spans::{SourceMap, SpannedValue};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
@@ -43,7 +45,7 @@ pub struct Config {
     /// What the network learns from.
     pub data: Settings,
     /// Where the file says `data`.
-    pub data_spot: Spot,
+    pub data_locations: Locations,
     /// The network.
     pub model: Model,
     /// From gradients to updates.
@@ -62,7 +64,7 @@ pub struct Config {
 
 /// What reading a file gave.
 #[derive(Debug)]
-pub struct Reading {
+pub struct Parsed {
     /// The configuration, when every section can be used; also with problems, so that more can be found.
     pub config: Option<Config>,
     /// The model, also with problems, so that the network can be checked as well.
@@ -72,7 +74,7 @@ pub struct Reading {
 }
 
 /// Reads a file and applies every `--set KEY=VALUE`.
-pub fn read(path: &Path, sets: &[String]) -> Reading {
+pub fn read(path: &Path, sets: &[String]) -> Parsed {
     let name = path.display().to_string();
     match contents(path) {
         Ok(text) => from_text(&name, &text, path.parent().unwrap_or(Path::new("")), sets),
@@ -81,21 +83,21 @@ pub fn read(path: &Path, sets: &[String]) -> Reading {
 }
 
 /// Reads the text of a file called `name` in the folder `base`.
-pub fn from_text(name: &str, text: &str, base: &Path, sets: &[String]) -> Reading {
-    let mut report = Report::new(Places::new(name, text));
+pub fn from_text(name: &str, text: &str, base: &Path, sets: &[String]) -> Parsed {
+    let mut diagnostics = Diagnostics::new(SourceMap::new(name, text));
     if text.len() as u64 > MOST_BYTES {
         return alone(name.to_string(), too_large());
     }
     let root = match DeTable::parse(text) {
         Ok(root) => root,
         Err(error) => {
-            let place = report.places.at(error.span().map_or(0, |span| span.start));
+            let location = diagnostics.source.at(error.span().map_or(0, |span| span.start));
             let message = format!("the file is not TOML: {}", error.message().replace('\n', ", "));
-            return alone(place, message);
+            return alone(location, message);
         }
     };
     let span = root.span();
-    let root = set::apply(&mut report, Spanned::new(span, DeValue::Table(root.into_inner())), sets);
+    let root = set::apply(&mut diagnostics, Spanned::new(span, DeValue::Table(root.into_inner())), sets);
     let DeValue::Table(root) = root.into_inner() else { unreachable!("every path of a --set has a key") };
     let resolved = if sets.is_empty() {
         text.to_string()
@@ -103,33 +105,33 @@ pub fn from_text(name: &str, text: &str, base: &Path, sets: &[String]) -> Readin
         let sets: Vec<String> = sets.iter().map(|set| format!(" --set {set:?}")).collect();
         format!("# {name:?} with{}\n\n{}", sets.concat(), write::document(&root))
     };
-    let (config, model) = read_root(&mut report, root);
-    let mut problems = report.problems;
+    let (config, model) = read_root(&mut diagnostics, root);
+    let mut problems = diagnostics.problems;
     sort(&mut problems);
     let config = config.map(|config| Config {
         base: base.into(),
         path: PathBuf::from(name),
-        notes: report.notes,
+        notes: diagnostics.notes,
         resolved,
         ..config
     });
-    Reading { config, model, problems }
+    Parsed { config, model, problems }
 }
 
 /// Sorts problems by line and column; those of `--set` come last.
 pub fn sort(problems: &mut [Problem]) {
     problems.sort_by_key(|problem| {
-        let mut parts = problem.place.rsplitn(3, ':').map(|part| part.parse::<usize>().ok());
+        let mut parts = problem.location.rsplitn(3, ':').map(|part| part.parse::<usize>().ok());
         match (parts.next().flatten(), parts.next().flatten()) {
             (Some(column), Some(line)) => (line, column),
-            _ if problem.place.starts_with("--set") => (usize::MAX, 0),
+            _ if problem.location.starts_with("--set") => (usize::MAX, 0),
             _ => (0, 0),
         }
     });
 }
 
-fn alone(place: String, message: String) -> Reading {
-    Reading { config: None, model: None, problems: vec![Problem { place, message }] }
+fn alone(location: String, message: String) -> Parsed {
+    Parsed { config: None, model: None, problems: vec![Problem { location, message }] }
 }
 
 fn too_large() -> String {
@@ -149,11 +151,11 @@ fn contents(path: &Path) -> Result<String, String> {
     })
 }
 
-fn read_root(report: &mut Report, root: Table) -> (Option<Config>, Option<Model>) {
-    let file = PathBuf::from(report.places.file());
+fn read_root(diagnostics: &mut Diagnostics, root: DeTable) -> (Option<Config>, Option<Model>) {
+    let file = PathBuf::from(diagnostics.source.file());
     let stem = file.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned());
     let root = Spanned::new(0..0, DeValue::Table(root));
-    let mut top = Section::open(report, "the file", root);
+    let mut top = Section::open(diagnostics, "the file", root);
     let name = top.take("name").unwrap_or(stem);
     if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\']) || name.chars().any(char::is_control) {
         let message = format!("name = {name:?}, expected a name that a folder can have");
@@ -161,22 +163,22 @@ fn read_root(report: &mut Report, root: Table) -> (Option<Config>, Option<Model>
     }
     let seed = top.take("seed").unwrap_or(1);
     let devices = top.value("devices").unwrap_or_else(|| Spanned::new(0..0, DeValue::Table(DeTable::new())));
-    let devices = devices::read(top.report, devices);
-    let data_spot = top.table.get("data").map(|value| top.report.places.spot(value)).unwrap_or_default();
+    let devices = devices::read(top.diagnostics, devices);
+    let data_locations = top.table.get("data").map(|value| top.diagnostics.source.locations(value)).unwrap_or_default();
     let data = part(&mut top, "data", data::read);
     let model = part(&mut top, "model", model::read);
     let evaluated = data.as_ref().is_none_or(|data| data.test.is_some() || data.validation > 0.0);
     let optimizer = part(&mut top, "optimizer", train::read_optimizer);
-    let train = part(&mut top, "train", |report, value| train::read_train(report, value, evaluated));
+    let train = part(&mut top, "train", |diagnostics, value| train::read_train(diagnostics, value, evaluated));
     top.finish();
     if let (Some(model), Some(optimizer)) = (&model, &optimizer) {
-        note_without_effect(report, &devices, model, optimizer);
+        note_without_effect(diagnostics, &devices, model, optimizer);
     }
     let copy = model.clone();
     let config = || {
         let (base, path, notes, resolved) = Default::default();
         let (data, model, optimizer, train) = (data?, model?, optimizer?, train?);
-        Some(Config { name, seed, devices, data, data_spot, model, optimizer, train, base, path, notes, resolved })
+        Some(Config { name, seed, devices, data, data_locations, model, optimizer, train, base, path, notes, resolved })
     };
     (config(), copy)
 }
@@ -185,25 +187,25 @@ fn read_root(report: &mut Report, root: Table) -> (Option<Config>, Option<Model>
 fn part<'i, T>(
     top: &mut Section<'i, '_>,
     name: &'static str,
-    read: impl FnOnce(&mut Report, Value<'i>) -> Option<T>,
+    read: impl FnOnce(&mut Diagnostics, SpannedValue<'i>) -> Option<T>,
 ) -> Option<T> {
     match top.value(name) {
-        Some(value) => read(top.report, value),
+        Some(value) => read(top.diagnostics, value),
         None => {
-            let (place, message) = (top.report.places.file().to_string(), format!("missing section [{name}]"));
-            top.report.problems.push(Problem { place, message });
+            let (location, message) = (top.diagnostics.source.file().to_string(), format!("missing section [{name}]"));
+            top.diagnostics.problems.push(Problem { location, message });
             None
         }
     }
 }
 
 /// Notes settings of where and how that have no effect.
-fn note_without_effect(report: &mut Report, devices: &Devices, model: &Model, optimizer: &Optimizer) {
+fn note_without_effect(diagnostics: &mut Diagnostics, devices: &Devices, model: &Model, optimizer: &Optimizer) {
     if devices.mesh.columns == 1 && model.layers.iter().any(|entry| entry.split.is_some()) {
-        report.note("[model]: split has no effect: the mesh has one column");
+        diagnostics.note("[model]: split has no effect: the mesh has one column");
     }
     let decays = optimizer.chain.0.iter().any(|transform| transform.kind() == "weight_decay");
     if !decays && model.layers.iter().any(|entry| entry.decay_mult != 1.0) {
-        report.note("[model]: decay_mult has no effect: the chain of [optimizer] has no weight_decay");
+        diagnostics.note("[model]: decay_mult has no effect: the chain of [optimizer] has no weight_decay");
     }
 }

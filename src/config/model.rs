@@ -1,10 +1,11 @@
 //! `[model]`: the layers as the file lists them.
 
+use super::diagnostics::Diagnostics;
 use super::errors;
-use super::kinds::{Kinded, Kinds, kinds};
-use super::report::{Report, Table, Value};
+use super::kinds::{Kinds, Tagged, kinds};
 use super::section::Section;
-use crate::error::{Fault, Spot};
+use super::spans::SpannedValue;
+use crate::error::{Fault, Locations};
 use crate::layers::{self, Activation, Init, Layer, Split};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -32,7 +33,7 @@ pub struct Entry {
     /// How its parameters start, where the layer does not fix that.
     pub init: Option<Init>,
     /// Where the file says all this.
-    pub spot: Spot,
+    pub locations: Locations,
 }
 
 /// The weights to start from.
@@ -58,7 +59,7 @@ pub struct Model {
     /// The weights to start from.
     pub from: Option<From>,
     /// Where the file says all this.
-    pub spot: Spot,
+    pub locations: Locations,
 }
 
 const LAYERS: Kinds = kinds!("layer", layers);
@@ -66,7 +67,7 @@ const LAYERS: Kinds = kinds!("layer", layers);
 const MOST_VALUES: usize = 1 << 30;
 
 /// Returns the key of an entry that names its kind: the first one that is not an entry's own key.
-pub(super) fn kind_of<'t>(table: &'t Table) -> Option<&'t str> {
+pub(super) fn kind_of<'t>(table: &'t DeTable) -> Option<&'t str> {
     let keys = table.keys().map(|k| &**k.get_ref()).filter(|k| !ENTRY_KEYS.contains(k));
     let keys: Vec<&str> = keys.collect();
     keys.iter().find(|k| layers::KINDS.contains(k)).or(keys.first()).copied()
@@ -75,7 +76,7 @@ pub(super) fn kind_of<'t>(table: &'t Table) -> Option<&'t str> {
 /// Returns the name of every layer: the file's, or `<kind><index of its kind, from 1>`.
 pub(super) fn names(entries: &DeArray) -> Vec<String> {
     let mut counts: HashMap<&str, usize> = HashMap::new();
-    let name = |entry: &'_ Value| match entry.get_ref() {
+    let name = |entry: &'_ SpannedValue| match entry.get_ref() {
         DeValue::Table(table) => table.get("name").and_then(|v| v.get_ref().as_str()).map(str::to_string),
         _ => None,
     };
@@ -94,26 +95,26 @@ pub(super) fn names(entries: &DeArray) -> Vec<String> {
 }
 
 /// Reads the section; none when its input or its list of layers cannot be used.
-pub(super) fn read(report: &mut Report, value: Value) -> Option<Model> {
-    let mut section = Section::open(report, "[model]", value);
-    let spot = section.spot.clone();
+pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Model> {
+    let mut section = Section::open(diagnostics, "[model]", value);
+    let locations = section.locations.clone();
     let input = read_input(&mut section);
     let init = section.take("init").unwrap_or(Init::Kaiming);
     check_init(&mut section, init);
     section.require("layers", "layers = [\"relu\", { dense = { units = 10 } }]");
     let layers = section.value("layers");
-    let layers = layers.and_then(|value| read_layers(section.report, value));
+    let layers = layers.and_then(|value| read_layers(section.diagnostics, value));
     let loss = match section.value("loss") {
-        Some(value) => read_loss(section.report, value),
+        Some(value) => read_loss(section.diagnostics, value),
         None => {
             let table = toml::Spanned::new(section.span.clone(), DeValue::String("softmax_cross_entropy".into()));
-            read_loss(section.report, table)
+            read_loss(section.diagnostics, table)
         }
     };
     let from = section.value("from");
-    let from = from.and_then(|value| read_from(section.report, value));
+    let from = from.and_then(|value| read_from(section.diagnostics, value));
     section.finish();
-    Some(Model { input: input?, init, layers: layers?, loss, from, spot })
+    Some(Model { input: input?, init, layers: layers?, loss, from, locations })
 }
 
 fn read_input(section: &mut Section) -> Option<Activation> {
@@ -140,51 +141,51 @@ fn check_init(section: &mut Section, init: Init) {
     section.fault(&Fault::at("init", message));
 }
 
-fn read_layers(report: &mut Report, value: Value) -> Option<Vec<Entry>> {
+fn read_layers(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Vec<Entry>> {
     let at = value.span().start;
     match value.into_inner() {
         DeValue::Array(entries) if entries.is_empty() => {
-            report.problem(at, "[model]: layers is empty, expected at least one layer");
+            diagnostics.problem(at, "[model]: layers is empty, expected at least one layer");
             None
         }
         DeValue::Array(entries) => {
             let names = names(&entries);
-            Some(entries.into_iter().zip(names).map(|(value, name)| read_entry(report, value, name)).collect())
+            Some(entries.into_iter().zip(names).map(|(value, name)| read_entry(diagnostics, value, name)).collect())
         }
         other => {
-            report.problem(at, format!("[model]: layers = {}, expected a list of layers", errors::show(&other)));
+            diagnostics.problem(at, format!("[model]: layers = {}, expected a list of layers", errors::show(&other)));
             None
         }
     }
 }
 
 /// An entry without settings, of which nothing is known yet.
-fn blank(name: String, spot: Spot) -> Entry {
-    Entry { name, layer: None, inputs: None, split: None, lr_mult: 1.0, decay_mult: 1.0, init: None, spot }
+fn blank(name: String, locations: Locations) -> Entry {
+    Entry { name, layer: None, inputs: None, split: None, lr_mult: 1.0, decay_mult: 1.0, init: None, locations }
 }
 
-fn read_entry(report: &mut Report, value: Value, name: String) -> Entry {
+fn read_entry(diagnostics: &mut Diagnostics, value: SpannedValue, name: String) -> Entry {
     let subject = format!("layer \"{name}\"");
     let span = value.span();
-    let mut entry = blank(name, report.places.spot(&value));
+    let mut entry = blank(name, diagnostics.source.locations(&value));
     match value.get_ref() {
         DeValue::String(kind) => {
-            let kinded = Kinded::bare(report, &subject, &LAYERS, kind, span);
-            entry.layer = kinded.and_then(|kinded| read_layer(report, &subject, kinded));
+            let tagged = Tagged::bare(diagnostics, &subject, &LAYERS, kind, span);
+            entry.layer = tagged.and_then(|tagged| read_layer(diagnostics, &subject, tagged));
         }
         DeValue::Table(_) => {
-            let before = report.problems.len();
-            let mut section = Section::open(report, &subject, value);
+            let before = diagnostics.problems.len();
+            let mut section = Section::open(diagnostics, &subject, value);
             read_entry_keys(&mut section, &mut entry);
             let table = std::mem::replace(&mut section.table, DeTable::new());
-            let kinded = Kinded::keyed(section.report, &subject, &LAYERS, table, span, ENTRY_KEYS);
-            if let Some(kinded) = kinded {
+            let tagged = Tagged::keyed(section.diagnostics, &subject, &LAYERS, table, span, ENTRY_KEYS);
+            if let Some(tagged) = tagged {
                 // The keys of the settings come first: a setting may have the name of an entry's key.
-                let own = std::mem::take(&mut entry.spot.keys);
-                entry.spot.keys = kinded.spot.keys.iter().cloned().chain(own).collect();
-                entry.layer = read_layer(section.report, &subject, kinded);
+                let own = std::mem::take(&mut entry.locations.keys);
+                entry.locations.keys = tagged.locations.keys.iter().cloned().chain(own).collect();
+                entry.layer = read_layer(section.diagnostics, &subject, tagged);
             }
-            if section.report.problems.len() > before {
+            if section.diagnostics.problems.len() > before {
                 entry.layer = None;
             }
         }
@@ -193,7 +194,7 @@ fn read_entry(report: &mut Report, value: Value, name: String) -> Entry {
                 "{}, expected a kind like \"relu\" or a table like {{ dense = {{ units = 10 }} }}",
                 errors::show(other)
             );
-            report.problem(span.start, format!("{subject}: {message}"));
+            diagnostics.problem(span.start, format!("{subject}: {message}"));
         }
     }
     entry
@@ -218,28 +219,28 @@ fn read_entry_keys(section: &mut Section, entry: &mut Entry) {
 }
 
 /// Reads and checks the settings of a layer.
-fn read_layer(report: &mut Report, subject: &str, kinded: Kinded) -> Option<Arc<dyn Layer>> {
-    let spot = kinded.spot.clone();
-    let layer = kinded.read(report, subject, &LAYERS, layers::read)?;
-    layer.check().map_err(|fault| report.fault(subject, &spot, &fault)).ok()?;
+fn read_layer(diagnostics: &mut Diagnostics, subject: &str, tagged: Tagged) -> Option<Arc<dyn Layer>> {
+    let locations = tagged.locations.clone();
+    let layer = tagged.read(diagnostics, subject, &LAYERS, layers::read)?;
+    layer.check().map_err(|fault| diagnostics.fault(subject, &locations, &fault)).ok()?;
     Some(Arc::from(layer))
 }
 
-fn read_loss(report: &mut Report, value: Value) -> Entry {
-    let mut entry = blank("loss".to_string(), report.places.spot(&value));
+fn read_loss(diagnostics: &mut Diagnostics, value: SpannedValue) -> Entry {
+    let mut entry = blank("loss".to_string(), diagnostics.source.locations(&value));
     let subject = "layer \"loss\"";
-    if let Some(kinded) = Kinded::open(report, subject, &LAYERS, value) {
-        entry.spot = kinded.spot.clone();
-        entry.layer = read_layer(report, subject, kinded);
+    if let Some(tagged) = Tagged::open(diagnostics, subject, &LAYERS, value) {
+        entry.locations = tagged.locations.clone();
+        entry.layer = read_layer(diagnostics, subject, tagged);
     }
     entry
 }
 
-fn read_from(report: &mut Report, value: Value) -> Option<From> {
+fn read_from(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<From> {
     if let DeValue::String(file) = value.get_ref() {
         return Some(From { file: PathBuf::from(file.to_string()), skip: Vec::new() });
     }
-    let mut section = Section::open(report, "[model] from", value);
+    let mut section = Section::open(diagnostics, "[model] from", value);
     let file: Option<PathBuf> = section.required("file", "file = \"weights.safetensors\"");
     let skip = section.take("skip").unwrap_or_default();
     section.finish();

@@ -1,9 +1,10 @@
 //! A table of the file, taken key by key, so that every wrong key is reported.
 
-use super::errors::{self, Naming};
+use super::diagnostics::Diagnostics;
+use super::errors::{self, Subject};
 use super::kinds::fields_of;
-use super::report::{Report, Value};
-use crate::error::{Fault, Spot};
+use super::spans::SpannedValue;
+use crate::error::{Fault, Locations};
 use serde::de::DeserializeOwned;
 use std::ops::Range;
 use toml::de::{DeTable, DeValue};
@@ -13,8 +14,8 @@ pub(super) struct Section<'i, 'r> {
     /// How to speak of it: `[train]`, `layer "fc8"`.
     pub(super) subject: String,
     pub(super) span: Range<usize>,
-    pub(super) spot: Spot,
-    pub(super) report: &'r mut Report,
+    pub(super) locations: Locations,
+    pub(super) diagnostics: &'r mut Diagnostics,
     pub(super) table: DeTable<'i>,
     known: Vec<&'static str>,
     broken: bool,
@@ -22,20 +23,20 @@ pub(super) struct Section<'i, 'r> {
 
 impl<'i, 'r> Section<'i, 'r> {
     /// Opens a table; reports a value that is none, and reads an empty table instead.
-    pub(super) fn open(report: &'r mut Report, subject: &str, value: Value<'i>) -> Self {
-        let (span, spot) = (value.span(), report.places.spot(&value));
+    pub(super) fn open(diagnostics: &'r mut Diagnostics, subject: &str, value: SpannedValue<'i>) -> Self {
+        let (span, locations) = (value.span(), diagnostics.source.locations(&value));
         let (table, broken) = match value.into_inner() {
             DeValue::Table(table) => (table, false),
             other => {
-                report.problem(span.start, format!("{subject}: {}, expected a table", errors::show(&other)));
+                diagnostics.problem(span.start, format!("{subject}: {}, expected a table", errors::show(&other)));
                 (DeTable::new(), true)
             }
         };
-        Section { subject: subject.to_string(), span, spot, report, table, known: Vec::new(), broken }
+        Section { subject: subject.to_string(), span, locations, diagnostics, table, known: Vec::new(), broken }
     }
 
     /// Takes a value as it is.
-    pub(super) fn value(&mut self, key: &'static str) -> Option<Value<'i>> {
+    pub(super) fn value(&mut self, key: &'static str) -> Option<SpannedValue<'i>> {
         self.known.push(key);
         self.table.remove(key)
     }
@@ -44,8 +45,8 @@ impl<'i, 'r> Section<'i, 'r> {
     pub(super) fn take<T: DeserializeOwned>(&mut self, key: &'static str) -> Option<T> {
         let value = self.value(key)?;
         let known = fields_of::<T>();
-        let naming = Naming { subject: &self.subject, own: key, nested: true, bare: false, known };
-        self.report.read(naming, value, |d| T::deserialize(d))
+        let context = Subject { name: &self.subject, key, nested: true, bare: false, known };
+        self.diagnostics.read(context, value, |d| T::deserialize(d))
     }
 
     /// Takes a value that must be there.
@@ -57,7 +58,8 @@ impl<'i, 'r> Section<'i, 'r> {
     /// Reports a key that must be there and is not.
     pub(super) fn require(&mut self, key: &'static str, example: &str) {
         if !self.broken && !self.table.contains_key(key) {
-            self.report.problem(self.span.start, format!("{}: missing key \"{key}\", like {example}", self.subject));
+            self.diagnostics
+                .problem(self.span.start, format!("{}: missing key \"{key}\", like {example}", self.subject));
         }
     }
 
@@ -80,14 +82,14 @@ impl<'i, 'r> Section<'i, 'r> {
 
     /// Reports a fault of this table.
     pub(super) fn fault(&mut self, fault: &Fault) {
-        self.report.fault(&self.subject, &self.spot, fault);
+        self.diagnostics.fault(&self.subject, &self.locations, fault);
     }
 
     /// Reports every key that nobody asked for.
     pub(super) fn finish(self) {
         for key in self.table.keys() {
             let message = errors::unknown_key(key.get_ref(), &self.known);
-            self.report.problem(key.span().start, format!("{}: {message}", self.subject));
+            self.diagnostics.problem(key.span().start, format!("{}: {message}", self.subject));
         }
     }
 }

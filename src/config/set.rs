@@ -3,9 +3,10 @@
 //! VALUE is TOML, else a string. KEY is a dotted path. Lists are entered by index (from 0), layers also by name, the
 //! entries of other lists by kind: `optimizer.chain.momentum=0.8`.
 
+use super::diagnostics::Diagnostics;
 use super::errors;
 use super::model::{ENTRY_KEYS, kind_of, names};
-use super::report::{Report, Table, Value, key};
+use super::spans::{SpannedValue, key};
 use crate::error::{Problem, suggest};
 use std::ops::Range;
 use toml::Spanned;
@@ -20,17 +21,17 @@ const ONE_OF: &[&str] =
 const DEPTH: usize = 16;
 
 /// Applies every `--set` in order; reports those that cannot be applied.
-pub(super) fn apply<'i>(report: &mut Report, root: Value<'i>, sets: &'i [String]) -> Value<'i> {
+pub(super) fn apply<'i>(diagnostics: &mut Diagnostics, root: SpannedValue<'i>, sets: &'i [String]) -> SpannedValue<'i> {
     let mut root = root;
     for set in sets {
         let Some((path, text)) = set.split_once('=') else {
             let message = "expected KEY=VALUE, like train.epochs=3".to_string();
-            report.problems.push(Problem { place: format!("--set {set}"), message });
+            diagnostics.problems.push(Problem { location: format!("--set {set}"), message });
             continue;
         };
         let (path, text) = (path.trim(), text.trim());
         let keys: Vec<&str> = path.split('.').map(str::trim).collect();
-        let start = report.places.add_set(path, text.len() + 2 * keys.len());
+        let start = diagnostics.source.add_set(path, text.len() + 2 * keys.len());
         let new = match DeValue::parse(text) {
             Ok(value) => shift(value, start),
             Err(_) => Spanned::new(start..start + text.len(), DeValue::String(text.into())),
@@ -38,19 +39,19 @@ pub(super) fn apply<'i>(report: &mut Report, root: Value<'i>, sets: &'i [String]
         let spans = (0..keys.len()).map(|i| start + text.len() + 2 * i..start + text.len() + 2 * i + 1).collect();
         if keys.len() > DEPTH || keys.contains(&"") {
             let message = "expected a dotted path, like train.epochs=3".to_string();
-            report.problems.push(Problem { place: format!("--set {set}"), message });
+            diagnostics.problems.push(Problem { location: format!("--set {set}"), message });
             continue;
         }
         let change = Change { keys, spans, new };
         if let Err(message) = change.put(&mut root, 0) {
-            report.problem(start, message);
+            diagnostics.problem(start, message);
         }
     }
     root
 }
 
-/// Moves the places of a value's parts behind the file.
-fn shift(value: Value, by: usize) -> Value {
+/// Moves the source of a value's parts behind the file.
+fn shift(value: SpannedValue, by: usize) -> SpannedValue {
     let span = value.span().start + by..value.span().end + by;
     let value = match value.into_inner() {
         DeValue::Table(table) => {
@@ -70,7 +71,7 @@ fn shift(value: Value, by: usize) -> Value {
 struct Change<'i> {
     keys: Vec<&'i str>,
     spans: Vec<Range<usize>>,
-    new: Value<'i>,
+    new: SpannedValue<'i>,
 }
 
 impl<'i> Change<'i> {
@@ -83,7 +84,7 @@ impl<'i> Change<'i> {
     }
 
     /// Puts the new value into `node`, which the first `depth` keys have led to.
-    fn put(&self, node: &mut Value<'i>, depth: usize) -> Result<(), String> {
+    fn put(&self, node: &mut SpannedValue<'i>, depth: usize) -> Result<(), String> {
         if depth == self.keys.len() {
             *node = self.new.clone();
             return Ok(());
@@ -101,7 +102,7 @@ impl<'i> Change<'i> {
                     let item = items.get_mut(index).ok_or_else(|| no_index(&path, index, len))?;
                     return self.put(item, depth + 1);
                 }
-                let of_kind = |v: &Value| match v.get_ref() {
+                let of_kind = |v: &SpannedValue| match v.get_ref() {
                     DeValue::String(kind) => *kind == name,
                     DeValue::Table(table) => table.contains_key(name),
                     _ => false,
@@ -118,7 +119,7 @@ impl<'i> Change<'i> {
         }
     }
 
-    fn put_in_table(&self, table: &mut Table<'i>, depth: usize) -> Result<(), String> {
+    fn put_in_table(&self, table: &mut DeTable<'i>, depth: usize) -> Result<(), String> {
         let (name, path) = (self.keys[depth], self.path(depth));
         for (_, keys) in EXCLUSIVE.iter().filter(|(at, keys)| *at == path && keys.contains(&name)) {
             for other in keys.iter().filter(|k| **k != name) {
@@ -168,7 +169,7 @@ impl<'i> Change<'i> {
 }
 
 /// Writes a kind given alone as a table: `"relu"` becomes `{ relu = {} }`.
-fn unfold(node: &mut Value) {
+fn unfold(node: &mut SpannedValue) {
     if let DeValue::String(kind) = node.get_ref() {
         let (kind, span) = (kind.to_string(), node.span());
         let settings = Spanned::new(span.clone(), DeValue::Table(DeTable::new()));

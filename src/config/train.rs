@@ -1,8 +1,9 @@
 //! `[optimizer]` and `[train]`: from gradients to updates, how long, and what happens along the way.
 
-use super::kinds::{Kinded, Kinds, kinds};
-use super::report::{Report, Value};
+use super::diagnostics::Diagnostics;
+use super::kinds::{Kinds, Tagged, kinds};
 use super::section::Section;
+use super::spans::SpannedValue;
 use crate::error::Fault;
 use crate::optim::{self, Chain, Interval, Schedule, schedule};
 use serde::Deserialize;
@@ -66,11 +67,11 @@ pub(super) const TRANSFORMS: Kinds = kinds!("transform", optim);
 pub(super) const SCHEDULES: Kinds = kinds!("schedule", schedule);
 
 /// Reads `[optimizer]`; none when it cannot be used.
-pub(super) fn read_optimizer(report: &mut Report, value: Value) -> Option<Optimizer> {
-    let mut section = Section::open(report, "[optimizer]", value);
+pub(super) fn read_optimizer(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Optimizer> {
+    let mut section = Section::open(diagnostics, "[optimizer]", value);
     let chain = section.value("chain");
     let chain = match chain {
-        Some(value) => read_chain(section.report, value),
+        Some(value) => read_chain(section.diagnostics, value),
         None => Some(Chain::default()),
     };
     let lr: Option<f64> = section.required("lr", "lr = 0.01");
@@ -79,26 +80,26 @@ pub(super) fn read_optimizer(report: &mut Report, value: Value) -> Option<Optimi
     }
     let schedule = section.value("schedule");
     let schedule = match schedule {
-        Some(value) => read_schedule(section.report, value),
+        Some(value) => read_schedule(section.diagnostics, value),
         None => Some(Schedule::default()),
     };
     section.finish();
     Some(Optimizer { chain: Arc::new(chain?), lr: lr?, schedule: schedule? })
 }
 
-fn read_chain(report: &mut Report, value: Value) -> Option<Chain> {
+fn read_chain(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Chain> {
     let at = value.span().start;
     let DeValue::Array(items) = value.into_inner() else {
-        report.problem(at, "[optimizer]: chain, expected a list of transforms, like [{ momentum = 0.9 }]");
+        diagnostics.problem(at, "[optimizer]: chain, expected a list of transforms, like [{ momentum = 0.9 }]");
         return None;
     };
     let mut transforms = Vec::new();
     let mut complete = true;
     for item in items {
-        let read = Kinded::open(report, "[optimizer] chain", &TRANSFORMS, item).and_then(|kinded| {
-            let (subject, spot) = (format!("transform \"{}\"", kinded.kind), kinded.spot.clone());
-            let transform = kinded.read(report, &subject, &TRANSFORMS, optim::read)?;
-            transform.check().map_err(|fault| report.fault(&subject, &spot, &fault)).ok()?;
+        let read = Tagged::open(diagnostics, "[optimizer] chain", &TRANSFORMS, item).and_then(|tagged| {
+            let (subject, locations) = (format!("transform \"{}\"", tagged.kind), tagged.locations.clone());
+            let transform = tagged.read(diagnostics, &subject, &TRANSFORMS, optim::read)?;
+            transform.check().map_err(|fault| diagnostics.fault(&subject, &locations, &fault)).ok()?;
             Some(transform)
         });
         complete &= read.is_some();
@@ -107,17 +108,17 @@ fn read_chain(report: &mut Report, value: Value) -> Option<Chain> {
     complete.then_some(Chain(transforms))
 }
 
-fn read_schedule(report: &mut Report, value: Value) -> Option<Schedule> {
-    let kinded = Kinded::open(report, "[optimizer] schedule", &SCHEDULES, value)?;
-    let (subject, spot) = (format!("schedule \"{}\"", kinded.kind), kinded.spot.clone());
-    let schedule = kinded.read(report, &subject, &SCHEDULES, schedule::read)?;
-    schedule.check().map_err(|fault| report.fault(&subject, &spot, &fault)).ok()?;
+fn read_schedule(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Schedule> {
+    let tagged = Tagged::open(diagnostics, "[optimizer] schedule", &SCHEDULES, value)?;
+    let (subject, locations) = (format!("schedule \"{}\"", tagged.kind), tagged.locations.clone());
+    let schedule = tagged.read(diagnostics, &subject, &SCHEDULES, schedule::read)?;
+    schedule.check().map_err(|fault| diagnostics.fault(&subject, &locations, &fault)).ok()?;
     Some(schedule)
 }
 
 /// Reads `[train]`; none when it cannot be used. `evaluated`: there is something to evaluate on.
-pub(super) fn read_train(report: &mut Report, value: Value, evaluated: bool) -> Option<Train> {
-    let mut section = Section::open(report, "[train]", value);
+pub(super) fn read_train(diagnostics: &mut Diagnostics, value: SpannedValue, evaluated: bool) -> Option<Train> {
+    let mut section = Section::open(diagnostics, "[train]", value);
     let (steps, epochs) = (section.table.contains_key("steps"), section.table.contains_key("epochs"));
     if steps && epochs {
         let message = "steps and epochs are both given, expected one; remove one of them";
@@ -134,13 +135,13 @@ pub(super) fn read_train(report: &mut Report, value: Value, evaluated: bool) -> 
     }
     let epoch = Every::At(Interval::Epochs(1));
     if !evaluated && section.table.contains_key("evaluate") {
-        section.report.note("[train]: evaluate has no effect: [data] has neither test nor validation");
+        section.diagnostics.note("[train]: evaluate has no effect: [data] has neither test nor validation");
     }
     let evaluate = section.take("evaluate").unwrap_or(epoch);
     let checkpoint = section.value("checkpoint");
     let checkpoint = match checkpoint {
         Some(value) => {
-            let mut table = Section::open(section.report, "[train] checkpoint", value);
+            let mut table = Section::open(section.diagnostics, "[train] checkpoint", value);
             let every = table.take("every").unwrap_or(epoch);
             let keep = table.within("keep", 3, |n: usize| n >= 1, "at least 1");
             table.finish();

@@ -1,16 +1,16 @@
 //! Writes a document: what a run keeps as its `config.toml` when `--set` has changed the file.
 
-use super::report::{Table, Value};
-use toml::de::{DeString, DeValue};
+use super::spans::SpannedValue;
+use toml::de::{DeString, DeTable, DeValue};
 use toml::{Spanned, Value as Plain};
 
 /// The widest line that a list or an inline table is kept on.
 const WIDTH: usize = 100;
 
 /// Returns the text of a document, its keys in the order of the file.
-pub(super) fn document(root: &Table) -> String {
+pub(super) fn document(root: &DeTable) -> String {
     let mut text = String::new();
-    let is_section = |value: &Value| matches!(value.get_ref(), DeValue::Table(_));
+    let is_section = |value: &SpannedValue| matches!(value.get_ref(), DeValue::Table(_));
     for (key, value) in in_order(root).into_iter().filter(|(_, v)| !is_section(v)) {
         text += &format!("{} = {}\n", name(key), inline(value, 0));
     }
@@ -25,7 +25,7 @@ pub(super) fn document(root: &Table) -> String {
     text
 }
 
-fn in_order<'t, 'i>(table: &'t Table<'i>) -> Vec<(&'t Spanned<DeString<'i>>, &'t Value<'i>)> {
+fn in_order<'t, 'i>(table: &'t DeTable<'i>) -> Vec<(&'t Spanned<DeString<'i>>, &'t SpannedValue<'i>)> {
     let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
     entries
@@ -52,7 +52,7 @@ fn string(text: &str) -> String {
     quoted + "\""
 }
 
-fn inline(value: &Value, indent: usize) -> String {
+fn inline(value: &SpannedValue, indent: usize) -> String {
     match value.get_ref() {
         DeValue::String(text) => string(text),
         DeValue::Integer(number) => number.to_string(),
@@ -61,8 +61,9 @@ fn inline(value: &Value, indent: usize) -> String {
         DeValue::Datetime(date) => Plain::Datetime(*date).to_string(),
         DeValue::Table(table) if table.is_empty() => "{}".to_string(),
         DeValue::Table(table) => {
-            let entry =
-                |(key, value): (&Spanned<DeString>, &Value)| format!("{} = {}", name(key), inline(value, indent));
+            let entry = |(key, value): (&Spanned<DeString>, &SpannedValue)| {
+                format!("{} = {}", name(key), inline(value, indent))
+            };
             format!("{{ {} }}", in_order(table).into_iter().map(entry).collect::<Vec<_>>().join(", "))
         }
         DeValue::Array(items) => {

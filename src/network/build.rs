@@ -35,7 +35,7 @@ pub fn build(model: &Model) -> Result<Network, Vec<Problem>> {
     builder.add(model.layers.len(), &model.loss);
     if builder.complete && builder.problems.is_empty() && builder.network.parameters.is_empty() {
         let fault = Fault::at("layers", "no layer has parameters, so there is nothing to learn; add a dense layer");
-        builder.problems.push(model.spot.problem("[model]", &fault));
+        builder.problems.push(model.locations.problem("[model]", &fault));
     }
     match builder.problems.is_empty() && builder.complete {
         true => Ok(builder.network),
@@ -59,7 +59,7 @@ struct Builder<'m> {
 
 impl Builder<'_> {
     fn fault(&mut self, entry: &Entry, fault: &Fault) {
-        self.problems.push(entry.spot.problem(&format!("layer \"{}\"", entry.name), fault));
+        self.problems.push(entry.locations.problem(&format!("layer \"{}\"", entry.name), fault));
     }
 
     /// Reports a name that is taken.
@@ -68,7 +68,7 @@ impl Builder<'_> {
         let name = &entry.name;
         let earlier = self.model.layers[..index].iter().find(|other| other.name == *name);
         let taken = match earlier {
-            Some(other) => format!("the layer at {}", other.spot.whole),
+            Some(other) => format!("the layer at {}", other.locations.whole),
             None if name == "loss" => "the loss".to_string(),
             None if name == IMAGES => "the images of the batch".to_string(),
             None => return,
@@ -130,7 +130,7 @@ impl Builder<'_> {
             split: entry.split,
             params: self.keep(entry, params, |network| &mut network.parameters),
             states: self.keep(entry, states, |network| &mut network.states),
-            spot: entry.spot.clone(),
+            locations: entry.locations.clone(),
         };
         self.network.nodes.push(node);
         Some(output)
@@ -226,7 +226,7 @@ impl Builder<'_> {
             self.fault(entry, &Fault::at("split", message));
         }
         let without = |key, what| Fault::at(key, format!("{key} has no effect: {kind} has no {what}; remove it"));
-        let given = |key: &str| entry.spot.keys.iter().any(|(k, _)| k == key);
+        let given = |key: &str| entry.locations.keys.iter().any(|(k, _)| k == key);
         if params.is_empty() {
             for key in ["lr_mult", "decay_mult"].into_iter().filter(|key| given(key)) {
                 self.fault(entry, &without(key, "parameters"));

@@ -8,9 +8,9 @@ mod table;
 
 pub use build::build;
 
-use crate::config::{self, Config, Reading};
+use crate::config::{self, Config, Parsed};
 use crate::device::{Purpose, Random};
-use crate::error::{Error, Problem, Result, Spot};
+use crate::error::{Error, Locations, Problem, Result};
 use crate::layers::{Activation, Init, Layer, Param, Split};
 use std::path::Path;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ pub struct Node {
     /// Its running statistics, as indices into [`Network::states`].
     pub states: Vec<usize>,
     /// Where the file says all this.
-    pub spot: Spot,
+    pub locations: Locations,
 }
 
 /// A parameter or running statistic of the network.
@@ -87,18 +87,18 @@ pub fn open(path: &Path, sets: &[String]) -> Result<(Config, Network)> {
 ///
 /// # Errors
 /// Everything that is wrong with the file and with the network, in the order of the file.
-pub fn complete(reading: Reading) -> Result<(Config, Network)> {
-    match Draft::new(reading) {
-        Draft { config: Some(config), network: Some(network), problems } if problems.is_empty() => {
+pub fn complete(parsed: Parsed) -> Result<(Config, Network)> {
+    match CheckedConfig::new(parsed) {
+        CheckedConfig { config: Some(config), network: Some(network), problems } if problems.is_empty() => {
             Ok((config, network))
         }
-        Draft { problems, .. } => Err(Error::Config(problems)),
+        CheckedConfig { problems, .. } => Err(Error::Config(problems)),
     }
 }
 
 /// What could be made of a file, with everything that is wrong with it so far.
 #[derive(Debug)]
-pub struct Draft {
+pub struct CheckedConfig {
     /// The configuration, when every section can be used.
     pub config: Option<Config>,
     /// The network, when its layers fit together.
@@ -107,17 +107,17 @@ pub struct Draft {
     pub problems: Vec<Problem>,
 }
 
-impl Draft {
+impl CheckedConfig {
     /// Builds the network of what was read, as far as it goes.
-    pub fn new(reading: Reading) -> Self {
-        let mut problems = reading.problems;
-        let network = reading.model.as_ref().map(build).transpose();
+    pub fn new(parsed: Parsed) -> Self {
+        let mut problems = parsed.problems;
+        let network = parsed.model.as_ref().map(build).transpose();
         let network = network.unwrap_or_else(|more| {
             problems.extend(more);
             None
         });
         config::sort(&mut problems);
-        Draft { config: reading.config, network, problems }
+        CheckedConfig { config: parsed.config, network, problems }
     }
 }
 

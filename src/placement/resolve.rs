@@ -39,7 +39,7 @@ pub fn resolve(network: &Network, mesh: Mesh, mode: Mode, rows: usize) -> Result
             Ok(node) => resolved.push(node),
             Err(fault) => {
                 let node = &network.nodes[index];
-                problems.push(node.spot.problem(&format!("layer \"{}\"", node.name), &fault));
+                problems.push(node.locations.problem(&format!("layer \"{}\"", node.name), &fault));
                 let lowered =
                     Lowered { params: vec![], states: vec![], locals: vec![], forward: vec![], backward: vec![] };
                 resolved.push(Resolved { place: Place::Replicate, output: Place::Replicate, lowered });

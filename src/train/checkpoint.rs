@@ -207,7 +207,7 @@ pub fn write(run_dir: &Path, snapshot: &Snapshot, keep: usize) -> Result<PathBuf
     }
     // The new checkpoint is safe: what goes wrong from here on does not fail the save.
     if let Err(error) = clean(&folder).and_then(|()| prune(&folder, keep, &path)) {
-        tracing::warn!("an old checkpoint stays: {}", error.whole());
+        tracing::warn!("an old checkpoint stays: {}", error.with_causes());
     }
     Ok(path)
 }
@@ -249,7 +249,7 @@ pub fn latest(path: &Path) -> Result<Found> {
             Err(error) => skipped.push(error),
         }
     }
-    let reasons: Vec<String> = skipped.iter().map(|error| format!("\n  {}", error.whole())).collect();
+    let reasons: Vec<String> = skipped.iter().map(|error| format!("\n  {}", error.with_causes())).collect();
     Err(Error::file(folder, format!("holds no whole checkpoint to go on from{}", reasons.concat())))
 }
 

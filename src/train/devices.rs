@@ -29,8 +29,8 @@ pub(super) fn target(config: &Config) -> Target {
 /// Returns what keeps a run from its devices; `present`: they must be in this machine.
 pub(super) fn problems(config: &Config, present: bool) -> Vec<Problem> {
     let missing = if present { missing(config) } else { None };
-    let place = config.path.display().to_string();
-    let problem = |message| Problem { place: place.clone(), message: format!("[devices]: {message}") };
+    let location = config.path.display().to_string();
+    let problem = |message| Problem { location: location.clone(), message: format!("[devices]: {message}") };
     missing.map(problem).into_iter().collect()
 }
 

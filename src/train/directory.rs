@@ -2,7 +2,7 @@
 
 use crate::data::Base;
 use crate::error::{Error, Result};
-use crate::network::Draft;
+use crate::network::CheckedConfig;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -91,17 +91,17 @@ pub fn write_config(dir: &Path, resolved: &str, base: &Base) -> Result<()> {
 ///
 /// # Errors
 /// When there is none.
-pub fn read_config(path: &Path, sets: &[String]) -> Result<Draft> {
+pub fn read_config(path: &Path, sets: &[String]) -> Result<CheckedConfig> {
     let whole = fs::canonicalize(path).map_err(|e| Error::io(path, "read", e))?;
     let dir = whole.ancestors().take(3).find(|dir| dir.join(CONFIG).is_file()).ok_or_else(|| {
         Error::Usage(format!("{}: no {CONFIG} here; expected a run directory or a checkpoint in one", path.display()))
     })?;
     let file = dir.join(CONFIG);
     let text = fs::read_to_string(&file).map_err(|e| Error::io(&file, "read", e))?;
-    let mut draft = Draft::new(crate::config::from_text(&file.display().to_string(), &text, dir, sets));
+    let mut checked = CheckedConfig::new(crate::config::from_text(&file.display().to_string(), &text, dir, sets));
     let folders: Vec<PathBuf> = text.lines().map_while(|line| line.strip_prefix(BASE)).map(PathBuf::from).collect();
-    if let Some(config) = draft.config.as_mut().filter(|_| !folders.is_empty()) {
+    if let Some(config) = checked.config.as_mut().filter(|_| !folders.is_empty()) {
         config.base = Base(folders);
     }
-    Ok(draft)
+    Ok(checked)
 }

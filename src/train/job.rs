@@ -8,7 +8,7 @@ use crate::cpu::Path as Implementation;
 use crate::data::{Context, EpochPlan, Header, Part};
 use crate::error::{Error, Fault, Problem, Result};
 use crate::layers::Mode;
-use crate::network::{Draft, Network};
+use crate::network::{CheckedConfig, Network};
 use crate::placement::{Peers, Spec, Variant};
 use crate::program::{Plan, Session};
 use std::collections::BTreeMap;
@@ -45,10 +45,10 @@ impl Found {
                 Ok(header) if part == Part::Train => found.train = Some(header),
                 Ok(header) => found.test = Some(header),
                 Err(error) if needs == Data::Optional => {
-                    found.notes.push(format!("planned without the {key} data: {}", error.whole()));
+                    found.notes.push(format!("planned without the {key} data: {}", error.with_causes()));
                 }
                 Err(error) => {
-                    found.problems.push(config.data_spot.problem("[data]", &Fault::at(key, error.whole())));
+                    found.problems.push(config.data_locations.problem("[data]", &Fault::at(key, error.with_causes())));
                 }
             }
         }
@@ -87,15 +87,15 @@ impl Job {
     /// # Errors
     /// Everything that is wrong.
     pub fn open(path: &Path, sets: &[String], needs: Data) -> Result<(Job, Plan)> {
-        Self::complete(Draft::new(config::read(path, sets)), needs)
+        Self::complete(CheckedConfig::new(config::read(path, sets)), needs)
     }
 
     /// As [`Job::open`], for a configuration that was read already.
     ///
     /// # Errors
     /// Everything that is wrong, in the order of the file.
-    pub fn complete(draft: Draft, needs: Data) -> Result<(Job, Plan)> {
-        let Draft { config, network, mut problems } = draft;
+    pub fn complete(checked: CheckedConfig, needs: Data) -> Result<(Job, Plan)> {
+        let CheckedConfig { config, network, mut problems } = checked;
         let Some(config) = config else { return Err(Error::Config(problems)) };
         let mut found = Found::default();
         // Settings of the data that are out of range were reported; nothing can be asked of them.
@@ -144,7 +144,7 @@ impl Job {
                 self.start = Some(start);
                 Vec::new()
             }
-            Err(faults) => faults.iter().map(|fault| self.config.model.spot.problem("[model]", fault)).collect(),
+            Err(faults) => faults.iter().map(|fault| self.config.model.locations.problem("[model]", fault)).collect(),
         }
     }
 
@@ -170,7 +170,7 @@ impl Job {
             );
             faults.push(Fault::at("train", message));
         }
-        faults.iter().map(|fault| self.config.data_spot.problem("[data]", fault)).collect()
+        faults.iter().map(|fault| self.config.data_locations.problem("[data]", fault)).collect()
     }
 
     /// Returns how many samples are trained on in an epoch, and in how many batches; without data, one batch.

@@ -63,7 +63,7 @@ impl Run {
         let found = checkpoint::latest(dir)?;
         let mut run = Run::open(job, plan, dir)?;
         for skipped in &found.skipped {
-            run.job.notes.push(format!("skipped a checkpoint: {}", skipped.whole()));
+            run.job.notes.push(format!("skipped a checkpoint: {}", skipped.with_causes()));
         }
         for line in found.snapshot.info.differences(&run.job.learned()) {
             run.job.notes.push(format!("resumed with another setting: {line}"));
@@ -171,7 +171,7 @@ impl Run {
         let (reason, error) = match &result {
             Ok(Ended::Finished) => ("finished", None),
             Ok(Ended::Interrupted) => ("interrupted", None),
-            Err(error) => ("failed", Some(error.whole())),
+            Err(error) => ("failed", Some(error.with_causes())),
         };
         let seconds = begin.elapsed().as_secs_f64();
         let told = reporter.emit(&Event::End { steps: self.step, seconds, reason: reason.to_string(), error });

@@ -33,7 +33,7 @@ impl Start {
             let weights = load_model(&file)?;
             Ok((file, weights))
         };
-        let (file, weights) = open().map_err(|error: Error| vec![fault(error.whole())])?;
+        let (file, weights) = open().map_err(|error: Error| vec![fault(error.with_causes())])?;
         let own = tensors(network);
         let layer = |name: &str| name.rsplit_once('.').map_or(String::new(), |(layer, _)| layer.to_string());
         let mut faults = Vec::new();

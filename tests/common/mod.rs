@@ -91,6 +91,6 @@ impl Training {
 
 /// Builds the network of a configuration's text.
 pub fn network(text: &str) -> Result<Arc<Network>, String> {
-    let reading = peristyle::config::from_text("test.toml", text, Path::new("."), &[]);
-    peristyle::network::complete(reading).map(|(_, network)| Arc::new(network)).map_err(|e| e.to_string())
+    let parsed = peristyle::config::from_text("test.toml", text, Path::new("."), &[]);
+    peristyle::network::complete(parsed).map(|(_, network)| Arc::new(network)).map_err(|e| e.to_string())
 }

@@ -8,7 +8,7 @@ use crate::data::Batch;
 use crate::device::Clock;
 use crate::diagnose::one_move::{OneMove, VARIANT};
 use crate::error::Result;
-use crate::network::Draft;
+use crate::network::CheckedConfig;
 use crate::placement::{Peers, Spec};
 use crate::program::Session;
 use crate::tensor::{Place, Precision, Products, Shape};
@@ -61,8 +61,8 @@ pub struct AllReduces {
 pub fn all_reduce(sets: &[String], effort: Effort) -> Result<AllReduces> {
     let text = "[data]\ntrain = { synthetic = { images = 2, classes = 2, shape = [1, 1, 1] } }\nbatch = 2\n[model]\n\
                 input = [1, 1, 1]\nlayers = [{ dense = { units = 2 } }]\n[optimizer]\nlr = 0.1\n[train]\nsteps = 1\n";
-    let reading = config::from_text("bench allreduce", text, Path::new(""), sets);
-    let (job, _) = Job::complete(Draft::new(reading), Data::Optional)?;
+    let parsed = config::from_text("bench allreduce", text, Path::new(""), sets);
+    let (job, _) = Job::complete(CheckedConfig::new(parsed), Data::Optional)?;
     let devices = &job.config.devices;
     let copied = match driver_kind(devices.kind) {
         None => limits::cpu(1, 1)?.copy_bytes_per_second,

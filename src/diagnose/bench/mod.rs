@@ -19,7 +19,7 @@ use crate::device::{Clock, Purpose, Random};
 use crate::error::{Error, Result};
 use crate::gpu;
 use crate::layers::{Activation, Mode};
-use crate::network::{Draft, Network, Node};
+use crate::network::{CheckedConfig, Network, Node};
 use crate::placement::Variant;
 use crate::program::{Plan, Session, Work};
 use crate::train::{Data, Job, exchange};
@@ -129,8 +129,8 @@ fn product_rate(devices: &Devices) -> Result<f64> {
          = {n}, shape = [1, 1, {n}] }} }}\nbatch = {n}\n[model]\ninput = [1, 1, {n}]\nlayers = [{{ dense = {{ units = \
          {n} }} }}]\n[optimizer]\nlr = 1e-9\n[train]\nsteps = 1\n"
     );
-    let reading = config::from_text("product peak", &text, Path::new(""), &[]);
-    let mut bench = Bench::of(Job::complete(Draft::new(reading), Data::Optional)?)?;
+    let parsed = config::from_text("product peak", &text, Path::new(""), &[]);
+    let mut bench = Bench::of(Job::complete(CheckedConfig::new(parsed), Data::Optional)?)?;
     let steps = &bench.session.plan().programs[bench.program()].instructions;
     let forward = steps.iter().position(|step| matches!(step.work, Work::Phase { node: 0, phase: "forward", .. }));
     let forward = forward.ok_or_else(|| Error::Run("the dense layer has no forward step".into()))?;

@@ -157,7 +157,7 @@ impl Tally {
         let wrong = match outcome {
             Err(error) => {
                 row.error = f64::INFINITY;
-                Wrong::Device { message: error.whole() }
+                Wrong::Device { message: error.with_causes() }
             }
             Ok(compared) => {
                 let of = |c: &Compared| share(c.difference.error, c.bound);

@@ -123,8 +123,8 @@ impl Selftest {
     pub fn open(device: &str, effort: Effort) -> Result<Selftest> {
         let job = training::job(device, &[]).map_err(|error| match error {
             Error::Config(problems) => {
-                let place = "--device".to_string();
-                Error::Config(problems.into_iter().map(|p| Problem { place: place.clone(), ..p }).collect())
+                let location = "--device".to_string();
+                Error::Config(problems.into_iter().map(|p| Problem { location: location.clone(), ..p }).collect())
             }
             other => other,
         });

@@ -10,7 +10,7 @@ use crate::data::{self, Batches, Preparation};
 use crate::device::Clock;
 use crate::error::Result;
 use crate::layers::Mode;
-use crate::network::Draft;
+use crate::network::CheckedConfig;
 use crate::placement::Variant;
 use crate::program::{Graphs, Plan};
 use crate::train::{Data, Job, exchange};
@@ -58,8 +58,8 @@ steps = 10
 /// When there are no such devices.
 pub(super) fn job(devices: &str, more: &[String]) -> Result<(Job, Plan)> {
     let sets = [&[format!("devices.use={devices:?}")], more].concat();
-    let reading = config::from_text("selftest", NETWORK, Path::new(""), &sets);
-    Job::complete(Draft::new(reading), Data::Required)
+    let parsed = config::from_text("selftest", NETWORK, Path::new(""), &sets);
+    Job::complete(CheckedConfig::new(parsed), Data::Required)
 }
 
 /// Trains, and returns the loss of every update.
