@@ -40,9 +40,9 @@ impl Fault {
 /// The place of a table in the file and of each key in it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Locations {
-    /// Place of the table as a whole.
+    /// Location of the table as a whole.
     pub whole: String,
-    /// Place of each key that the file gives.
+    /// Location of each key that the file gives.
     pub keys: Vec<(String, String)>,
 }
 

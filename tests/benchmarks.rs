@@ -4,7 +4,7 @@ mod common;
 
 use common::file;
 use peristyle::diagnose::bench::{self, Bench, Effort};
-use peristyle::train::{Data, Job};
+use peristyle::train::{DataPolicy, Job};
 
 /// Configuration, number of parameters, operations of one image's forward pass in convolutions and dense layers: as
 /// PyTorch counts its own modules in `bench/torch_step.py`.
@@ -21,7 +21,7 @@ const NETWORKS: [(&str, usize, u64); 7] = [
 #[test]
 fn benchmark_networks_have_as_many_parameters_and_operations_as_pytorchs() {
     for (name, parameters, flops) in NETWORKS {
-        let (job, _) = Job::open(&file(&format!("configs/{name}.toml")), &[], Data::Required)
+        let (job, _) = Job::open(&file(&format!("configs/{name}.toml")), &[], DataPolicy::Required)
             .unwrap_or_else(|error| panic!("{error}"));
         let counted: usize = job.network.parameters.iter().map(|p| p.param.shape.elements()).sum();
         assert_eq!(counted, parameters, "{name}");

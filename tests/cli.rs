@@ -2,23 +2,23 @@
 
 mod common;
 
-use common::runs::{Folder, SMALL, Said, events, peristyle, said};
+use common::runs::{CommandOutput, Folder, SMALL, events, output_of, peristyle};
 use serde_json::Value;
 
 /// Asserts that a command was refused as the user's mistake, in words.
-fn refused(said: &Said, words: &[&str]) {
-    assert_eq!(said.code, Some(2), "{}", said.err);
-    assert_eq!(said.out, "");
+fn refused(output: &CommandOutput, words: &[&str]) {
+    assert_eq!(output.code, Some(2), "{}", output.err);
+    assert_eq!(output.out, "");
     for words in words {
-        assert!(said.err.contains(words), "{words:?} is not in: {}", said.err);
+        assert!(output.err.contains(words), "{words:?} is not in: {}", output.err);
     }
 }
 
 #[test]
 fn a_run_is_never_written_over() {
     let folder = Folder::new("cli-over");
-    let said = folder.train("run", &["--set", "train.steps=3"]);
-    assert_eq!(said.out, "run\n");
+    let output = folder.train("run", &["--set", "train.steps=3"]);
+    assert_eq!(output.out, "run\n");
     let before = folder.files("run");
     refused(
         &folder.run(&["train", "small.toml", "--run-dir", "run"]),
@@ -29,8 +29,8 @@ fn a_run_is_never_written_over() {
     for name in ["runs/small\n", "runs/small-2\n"] {
         assert_eq!(folder.good(&["train", "small.toml", "--set", "train.steps=1"]).out, name);
     }
-    let said = folder.good(&["train", "small.toml", "--set", "train.steps=2", "--resume"]);
-    assert_eq!(said.out, "runs/small-2\n");
+    let output = folder.good(&["train", "small.toml", "--set", "train.steps=2", "--resume"]);
+    assert_eq!(output.out, "runs/small-2\n");
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn eval_says_what_the_run_said_last_from_any_folder() {
     for run in ["run", "run/checkpoints", "run/checkpoints/step-00000014"] {
         assert_eq!(folder.good(&["eval", run]).out, last);
         let whole = folder.at(run);
-        let elsewhere = said(peristyle(&folder.at("elsewhere")).arg("eval").arg(whole));
+        let elsewhere = output_of(peristyle(&folder.at("elsewhere")).arg("eval").arg(whole));
         assert_eq!((elsewhere.code, elsewhere.out.as_str()), (Some(0), last.as_str()), "{}", elsewhere.err);
     }
     assert!(folder.good(&["eval", "run/checkpoints/step-00000007"]).out.starts_with("step 7  validation: loss"));
@@ -91,8 +91,12 @@ fn eval_says_what_the_run_said_last_from_any_folder() {
     refused(&folder.run(&["eval", "run/checkpoints/step-00000009"]), &["step-00000009: cannot read"]);
     // What is skipped is said.
     std::fs::write(folder.at("run/checkpoints/step-00000014/model.safetensors"), "").unwrap();
-    let said = folder.good(&["eval", "run"]);
-    assert!(said.out.starts_with("step 7  ") && said.err.contains("note: skipped a checkpoint: run/"), "{}", said.err);
+    let output = folder.good(&["eval", "run"]);
+    assert!(
+        output.out.starts_with("step 7  ") && output.err.contains("note: skipped a checkpoint: run/"),
+        "{}",
+        output.err
+    );
 }
 
 #[test]
@@ -100,21 +104,21 @@ fn eval_without_anything_to_evaluate_on_says_so() {
     let folder = Folder::new("cli-nothing");
     let test = SMALL.lines().filter(|line| !line.starts_with("test =") && !line.starts_with("validation"));
     folder.write("small.toml", &test.map(|line| format!("{line}\n")).collect::<String>());
-    let said = folder.train("run", &["--set", "train.steps=1"]);
-    assert!(said.err.contains("note: [train]: evaluate has no effect"), "{}", said.err);
+    let output = folder.train("run", &["--set", "train.steps=1"]);
+    assert!(output.err.contains("note: [train]: evaluate has no effect"), "{}", output.err);
     refused(&folder.run(&["eval", "run"]), &["run: the run has no test data", "name data with --data"]);
 }
 
 /// Returns the places of all problems.
-fn places(said: &Said) -> Vec<String> {
-    said.err.trim_start_matches("peristyle: ").lines().map(|l| l.split(": ").next().unwrap().to_string()).collect()
+fn places(output: &CommandOutput) -> Vec<String> {
+    output.err.trim_start_matches("peristyle: ").lines().map(|l| l.split(": ").next().unwrap().to_string()).collect()
 }
 
 #[test]
 fn check_reports_mistakes_of_every_kind_in_one_go() {
     let folder = Folder::new("cli-check");
-    let said = folder.good(&["check", "small.toml"]);
-    assert!(said.out.contains("1 devices (cpu:0), 1293 samples in 13 batches of 100, 20 steps"), "{}", said.out);
+    let output = folder.good(&["check", "small.toml"]);
+    assert!(output.out.contains("1 devices (cpu:0), 1293 samples in 13 batches of 100, 20 steps"), "{}", output.out);
     let broken = SMALL
         .replace("data/t10k-images", "data/absent")
         .replace("lr = 0.02", "lr = -1")
@@ -123,21 +127,21 @@ fn check_reports_mistakes_of_every_kind_in_one_go() {
     let text = broken.replace("units = 32 }", "units = 33 }, split = \"columns\"");
     folder.write("bad.toml", &text);
     let columns = ["--devices", "cpu*2", "--set", "devices.mesh={ columns = 2 }"];
-    let said = folder.run(&[&["check", "bad.toml"], &columns[..]].concat());
-    assert_eq!(said.code, Some(2));
+    let output = folder.run(&[&["check", "bad.toml"], &columns[..]].concat());
+    assert_eq!(output.code, Some(2));
     let expected = ["6:8", "21:37", "28:6", "34:35"].map(|place| format!("bad.toml:{place}"));
-    assert_eq!(places(&said), expected, "{}", said.err);
+    assert_eq!(places(&output), expected, "{}", output.err);
     for words in ["no such file", "lr = -1, expected", "units = 33 does not divide", "unknown key \"kep\""] {
-        assert!(said.err.contains(words), "{words} is not in: {}", said.err);
+        assert!(output.err.contains(words), "{words} is not in: {}", output.err);
     }
     // Reading, data and the network.
     folder.write("bad.toml", &broken.replace("{ name = \"fc2\",", "{ name = \"fc2\", inputs = [\"fc3\"],"));
-    let said = folder.run(&["check", "bad.toml"]);
+    let output = folder.run(&["check", "bad.toml"]);
     assert_eq!(
-        places(&said),
+        places(&output),
         ["6:8", "23:28", "28:6", "34:35"].map(|place| format!("bad.toml:{place}")),
         "{}",
-        said.err
+        output.err
     );
     // Settings of the data that make no sense are no data to look at.
     folder.write("bad.toml", &broken.replace("batch = 100", "batch = 0"));
@@ -153,15 +157,15 @@ fn plans_need_no_data_and_have_the_promised_fields() {
     std::fs::remove_file(folder.at("data")).unwrap();
     let columns = ["--devices", "cpu*2", "--set", "devices.mesh={ columns = 2 }"];
     for (format, words) in [("text", "device cpu:1 at"), ("json", "\"wire_bytes_per_step\""), ("mermaid", "graph")] {
-        let said = folder.good(&[&["plan", "small.toml", "--format", format], &columns[..]].concat());
-        assert!(said.out.contains(words) || said.out.starts_with("flowchart"), "{}", said.out);
+        let output = folder.good(&[&["plan", "small.toml", "--format", format], &columns[..]].concat());
+        assert!(output.out.contains(words) || output.out.starts_with("flowchart"), "{}", output.out);
         for key in ["train", "test"] {
             let note = format!("note: planned without the {key} data: data/");
-            assert!(said.err.contains(&note), "{}", said.err);
+            assert!(output.err.contains(&note), "{}", output.err);
         }
     }
-    let said = folder.good(&[&["plan", "small.toml", "--format", "json"], &columns[..]].concat());
-    let plan: Value = serde_json::from_str(&said.out).unwrap();
+    let output = folder.good(&[&["plan", "small.toml", "--format", "json"], &columns[..]].concat());
+    let plan: Value = serde_json::from_str(&output.out).unwrap();
     for key in ["total_seconds", "step_seconds", "wire_bytes_per_step"] {
         assert!(plan[key].as_f64().unwrap() > 0.0, "{key}");
     }
@@ -174,18 +178,18 @@ fn plans_need_no_data_and_have_the_promised_fields() {
         assert!(parts.iter().map(|part| bytes(part)).sum::<u64>() <= bytes("arena") && bytes("weights") > 0);
     }
     refused(&folder.run(&["train", "small.toml"]), &["small.toml:5:9: [data]: data/train-images", "no such file"]);
-    let said = folder.run(&["plan", "small.toml", "--hardware", "cpuu"]);
-    refused(&said, &["--hardware cpuu: unknown machine (did you mean \"cpu\"?); known: "]);
+    let output = folder.run(&["plan", "small.toml", "--hardware", "cpuu"]);
+    refused(&output, &["--hardware cpuu: unknown machine (did you mean \"cpu\"?); known: "]);
 }
 
 #[test]
 fn devices_of_the_command_line_that_do_not_fit_the_mesh_are_noted() {
     let folder = Folder::new("cli-devices");
     folder.write("small.toml", &format!("{SMALL}\n[devices]\nuse = \"cpu*4\"\nmesh = {{ data = 2, columns = 2 }}\n"));
-    let said = folder.train("run", &["--devices", "cpu*3", "--set", "train.steps=2"]);
+    let output = folder.train("run", &["--devices", "cpu*3", "--set", "train.steps=2"]);
     let note =
         "mesh = { data = 2, columns = 2 } has 4 positions, which do not fit 3 devices; all devices are on the data";
-    assert!(said.err.contains(note), "{}", said.err);
+    assert!(output.err.contains(note), "{}", output.err);
     assert_eq!(events(&folder.metrics("run"), "start")[0]["mesh"], "3x1");
     refused(&folder.run(&["train", "small.toml", "--devices", "cuda:99"]), &["small.toml: [devices]: "]);
 }
@@ -194,13 +198,13 @@ fn devices_of_the_command_line_that_do_not_fit_the_mesh_are_noted() {
 fn a_loss_that_is_no_number_ends_the_run() {
     let folder = Folder::new("cli-nan");
     let arguments = ["train", "small.toml", "--run-dir", "run", "--set", "optimizer.lr=1e6"];
-    let said = folder.run(&[&arguments[..], &["--set", "optimizer.chain=[]"]].concat());
-    assert_eq!((said.code, said.out.as_str()), (Some(1), ""), "{}", said.err);
+    let output = folder.run(&[&arguments[..], &["--set", "optimizer.chain=[]"]].concat());
+    assert_eq!((output.code, output.out.as_str()), (Some(1), ""), "{}", output.err);
     let metrics = folder.metrics("run");
     let steps = events(&metrics, "step").len();
     let sentence = format!("the loss of step {} is ", steps + 1);
-    assert!(said.err.contains(&sentence) && said.err.contains("lower lr (now 1000000"), "{}", said.err);
-    assert_eq!(said.err.matches(&sentence).count(), 1, "said once: {}", said.err);
+    assert!(output.err.contains(&sentence) && output.err.contains("lower lr (now 1000000"), "{}", output.err);
+    assert_eq!(output.err.matches(&sentence).count(), 1, "output once: {}", output.err);
     let end = events(&metrics, "end");
     assert_eq!((&end[0]["reason"], &end[0]["steps"]), (&"failed".into(), &steps.into()));
     assert!(end[0]["error"].as_str().unwrap().starts_with(&sentence));
@@ -215,9 +219,9 @@ fn a_folder_that_cannot_be_written_is_named() {
     // Once the run is on its way, it has failed; the command line was right.
     folder.train("run", &["--set", "train.steps=1"]);
     folder.write("run/checkpoints/step-00000007.unfinished", "in the way");
-    let said = folder.run(&["train", "small.toml", "--run-dir", "run", "--resume"]);
-    assert_eq!(said.code, Some(1), "{}", said.err);
-    assert!(said.err.contains("step-00000007.unfinished: cannot") && said.err.contains("(run directory run)"));
+    let output = folder.run(&["train", "small.toml", "--run-dir", "run", "--resume"]);
+    assert_eq!(output.code, Some(1), "{}", output.err);
+    assert!(output.err.contains("step-00000007.unfinished: cannot") && output.err.contains("(run directory run)"));
 }
 
 #[test]
@@ -233,13 +237,13 @@ fn a_run_starts_from_the_weights_of_another() {
     for (file, text) in [("near.safetensors", &fine), (model, &fine)] {
         folder.write("configs/fine.toml", &from(text, &format!("\"{file}\"")));
         let dir = format!("fine-{}", file.len());
-        let said = folder.good(&["train", "configs/fine.toml", "--run-dir", &dir, "--set", "train.steps=1"]);
+        let output = folder.good(&["train", "configs/fine.toml", "--run-dir", &dir, "--set", "train.steps=1"]);
         for words in [
             ": 7 of 9 tensors",
             "start at their initial values: out.weight, out.bias",
             "of the file are not used: fc2.bias, fc2.weight",
         ] {
-            assert!(said.err.contains(words), "{words} is not in: {}", said.err);
+            assert!(output.err.contains(words), "{words} is not in: {}", output.err);
         }
     }
     // The same weights make the same first loss as the run that goes on; new ones do not.
@@ -295,9 +299,9 @@ fn what_the_machine_lacks_is_said() {
         let program = env!("CARGO_BIN_EXE_peristyle");
         let mut command = std::process::Command::new("sh");
         command.current_dir(&folder.0).args(["-c", &format!("ulimit -v {limit}; exec \"$0\" \"$@\""), program]);
-        let said = said(command.args(["train", "lacks.toml", "--run-dir", "run"]).args(more));
-        assert!(said.code == Some(1) && !said.err.contains("panicked"), "{}", said.err);
-        said.err
+        let output = output_of(command.args(["train", "lacks.toml", "--run-dir", "run"]).args(more));
+        assert!(output.code == Some(1) && !output.err.contains("panicked"), "{}", output.err);
+        output.err
     };
     write(2_000_000);
     let err = train("3000000", &["--devices", "cpu"]);

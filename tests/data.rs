@@ -1,24 +1,24 @@
 //! Data through the public door: shipped sets, splits, batches, augmentation, restart, prefetch.
 
 use peristyle::data::{
-    Augment, Base, Batch, Batches, Context, Dataset, Labels, Loader, Part, Pixels, Preparer, Settings, Source, Splits,
-    open,
+    Augment, Base, Batch, Batches, DataSettings, DataSource, Dataset, Labels, Loader, Pixels, Preparer, SampleSets,
+    SourceContext, Subset, open,
 };
 use std::path::Path;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-fn settings(text: &str) -> Settings {
+fn settings(text: &str) -> DataSettings {
     toml::from_str(text).expect("the test's settings are good")
 }
 
-fn splits(text: &str) -> Splits {
+fn splits(text: &str) -> SampleSets {
     open(&settings(text), 1, &Base::from(Path::new(ROOT))).expect("the test's data are good")
 }
 
-fn load(source: &str, part: Part) -> Dataset {
+fn load(source: &str, subset: Subset) -> Dataset {
     let source = settings(&format!("train = {source}\nbatch = 1")).train;
-    let cx = Context { part, base: &Base::from(Path::new(ROOT)) };
+    let cx = SourceContext { subset, base: &Base::from(Path::new(ROOT)) };
     let dataset = source.load(cx).expect("the test's data are good");
     assert_eq!(source.header(cx).expect("its header is good"), dataset.header());
     dataset
@@ -45,7 +45,7 @@ fn bytes(dataset: &Dataset) -> &[u8] {
 }
 
 /// All batches of an epoch, computed directly.
-fn epoch(splits: &Splits, epoch: u64) -> Vec<Batch> {
+fn epoch(splits: &SampleSets, epoch: u64) -> Vec<Batch> {
     let mut batches = Batches::train(splits);
     (0..batches.plan().batches())
         .map(|index| {
@@ -58,40 +58,40 @@ fn epoch(splits: &Splits, epoch: u64) -> Vec<Batch> {
 
 #[test]
 fn the_shipped_sets_hold_what_their_readmes_say() {
-    let train = load("\"digits\"", Part::Train);
+    let train = load("\"digits\"", Subset::Train);
     assert_eq!((train.images(), train.shape), (8000, [28, 28, 1]));
     assert_eq!(counts(&train), [801, 927, 791, 832, 780, 663, 814, 870, 744, 778]);
     assert_eq!(class_numbers(&train)[..12], [2, 2, 1, 8, 4, 0, 8, 5, 7, 0, 6, 4][..]);
-    let test = load("\"digits\"", Part::Test);
+    let test = load("\"digits\"", Subset::Test);
     assert_eq!((test.images(), counts(&test)), (2000, vec![200; 10]));
-    assert_eq!(load("{ digits = \"test\" }", Part::Train), test);
+    assert_eq!(load("{ digits = \"test\" }", Subset::Train), test);
 
-    let idx = |part: &str| {
-        let file = |what: &str| format!("\"data/digits8/{part}-{what}-ubyte.gz\"");
+    let idx = |subset: &str| {
+        let file = |what: &str| format!("\"data/digits8/{subset}-{what}-ubyte.gz\"");
         load(
             &format!("{{ idx = {{ images = {}, labels = {} }} }}", file("images-idx3"), file("labels-idx1")),
-            Part::Train,
+            Subset::Train,
         )
     };
     assert_eq!(idx("train").shape, [8, 8, 1]);
     assert_eq!(counts(&idx("train")), [143, 146, 142, 146, 144, 145, 144, 143, 141, 143]);
     assert_eq!(counts(&idx("t10k")), [35, 36, 35, 37, 37, 37, 37, 36, 33, 37]);
 
-    let signs = load("{ cifar = \"data/signs32/data_batch_1.bin\" }", Part::Train);
+    let signs = load("{ cifar = \"data/signs32/data_batch_1.bin\" }", Subset::Train);
     assert_eq!((signs.shape, signs.images()), ([32, 32, 3], 1650));
     assert_eq!(counts(&signs), [164, 165, 165, 165, 166, 166, 166, 164, 166, 163]);
     let both = "{ cifar = [\"data/signs32/data_batch_1.bin\", \"data/signs32/test_batch.bin\"] }";
-    let both = load(both, Part::Train);
+    let both = load(both, Subset::Train);
     assert_eq!(counts(&both), [205, 206, 206, 206, 207, 207, 207, 206, 208, 204]);
     assert_eq!(bytes(&both)[..bytes(&signs).len()], *bytes(&signs));
 }
 
 #[test]
 fn pixels_of_the_shipped_sets_are_golden() {
-    let digits = load("\"digits\"", Part::Train);
+    let digits = load("\"digits\"", Subset::Train);
     let row = &bytes(&digits)[14 * 28..15 * 28];
     let sum = |bytes: &[u8]| bytes.iter().map(|&b| u64::from(b)).sum::<u64>();
-    let signs = load("{ cifar = \"data/signs32/test_batch.bin\" }", Part::Test);
+    let signs = load("{ cifar = \"data/signs32/test_batch.bin\" }", Subset::Test);
     assert_eq!((&row[11..20], sum(bytes(&digits))), (&[26, 110, 176, 93, 93, 214, 253, 253, 118][..], 209_039_444));
     assert_eq!((&bytes(&signs)[..6], sum(bytes(&signs))), (&[115, 117, 129, 119, 121, 133][..], 206_058_234));
 }
@@ -113,7 +113,7 @@ fn every_sample_comes_once_in_every_epoch_in_a_golden_order() {
     assert_eq!(targets(1), golden);
     let rows: Vec<_> = epoch(&set, 0).iter().map(|batch| (batch.rows, batch.index, batch.first)).collect();
     assert_eq!(rows, [(5, 0, 0), (5, 1, 5), (5, 2, 10), (5, 3, 15), (3, 4, 20)]);
-    let sequential = Splits { order: peristyle::data::Order::Sequential, ..set.clone() };
+    let sequential = SampleSets { order: peristyle::data::SampleOrder::Sequential, ..set.clone() };
     assert!(epoch(&sequential, 4)[1].targets.iter().eq([5.0, 6.0, 7.0, 8.0, 9.0].iter()));
 }
 
@@ -130,7 +130,7 @@ fn augmentation_does_not_depend_on_the_batch() {
     assert!(small.iter().map(|v| v.to_bits()).eq(large.iter().map(|v| v.to_bits())));
     let set = splits(&format!("{AUGMENTED}batch = 2000"));
     assert_ne!(epoch(&set, 4)[0].images, large);
-    let plain = Splits { augment: vec![], ..set.clone() };
+    let plain = SampleSets { augment: vec![], ..set.clone() };
     assert_eq!(epoch(&plain, 3)[0].targets, epoch(&set, 3)[0].targets);
     assert_ne!(epoch(&plain, 3)[0].images, large);
 }
@@ -152,7 +152,7 @@ fn augmented_pixels_are_golden() {
 #[test]
 fn a_shifted_border_is_a_black_pixel_after_normalisation() {
     let set = splits(&format!("{AUGMENTED}batch = 2000"));
-    let shifted = Splits { augment: vec![Augment::Shift(27)], ..set.clone() };
+    let shifted = SampleSets { augment: vec![Augment::Shift(27)], ..set.clone() };
     let normalization = &set.train.normalization;
     let black = (0.0 / normalization.scale - normalization.mean[0]) / normalization.std[0];
     assert_ne!(black, 0.0);
@@ -180,7 +180,8 @@ fn the_loader_gives_the_same_bits_as_direct_computation_from_any_start() {
 #[test]
 fn evaluation_goes_once_through_the_split_without_augmentation() {
     let set = splits(&format!("{AUGMENTED}batch = 1\ntest = \"digits\"\nvalidation = 0.1"));
-    let plain = Splits { augment: vec![], order: peristyle::data::Order::Sequential, batch: 1800, ..set.clone() };
+    let plain =
+        SampleSets { augment: vec![], order: peristyle::data::SampleOrder::Sequential, batch: 1800, ..set.clone() };
     let mut loader = Loader::eval(&set.train, Preparer::Host, 700).expect("a thread starts");
     let (mut images, mut rows) = (Vec::new(), Vec::new());
     while let Some(batch) = loader.next_batch().expect("no failure") {
@@ -264,6 +265,6 @@ fn floats_reach_the_batch_as_they_are() {
 
 #[test]
 fn a_source_knows_its_kind() {
-    let source: Source = settings("train = \"digits\"\nbatch = 1").train;
+    let source: DataSource = settings("train = \"digits\"\nbatch = 1").train;
     assert_eq!(source.kind(), "digits");
 }

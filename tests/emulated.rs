@@ -3,9 +3,9 @@
 
 mod common;
 
-use common::runs::{Folder, Said, losses, peristyle, said};
+use common::runs::{CommandOutput, Folder, losses, output_of, peristyle};
 use common::{Training, file, on_mesh};
-use peristyle::gpu::{Driver, Kind};
+use peristyle::gpu::{Driver, DriverKind};
 use peristyle::placement::Region;
 use peristyle::program::Which;
 use peristyle::train::exchange;
@@ -14,7 +14,7 @@ const UPDATES: usize = 5;
 
 /// Fails with a sentence when this build has no emulated device.
 fn emulated() {
-    if let Err(error) = Driver::count(Kind::Emu) {
+    if let Err(error) = Driver::count(DriverKind::Emu) {
         panic!("these tests need the emulated device: {error}");
     }
 }
@@ -149,7 +149,7 @@ fn clipped_gradients_learn_as_on_the_cpu() {
 }
 
 /// Trains digits for some steps on devices.
-fn train(folder: &Folder, dir: &str, devices: &str, steps: usize, more: &[&str]) -> Said {
+fn train(folder: &Folder, dir: &str, devices: &str, steps: usize, more: &[&str]) -> CommandOutput {
     let (config, steps) = (file("configs/digits.toml"), format!("train.steps={steps}"));
     let config = config.to_str().expect("the repository's path is text");
     let sets = ["--set", &steps, "--set", "data.batch=8", "--set", "train.evaluate=never", "--run-dir", dir];
@@ -158,8 +158,8 @@ fn train(folder: &Folder, dir: &str, devices: &str, steps: usize, more: &[&str])
 
 /// Trains, which must succeed, and returns the losses of all steps.
 fn losses_of(folder: &Folder, dir: &str, devices: &str, steps: usize, more: &[&str]) -> Vec<f64> {
-    let said = train(folder, dir, devices, steps, more);
-    assert_eq!(said.code, Some(0), "{}", said.err);
+    let output = train(folder, dir, devices, steps, more);
+    assert_eq!(output.code, Some(0), "{}", output.err);
     losses(&folder.metrics(dir))
 }
 
@@ -180,8 +180,8 @@ fn digits_train_on_emulated_devices_as_on_the_cpu() {
     let sets = ["train.steps=6", "data.batch=8", "train.evaluate=never"].map(|set| ["--set", set]);
     let mut without = peristyle(&folder.0);
     without.env("PERISTYLE_NO_GRAPH", "1").arg("train").arg(config).args(["--devices", "emu*2", "--run-dir", "none"]);
-    let said = said(without.args(sets.concat()));
-    assert_eq!(said.code, Some(0), "{}", said.err);
+    let output = output_of(without.args(sets.concat()));
+    assert_eq!(output.code, Some(0), "{}", output.err);
     assert_eq!(graph, losses(&folder.metrics("none")), "a graph changes no bit");
 }
 
@@ -210,12 +210,12 @@ fn devices_that_cannot_be_used_are_refused_before_the_first_step() {
         ("cuda:99", "devices.threads=1", "[devices]: "),
         ("emu", "devices.precision=f64", "precision = \"f64\" on emu devices, expected cpu devices"),
     ] {
-        let said = train(&folder, "run", devices, 1, &["--set", set]);
-        assert_eq!(said.code, Some(2), "{}", said.err);
-        assert!(said.err.contains(words) && !said.err.contains("panicked"), "{}", said.err);
+        let output = train(&folder, "run", devices, 1, &["--set", set]);
+        assert_eq!(output.code, Some(2), "{}", output.err);
+        assert!(output.err.contains(words) && !output.err.contains("panicked"), "{}", output.err);
         assert!(!folder.at("run").exists(), "nothing was begun");
     }
     let config = file("configs/digits.toml");
-    let said = said(peristyle(&folder.0).arg("plan").arg(config).args(["--devices", "cuda:0-3"]));
-    assert!(said.code == Some(0) && said.out.contains("device cuda:3"), "a plan needs no GPU: {}", said.err);
+    let output = output_of(peristyle(&folder.0).arg("plan").arg(config).args(["--devices", "cuda:0-3"]));
+    assert!(output.code == Some(0) && output.out.contains("device cuda:3"), "a plan needs no GPU: {}", output.err);
 }

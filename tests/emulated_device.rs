@@ -1,7 +1,7 @@
 //! The emulated device through the driver's door: copies, streams, events, captures, and the misuses it refuses.
 
 use peristyle::gpu::kernels::relu_forward;
-use peristyle::gpu::{Driver, Grid, Issue, Kind, Mut, Rows, Settings};
+use peristyle::gpu::{Driver, DriverKind, Grid, Issue, Mut, Rows, Settings};
 
 fn device() -> Driver {
     Driver::emulated(Settings::default()).expect("the tests need a C++ compiler")
@@ -92,7 +92,7 @@ fn a_captured_graph_does_nothing_until_it_is_launched() -> peristyle::Result<()>
 #[test]
 fn a_machine_without_a_gpu_says_so() {
     // On a machine with a GPU there is nothing to say.
-    if let Err(error) = Driver::count(Kind::Cuda) {
+    if let Err(error) = Driver::count(DriverKind::Cuda) {
         let text = error.to_string();
         assert!(text.contains("NVIDIA driver") || text.contains("no GPU"), "{text}");
         assert_eq!(error.exit_code(), 2);

@@ -6,7 +6,7 @@ mod common;
 use common::file;
 use peristyle::data::{self, Batches};
 use peristyle::diagnose::{Check, gradient_check, hessian_vector_check};
-use peristyle::train::{Data, Job};
+use peristyle::train::{DataPolicy, Job};
 use std::process::Command;
 
 fn worst(checks: &[Check]) -> f64 {
@@ -16,7 +16,7 @@ fn worst(checks: &[Check]) -> f64 {
 /// Checks a configuration on a small batch: (samples of each parameter, largest errors allowed).
 fn checks(config: &str, rows: usize, samples: usize, gradient: f64, product: f64) {
     let sets = [format!("data.batch={rows}"), "devices.use=\"cpu\"".to_string()];
-    let (job, _) = Job::open(&file(config), &sets, Data::Required).unwrap_or_else(|e| panic!("{e}"));
+    let (job, _) = Job::open(&file(config), &sets, DataPolicy::Required).unwrap_or_else(|e| panic!("{e}"));
     let splits = data::open(&job.config.data, job.config.seed, &job.config.base).unwrap();
     let mut batches = Batches::train(&splits);
     let mut batch = batches.empty();

@@ -9,7 +9,7 @@ use common::file;
 use peristyle::program::estimate::HARDWARE;
 use peristyle::program::print::Context;
 use peristyle::program::{Plan, Program};
-use peristyle::train::{Data, Job};
+use peristyle::train::{DataPolicy, Job};
 use std::fmt::Write;
 
 /// A plan: its file, its configuration, what the devices are called, and its settings.
@@ -113,7 +113,8 @@ fn plans_are_the_stored_ones() {
     let mut changed = Vec::new();
     for golden in &GOLDEN {
         let sets: Vec<String> = golden.sets.iter().map(|s| (*s).to_string()).collect();
-        let (job, plan) = Job::open(&file(golden.config), &sets, Data::Optional).unwrap_or_else(|e| panic!("{e}"));
+        let (job, plan) =
+            Job::open(&file(golden.config), &sets, DataPolicy::Optional).unwrap_or_else(|e| panic!("{e}"));
         let now = printed(golden, &plan, job.steps());
         let path = file(&format!("tests/plans/{}.txt", golden.name));
         if bless {

@@ -7,11 +7,11 @@ use common::Training;
 use common::runs::Folder;
 use peristyle::data::{self, Batches, Preparation, Preparer};
 use peristyle::device::Clock;
-use peristyle::gpu::{Driver, Kind};
+use peristyle::gpu::{Driver, DriverKind};
 use peristyle::layers::Mode;
 use peristyle::placement::Variant;
 use peristyle::program::Which;
-use peristyle::train::{Data, Job, exchange};
+use peristyle::train::{DataPolicy, Job, exchange};
 use std::path::Path;
 
 const IMAGES: usize = 19;
@@ -39,7 +39,7 @@ fn write(folder: &Folder, source: &str, augment: &str) {
 
 /// Returns the losses of updates over more than two epochs and of an evaluation, and what the weights are then.
 fn losses(config: &Path, sets: &[String], preparer: Preparer) -> Vec<f64> {
-    let (job, plan) = Job::open(config, sets, Data::Required).unwrap_or_else(|e| panic!("{e}"));
+    let (job, plan) = Job::open(config, sets, DataPolicy::Required).unwrap_or_else(|e| panic!("{e}"));
     let splits = data::open(&job.config.data, job.config.seed, &job.config.base).unwrap();
     let mut session = job.session(plan).unwrap();
     assert_eq!(session.preparer(), Preparer::Host, "a session takes ready images until it is told how they are made");
@@ -78,7 +78,7 @@ fn losses(config: &Path, sets: &[String], preparer: Preparer) -> Vec<f64> {
 
 #[test]
 fn a_run_has_the_same_bits_wherever_its_images_are_prepared() {
-    if let Err(error) = Driver::count(Kind::Emu) {
+    if let Err(error) = Driver::count(DriverKind::Emu) {
         panic!("this test needs the emulated device: {error}");
     }
     let folder = Folder::new("prepared");

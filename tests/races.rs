@@ -9,7 +9,7 @@ use peristyle::placement::Region;
 use peristyle::program::check::check;
 use peristyle::program::{Instruction, Program, Use, Work};
 use peristyle::tensor::Strided;
-use peristyle::train::{Data, Job};
+use peristyle::train::{DataPolicy, Job};
 
 /// A step in bf16 casts its images alone: the optimiser writes the weights in bf16, which layers read.
 #[test]
@@ -18,7 +18,7 @@ fn only_the_last_stage_of_the_optimiser_writes_weights_in_bf16() {
     sets[0] = "devices.use=\"emu*4\"".to_string();
     sets.push("devices.precision=\"bf16\"".to_string());
     sets.push("optimizer.chain=[{ clip_by_global_norm = 0.5 }, { momentum = 0.9 }]".to_string());
-    let (_, plan) = Job::open(&file("configs/columns_small.toml"), &sets, Data::Required).unwrap();
+    let (_, plan) = Job::open(&file("configs/columns_small.toml"), &sets, DataPolicy::Required).unwrap();
     for program in &plan.programs {
         let halves = |u: &&Use| program.buffers[u.buffer].region == Some(Region::Halves);
         let steps = |used: &dyn Fn(&Use) -> bool| -> Vec<&Instruction> {
@@ -43,7 +43,7 @@ fn program(config: &str, mesh: (usize, usize), form: &str) -> (Program, usize) {
     } else {
         sets.push(format!("devices.collectives=\"{form}\""));
     }
-    let (_, plan) = Job::open(&file(config), &sets, Data::Required).unwrap_or_else(|e| panic!("{e}"));
+    let (_, plan) = Job::open(&file(config), &sets, DataPolicy::Required).unwrap_or_else(|e| panic!("{e}"));
     let queues = plan.spec.mesh.devices() * Queue::COUNT;
     let program = plan.programs.into_iter().find(|p| p.variant.mode == Mode::Train && p.variant.rows == 32).unwrap();
     assert_eq!(check(&program, queues), Ok(()));

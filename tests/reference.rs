@@ -10,8 +10,8 @@ use peristyle::layers::Mode;
 use peristyle::network::Parameter;
 use peristyle::placement::Variant;
 use peristyle::program::{Plan, Which};
-use peristyle::train::weights::{self, Data as Values, Tensor, Weights};
-use peristyle::train::{Data, Job, exchange};
+use peristyle::train::weights::{self, NamedTensor, TensorData as Values, Weights};
+use peristyle::train::{DataPolicy, Job, exchange};
 use serde_json::Value;
 use std::sync::Arc;
 
@@ -54,7 +54,7 @@ impl Reference {
         self.numbers[key].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
     }
 
-    fn tensor(&self, name: &str) -> Option<&Tensor> {
+    fn tensor(&self, name: &str) -> Option<&NamedTensor> {
         self.tensors.tensors.iter().find(|t| t.name == name)
     }
 
@@ -100,7 +100,7 @@ struct Run {
 
 fn run(reference: &Reference, name: &str, sets: &[String]) -> Run {
     let config = file(&format!("tests/reference/{name}.toml"));
-    let (job, _) = Job::open(&config, sets, Data::Required).unwrap_or_else(|e| panic!("{e}"));
+    let (job, _) = Job::open(&config, sets, DataPolicy::Required).unwrap_or_else(|e| panic!("{e}"));
     let rows = job.config.data.batch;
     let update = Variant { mode: Mode::Train, rows, update: true };
     let look = Variant { update: false, ..update };

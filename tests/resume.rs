@@ -72,8 +72,8 @@ fn a_run_of_fewer_steps_goes_on_as_if_it_had_been_longer() {
         assert_same(&folder, &dir, "whole", 25);
     }
     let before = folder.files("whole");
-    let said = folder.train("whole", &["--resume", "--set", "train.steps=25"]);
-    assert!(said.err.contains("finished after 25 steps"), "{}", said.err);
+    let output = folder.train("whole", &["--resume", "--set", "train.steps=25"]);
+    assert!(output.err.contains("finished after 25 steps"), "{}", output.err);
     let (before, after) = (before.len(), folder.files("whole").len());
     assert_eq!(before, after, "a finished run has nothing to do");
     assert_eq!(losses(&folder.metrics("whole")).len(), 25);

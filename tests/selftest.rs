@@ -2,26 +2,26 @@
 
 mod common;
 
-use common::runs::{Folder, Said};
-use peristyle::gpu::{Driver, Kind};
+use common::runs::{CommandOutput, Folder};
+use peristyle::gpu::{Driver, DriverKind};
 use peristyle::layers::KINDS;
 use serde_json::Value;
 
 /// Runs it where there are no files at all.
-fn selftest(name: &str, arguments: &[&str]) -> Said {
+fn selftest(name: &str, arguments: &[&str]) -> CommandOutput {
     let folder = Folder::new(name);
     std::fs::remove_file(folder.at("data")).unwrap();
     std::fs::remove_file(folder.at("small.toml")).unwrap();
-    let said = folder.run(&[&["selftest"], arguments].concat());
+    let output = folder.run(&[&["selftest"], arguments].concat());
     assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 0, "it leaves nothing behind");
-    said
+    output
 }
 
 /// Returns the one JSON object of a selftest that passed, and checks what every device's must hold.
-fn report(said: &Said) -> Value {
-    assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
-    assert_eq!(said.out.lines().count(), 1, "{}", said.out);
-    let report: Value = serde_json::from_str(&said.out).unwrap();
+fn report(output: &CommandOutput) -> Value {
+    assert_eq!(output.code, Some(0), "{}{}", output.out, output.err);
+    assert_eq!(output.out.lines().count(), 1, "{}", output.out);
+    let report: Value = serde_json::from_str(&output.out).unwrap();
     assert_eq!(report["passed"], true);
     for row in report["rows"].as_array().unwrap() {
         let number = |key: &str| row[key].as_f64().unwrap();
@@ -51,7 +51,7 @@ fn the_cpu_computes_right() {
 
 #[test]
 fn the_emulated_device_computes_right() {
-    if let Err(error) = Driver::count(Kind::Emu) {
+    if let Err(error) = Driver::count(DriverKind::Emu) {
         panic!("this test needs the emulated device: {error}");
     }
     let report = report(&selftest("selftest-emu", &["--device", "emu", "--quick", "--json"]));
@@ -68,14 +68,18 @@ fn the_emulated_device_computes_right() {
 
 #[test]
 fn the_table_tells_each_check_as_it_goes() {
-    let said = selftest("selftest-table", &["--device", "cpu", "--quick"]);
-    assert_eq!(said.code, Some(0), "{}", said.err);
+    let output = selftest("selftest-table", &["--device", "cpu", "--quick"]);
+    assert_eq!(output.code, Some(0), "{}", output.err);
     for kind in KINDS {
-        let line = said.out.lines().find(|line| line.split(' ').next() == Some(kind));
-        assert!(line.is_some_and(|line| line.ends_with("  ok")), "{kind}: {}", said.out);
-        assert!(said.err.contains(&format!("selftest: {kind} f32\n")), "{}", said.err);
+        let line = output.out.lines().find(|line| line.split(' ').next() == Some(kind));
+        assert!(line.is_some_and(|line| line.ends_with("  ok")), "{kind}: {}", output.out);
+        assert!(output.err.contains(&format!("selftest: {kind} f32\n")), "{}", output.err);
     }
-    assert!(said.out.contains("\nnot checked: copies and sums, augmentation, casts, tf32 and bf16: "), "{}", said.out);
+    assert!(
+        output.out.contains("\nnot checked: copies and sums, augmentation, casts, tf32 and bf16: "),
+        "{}",
+        output.out
+    );
 }
 
 #[test]
@@ -85,8 +89,8 @@ fn a_device_that_is_not_there_is_the_users_mistake() {
         ("gpu", "--device: [devices]: use = \"gpu\", expected \"auto\", \"cpu\""),
         ("cpu*2", "--device cpu*2: 2 devices, expected one; use \"auto\", \"cpu\", \"emu\" or \"cuda:0\""),
     ] {
-        let said = selftest("selftest-missing", &["--device", device]);
-        assert_eq!((said.code, said.out.as_str()), (Some(2), ""), "{device}: {}", said.err);
-        assert!(said.err.contains(words) && !said.err.contains("panicked"), "{device}: {}", said.err);
+        let output = selftest("selftest-missing", &["--device", device]);
+        assert_eq!((output.code, output.out.as_str()), (Some(2), ""), "{device}: {}", output.err);
+        assert!(output.err.contains(words) && !output.err.contains("panicked"), "{device}: {}", output.err);
     }
 }

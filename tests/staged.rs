@@ -2,14 +2,14 @@
 
 mod common;
 
-use common::runs::{Folder, losses, peristyle, said};
+use common::runs::{Folder, losses, output_of, peristyle};
 use common::{Training, file};
 use peristyle::device::Queue;
-use peristyle::gpu::{Driver, Kind};
+use peristyle::gpu::{Driver, DriverKind};
 use peristyle::placement::Peers;
 use peristyle::program::check::check;
 use peristyle::program::{Plan, Session, Use, Which, Work};
-use peristyle::train::{Data, Job, exchange};
+use peristyle::train::{DataPolicy, Job, exchange};
 
 const CONFIGS: [&str; 3] =
     ["configs/columns_small.toml", "configs/residual_small.toml", "configs/one_weird_trick_small.toml"];
@@ -17,7 +17,7 @@ const MESHES: [(usize, usize); 4] = [(2, 1), (1, 2), (2, 2), (4, 1)];
 
 /// The settings of a mesh of emulated devices, each a GPU of its own.
 fn sets((data, columns): (usize, usize), access: &str, precision: &str) -> Vec<String> {
-    if let Err(error) = Driver::count(Kind::Emu) {
+    if let Err(error) = Driver::count(DriverKind::Emu) {
         panic!("these tests need the emulated device: {error}");
     }
     vec![
@@ -30,7 +30,7 @@ fn sets((data, columns): (usize, usize), access: &str, precision: &str) -> Vec<S
 }
 
 fn open(config: &str, sets: &[String]) -> (Job, Plan) {
-    Job::open(&file(config), sets, Data::Required).unwrap_or_else(|e| panic!("{e}"))
+    Job::open(&file(config), sets, DataPolicy::Required).unwrap_or_else(|e| panic!("{e}"))
 }
 
 /// Makes two updates; returns the losses and all weights.
@@ -76,8 +76,8 @@ fn a_graph_changes_no_bit_of_a_staged_run() {
         for set in sets((2, 2), access, "f32").iter().map(String::as_str).chain(["train={ steps = 4 }"]) {
             command.args(["--set", set]);
         }
-        let said = said(&mut command);
-        assert_eq!(said.code, Some(0), "{}", said.err);
+        let output = output_of(&mut command);
+        assert_eq!(output.code, Some(0), "{}", output.err);
         all.push(losses(&folder.metrics(dir)));
     }
     assert_eq!(all[0].len(), 4);
@@ -130,7 +130,7 @@ fn devices_of_one_gpu_reach_each_other_and_the_rest_crosses() {
         }
         let of_host = |u: &Use| plan.programs[0].buffers[u.buffer].device == 4;
         let crossings = plan.programs[0].instructions.iter().filter(|s| s.uses.iter().any(of_host)).count();
-        training.session = Session::on_gpus(plan, Kind::Emu, &gpus.unwrap_or([0, 1, 2, 3])).unwrap();
+        training.session = Session::on_gpus(plan, DriverKind::Emu, &gpus.unwrap_or([0, 1, 2, 3])).unwrap();
         training.session.prepare(training.preparation.clone()).unwrap();
         exchange::initialise(&mut training.session, training.job.config.seed).unwrap();
         (crossings, trained(training))
@@ -151,8 +151,8 @@ fn a_copy_in_that_does_not_wait_for_its_copy_out_is_refused() {
     for number in 0..program.instructions.len() {
         if program.instructions[number].name.ends_with(" from the host") {
             let waits = std::mem::take(&mut program.instructions[number].waits);
-            let said = check(program, queues).expect_err(&program.instructions[number].name).to_string();
-            assert!(said.starts_with("device 4: ") && said.contains(" the host\""), "{said}");
+            let error = check(program, queues).expect_err(&program.instructions[number].name).to_string();
+            assert!(error.starts_with("device 4: ") && error.contains(" the host\""), "{error}");
             program.instructions[number].waits = waits;
             refused += 1;
         }
@@ -168,9 +168,9 @@ fn a_plan_shows_what_goes_through_the_host() {
         let mut command = peristyle(&folder.0);
         command.arg("plan").arg(file("configs/columns_small.toml"));
         command.args(sets.iter().flat_map(|set| ["--set", set]));
-        let said = said(&mut command);
-        assert_eq!(said.code, Some(0), "{}", said.err);
-        said
+        let output = output_of(&mut command);
+        assert_eq!(output.code, Some(0), "{}", output.err);
+        output
     };
     let staged = ["devices.use=\"emu*2\"", "devices.peer_access=\"off\""];
     let text = plan(&staged).out;
@@ -182,7 +182,7 @@ fn a_plan_shows_what_goes_through_the_host() {
         (&["devices.use=\"emu\"", staged[1]], "peer_access has no effect on one GPU"),
         (&["devices.use=\"cuda:3*2\"", staged[1]], "peer_access has no effect on one GPU"),
     ] {
-        let said = plan(sets);
-        assert!(said.err.contains(note) && !said.out.contains("host memory"), "{}", said.err);
+        let output = plan(sets);
+        assert!(output.err.contains(note) && !output.out.contains("host memory"), "{}", output.err);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Configured, notes, print};
 use crate::error::Result;
-use crate::train::{Data, Job};
+use crate::train::{DataPolicy, Job};
 
 /// Arguments of `check`.
 #[derive(Debug, clap::Args)]
@@ -12,7 +12,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
-    let (job, plan) = Job::open(&arguments.configured.config, &arguments.configured.sets(), Data::Required)?;
+    let (job, plan) = Job::open(&arguments.configured.config, &arguments.configured.sets(), DataPolicy::Required)?;
     notes(&job.notes);
     print(&job.network.to_string());
     let epoch = job.epoch();

@@ -1,18 +1,18 @@
 //! `peristyle devices`.
 
 use super::print;
-use crate::gpu::{Driver, Kind, kernels, libraries};
+use crate::gpu::{Driver, DriverKind, kernels, libraries};
 
 /// Prints what this machine has, and what this build can run on it.
 pub(super) fn run() {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut text = format!("cpu: {cores} cores, {} vectors\n", vectors());
-    match Driver::count(Kind::Cuda) {
+    match Driver::count(DriverKind::Cuda) {
         Ok(0) => text += "cuda: the driver shows no GPU (CUDA_VISIBLE_DEVICES hides those that it leaves out)\n",
         Ok(count) => (0..count).for_each(|ordinal| text += &gpu(ordinal)),
         Err(error) => text += &format!("cuda: none: {error}\n"),
     }
-    match Driver::count(Kind::Emu) {
+    match Driver::count(DriverKind::Emu) {
         Ok(_) => text += "emu: any number of devices, as in emu*2: the GPU kernels compiled for the CPU\n",
         Err(error) => text += &format!("emu: none: {error}\n"),
     }
@@ -28,7 +28,7 @@ pub(super) fn run() {
 
 /// One line about a GPU.
 fn gpu(ordinal: usize) -> String {
-    let said = Driver::open(Kind::Cuda, ordinal, 1).and_then(|driver| {
+    let said = Driver::open(DriverKind::Cuda, ordinal, 1).and_then(|driver| {
         let ((major, minor), (free, total)) = (driver.capability(), driver.memory()?);
         let gigabytes = |bytes: usize| bytes as f64 / 1e9;
         let codes: Vec<String> =

@@ -2,8 +2,8 @@
 
 use super::{notes, print};
 use crate::error::{Error, Result};
-use crate::report::Event;
-use crate::train::{Data, Job, Run, directory};
+use crate::report::RunEvent;
+use crate::train::{DataPolicy, Job, Run, directory};
 use std::path::PathBuf;
 
 /// Arguments of `eval`.
@@ -26,7 +26,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let mut sets = arguments.sets.clone();
     sets.extend(arguments.data.iter().map(|data| format!("data.test={data}")));
     sets.extend(arguments.devices.iter().map(|devices| format!("devices.use={devices:?}")));
-    let (job, plan) = Job::complete(directory::read_config(&arguments.run, &sets)?, Data::Trained)?;
+    let (job, plan) = Job::complete(directory::read_config(&arguments.run, &sets)?, DataPolicy::Trained)?;
     let mut run = Run::resume(job, plan, &arguments.run)?;
     notes(&run.job().notes);
     let events = run.evaluations()?;
@@ -35,7 +35,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         return Err(Error::Usage(format!("{}: {message}", arguments.run.display())));
     }
     for event in events {
-        if let Event::Eval { step, split, loss, top1, top5, images } = event {
+        if let RunEvent::Eval { step, split, loss, top1, top5, images } = event {
             print(&format!(
                 "step {step}  {split}: loss {loss:.6}  top1 {top1:.4}  top5 {top5:.4}  ({images} images)\n"
             ));

@@ -4,7 +4,7 @@ use super::{Configured, notes};
 use crate::data::Batches;
 use crate::diagnose::{Check, gradient_check, hessian_vector_check};
 use crate::error::{Error, Result};
-use crate::train::{Data, Job};
+use crate::train::{DataPolicy, Job};
 
 /// Arguments of `gradcheck`.
 #[derive(Debug, clap::Args)]
@@ -27,7 +27,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     sets.push(format!("data.batch={}", arguments.rows.max(1)));
     // The check is one of formulas, in f64 on one CPU device: the file's own devices need not be there.
     sets.extend(["devices.use=\"cpu\"", "devices.mesh={ data = 1, columns = 1 }"].map(String::from));
-    let (job, _) = Job::open(&arguments.configured.config, &sets, Data::Required)?;
+    let (job, _) = Job::open(&arguments.configured.config, &sets, DataPolicy::Required)?;
     notes(&job.notes);
     let splits = crate::data::open(&job.config.data, job.config.seed, &job.config.base)?;
     let mut batches = Batches::train(&splits);

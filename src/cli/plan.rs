@@ -1,11 +1,11 @@
 //! `peristyle plan CONFIG`: no GPU, no data.
 
 use super::{Configured, notes, print};
-use crate::config::Kind;
+use crate::config::DeviceKind;
 use crate::error::{Error, Result, suggest};
 use crate::program::estimate::HARDWARE;
 use crate::program::print::Context;
-use crate::train::{Data, Job};
+use crate::train::{DataPolicy, Job};
 
 /// Arguments of `plan`.
 #[derive(Debug, clap::Args)]
@@ -28,10 +28,10 @@ enum Format {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
-    let (job, plan) = Job::open(&arguments.configured.config, &arguments.configured.sets(), Data::Optional)?;
+    let (job, plan) = Job::open(&arguments.configured.config, &arguments.configured.sets(), DataPolicy::Optional)?;
     notes(&job.notes);
     let known = HARDWARE.iter().map(|h| h.name);
-    let suits = if job.config.devices.kind == Kind::Cuda { "h200" } else { "cpu" };
+    let suits = if job.config.devices.kind == DeviceKind::Cuda { "h200" } else { "cpu" };
     let wanted = arguments.hardware.as_deref().unwrap_or(suits);
     let hardware = HARDWARE.iter().find(|h| h.name == wanted).ok_or_else(|| {
         let names: Vec<&str> = known.clone().collect();

@@ -2,8 +2,8 @@
 
 use super::{Configured, print};
 use crate::error::{Error, Result};
-use crate::report::{Reporter, Telling};
-use crate::train::{Data, Job, Run, Stop, checkpoint, directory};
+use crate::report::{Reporter, ReporterOptions};
+use crate::train::{DataPolicy, Job, Run, Stop, checkpoint, directory};
 use std::path::PathBuf;
 
 /// Arguments of `train`.
@@ -23,7 +23,7 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
-    let needs = if arguments.resume { Data::Trained } else { Data::Required };
+    let needs = if arguments.resume { DataPolicy::Trained } else { DataPolicy::Required };
     let (job, plan) = Job::open(&arguments.configured.config, &arguments.configured.sets(), needs)?;
     let name = job.config.name.clone();
     let dir = match (&arguments.run_dir, arguments.resume) {
@@ -41,7 +41,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     if let Some(step) = resume {
         checkpoint::cut_back(&dir, step)?;
     }
-    let mut reporter = Reporter::open(&dir, Telling { steps, resume, verbosity: arguments.verbose })?;
+    let mut reporter = Reporter::open(&dir, ReporterOptions { steps, resume, verbosity: arguments.verbose })?;
     let result = run.train(&mut reporter, &stop);
     drop(reporter);
     // Whatever goes wrong from here on, the run was on its way: a full disk is no mistake of the command line.

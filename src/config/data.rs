@@ -4,12 +4,12 @@ use super::diagnostics::Diagnostics;
 use super::errors;
 use super::section::Section;
 use super::spans::SpannedValue;
-use crate::data::{Augment, Settings};
+use crate::data::{Augment, DataSettings};
 use serde::Deserialize;
 use toml::de::DeValue;
 
 /// Reads the section; none when it cannot be used.
-pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Settings> {
+pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<DataSettings> {
     let mut section = Section::open(diagnostics, "[data]", value);
     let before = section.diagnostics.problems.len();
     let train = section.required("train", "train = { digits = \"train\" }");
@@ -23,7 +23,7 @@ pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option
     let broken = section.diagnostics.problems.len() > before;
     let settings = match (train, batch, augment) {
         (Some(train), Some(batch), Some(augment)) => {
-            let settings = Settings { train, test, validation, batch, normalize, augment, order };
+            let settings = DataSettings { train, test, validation, batch, normalize, augment, order };
             for fault in settings.faults() {
                 section.fault(&fault);
             }

@@ -5,7 +5,7 @@ use super::errors;
 use super::section::Section;
 use super::spans::SpannedValue;
 use crate::error::Fault;
-use crate::gpu::{self, Driver, kernels};
+use crate::gpu::{Driver, DriverKind, kernels};
 use crate::tensor::{Mesh, Precision, Products};
 use serde::Deserialize;
 use toml::de::DeValue;
@@ -18,7 +18,7 @@ const FORMS: &str = "\"auto\", \"cpu\", \"cpu*4\", \"cuda:0\", \"cuda:0-3\", \"c
 
 /// A kind of device; all devices of a mesh are of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum DeviceKind {
     /// Cores of this machine.
     Cpu,
     /// NVIDIA GPUs.
@@ -27,12 +27,23 @@ pub enum Kind {
     Emu,
 }
 
-impl std::fmt::Display for Kind {
+impl DeviceKind {
+    /// Returns the driver of these devices; none for CPU devices.
+    pub fn driver(self) -> Option<DriverKind> {
+        match self {
+            DeviceKind::Cpu => None,
+            DeviceKind::Cuda => Some(DriverKind::Cuda),
+            DeviceKind::Emu => Some(DriverKind::Emu),
+        }
+    }
+}
+
+impl std::fmt::Display for DeviceKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Kind::Cpu => "cpu",
-            Kind::Cuda => "cuda",
-            Kind::Emu => "emu",
+            DeviceKind::Cpu => "cpu",
+            DeviceKind::Cuda => "cuda",
+            DeviceKind::Emu => "emu",
         })
     }
 }
@@ -60,7 +71,7 @@ pub enum PeerAccess {
 /// Whether NVIDIA's libraries compute products and convolutions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Libraries {
+pub enum LibraryUse {
     /// cuBLASLt and cuDNN on NVIDIA GPUs, where they can be opened.
     Auto,
     /// Own kernels alone.
@@ -71,7 +82,7 @@ pub enum Libraries {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Devices {
     /// The kind of all devices.
-    pub kind: Kind,
+    pub kind: DeviceKind,
     /// The ordinal of each device: which GPU, or the number of the CPU device.
     pub ordinals: Vec<usize>,
     /// How the devices are arranged; its product is the number of devices.
@@ -85,7 +96,7 @@ pub struct Devices {
     /// How what crosses between GPUs does so, `"auto"` by default.
     pub peer_access: PeerAccess,
     /// Whether NVIDIA's libraries compute products and convolutions, `"auto"` by default.
-    pub libraries: Libraries,
+    pub libraries: LibraryUse,
     /// Threads of each CPU device or emulated device, at least 1; by default the cores of this machine, shared evenly
     /// among CPU devices, which work at the same time.
     pub threads: usize,
@@ -145,19 +156,19 @@ pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Device
         None => Some(auto()),
     };
     let known = chosen.is_some();
-    let (kind, ordinals) = chosen.unwrap_or((Kind::Cpu, vec![0]));
+    let (kind, ordinals) = chosen.unwrap_or((DeviceKind::Cpu, vec![0]));
     let mesh = read_mesh(&mut section, ordinals.len(), by_set, known);
     let (precision, products) = read_precision(&mut section, kind);
     let collectives = read_collectives(&mut section, kind, ordinals.len());
     let peer_access = read_peer_access(&mut section, kind, &ordinals);
-    if kind != Kind::Cuda && section.table.contains_key("libraries") {
+    if kind != DeviceKind::Cuda && section.table.contains_key("libraries") {
         section.diagnostics.note(format!("[devices]: libraries has no effect on {kind} devices"));
     }
-    let libraries = section.take("libraries").unwrap_or(Libraries::Auto);
+    let libraries = section.take("libraries").unwrap_or(LibraryUse::Auto);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     // Emulated devices work in turns, so each may have every core.
-    let default = if kind == Kind::Emu { cores } else { (cores / ordinals.len()).max(1) };
-    if kind == Kind::Cuda && section.table.contains_key("threads") {
+    let default = if kind == DeviceKind::Emu { cores } else { (cores / ordinals.len()).max(1) };
+    if kind == DeviceKind::Cuda && section.table.contains_key("threads") {
         section.diagnostics.note(format!("[devices]: threads has no effect on {kind} devices"));
     }
     let expected = format!("1 to {MOST_THREADS}");
@@ -167,19 +178,19 @@ pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Device
 }
 
 /// Returns what `"auto"` stands for: every GPU that the kernels of this build can run on, else one CPU device.
-fn auto() -> (Kind, Vec<usize>) {
+fn auto() -> (DeviceKind, Vec<usize>) {
     // The driver takes its time to start: it is not asked when there is nothing to run on a GPU.
-    let gpus = if kernels::IMAGES.is_empty() { 0 } else { Driver::count(gpu::Kind::Cuda).unwrap_or(0) };
-    if gpus > 0 { (Kind::Cuda, (0..gpus.min(MOST)).collect()) } else { (Kind::Cpu, vec![0]) }
+    let gpus = if kernels::IMAGES.is_empty() { 0 } else { Driver::count(DriverKind::Cuda).unwrap_or(0) };
+    if gpus > 0 { (DeviceKind::Cuda, (0..gpus.min(MOST)).collect()) } else { (DeviceKind::Cpu, vec![0]) }
 }
 
-fn read_use(diagnostics: &mut Diagnostics, value: &SpannedValue) -> Option<(Kind, Vec<usize>)> {
+fn read_use(diagnostics: &mut Diagnostics, value: &SpannedValue) -> Option<(DeviceKind, Vec<usize>)> {
     let one = [value.clone()];
     let items: &[SpannedValue] = match value.get_ref() {
         DeValue::Array(items) => items,
         _ => &one,
     };
-    let mut all: Option<(Kind, Vec<usize>)> = None;
+    let mut all: Option<(DeviceKind, Vec<usize>)> = None;
     for item in items {
         let at = item.span().start;
         let read = match item.get_ref() {
@@ -192,7 +203,7 @@ fn read_use(diagnostics: &mut Diagnostics, value: &SpannedValue) -> Option<(Kind
                 continue;
             }
             (Ok((kind, more)), Some((first, ordinals))) if kind == *first => {
-                let next = if kind == Kind::Cuda { 0 } else { ordinals.len() };
+                let next = if kind == DeviceKind::Cuda { 0 } else { ordinals.len() };
                 ordinals.extend(more.iter().map(|i| i + next));
                 continue;
             }
@@ -213,7 +224,7 @@ fn read_use(diagnostics: &mut Diagnostics, value: &SpannedValue) -> Option<(Kind
     all
 }
 
-fn parse(text: &str) -> Result<(Kind, Vec<usize>), String> {
+fn parse(text: &str) -> Result<(DeviceKind, Vec<usize>), String> {
     let wrong = || format!("use = {text:?}, expected {FORMS}");
     if text == "auto" {
         return Ok(auto());
@@ -228,8 +239,8 @@ fn parse(text: &str) -> Result<(Kind, Vec<usize>), String> {
         None => (device, None),
     };
     match (kind, range) {
-        ("cpu", None) => Ok((Kind::Cpu, (0..times).collect())),
-        ("emu", None) => Ok((Kind::Emu, (0..times).collect())),
+        ("cpu", None) => Ok((DeviceKind::Cpu, (0..times).collect())),
+        ("emu", None) => Ok((DeviceKind::Emu, (0..times).collect())),
         ("cuda", Some(range)) => {
             let (first, last) = match range.split_once('-') {
                 Some((first, last)) => (number(first)?, number(last)?),
@@ -238,7 +249,7 @@ fn parse(text: &str) -> Result<(Kind, Vec<usize>), String> {
             if first > last {
                 return Err(format!("use = {text:?} counts down; write \"cuda:{last}-{first}\""));
             }
-            Ok((Kind::Cuda, (first..=last).flat_map(|i| std::iter::repeat_n(i, times)).collect()))
+            Ok((DeviceKind::Cuda, (first..=last).flat_map(|i| std::iter::repeat_n(i, times)).collect()))
         }
         ("cuda", None) => Err(format!("use = {text:?} does not say which GPU; write \"cuda:0\" or \"cuda:0-3\"")),
         _ => Err(wrong()),
@@ -272,16 +283,16 @@ fn read_mesh(section: &mut Section, devices: usize, by_set: bool, known: bool) -
     all
 }
 
-fn read_precision(section: &mut Section, kind: Kind) -> (Precision, Products) {
+fn read_precision(section: &mut Section, kind: DeviceKind) -> (Precision, Products) {
     match section.take("precision").unwrap_or(PrecisionName::F32) {
         PrecisionName::F32 => (Precision::F32, Products::Full),
-        PrecisionName::F64 if kind == Kind::Cpu => (Precision::F64, Products::Full),
+        PrecisionName::F64 if kind == DeviceKind::Cpu => (Precision::F64, Products::Full),
         PrecisionName::F64 => {
             let message = format!("precision = \"f64\" on {kind} devices, expected cpu devices; use \"f32\"");
             section.fault(&Fault::at("precision", message));
             (Precision::F32, Products::Full)
         }
-        name if kind == Kind::Cpu => {
+        name if kind == DeviceKind::Cpu => {
             let name = if matches!(name, PrecisionName::Tf32) { "tf32" } else { "bf16" };
             let note = format!("[devices]: precision = \"{name}\" has no effect on cpu devices, which compute in f32");
             section.diagnostics.note(note);
@@ -292,14 +303,14 @@ fn read_precision(section: &mut Section, kind: Kind) -> (Precision, Products) {
     }
 }
 
-fn read_collectives(section: &mut Section, kind: Kind, devices: usize) -> Collectives {
-    let default = if kind == Kind::Cpu { Collectives::OnePass } else { Collectives::Ring };
+fn read_collectives(section: &mut Section, kind: DeviceKind, devices: usize) -> Collectives {
+    let default = if kind == DeviceKind::Cpu { Collectives::OnePass } else { Collectives::Ring };
     let Some(name) = section.take("collectives") else { return default };
     if devices == 1 && matches!(name, CollectivesName::OnePass | CollectivesName::Ring) {
         section.diagnostics.note("[devices]: collectives has no effect on one device");
     }
     let library = match name {
-        CollectivesName::OnePass if kind != Kind::Cpu => {
+        CollectivesName::OnePass if kind != DeviceKind::Cpu => {
             if devices > 1 {
                 section.diagnostics.note(format!(
                     "[devices]: collectives = \"one_pass\" has no effect on {kind} devices, which sum around a ring"
@@ -319,11 +330,11 @@ fn read_collectives(section: &mut Section, kind: Kind, devices: usize) -> Collec
     default
 }
 
-fn read_peer_access(section: &mut Section, kind: Kind, ordinals: &[usize]) -> PeerAccess {
+fn read_peer_access(section: &mut Section, kind: DeviceKind, ordinals: &[usize]) -> PeerAccess {
     let given = section.take("peer_access");
     let several = ordinals.iter().any(|&ordinal| ordinal != ordinals[0]);
-    if given.is_some() && (kind == Kind::Cpu || !several) {
-        let on = if kind == Kind::Cpu { "cpu devices" } else { "one GPU" };
+    if given.is_some() && (kind == DeviceKind::Cpu || !several) {
+        let on = if kind == DeviceKind::Cpu { "cpu devices" } else { "one GPU" };
         section.diagnostics.note(format!("[devices]: peer_access has no effect on {on}"));
         return PeerAccess::Auto;
     }

@@ -16,11 +16,11 @@ mod spans;
 mod train;
 mod write;
 
-pub use devices::{Collectives, Devices, Kind, Libraries, PeerAccess};
-pub use model::{Entry, From, Model};
+pub use devices::{Collectives, DeviceKind, Devices, LibraryUse, PeerAccess};
+pub use model::{LayerEntry, Model, PretrainedWeights};
 pub use train::{Checkpoint, Every, Optimizer, Train};
 
-use crate::data::{Base, Settings};
+use crate::data::{Base, DataSettings};
 use crate::error::{Fault, Locations, Problem};
 use diagnostics::Diagnostics;
 use section::Section;
@@ -43,7 +43,7 @@ pub struct Config {
     /// What runs the program.
     pub devices: Devices,
     /// What the network learns from.
-    pub data: Settings,
+    pub data: DataSettings,
     /// Where the file says `data`.
     pub data_locations: Locations,
     /// The network.

@@ -17,7 +17,7 @@ pub(super) const ENTRY_KEYS: &[&str] = &["name", "inputs", "split", "lr_mult", "
 
 /// A layer as the file lists it.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub struct LayerEntry {
     /// Its name: the file's, or `<kind><index of its kind, from 1>`.
     pub name: String,
     /// The layer; none where the file's settings of it are wrong, which has been reported then.
@@ -38,7 +38,7 @@ pub struct Entry {
 
 /// The weights to start from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct From {
+pub struct PretrainedWeights {
     /// The safetensors file.
     pub file: PathBuf,
     /// Layers whose weights are not taken from it.
@@ -53,11 +53,11 @@ pub struct Model {
     /// How parameters start, Kaiming by default.
     pub init: Init,
     /// The layers, in the order of the file.
-    pub layers: Vec<Entry>,
+    pub layers: Vec<LayerEntry>,
     /// The loss, named `loss`; softmax and cross-entropy by default.
-    pub loss: Entry,
+    pub loss: LayerEntry,
     /// The weights to start from.
-    pub from: Option<From>,
+    pub from: Option<PretrainedWeights>,
     /// Where the file says all this.
     pub locations: Locations,
 }
@@ -141,7 +141,7 @@ fn check_init(section: &mut Section, init: Init) {
     section.fault(&Fault::at("init", message));
 }
 
-fn read_layers(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Vec<Entry>> {
+fn read_layers(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Vec<LayerEntry>> {
     let at = value.span().start;
     match value.into_inner() {
         DeValue::Array(entries) if entries.is_empty() => {
@@ -160,11 +160,11 @@ fn read_layers(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Vec
 }
 
 /// An entry without settings, of which nothing is known yet.
-fn blank(name: String, locations: Locations) -> Entry {
-    Entry { name, layer: None, inputs: None, split: None, lr_mult: 1.0, decay_mult: 1.0, init: None, locations }
+fn blank(name: String, locations: Locations) -> LayerEntry {
+    LayerEntry { name, layer: None, inputs: None, split: None, lr_mult: 1.0, decay_mult: 1.0, init: None, locations }
 }
 
-fn read_entry(diagnostics: &mut Diagnostics, value: SpannedValue, name: String) -> Entry {
+fn read_entry(diagnostics: &mut Diagnostics, value: SpannedValue, name: String) -> LayerEntry {
     let subject = format!("layer \"{name}\"");
     let span = value.span();
     let mut entry = blank(name, diagnostics.source.locations(&value));
@@ -200,7 +200,7 @@ fn read_entry(diagnostics: &mut Diagnostics, value: SpannedValue, name: String) 
     entry
 }
 
-fn read_entry_keys(section: &mut Section, entry: &mut Entry) {
+fn read_entry_keys(section: &mut Section, entry: &mut LayerEntry) {
     if let Some(name) = section.take::<String>("name") {
         let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         if name.is_empty() || !name.chars().all(fits) {
@@ -226,7 +226,7 @@ fn read_layer(diagnostics: &mut Diagnostics, subject: &str, tagged: Tagged) -> O
     Some(Arc::from(layer))
 }
 
-fn read_loss(diagnostics: &mut Diagnostics, value: SpannedValue) -> Entry {
+fn read_loss(diagnostics: &mut Diagnostics, value: SpannedValue) -> LayerEntry {
     let mut entry = blank("loss".to_string(), diagnostics.source.locations(&value));
     let subject = "layer \"loss\"";
     if let Some(tagged) = Tagged::open(diagnostics, subject, &LAYERS, value) {
@@ -236,13 +236,13 @@ fn read_loss(diagnostics: &mut Diagnostics, value: SpannedValue) -> Entry {
     entry
 }
 
-fn read_from(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<From> {
+fn read_from(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<PretrainedWeights> {
     if let DeValue::String(file) = value.get_ref() {
-        return Some(From { file: PathBuf::from(file.to_string()), skip: Vec::new() });
+        return Some(PretrainedWeights { file: PathBuf::from(file.to_string()), skip: Vec::new() });
     }
     let mut section = Section::open(diagnostics, "[model] from", value);
     let file: Option<PathBuf> = section.required("file", "file = \"weights.safetensors\"");
     let skip = section.take("skip").unwrap_or_default();
     section.finish();
-    Some(From { file: file?, skip })
+    Some(PretrainedWeights { file: file?, skip })
 }

@@ -7,7 +7,7 @@
 //! To add a step: an entry of [`Augment`] with its lines in `check`, `fits`, `draw`, `apply` and `launch`, and a kernel
 //! `augment_x` in `kernels/augment.cu`.
 
-use super::prepare::Stage;
+use super::prepare::AugmentLaunch;
 use crate::cpu::vectorized;
 use crate::device::Random;
 use crate::error::{Fault, Result};
@@ -96,8 +96,8 @@ impl Augment {
     ///
     /// # Errors
     /// When the device refuses.
-    pub(super) fn launch(&self, stage: &Stage) -> Result<()> {
-        let Stage { ref issue, grid, x, draws, table, y, extents: [images, pixels, h, w, c, steps] } = *stage;
+    pub(super) fn launch(&self, args: &AugmentLaunch) -> Result<()> {
+        let AugmentLaunch { ref issue, grid, x, draws, table, y, extents: [images, pixels, h, w, c, steps] } = *args;
         let (bytes, floats) = x;
         let launch = match self {
             Augment::Shift(_) => kernels::augment_shift,

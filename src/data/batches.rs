@@ -1,6 +1,6 @@
-//! Any batch of a split, computed from its number alone.
+//! Any batch of a set, computed from its number alone.
 
-use super::{Augment, Labels, Order, Pixels, Preparer, Raw, Split, Splits};
+use super::{Augment, Labels, Pixels, Preparer, Raw, SampleOrder, SampleSet, SampleSets};
 use crate::device::{Purpose, Random};
 use std::sync::Arc;
 
@@ -50,10 +50,10 @@ impl EpochPlan {
     }
 }
 
-/// Computes batches of a split: a pure function of (splits, epoch, index), with memory for its work.
+/// Computes batches of a set: a pure function of (sets, epoch, index), with memory for its work.
 #[derive(Debug, Clone)]
 pub struct Batches {
-    split: Arc<Split>,
+    set: Arc<SampleSet>,
     plan: EpochPlan,
     training: Option<Training>,
     preparer: Preparer,
@@ -70,22 +70,22 @@ pub struct Batches {
 struct Training {
     seed: u64,
     augment: Vec<Augment>,
-    order: Order,
+    order: SampleOrder,
 }
 
 impl Batches {
-    /// Prepares for the training split: in its order, augmented.
-    pub fn train(splits: &Splits) -> Self {
-        let training = Training { seed: splits.seed, augment: splits.augment.clone(), order: splits.order };
-        Batches { training: Some(training), ..Batches::eval(&splits.train, splits.batch) }
+    /// Prepares for the training set: in its order, augmented.
+    pub fn train(sets: &SampleSets) -> Self {
+        let training = Training { seed: sets.seed, augment: sets.augment.clone(), order: sets.order };
+        Batches { training: Some(training), ..Batches::eval(&sets.train, sets.batch) }
     }
 
     /// Prepares for evaluation: as in the data set, nothing augmented.
-    pub fn eval(split: &Arc<Split>, batch: usize) -> Self {
-        let plan = EpochPlan { samples: split.samples.len(), batch };
-        let image = vec![0.0; split.data.features()];
+    pub fn eval(set: &Arc<SampleSet>, batch: usize) -> Self {
+        let plan = EpochPlan { samples: set.samples.len(), batch };
+        let image = vec![0.0; set.data.features()];
         Batches {
-            split: Arc::clone(split),
+            set: Arc::clone(set),
             plan,
             training: None,
             preparer: Preparer::Host,
@@ -108,11 +108,11 @@ impl Batches {
     /// Returns an empty batch with memory for the largest one.
     pub fn empty(&self) -> Batch {
         let rows = self.plan.rows(0);
-        let (values, width) = (rows * self.split.data.features(), self.split.data.header().target_width);
+        let (values, width) = (rows * self.set.data.features(), self.set.data.header().target_width);
         let (images, raw) = match self.preparer {
             Preparer::Host => (Vec::with_capacity(values), None),
             Preparer::Device => {
-                let pixels = match self.split.data.pixels {
+                let pixels = match self.set.data.pixels {
                     Pixels::U8(_) => Pixels::U8(Vec::with_capacity(values)),
                     Pixels::F32(_) => Pixels::F32(Vec::with_capacity(values)),
                 };
@@ -129,14 +129,14 @@ impl Batches {
     /// When the epoch has no batch of this number.
     pub fn fill(&mut self, epoch: u64, index: usize, batch: &mut Batch) {
         assert!(index < self.plan.batches(), "batch {index} of an epoch of {}", self.plan.batches());
-        let shuffle = self.training.as_ref().filter(|training| training.order == Order::Shuffle);
+        let shuffle = self.training.as_ref().filter(|training| training.order == SampleOrder::Shuffle);
         if let Some(Training { seed, .. }) = shuffle
             && self.order.as_ref().is_none_or(|(of, _)| *of != epoch)
         {
             let random = Random::new(*seed, Purpose::Order, epoch, 0);
             self.order = Some((epoch, random.permutation(self.plan.samples)));
         }
-        let features = self.split.data.features();
+        let features = self.set.data.features();
         let (first, rows) = (index * self.plan.batch, self.plan.rows(index));
         (batch.epoch, batch.index, batch.first, batch.rows) = (epoch, index, first, rows);
         match &mut batch.raw {
@@ -146,15 +146,15 @@ impl Batches {
         batch.targets.clear();
         for row in 0..rows {
             let place = self.order.as_ref().map_or(first + row, |(_, order)| order[first + row] as usize);
-            let sample = self.split.samples[place];
+            let sample = self.set.samples[place];
             match &mut batch.raw {
                 None => self.image(epoch, sample, &mut batch.images[row * features..][..features]),
                 Some(raw) => self.raw_image(epoch, sample, raw),
             }
-            match &self.split.data.labels {
+            match &self.set.data.labels {
                 Labels::Index(labels) => batch.targets.push(labels[sample as usize] as f32),
                 Labels::Dense(labels) => {
-                    let classes = self.split.data.classes;
+                    let classes = self.set.data.classes;
                     batch.targets.extend_from_slice(&labels[sample as usize * classes..][..classes]);
                 }
             }
@@ -174,9 +174,9 @@ impl Batches {
 
     /// Adds one image as it is, with its draws.
     fn raw_image(&self, epoch: u64, sample: u32, raw: &mut Raw) {
-        let features = self.split.data.features();
+        let features = self.set.data.features();
         let pixels = sample as usize * features..(sample as usize + 1) * features;
-        match (&self.split.data.pixels, &mut raw.pixels) {
+        match (&self.set.data.pixels, &mut raw.pixels) {
             (Pixels::U8(x), Pixels::U8(y)) => y.extend_from_slice(&x[pixels]),
             (Pixels::F32(x), Pixels::F32(y)) => y.extend_from_slice(&x[pixels]),
             _ => unreachable!("a batch holds the pixels of its own data set"),
@@ -190,7 +190,7 @@ impl Batches {
     /// Computes one image: raw pixels, augmentation, normalisation.
     fn image(&mut self, epoch: u64, sample: u32, y: &mut [f32]) {
         let random = self.random(epoch, sample);
-        let (data, normalization) = (&self.split.data, &self.split.normalization);
+        let (data, normalization) = (&self.set.data, &self.set.normalization);
         let pixels = sample as usize * y.len()..(sample as usize + 1) * y.len();
         let training = self.training.as_ref().filter(|training| !training.augment.is_empty());
         let Some(Training { augment, .. }) = training else {

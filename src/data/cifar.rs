@@ -1,7 +1,7 @@
 //! The binary files of CIFAR-10: records of one label byte and 32x32 red, green and blue bytes.
 
 use super::file::Stream;
-use super::{Context, Dataset, Format, Header, Labels, PixelType, Pixels};
+use super::{DataFormat, Dataset, Header, Labels, PixelType, Pixels, SourceContext};
 use crate::error::{Error, Fault, Result};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -36,12 +36,12 @@ impl Cifar {
     }
 
     /// Opens the files and counts their records.
-    fn open(&self, cx: Context) -> Result<Vec<(Stream<'static>, usize)>> {
+    fn open(&self, cx: SourceContext) -> Result<Vec<(Stream<'static>, usize)>> {
         self.files().iter().map(|file| counted(Stream::open(&cx.base.find(file)?)?)).collect()
     }
 }
 
-impl Format for Cifar {
+impl DataFormat for Cifar {
     fn check(&self) -> Result<(), Fault> {
         if self.files().is_empty() {
             return Err(Fault::whole("an empty list of files, expected at least one"));
@@ -55,11 +55,11 @@ impl Format for Cifar {
         }
         Ok(())
     }
-    fn header(&self, cx: Context) -> Result<Header> {
+    fn header(&self, cx: SourceContext) -> Result<Header> {
         let images = self.open(cx)?.iter().map(|(_, records)| records).sum();
         Ok(Header { images, shape: SHAPE, classes: CLASSES, pixels: PixelType::U8, target_width: 1 })
     }
-    fn load(&self, cx: Context) -> Result<Dataset> {
+    fn load(&self, cx: SourceContext) -> Result<Dataset> {
         let files = self.open(cx)?;
         let images: usize = files.iter().map(|(_, records)| records).sum();
         let mut pixels = Vec::with_capacity(images * 3 * PLANE);

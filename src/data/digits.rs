@@ -2,13 +2,13 @@
 //! data/digits/README.md for where they are from. Needs no file and no network.
 
 use super::file::Stream;
-use super::{Context, Dataset, Format, Header, Part, idx};
+use super::{DataFormat, Dataset, Header, SourceContext, Subset, idx};
 use crate::error::Result;
 use serde::Deserialize;
 
-/// `"digits"` or `{ digits = "train" }` or `{ digits = "test" }`: the part; by default the one whose key it stands at.
+/// `"digits"` or `{ digits = "train" }` or `{ digits = "test" }`: the subset; by default the one whose key it stands at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub struct Digits(pub Option<Part>);
+pub struct Digits(pub Option<Subset>);
 
 macro_rules! digits {
     ($file:literal) => {
@@ -20,22 +20,22 @@ macro_rules! digits {
 }
 
 impl Digits {
-    fn streams(self, cx: Context) -> Result<[Stream<'static>; 2]> {
-        let files = match self.0.unwrap_or(cx.part) {
-            Part::Train => [digits!("train-images-idx3-ubyte.gz"), digits!("train-labels-idx1-ubyte.gz")],
-            Part::Test => [digits!("t10k-images-idx3-ubyte.gz"), digits!("t10k-labels-idx1-ubyte.gz")],
+    fn streams(self, cx: SourceContext) -> Result<[Stream<'static>; 2]> {
+        let files = match self.0.unwrap_or(cx.subset) {
+            Subset::Train => [digits!("train-images-idx3-ubyte.gz"), digits!("train-labels-idx1-ubyte.gz")],
+            Subset::Test => [digits!("t10k-images-idx3-ubyte.gz"), digits!("t10k-labels-idx1-ubyte.gz")],
         };
         let [(images, image_bytes), (labels, label_bytes)] = files;
         Ok([Stream::of(images, image_bytes)?, Stream::of(labels, label_bytes)?])
     }
 }
 
-impl Format for Digits {
-    fn header(&self, cx: Context) -> Result<Header> {
+impl DataFormat for Digits {
+    fn header(&self, cx: SourceContext) -> Result<Header> {
         let [images, labels] = self.streams(cx)?;
         idx::header(images, labels)
     }
-    fn load(&self, cx: Context) -> Result<Dataset> {
+    fn load(&self, cx: SourceContext) -> Result<Dataset> {
         let [images, labels] = self.streams(cx)?;
         idx::load(images, labels)
     }

@@ -3,7 +3,7 @@
 //! Images: big-endian u32 0x00000803, N, H, W, then N * H * W bytes. Labels: 0x00000801, N, then N bytes.
 
 use super::file::Stream;
-use super::{Context, Dataset, Format, Header, Labels, PixelType, Pixels};
+use super::{DataFormat, Dataset, Header, Labels, PixelType, Pixels, SourceContext};
 use crate::error::{Error, Fault, Result};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ pub struct Idx {
     pub labels: PathBuf,
 }
 
-impl Format for Idx {
+impl DataFormat for Idx {
     fn check(&self) -> Result<(), Fault> {
         for (key, path) in [("images", &self.images), ("labels", &self.labels)] {
             if path.as_os_str().is_empty() {
@@ -30,10 +30,10 @@ impl Format for Idx {
         }
         Ok(())
     }
-    fn header(&self, cx: Context) -> Result<Header> {
+    fn header(&self, cx: SourceContext) -> Result<Header> {
         header(Stream::open(&cx.base.find(&self.images)?)?, Stream::open(&cx.base.find(&self.labels)?)?)
     }
-    fn load(&self, cx: Context) -> Result<Dataset> {
+    fn load(&self, cx: SourceContext) -> Result<Dataset> {
         load(Stream::open(&cx.base.find(&self.images)?)?, Stream::open(&cx.base.find(&self.labels)?)?)
     }
 }

@@ -3,7 +3,7 @@
 //! The buffers travel through two channels: full ones to the consumer, empty ones back. When either side ends, its
 //! channel ends and the other side sees it: nothing waits for ever.
 
-use super::{Batch, Batches, Preparer, Split, Splits};
+use super::{Batch, Batches, Preparer, SampleSet, SampleSets};
 use crate::device::thread;
 use crate::error::{Error, Result};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 /// One buffer with the consumer, one waiting, one being filled.
 const BUFFERS: usize = 3;
 
-/// Hands out the batches of a split in their order.
+/// Hands out the batches of a set in their order.
 #[derive(Debug)]
 pub struct Loader {
     /// None only while the loader is dropped.
@@ -29,8 +29,8 @@ impl Loader {
     ///
     /// # Errors
     /// When the operating system starts no thread.
-    pub fn train(splits: &Splits, preparer: Preparer, start_epoch: u64, start_batch: usize) -> Result<Self> {
-        let mut batches = Batches::train(splits).prepared_by(preparer);
+    pub fn train(sets: &SampleSets, preparer: Preparer, start_epoch: u64, start_batch: usize) -> Result<Self> {
+        let mut batches = Batches::train(sets).prepared_by(preparer);
         let (mut epoch, mut index) = (start_epoch, start_batch);
         let buffers = std::array::from_fn(|_| batches.empty());
         Loader::start(buffers, move |batch| {
@@ -43,12 +43,12 @@ impl Loader {
         })
     }
 
-    /// Starts one pass over a split for evaluation.
+    /// Starts one pass over a set for evaluation.
     ///
     /// # Errors
     /// When the operating system starts no thread.
-    pub fn eval(split: &Arc<Split>, preparer: Preparer, batch: usize) -> Result<Self> {
-        let mut batches = Batches::eval(split, batch).prepared_by(preparer);
+    pub fn eval(set: &Arc<SampleSet>, preparer: Preparer, batch: usize) -> Result<Self> {
+        let mut batches = Batches::eval(set, batch).prepared_by(preparer);
         let buffers = std::array::from_fn(|_| batches.empty());
         let mut index = 0;
         Loader::start(buffers, move |batch| {

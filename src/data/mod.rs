@@ -1,7 +1,7 @@
 //! From files to batches: formats, normalisation, augmentation, order, prefetch. Knows no network; a batch is the
 //! same floats whoever asks for it, whenever, on however many threads.
 //!
-//! To add a format: write `data/x.rs` with a settings struct that implements [`Format`], and add one line to the
+//! To add a format: write `data/x.rs` with a settings struct that implements [`DataFormat`], and add one line to the
 //! list in `data/source.rs`.
 
 mod augment;
@@ -12,9 +12,9 @@ mod file;
 mod idx;
 mod loader;
 mod prepare;
+mod sample_sets;
 mod settings;
 mod source;
-mod splits;
 mod synthetic;
 mod tensors;
 
@@ -25,9 +25,9 @@ pub use digits::Digits;
 pub use idx::Idx;
 pub use loader::Loader;
 pub use prepare::{Arrived, Augmented, LoadRole, Preparation, Preparer, Raw};
-pub use settings::{Normalize, Order, Settings};
-pub use source::{KINDS, Source};
-pub use splits::{Normalization, Split, Splits, open};
+pub use sample_sets::{Normalization, SampleSet, SampleSets, open};
+pub use settings::{DataSettings, Normalize, SampleOrder};
+pub use source::{DataSource, KINDS};
 pub use synthetic::Synthetic;
 pub use tensors::Tensors;
 
@@ -35,10 +35,10 @@ use crate::error::{Error, Fault, Result};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
-/// Which part of a data set a source stands for: `train` or `test`.
+/// Which subset of a data set a source stands for: `train` or `test`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Part {
+pub enum Subset {
     /// The samples that are learned from.
     Train,
     /// The samples that are only evaluated.
@@ -162,17 +162,17 @@ impl Base {
     }
 }
 
-/// Where a source stands: decides the default part and what relative paths are relative to.
+/// Where a source stands: decides the default subset and what relative paths are relative to.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Context<'a> {
+pub struct SourceContext<'a> {
     /// The key at which the source stands.
-    pub part: Part,
+    pub subset: Subset,
     /// The folders in which relative paths are looked up.
     pub base: &'a Base,
 }
 
 /// A data format: the settings that stand after its key.
-pub trait Format {
+pub trait DataFormat {
     /// Checks the ranges of its settings.
     ///
     /// # Errors
@@ -185,13 +185,13 @@ pub trait Format {
     ///
     /// # Errors
     /// A file that is missing, or is not what it should be.
-    fn header(&self, cx: Context) -> Result<Header>;
+    fn header(&self, cx: SourceContext) -> Result<Header>;
 
     /// Reads the data set.
     ///
     /// # Errors
     /// A file that is missing, or is not what it should be.
-    fn load(&self, cx: Context) -> Result<Dataset>;
+    fn load(&self, cx: SourceContext) -> Result<Dataset>;
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Batches that a GPU prepares: it gets the pixels as the data set holds them, and what was drawn for every image, and
 //! computes the same bits as [`Batches`](super::Batches) does on the host.
 
-use super::{Augment, Normalization, PixelType, Pixels, Splits};
+use super::{Augment, Normalization, PixelType, Pixels, SampleSets};
 use crate::error::Result;
 use crate::gpu::{Const, Grid, Issue, Launch, Mut, bytes_of, int, ints, kernels};
 use std::sync::Arc;
@@ -82,7 +82,7 @@ pub struct Arrived {
 
 /// One step of augmentation on a GPU: y from x, raw both, or normalised by the table.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Stage<'a> {
+pub(super) struct AugmentLaunch<'a> {
     pub issue: Issue<'a>,
     /// One thread per pixel, a row per image.
     pub grid: Grid,
@@ -100,12 +100,12 @@ pub(super) struct Stage<'a> {
 
 impl Preparation {
     /// Returns what a run does to its images.
-    pub fn of(splits: &Splits) -> Self {
+    pub fn of(sets: &SampleSets) -> Self {
         Preparation {
-            shape: splits.shape(),
-            pixels: splits.train.data.header().pixels,
-            augment: splits.augment.clone(),
-            normalization: Arc::clone(&splits.train.normalization),
+            shape: sets.shape(),
+            pixels: sets.train.data.header().pixels,
+            augment: sets.augment.clone(),
+            normalization: Arc::clone(&sets.train.normalization),
         }
     }
 
@@ -142,7 +142,7 @@ impl Preparation {
             let y = if to_images { launch.write(LoadRole::Batch) } else { launch.scratch() };
             let table = if step == last { table } else { Const::NONE };
             let draws = draws.offset(step * Augment::DRAWS);
-            augment.launch(&Stage { issue: launch.issue, grid, x, draws, table, y, extents })?;
+            augment.launch(&AugmentLaunch { issue: launch.issue, grid, x, draws, table, y, extents })?;
             x = (Const::NONE, Const::at(y.address()));
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! The `[data]` section of the file, and what can be known wrong about it.
 
-use super::{Augment, Header, PixelType, Source};
+use super::{Augment, DataSource, Header, PixelType};
 use crate::error::Fault;
 use serde::Deserialize;
 
@@ -13,14 +13,14 @@ pub enum Normalize {
     /// 8-bit pixels are divided by 255. Not for floats.
     Unit,
     /// After the division by 255 that 8-bit pixels get, each channel is brought to mean 0 and standard deviation 1,
-    /// measured in f64 on the training set (without its validation share); all splits get the same numbers.
+    /// measured in f64 on the training set (without its validation share); all sets get the same numbers.
     Standardize,
 }
 
 /// The order in which an epoch takes the training samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Order {
+pub enum SampleOrder {
     /// As in the data set.
     Sequential,
     /// A new random order in every epoch, a function of the seed and the epoch alone.
@@ -31,12 +31,12 @@ pub enum Order {
 /// The `[data]` section.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
+pub struct DataSettings {
     /// The training set.
-    pub train: Source,
+    pub train: DataSource,
     /// The test set; none by default.
     #[serde(default)]
-    pub test: Option<Source>,
+    pub test: Option<DataSource>,
     /// Share of the training set that is set apart for validation, 0 <= v < 1; 0 by default.
     #[serde(default)]
     pub validation: f64,
@@ -48,23 +48,23 @@ pub struct Settings {
     /// Augmentation of training samples, step by step; none by default.
     #[serde(default)]
     pub augment: Vec<Augment>,
-    /// Order of the training samples in an epoch; `shuffle` by default.
+    /// SampleOrder of the training samples in an epoch; `shuffle` by default.
     #[serde(default)]
-    pub order: Order,
+    pub order: SampleOrder,
 }
 
-impl Settings {
+impl DataSettings {
     /// Checks the ranges of all settings.
     ///
     /// # Errors
-    /// The first of [`Settings::faults`].
+    /// The first of [`DataSettings::faults`].
     pub fn check(&self) -> Result<(), Fault> {
         self.faults().into_iter().next().map_or(Ok(()), Err)
     }
 
     /// Returns every setting that is out of range, one fault for each key.
     pub fn faults(&self) -> Vec<Fault> {
-        let source = |key, source: &Source| {
+        let source = |key, source: &DataSource| {
             source.check().map_err(|fault| Fault::at(key, format!("{}: {}", source.kind(), fault.message)))
         };
         let batch = match self.batch {
@@ -151,7 +151,7 @@ mod tests {
     const DIGITS: Header =
         Header { images: 100, shape: [28, 28, 1], classes: 10, pixels: PixelType::U8, target_width: 1 };
 
-    fn read(text: &str) -> Settings {
+    fn read(text: &str) -> DataSettings {
         toml::from_str(text).unwrap()
     }
 
@@ -162,13 +162,13 @@ mod tests {
     #[test]
     fn defaults_are_as_documented() {
         let settings = read("train = \"digits\"\nbatch = 32");
-        assert_eq!((settings.validation, settings.order), (0.0, Order::Shuffle));
+        assert_eq!((settings.validation, settings.order), (0.0, SampleOrder::Shuffle));
         assert!(settings.test.is_none() && settings.augment.is_empty() && settings.check().is_ok());
         assert_eq!(settings.normalize_for(PixelType::U8), Normalize::Unit);
         assert_eq!(settings.normalize_for(PixelType::F32), Normalize::None);
         let settings = read("train = \"digits\"\nbatch = 32\naugment = [{ shift = 2 }, { rotate = 15 }]");
         assert_eq!(settings.augment, [Augment::Shift(2), Augment::Rotate(15.0)]);
-        assert!(toml::from_str::<Settings>("train = \"digits\"\nbatch = 1\nshuffle = true").is_err());
+        assert!(toml::from_str::<DataSettings>("train = \"digits\"\nbatch = 1\nshuffle = true").is_err());
     }
 
     #[test]

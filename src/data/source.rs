@@ -1,6 +1,6 @@
 //! The sources of data: the list of formats, and how the file names one.
 
-use super::{Cifar, Context, Dataset, Digits, Format, Header, Idx, Synthetic, Tensors};
+use super::{Cifar, DataFormat, Dataset, Digits, Header, Idx, SourceContext, Synthetic, Tensors};
 use crate::error::{Fault, Result, suggest};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
@@ -14,25 +14,25 @@ macro_rules! sources {
 
         /// Where a data set comes from; the kind is the key: `{ digits = "train" }`.
         #[derive(Debug, Clone, PartialEq)]
-        pub enum Source {
+        pub enum DataSource {
             $(
                 #[doc = concat!("`", $kind, "`: see [`", stringify!($format), "`].")]
                 $format($format),
             )*
         }
 
-        impl Source {
+        impl DataSource {
             /// Returns its kind and settings.
-            fn format(&self) -> (&'static str, &dyn Format) {
+            fn format(&self) -> (&'static str, &dyn DataFormat) {
                 match self {
-                    $(Source::$format(settings) => ($kind, settings),)*
+                    $(DataSource::$format(settings) => ($kind, settings),)*
                 }
             }
         }
 
-        fn read<'de, A: MapAccess<'de>>(kind: &str, map: &mut A) -> Result<Source, A::Error> {
+        fn read<'de, A: MapAccess<'de>>(kind: &str, map: &mut A) -> Result<DataSource, A::Error> {
             match kind {
-                $($kind => map.next_value().map(Source::$format),)*
+                $($kind => map.next_value().map(DataSource::$format),)*
                 _ => Err(unknown(kind)),
             }
         }
@@ -47,7 +47,7 @@ sources! {
     "synthetic" => Synthetic,
 }
 
-impl Source {
+impl DataSource {
     /// Returns the key that names its kind in the file.
     pub fn kind(&self) -> &'static str {
         self.format().0
@@ -65,7 +65,7 @@ impl Source {
     ///
     /// # Errors
     /// A file that is missing, or is not what it should be.
-    pub fn header(&self, cx: Context) -> Result<Header> {
+    pub fn header(&self, cx: SourceContext) -> Result<Header> {
         self.format().1.header(cx)
     }
 
@@ -73,7 +73,7 @@ impl Source {
     ///
     /// # Errors
     /// A file that is missing, or is not what it should be.
-    pub fn load(&self, cx: Context) -> Result<Dataset> {
+    pub fn load(&self, cx: SourceContext) -> Result<Dataset> {
         self.format().1.load(cx)
     }
 }
@@ -96,7 +96,7 @@ impl<'de> Deserialize<'de> for Kind {
     }
 }
 
-impl<'de> Deserialize<'de> for Source {
+impl<'de> Deserialize<'de> for DataSource {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(SourceVisitor)
     }
@@ -105,15 +105,15 @@ impl<'de> Deserialize<'de> for Source {
 struct SourceVisitor;
 
 impl<'de> Visitor<'de> for SourceVisitor {
-    type Value = Source;
+    type Value = DataSource;
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "a kind of data with its settings, such as \"digits\" or {{ cifar = \"data_batch_1.bin\" }}")
     }
 
-    fn visit_str<E: Error>(self, kind: &str) -> Result<Source, E> {
+    fn visit_str<E: Error>(self, kind: &str) -> Result<DataSource, E> {
         match kind {
-            "digits" => Ok(Source::Digits(Digits(None))),
+            "digits" => Ok(DataSource::Digits(Digits(None))),
             _ if KINDS.contains(&kind) => {
                 Err(E::custom(format_args!("\"{kind}\" needs its settings; write {{ {kind} = ... }}")))
             }
@@ -121,7 +121,7 @@ impl<'de> Visitor<'de> for SourceVisitor {
         }
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Source, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<DataSource, A::Error> {
         let Some(Kind(kind)) = map.next_key()? else {
             return Err(A::Error::custom(format_args!("expected one of the keys {}", KINDS.join(", "))));
         };
@@ -137,38 +137,38 @@ impl<'de> Visitor<'de> for SourceVisitor {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Files, Part};
+    use super::super::{Files, Subset};
     use super::*;
     use std::path::PathBuf;
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
     struct Section {
-        train: Source,
+        train: DataSource,
     }
 
-    fn read(value: &str) -> Result<Source, toml::de::Error> {
+    fn read(value: &str) -> Result<DataSource, toml::de::Error> {
         toml::from_str::<Section>(&format!("train = {value}")).map(|section| section.train)
     }
 
     #[test]
     fn every_kind_is_read_by_its_key() {
-        assert_eq!(read("\"digits\"").unwrap(), Source::Digits(Digits(None)));
-        assert_eq!(read("{ digits = \"test\" }").unwrap(), Source::Digits(Digits(Some(Part::Test))));
+        assert_eq!(read("\"digits\"").unwrap(), DataSource::Digits(Digits(None)));
+        assert_eq!(read("{ digits = \"test\" }").unwrap(), DataSource::Digits(Digits(Some(Subset::Test))));
         let (one, two) = (PathBuf::from("a.bin"), PathBuf::from("b.bin"));
-        assert_eq!(read("{ cifar = \"a.bin\" }").unwrap(), Source::Cifar(Cifar(Files::One(one.clone()))));
+        assert_eq!(read("{ cifar = \"a.bin\" }").unwrap(), DataSource::Cifar(Cifar(Files::One(one.clone()))));
         assert_eq!(
             read("{ cifar = [\"a.bin\", \"b.bin\"] }").unwrap(),
-            Source::Cifar(Cifar(Files::Many(vec![one.clone(), two.clone()])))
+            DataSource::Cifar(Cifar(Files::Many(vec![one.clone(), two.clone()])))
         );
-        assert_eq!(read("{ tensors = \"a.bin\" }").unwrap(), Source::Tensors(Tensors(one.clone())));
+        assert_eq!(read("{ tensors = \"a.bin\" }").unwrap(), DataSource::Tensors(Tensors(one.clone())));
         assert_eq!(
             read("{ idx = { images = \"a.bin\", labels = \"b.bin\" } }").unwrap(),
-            Source::Idx(Idx { images: one, labels: two })
+            DataSource::Idx(Idx { images: one, labels: two })
         );
         assert_eq!(
             read("{ synthetic = { images = 5, classes = 2, shape = [4, 5, 3] } }").unwrap(),
-            Source::Synthetic(Synthetic { images: 5, classes: 2, shape: [4, 5, 3], seed: 1 })
+            DataSource::Synthetic(Synthetic { images: 5, classes: 2, shape: [4, 5, 3], seed: 1 })
         );
     }
 

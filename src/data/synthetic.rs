@@ -3,7 +3,7 @@
 //! pixel = clamp(128 + pattern + noise, 0, 255) in whole numbers, the pattern uniform in -64..=63, the noise
 //! triangular in -127..=127; image i has class i mod classes. All random numbers are counted.
 
-use super::{Context, Dataset, Format, Header, Labels, Part, PixelType, Pixels};
+use super::{DataFormat, Dataset, Header, Labels, PixelType, Pixels, SourceContext, Subset};
 use crate::device::{Purpose, Random};
 use crate::error::{Error, Fault, Result};
 use serde::Deserialize;
@@ -40,7 +40,7 @@ impl Synthetic {
     }
 }
 
-impl Format for Synthetic {
+impl DataFormat for Synthetic {
     fn check(&self) -> Result<(), Fault> {
         let Synthetic { images, classes, shape, .. } = self;
         if *images == 0 {
@@ -60,11 +60,11 @@ impl Format for Synthetic {
         }
         Ok(())
     }
-    fn header(&self, _: Context) -> Result<Header> {
+    fn header(&self, _: SourceContext) -> Result<Header> {
         let Synthetic { images, shape, classes, .. } = *self;
         Ok(Header { images, shape, classes, pixels: PixelType::U8, target_width: 1 })
     }
-    fn load(&self, cx: Context) -> Result<Dataset> {
+    fn load(&self, cx: SourceContext) -> Result<Dataset> {
         let Synthetic { images, shape, classes, seed } = *self;
         let mut pixels = Vec::new();
         let len = self.pixels().filter(|&len| pixels.try_reserve_exact(len).is_ok());
@@ -73,9 +73,9 @@ impl Format for Synthetic {
             None => return Err(Error::Usage(format!("synthetic: no memory for {images} images of shape {shape:?}"))),
         };
         let patterns: Vec<Vec<i16>> = (0..classes).map(|class| pattern(seed, class, shape)).collect();
-        let time = match cx.part {
-            Part::Train => 1,
-            Part::Test => 2,
+        let time = match cx.subset {
+            Subset::Train => 1,
+            Subset::Test => 2,
         };
         for i in 0..images {
             let noise = Random::new(seed, Purpose::Synthetic, time, i as u64);
@@ -107,20 +107,20 @@ mod tests {
 
     const SMALL: Synthetic = Synthetic { images: 300, classes: 3, shape: [6, 5, 3], seed: 1 };
 
-    fn load(synthetic: &Synthetic, part: Part) -> (Vec<u8>, Dataset) {
-        let dataset = synthetic.load(Context { part, base: &crate::data::Base::default() }).unwrap();
+    fn load(synthetic: &Synthetic, subset: Subset) -> (Vec<u8>, Dataset) {
+        let dataset = synthetic.load(SourceContext { subset, base: &crate::data::Base::default() }).unwrap();
         let Pixels::U8(pixels) = &dataset.pixels else { panic!("synthetic images are bytes") };
         (pixels.clone(), dataset)
     }
 
     #[test]
     fn images_follow_their_class_and_the_test_part_has_its_own_noise() {
-        let (pixels, dataset) = load(&SMALL, Part::Train);
-        let (test, _) = load(&SMALL, Part::Test);
+        let (pixels, dataset) = load(&SMALL, Subset::Train);
+        let (test, _) = load(&SMALL, Subset::Test);
         assert_eq!((dataset.images(), pixels.len()), (300, 300 * 90));
         assert_eq!(
             dataset.header(),
-            SMALL.header(Context { part: Part::Train, base: &crate::data::Base::default() }).unwrap()
+            SMALL.header(SourceContext { subset: Subset::Train, base: &crate::data::Base::default() }).unwrap()
         );
         assert_ne!(pixels, test);
         for class in 0..3 {

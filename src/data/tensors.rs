@@ -5,7 +5,7 @@
 //! are left alone, which is said in the log.
 
 use super::file::open;
-use super::{Context, Dataset, Format, Header, Labels, PixelType, Pixels};
+use super::{DataFormat, Dataset, Header, Labels, PixelType, Pixels, SourceContext};
 use crate::error::{Error, Fault, Result};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::Deserialize;
@@ -21,25 +21,25 @@ const LARGEST_CLASSES: i64 = 1 << 16;
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Tensors(pub PathBuf);
 
-impl Format for Tensors {
+impl DataFormat for Tensors {
     fn check(&self) -> Result<(), Fault> {
         if self.0.as_os_str().is_empty() {
             return Err(Fault::whole("an empty file name, expected a .safetensors file"));
         }
         Ok(())
     }
-    fn header(&self, cx: Context) -> Result<Header> {
+    fn header(&self, cx: SourceContext) -> Result<Header> {
         let mut tensors = self.open(cx)?;
         let labels = tensors.labels()?;
         Ok(tensors.header(&labels))
     }
-    fn load(&self, cx: Context) -> Result<Dataset> {
+    fn load(&self, cx: SourceContext) -> Result<Dataset> {
         self.open(cx)?.load()
     }
 }
 
 impl Tensors {
-    fn open(&self, cx: Context) -> Result<File<BufReader<std::fs::File>>> {
+    fn open(&self, cx: SourceContext) -> Result<File<BufReader<std::fs::File>>> {
         let path = cx.base.find(&self.0)?;
         let (file, len) = open(&path)?;
         File::new(&path, BufReader::with_capacity(1 << 16, file), len)

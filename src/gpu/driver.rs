@@ -8,7 +8,7 @@ use super::code::Code;
 use super::cuda::Cuda;
 use super::embedded::ENTRIES;
 use super::emulated::{Emu, Settings};
-use super::handles::{Event, Graph, Grid, Kind, Rows, Stream};
+use super::handles::{DriverKind, Event, Graph, Grid, Rows, Stream};
 use super::libraries::{Choices, Convolution, Factors, Images, Product, Workspace};
 use crate::error::Result;
 use std::ffi::c_void;
@@ -47,10 +47,10 @@ impl Driver {
     ///
     /// # Errors
     /// When there is no driver, or it is too old, or this build has no kernels: what is missing and what to do.
-    pub fn count(kind: Kind) -> Result<usize> {
+    pub fn count(kind: DriverKind) -> Result<usize> {
         match kind {
-            Kind::Cuda => super::cuda_api::count(),
-            Kind::Emu => super::emulated::count(),
+            DriverKind::Cuda => super::cuda_api::count(),
+            DriverKind::Emu => super::emulated::count(),
         }
     }
 
@@ -58,10 +58,10 @@ impl Driver {
     ///
     /// # Errors
     /// As [`Driver::count`], and when a GPU does not exist.
-    pub fn apart(kind: Kind, ordinals: &[usize]) -> Result<Option<(usize, usize)>> {
+    pub fn apart(kind: DriverKind, ordinals: &[usize]) -> Result<Option<(usize, usize)>> {
         match kind {
-            Kind::Cuda => super::cuda_api::apart(ordinals),
-            Kind::Emu => Ok(None),
+            DriverKind::Cuda => super::cuda_api::apart(ordinals),
+            DriverKind::Emu => Ok(None),
         }
     }
 
@@ -69,10 +69,10 @@ impl Driver {
     ///
     /// # Errors
     /// As [`Driver::count`], and when there is no such device.
-    pub fn open(kind: Kind, ordinal: usize, threads: usize) -> Result<Driver> {
+    pub fn open(kind: DriverKind, ordinal: usize, threads: usize) -> Result<Driver> {
         match kind {
-            Kind::Cuda => Ok(Driver::Cuda(Cuda::open(ordinal)?)),
-            Kind::Emu => Ok(Driver::Emu(Emu::open(ordinal, Settings { threads, ..Settings::default() })?)),
+            DriverKind::Cuda => Ok(Driver::Cuda(Cuda::open(ordinal)?)),
+            DriverKind::Emu => Ok(Driver::Emu(Emu::open(ordinal, Settings { threads, ..Settings::default() })?)),
         }
     }
 
@@ -85,10 +85,10 @@ impl Driver {
     }
 
     /// Returns the kind.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> DriverKind {
         match self {
-            Driver::Cuda(_) => Kind::Cuda,
-            Driver::Emu(_) => Kind::Emu,
+            Driver::Cuda(_) => DriverKind::Cuda,
+            Driver::Emu(_) => DriverKind::Emu,
         }
     }
 

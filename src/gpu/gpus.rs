@@ -3,7 +3,7 @@
 
 use super::address::{AnyConst, AnyMut, Const, Format, Mut};
 use super::driver::{Driver, Issue};
-use super::handles::{Event, Graph, Grid, Kind, Rows, Stream};
+use super::handles::{DriverKind, Event, Graph, Grid, Rows, Stream};
 use super::kernels;
 use super::launch::{CLOCK_BYTES, threads};
 use super::libraries::{Choices, Record};
@@ -42,7 +42,7 @@ unsafe impl Send for Gpus {}
 #[derive(Debug, Clone)]
 pub struct Opening<'a> {
     /// CUDA or emulated.
-    pub kind: Kind,
+    pub kind: DriverKind,
     /// The GPU of each logical device.
     pub ordinals: &'a [usize],
     /// Bytes of each logical device's arena.

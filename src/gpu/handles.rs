@@ -6,18 +6,18 @@ use crate::error::{Error, Result};
 
 /// Which implementation answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum DriverKind {
     /// NVIDIA's driver.
     Cuda,
     /// The same kernels compiled for the CPU.
     Emu,
 }
 
-impl std::fmt::Display for Kind {
+impl std::fmt::Display for DriverKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Kind::Cuda => "cuda",
-            Kind::Emu => "emu",
+            DriverKind::Cuda => "cuda",
+            DriverKind::Emu => "emu",
         })
     }
 }

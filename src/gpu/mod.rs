@@ -30,7 +30,7 @@ pub use code::Code;
 pub use driver::{Driver, Issue};
 pub use emulated::{Order, Settings};
 pub use gpus::{Gpus, Opening};
-pub use handles::{Entry, Event, Graph, Grid, Kind, Rows, Stream};
+pub use handles::{DriverKind, Entry, Event, Graph, Grid, Rows, Stream};
 pub use launch::{Launch, int, ints, threads};
 pub use staging::INPUTS;
 pub use workspace::{Launching, Workspace};

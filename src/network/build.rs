@@ -1,7 +1,7 @@
 //! From the layers of the file to the network: inputs, shapes, parameters, and every mistake that shows in them.
 
 use super::{Network, Node, Parameter, Source};
-use crate::config::{Entry, Model};
+use crate::config::{LayerEntry, Model};
 use crate::error::{Fault, Problem, suggest};
 use crate::layers::{Activation, Layer, Lowering, Mode, Param, Role, Split};
 use crate::tensor::{Mesh, Place, Shape};
@@ -18,7 +18,7 @@ const IMAGES: &str = "images";
 /// Everything that is wrong with it. A layer whose settings are wrong is passed over: that was reported when it was
 /// read.
 pub fn build(model: &Model) -> Result<Network, Vec<Problem>> {
-    let mut builder = Builder {
+    let mut builder = GraphBuilder {
         model,
         network: Network { input: model.input, nodes: vec![], parameters: vec![], states: vec![] },
         outputs: vec![],
@@ -43,7 +43,7 @@ pub fn build(model: &Model) -> Result<Network, Vec<Problem>> {
     }
 }
 
-struct Builder<'m> {
+struct GraphBuilder<'m> {
     model: &'m Model,
     network: Network,
     /// The output of each entry so far; none where something is wrong.
@@ -57,8 +57,8 @@ struct Builder<'m> {
     inputs_known: bool,
 }
 
-impl Builder<'_> {
-    fn fault(&mut self, entry: &Entry, fault: &Fault) {
+impl GraphBuilder<'_> {
+    fn fault(&mut self, entry: &LayerEntry, fault: &Fault) {
         self.problems.push(entry.locations.problem(&format!("layer \"{}\"", entry.name), fault));
     }
 
@@ -78,13 +78,13 @@ impl Builder<'_> {
     }
 
     /// Adds the node of an entry, or reports why there is none.
-    fn add(&mut self, index: usize, entry: &Entry) {
+    fn add(&mut self, index: usize, entry: &LayerEntry) {
         let output = self.node(index, entry);
         self.complete &= output.is_some();
         self.outputs.push(output);
     }
 
-    fn node(&mut self, index: usize, entry: &Entry) -> Option<Activation> {
+    fn node(&mut self, index: usize, entry: &LayerEntry) -> Option<Activation> {
         let inputs = self.inputs(index, entry);
         let layer = entry.layer.as_ref()?;
         let inputs = inputs?;
@@ -137,7 +137,7 @@ impl Builder<'_> {
     }
 
     /// Finds the inputs of an entry, and counts them as used.
-    fn inputs(&mut self, index: usize, entry: &Entry) -> Option<Vec<Source>> {
+    fn inputs(&mut self, index: usize, entry: &LayerEntry) -> Option<Vec<Source>> {
         let Some(names) = &entry.inputs else {
             let Some(previous) = index.checked_sub(1) else { return Some(vec![Source::Images]) };
             self.used[previous] = true;
@@ -171,7 +171,7 @@ impl Builder<'_> {
     }
 
     /// Checks the number of inputs.
-    fn takes(&mut self, entry: &Entry, layer: &Arc<dyn Layer>, count: usize) -> bool {
+    fn takes(&mut self, entry: &LayerEntry, layer: &Arc<dyn Layer>, count: usize) -> bool {
         let takes = layer.num_inputs();
         if takes.contains(&count) {
             return true;
@@ -215,7 +215,7 @@ impl Builder<'_> {
     }
 
     /// Checks the settings beside the kind.
-    fn settings(&mut self, entry: &Entry, layer: &Arc<dyn Layer>, params: &[Param]) {
+    fn settings(&mut self, entry: &LayerEntry, layer: &Arc<dyn Layer>, params: &[Param]) {
         let (kind, splits) = (layer.kind(), layer.splits());
         if let Some(split) = entry.split.filter(|split| !splits.contains(split)) {
             let known: Vec<String> = splits.iter().map(|split| format!("\"{split}\"")).collect();
@@ -239,7 +239,12 @@ impl Builder<'_> {
     }
 
     /// Adds parameters or running statistics to the network and returns their indices.
-    fn keep(&mut self, entry: &Entry, params: Vec<Param>, list: fn(&mut Network) -> &mut Vec<Parameter>) -> Vec<usize> {
+    fn keep(
+        &mut self,
+        entry: &LayerEntry,
+        params: Vec<Param>,
+        list: fn(&mut Network) -> &mut Vec<Parameter>,
+    ) -> Vec<usize> {
         let default = entry.init.unwrap_or(self.model.init);
         let list = list(&mut self.network);
         let first = list.len();

@@ -5,7 +5,7 @@ use crate::data::{Augment, Batch, Preparation, Preparer};
 use crate::device::{Clock, Target};
 use crate::error::{Error, Result};
 use crate::gpu::libraries::Record;
-use crate::gpu::{Gpus, Kind, Opening};
+use crate::gpu::{DriverKind, Gpus, Opening};
 use crate::layers::METRICS;
 use crate::placement::{Peers, Region, Variant};
 use crate::tensor::{Axis, Layout, Place, Precision, Real, Shape, Strided, Window};
@@ -116,7 +116,7 @@ impl Session {
     ///
     /// # Errors
     /// When a GPU is missing, has too little memory, or cannot be used.
-    pub fn on_gpus(plan: Plan, kind: Kind, ordinals: &[usize]) -> Result<Self> {
+    pub fn on_gpus(plan: Plan, kind: DriverKind, ordinals: &[usize]) -> Result<Self> {
         assert_eq!(plan.spec.precision, Precision::F32, "GPUs compute in f32");
         let rows = plan.spec.variants.iter().map(|v| v.rows).max().unwrap_or(0);
         let draws = plan.spec.augment * Augment::DRAWS;

@@ -1,6 +1,6 @@
 //! `metrics.jsonl`: one JSON object a line, each written whole.
 
-use super::{Event, Sink};
+use super::{RunEvent, Sink};
 use crate::error::{Error, Result};
 use serde::Deserialize;
 use std::fs::{File, OpenOptions};
@@ -31,7 +31,7 @@ impl JsonLines {
 
 impl Sink for JsonLines {
     /// Writes the line with one call, so that a reader never waits for it and a kill can tear only the last one.
-    fn emit(&mut self, event: &Event) -> Result<()> {
+    fn emit(&mut self, event: &RunEvent) -> Result<()> {
         self.line.clear();
         serde_json::to_writer(&mut self.line, event).expect("events hold text and numbers");
         self.line.push(b'\n');
@@ -101,7 +101,7 @@ mod tests {
         let folder = Folder::new("fields");
         let path = folder.0.join("metrics.jsonl");
         let mut sink = JsonLines::append(&path).unwrap();
-        let step = Event::Step {
+        let step = RunEvent::Step {
             step: 1,
             epoch: 0,
             loss: 0.1 + 0.2,
@@ -112,8 +112,8 @@ mod tests {
         sink.emit(&step).unwrap();
         sink.emit(&eval(1)).unwrap();
         sink.emit(&start(0)).unwrap();
-        sink.emit(&Event::Checkpoint { step: 5, path: "checkpoints/\"5\"\n".into() }).unwrap();
-        sink.emit(&Event::End { steps: 5, seconds: f64::NAN, reason: "finished".into(), error: None }).unwrap();
+        sink.emit(&RunEvent::Checkpoint { step: 5, path: "checkpoints/\"5\"\n".into() }).unwrap();
+        sink.emit(&RunEvent::End { steps: 5, seconds: f64::NAN, reason: "finished".into(), error: None }).unwrap();
         let written = fs::read_to_string(&path).unwrap();
         let expected = [
             r#"{"event":"step","step":1,"epoch":0,"loss":0.30000000000000004,"lr":0.01,"images_per_second":null,"seconds":1e-9}"#,
@@ -130,7 +130,7 @@ mod tests {
     fn a_resumed_file_is_cut_back_to_the_checkpoint() {
         let folder = Folder::new("cut");
         let path = folder.0.join("metrics.jsonl");
-        let write = |events: &[Event], torn: &str| {
+        let write = |events: &[RunEvent], torn: &str| {
             let mut sink = JsonLines::append(&path).unwrap();
             events.iter().for_each(|event| sink.emit(event).unwrap());
             sink.file.write_all(torn.as_bytes()).unwrap();
@@ -139,8 +139,8 @@ mod tests {
             cut_back(&path, Some(at)).unwrap();
             fs::read_to_string(&path).unwrap().lines().count()
         };
-        let checkpoint = Event::Checkpoint { step: 2, path: "checkpoints/step-00000002".into() };
-        let end = Event::End { steps: 3, seconds: 1.0, reason: "interrupted".into(), error: None };
+        let checkpoint = RunEvent::Checkpoint { step: 2, path: "checkpoints/step-00000002".into() };
+        let end = RunEvent::End { steps: 3, seconds: 1.0, reason: "interrupted".into(), error: None };
         write(&[start(0), step(1), step(2), eval(2), checkpoint, step(3), end], "{\"event\":\"st");
         assert_eq!(left(100), 6, "the end and what a kill tore are cut");
         assert_eq!(left(2), 5);

@@ -1,6 +1,6 @@
 //! `log.txt`: what happened, in words, with the time; and the messages of `-v` on stderr. Both through `tracing`.
 
-use super::{Event, Sink};
+use super::{RunEvent, Sink};
 use crate::error::{Error, Result};
 use indicatif::ProgressBar;
 use std::fs::OpenOptions;
@@ -54,7 +54,7 @@ impl Log {
 }
 
 impl Sink for Log {
-    fn emit(&mut self, event: &Event) -> Result<()> {
+    fn emit(&mut self, event: &RunEvent) -> Result<()> {
         if let Some(sentence) = event.sentence() {
             tracing::dispatcher::with_default(&self.dispatch, || tracing::info!(target: EVENTS, "{sentence}"));
         }
@@ -62,12 +62,12 @@ impl Sink for Log {
     }
 }
 
-impl Event {
+impl RunEvent {
     /// Returns the event in words; none for steps, which are too many.
     pub fn sentence(&self) -> Option<String> {
         Some(match self {
-            Event::Step { .. } => return None,
-            Event::Start { name, step, devices, mesh, parameters, precision, threads, version } => {
+            RunEvent::Step { .. } => return None,
+            RunEvent::Start { name, step, devices, mesh, parameters, precision, threads, version } => {
                 let from = if *step == 0 { String::new() } else { format!(", resumed after step {step}") };
                 let devices = devices.join(" ");
                 format!(
@@ -75,13 +75,13 @@ impl Event {
                      each, peristyle {version}{from}"
                 )
             }
-            Event::Eval { step, split, loss, top1, top5, images } => {
+            RunEvent::Eval { step, split, loss, top1, top5, images } => {
                 let (top1, top5) = (100.0 * top1, 100.0 * top5);
                 format!("step {step}: {split} loss {loss:.4}, top 1 {top1:.2} %, top 5 {top5:.2} % of {images} images")
             }
-            Event::Checkpoint { step, path } => format!("step {step}: checkpoint {path}"),
-            Event::Note { text } => format!("note: {text}"),
-            Event::End { steps, seconds, reason, error } => {
+            RunEvent::Checkpoint { step, path } => format!("step {step}: checkpoint {path}"),
+            RunEvent::Note { text } => format!("note: {text}"),
+            RunEvent::End { steps, seconds, reason, error } => {
                 let error = error.as_ref().map_or(String::new(), |error| format!(": {error}"));
                 format!("{reason} after {steps} steps in {seconds:.1} seconds{error}")
             }

@@ -18,7 +18,7 @@ use std::path::Path;
 /// Something that happened in a run. The names of variants and fields are those of `metrics.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
-pub enum Event {
+pub enum RunEvent {
     /// The run begins or resumes.
     Start {
         /// The run's name.
@@ -100,7 +100,7 @@ pub trait Sink: Send {
     ///
     /// # Errors
     /// When it cannot be written.
-    fn emit(&mut self, event: &Event) -> Result<()>;
+    fn emit(&mut self, event: &RunEvent) -> Result<()>;
 
     /// Makes what was told outlive a power cut, where that is promised.
     ///
@@ -113,7 +113,7 @@ pub trait Sink: Send {
 
 /// How a run tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Telling {
+pub struct ReporterOptions {
     /// Updates of the whole run.
     pub steps: u64,
     /// The checkpoint's step when the run resumes: `metrics.jsonl` is cut back to it.
@@ -134,12 +134,12 @@ impl Reporter {
     ///
     /// # Errors
     /// When a file cannot be opened.
-    pub fn open(dir: &Path, telling: Telling) -> Result<Self> {
+    pub fn open(dir: &Path, options: ReporterOptions) -> Result<Self> {
         fs::create_dir_all(dir).map_err(|e| Error::io(dir, "create", e))?;
         let metrics = dir.join("metrics.jsonl");
-        cut_back(&metrics, telling.resume)?;
-        let progress = Progress::stderr(telling.steps);
-        let log = Log::open(&dir.join("log.txt"), telling.verbosity, progress.bar())?;
+        cut_back(&metrics, options.resume)?;
+        let progress = Progress::stderr(options.steps);
+        let log = Log::open(&dir.join("log.txt"), options.verbosity, progress.bar())?;
         let metrics = JsonLines::append(&metrics)?;
         Ok(Reporter { sinks: vec![Box::new(metrics), Box::new(log), Box::new(progress)] })
     }
@@ -154,7 +154,7 @@ impl Reporter {
     ///
     /// # Errors
     /// The first of the sinks' errors; the other sinks are told all the same.
-    pub fn emit(&mut self, event: &Event) -> Result<()> {
+    pub fn emit(&mut self, event: &RunEvent) -> Result<()> {
         self.sinks.iter_mut().map(|sink| sink.emit(event)).fold(Ok(()), Result::and)
     }
 
@@ -196,8 +196,8 @@ mod tests {
         }
     }
 
-    pub(super) fn start(step: u64) -> Event {
-        Event::Start {
+    pub(super) fn start(step: u64) -> RunEvent {
+        RunEvent::Start {
             name: "digits".into(),
             step,
             devices: vec!["cpu".into(), "cpu".into()],
@@ -209,23 +209,23 @@ mod tests {
         }
     }
 
-    pub(super) fn step(step: u64) -> Event {
-        Event::Step { step, epoch: 0, loss: 2.25, lr: 0.01, images_per_second: 100.0, seconds: 0.5 }
+    pub(super) fn step(step: u64) -> RunEvent {
+        RunEvent::Step { step, epoch: 0, loss: 2.25, lr: 0.01, images_per_second: 100.0, seconds: 0.5 }
     }
 
-    pub(super) fn eval(step: u64) -> Event {
-        Event::Eval { step, split: "test".into(), loss: 0.125, top1: 0.975, top5: 1.0, images: 360 }
+    pub(super) fn eval(step: u64) -> RunEvent {
+        RunEvent::Eval { step, split: "test".into(), loss: 0.125, top1: 0.975, top5: 1.0, images: 360 }
     }
 
     #[test]
     fn a_run_directory_holds_metrics_and_log() {
         let folder = Folder::new("open");
         let dir = folder.0.join("run");
-        let tell = |resume, events: &[Event]| {
-            let mut reporter = Reporter::open(&dir, Telling { steps: 3, resume, verbosity: 0 }).unwrap();
+        let tell = |resume, events: &[RunEvent]| {
+            let mut reporter = Reporter::open(&dir, ReporterOptions { steps: 3, resume, verbosity: 0 }).unwrap();
             events.iter().for_each(|event| reporter.emit(event).unwrap());
         };
-        tell(None, &[start(0), step(1), step(2), Event::Note { text: "one device: split has no effect".into() }]);
+        tell(None, &[start(0), step(1), step(2), RunEvent::Note { text: "one device: split has no effect".into() }]);
         tell(Some(1), &[start(1), step(2), eval(2)]);
         let metrics = fs::read_to_string(dir.join("metrics.jsonl")).unwrap();
         let names: Vec<String> = metrics.lines().map(|line| line.split('"').nth(3).unwrap().to_string()).collect();

@@ -1,6 +1,6 @@
 //! Progress on stderr: a bar on a terminal, a line now and then elsewhere.
 
-use super::{Event, Sink};
+use super::{RunEvent, Sink};
 use crate::error::Result;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};
@@ -51,9 +51,9 @@ impl Progress {
 }
 
 impl Sink for Progress {
-    fn emit(&mut self, event: &Event) -> Result<()> {
+    fn emit(&mut self, event: &RunEvent) -> Result<()> {
         match event {
-            Event::Step { step, epoch, loss, lr, images_per_second, .. } => {
+            RunEvent::Step { step, epoch, loss, lr, images_per_second, .. } => {
                 let wait = if self.lines.is_some() { LINE } else { REDRAW };
                 if self.shown.is_some_and(|shown| shown.elapsed() < wait) {
                     return Ok(());
@@ -72,18 +72,18 @@ impl Sink for Progress {
                     self.bar.set_message(text);
                 }
             }
-            Event::Start { step, .. } => {
+            RunEvent::Start { step, .. } => {
                 self.bar.set_position(*step);
                 self.bar.reset_eta();
             }
-            Event::End { error, .. } => {
+            RunEvent::End { error, .. } => {
                 self.bar.finish_and_clear();
                 if error.is_some() {
                     // Whoever gets the error says it.
                     return Ok(());
                 }
             }
-            Event::Eval { .. } | Event::Checkpoint { .. } | Event::Note { .. } => {}
+            RunEvent::Eval { .. } | RunEvent::Checkpoint { .. } | RunEvent::Note { .. } => {}
         }
         if let Some(line) = event.sentence() {
             self.say(&line);

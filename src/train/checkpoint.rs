@@ -5,7 +5,7 @@
 //! CRC-32 of every file, its own included). A folder is written under another name, flushed to the disk, verified
 //! and renamed; only then are old ones removed. A kill or a power cut at any moment leaves the checkpoint before.
 
-use super::weights::{self, Tensor};
+use super::weights::{self, NamedTensor};
 use crate::error::{Error, Result};
 use crate::gpu::libraries::Record;
 use crate::tensor::Precision;
@@ -72,7 +72,8 @@ pub struct Info {
     /// The version of peristyle.
     pub version: String,
     /// Every setting of what is learned, as the file writes it: `optimizer.lr` is `0.01`.
-    pub learned: BTreeMap<String, String>,
+    #[serde(rename = "learned")]
+    pub settings: BTreeMap<String, String>,
     /// The last evaluation of each set.
     pub evaluations: Vec<Evaluation>,
     /// Which algorithms NVIDIA's libraries used: others would round otherwise.
@@ -82,14 +83,14 @@ pub struct Info {
 
 impl Info {
     /// Returns one line for every setting of what is learned that differs from the settings of a run.
-    pub fn differences(&self, learned: &BTreeMap<String, String>) -> Vec<String> {
+    pub fn differences(&self, settings: &BTreeMap<String, String>) -> Vec<String> {
         let show = |value: Option<&String>| value.map_or("not set", String::as_str).to_string();
-        let mut keys: Vec<&String> = self.learned.keys().chain(learned.keys()).collect();
+        let mut keys: Vec<&String> = self.settings.keys().chain(settings.keys()).collect();
         keys.sort();
         keys.dedup();
-        let differ = keys.into_iter().filter(|&key| self.learned.get(key) != learned.get(key));
+        let differ = keys.into_iter().filter(|&key| self.settings.get(key) != settings.get(key));
         differ
-            .map(|k| format!("{k}: {} in the checkpoint, {} now", show(self.learned.get(k)), show(learned.get(k))))
+            .map(|k| format!("{k}: {} in the checkpoint, {} now", show(self.settings.get(k)), show(settings.get(k))))
             .collect()
     }
 }
@@ -98,16 +99,16 @@ impl Info {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
     /// Parameters and running statistics.
-    pub model: Vec<Tensor>,
+    pub model: Vec<NamedTensor>,
     /// The optimiser's memory.
-    pub state: Vec<Tensor>,
+    pub state: Vec<NamedTensor>,
     /// Where the run stands.
     pub info: Info,
 }
 
 /// A checkpoint that was found.
 #[derive(Debug)]
-pub struct Found {
+pub struct LatestCheckpoint {
     /// Its folder.
     pub path: PathBuf,
     /// What it holds.
@@ -117,14 +118,14 @@ pub struct Found {
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Seal {
+struct FileChecksum {
     bytes: u64,
     crc32: String,
 }
 
-impl Seal {
+impl FileChecksum {
     fn of(bytes: &[u8]) -> Self {
-        Seal { bytes: bytes.len() as u64, crc32: format!("{:08x}", crc32fast::hash(bytes)) }
+        FileChecksum { bytes: bytes.len() as u64, crc32: format!("{:08x}", crc32fast::hash(bytes)) }
     }
 }
 
@@ -133,9 +134,9 @@ impl Seal {
 struct Manifest {
     format: u32,
     info: Info,
-    model: Seal,
-    state: Seal,
-    /// CRC-32 of the file itself with zeros in this place: the last field of every format, for [`seal_at`] looks
+    model: FileChecksum,
+    state: FileChecksum,
+    /// CRC-32 of the file itself with zeros in this place: the last field of every format, for [`checksum_range`] looks
     /// for it from the end.
     crc32: String,
 }
@@ -143,7 +144,7 @@ struct Manifest {
 const BLANK: &str = "00000000";
 
 /// Returns where the checksum of a manifest's own text lies in it.
-fn seal_at(text: &str) -> Option<std::ops::Range<usize>> {
+fn checksum_range(text: &str) -> Option<std::ops::Range<usize>> {
     let key = "\"crc32\": \"";
     let start = text.rfind(key)? + key.len();
     text.is_char_boundary(start + BLANK.len()).then(|| start..start + BLANK.len())
@@ -151,14 +152,14 @@ fn seal_at(text: &str) -> Option<std::ops::Range<usize>> {
 
 impl Manifest {
     fn new(info: &Info, model: &[u8], state: &[u8]) -> Self {
-        let (model, state) = (Seal::of(model), Seal::of(state));
+        let (model, state) = (FileChecksum::of(model), FileChecksum::of(state));
         Manifest { format: FORMAT, info: info.clone(), model, state, crc32: BLANK.to_string() }
     }
 
     fn encode(&self) -> String {
         let mut text = serde_json::to_string_pretty(self).expect("a manifest holds text and numbers") + "\n";
-        let crc32 = Seal::of(text.as_bytes()).crc32;
-        text.replace_range(seal_at(&text).expect("the seal is a field"), &crc32);
+        let crc32 = FileChecksum::of(text.as_bytes()).crc32;
+        text.replace_range(checksum_range(&text).expect("the checksum is a field"), &crc32);
         text
     }
 
@@ -171,10 +172,10 @@ impl Manifest {
             read => read.map_err(|e| Error::io(&path, "read", e))?,
         };
         let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| wrong(format!("damaged: {e}")))?;
-        if let Some(seal) = seal_at(&text) {
-            text.replace_range(seal, BLANK);
+        if let Some(checksum) = checksum_range(&text) {
+            text.replace_range(checksum, BLANK);
         }
-        if value["crc32"] != Seal::of(text.as_bytes()).crc32 {
+        if value["crc32"] != FileChecksum::of(text.as_bytes()).crc32 {
             return Err(wrong("damaged: its checksum does not match".into()));
         }
         let format = value["format"].as_u64().unwrap_or(0);
@@ -218,8 +219,8 @@ pub fn write(run_dir: &Path, snapshot: &Snapshot, keep: usize) -> Result<PathBuf
 /// Which of its files is missing, cut short or damaged, and what to do.
 pub fn read(path: &Path) -> Result<Snapshot> {
     let manifest = Manifest::read(path)?;
-    let tensors = |name, seal| {
-        let bytes = sealed(path, name, seal)?;
+    let tensors = |name, checksum| {
+        let bytes = read_verified(path, name, checksum)?;
         let read = weights::decode(&bytes).map_err(|wrong| Error::file(&path.join(name), wrong))?;
         Ok(read.tensors)
     };
@@ -235,17 +236,17 @@ pub fn read(path: &Path) -> Result<Snapshot> {
 ///
 /// # Errors
 /// When there is none, with what is wrong with each; when `path` is a checkpoint and is not whole.
-pub fn latest(path: &Path) -> Result<Found> {
+pub fn latest(path: &Path) -> Result<LatestCheckpoint> {
     let named = path.file_name().and_then(|name| name.to_str()).and_then(step_of).is_some();
     if path.join(MANIFEST).exists() || (named && path.is_dir()) {
-        return Ok(Found { path: path.to_path_buf(), snapshot: read(path)?, skipped: Vec::new() });
+        return Ok(LatestCheckpoint { path: path.to_path_buf(), snapshot: read(path)?, skipped: Vec::new() });
     }
     let inside = path.join(FOLDER);
     let folder = if inside.is_dir() { &inside } else { path };
     let mut skipped = Vec::new();
     for (_, path) in list(folder)? {
         match read(&path) {
-            Ok(snapshot) => return Ok(Found { path, snapshot, skipped }),
+            Ok(snapshot) => return Ok(LatestCheckpoint { path, snapshot, skipped }),
             Err(error) => skipped.push(error),
         }
     }
@@ -365,19 +366,20 @@ fn sync(folder: &Path) -> Result<()> {
 /// Reads every byte of a checkpoint.
 fn verify(folder: &Path) -> Result<()> {
     let manifest = Manifest::read(folder)?;
-    sealed(folder, MODEL, &manifest.model)?;
-    sealed(folder, STATE, &manifest.state)?;
+    read_verified(folder, MODEL, &manifest.model)?;
+    read_verified(folder, STATE, &manifest.state)?;
     Ok(())
 }
 
 /// Looks at a checkpoint's manifest and the lengths of its files only.
 fn has_its_lengths(folder: &Path) -> bool {
-    let fits = |name, seal: &Seal| fs::metadata(folder.join(name)).is_ok_and(|file| file.len() == seal.bytes);
+    let fits =
+        |name, checksum: &FileChecksum| fs::metadata(folder.join(name)).is_ok_and(|file| file.len() == checksum.bytes);
     Manifest::read(folder).is_ok_and(|manifest| fits(MODEL, &manifest.model) && fits(STATE, &manifest.state))
 }
 
-/// Reads a file of a checkpoint if it is what its seal says.
-fn sealed(folder: &Path, name: &str, seal: &Seal) -> Result<Vec<u8>> {
+/// Reads a file of a checkpoint if it is what its checksum says.
+fn read_verified(folder: &Path, name: &str, checksum: &FileChecksum) -> Result<Vec<u8>> {
     let path = folder.join(name);
     let wrong = |what: String| Err(Error::file(&path, format!("{what}; {ADVICE}")));
     // The length first: a file that is much too long is not read.
@@ -385,11 +387,11 @@ fn sealed(folder: &Path, name: &str, seal: &Seal) -> Result<Vec<u8>> {
         Err(e) if e.kind() == ErrorKind::NotFound => return wrong("missing: not a whole checkpoint".into()),
         file => file.map_err(|e| Error::io(&path, "read", e))?.len(),
     };
-    if bytes != seal.bytes {
-        return wrong(format!("damaged: it has {bytes} bytes, and {} were written", seal.bytes));
+    if bytes != checksum.bytes {
+        return wrong(format!("damaged: it has {bytes} bytes, and {} were written", checksum.bytes));
     }
     let read = fs::read(&path).map_err(|e| Error::io(&path, "read", e))?;
-    if Seal::of(&read) != *seal {
+    if FileChecksum::of(&read) != *checksum {
         return wrong("damaged: its checksum does not match".into());
     }
     Ok(read)

@@ -1,27 +1,18 @@
 //! The devices of a configuration: whether this machine has them, and a session on them.
 
-use crate::config::{self, Config, Libraries, PeerAccess};
+use crate::config::{self, Config, LibraryUse, PeerAccess};
 use crate::device::Target;
 use crate::error::{Problem, Result};
-use crate::gpu::{Driver, Kind};
+use crate::gpu::Driver;
 use crate::placement::Peers;
 use crate::program::{Plan, Session};
-
-/// Returns who drives a kind of device; none for CPU devices.
-fn driver(kind: config::Kind) -> Option<Kind> {
-    match kind {
-        config::Kind::Cpu => None,
-        config::Kind::Cuda => Some(Kind::Cuda),
-        config::Kind::Emu => Some(Kind::Emu),
-    }
-}
 
 /// Returns what runs the layers.
 pub(super) fn target(config: &Config) -> Target {
     let threads = config.devices.threads;
     match (config.devices.kind, config.devices.libraries) {
-        (config::Kind::Cpu, _) => Target::Cpu { threads },
-        (config::Kind::Cuda, Libraries::Auto) => Target::Gpu { libraries: true, threads },
+        (config::DeviceKind::Cpu, _) => Target::Cpu { threads },
+        (config::DeviceKind::Cuda, LibraryUse::Auto) => Target::Gpu { libraries: true, threads },
         _ => Target::Gpu { libraries: false, threads },
     }
 }
@@ -37,12 +28,12 @@ pub(super) fn problems(config: &Config, present: bool) -> Vec<Problem> {
 /// Says what keeps the devices from being used on this machine; none when they are there.
 fn missing(config: &Config) -> Option<String> {
     let devices = &config.devices;
-    let count = match driver(devices.kind).map(Driver::count)? {
+    let count = match devices.kind.driver().map(Driver::count)? {
         Ok(count) => count,
         Err(error) => return Some(error.to_string()),
     };
     let last = devices.ordinals.iter().max().copied().unwrap_or(0);
-    (devices.kind == config::Kind::Cuda && last >= count).then(|| {
+    (devices.kind == config::DeviceKind::Cuda && last >= count).then(|| {
         format!(
             "cuda:{last} does not exist: the driver shows {count} GPU(s), counted from 0 (CUDA_VISIBLE_DEVICES hides \
              others)"
@@ -61,7 +52,7 @@ pub(super) fn peers(config: &Config) -> (Peers, Option<String>) {
     let mut gpus = devices.ordinals.clone();
     gpus.sort_unstable();
     gpus.dedup();
-    let kind = driver(devices.kind).filter(|_| gpus.len() > 1);
+    let kind = devices.kind.driver().filter(|_| gpus.len() > 1);
     match kind.and_then(|kind| Driver::apart(kind, &gpus).ok().flatten()) {
         Some((a, b)) => {
             let note = format!(
@@ -79,7 +70,7 @@ pub(super) fn peers(config: &Config) -> (Peers, Option<String>) {
 /// # Errors
 /// When a GPU is missing, has too little memory, or cannot be used.
 pub(super) fn session(config: &Config, plan: Plan) -> Result<Session> {
-    match driver(config.devices.kind) {
+    match config.devices.kind.driver() {
         None => Session::new(plan),
         Some(kind) => Session::on_gpus(plan, kind, &config.devices.ordinals),
     }

@@ -1,19 +1,19 @@
 //! Evaluates a set of images: every sample counts once.
 
-use crate::data::{Loader, Split};
+use crate::data::{Loader, SampleSet};
 use crate::device::Clock;
 use crate::error::Result;
 use crate::layers::Mode;
 use crate::placement::Variant;
 use crate::program::Session;
-use crate::report::Event;
+use crate::report::RunEvent;
 use std::sync::Arc;
 
 /// Returns the evaluation of a split after `step` updates.
 ///
 /// # Errors
 /// When the data cannot be read or a step fails.
-pub fn evaluate(session: &mut Session, split: &Arc<Split>, batch: usize, step: u64) -> Result<Event> {
+pub fn evaluate(session: &mut Session, split: &Arc<SampleSet>, batch: usize, step: u64) -> Result<RunEvent> {
     let mut loader = Loader::eval(split, session.preparer(), batch)?;
     let (mut loss, mut top1, mut top5, mut images) = (0.0, 0.0, 0.0, 0.0);
     loop {
@@ -33,7 +33,7 @@ pub fn evaluate(session: &mut Session, split: &Arc<Split>, batch: usize, step: u
         top5 += metrics.top5;
         images += metrics.rows;
     }
-    Ok(Event::Eval {
+    Ok(RunEvent::Eval {
         step,
         split: split.name.to_string(),
         loss: loss / images,

@@ -1,6 +1,6 @@
 //! Parameters between memory and files: files keep PyTorch's names and layouts, the permutation happens here.
 
-use super::weights::{Data, Tensor};
+use super::weights::{NamedTensor, TensorData};
 use crate::error::{Error, Result};
 use crate::layers::Param;
 use crate::network::{self, Parameter};
@@ -99,19 +99,25 @@ fn read_as<T: Real>(session: &Session, which: Which) -> Result<Vec<f64>> {
 ///
 /// # Errors
 /// When a GPU does not answer.
-pub fn export(session: &Session, which: Which, name: String, param: &Param) -> Result<Tensor> {
+pub fn export(session: &Session, which: Which, name: String, param: &Param) -> Result<NamedTensor> {
     let data = match session.plan().spec.precision {
-        Precision::F32 => Data::F32(to_file(param, &session.read::<f32>(which)?)),
-        _ => Data::F64(to_file(param, &session.read::<f64>(which)?)),
+        Precision::F32 => TensorData::F32(to_file(param, &session.read::<f32>(which)?)),
+        _ => TensorData::F64(to_file(param, &session.read::<f64>(which)?)),
     };
-    Ok(Tensor { name, shape: param.file_shape.clone(), data })
+    Ok(NamedTensor { name, shape: param.file_shape.clone(), data })
 }
 
 /// Puts a tensor of a file into the session.
 ///
 /// # Errors
 /// When its shape is not the parameter's, or a GPU does not answer.
-pub fn import(session: &mut Session, which: Which, parameter: &Parameter, tensor: &Tensor, file: &Path) -> Result<()> {
+pub fn import(
+    session: &mut Session,
+    which: Which,
+    parameter: &Parameter,
+    tensor: &NamedTensor,
+    file: &Path,
+) -> Result<()> {
     let param = &parameter.param;
     if tensor.shape != param.file_shape {
         let message = format!(
@@ -121,13 +127,13 @@ pub fn import(session: &mut Session, which: Which, parameter: &Parameter, tensor
         return Err(Error::file(file, message));
     }
     match (&tensor.data, session.plan().spec.precision) {
-        (Data::F32(values), Precision::F32) => session.write(which, &from_file(param, values)),
-        (Data::F64(values), Precision::F64) => session.write(which, &from_file(param, values)),
-        (Data::F32(values), _) => {
+        (TensorData::F32(values), Precision::F32) => session.write(which, &from_file(param, values)),
+        (TensorData::F64(values), Precision::F64) => session.write(which, &from_file(param, values)),
+        (TensorData::F32(values), _) => {
             let values: Vec<f64> = values.iter().map(|&v| f64::from(v)).collect();
             write_values(session, which, &from_file(param, &values))
         }
-        (Data::F64(values), _) => write_values(session, which, &from_file(param, values)),
+        (TensorData::F64(values), _) => write_values(session, which, &from_file(param, values)),
     }
 }
 

@@ -5,7 +5,7 @@ use super::start::Start;
 use crate::collectives::Form;
 use crate::config::{self, Collectives, Config};
 use crate::cpu::Path as Implementation;
-use crate::data::{Context, EpochPlan, Header, Part};
+use crate::data::{EpochPlan, Header, SourceContext, Subset};
 use crate::error::{Error, Fault, Problem, Result};
 use crate::layers::Mode;
 use crate::network::{CheckedConfig, Network};
@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 /// Which files a job needs; one that it needs and cannot read is an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Data {
+pub enum DataPolicy {
     /// The data, and the weights to start from.
     Required,
     /// The data; weights come from a checkpoint.
@@ -28,23 +28,23 @@ pub enum Data {
 
 /// What the data sets hold.
 #[derive(Default)]
-struct Found {
+struct Headers {
     train: Option<Header>,
     test: Option<Header>,
     notes: Vec<String>,
     problems: Vec<Problem>,
 }
 
-impl Found {
-    fn read(config: &Config, needs: Data) -> Self {
-        let mut found = Found::default();
+impl Headers {
+    fn read(config: &Config, needs: DataPolicy) -> Self {
+        let mut found = Headers::default();
         let settings = &config.data;
-        let test = settings.test.as_ref().map(|source| ("test", source, Part::Test));
-        for (key, source, part) in [Some(("train", &settings.train, Part::Train)), test].into_iter().flatten() {
-            match source.header(Context { part, base: &config.base }) {
-                Ok(header) if part == Part::Train => found.train = Some(header),
+        let test = settings.test.as_ref().map(|source| ("test", source, Subset::Test));
+        for (key, source, subset) in [Some(("train", &settings.train, Subset::Train)), test].into_iter().flatten() {
+            match source.header(SourceContext { subset, base: &config.base }) {
+                Ok(header) if subset == Subset::Train => found.train = Some(header),
                 Ok(header) => found.test = Some(header),
-                Err(error) if needs == Data::Optional => {
+                Err(error) if needs == DataPolicy::Optional => {
                     found.notes.push(format!("planned without the {key} data: {}", error.with_causes()));
                 }
                 Err(error) => {
@@ -86,7 +86,7 @@ impl Job {
     ///
     /// # Errors
     /// Everything that is wrong.
-    pub fn open(path: &Path, sets: &[String], needs: Data) -> Result<(Job, Plan)> {
+    pub fn open(path: &Path, sets: &[String], needs: DataPolicy) -> Result<(Job, Plan)> {
         Self::complete(CheckedConfig::new(config::read(path, sets)), needs)
     }
 
@@ -94,26 +94,26 @@ impl Job {
     ///
     /// # Errors
     /// Everything that is wrong, in the order of the file.
-    pub fn complete(checked: CheckedConfig, needs: Data) -> Result<(Job, Plan)> {
+    pub fn complete(checked: CheckedConfig, needs: DataPolicy) -> Result<(Job, Plan)> {
         let CheckedConfig { config, network, mut problems } = checked;
         let Some(config) = config else { return Err(Error::Config(problems)) };
-        let mut found = Found::default();
+        let mut found = Headers::default();
         // Settings of the data that are out of range were reported; nothing can be asked of them.
         let sound = config.data.check().is_ok();
         if sound {
-            found = Found::read(&config, needs);
+            found = Headers::read(&config, needs);
             problems.append(&mut found.problems);
         }
-        problems.extend(devices::problems(&config, needs != Data::Optional));
+        problems.extend(devices::problems(&config, needs != DataPolicy::Optional));
         let Some(network) = network else { return Err(refuse(problems)) };
-        let Found { train, test, notes, .. } = found;
+        let Headers { train, test, notes, .. } = found;
         let (peers, apart) = devices::peers(&config);
         let notes = [config.notes.clone(), notes, apart.into_iter().collect()].concat();
         let mut job = Job { notes, config, network: Arc::new(network), train, test, peers, start: None };
         if sound {
             problems.extend(job.fit_data());
         }
-        if needs == Data::Required {
+        if needs == DataPolicy::Required {
             problems.extend(job.read_start());
         }
         let plan = if sound { job.plan() } else { Err(Vec::new()) };
@@ -192,7 +192,7 @@ impl Job {
     }
 
     /// Returns every setting of what is learned, by its key: what a checkpoint remembers of the configuration.
-    pub fn learned(&self) -> BTreeMap<String, String> {
+    pub fn training_settings(&self) -> BTreeMap<String, String> {
         let mut all = BTreeMap::new();
         let root: toml::Table = toml::from_str(&self.config.resolved).unwrap_or_default();
         for section in ["seed", "data", "model", "optimizer"] {

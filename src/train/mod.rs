@@ -11,7 +11,7 @@ pub mod signals;
 mod start;
 pub mod weights;
 
-pub use job::{Data, Job};
+pub use job::{DataPolicy, Job};
 pub use run::{Ended, Run};
 pub use signals::Stop;
 

@@ -6,14 +6,14 @@ use super::exchange;
 use super::job::Job;
 use super::signals::Stop;
 use super::start::tensors;
-use crate::config::{Every, Libraries};
-use crate::data::{self, Loader, Preparation, Splits};
+use crate::config::{Every, LibraryUse};
+use crate::data::{self, Loader, Preparation, SampleSets};
 use crate::device::Clock;
 use crate::error::{Error, Result};
 use crate::layers::Mode;
 use crate::placement::Variant;
 use crate::program::{Plan, Session, Which};
-use crate::report::{Event, Reporter};
+use crate::report::{Reporter, RunEvent};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -24,7 +24,7 @@ pub struct Run {
     job: Job,
     dir: PathBuf,
     session: Session,
-    splits: Splits,
+    splits: SampleSets,
     step: u64,
     evaluations: Vec<Evaluation>,
     /// The step of the last checkpoint.
@@ -65,7 +65,7 @@ impl Run {
         for skipped in &found.skipped {
             run.job.notes.push(format!("skipped a checkpoint: {}", skipped.with_causes()));
         }
-        for line in found.snapshot.info.differences(&run.job.learned()) {
+        for line in found.snapshot.info.differences(&run.job.training_settings()) {
             run.job.notes.push(format!("resumed with another setting: {line}"));
         }
         run.restore(&found.path, &found.snapshot)?;
@@ -108,7 +108,7 @@ impl Run {
             let tensor = snapshot.state.iter().find(|t| t.name == name).ok_or_else(|| missing(&name))?;
             exchange::import(&mut self.session, which, &network.parameters[parameter], tensor, path)?;
         }
-        if self.job.config.devices.libraries == Libraries::Auto {
+        if self.job.config.devices.libraries == LibraryUse::Auto {
             self.job.notes.extend(self.session.restore_choices(&snapshot.info.algorithms));
         }
         self.step = snapshot.info.step;
@@ -153,7 +153,7 @@ impl Run {
                 precision: self.job.config.devices.precision,
                 mesh: self.job.config.devices.mesh.to_string(),
                 version: env!("CARGO_PKG_VERSION").to_string(),
-                learned: self.job.learned(),
+                settings: self.job.training_settings(),
                 evaluations: self.evaluations.clone(),
                 algorithms: self.session.choices(),
             },
@@ -174,13 +174,13 @@ impl Run {
             Err(error) => ("failed", Some(error.with_causes())),
         };
         let seconds = begin.elapsed().as_secs_f64();
-        let told = reporter.emit(&Event::End { steps: self.step, seconds, reason: reason.to_string(), error });
+        let told = reporter.emit(&RunEvent::End { steps: self.step, seconds, reason: reason.to_string(), error });
         result.and_then(|ended| told.map(|()| ended))
     }
 
     fn steps(&mut self, reporter: &mut Reporter, stop: &Stop, begin: Instant) -> Result<Ended> {
         for text in std::mem::take(&mut self.job.notes) {
-            reporter.emit(&Event::Note { text })?;
+            reporter.emit(&RunEvent::Note { text })?;
         }
         let batches = self.job.epoch().batches() as u64;
         let (steps, train) = (self.job.steps(), self.job.config.train.clone());
@@ -214,7 +214,7 @@ impl Run {
                 return Err(self.not_finite(next, metrics.loss));
             }
             self.step = next;
-            reporter.emit(&Event::Step {
+            reporter.emit(&RunEvent::Step {
                 step: next,
                 epoch: clock.epoch,
                 loss: metrics.loss,
@@ -240,9 +240,9 @@ impl Run {
         Ok(ended)
     }
 
-    fn start_event(&self) -> Event {
+    fn start_event(&self) -> RunEvent {
         let config = &self.job.config;
-        Event::Start {
+        RunEvent::Start {
             name: config.name.clone(),
             step: self.step,
             devices: config.devices.names(),
@@ -277,12 +277,12 @@ impl Run {
     ///
     /// # Errors
     /// When a step fails.
-    pub fn evaluations(&mut self) -> Result<Vec<Event>> {
+    pub fn evaluations(&mut self) -> Result<Vec<RunEvent>> {
         let sets = [self.splits.validation.clone(), self.splits.test.clone()];
         let mut events = Vec::new();
         for split in sets.into_iter().flatten() {
             let event = evaluate(&mut self.session, &split, self.job.config.data.batch, self.step)?;
-            if let Event::Eval { step, split, loss, top1, top5, images } = event.clone() {
+            if let RunEvent::Eval { step, split, loss, top1, top5, images } = event.clone() {
                 self.evaluations.retain(|e| e.split != split);
                 self.evaluations.push(Evaluation { step, split, loss, top1, top5, images });
             }
@@ -296,6 +296,6 @@ impl Run {
         let path = checkpoint::write(&self.dir, &self.snapshot()?, self.job.config.train.checkpoint.keep)?;
         self.saved = Some(self.step);
         let path = path.strip_prefix(&self.dir).unwrap_or(&path).display().to_string();
-        reporter.emit(&Event::Checkpoint { step: self.step, path })
+        reporter.emit(&RunEvent::Checkpoint { step: self.step, path })
     }
 }

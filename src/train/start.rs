@@ -3,7 +3,7 @@
 
 use super::exchange;
 use super::weights::{Weights, load_model};
-use crate::config::From;
+use crate::config::PretrainedWeights;
 use crate::data::Base;
 use crate::error::{Error, Fault, Result, suggest};
 use crate::network::{Network, Parameter};
@@ -26,7 +26,7 @@ impl Start {
     ///
     /// # Errors
     /// A file that cannot be read, layers to skip that are not there, and every tensor of another shape.
-    pub fn read(from: &From, base: &Base, network: &Network) -> Result<Start, Vec<Fault>> {
+    pub fn read(from: &PretrainedWeights, base: &Base, network: &Network) -> Result<Start, Vec<Fault>> {
         let fault = |message: String| Fault::at("from", message);
         let open = || {
             let file = base.find(&from.file)?;

@@ -40,18 +40,18 @@ impl Drop for Run {
     }
 }
 
-fn tensor(name: &str, shape: &[usize], values: &[f32]) -> Tensor {
-    Tensor { name: name.into(), shape: Shape(shape.to_vec()), data: Data::F32(values.to_vec()) }
+fn tensor(name: &str, shape: &[usize], values: &[f32]) -> NamedTensor {
+    NamedTensor { name: name.into(), shape: Shape(shape.to_vec()), data: TensorData::F32(values.to_vec()) }
 }
 
 fn snapshot(step: u64) -> Snapshot {
     let odd = [f32::from_bits(0x7fc1_2345), f32::from_bits(0xff80_0001), -0.0, f32::MIN_POSITIVE / 8.0];
     Snapshot {
         model: vec![tensor("fc1.bias", &[2], &[step as f32, -1.5]), tensor("fc1.weight", &[2, 2], &odd)],
-        state: vec![Tensor {
+        state: vec![NamedTensor {
             name: "fc1.weight.velocity".into(),
             shape: Shape::from([2, 1]),
-            data: Data::F64(vec![f64::from_bits(0x7ff8_0000_0000_0abc), 0.1]),
+            data: TensorData::F64(vec![f64::from_bits(0x7ff8_0000_0000_0abc), 0.1]),
         }],
         info: Info {
             step,
@@ -62,7 +62,7 @@ fn snapshot(step: u64) -> Snapshot {
             precision: Precision::F32,
             mesh: "1x1".into(),
             version: "0.1.0".into(),
-            learned: BTreeMap::from([
+            settings: BTreeMap::from([
                 ("optimizer.lr".into(), "0.1".into()),
                 ("name".into(), "\"crc32\": \"x\"".into()),
             ]),
@@ -87,10 +87,10 @@ fn snapshot(step: u64) -> Snapshot {
 }
 
 /// The bits of all values, for comparing numbers that are not equal to themselves.
-fn bits(tensors: &[Tensor]) -> Vec<(String, Vec<usize>, Vec<u64>)> {
-    let bits = |data: &Data| match data {
-        Data::F32(values) => values.iter().map(|x| u64::from(x.to_bits())).collect(),
-        Data::F64(values) => values.iter().map(|x| x.to_bits()).collect(),
+fn bits(tensors: &[NamedTensor]) -> Vec<(String, Vec<usize>, Vec<u64>)> {
+    let bits = |data: &TensorData| match data {
+        TensorData::F32(values) => values.iter().map(|x| u64::from(x.to_bits())).collect(),
+        TensorData::F64(values) => values.iter().map(|x| x.to_bits()).collect(),
     };
     tensors.iter().map(|t| (t.name.clone(), t.shape.0.clone(), bits(&t.data))).collect()
 }
@@ -245,12 +245,12 @@ fn a_newer_format_is_refused_with_its_number() {
 
 #[test]
 fn settings_of_what_is_learned_are_compared() {
-    let learned = BTreeMap::from([("optimizer.lr".into(), "0.2".into()), ("seed".into(), "1".into())]);
+    let settings = BTreeMap::from([("optimizer.lr".into(), "0.2".into()), ("seed".into(), "1".into())]);
     let mut info = snapshot(1).info;
-    info.learned.remove("name");
-    let differences = info.differences(&learned);
+    info.settings.remove("name");
+    let differences = info.differences(&settings);
     assert_eq!(differences, ["optimizer.lr: 0.1 in the checkpoint, 0.2 now", "seed: not set in the checkpoint, 1 now"]);
-    assert!(info.differences(&info.learned).is_empty());
+    assert!(info.differences(&info.settings).is_empty());
 }
 
 #[test]

@@ -10,19 +10,19 @@ use std::path::Path;
 
 /// The values of a tensor, row-major.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Data {
+pub enum TensorData {
     /// Single precision.
     F32(Vec<f32>),
     /// Double precision.
     F64(Vec<f64>),
 }
 
-impl Data {
+impl TensorData {
     /// Returns the number of values.
     pub fn len(&self) -> usize {
         match self {
-            Data::F32(values) => values.len(),
-            Data::F64(values) => values.len(),
+            TensorData::F32(values) => values.len(),
+            TensorData::F64(values) => values.len(),
         }
     }
     /// Returns true when there is no value.
@@ -33,20 +33,20 @@ impl Data {
 
 /// A tensor with its name, in the shape and order of files.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Tensor {
+pub struct NamedTensor {
     /// Its name: `conv1.weight`.
     pub name: String,
     /// Its shape in files.
     pub shape: Shape,
     /// Its values.
-    pub data: Data,
+    pub data: TensorData,
 }
 
-impl View for &Tensor {
+impl View for &NamedTensor {
     fn dtype(&self) -> Dtype {
         match self.data {
-            Data::F32(_) => Dtype::F32,
-            Data::F64(_) => Dtype::F64,
+            TensorData::F32(_) => Dtype::F32,
+            TensorData::F64(_) => Dtype::F64,
         }
     }
     fn shape(&self) -> &[usize] {
@@ -55,10 +55,10 @@ impl View for &Tensor {
     fn data(&self) -> Cow<'_, [u8]> {
         let mut bytes = vec![0; self.data_len()];
         match &self.data {
-            Data::F32(values) => {
+            TensorData::F32(values) => {
                 bytes.as_chunks_mut().0.iter_mut().zip(values).for_each(|(b, x)| *b = x.to_le_bytes());
             }
-            Data::F64(values) => {
+            TensorData::F64(values) => {
                 bytes.as_chunks_mut().0.iter_mut().zip(values).for_each(|(b, x)| *b = x.to_le_bytes());
             }
         }
@@ -73,7 +73,7 @@ impl View for &Tensor {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Weights {
     /// The tensors of floats, in the order of the file. Half precisions are widened to single.
-    pub tensors: Vec<Tensor>,
+    pub tensors: Vec<NamedTensor>,
     /// The tensors of other types, which nothing here can use, as `name (type)`.
     pub others: Vec<String>,
 }
@@ -82,7 +82,7 @@ pub struct Weights {
 ///
 /// # Panics
 /// When two tensors have one name, or a shape does not fit its data.
-pub fn encode(tensors: &[Tensor]) -> Vec<u8> {
+pub fn encode(tensors: &[NamedTensor]) -> Vec<u8> {
     let format = HashMap::from([("format".to_string(), "pt".to_string())]);
     for tensor in tensors {
         assert_eq!(tensor.shape.elements(), tensor.data.len(), "{}: the shape fits the data", tensor.name);
@@ -102,21 +102,21 @@ pub fn decode(bytes: &[u8]) -> std::result::Result<Weights, String> {
     let mut weights = Weights::default();
     for (name, view) in views {
         match values(&view) {
-            Some(data) => weights.tensors.push(Tensor { name, shape: Shape(view.shape().to_vec()), data }),
+            Some(data) => weights.tensors.push(NamedTensor { name, shape: Shape(view.shape().to_vec()), data }),
             None => weights.others.push(format!("{name} ({:?})", view.dtype())),
         }
     }
     Ok(weights)
 }
 
-fn values(view: &TensorView) -> Option<Data> {
+fn values(view: &TensorView) -> Option<TensorData> {
     let bytes = view.data();
     let halves = || bytes.as_chunks().0.iter();
     Some(match view.dtype() {
-        Dtype::F32 => Data::F32(bytes.as_chunks().0.iter().map(|&x| f32::from_le_bytes(x)).collect()),
-        Dtype::F64 => Data::F64(bytes.as_chunks().0.iter().map(|&x| f64::from_le_bytes(x)).collect()),
-        Dtype::F16 => Data::F32(halves().map(|&x| half::f16::from_le_bytes(x).to_f32()).collect()),
-        Dtype::BF16 => Data::F32(halves().map(|&x| half::bf16::from_le_bytes(x).to_f32()).collect()),
+        Dtype::F32 => TensorData::F32(bytes.as_chunks().0.iter().map(|&x| f32::from_le_bytes(x)).collect()),
+        Dtype::F64 => TensorData::F64(bytes.as_chunks().0.iter().map(|&x| f64::from_le_bytes(x)).collect()),
+        Dtype::F16 => TensorData::F32(halves().map(|&x| half::f16::from_le_bytes(x).to_f32()).collect()),
+        Dtype::BF16 => TensorData::F32(halves().map(|&x| half::bf16::from_le_bytes(x).to_f32()).collect()),
         _ => return None,
     })
 }

@@ -10,7 +10,7 @@ use peristyle::layers::Mode;
 use peristyle::network::Network;
 use peristyle::placement::Variant;
 use peristyle::program::Session;
-use peristyle::train::{Data, Job, exchange};
+use peristyle::train::{DataPolicy, Job, exchange};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -43,7 +43,7 @@ pub struct Training {
 
 impl Training {
     pub fn new(config: &str, sets: &[String]) -> Training {
-        let (job, plan) = Job::open(&file(config), sets, Data::Required).unwrap_or_else(|e| panic!("{e}"));
+        let (job, plan) = Job::open(&file(config), sets, DataPolicy::Required).unwrap_or_else(|e| panic!("{e}"));
         let splits = data::open(&job.config.data, job.config.seed, &job.config.base).unwrap();
         let mut session = job.session(plan).unwrap_or_else(|e| panic!("{e}"));
         let preparation = Preparation::of(&splits);

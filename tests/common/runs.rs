@@ -71,19 +71,19 @@ impl Folder {
     }
 
     /// Runs the program in this folder.
-    pub fn run(&self, arguments: &[&str]) -> Said {
-        said(peristyle(&self.0).args(arguments))
+    pub fn run(&self, arguments: &[&str]) -> CommandOutput {
+        output_of(peristyle(&self.0).args(arguments))
     }
 
     /// Runs the program, which must succeed.
-    pub fn good(&self, arguments: &[&str]) -> Said {
-        let said = self.run(arguments);
-        assert_eq!(said.code, Some(0), "{arguments:?}: {}", said.err);
-        said
+    pub fn good(&self, arguments: &[&str]) -> CommandOutput {
+        let output = self.run(arguments);
+        assert_eq!(output.code, Some(0), "{arguments:?}: {}", output.err);
+        output
     }
 
     /// Trains `small.toml` in a run directory, with changes.
-    pub fn train(&self, dir: &str, more: &[&str]) -> Said {
+    pub fn train(&self, dir: &str, more: &[&str]) -> CommandOutput {
         self.good(&[&["train", "small.toml", "--run-dir", dir], more].concat())
     }
 
@@ -125,7 +125,7 @@ impl Drop for Folder {
 }
 
 /// How a command ended and what it said.
-pub struct Said {
+pub struct CommandOutput {
     pub code: Option<i32>,
     pub out: String,
     pub err: String,
@@ -138,10 +138,10 @@ pub fn peristyle(folder: &Path) -> Command {
     command
 }
 
-pub fn said(command: &mut Command) -> Said {
+pub fn output_of(command: &mut Command) -> CommandOutput {
     let output = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    CommandOutput { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
 
 /// Returns the events of a kind, without their times.

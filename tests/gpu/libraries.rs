@@ -1,10 +1,10 @@
 //! NVIDIA's libraries where there are none: stand-ins of cuBLASLt and cuDNN work on the stand-in driver's streams, and
 //! end the process when a call breaks the contract of the real ones.
 
-use super::common::runs::{Folder, losses, peristyle, said};
+use super::common::runs::{Folder, losses, output_of, peristyle};
 use super::fake_driver;
 use peristyle::gpu::libraries::CONVOLUTION_WORKSPACE;
-use peristyle::train::{Data, Job};
+use peristyle::train::{DataPolicy, Job};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::Command;
@@ -113,9 +113,9 @@ fn a_resumed_run_keeps_its_algorithms_and_its_bits() {
         command.args(["train", "small.toml", "--run-dir", dir, "--set", "devices.use=\"cuda:0\"", "--set", &steps]);
         command.args(["--set", "train.evaluate=\"never\""]);
         command.args(resume.then_some("--resume")).envs(environment(&[LT, DNN])).envs(settings.iter().copied());
-        let said = said(&mut command);
-        assert_eq!(said.code, Some(0), "{}", said.err);
-        said.err
+        let output = output_of(&mut command);
+        assert_eq!(output.code, Some(0), "{}", output.err);
+        output.err
     };
     train("whole", "9", &[], false);
     train("resumed", "7", &[], false);
@@ -140,11 +140,12 @@ fn the_selftest_checks_the_libraries() {
     let folder = Folder::new("libraries-selftest");
     let selftest = |libraries: &[&str]| {
         let mut command = peristyle(&folder.0);
-        said(command.args(["selftest", "--device", "cuda:0", "--quick"]).envs(environment(libraries)))
+        output_of(command.args(["selftest", "--device", "cuda:0", "--quick"]).envs(environment(libraries)))
     };
     let with = selftest(&[LT, DNN]);
     assert_eq!(with.code, Some(0), "{}{}", with.out, with.err);
-    let rows = |said: &str| said.lines().filter(|line| line.contains(", libraries") && line.ends_with("ok")).count();
+    let rows =
+        |output: &str| output.lines().filter(|line| line.contains(", libraries") && line.ends_with("ok")).count();
     assert_eq!(rows(&with.out), 6, "{}", with.out);
     let without = selftest(&[]);
     assert!(without.code == Some(0) && rows(&without.out) == 0, "{}{}", without.out, without.err);
@@ -155,7 +156,7 @@ fn the_selftest_checks_the_libraries() {
 #[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
 fn devices_lists_the_libraries() {
     let folder = Folder::new("libraries-devices");
-    let devices = |libraries: &[&str]| said(peristyle(&folder.0).arg("devices").envs(environment(libraries))).out;
+    let devices = |libraries: &[&str]| output_of(peristyle(&folder.0).arg("devices").envs(environment(libraries))).out;
     let text = devices(&[LT]);
     assert!(text.contains("\ncuBLASLt: 13.1.0, /") && text.contains("/libcublasLt.so.13\n"), "{text}");
     assert!(text.contains("\ncuDNN: none: libcudnn.so.9 was not found in PERISTYLE_LIBRARIES = "), "{text}");
@@ -169,7 +170,7 @@ fn a_plan_knows_the_workspace_without_a_gpu() {
     let usage = |libraries: &str| {
         let sets = ["devices.use=\"cuda:0\"".to_string(), format!("devices.libraries=\"{libraries}\"")];
         let config = super::common::file("configs/columns_small.toml");
-        let (_, plan) = Job::open(&config, &sets, Data::Optional).unwrap_or_else(|e| panic!("{e}"));
+        let (_, plan) = Job::open(&config, &sets, DataPolicy::Optional).unwrap_or_else(|e| panic!("{e}"));
         plan.usage(0)
     };
     let (off, auto) = (usage("off"), usage("auto"));
@@ -188,7 +189,7 @@ mod with_libraries {
     use peristyle::cpu::Path;
     use peristyle::device::{Clock, Purpose, Random};
     use peristyle::gpu::libraries::*;
-    use peristyle::gpu::{Driver, Format, Kind, Stream};
+    use peristyle::gpu::{Driver, DriverKind, Format, Stream};
     use peristyle::layers::{self, Activation, Alone, Layer, Mode, Role, Setting};
     use peristyle::placement::Variant;
     use peristyle::tensor::{Mesh, Products, Real};
@@ -246,7 +247,7 @@ mod with_libraries {
     #[test]
     #[ignore = "needs the fake driver"]
     fn layers() -> Result<()> {
-        let (choices, driver) = (Arc::new(Choices::default()), Driver::open(Kind::Cuda, 0, 1)?);
+        let (choices, driver) = (Arc::new(Choices::default()), Driver::open(DriverKind::Cuda, 0, 1)?);
         driver.use_libraries(&choices)?;
         // With factors that bf16 holds products are exact in every mode; each rounding of a result to bf16 errs by 2^-8
         // of a value. y is rounded twice: the product, and its sum with the bias.
@@ -332,7 +333,7 @@ mod with_libraries {
     #[test]
     #[ignore = "needs the fake driver"]
     fn precisions() -> Result<()> {
-        let (choices, driver) = (Arc::new(Choices::default()), Driver::open(Kind::Cuda, 0, 1)?);
+        let (choices, driver) = (Arc::new(Choices::default()), Driver::open(DriverKind::Cuda, 0, 1)?);
         driver.use_libraries(&choices)?;
         let room = Room(&driver, driver.stream()?);
         let work = room.workspace()?;

@@ -8,7 +8,7 @@
 mod common;
 mod libraries;
 
-use common::runs::{Said, peristyle, said};
+use common::runs::{CommandOutput, output_of, peristyle};
 use peristyle::gpu::kernels::{EMULATOR, ENTRIES, IMAGES};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -121,8 +121,8 @@ fn a_kernel_that_faults_is_an_error_and_no_panic() {
 }
 
 /// Runs the selftest of the first GPU, or another command, in a process with the driver.
-fn program(arguments: &[&str], settings: &[(&str, &str)]) -> Said {
-    said(with_driver(peristyle(Path::new(env!("CARGO_MANIFEST_DIR"))).args(arguments), settings))
+fn program(arguments: &[&str], settings: &[(&str, &str)]) -> CommandOutput {
+    output_of(with_driver(peristyle(Path::new(env!("CARGO_MANIFEST_DIR"))).args(arguments), settings))
 }
 
 /// The command on the driver, a kernel of which faults: exit status 1 and one sentence, at once.
@@ -133,10 +133,14 @@ fn a_fault_in_training_names_the_layer_and_the_step() {
     let _ = std::fs::remove_dir_all(&runs);
     let runs = runs.to_str().expect("the repository's path is text");
     let train = ["train", "configs/digits.toml", "--devices", "cuda:0", "--set", "data.batch=8", "--run-dir", runs];
-    let said = program(&train, &[("FAKE_CUDA_FAULT", "max_pool_backward")]);
+    let output = program(&train, &[("FAKE_CUDA_FAULT", "max_pool_backward")]);
     let wanted =
         "step 1: \"max_pool2.backward\": cuda:0 cannot finish its work: a kernel touched memory that is not its own";
-    assert!(said.code == Some(1) && said.err.contains(wanted) && !said.err.contains("panicked"), "{}", said.err);
+    assert!(
+        output.code == Some(1) && output.err.contains(wanted) && !output.err.contains("panicked"),
+        "{}",
+        output.err
+    );
 }
 
 const SELFTEST: [&str; 4] = ["selftest", "--device", "cuda:0", "--quick"];
@@ -204,7 +208,7 @@ mod on_the_fake_driver {
     use super::common::{Training, on_mesh};
     use peristyle::Result;
     use peristyle::gpu::kernels::{add_forward, relu_forward};
-    use peristyle::gpu::{Driver, Grid, Issue, Kind, Mut, Rows};
+    use peristyle::gpu::{Driver, DriverKind, Grid, Issue, Mut, Rows};
 
     fn wanted(error: peristyle::Error) {
         let (text, wanted) = (error.to_string(), std::env::var("WANTED").unwrap_or_default());
@@ -214,8 +218,8 @@ mod on_the_fake_driver {
     #[test]
     #[ignore = "needs the fake driver"]
     fn works() -> Result<()> {
-        assert_eq!(Driver::count(Kind::Cuda)?, 2);
-        let (first, second) = (Driver::open(Kind::Cuda, 0, 1)?, Driver::open(Kind::Cuda, 1, 1)?);
+        assert_eq!(Driver::count(DriverKind::Cuda)?, 2);
+        let (first, second) = (Driver::open(DriverKind::Cuda, 0, 1)?, Driver::open(DriverKind::Cuda, 1, 1)?);
         assert_eq!((first.name(), second.name(), first.capability()), ("fake GPU 0", "fake GPU 1", (9, 0)));
         assert!(first.reach(&second)? && second.reach(&first)?);
         assert_eq!(first.memory()?, (1 << 30, 1 << 30));
@@ -255,7 +259,7 @@ mod on_the_fake_driver {
     #[test]
     #[ignore = "needs the fake driver"]
     fn captures() -> Result<()> {
-        let (first, second) = (Driver::open(Kind::Cuda, 0, 1)?, Driver::open(Kind::Cuda, 1, 1)?);
+        let (first, second) = (Driver::open(DriverKind::Cuda, 0, 1)?, Driver::open(DriverKind::Cuda, 1, 1)?);
         let (a, b) = (first.stream()?, second.stream()?);
         let (fork, join) = (first.event()?, second.event()?);
         let (x, y) = (first.allocate(16)?, second.allocate(16)?);
@@ -313,8 +317,8 @@ mod on_the_fake_driver {
     #[test]
     #[ignore = "needs the fake driver"]
     fn trains_apart() -> Result<()> {
-        assert_eq!(Driver::apart(Kind::Cuda, &[0, 3, 1])?, Some((0, 3)));
-        let (first, second) = (Driver::open(Kind::Cuda, 0, 1)?, Driver::open(Kind::Cuda, 1, 1)?);
+        assert_eq!(Driver::apart(DriverKind::Cuda, &[0, 3, 1])?, Some((0, 3)));
+        let (first, second) = (Driver::open(DriverKind::Cuda, 0, 1)?, Driver::open(DriverKind::Cuda, 1, 1)?);
         let (x, y, stream) = (first.allocate(16)?, second.allocate(16)?, second.stream()?);
         assert!(!first.reach(&second)?);
         let rows = |address| Rows { address, pitch: 8 };
@@ -339,9 +343,9 @@ mod on_the_fake_driver {
         ] {
             let ((got, notes), (direct, _)) = (with(devices, data), with(emulated, data));
             assert_eq!(got, direct, "{devices}");
-            let said =
+            let expected =
                 "cuda:0 and cuda:1 cannot reach each other's memory: what crosses between GPUs goes through host";
-            assert_eq!(notes.iter().filter(|note| note.contains(said)).count(), 1, "{notes:?}");
+            assert_eq!(notes.iter().filter(|note| note.contains(expected)).count(), 1, "{notes:?}");
         }
         Ok(())
     }
@@ -349,7 +353,7 @@ mod on_the_fake_driver {
     #[test]
     #[ignore = "needs the fake driver"]
     fn does_not_open() {
-        let error = Driver::open(Kind::Cuda, 0, 1).unwrap_err();
+        let error = Driver::open(DriverKind::Cuda, 0, 1).unwrap_err();
         assert_eq!(error.exit_code(), 2);
         wanted(error);
     }
@@ -357,7 +361,7 @@ mod on_the_fake_driver {
     #[test]
     #[ignore = "needs the fake driver"]
     fn does_not_allocate() -> Result<()> {
-        let device = Driver::open(Kind::Cuda, 0, 1)?;
+        let device = Driver::open(DriverKind::Cuda, 0, 1)?;
         let _some = device.allocate(96)?;
         let error = device.allocate(5000).unwrap_err();
         assert!(error.to_string().contains("4000 are free"), "{error}");
@@ -368,7 +372,7 @@ mod on_the_fake_driver {
     #[test]
     #[ignore = "needs the fake driver"]
     fn faults() -> Result<()> {
-        let device = Driver::open(Kind::Cuda, 0, 1)?;
+        let device = Driver::open(DriverKind::Cuda, 0, 1)?;
         let (stream, x) = (device.stream()?, device.allocate(16)?);
         let on = Issue { driver: &device, stream };
         // SAFETY: inside 16 bytes.

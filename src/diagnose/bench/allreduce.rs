@@ -1,7 +1,7 @@
 //! Sums over devices: one program that holds a single all-reduce.
 
 use super::limits;
-use super::{Effort, driver_kind, load_average};
+use super::{Effort, load_average};
 use crate::collectives::{Collective, Form};
 use crate::config;
 use crate::data::Batch;
@@ -12,7 +12,7 @@ use crate::network::CheckedConfig;
 use crate::placement::{Peers, Spec};
 use crate::program::Session;
 use crate::tensor::{Place, Precision, Products, Shape};
-use crate::train::{Data, Job};
+use crate::train::{DataPolicy, Job};
 use serde::Serialize;
 use std::path::Path;
 use std::time::Instant;
@@ -62,9 +62,9 @@ pub fn all_reduce(sets: &[String], effort: Effort) -> Result<AllReduces> {
     let text = "[data]\ntrain = { synthetic = { images = 2, classes = 2, shape = [1, 1, 1] } }\nbatch = 2\n[model]\n\
                 input = [1, 1, 1]\nlayers = [{ dense = { units = 2 } }]\n[optimizer]\nlr = 0.1\n[train]\nsteps = 1\n";
     let parsed = config::from_text("bench allreduce", text, Path::new(""), sets);
-    let (job, _) = Job::complete(CheckedConfig::new(parsed), Data::Optional)?;
+    let (job, _) = Job::complete(CheckedConfig::new(parsed), DataPolicy::Optional)?;
     let devices = &job.config.devices;
-    let copied = match driver_kind(devices.kind) {
+    let copied = match devices.kind.driver() {
         None => limits::cpu(1, 1)?.copy_bytes_per_second,
         Some(kind) => limits::gpu_copy(kind, devices.ordinals[0], devices.threads)?,
     };
@@ -78,7 +78,7 @@ pub fn all_reduce(sets: &[String], effort: Effort) -> Result<AllReduces> {
     };
     let n = devices.len() as f64;
     let forms = [(Form::OnePass, "one_pass"), (Form::Ring, "ring")];
-    for (form, name) in if devices.kind == config::Kind::Cpu { &forms[..] } else { &forms[1..] } {
+    for (form, name) in if devices.kind == config::DeviceKind::Cpu { &forms[..] } else { &forms[1..] } {
         for shift in (16..=26).step_by(2) {
             let bytes = 1 << shift;
             let mut session = session(&job, bytes / Precision::F32.bytes(), *form)?;

@@ -3,7 +3,7 @@
 use crate::cpu::{Args, Matrix, Path, Queues, Scalar, Script};
 use crate::device::{Clock, Memory, Operand, Operands, Pool, Queue};
 use crate::error::Result;
-use crate::gpu::{Gpus, INPUTS, Kind, Opening};
+use crate::gpu::{DriverKind, Gpus, INPUTS, Opening};
 use crate::tensor::{Element, Precision, Shape, Window};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -153,8 +153,8 @@ pub fn cpu(devices: usize, threads: usize) -> Result<Limits> {
 ///
 /// # Errors
 /// When there is no such device, or it fails.
-pub fn gpu_copy(kind: Kind, ordinal: usize, threads: usize) -> Result<f64> {
-    let bytes = if kind == Kind::Emu { COPY_BYTES } else { 4 * COPY_BYTES };
+pub fn gpu_copy(kind: DriverKind, ordinal: usize, threads: usize) -> Result<f64> {
+    let bytes = if kind == DriverKind::Emu { COPY_BYTES } else { 4 * COPY_BYTES };
     let gpus = Gpus::open(&Opening {
         kind,
         ordinals: &[ordinal],

@@ -11,9 +11,9 @@ mod limits;
 pub use allreduce::{AllReduce, AllReduces, all_reduce};
 pub use layers::{LayerTime, Layers, layers};
 
-use crate::config::{self, Devices, Kind};
+use crate::config::{self, DeviceKind, Devices};
 use crate::data::{
-    Batch, Batches, Dataset, Labels, Normalization, Normalize, Order, Pixels, Preparation, Split, Splits,
+    Batch, Batches, Dataset, Labels, Normalization, Normalize, Pixels, Preparation, SampleOrder, SampleSet, SampleSets,
 };
 use crate::device::{Clock, Purpose, Random};
 use crate::error::{Error, Result};
@@ -22,7 +22,7 @@ use crate::layers::{Activation, Mode};
 use crate::network::{CheckedConfig, Network, Node};
 use crate::placement::Variant;
 use crate::program::{Plan, Session, Work};
-use crate::train::{Data, Job, exchange};
+use crate::train::{DataPolicy, Job, exchange};
 use serde::Serialize;
 use std::path::Path;
 use std::sync::Arc;
@@ -93,7 +93,7 @@ impl Limits {
     /// # Errors
     /// When a device cannot be used.
     pub fn measure(devices: &Devices) -> Result<Limits> {
-        let (copy, flops) = match driver_kind(devices.kind) {
+        let (copy, flops) = match devices.kind.driver() {
             None => {
                 let limits = limits::cpu(devices.len(), devices.threads)?;
                 (limits.copy_bytes_per_second, limits.flops_per_second)
@@ -102,7 +102,7 @@ impl Limits {
                 let first = devices.ordinals[0];
                 let mut gpus = devices.ordinals.clone();
                 gpus.dedup();
-                let count = if kind == gpu::Kind::Emu { 1.0 } else { gpus.len() as f64 };
+                let count = if kind == gpu::DriverKind::Emu { 1.0 } else { gpus.len() as f64 };
                 (limits::gpu_copy(kind, first, devices.threads)? * count, product_rate(devices)? * count)
             }
         };
@@ -110,19 +110,10 @@ impl Limits {
     }
 }
 
-/// Returns who drives a kind of device; none for CPU devices.
-fn driver_kind(kind: Kind) -> Option<gpu::Kind> {
-    match kind {
-        Kind::Cpu => None,
-        Kind::Cuda => Some(gpu::Kind::Cuda),
-        Kind::Emu => Some(gpu::Kind::Emu),
-    }
-}
-
 /// Returns the operations a second of one GPU's dense layer, forwards.
 fn product_rate(devices: &Devices) -> Result<f64> {
-    let n = if devices.kind == Kind::Emu { 64 } else { 4096 };
-    let name = if devices.kind == Kind::Emu { "emu".to_string() } else { devices.name(0) };
+    let n = if devices.kind == DeviceKind::Emu { 64 } else { 4096 };
+    let name = if devices.kind == DeviceKind::Emu { "emu".to_string() } else { devices.name(0) };
     let precision = devices.products.name(devices.precision);
     let text = format!(
         "[devices]\nuse = {name:?}\nprecision = {precision:?}\n[data]\ntrain = {{ synthetic = {{ images = {n}, classes \
@@ -130,12 +121,12 @@ fn product_rate(devices: &Devices) -> Result<f64> {
          {n} }} }}]\n[optimizer]\nlr = 1e-9\n[train]\nsteps = 1\n"
     );
     let parsed = config::from_text("product peak", &text, Path::new(""), &[]);
-    let mut bench = Bench::of(Job::complete(CheckedConfig::new(parsed), Data::Optional)?)?;
+    let mut bench = Bench::of(Job::complete(CheckedConfig::new(parsed), DataPolicy::Optional)?)?;
     let steps = &bench.session.plan().programs[bench.program()].instructions;
     let forward = steps.iter().position(|step| matches!(step.work, Work::Phase { node: 0, phase: "forward", .. }));
     let forward = forward.ok_or_else(|| Error::Run("the dense layer has no forward step".into()))?;
     let mut best = f64::INFINITY;
-    for _ in 0..if devices.kind == Kind::Emu { 2 } else { 20 } {
+    for _ in 0..if devices.kind == DeviceKind::Emu { 2 } else { 20 } {
         best = best.min(bench.step_timed()?[forward]);
     }
     Ok(2.0 * (n as f64).powi(3) / best)
@@ -143,7 +134,7 @@ fn product_rate(devices: &Devices) -> Result<f64> {
 
 /// Makes a data set of one batch: 8-bit noise, as most images are 8-bit, for a GPU to augment and normalise as the job
 /// says.
-fn noise(job: &Job, rows: usize, target_width: usize) -> Splits {
+fn noise(job: &Job, rows: usize, target_width: usize) -> SampleSets {
     let Activation { h, w, c, .. } = job.network.input;
     let random = Random::new(job.config.seed, Purpose::Synthetic, 0, 0);
     let values = rows * h * w * c;
@@ -160,9 +151,9 @@ fn noise(job: &Job, rows: usize, target_width: usize) -> Splits {
     let measured = |how| Normalization::new(how, &data, &samples);
     let normalization = measured(Normalize::Standardize).or_else(|_| measured(Normalize::None));
     let normalization = Arc::new(normalization.expect("as they are, pixels need no measure"));
-    let train = Arc::new(Split { name: "noise", data: Arc::new(data), samples, normalization });
-    let (augment, order, seed) = (job.config.data.augment.clone(), Order::Sequential, job.config.seed);
-    Splits { train, validation: None, test: None, batch: rows, augment, order, seed }
+    let train = Arc::new(SampleSet { name: "noise", data: Arc::new(data), samples, normalization });
+    let (augment, order, seed) = (job.config.data.augment.clone(), SampleOrder::Sequential, job.config.seed);
+    SampleSets { train, validation: None, test: None, batch: rows, augment, order, seed }
 }
 
 /// A job with its devices and one batch.
@@ -183,7 +174,7 @@ impl Bench {
     /// # Errors
     /// Everything that is wrong with it, and when a device cannot be used.
     pub fn open(path: &Path, sets: &[String]) -> Result<Bench> {
-        Self::of(Job::open(path, sets, Data::Optional)?)
+        Self::of(Job::open(path, sets, DataPolicy::Optional)?)
     }
 
     fn of((job, plan): (Job, Plan)) -> Result<Bench> {

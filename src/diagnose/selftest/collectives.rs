@@ -7,7 +7,7 @@ use crate::data::Batch;
 use crate::device::{Clock, Purpose, Queue, Random};
 use crate::diagnose::one_move::{OneMove, VARIANT};
 use crate::error::Result;
-use crate::gpu::{Gpus, INPUTS, Kind, Opening};
+use crate::gpu::{DriverKind, Gpus, INPUTS, Opening};
 use crate::placement::{Region, Spec};
 use crate::tensor::{Element, Layout, Mesh, Place, Precision, Products, Shape, Strided, Window};
 use half::bf16;
@@ -97,7 +97,7 @@ fn run(device: &Device, devices: usize, form: Form, moved: &OneMove) -> Result<V
 
 /// Runs the copies and sums of collectives in bf16 on two and four devices, one after the other, beside the same on the
 /// host: every addition in f32, rounded where it is stored. What waits for what is checked in f32.
-pub(super) fn check_bf16(collective: Collective, device: &Device, kind: Kind, effort: Effort, tally: &mut Tally) {
+pub(super) fn check_bf16(collective: Collective, device: &Device, kind: DriverKind, effort: Effort, tally: &mut Tally) {
     for moved in moves(collective, effort) {
         for devices in [2, 4] {
             let OneMove { shape, have, want, .. } = &moved;
@@ -107,7 +107,7 @@ pub(super) fn check_bf16(collective: Collective, device: &Device, kind: Kind, ef
     }
 }
 
-fn run_bf16(device: &Device, kind: Kind, devices: usize, moved: &OneMove) -> Result<Vec<Compared>> {
+fn run_bf16(device: &Device, kind: DriverKind, devices: usize, moved: &OneMove) -> Result<Vec<Compared>> {
     let mesh = Mesh { data: devices, columns: 1 };
     let window = |layout: Layout, d| layout.window(&moved.shape, mesh, mesh.position(d));
     let [from, to] = moved.layouts().map(|layout| (0..devices).map(|d| window(layout, d)).collect::<Vec<Window>>());

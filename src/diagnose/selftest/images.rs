@@ -2,11 +2,11 @@
 
 use super::compare::{Compared, Tally, worst_bits};
 use super::{Device, Effort};
-use crate::data::{Arrived, Augment, Augmented, Batches, Dataset, Labels, Normalization, Normalize, Order};
-use crate::data::{LoadRole, Pixels, Preparation, Preparer, Split, Splits};
+use crate::data::{Arrived, Augment, Augmented, Batches, Dataset, Labels, Normalization, Normalize, SampleOrder};
+use crate::data::{LoadRole, Pixels, Preparation, Preparer, SampleSet, SampleSets};
 use crate::device::{Operand, Operands, Purpose, Queue, Random};
 use crate::error::Result;
-use crate::gpu::{Const, Kind, Launch};
+use crate::gpu::{Const, DriverKind, Launch};
 use crate::tensor::{Element, Shape, Window};
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ const LISTS: [&[Augment]; 5] = [
 ];
 
 /// Prepares batches of 8-bit and of float images, for training and for evaluation.
-pub(super) fn check(device: &Device, kind: Kind, effort: Effort, tally: &mut Tally) {
+pub(super) fn check(device: &Device, kind: DriverKind, effort: Effort, tally: &mut Tally) {
     let shapes = if effort == Effort::Quick { &SHAPES[1..2] } else { &SHAPES[..] };
     for &shape in shapes {
         for list in LISTS {
@@ -44,7 +44,7 @@ pub(super) fn check(device: &Device, kind: Kind, effort: Effort, tally: &mut Tal
     }
 }
 
-fn splits(shape: [usize; 3], augment: &[Augment], floats: bool) -> Splits {
+fn splits(shape: [usize; 3], augment: &[Augment], floats: bool) -> SampleSets {
     let values = (IMAGES * shape.iter().product::<usize>()) as u64;
     let random = Random::new(13, Purpose::Probe, 0, 0);
     let pixels = match floats {
@@ -55,12 +55,12 @@ fn splits(shape: [usize; 3], augment: &[Augment], floats: bool) -> Splits {
     let samples: Vec<u32> = (0..IMAGES as u32).collect();
     let normalization = Normalization::new(Normalize::Standardize, &data, &samples);
     let normalization = Arc::new(normalization.expect("random pixels differ"));
-    let train = Arc::new(Split { name: "train", data: Arc::new(data), samples, normalization });
-    let (augment, order) = (augment.to_vec(), Order::Shuffle);
-    Splits { train, validation: None, test: None, batch: IMAGES - 1, augment, order, seed: 17 }
+    let train = Arc::new(SampleSet { name: "train", data: Arc::new(data), samples, normalization });
+    let (augment, order) = (augment.to_vec(), SampleOrder::Shuffle);
+    SampleSets { train, validation: None, test: None, batch: IMAGES - 1, augment, order, seed: 17 }
 }
 
-fn prepare(device: &Device, kind: Kind, splits: &Splits, augmented: Augmented) -> Result<Vec<Compared>> {
+fn prepare(device: &Device, kind: DriverKind, splits: &SampleSets, augmented: Augmented) -> Result<Vec<Compared>> {
     let batches = |preparer| {
         let all = match augmented {
             Augmented::Yes => Batches::train(splits),

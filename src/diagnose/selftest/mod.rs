@@ -17,7 +17,7 @@ pub use layers::{Case, HALF, Precision, SINGLE, is_loss};
 
 use crate::config;
 use crate::error::{Error, Problem, Result};
-use crate::gpu::{Driver, Gpus, INPUTS, Kind, Opening, libraries};
+use crate::gpu::{Driver, DriverKind, Gpus, INPUTS, Opening, libraries};
 use compare::Tally;
 use serde::Serialize;
 use std::sync::Arc;
@@ -44,7 +44,7 @@ struct Device {
 }
 
 impl Device {
-    fn kind(&self) -> Option<Kind> {
+    fn kind(&self) -> Option<DriverKind> {
         self.driver.as_ref().map(Driver::kind)
     }
 
@@ -54,7 +54,7 @@ impl Device {
     }
 
     /// Opens a GPU with an arena of some elements.
-    fn gpus(&self, kind: Kind, elements: usize) -> Result<Gpus> {
+    fn gpus(&self, kind: DriverKind, elements: usize) -> Result<Gpus> {
         let (ordinals, arenas, threads) = ([self.ordinal], [elements * size_of::<f32>()], self.threads);
         let (ordinals, arenas, staging) = (&ordinals, &arenas, [0; INPUTS]);
         Gpus::open(&Opening { kind, ordinals, arenas, staging, values: 1, slots: 1, host: None, threads })
@@ -136,12 +136,11 @@ impl Selftest {
             )));
         }
         let (ordinal, threads) = (devices.ordinals[0], devices.threads);
-        let (kind, name) = match devices.kind {
-            config::Kind::Cpu => (None, "cpu".to_string()),
-            config::Kind::Emu => (Some(Kind::Emu), "emu".to_string()),
-            config::Kind::Cuda => (Some(Kind::Cuda), devices.name(0)),
+        let name = match devices.kind {
+            config::DeviceKind::Cuda => devices.name(0),
+            kind => kind.to_string(),
         };
-        let driver = kind.map(|kind| Driver::open(kind, ordinal, threads)).transpose()?;
+        let driver = devices.kind.driver().map(|kind| Driver::open(kind, ordinal, threads)).transpose()?;
         let images = driver.as_ref().map_or(Ok(Vec::new()), Driver::codes)?;
         let images = images.into_iter().map(|(code, kernels)| Image { code: code.to_string(), kernels }).collect();
         Ok(Selftest { device: Device { name, ordinal, threads, driver }, effort, images })

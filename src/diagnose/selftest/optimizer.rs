@@ -5,7 +5,7 @@ use super::{Device, Effort};
 use crate::cpu::{Args, Path};
 use crate::device::{Clock, Memory, Operand, Pool, Purpose, Queue, Random};
 use crate::error::Result;
-use crate::gpu::{INPUTS, Kind, Launch};
+use crate::gpu::{DriverKind, INPUTS, Launch};
 use crate::optim::{
     self, Chain, ClipByGlobalNorm, DeviceChain, Momentum, Segment, Stage, UpdateArgs, UpdateRole, WeightDecay,
 };
@@ -139,7 +139,7 @@ fn on_cpu<T: Real>(chain: &Chain, threads: usize) -> Result<Vec<Vec<T>>> {
 }
 
 /// The same on a GPU, and the weights in bf16: the regions lie one after the other in an arena, which begins as zero.
-fn on_gpu(chain: &Chain, device: &Device, kind: Kind) -> Result<(Vec<Vec<f32>>, Vec<bf16>)> {
+fn on_gpu(chain: &Chain, device: &Device, kind: DriverKind) -> Result<(Vec<Vec<f32>>, Vec<bf16>)> {
     let roles = roles(chain);
     let mut gpus = device.gpus(kind, roles.len() * ELEMENTS)?;
     let tables = DeviceChain::new(chain, &segments(), &mut gpus, 0)?;

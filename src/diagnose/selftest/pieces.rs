@@ -5,7 +5,7 @@ use super::compare::{Compared, Tally, unfit, worst_bits};
 use super::layers::Case;
 use crate::device::{Purpose, Queue, Random};
 use crate::error::Result;
-use crate::gpu::{Driver, Gpus, Kind, cast};
+use crate::gpu::{Driver, DriverKind, Gpus, cast};
 use crate::layers::{self, Activation, Role, Setting};
 use crate::tensor::{Element, Mesh, Place, Strided};
 use half::bf16;
@@ -46,7 +46,7 @@ fn mask(device: &Device, case: &Case, setting: &Setting, rate: f64) -> Result<Ve
 }
 
 /// Copies and sums of pieces of an arena: (rows, length of a row, number of sources).
-pub(super) fn strided(device: &Device, kind: Kind, tally: &mut Tally) {
+pub(super) fn strided(device: &Device, kind: DriverKind, tally: &mut Tally) {
     for (rows, len) in [(1, 1), (1, 5000), (7, 3), (13, 129), (61, 64)] {
         for sources in [1, 2, 3] {
             let case = format!("{rows} rows of {len}, {sources} source(s)");
@@ -55,7 +55,7 @@ pub(super) fn strided(device: &Device, kind: Kind, tally: &mut Tally) {
     }
 }
 
-fn sum(device: &Device, kind: Kind, rows: usize, len: usize, sources: usize) -> Result<Vec<Compared>> {
+fn sum(device: &Device, kind: DriverKind, rows: usize, len: usize, sources: usize) -> Result<Vec<Compared>> {
     // Each piece has a stride of its own; the target is last.
     let piece = |i: usize| Strided { offset: 3 + i, rows, len, stride: len + 2 * i };
     let room = |i: usize| (piece(i).end() + 5).next_multiple_of(64);

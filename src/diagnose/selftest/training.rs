@@ -13,7 +13,7 @@ use crate::layers::Mode;
 use crate::network::CheckedConfig;
 use crate::placement::Variant;
 use crate::program::{Graphs, Plan};
-use crate::train::{Data, Job, exchange};
+use crate::train::{DataPolicy, Job, exchange};
 use std::path::Path;
 
 const UPDATES: usize = 10;
@@ -59,7 +59,7 @@ steps = 10
 pub(super) fn job(devices: &str, more: &[String]) -> Result<(Job, Plan)> {
     let sets = [&[format!("devices.use={devices:?}")], more].concat();
     let parsed = config::from_text("selftest", NETWORK, Path::new(""), &sets);
-    Job::complete(CheckedConfig::new(parsed), Data::Required)
+    Job::complete(CheckedConfig::new(parsed), DataPolicy::Required)
 }
 
 /// Trains, and returns the loss of every update.

@@ -1,6 +1,6 @@
-//! The splits of a run: which samples are learned from, which are only evaluated, and how pixels are normalised.
+//! The sets of a run: which samples are learned from, which are only evaluated, and how pixels are normalised.
 
-use super::{Augment, Base, Context, Dataset, Normalize, Order, Part, Pixels, Settings};
+use super::{Augment, Base, DataSettings, Dataset, Normalize, Pixels, SampleOrder, SourceContext, Subset};
 use crate::device::{Purpose, Random};
 use crate::error::{Error, Fault, Result};
 use std::sync::Arc;
@@ -120,7 +120,7 @@ fn moments(data: &Dataset, samples: &[u32]) -> Vec<[f64; 2]> {
 
 /// Some samples of a data set, with their normalisation.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Split {
+pub struct SampleSet {
     /// `train`, `validation` or `test`.
     pub name: &'static str,
     /// The data set.
@@ -131,26 +131,26 @@ pub struct Split {
     pub normalization: Arc<Normalization>,
 }
 
-/// All splits of a run, with the settings that decide about batches.
+/// All sets of a run, with the settings that decide about batches.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Splits {
+pub struct SampleSets {
     /// The samples that are learned from.
-    pub train: Arc<Split>,
+    pub train: Arc<SampleSet>,
     /// The share of the training set that is set apart.
-    pub validation: Option<Arc<Split>>,
+    pub validation: Option<Arc<SampleSet>>,
     /// The test set.
-    pub test: Option<Arc<Split>>,
+    pub test: Option<Arc<SampleSet>>,
     /// Samples in the global batch.
     pub batch: usize,
     /// Augmentation of training samples.
     pub augment: Vec<Augment>,
-    /// Order of training samples.
-    pub order: Order,
+    /// SampleOrder of training samples.
+    pub order: SampleOrder,
     /// The seed of the run.
     pub seed: u64,
 }
 
-impl Splits {
+impl SampleSets {
     /// Returns the shape (H, W, C) of the images.
     pub fn shape(&self) -> [usize; 3] {
         self.train.data.shape
@@ -166,11 +166,12 @@ impl Splits {
 ///
 /// # Errors
 /// A file that is missing or not what it should be, and settings that are out of range or do not fit the data.
-pub fn open(settings: &Settings, seed: u64, base: &Base) -> Result<Splits> {
+pub fn open(settings: &DataSettings, seed: u64, base: &Base) -> Result<SampleSets> {
     let refuse = |fault: Fault| Error::Usage(format!("[data]: {}", fault.message));
     settings.check().map_err(refuse)?;
-    let train = Arc::new(settings.train.load(Context { part: Part::Train, base })?);
-    let test = settings.test.as_ref().map(|test| test.load(Context { part: Part::Test, base })).transpose()?;
+    let train = Arc::new(settings.train.load(SourceContext { subset: Subset::Train, base })?);
+    let test =
+        settings.test.as_ref().map(|test| test.load(SourceContext { subset: Subset::Test, base })).transpose()?;
     let header = test.as_ref().map(Dataset::header);
     if let Some(fault) = settings.faults_with(&train.header(), header.as_ref()).into_iter().next() {
         return Err(refuse(fault));
@@ -179,14 +180,14 @@ pub fn open(settings: &Settings, seed: u64, base: &Base) -> Result<Splits> {
     let (kept, apart) = set_apart(images, settings.num_validation(images), seed);
     let how = settings.normalize_for(train.header().pixels);
     let normalization = Arc::new(Normalization::new(how, &train, &kept).map_err(refuse)?);
-    let split = |name, data: &Arc<Dataset>, samples| {
-        Arc::new(Split { name, data: Arc::clone(data), samples, normalization: Arc::clone(&normalization) })
+    let set = |name, data: &Arc<Dataset>, samples| {
+        Arc::new(SampleSet { name, data: Arc::clone(data), samples, normalization: Arc::clone(&normalization) })
     };
     let test = test.map(Arc::new);
-    Ok(Splits {
-        validation: (!apart.is_empty()).then(|| split("validation", &train, apart)),
-        test: test.map(|test| split("test", &test, (0..test.images() as u32).collect())),
-        train: split("train", &train, kept),
+    Ok(SampleSets {
+        validation: (!apart.is_empty()).then(|| set("validation", &train, apart)),
+        test: test.map(|test| set("test", &test, (0..test.images() as u32).collect())),
+        train: set("train", &train, kept),
         batch: settings.batch,
         augment: settings.augment.clone(),
         order: settings.order,
