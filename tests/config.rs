@@ -4,7 +4,7 @@ use peristyle::Error;
 use peristyle::config::{self, Collectives, Config, Parsed};
 use peristyle::data::Base;
 use peristyle::network::{self, Network};
-use peristyle::tensor::Products;
+use peristyle::tensor::MatmulPrecision;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use std::path::Path;
@@ -275,7 +275,7 @@ fn devices_are_counted_repeated_and_arranged() {
     }
     assert_eq!(devices("use = \"cpu*2\"").collectives, Collectives::OnePass);
     assert_eq!(devices("use = \"emu*2\"").collectives, Collectives::Ring);
-    assert_eq!(devices("use = \"emu\"\nprecision = \"bf16\"").products, Products::Bf16);
+    assert_eq!(devices("use = \"emu\"\nprecision = \"bf16\"").products, MatmulPrecision::Bf16);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use peristyle::device::{Epilogue, Purpose, Random};
 use peristyle::diagnose::selftest::{Case, Difference, HALF, SINGLE, is_loss, worst};
 use peristyle::gpu::{Driver, Order, Settings};
 use peristyle::layers::{Alone, Mode, Role, Setting, Split};
-use peristyle::tensor::{Dual, Mesh, Place, Products, Real};
+use peristyle::tensor::{Dual, MatmulPrecision, Mesh, Placement, Real};
 
 fn alone<'a, T: Scalar>(case: &'a Case, setting: &Setting) -> Alone<'a, T> {
     case.alone(setting).unwrap_or_else(|fault| panic!("{}: {}", case.name, fault.message))
@@ -135,10 +135,10 @@ fn the_number_of_threads_changes_no_bit() {
 #[test]
 fn every_split_on_every_small_mesh_gives_the_same_values() {
     let meshes = [(2, 1), (1, 2), (2, 2), (4, 1), (1, 3), (5, 1)].map(|(data, columns)| Mesh { data, columns });
-    let places = [Place::Replicate, Place::Shard(0), Place::Shard(3)];
+    let places = [Placement::Replicate, Placement::Shard(0), Placement::Shard(3)];
     for case in Case::examples() {
         let one = run::<f64>(&case, &case.setting());
-        let splits = case.layer.splits().iter().map(|&split| (Some(split), Place::Replicate));
+        let splits = case.layer.splits().iter().map(|&split| (Some(split), Placement::Replicate));
         for (split, incoming) in splits.chain(places.map(|place| (None, place))) {
             let mut accepted = 0;
             for mesh in meshes {
@@ -223,10 +223,10 @@ fn kernels_agree_with_the_plain_path_in_f64_in_every_order_of_threads() {
 fn kernels_give_the_same_values_under_every_split() {
     let driver = emulated(Order::Forward, 1);
     let meshes = [(2, 1), (1, 2), (2, 2), (1, 3), (5, 1)].map(|(data, columns)| Mesh { data, columns });
-    let places = [Place::Replicate, Place::Shard(0), Place::Shard(3)];
+    let places = [Placement::Replicate, Placement::Shard(0), Placement::Shard(3)];
     for case in Case::examples() {
         let one = run::<f64>(&case, &case.setting());
-        let splits = case.layer.splits().iter().map(|&split| (Some(split), Place::Replicate));
+        let splits = case.layer.splits().iter().map(|&split| (Some(split), Placement::Replicate));
         for (split, incoming) in splits.chain(places.map(|place| (None, place))) {
             for mesh in meshes {
                 let setting = Setting { mesh, split, incoming, ..case.setting() };
@@ -269,8 +269,9 @@ fn layers_apply_the_relu_after_them_in_every_format() {
     };
     for case in Case::examples().into_iter().filter(|case| accepts(case, Mode::Train)) {
         assert!(accepts(&case, Mode::Eval), "{}", case.name);
-        let train = [Products::Full, Products::Bf16, Products::Tf32].map(|products| (Mode::Train, products));
-        for (mode, products) in train.into_iter().chain([(Mode::Eval, Products::Full)]) {
+        let train = [MatmulPrecision::Full, MatmulPrecision::Bf16, MatmulPrecision::Tf32]
+            .map(|products| (Mode::Train, products));
+        for (mode, products) in train.into_iter().chain([(Mode::Eval, MatmulPrecision::Full)]) {
             let output = |epilogue| {
                 let setting = Setting { epilogue, products, mode, ..case.setting() };
                 let mut alone = alone::<f32>(&case, &setting).on(&driver);
@@ -293,10 +294,11 @@ fn kernels_in_bf16_agree_with_the_plain_path_in_f64_under_every_split() {
     let meshes = [(1, 1), (2, 1), (1, 2), (2, 2)].map(|(data, columns)| Mesh { data, columns });
     let small = Case::examples().len();
     for (number, case) in Case::examples().into_iter().chain(Case::large()).enumerate() {
-        let plain = run::<f64>(&case, &Setting { path: Path::Plain, products: Products::Bf16, ..case.setting() });
+        let plain =
+            run::<f64>(&case, &Setting { path: Path::Plain, products: MatmulPrecision::Bf16, ..case.setting() });
         let splits = case.layer.splits().iter().map(|&split| Some(split)).chain([None]);
         for (split, mesh) in splits.flat_map(|split| meshes.map(|mesh| (split, mesh))) {
-            let setting = Setting { mesh, split, products: Products::Bf16, ..case.setting() };
+            let setting = Setting { mesh, split, products: MatmulPrecision::Bf16, ..case.setting() };
             let fits = Alone::<f32>::new(&*case.layer, &case.inputs, &setting).is_ok();
             if !fits || (number >= small && (mesh != Mesh::ONE || split.is_some())) {
                 continue;

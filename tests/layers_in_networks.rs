@@ -8,7 +8,7 @@ use peristyle::collectives::Form;
 use peristyle::error::{Locations, Problem};
 use peristyle::layers::{self, Activation, Layer, Lowering, Mode, Role, Split};
 use peristyle::network::{Network, Node, Parameter, Source};
-use peristyle::tensor::{Mesh, Place};
+use peristyle::tensor::{Mesh, Placement};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ fn read(kind: &str, settings: &str) -> Arc<dyn Layer> {
 
 fn is_loss(layer: &dyn Layer, inputs: &[Activation]) -> bool {
     let (mesh, mode, output) = (Mesh::ONE, Mode::Train, layer.output(inputs).unwrap());
-    let cx = Lowering { inputs, output, place: Place::Replicate, split: Split::None, mesh, mode, rows: 2 };
+    let cx = Lowering { inputs, output, place: Placement::Replicate, split: Split::None, mesh, mode, rows: 2 };
     let lowered = layer.lower(&cx).unwrap();
     lowered.forward.iter().flat_map(|phase| &phase.operands).any(|wanted| wanted.role == Role::Target)
 }

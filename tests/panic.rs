@@ -9,7 +9,7 @@ use peristyle::layers::{
 };
 use peristyle::placement::Variant;
 use peristyle::program::{Plan, Session};
-use peristyle::tensor::{Mesh, Place};
+use peristyle::tensor::{Mesh, Placement};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -51,7 +51,7 @@ impl Layer for Planted {
     fn splits(&self) -> &'static [Split] {
         self.0.splits()
     }
-    fn wanted(&self, input: Activation, incoming: Place, split: Option<Split>, mesh: Mesh) -> Option<Place> {
+    fn wanted(&self, input: Activation, incoming: Placement, split: Option<Split>, mesh: Mesh) -> Option<Placement> {
         self.0.wanted(input, incoming, split, mesh)
     }
     fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault> {

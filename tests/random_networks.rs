@@ -11,7 +11,7 @@ use peristyle::network::{Network, Source};
 use peristyle::optim::Chain;
 use peristyle::placement::{Op, Spec, Variant, place, resolve};
 use peristyle::program::Execution;
-use peristyle::tensor::{Mesh, Place, Precision};
+use peristyle::tensor::{Mesh, Placement, Precision};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 use std::cell::RefCell;
@@ -271,18 +271,19 @@ fn features(network: &Network, at: Where) -> Vec<String> {
         let users: Vec<usize> =
             (0..network.nodes.len()).filter(|&n| network.nodes[n].inputs.contains(&Source::Node(index))).collect();
         let wants = |place| users.iter().any(|&n| resolved[n].place == place);
-        let wanted = [Place::Replicate, Place::Shard(0), Place::Shard(3)].into_iter().filter(|&p| wants(p)).count();
+        let wanted =
+            [Placement::Replicate, Placement::Shard(0), Placement::Shard(3)].into_iter().filter(|&p| wants(p)).count();
         add(wanted > 1, "a fan-out whose consumers want different layouts");
-        add(wanted > 1 && output == Place::Partial, "a partial output whose consumers want different layouts");
-        add(users.len() > 1 && output == Place::Partial, "a partial output with several consumers");
+        add(wanted > 1 && output == Placement::Partial, "a partial output whose consumers want different layouts");
+        add(users.len() > 1 && output == Placement::Partial, "a partial output with several consumers");
         let view = |&n: &usize| resolved[n].is_view();
-        add(output == Place::Partial && users.iter().any(view), "a view of a partial output");
-        add(output == Place::Partial && users.len() > 1 && users.iter().any(view), "a view beside other consumers");
+        add(output == Placement::Partial && users.iter().any(view), "a view of a partial output");
+        add(output == Placement::Partial && users.len() > 1 && users.iter().any(view), "a view beside other consumers");
         let places = node.inputs.iter().map(|input| match input {
             Source::Node(n) => resolved[*n].output,
-            Source::Images => Place::Replicate,
+            Source::Images => Placement::Replicate,
         });
-        let mut places: Vec<Place> = places.collect();
+        let mut places: Vec<Placement> = places.collect();
         places.dedup();
         add(places.len() > 1, "a join of differently placed inputs");
     }

@@ -11,7 +11,7 @@
 mod one_pass;
 mod ring;
 
-use crate::tensor::{Strided, Window};
+use crate::tensor::{LocalSlice, Strided};
 
 /// What a redistribution along one mesh axis is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -101,7 +101,7 @@ pub struct Steps {
 }
 
 /// Lowers a collective among devices that hold the windows `from` and want the windows `to` of one tensor.
-pub fn lower(collective: Collective, form: Form, from: &[Window], to: &[Window]) -> Steps {
+pub fn lower(collective: Collective, form: Form, from: &[LocalSlice], to: &[LocalSlice]) -> Steps {
     let mut steps = match (collective, form) {
         (Collective::AllReduce, Form::OnePass) => one_pass::all_reduce(from),
         (Collective::AllReduce, Form::Ring) => ring::all_reduce(from),
@@ -118,7 +118,7 @@ pub fn lower(collective: Collective, form: Form, from: &[Window], to: &[Window])
 }
 
 /// The copy by `rank` of what it wants and `source` has.
-fn copy(rank: usize, source: usize, from: &[Window], to: &[Window]) -> Transfer {
+fn copy(rank: usize, source: usize, from: &[LocalSlice], to: &[LocalSlice]) -> Transfer {
     let both = from[source].intersect(&to[rank]);
     Transfer {
         rank,
@@ -128,7 +128,7 @@ fn copy(rank: usize, source: usize, from: &[Window], to: &[Window]) -> Transfer 
 }
 
 /// Part `c` of n contiguous parts of a device's elements.
-fn chunk(window: &Window, n: usize, c: usize) -> Strided {
+fn chunk(window: &LocalSlice, n: usize, c: usize) -> Strided {
     let (start, len) = crate::tensor::cut(window.elements(), n, c);
     Strided::contiguous(start, len)
 }
@@ -136,7 +136,7 @@ fn chunk(window: &Window, n: usize, c: usize) -> Strided {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensor::{Axis, Layout, Mesh, Place, Shape};
+    use crate::tensor::{Axis, Layout, Mesh, Placement, Shape};
 
     /// Runs the transfers one after the other.
     fn run(steps: &Steps, from: &mut [Vec<f32>], to: &mut [Vec<f32>], in_place: bool) {
@@ -168,15 +168,15 @@ mod tests {
         }
     }
 
-    fn take(whole: &[f32], shape: &Shape, window: &Window) -> Vec<f32> {
-        let all = Window { start: vec![0; shape.rank()], len: shape.0.clone() };
+    fn take(whole: &[f32], shape: &Shape, window: &LocalSlice) -> Vec<f32> {
+        let all = LocalSlice { start: vec![0; shape.rank()], len: shape.0.clone() };
         let s = Strided::of(window, &all);
         (0..s.rows).flat_map(|r| whole[s.offset + r * s.stride..][..s.len].to_vec()).collect()
     }
 
     #[test]
     fn every_collective_gives_every_device_its_window_and_both_forms_the_same_bits() {
-        use Place::{Partial as P, Replicate as R, Shard as S};
+        use Placement::{Partial as P, Replicate as R, Shard as S};
         let cases = [
             (Collective::AllReduce, P, R),
             (Collective::ReduceScatter, P, S(0)),
@@ -192,7 +192,7 @@ mod tests {
                 let shape = Shape::from([rows, 1, 2, 12]);
                 let mesh = Mesh { data: 1, columns: n };
                 for (collective, have, want) in cases {
-                    let windows = |place| -> Vec<Window> {
+                    let windows = |place| -> Vec<LocalSlice> {
                         let layout = Layout::REPLICATE.with(Axis::Columns, place);
                         (0..n).map(|d| layout.window(&shape, mesh, mesh.position(d))).collect()
                     };
@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn a_ring_moves_two_times_n_minus_one_over_n_of_the_bytes_per_device() {
         let shape = Shape::from([64]);
-        let window = Window { start: vec![0], len: shape.0 };
+        let window = LocalSlice { start: vec![0], len: shape.0 };
         let from = vec![window; 4];
         let steps = lower(Collective::AllReduce, Form::Ring, &from, &from);
         let wire: usize = steps.transfers.iter().map(Transfer::wire_elements).sum();

@@ -1,10 +1,10 @@
 //! The forms for devices that share memory.
 
 use super::{Buffer, Piece, Steps, Transfer, chunk, copy};
-use crate::tensor::{Strided, Window};
+use crate::tensor::{LocalSlice, Strided};
 
 /// Each device sums its chunk from all, in the ring's order, and writes it to all, in place.
-pub(super) fn all_reduce(from: &[Window]) -> Steps {
+pub(super) fn all_reduce(from: &[LocalSlice]) -> Steps {
     let n = from.len();
     let piece = |rank, part| Piece { rank, buffer: Buffer::From, part };
     let transfers = (0..n)
@@ -18,7 +18,7 @@ pub(super) fn all_reduce(from: &[Window]) -> Steps {
 }
 
 /// Each device sums its part from all, in the ring's order.
-pub(super) fn reduce_scatter(from: &[Window], to: &[Window]) -> Steps {
+pub(super) fn reduce_scatter(from: &[LocalSlice], to: &[LocalSlice]) -> Steps {
     let n = from.len();
     let transfers = (0..n)
         .map(|rank| {
@@ -32,7 +32,7 @@ pub(super) fn reduce_scatter(from: &[Window], to: &[Window]) -> Steps {
 }
 
 /// Each device copies what it wants from each that has it: all-gather and all-to-all.
-pub(super) fn exchange(from: &[Window], to: &[Window]) -> Steps {
+pub(super) fn exchange(from: &[LocalSlice], to: &[LocalSlice]) -> Steps {
     let n = from.len();
     let transfers = (0..n).flat_map(|rank| (0..n).map(move |k| copy(rank, (rank + k) % n, from, to))).collect();
     Steps { transfers, scratch: 0 }

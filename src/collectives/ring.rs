@@ -3,10 +3,10 @@
 //! The sum of chunk c starts at device c + 1 and ends at device c: ((x[c+1] + x[c+2]) + ...) + x[c].
 
 use super::{Buffer, Piece, Steps, Transfer, chunk, copy};
-use crate::tensor::{Strided, Window};
+use crate::tensor::{LocalSlice, Strided};
 
 /// Reduce-scatter and all-gather of contiguous chunks, in place.
-pub(super) fn all_reduce(from: &[Window]) -> Steps {
+pub(super) fn all_reduce(from: &[LocalSlice]) -> Steps {
     let (n, whole) = (from.len(), &from[0]);
     let piece = |rank, part| Piece { rank, buffer: Buffer::From, part };
     let mut transfers = Vec::new();
@@ -29,9 +29,9 @@ pub(super) fn all_reduce(from: &[Window]) -> Steps {
 }
 
 /// Sums travel through two scratch slots, so that the partial tensor stays as it is.
-pub(super) fn reduce_scatter(from: &[Window], to: &[Window]) -> Steps {
+pub(super) fn reduce_scatter(from: &[LocalSlice], to: &[LocalSlice]) -> Steps {
     let (n, whole) = (from.len(), &from[0]);
-    let slot = to.iter().map(Window::elements).max().unwrap_or(0);
+    let slot = to.iter().map(LocalSlice::elements).max().unwrap_or(0);
     let mut transfers = Vec::new();
     for round in 0..n - 1 {
         for rank in 0..n {
@@ -56,7 +56,7 @@ pub(super) fn reduce_scatter(from: &[Window], to: &[Window]) -> Steps {
 }
 
 /// Own part first, then each part from the left neighbour's copy.
-pub(super) fn all_gather(from: &[Window], to: &[Window]) -> Steps {
+pub(super) fn all_gather(from: &[LocalSlice], to: &[LocalSlice]) -> Steps {
     let n = from.len();
     let whole = &to[0];
     let mut transfers: Vec<Transfer> = (0..n).map(|rank| copy(rank, rank, from, to)).collect();

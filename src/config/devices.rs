@@ -6,7 +6,7 @@ use super::section::Section;
 use super::spans::SpannedValue;
 use crate::error::Fault;
 use crate::gpu::{Driver, DriverKind, kernels};
-use crate::tensor::{Mesh, Precision, Products};
+use crate::tensor::{MatmulPrecision, Mesh, Precision};
 use serde::Deserialize;
 use toml::de::DeValue;
 
@@ -90,7 +90,7 @@ pub struct Devices {
     /// The element type, `"f32"` by default.
     pub precision: Precision,
     /// How products of matrices round.
-    pub products: Products,
+    pub products: MatmulPrecision,
     /// How sums over devices are lowered: one pass by default on CPU devices, else a ring.
     pub collectives: Collectives,
     /// How what crosses between GPUs does so, `"auto"` by default.
@@ -283,23 +283,23 @@ fn read_mesh(section: &mut Section, devices: usize, by_set: bool, known: bool) -
     all
 }
 
-fn read_precision(section: &mut Section, kind: DeviceKind) -> (Precision, Products) {
+fn read_precision(section: &mut Section, kind: DeviceKind) -> (Precision, MatmulPrecision) {
     match section.take("precision").unwrap_or(PrecisionName::F32) {
-        PrecisionName::F32 => (Precision::F32, Products::Full),
-        PrecisionName::F64 if kind == DeviceKind::Cpu => (Precision::F64, Products::Full),
+        PrecisionName::F32 => (Precision::F32, MatmulPrecision::Full),
+        PrecisionName::F64 if kind == DeviceKind::Cpu => (Precision::F64, MatmulPrecision::Full),
         PrecisionName::F64 => {
             let message = format!("precision = \"f64\" on {kind} devices, expected cpu devices; use \"f32\"");
             section.fault(&Fault::at("precision", message));
-            (Precision::F32, Products::Full)
+            (Precision::F32, MatmulPrecision::Full)
         }
         name if kind == DeviceKind::Cpu => {
             let name = if matches!(name, PrecisionName::Tf32) { "tf32" } else { "bf16" };
             let note = format!("[devices]: precision = \"{name}\" has no effect on cpu devices, which compute in f32");
             section.diagnostics.note(note);
-            (Precision::F32, Products::Full)
+            (Precision::F32, MatmulPrecision::Full)
         }
-        PrecisionName::Tf32 => (Precision::F32, Products::Tf32),
-        PrecisionName::Bf16 => (Precision::F32, Products::Bf16),
+        PrecisionName::Tf32 => (Precision::F32, MatmulPrecision::Tf32),
+        PrecisionName::Bf16 => (Precision::F32, MatmulPrecision::Bf16),
     }
 }
 

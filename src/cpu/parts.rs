@@ -102,12 +102,12 @@ mod tests {
     use super::*;
     use crate::cpu::Path;
     use crate::device::{Clock, Memory, Operand, Pool};
-    use crate::tensor::{Precision, Shape, Window};
+    use crate::tensor::{LocalSlice, Precision, Shape};
     use std::sync::Arc;
 
     fn with_parts(f: impl Fn(Parts<f32, char>) + Sync) {
         let memory = Arc::new(Memory::new(64).unwrap());
-        let whole = || Window { start: vec![0], len: vec![4] };
+        let whole = || LocalSlice { start: vec![0], len: vec![4] };
         let operand = |(i, role)| (role, Operand::new(&memory, i * 16, Shape::from([4]), whole(), Precision::F32));
         let operands = ['a', 'b', 'c'].into_iter().enumerate().map(operand).collect();
         let (pool, clock) = (Pool::new(1).unwrap(), Clock::default());

@@ -1,7 +1,7 @@
 //! What a step is given, on a device of any kind: its operands and the clock.
 
 use super::memory::Memory;
-use crate::tensor::{Element, Precision, Shape, Window};
+use crate::tensor::{Element, LocalSlice, Precision, Shape};
 use std::sync::Arc;
 
 /// One operand of a step on one device: which part of which tensor, and where it lies.
@@ -10,7 +10,7 @@ pub struct Operand {
     /// Shape of the whole logical tensor.
     pub shape: Shape,
     /// The part that this device holds; its elements are contiguous, row-major.
-    pub window: Window,
+    pub window: LocalSlice,
     /// How its elements lie in memory.
     pub element: Element,
     memory: Option<Arc<Memory>>,
@@ -27,7 +27,7 @@ impl Operand {
     ///
     /// # Panics
     /// When it does not fit or is not aligned to its elements.
-    pub fn new(memory: &Arc<Memory>, offset: usize, shape: Shape, window: Window, precision: Precision) -> Self {
+    pub fn new(memory: &Arc<Memory>, offset: usize, shape: Shape, window: LocalSlice, precision: Precision) -> Self {
         let elements = window.elements();
         assert!(offset.is_multiple_of(precision.bytes()), "an operand is aligned to its elements");
         assert!(offset + elements * precision.bytes() <= memory.bytes(), "an operand lies inside its memory");
@@ -36,12 +36,12 @@ impl Operand {
     }
 
     /// Describes an operand that has no memory yet, for questions about sizes.
-    pub fn described(element: Element, shape: Shape, window: Window) -> Self {
+    pub fn described(element: Element, shape: Shape, window: LocalSlice) -> Self {
         Operand::at(0, element, shape, window)
     }
 
     /// Places an operand at an address of a GPU.
-    pub fn at(address: u64, element: Element, shape: Shape, window: Window) -> Self {
+    pub fn at(address: u64, element: Element, shape: Shape, window: LocalSlice) -> Self {
         let (elements, base) = (window.elements(), std::ptr::without_provenance_mut(address as usize));
         Operand { shape, window, element, memory: None, base, elements }
     }

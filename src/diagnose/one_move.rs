@@ -6,7 +6,7 @@ use crate::network::Network;
 use crate::optim::Chain;
 use crate::placement::{Flat, Home, Op, Placed, Purpose, Region, Spec, Tensor, Variant};
 use crate::program::{Inbox, Plan, Regions};
-use crate::tensor::{Axis, Element, Layout, Mesh, Place, Precision, Shape};
+use crate::tensor::{Axis, Element, Layout, Mesh, Placement, Precision, Shape};
 use std::sync::Arc;
 
 /// What moves over the data axis. It lies in the region of gradients, and afterwards in the region of weights; a sum
@@ -18,9 +18,9 @@ pub(super) struct OneMove {
     /// Shape of the whole tensor.
     pub shape: Shape,
     /// Where it is before.
-    pub have: Place,
+    pub have: Placement,
     /// Where it is wanted.
-    pub want: Place,
+    pub want: Placement,
 }
 
 impl OneMove {
@@ -35,7 +35,7 @@ impl OneMove {
 
     /// Returns the layouts before and afterwards.
     pub fn layouts(&self) -> [Layout; 2] {
-        [self.have, self.want].map(|place| Layout::new(place, Place::Replicate))
+        [self.have, self.want].map(|place| Layout::new(place, Placement::Replicate))
     }
 
     fn elements(&self, layout: Layout, mesh: Mesh) -> usize {

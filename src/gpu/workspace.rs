@@ -5,7 +5,7 @@ use super::handles::Stream;
 use super::launch::Launch;
 use crate::device::{Clock, Epilogue, Operand, Operands};
 use crate::error::Result;
-use crate::tensor::{Element, Shape, Window};
+use crate::tensor::{Element, LocalSlice, Shape};
 use half::bf16;
 
 /// Allocations on a device, freed together.
@@ -45,7 +45,7 @@ impl<'a> Workspace<'a> {
     ///
     /// # Panics
     /// When the window has another number of elements.
-    pub fn put(&mut self, values: &[f32], element: Element, shape: Shape, window: Window) -> Result<Operand> {
+    pub fn put(&mut self, values: &[f32], element: Element, shape: Shape, window: LocalSlice) -> Result<Operand> {
         assert_eq!(values.len(), window.elements(), "an operand has as many values as its window");
         let bytes: Vec<u8> = match element {
             Element::Bf16 => values.iter().flat_map(|&v| bf16::from_f32(v).to_ne_bytes()).collect(),
@@ -71,7 +71,7 @@ impl<'a> Workspace<'a> {
     ) -> Result<()> {
         let Launching { clock, rows, tf32, epilogue } = how;
         let words = [clock.step as u32, clock.epoch as u32].map(f32::from_bits);
-        let window = Window { start: vec![0], len: vec![3] };
+        let window = LocalSlice { start: vec![0], len: vec![3] };
         let clock = self.put(&[words[0], words[1], clock.lr as f32], Element::F32, Shape::from([3]), window)?.address();
         let issue = Issue { driver: self.driver, stream: self.stream };
         f(&Launch { issue, operands, clock, seed: 1, layer: 0, rows, tf32, epilogue })?;

@@ -9,7 +9,7 @@ use crate::cpu::{Path, Scalar};
 use crate::device::{Clock, Epilogue, Memory, Operand, Pool, Target};
 use crate::error::{Error, Fault, Result};
 use crate::gpu::{Driver, Launching, Workspace};
-use crate::tensor::{Axis, Element, Layout, Mesh, Place, Precision, Products, Shape, Window};
+use crate::tensor::{Axis, Element, Layout, LocalSlice, MatmulPrecision, Mesh, Placement, Precision, Shape};
 use std::sync::Arc;
 
 /// How the layer runs.
@@ -20,7 +20,7 @@ pub struct Setting {
     /// The split that the file would give.
     pub split: Option<Split>,
     /// Where the inputs are before the layer says what it wants.
-    pub incoming: Place,
+    pub incoming: Placement,
     /// Training or evaluation.
     pub mode: Mode,
     /// Samples in the global batch.
@@ -28,7 +28,7 @@ pub struct Setting {
     /// Fast or plain.
     pub path: Path,
     /// What a GPU rounds factors of products, and activations, to.
-    pub products: Products,
+    pub products: MatmulPrecision,
     /// What a GPU does to the output, in phases that accept it.
     pub epilogue: Option<Epilogue>,
     /// Threads per device.
@@ -42,11 +42,11 @@ impl Default for Setting {
         Setting {
             mesh: Mesh::ONE,
             split: None,
-            incoming: Place::Replicate,
+            incoming: Placement::Replicate,
             mode: Mode::Train,
             rows: 3,
             path: Path::Fast,
-            products: Products::Full,
+            products: MatmulPrecision::Full,
             epilogue: None,
             threads: 1,
             wants_dx: true,
@@ -251,7 +251,7 @@ impl<'a, T: Scalar> Alone<'a, T> {
         let scratch = self.layer.scratch(phase.name, &shapes, target);
         let scratch = (scratch > 0).then(|| {
             let shape = Shape::from([scratch]);
-            Operand::described(self.element(false), shape.clone(), Window { start: vec![0], len: shape.0 })
+            Operand::described(self.element(false), shape.clone(), LocalSlice { start: vec![0], len: shape.0 })
         });
         match self.driver {
             None => self.run_on_cpu(phase, described, scratch, &given),
@@ -318,7 +318,7 @@ impl<'a, T: Scalar> Alone<'a, T> {
         let how = Launching {
             clock: CLOCK,
             rows: self.setting.rows,
-            tf32: self.setting.products == Products::Tf32,
+            tf32: self.setting.products == MatmulPrecision::Tf32,
             epilogue: self.setting.epilogue.filter(|epilogue| phase.epilogues.contains(epilogue)),
         };
         work.launch(&operands, how, |launch| self.layer.launch(phase.name, launch))?;
@@ -349,13 +349,13 @@ impl<T: Scalar> Tensor<T> {
         result: impl Fn(usize) -> &'r Vec<T>,
     ) -> Result<()> {
         let at = mesh.position(device);
-        let is_later = |place: Place| Axis::INNER_FIRST.iter().any(|&a| layout.on(a) == place && at.on(a) > 0);
-        if is_later(Place::Replicate) {
+        let is_later = |place: Placement| Axis::INNER_FIRST.iter().any(|&a| layout.on(a) == place && at.on(a) > 0);
+        if is_later(Placement::Replicate) {
             let mut first = at;
-            if layout.data == Place::Replicate {
+            if layout.data == Placement::Replicate {
                 first.data = 0;
             }
-            if layout.columns == Place::Replicate {
+            if layout.columns == Placement::Replicate {
                 first.column = 0;
             }
             let same = |(a, b): (&T, &T)| a.to_f64().to_bits() == b.to_f64().to_bits();
@@ -366,7 +366,7 @@ impl<T: Scalar> Tensor<T> {
                 Err(Error::Run(format!("{role:?}: element {i} is {a} on device {device}, but {b} in its first copy")))
             });
         }
-        let add = is_later(Place::Partial);
+        let add = is_later(Placement::Partial);
         each(&self.shape, &layout.window(&self.shape, mesh, at), |local, index| {
             self.values[index] = if add { self.values[index] + part[local] } else { part[local] };
         });
@@ -375,7 +375,7 @@ impl<T: Scalar> Tensor<T> {
 }
 
 /// Calls `visit(index in the window, index in the whole)` for every element of a window, in order.
-fn each(shape: &Shape, window: &Window, mut visit: impl FnMut(usize, usize)) {
+fn each(shape: &Shape, window: &LocalSlice, mut visit: impl FnMut(usize, usize)) {
     for local in 0..window.elements() {
         let (mut rest, mut index, mut stride) = (local, 0, 1);
         for dim in (0..shape.rank()).rev() {

@@ -53,20 +53,20 @@ impl Bias {
 
 /// Where x, weight, bias, y, dx and db are over the columns axis; dw is where the weight is but for `batch`.
 struct Places {
-    x: Place,
-    w: Place,
-    b: Place,
-    y: Place,
-    dy: Place,
-    dx: Place,
-    dw: Place,
-    db: Place,
+    x: Placement,
+    w: Placement,
+    b: Placement,
+    y: Placement,
+    dy: Placement,
+    dx: Placement,
+    dw: Placement,
+    db: Placement,
 }
 
 /// The one table of splits of a layer with weights whose outputs are dimension 0 and whose input channels are the
 /// last dimension of the weight.
 fn places(split: Split) -> Places {
-    use Place::{Partial as P, Replicate as R, Shard as S};
+    use Placement::{Partial as P, Replicate as R, Shard as S};
     match split {
         Split::Columns => Places { x: R, w: S(0), b: S(0), y: S(3), dy: S(3), dx: P, dw: S(0), db: S(0) },
         Split::Rows => Places { x: S(3), w: S(3), b: R, y: P, dy: R, dx: S(3), dw: S(3), db: R },
@@ -77,7 +77,7 @@ fn places(split: Split) -> Places {
 
 /// Lowers a layer with a weight, perhaps a bias, and one phase each way. `aligned`: each column's outputs need only the column's own inputs.
 pub(super) fn lower_weighted(cx: &Lowering, bias: bool, aligned: bool) -> Lowered {
-    use Place::{Partial, Replicate, Shard};
+    use Placement::{Partial, Replicate, Shard};
     let mut at = places(cx.split);
     if aligned {
         (at.x, at.dx) = (Shard(3), Shard(3));
@@ -107,7 +107,7 @@ pub(super) fn lower_weighted(cx: &Lowering, bias: bool, aligned: bool) -> Lowere
 }
 
 /// Returns where a layer with weights wants its input over the columns axis.
-pub(super) fn wanted_weighted(split: Option<Split>) -> Option<Place> {
+pub(super) fn wanted_weighted(split: Option<Split>) -> Option<Placement> {
     Some(places(split.unwrap_or(Split::Columns)).x)
 }
 
@@ -144,7 +144,7 @@ impl Layer for Dense {
     fn splits(&self) -> &'static [Split] {
         &[Split::Columns, Split::Rows, Split::Batch, Split::None]
     }
-    fn wanted(&self, _: Activation, _: Place, split: Option<Split>, _: Mesh) -> Option<Place> {
+    fn wanted(&self, _: Activation, _: Placement, split: Option<Split>, _: Mesh) -> Option<Placement> {
         wanted_weighted(split)
     }
     fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault> {

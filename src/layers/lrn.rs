@@ -74,14 +74,15 @@ impl Layer for Lrn {
     fn cost(&self, inputs: &[Activation]) -> u64 {
         ((2 * self.size + 10) * inputs[0].features()) as u64
     }
-    fn wanted(&self, _: Activation, incoming: Place, split: Option<Split>, mesh: Mesh) -> Option<Place> {
-        let channels = if self.groups.is_multiple_of(mesh.columns) { Place::Shard(3) } else { Place::Replicate };
+    fn wanted(&self, _: Activation, incoming: Placement, split: Option<Split>, mesh: Mesh) -> Option<Placement> {
+        let channels =
+            if self.groups.is_multiple_of(mesh.columns) { Placement::Shard(3) } else { Placement::Replicate };
         match split {
-            Some(Split::Batch) => Some(Place::Shard(0)),
-            Some(Split::None) => Some(Place::Replicate),
+            Some(Split::Batch) => Some(Placement::Shard(0)),
+            Some(Split::None) => Some(Placement::Replicate),
             Some(Split::Columns | Split::Rows) => Some(channels),
             // What is partial may be brought anywhere, also to shards of channels, unless the layer says where.
-            None if matches!(incoming, Place::Shard(3) | Place::Partial) && channels != Place::Shard(3) => {
+            None if matches!(incoming, Placement::Shard(3) | Placement::Partial) && channels != Placement::Shard(3) => {
                 Some(channels)
             }
             None => None,
@@ -266,9 +267,9 @@ mod tests {
     #[test]
     fn windows_across_columns_are_never_cut() {
         let (x, mesh) = (Activation::new(2, 2, 8), Mesh { data: 1, columns: 2 });
-        for incoming in [Place::Shard(3), Place::Partial] {
+        for incoming in [Placement::Shard(3), Placement::Partial] {
             let wanted = |groups| Lrn { groups, ..Lrn::default() }.wanted(x, incoming, None, mesh);
-            assert_eq!((wanted(1), wanted(2)), (Some(Place::Replicate), None));
+            assert_eq!((wanted(1), wanted(2)), (Some(Placement::Replicate), None));
         }
     }
 

@@ -33,7 +33,7 @@ pub use softmax_cross_entropy::{METRICS, SoftmaxCrossEntropy};
 use crate::device::{Epilogue, Target};
 pub use crate::error::Fault;
 use crate::error::Result;
-use crate::tensor::{Layout, Mesh, Place, Shape};
+use crate::tensor::{Layout, Mesh, Placement, Shape};
 use serde::Deserialize;
 use std::fmt::Debug;
 
@@ -186,7 +186,7 @@ pub struct Lowering<'a> {
     /// The output, for one sample.
     pub output: Activation,
     /// Where the inputs are over the columns axis: what [`Layer::wanted`] asked for. Never partial.
-    pub place: Place,
+    pub place: Placement,
     /// The split in force: the file's, or the default.
     pub split: Split,
     /// The mesh.
@@ -200,8 +200,8 @@ pub struct Lowering<'a> {
 impl Lowering<'_> {
     /// Returns the layout of an activation whose batch is cut over the data axis and which is `columns` over the
     /// columns axis.
-    pub fn batch(&self, columns: Place) -> Layout {
-        Layout::new(Place::Shard(0), columns)
+    pub fn batch(&self, columns: Placement) -> Layout {
+        Layout::new(Placement::Shard(0), columns)
     }
     /// Returns the layout of the inputs.
     pub fn x(&self) -> Layout {
@@ -268,11 +268,11 @@ pub trait Layer: Debug + Send + Sync {
 
     /// Returns where it wants its inputs over the columns axis; none means wherever they are. `incoming` is where
     /// the first input is, `split` what the file says.
-    fn wanted(&self, _input: Activation, _incoming: Place, split: Option<Split>, _mesh: Mesh) -> Option<Place> {
+    fn wanted(&self, _input: Activation, _incoming: Placement, split: Option<Split>, _mesh: Mesh) -> Option<Placement> {
         split.map(|split| match split {
-            Split::Columns | Split::Rows => Place::Shard(3),
-            Split::Batch => Place::Shard(0),
-            Split::None => Place::Replicate,
+            Split::Columns | Split::Rows => Placement::Shard(3),
+            Split::Batch => Placement::Shard(0),
+            Split::None => Placement::Replicate,
         })
     }
 

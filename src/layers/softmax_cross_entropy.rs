@@ -50,20 +50,20 @@ impl Layer for SoftmaxCrossEntropy {
     fn splits(&self) -> &'static [Split] {
         &[Split::Batch, Split::None]
     }
-    fn wanted(&self, _: Activation, incoming: Place, split: Option<Split>, _: Mesh) -> Option<Place> {
+    fn wanted(&self, _: Activation, incoming: Placement, split: Option<Split>, _: Mesh) -> Option<Placement> {
         match (split, incoming) {
-            (Some(Split::Batch), _) | (None, Place::Shard(0)) => Some(Place::Shard(0)),
-            _ => Some(Place::Replicate),
+            (Some(Split::Batch), _) | (None, Placement::Shard(0)) => Some(Placement::Shard(0)),
+            _ => Some(Placement::Replicate),
         }
     }
     fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault> {
         let x = cx.x();
-        let columns = if cx.place == Place::Shard(0) { Place::Partial } else { Place::Replicate };
+        let columns = if cx.place == Placement::Shard(0) { Placement::Partial } else { Placement::Replicate };
         let mut lowered = Lowered::simple(
             Phase::new("forward")
                 .read(Role::X(0), x)
                 .read(Role::Target, x)
-                .write(Role::Metrics, Layout::new(Place::Partial, columns)),
+                .write(Role::Metrics, Layout::new(Placement::Partial, columns)),
             Phase::new("backward").read(PROBABILITIES, x).narrow().read(Role::Target, x).write(Role::Dx(0), x),
         );
         if cx.training() {

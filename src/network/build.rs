@@ -4,7 +4,7 @@ use super::{Network, Node, Parameter, Source};
 use crate::config::{LayerEntry, Model};
 use crate::error::{Fault, Problem, suggest};
 use crate::layers::{Activation, Layer, Lowering, Mode, Param, Role, Split};
-use crate::tensor::{Mesh, Place, Shape};
+use crate::tensor::{Mesh, Placement, Shape};
 use std::sync::Arc;
 
 /// The most elements of one sample and of one parameter.
@@ -200,7 +200,7 @@ impl GraphBuilder<'_> {
     ) -> Result<(), Fault> {
         let (mesh, mode) = (Mesh::ONE, Mode::Train);
         let lowering =
-            Lowering { inputs: shapes, output, place: Place::Replicate, split: Split::None, mesh, mode, rows: 2 };
+            Lowering { inputs: shapes, output, place: Placement::Replicate, split: Split::None, mesh, mode, rows: 2 };
         let lowered = layer.lower(&lowering)?;
         let is_loss =
             lowered.forward.iter().flat_map(|phase| &phase.operands).any(|wanted| wanted.role == Role::Target);

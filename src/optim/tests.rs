@@ -4,7 +4,7 @@ use super::UpdateRole::{Gradients, Norms, Weights};
 use super::*;
 use crate::cpu::Path;
 use crate::device::{Clock, Memory, Operand, Operands, Pool, Purpose, Random};
-use crate::tensor::{Precision, Shape, Window};
+use crate::tensor::{LocalSlice, Precision, Shape};
 use std::sync::Arc;
 
 /// Flat regions of one device: weights, gradients, norms, slots.
@@ -30,7 +30,7 @@ impl Device {
         let region = |role| {
             let n = if role == Norms { segments.len() } else { elements };
             let memory = Arc::new(Memory::new(n * T::PRECISION.bytes()).unwrap());
-            let window = Window { start: vec![0], len: vec![n] };
+            let window = LocalSlice { start: vec![0], len: vec![n] };
             (role, Operand::new(&memory, 0, Shape::from([n]), window, T::PRECISION))
         };
         let regions = [Weights, Gradients, Norms].into_iter().chain(slots).map(region).collect();

@@ -10,7 +10,7 @@ use crate::error::Problem;
 use crate::layers::{Access, METRICS, Mode, Pass, Phase, Role, Wanted};
 use crate::network::{Network, Node, Source};
 use crate::optim::Chain;
-use crate::tensor::{Axis, Element, Layout, Place, Products, Shape};
+use crate::tensor::{Axis, Element, Layout, MatmulPrecision, Placement, Shape};
 use std::collections::HashMap;
 
 /// Places one step of a network.
@@ -122,7 +122,7 @@ impl Builder<'_> {
     fn inputs(&mut self) {
         let (network, variant) = (self.network, self.variant);
         let Spec { mesh, target_width, .. } = *self.spec;
-        let batch = Layout::new(Place::Shard(0), Place::Replicate);
+        let batch = Layout::new(Placement::Shard(0), Placement::Replicate);
         let images = network.input.batch(variant.rows);
         self.images = self.tensor("images".into(), images, batch, Home::Own, Purpose::Activations);
         let shape = Shape::from([variant.rows, target_width]);
@@ -160,7 +160,7 @@ impl Builder<'_> {
     /// Names the parameters' copies in the type of activations, when that is another type.
     fn narrow_parameters(&mut self) {
         let network = self.network;
-        if self.spec.products != Products::Bf16 || network.parameters.is_empty() {
+        if self.spec.products != MatmulPrecision::Bf16 || network.parameters.is_empty() {
             self.halves.clone_from(&self.weights);
             return;
         }
@@ -189,7 +189,7 @@ impl Builder<'_> {
             if self.resolved[index].is_view() {
                 // The same tensor, so that whatever is made of it is made once for all who want it.
                 let place = self.resolved[index].place;
-                let view = self.redistribute(self.source(node.inputs[0]), Layout::new(Place::Shard(0), place));
+                let view = self.redistribute(self.source(node.inputs[0]), Layout::new(Placement::Shard(0), place));
                 self.outputs.push(view);
                 continue;
             }
@@ -404,7 +404,7 @@ impl Builder<'_> {
     }
 
     /// The table: what brings `from` to `want` along one axis.
-    fn move_along(&mut self, from: TensorId, axis: Axis, want: Place) -> TensorId {
+    fn move_along(&mut self, from: TensorId, axis: Axis, want: Placement) -> TensorId {
         let tensor = self.placed.tensors[from].clone();
         let have = tensor.layout.on(axis);
         if have == want {
@@ -414,17 +414,17 @@ impl Builder<'_> {
         if let Some(&moved) = self.moved.get(&(from, to)) {
             return moved;
         }
-        let replicated = self.moved.get(&(from, tensor.layout.with(axis, Place::Replicate))).copied();
+        let replicated = self.moved.get(&(from, tensor.layout.with(axis, Placement::Replicate))).copied();
         let collective = match (have, want) {
-            (Place::Partial, Place::Replicate) => Collective::AllReduce,
+            (Placement::Partial, Placement::Replicate) => Collective::AllReduce,
             // An all-reduce works in place: what was partial is whole now.
-            (Place::Partial, Place::Shard(_)) if replicated.is_some() => {
+            (Placement::Partial, Placement::Shard(_)) if replicated.is_some() => {
                 return self.move_along(replicated.unwrap_or(from), axis, want);
             }
-            (Place::Partial, Place::Shard(_)) => Collective::ReduceScatter,
-            (Place::Shard(_), Place::Replicate) => Collective::AllGather,
-            (Place::Replicate, Place::Shard(_)) => Collective::Slice,
-            (Place::Shard(_), Place::Shard(_)) => Collective::AllToAll,
+            (Placement::Partial, Placement::Shard(_)) => Collective::ReduceScatter,
+            (Placement::Shard(_), Placement::Replicate) => Collective::AllGather,
+            (Placement::Replicate, Placement::Shard(_)) => Collective::Slice,
+            (Placement::Shard(_), Placement::Shard(_)) => Collective::AllToAll,
             _ => unreachable!("nothing becomes partial"),
         };
         let home = if collective == Collective::AllReduce { Home::Alias(from) } else { Home::Own };

@@ -4,7 +4,7 @@
 use super::resolve::Resolved;
 use crate::layers::Role;
 use crate::network::Network;
-use crate::tensor::{Axis, Layout, Mesh, Place};
+use crate::tensor::{Axis, Layout, Mesh, Placement};
 
 /// Elements to which a part's offset is aligned: a cache line of f32.
 const ALIGN: usize = 16;
@@ -77,11 +77,11 @@ impl Flat {
     }
 
     fn add(&mut self, param: usize, part: Part) {
-        let partial = |axis: &Axis| part.gradient.on(*axis) == Place::Partial;
+        let partial = |axis: &Axis| part.gradient.on(*axis) == Placement::Partial;
         let axes: Vec<Axis> = Axis::INNER_FIRST.into_iter().filter(partial).collect();
         for axis in Axis::INNER_FIRST {
             let (weight, gradient) = (part.layout.on(axis), part.gradient.on(axis));
-            assert!(weight == gradient || gradient == Place::Partial, "a gradient becomes its parameter's layout");
+            assert!(weight == gradient || gradient == Placement::Partial, "a gradient becomes its parameter's layout");
         }
         match self.buckets.last_mut() {
             Some(bucket) if bucket.axes == axes && bucket.len < BUCKET => {

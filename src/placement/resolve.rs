@@ -3,15 +3,15 @@
 use crate::error::{Fault, Problem};
 use crate::layers::{Activation, Lowered, Lowering, Mode, Role, Split};
 use crate::network::{Network, Source};
-use crate::tensor::{Mesh, Place};
+use crate::tensor::{Mesh, Placement};
 
 /// A node with its layouts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resolved {
     /// Where its inputs are wanted over the columns axis.
-    pub place: Place,
+    pub place: Placement,
     /// Where its output is over the columns axis.
-    pub output: Place,
+    pub output: Placement,
     /// Its phases.
     pub lowered: Lowered,
 }
@@ -32,7 +32,7 @@ pub fn resolve(network: &Network, mesh: Mesh, mode: Mode, rows: usize) -> Result
     let mut problems = Vec::new();
     for index in 0..network.nodes.len() {
         let incoming = match network.nodes[index].inputs[0] {
-            Source::Images => Place::Replicate,
+            Source::Images => Placement::Replicate,
             Source::Node(n) => resolved[n].output,
         };
         match resolve_node(network, index, incoming, mesh, mode, rows) {
@@ -42,7 +42,7 @@ pub fn resolve(network: &Network, mesh: Mesh, mode: Mode, rows: usize) -> Result
                 problems.push(node.locations.problem(&format!("layer \"{}\"", node.name), &fault));
                 let lowered =
                     Lowered { params: vec![], states: vec![], locals: vec![], forward: vec![], backward: vec![] };
-                resolved.push(Resolved { place: Place::Replicate, output: Place::Replicate, lowered });
+                resolved.push(Resolved { place: Placement::Replicate, output: Placement::Replicate, lowered });
             }
         }
     }
@@ -52,7 +52,7 @@ pub fn resolve(network: &Network, mesh: Mesh, mode: Mode, rows: usize) -> Result
 fn resolve_node(
     network: &Network,
     index: usize,
-    incoming: Place,
+    incoming: Placement,
     mesh: Mesh,
     mode: Mode,
     rows: usize,
@@ -61,11 +61,11 @@ fn resolve_node(
     let keep = |incoming| node.layer.wanted(node.input_shapes[0], incoming, node.split, mesh).unwrap_or(incoming);
     let place = match keep(incoming) {
         // What suits a later layer is asked of this one as if its input were there already.
-        Place::Partial => keep(wanted_later(network, index, mesh)),
+        Placement::Partial => keep(wanted_later(network, index, mesh)),
         place => place,
     };
     for input in &node.input_shapes {
-        if place == Place::Shard(3) && !input.c.is_multiple_of(mesh.columns) {
+        if place == Placement::Shard(3) && !input.c.is_multiple_of(mesh.columns) {
             return Err(does_not_divide(*input, mesh));
         }
     }
@@ -82,21 +82,21 @@ fn resolve_node(
     let wanted = lowered.forward.iter().flat_map(|phase| &phase.operands);
     let y = wanted.filter(|o| o.role == Role::Y).map(|o| o.layout.columns).next_back();
     let view = lowered.forward.is_empty();
-    let output = y.unwrap_or(if view { place } else { Place::Replicate });
+    let output = y.unwrap_or(if view { place } else { Placement::Replicate });
     Ok(Resolved { place, output, lowered })
 }
 
 /// Partial never enters a non-linear layer: it is reduced to what the next layer that cares wants.
-fn wanted_later(network: &Network, index: usize, mesh: Mesh) -> Place {
+fn wanted_later(network: &Network, index: usize, mesh: Mesh) -> Placement {
     let shape = network.nodes[index].input_shapes[0];
     let mut at = index;
     loop {
         let next = (at + 1..network.nodes.len()).find(|&n| network.nodes[n].inputs.contains(&Source::Node(at)));
-        let Some(next) = next else { return Place::Replicate };
+        let Some(next) = next else { return Placement::Replicate };
         let node = &network.nodes[next];
-        match node.layer.wanted(node.input_shapes[0], Place::Replicate, node.split, mesh) {
-            Some(Place::Shard(3)) if !shape.c.is_multiple_of(mesh.columns) => return Place::Replicate,
-            Some(Place::Partial) => return Place::Replicate,
+        match node.layer.wanted(node.input_shapes[0], Placement::Replicate, node.split, mesh) {
+            Some(Placement::Shard(3)) if !shape.c.is_multiple_of(mesh.columns) => return Placement::Replicate,
+            Some(Placement::Partial) => return Placement::Replicate,
             Some(place) => return place,
             None => at = next,
         }

@@ -4,7 +4,7 @@ use super::Variant;
 use crate::collectives::Form;
 use crate::cpu::Path;
 use crate::device::Target;
-use crate::tensor::{Mesh, Precision, Products};
+use crate::tensor::{MatmulPrecision, Mesh, Precision};
 
 /// Which devices read each other's memory.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -26,7 +26,7 @@ pub struct Spec {
     /// The element type.
     pub precision: Precision,
     /// What GPUs round factors of products, and activations, to.
-    pub products: Products,
+    pub products: MatmulPrecision,
     /// How collectives are done.
     pub form: Form,
     /// Which devices read each other's memory.
@@ -49,7 +49,7 @@ impl Default for Spec {
             mesh: Mesh::ONE,
             target: Target::Cpu { threads: 1 },
             precision: Precision::F32,
-            products: Products::Full,
+            products: MatmulPrecision::Full,
             form: Form::OnePass,
             peers: Peers::All,
             path: Path::Fast,

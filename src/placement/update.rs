@@ -5,7 +5,7 @@ use super::builder::Builder;
 use super::{Home, Op, Purpose, Region, TensorId};
 use crate::layers::Access;
 use crate::optim::{Stage, UpdateRole};
-use crate::tensor::{Element, Layout, Place, Products, Shape};
+use crate::tensor::{Element, Layout, MatmulPrecision, Placement, Shape};
 
 impl Builder<'_> {
     /// Reduces a bucket of gradients in place, while the backward pass goes on.
@@ -14,7 +14,7 @@ impl Builder<'_> {
         if bucket.axes.is_empty() {
             return;
         }
-        let layout = bucket.axes.iter().fold(Layout::REPLICATE, |layout, &axis| layout.with(axis, Place::Partial));
+        let layout = bucket.axes.iter().fold(Layout::REPLICATE, |layout, &axis| layout.with(axis, Placement::Partial));
         let home = Home::Fixed(Region::Gradients, bucket.offset);
         let name = format!("gradients {number}");
         let id = self.tensor(name, Shape::from([bucket.len]), layout, home, Purpose::Gradients);
@@ -33,7 +33,7 @@ impl Builder<'_> {
         let weights = self.tensor("weights".into(), shape, layout, home, Purpose::Weights);
         let (shape, layout, home) = flat(Region::Gradients);
         let gradients = self.tensor("gradients".into(), shape, layout, home, Purpose::Gradients);
-        let halves = (self.spec.products == Products::Bf16).then(|| {
+        let halves = (self.spec.products == MatmulPrecision::Bf16).then(|| {
             let (shape, layout, home) = flat(Region::Halves);
             let halves = self.tensor("weights in bf16".into(), shape, layout, home, Purpose::Weights);
             self.placed.tensors[halves].element = Element::Bf16;
@@ -50,7 +50,7 @@ impl Builder<'_> {
         for (number, stage) in chain.stages().iter().enumerate() {
             let operands = match stage {
                 Stage::Norm => {
-                    let partial = Layout::new(Place::Partial, Place::Partial);
+                    let partial = Layout::new(Placement::Partial, Placement::Partial);
                     let shape = Shape::from([count]);
                     let norm = self.tensor("norms".into(), shape, partial, Home::Own, Purpose::Workspace);
                     norms = Some(norm);

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::layers::{Layer, METRICS, Role};
 use crate::optim::{Chain, Segment, Stage, UpdateRole};
 use crate::placement::{Input, Region};
-use crate::tensor::{Dual, Precision, Real, Shape, Strided, Window};
+use crate::tensor::{Dual, LocalSlice, Precision, Real, Shape, Strided};
 use std::sync::{Arc, RwLock};
 
 /// The programs of a plan on its CPU devices.
@@ -120,7 +120,7 @@ impl Programs {
 
 /// Places consecutive elements at a byte of an arena.
 fn operand(memory: &Arc<Memory>, offset: usize, elements: usize, precision: Precision) -> Operand {
-    let window = Window { start: vec![0], len: vec![elements] };
+    let window = LocalSlice { start: vec![0], len: vec![elements] };
     Operand::new(memory, offset, Shape::from([elements]), window, precision)
 }
 

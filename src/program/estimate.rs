@@ -8,7 +8,7 @@
 use super::staged::uses_host;
 use super::{Instruction, Local, Plan, Program, Work};
 use crate::layers::{Pass, Role};
-use crate::tensor::Products;
+use crate::tensor::MatmulPrecision;
 
 /// The rates of one device and its links.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -76,9 +76,9 @@ fn step_seconds(plan: &Plan, program: &Program, step: &Instruction, hardware: &H
     };
     let threads = if hardware.per_thread { plan.spec.target.threads() as f64 } else { 1.0 };
     let rate = hardware.flops_per_second[match plan.spec.products {
-        Products::Full => 0,
-        Products::Tf32 => 1,
-        Products::Bf16 => 2,
+        MatmulPrecision::Full => 0,
+        MatmulPrecision::Tf32 => 1,
+        MatmulPrecision::Bf16 => 2,
     }];
     let arithmetic = flops / (rate * threads);
     let memory = bytes / hardware.memory_bytes_per_second;

@@ -9,7 +9,7 @@ use crate::gpu::{Const, Event, Gpus, Graph, Launch, bytes_of};
 use crate::layers::{Layer, Mode, Role};
 use crate::optim::{Chain, DeviceChain, UpdateRole};
 use crate::placement::{Input, Region};
-use crate::tensor::{Element, Products, Shape, Strided, Window};
+use crate::tensor::{Element, LocalSlice, MatmulPrecision, Shape, Strided};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -161,7 +161,7 @@ impl Programs {
             seed: plan.spec.seed,
             execution: Execution::default(),
             waits: std::env::var_os("PERISTYLE_WAIT").is_some(),
-            tf32: plan.spec.products == Products::Tf32,
+            tf32: plan.spec.products == MatmulPrecision::Tf32,
             graphs: Graphs::default(),
             inbox,
             prepared: None,
@@ -376,7 +376,7 @@ impl Programs {
             return Ok(());
         }
         let operand = |byte, element| {
-            let window = Window { start: vec![0], len: vec![from.len()] };
+            let window = LocalSlice { start: vec![0], len: vec![from.len()] };
             Operand::at(self.gpus.address(device, byte), element, Shape::from([from.len()]), window)
         };
         let copy = halves.offset + (byte - weights.offset) / Element::F32.bytes() * Element::Bf16.bytes();

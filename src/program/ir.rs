@@ -6,7 +6,7 @@ use crate::device::{Epilogue, Queue};
 use crate::layers::{Access, Pass, Role};
 use crate::optim::UpdateRole;
 use crate::placement::{Input, Purpose, Region, Variant};
-use crate::tensor::{Axis, Element, Shape, Strided, Window};
+use crate::tensor::{Axis, Element, LocalSlice, Shape, Strided};
 
 /// A buffer, as an index into [`Program::buffers`].
 pub type BufferId = usize;
@@ -66,7 +66,7 @@ pub struct Local {
     /// Shape of the whole logical tensor.
     pub shape: Shape,
     /// The device's part of it.
-    pub window: Window,
+    pub window: LocalSlice,
     /// What the instruction does to it.
     pub access: Access,
 }

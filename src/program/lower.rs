@@ -9,7 +9,7 @@ use crate::layers::{Access, Mode, Operands};
 use crate::network::Network;
 use crate::optim::UpdateRole;
 use crate::placement::{Home, Input, Op, Peers, Placed, Purpose, Region, Spec, TensorId};
-use crate::tensor::{Axis, Element, Strided, Window};
+use crate::tensor::{Axis, Element, LocalSlice, Strided};
 use std::collections::HashMap;
 
 /// Lowers the operations of one step; waits and the offsets of its own buffers come later.
@@ -58,7 +58,7 @@ struct Emitter<'a> {
 }
 
 impl Emitter<'_> {
-    fn window(&self, tensor: TensorId, device: usize) -> Window {
+    fn window(&self, tensor: TensorId, device: usize) -> LocalSlice {
         let t = &self.placed.tensors[tensor];
         t.layout.window(&t.shape, self.spec.mesh, self.spec.mesh.position(device))
     }
@@ -179,7 +179,7 @@ impl Emitter<'_> {
     fn scratch(&mut self, device: usize, elements: usize, name: String, uses: &mut Vec<Use>) -> Local {
         let element = Element::Real(self.spec.precision);
         let buffer = self.buffer(device, elements, element, Purpose::Workspace, name);
-        let window = Window { start: vec![0], len: vec![elements] };
+        let window = LocalSlice { start: vec![0], len: vec![elements] };
         let local = Local { buffer, offset: 0, shape: [elements].into(), window, access: Access::Scratch };
         uses.push(whole(&local));
         local

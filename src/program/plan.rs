@@ -5,7 +5,7 @@ use crate::error::Problem;
 use crate::network::Network;
 use crate::optim::{Chain, Segment};
 use crate::placement::{self, Flat, Placed, Region, Spec};
-use crate::tensor::{Axis, Layout, Place};
+use crate::tensor::{Axis, Layout, Placement};
 use std::sync::Arc;
 
 /// The programs of a run and the arena that they share.
@@ -71,7 +71,7 @@ impl Plan {
         let segment = |&param: &usize| {
             let part = self.flat.parts[param];
             let parameter = &self.network.parameters[param];
-            let first = |axis: Axis| part.layout.on(axis) != Place::Replicate || at.on(axis) == 0;
+            let first = |axis: Axis| part.layout.on(axis) != Placement::Replicate || at.on(axis) == 0;
             Segment {
                 offset: part.offset,
                 len: part.len,

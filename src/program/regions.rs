@@ -6,7 +6,7 @@ use crate::layers::METRICS;
 use crate::network::Network;
 use crate::optim::Chain;
 use crate::placement::{Placed, Region, Spec};
-use crate::tensor::{Layout, Precision, Products};
+use crate::tensor::{Layout, MatmulPrecision, Precision};
 
 /// A region in the arena of every device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,7 @@ impl Regions {
         };
         let statistics = placed.statistics.iter().enumerate().map(state).max().unwrap_or(0);
         let mut sizes = vec![(Region::Weights, flat.len)];
-        if spec.products == Products::Bf16 {
+        if spec.products == MatmulPrecision::Bf16 {
             sizes.push((Region::Halves, flat.len));
         }
         sizes.push((Region::Gradients, flat.len));

@@ -8,7 +8,7 @@ use crate::gpu::libraries::Record;
 use crate::gpu::{DriverKind, Gpus, Opening};
 use crate::layers::METRICS;
 use crate::placement::{Peers, Region, Variant};
-use crate::tensor::{Axis, Layout, Place, Precision, Real, Shape, Strided, Window};
+use crate::tensor::{Axis, Layout, LocalSlice, Placement, Precision, Real, Shape, Strided};
 
 /// The loss and counts of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -373,11 +373,11 @@ impl Session {
     pub fn read<T: Real>(&self, which: Which) -> Result<Vec<T>> {
         let (layout, shape, offset) = self.find(which);
         let mesh = self.plan.spec.mesh;
-        let whole = Window { start: vec![0; shape.rank()], len: shape.0.clone() };
+        let whole = LocalSlice { start: vec![0; shape.rank()], len: shape.0.clone() };
         let mut all = vec![T::ZERO; shape.elements()];
         for device in 0..mesh.devices() {
             let at = mesh.position(device);
-            let copy = |axis: Axis| layout.on(axis) == Place::Replicate && at.on(axis) > 0;
+            let copy = |axis: Axis| layout.on(axis) == Placement::Replicate && at.on(axis) > 0;
             if Axis::INNER_FIRST.into_iter().any(copy) {
                 continue;
             }
@@ -403,7 +403,7 @@ impl Session {
         let (layout, shape, offset) = self.find(which);
         assert_eq!(all.len(), shape.elements());
         let mesh = self.plan.spec.mesh;
-        let whole = Window { start: vec![0; shape.rank()], len: shape.0.clone() };
+        let whole = LocalSlice { start: vec![0; shape.rank()], len: shape.0.clone() };
         for device in 0..mesh.devices() {
             let window = layout.window(&shape, mesh, mesh.position(device));
             let part = Strided::of(&window, &whole);

@@ -114,7 +114,7 @@ impl Position {
 
 /// What the devices along one axis hold of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Place {
+pub enum Placement {
     /// Each holds the same values.
     Replicate,
     /// Each holds its contiguous part of this dimension.
@@ -123,32 +123,32 @@ pub enum Place {
     Partial,
 }
 
-/// What each device holds of a tensor: one [`Place`] per mesh axis.
+/// What each device holds of a tensor: one [`Placement`] per mesh axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Layout {
     /// Over the data axis.
-    pub data: Place,
+    pub data: Placement,
     /// Over the columns axis.
-    pub columns: Place,
+    pub columns: Placement,
 }
 
 impl Layout {
     /// Every device holds everything.
-    pub const REPLICATE: Layout = Layout { data: Place::Replicate, columns: Place::Replicate };
+    pub const REPLICATE: Layout = Layout { data: Placement::Replicate, columns: Placement::Replicate };
 
     /// Builds a layout.
-    pub const fn new(data: Place, columns: Place) -> Self {
+    pub const fn new(data: Placement, columns: Placement) -> Self {
         Layout { data, columns }
     }
     /// Returns the place on an axis.
-    pub fn on(self, axis: Axis) -> Place {
+    pub fn on(self, axis: Axis) -> Placement {
         match axis {
             Axis::Data => self.data,
             Axis::Columns => self.columns,
         }
     }
     /// Returns this layout with another place on one axis.
-    pub fn with(mut self, axis: Axis, place: Place) -> Self {
+    pub fn with(mut self, axis: Axis, place: Placement) -> Self {
         match axis {
             Axis::Data => self.data = place,
             Axis::Columns => self.columns = place,
@@ -157,22 +157,22 @@ impl Layout {
     }
     /// Returns true when some axis holds partial sums.
     pub fn is_partial(self) -> bool {
-        self.data == Place::Partial || self.columns == Place::Partial
+        self.data == Placement::Partial || self.columns == Placement::Partial
     }
     /// Writes axes of size one as replicated, so that equal windows have equal layouts.
     pub fn on_mesh(mut self, mesh: Mesh) -> Self {
         for axis in Axis::INNER_FIRST {
             if mesh.size(axis) == 1 {
-                self = self.with(axis, Place::Replicate);
+                self = self.with(axis, Placement::Replicate);
             }
         }
         self
     }
     /// Returns the window of `shape` held at a position: cut over `data` first, then over `columns`.
-    pub fn window(self, shape: &Shape, mesh: Mesh, at: Position) -> Window {
-        let mut window = Window { start: vec![0; shape.rank()], len: shape.0.clone() };
+    pub fn window(self, shape: &Shape, mesh: Mesh, at: Position) -> LocalSlice {
+        let mut window = LocalSlice { start: vec![0; shape.rank()], len: shape.0.clone() };
         for axis in [Axis::Data, Axis::Columns] {
-            if let Place::Shard(dim) = self.on(axis) {
+            if let Placement::Shard(dim) = self.on(axis) {
                 let (start, len) = cut(window.len[dim], mesh.size(axis), at.on(axis));
                 window.start[dim] += start;
                 window.len[dim] = len;
@@ -184,10 +184,10 @@ impl Layout {
 
 impl fmt::Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let show = |p: Place| match p {
-            Place::Replicate => "R".to_string(),
-            Place::Shard(dim) => format!("S{dim}"),
-            Place::Partial => "P".to_string(),
+        let show = |p: Placement| match p {
+            Placement::Replicate => "R".to_string(),
+            Placement::Shard(dim) => format!("S{dim}"),
+            Placement::Partial => "P".to_string(),
         };
         write!(f, "[{} {}]", show(self.data), show(self.columns))
     }
@@ -195,21 +195,21 @@ impl fmt::Display for Layout {
 
 /// The box of a logical tensor that one device holds.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct Window {
+pub struct LocalSlice {
     /// First index in each dimension.
     pub start: Vec<usize>,
     /// Extent in each dimension; may be 0.
     pub len: Vec<usize>,
 }
 
-impl Window {
+impl LocalSlice {
     /// Returns the number of elements inside.
     pub fn elements(&self) -> usize {
         self.len.iter().product()
     }
 
     /// Returns the box that both windows hold.
-    pub fn intersect(&self, other: &Window) -> Window {
+    pub fn intersect(&self, other: &LocalSlice) -> LocalSlice {
         let mut both = self.clone();
         for dim in 0..self.len.len() {
             let end = (self.start[dim] + self.len[dim]).min(other.start[dim] + other.len[dim]);
@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn the_batch_is_cut_over_data_first_then_over_columns() {
         let mesh = Mesh { data: 2, columns: 2 };
-        let layout = Layout::new(Place::Shard(0), Place::Shard(0));
+        let layout = Layout::new(Placement::Shard(0), Placement::Shard(0));
         let shape = Shape::from([7, 3]);
         let starts: Vec<_> = (0..4).map(|d| layout.window(&shape, mesh, mesh.position(d)).start[0]).collect();
         let lens: Vec<_> = (0..4).map(|d| layout.window(&shape, mesh, mesh.position(d)).len[0]).collect();

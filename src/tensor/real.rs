@@ -52,7 +52,7 @@ impl Element {
 /// What GPUs round the factors of products to, and keep activations in. Parameters, their gradients, the optimiser's
 /// state, statistics and every sum are f32 in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Products {
+pub enum MatmulPrecision {
     /// Nothing is rounded: the element type that was asked for.
     #[default]
     Full,
@@ -62,21 +62,21 @@ pub enum Products {
     Bf16,
 }
 
-impl Products {
+impl MatmulPrecision {
     /// Returns what a file calls a program that computes in `precision` with these products.
     pub fn name(self, precision: Precision) -> &'static str {
         match (self, precision) {
-            (Products::Tf32, _) => "tf32",
-            (Products::Bf16, _) => "bf16",
-            (Products::Full, Precision::F32) => "f32",
-            (Products::Full, Precision::F64) => "f64",
-            (Products::Full, Precision::Dual) => "dual",
+            (MatmulPrecision::Tf32, _) => "tf32",
+            (MatmulPrecision::Bf16, _) => "bf16",
+            (MatmulPrecision::Full, Precision::F32) => "f32",
+            (MatmulPrecision::Full, Precision::F64) => "f64",
+            (MatmulPrecision::Full, Precision::Dual) => "dual",
         }
     }
 
     /// Returns how activations lie in memory when the program computes in `precision`.
     pub fn activations(self, precision: Precision) -> Element {
-        if self == Products::Bf16 { Element::Bf16 } else { Element::Real(precision) }
+        if self == MatmulPrecision::Bf16 { Element::Bf16 } else { Element::Real(precision) }
     }
 }
 

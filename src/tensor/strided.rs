@@ -1,6 +1,6 @@
 //! Pieces of a device's part of a tensor: rows of equal length at equal distances.
 
-use super::layout::Window;
+use super::layout::LocalSlice;
 
 /// `rows` runs of `len` elements, `stride` apart, the first at `offset`; all in elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,7 +45,7 @@ impl Strided {
     ///
     /// # Panics
     /// When the box is not inside, or is no set of equal runs.
-    pub fn of(inner: &Window, outer: &Window) -> Self {
+    pub fn of(inner: &LocalSlice, outer: &LocalSlice) -> Self {
         let rank = outer.len.len();
         if inner.elements() == 0 {
             return Strided::contiguous(0, 0);
@@ -137,10 +137,10 @@ mod tests {
 
     #[test]
     fn a_channel_block_of_a_batch_is_strided() {
-        let outer = Window { start: vec![4, 0, 0, 0], len: vec![2, 3, 3, 8] };
-        let inner = Window { start: vec![5, 0, 0, 4], len: vec![1, 3, 3, 2] };
+        let outer = LocalSlice { start: vec![4, 0, 0, 0], len: vec![2, 3, 3, 8] };
+        let inner = LocalSlice { start: vec![5, 0, 0, 4], len: vec![1, 3, 3, 2] };
         assert_eq!(Strided::of(&inner, &outer), Strided { offset: 76, rows: 9, len: 2, stride: 8 });
-        let rows = Window { start: vec![5, 0, 0, 0], len: vec![1, 3, 3, 8] };
+        let rows = LocalSlice { start: vec![5, 0, 0, 0], len: vec![1, 3, 3, 8] };
         assert_eq!(Strided::of(&rows, &outer), Strided::contiguous(72, 72));
     }
 }

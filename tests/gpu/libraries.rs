@@ -192,7 +192,7 @@ mod with_libraries {
     use peristyle::gpu::{Driver, DriverKind, Format, Stream};
     use peristyle::layers::{self, Activation, Alone, Layer, Mode, Role, Setting};
     use peristyle::placement::Variant;
-    use peristyle::tensor::{Mesh, Products, Real};
+    use peristyle::tensor::{MatmulPrecision, Mesh, Real};
     use std::sync::Arc;
 
     /// As in tests/layers.rs: sums of f32 terms of both signs, relative to the largest result.
@@ -212,7 +212,7 @@ mod with_libraries {
             if matches!(role, Role::X(_) | Role::Param(_) | Role::Dy) {
                 let given = values(alone.values(role).len(), stream as u64);
                 let to = alone.values_mut(role);
-                let given = if setting.products == Products::Full { given } else { rounded(&given) };
+                let given = if setting.products == MatmulPrecision::Full { given } else { rounded(&given) };
                 to.iter_mut().zip(given).for_each(|(to, v)| *to = T::from_f64(f64::from(v)));
             }
         }
@@ -252,12 +252,12 @@ mod with_libraries {
         // With factors that bf16 holds products are exact in every mode; each rounding of a result to bf16 errs by 2^-8
         // of a value. y is rounded twice: the product, and its sum with the bias.
         let modes = [
-            (Products::Full, (1, 1), SINGLE),
-            (Products::Full, (2, 1), SINGLE),
-            (Products::Full, (1, 2), SINGLE),
-            (Products::Tf32, (1, 1), SINGLE),
-            (Products::Bf16, (1, 1), 1.0 / 256.0),
-            (Products::Bf16, (1, 2), 1.0 / 256.0),
+            (MatmulPrecision::Full, (1, 1), SINGLE),
+            (MatmulPrecision::Full, (2, 1), SINGLE),
+            (MatmulPrecision::Full, (1, 2), SINGLE),
+            (MatmulPrecision::Tf32, (1, 1), SINGLE),
+            (MatmulPrecision::Bf16, (1, 1), 1.0 / 256.0),
+            (MatmulPrecision::Bf16, (1, 2), 1.0 / 256.0),
         ];
         // Another preference of the heuristics changes the order of the sums, whatever the mode.
         let counted = if std::env::var_os("FAKE_LT_ORDER").is_some() { 1 } else { modes.len() };
@@ -277,7 +277,7 @@ mod with_libraries {
                     if !plain.roles().contains(&role) {
                         continue;
                     }
-                    let roundings = if products == Products::Bf16 && role == Role::Y { 2.0 } else { 1.0 };
+                    let roundings = if products == MatmulPrecision::Bf16 && role == Role::Y { 2.0 } else { 1.0 };
                     let scale = plain.values(role).iter().fold(1.0, |m: f64, v| m.max(v.abs()));
                     for (i, (a, b)) in launched.values(role).iter().zip(plain.values(role)).enumerate() {
                         let near = (a.to_f64() - b).abs() <= tolerance * roundings * scale;

@@ -11,7 +11,7 @@ use crate::error::Result;
 use crate::network::CheckedConfig;
 use crate::placement::{Peers, Spec};
 use crate::program::Session;
-use crate::tensor::{Place, Precision, Products, Shape};
+use crate::tensor::{MatmulPrecision, Placement, Precision, Shape};
 use crate::train::{DataPolicy, Job};
 use serde::Serialize;
 use std::path::Path;
@@ -107,7 +107,7 @@ pub fn all_reduce(sets: &[String], effort: Effort) -> Result<AllReduces> {
 /// Opens the devices for a program that is one all-reduce.
 fn session(job: &Job, elements: usize, form: Form) -> Result<Session> {
     let (collective, shape) = (Collective::AllReduce, Shape::from([elements]));
-    let sum = OneMove { collective, shape, have: Place::Partial, want: Place::Replicate };
-    let spec = Spec { form, precision: Precision::F32, products: Products::Full, ..job.spec(vec![VARIANT]) };
+    let sum = OneMove { collective, shape, have: Placement::Partial, want: Placement::Replicate };
+    let spec = Spec { form, precision: Precision::F32, products: MatmulPrecision::Full, ..job.spec(vec![VARIANT]) };
     job.session(sum.plan(spec))
 }

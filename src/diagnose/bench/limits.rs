@@ -4,7 +4,7 @@ use crate::cpu::{Args, Matrix, Path, Queues, Scalar, Script};
 use crate::device::{Clock, Memory, Operand, Operands, Pool, Queue};
 use crate::error::Result;
 use crate::gpu::{DriverKind, Gpus, INPUTS, Opening};
-use crate::tensor::{Element, Precision, Shape, Window};
+use crate::tensor::{Element, LocalSlice, Precision, Shape};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -60,7 +60,7 @@ impl Load {
             let memory = Arc::new(Memory::new(elements.iter().map(|&(_, n)| room(n)).sum())?);
             let mut end = 0;
             let operand = |&(region, n): &(Region, usize)| {
-                let window = Window { start: vec![0], len: vec![n] };
+                let window = LocalSlice { start: vec![0], len: vec![n] };
                 end += room(n);
                 (region, Operand::new(&memory, end - room(n), Shape::from([n]), window, Precision::F32))
             };
@@ -166,7 +166,7 @@ pub fn gpu_copy(kind: DriverKind, ordinal: usize, threads: usize) -> Result<f64>
         threads,
     })?;
     let n = bytes / Element::F32.bytes();
-    let window = Window { start: vec![0], len: vec![n] };
+    let window = LocalSlice { start: vec![0], len: vec![n] };
     let to = Operand::at(gpus.address(0, bytes), Element::F32, Shape::from([n]), window);
     let (start, end) = (gpus.event(0)?, gpus.event(0)?);
     let best = best_of(|| {

@@ -9,7 +9,7 @@ use crate::diagnose::one_move::{OneMove, VARIANT};
 use crate::error::Result;
 use crate::gpu::{DriverKind, Gpus, INPUTS, Opening};
 use crate::placement::{Region, Spec};
-use crate::tensor::{Element, Layout, Mesh, Place, Precision, Products, Shape, Strided, Window};
+use crate::tensor::{Element, Layout, LocalSlice, MatmulPrecision, Mesh, Placement, Precision, Shape, Strided};
 use half::bf16;
 
 /// What is checked; a slice is a copy that no device waits for.
@@ -24,11 +24,15 @@ const SHAPES: [[usize; 4]; 4] = [[1, 1, 1, 3], [5, 1, 3, 7], [8, 2, 2, 16], [33,
 
 /// Returns what a collective moves, in several sizes.
 fn moves(collective: Collective, effort: Effort) -> Vec<OneMove> {
-    let moves: &[(Place, Place)] = match collective {
-        Collective::AllReduce => &[(Place::Partial, Place::Replicate)],
-        Collective::ReduceScatter => &[(Place::Partial, Place::Shard(0)), (Place::Partial, Place::Shard(3))],
-        Collective::AllGather => &[(Place::Shard(0), Place::Replicate), (Place::Shard(3), Place::Replicate)],
-        _ => &[(Place::Shard(0), Place::Shard(3)), (Place::Shard(3), Place::Shard(0))],
+    let moves: &[(Placement, Placement)] = match collective {
+        Collective::AllReduce => &[(Placement::Partial, Placement::Replicate)],
+        Collective::ReduceScatter => {
+            &[(Placement::Partial, Placement::Shard(0)), (Placement::Partial, Placement::Shard(3))]
+        }
+        Collective::AllGather => {
+            &[(Placement::Shard(0), Placement::Replicate), (Placement::Shard(3), Placement::Replicate)]
+        }
+        _ => &[(Placement::Shard(0), Placement::Shard(3)), (Placement::Shard(3), Placement::Shard(0))],
     };
     let shapes = if effort == Effort::Quick { &SHAPES[1..2] } else { &SHAPES[..] };
     let all =
@@ -52,18 +56,19 @@ pub(super) fn check(collective: Collective, device: &Device, effort: Effort, tal
 
 fn run(device: &Device, devices: usize, form: Form, moved: &OneMove) -> Result<Vec<Compared>> {
     let (job, _) = training::job(&device.times(devices), &[])?;
-    let spec = Spec { form, precision: Precision::F32, products: Products::Full, ..job.spec(vec![VARIANT]) };
+    let spec = Spec { form, precision: Precision::F32, products: MatmulPrecision::Full, ..job.spec(vec![VARIANT]) };
     let mesh = spec.mesh;
     let mut session = job.session(moved.plan(spec))?;
     // A partial sum has a term of its own on every device; else all hold parts of the first.
     let terms: Vec<Vec<f32>> = (0..devices)
         .map(|term| {
-            let random = Random::new(7, Purpose::Probe, 0, if moved.have == Place::Partial { term as u64 } else { 0 });
+            let random =
+                Random::new(7, Purpose::Probe, 0, if moved.have == Placement::Partial { term as u64 } else { 0 });
             (0..moved.shape.elements() as u64).map(|i| random.normal(i) as f32).collect()
         })
         .collect();
     let sum = |i: usize| match moved.have {
-        Place::Partial => terms.iter().map(|term| f64::from(term[i])).sum::<f64>(),
+        Placement::Partial => terms.iter().map(|term| f64::from(term[i])).sum::<f64>(),
         _ => f64::from(terms[0][i]),
     };
     let whole: Vec<f64> = (0..moved.shape.elements()).map(sum).collect();
@@ -110,9 +115,9 @@ pub(super) fn check_bf16(collective: Collective, device: &Device, kind: DriverKi
 fn run_bf16(device: &Device, kind: DriverKind, devices: usize, moved: &OneMove) -> Result<Vec<Compared>> {
     let mesh = Mesh { data: devices, columns: 1 };
     let window = |layout: Layout, d| layout.window(&moved.shape, mesh, mesh.position(d));
-    let [from, to] = moved.layouts().map(|layout| (0..devices).map(|d| window(layout, d)).collect::<Vec<Window>>());
+    let [from, to] = moved.layouts().map(|layout| (0..devices).map(|d| window(layout, d)).collect::<Vec<LocalSlice>>());
     let steps = collectives::lower(moved.collective, Form::Ring, &from, &to);
-    let longest = |windows: &[Window]| windows.iter().map(Window::elements).max().unwrap_or(0);
+    let longest = |windows: &[LocalSlice]| windows.iter().map(LocalSlice::elements).max().unwrap_or(0);
     let [from, to, scratch] = [longest(&from), longest(&to), steps.scratch].map(|n| n.next_multiple_of(64));
     let first = |buffer| match buffer {
         Buffer::From => 0,
@@ -176,7 +181,7 @@ fn place(piece: &Piece, first: usize, e: usize) -> usize {
 }
 
 /// Returns a device's elements of a whole tensor.
-fn cut<T: Copy>(whole: &[T], shape: &Shape, window: &Window) -> Vec<T> {
-    let part = Strided::of(window, &Window { start: vec![0; shape.rank()], len: shape.0.clone() });
+fn cut<T: Copy>(whole: &[T], shape: &Shape, window: &LocalSlice) -> Vec<T> {
+    let part = Strided::of(window, &LocalSlice { start: vec![0; shape.rank()], len: shape.0.clone() });
     (0..part.rows).flat_map(|row| &whole[part.offset + row * part.stride..][..part.len]).copied().collect()
 }

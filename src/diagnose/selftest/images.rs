@@ -7,7 +7,7 @@ use crate::data::{LoadRole, Pixels, Preparation, Preparer, SampleSet, SampleSets
 use crate::device::{Operand, Operands, Purpose, Queue, Random};
 use crate::error::Result;
 use crate::gpu::{Const, DriverKind, Launch};
-use crate::tensor::{Element, Shape, Window};
+use crate::tensor::{Element, LocalSlice, Shape};
 use std::sync::Arc;
 
 /// Images of a data set; a batch takes all but one.
@@ -83,7 +83,7 @@ fn prepare(device: &Device, kind: DriverKind, splits: &SampleSets, augmented: Au
     let pixels = gpus.upload(0, raw.bytes().0)?;
     let draws = Const::at(gpus.upload(0, &raw.draws)?);
     let table = Const::at(gpus.upload(0, &preparation.table())?);
-    let window = Window { start: vec![0; 4], len: shape.0.clone() };
+    let window = LocalSlice { start: vec![0; 4], len: shape.0.clone() };
     let operand = |first: usize| {
         let address = gpus.address(0, first * size_of::<f32>());
         Operand::at(address, Element::F32, shape.clone(), window.clone())

@@ -7,7 +7,7 @@ use crate::device::{Purpose, Random};
 use crate::error::{Error, Fault, Result};
 use crate::gpu::Driver;
 use crate::layers::{self, Activation, Alone, Layer, Mode, Role, Setting, Split};
-use crate::tensor::{Mesh, Place, Products};
+use crate::tensor::{MatmulPrecision, Mesh, Placement};
 use half::bf16;
 
 /// A layer with inputs and a number of samples.
@@ -79,7 +79,7 @@ impl Case {
     pub fn alone<T: Scalar>(&self, setting: &Setting) -> Result<Alone<'_, T>, Fault> {
         let mut alone = Alone::new(&*self.layer, &self.inputs, setting)?;
         fill(&mut alone);
-        if setting.products != Products::Full {
+        if setting.products != MatmulPrecision::Full {
             round(&mut alone);
         }
         Ok(alone)
@@ -149,7 +149,7 @@ pub struct Precision {
     /// Its name.
     pub name: &'static str,
     /// What factors of products and activations are rounded to.
-    pub products: Products,
+    pub products: MatmulPrecision,
     /// The largest error of activations and their gradients that passes, in shares of the largest value expected;
     /// of everything else [`SINGLE`].
     pub bound: f64,
@@ -165,9 +165,9 @@ pub const HALF: f64 = 1.0 / 256.0;
 /// The precisions that layers are checked in; on the CPU in the first. Given numbers that bf16 holds, tf32 rounds no
 /// factor, and products in it are as near as in f32.
 pub(super) const PRECISIONS: &[Precision] = &[
-    Precision { name: "f32", products: Products::Full, bound: SINGLE },
-    Precision { name: "tf32", products: Products::Tf32, bound: SINGLE },
-    Precision { name: "bf16", products: Products::Bf16, bound: HALF },
+    Precision { name: "f32", products: MatmulPrecision::Full, bound: SINGLE },
+    Precision { name: "tf32", products: MatmulPrecision::Tf32, bound: SINGLE },
+    Precision { name: "bf16", products: MatmulPrecision::Bf16, bound: HALF },
 ];
 
 /// Runs every example of a kind of layer, in both modes, on one device and under every split that it declares; and its
@@ -218,13 +218,13 @@ fn settings(case: &Case, mode: Mode, effort: Effort) -> Vec<Setting> {
     let one = Setting { mode, ..case.setting() };
     let mut all = vec![one.clone()];
     let meshes: &[(usize, usize)] = if effort == Effort::Quick { &[(2, 2)] } else { &[(1, 2), (2, 1), (2, 2)] };
-    let declared = case.layer.splits().iter().map(|&split| (Some(split), Place::Replicate));
-    let places = [Place::Replicate, Place::Shard(0), Place::Shard(3)].map(|place| (None, place));
+    let declared = case.layer.splits().iter().map(|&split| (Some(split), Placement::Replicate));
+    let places = [Placement::Replicate, Placement::Shard(0), Placement::Shard(3)].map(|place| (None, place));
     let places = if effort == Effort::Quick { &places[2..] } else { &places[..] };
-    let splits: Vec<(Option<Split>, Place)> = declared.chain(places.iter().copied()).collect();
+    let splits: Vec<(Option<Split>, Placement)> = declared.chain(places.iter().copied()).collect();
     for &(data, columns) in meshes {
         let mesh = Mesh { data, columns };
-        let on = |&(split, incoming): &(Option<Split>, Place)| Setting { mesh, split, incoming, ..one.clone() };
+        let on = |&(split, incoming): &(Option<Split>, Placement)| Setting { mesh, split, incoming, ..one.clone() };
         all.extend(splits.iter().map(on));
     }
     all

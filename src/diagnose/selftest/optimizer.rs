@@ -9,7 +9,7 @@ use crate::gpu::{DriverKind, INPUTS, Launch};
 use crate::optim::{
     self, Chain, ClipByGlobalNorm, DeviceChain, Momentum, Segment, Stage, UpdateArgs, UpdateRole, WeightDecay,
 };
-use crate::tensor::{Element, Real, Shape, Window};
+use crate::tensor::{Element, LocalSlice, Real, Shape};
 use half::bf16;
 use std::sync::Arc;
 
@@ -108,7 +108,8 @@ fn on_cpu<T: Real>(chain: &Chain, threads: usize) -> Result<Vec<Vec<T>>> {
     let region = |role| {
         let n = if role == UpdateRole::Norms { segments.len() } else { ELEMENTS };
         let memory = Arc::new(Memory::new(n * T::PRECISION.bytes())?);
-        let operand = Operand::new(&memory, 0, Shape::from([n]), Window { start: vec![0], len: vec![n] }, T::PRECISION);
+        let operand =
+            Operand::new(&memory, 0, Shape::from([n]), LocalSlice { start: vec![0], len: vec![n] }, T::PRECISION);
         Ok((role, operand))
     };
     let roles = roles(chain).into_iter().filter(|&role| role != UpdateRole::LowPrecision);
@@ -148,7 +149,7 @@ fn on_gpu(chain: &Chain, device: &Device, kind: DriverKind) -> Result<(Vec<Vec<f
     let first_byte = |role| roles.iter().position(|&r| r == role).expect("it is a region") * BYTES;
     let operand = |role| {
         let n = if role == UpdateRole::Norms { segments().len() } else { ELEMENTS };
-        let window = Window { start: vec![0], len: vec![n] };
+        let window = LocalSlice { start: vec![0], len: vec![n] };
         let element = if role == UpdateRole::LowPrecision { Element::Bf16 } else { Element::F32 };
         (role, Operand::at(arena + first_byte(role) as u64, element, Shape::from([n]), window))
     };

@@ -7,7 +7,7 @@ use crate::device::{Purpose, Queue, Random};
 use crate::error::Result;
 use crate::gpu::{Driver, DriverKind, Gpus, cast};
 use crate::layers::{self, Activation, Role, Setting};
-use crate::tensor::{Element, Mesh, Place, Strided};
+use crate::tensor::{Element, Mesh, Placement, Strided};
 use half::bf16;
 
 /// Samples of a dropout.
@@ -19,7 +19,9 @@ pub(super) fn dropout(device: &Device, tally: &mut Tally) {
         let settings = toml::Table::from_iter([("rate".to_string(), toml::Value::Float(rate))]);
         let layer = layers::read("dropout", settings).expect("dropout is a layer").expect("its settings are right");
         let case = Case::new(layer, vec![Activation::new(h, w, c)], ROWS);
-        for (data, columns, incoming) in [(1, 1, Place::Replicate), (2, 1, Place::Shard(0)), (2, 2, Place::Shard(3))] {
+        for (data, columns, incoming) in
+            [(1, 1, Placement::Replicate), (2, 1, Placement::Shard(0)), (2, 2, Placement::Shard(3))]
+        {
             let mesh = Mesh { data, columns };
             let threads = device.threads;
             let setting = Setting { mesh, incoming, threads, ..case.setting() };

@@ -83,10 +83,10 @@ impl Layer for BatchNorm {
         8 * inputs[0].features() as u64
     }
     fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault> {
-        use Place::{Partial, Replicate, Shard};
+        use Placement::{Partial, Replicate, Shard};
         let (x, input) = (cx.x(), cx.inputs[0]);
-        let sharded = cx.place == Place::Shard(3);
-        let shares_batch = cx.place == Place::Shard(0);
+        let sharded = cx.place == Placement::Shard(3);
+        let shares_batch = cx.place == Placement::Shard(0);
         // Where a tensor over channels is, its channels being dimension `dim`.
         let channels = |dim| if sharded { Shard(dim) } else { Replicate };
         let param = Layout::new(Replicate, channels(if pixels(input) == 1 { 0 } else { 2 }));

@@ -118,9 +118,9 @@ impl Layer for Conv {
     fn splits(&self) -> &'static [Split] {
         &[Split::Columns, Split::Rows, Split::Batch, Split::None]
     }
-    fn wanted(&self, _: Activation, _: Place, split: Option<Split>, mesh: Mesh) -> Option<Place> {
+    fn wanted(&self, _: Activation, _: Placement, split: Option<Split>, mesh: Mesh) -> Option<Placement> {
         match split.unwrap_or(Split::Columns) {
-            Split::Columns if self.is_aligned(mesh) => Some(Place::Shard(3)),
+            Split::Columns if self.is_aligned(mesh) => Some(Placement::Shard(3)),
             split => wanted_weighted(Some(split)),
         }
     }
