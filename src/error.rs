@@ -1,11 +1,11 @@
-//! The one error type of the library: what went wrong, where, and whose move it is.
+//! The error type of the library: what went wrong, where, and whether the user can fix it.
 
 use std::path::{Path, PathBuf};
 
-/// One thing wrong with a configuration, with its place.
+/// A problem in a configuration, with its location.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// `file:line:column`, or `--set KEY`, or the file alone.
+    /// `file:line:column`, `--set KEY`, or the name of the file.
     pub location: String,
     /// The whole sentence: what is wrong, what was expected, what to do.
     pub message: String,
@@ -17,37 +17,37 @@ impl std::fmt::Display for Problem {
     }
 }
 
-/// What is wrong with a setting: the key inside its table, and the sentence.
+/// A problem with a setting: its key and the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
-    /// The key at fault; none means the table as a whole.
+    /// The key at fault; `None` means the table as a whole.
     pub key: Option<&'static str>,
     /// What is wrong, what was expected, what to do.
     pub message: String,
 }
 
 impl Fault {
-    /// A fault of one key.
+    /// Creates a fault of one key.
     pub fn at(key: &'static str, message: impl Into<String>) -> Self {
         Fault { key: Some(key), message: message.into() }
     }
-    /// A fault of the table as a whole.
+    /// Creates a fault of the table as a whole.
     pub fn whole(message: impl Into<String>) -> Self {
         Fault { key: None, message: message.into() }
     }
 }
 
-/// The place of a table in the file and of each key in it.
+/// The locations of a table and of its keys in the file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Locations {
     /// Location of the table as a whole.
     pub whole: String,
-    /// Location of each key that the file gives.
+    /// Location of each key that is in the file.
     pub keys: Vec<(String, String)>,
 }
 
 impl Locations {
-    /// Returns the problem that a fault is, at the key's place where the file gives the key.
+    /// Turns a fault into a problem at the location of its key, or of the table if the key is not in the file.
     pub fn problem(&self, subject: &str, fault: &Fault) -> Problem {
         let given = fault.key.and_then(|key| self.keys.iter().find(|(k, _)| k == key));
         let location = given.map_or(&self.whole, |(_, location)| location).clone();
@@ -58,7 +58,7 @@ impl Locations {
 /// Everything that can go wrong in peristyle.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The configuration is wrong; every problem found in it.
+    /// The configuration is wrong; all problems found in it.
     #[error("{}", join(.0))]
     Config(Vec<Problem>),
     /// A file could not be read or written.
@@ -66,12 +66,12 @@ pub enum Error {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What was tried, as a verb: `read`, `write`, `create`.
+        /// The action that failed, as a verb: `read`, `write`, `create`.
         action: &'static str,
-        /// The operating system's answer.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// A file was read but its contents are not what they should be.
+    /// A file was read, but its contents are not valid.
     #[error("{}: {message}", path.display())]
     File {
         /// The file.
@@ -79,13 +79,13 @@ pub enum Error {
         /// What is wrong, what was expected, what to do.
         message: String,
     },
-    /// The command line asks for something that cannot be done.
+    /// The command line asks for something impossible.
     #[error("{0}")]
     Usage(String),
     /// The run started and then failed.
     #[error("{0}")]
     Run(String),
-    /// The check ran and its goal was not met.
+    /// A check ran, and its goal was not met.
     #[error("{0}")]
     Goal(String),
 }
@@ -96,12 +96,12 @@ impl Error {
         Error::Io { path: path.to_path_buf(), action, source }
     }
 
-    /// Says what is wrong with the contents of a file.
+    /// Creates an error about the contents of a file.
     pub fn file(path: &Path, message: impl Into<String>) -> Self {
         Error::File { path: path.to_path_buf(), message: message.into() }
     }
 
-    /// Returns the sentence with its causes.
+    /// Returns the message followed by its causes.
     pub fn with_causes(&self) -> String {
         let mut text = self.to_string();
         let mut cause = std::error::Error::source(self);
@@ -112,7 +112,7 @@ impl Error {
         text
     }
 
-    /// Returns the process exit code: 1 = ran but failed, 2 = the user's mistake.
+    /// Returns the process exit code: 1 = ran but failed, 2 = a mistake of the user.
     pub fn exit_code(&self) -> i32 {
         match self {
             Error::Run(_) | Error::Goal(_) => 1,
@@ -121,15 +121,15 @@ impl Error {
     }
 }
 
-/// The result of everything that can fail.
+/// The result of any fallible function.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 fn join(problems: &[Problem]) -> String {
     problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// Returns ` (did you mean "x"?)` for the known name nearest to `name`, or nothing when none is near. A name that
-/// begins with the other is near.
+/// Returns ` (did you mean "x"?)` for the known name nearest to `name`, or nothing if none is near. Names that start
+/// with each other are near.
 pub fn suggest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let begins = |long: &str, short: &str| short.len() >= 3 && long.starts_with(short);
     let apart = |k: &str| match distance(name, k) {
@@ -143,7 +143,17 @@ pub fn suggest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Stri
     }
 }
 
-/// Levenshtein distance in characters.
+/// Returns a count with its noun, in the plural unless the count is one: `1 thread`, `2 threads`.
+pub fn quantity(count: u64, noun: &str) -> String {
+    let plural = match noun {
+        _ if count == 1 => "",
+        _ if noun.ends_with("ch") => "es",
+        _ => "s",
+    };
+    format!("{count} {noun}{plural}")
+}
+
+/// Returns the Levenshtein distance in characters.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
@@ -169,5 +179,11 @@ mod tests {
         assert_eq!(suggest("paddding", ["pad", "stride"]), " (did you mean \"pad\"?)");
         assert_eq!(suggest("xyz", ["kernel"]), "");
         assert_eq!(distance("kitten", "sitting"), 3);
+    }
+
+    #[test]
+    fn only_one_is_singular() {
+        let quantities = [(0, "batch"), (1, "batch"), (2, "thread")].map(|(count, noun)| quantity(count, noun));
+        assert_eq!(quantities, ["0 batches", "1 batch", "2 threads"]);
     }
 }

@@ -1,11 +1,11 @@
-//! The command line: exit codes, what is said where, and what is left on the disk.
+//! The command line: exit codes, what is printed where, and what is left on the disk.
 
 mod common;
 
 use common::runs::{CommandOutput, Folder, SMALL, events, output_of, peristyle};
 use serde_json::Value;
 
-/// Asserts that a command was refused as the user's mistake, in words.
+/// Asserts that a command was refused as a mistake of the user, with these words.
 fn refused(output: &CommandOutput, words: &[&str]) {
     assert_eq!(output.code, Some(2), "{}", output.err);
     assert_eq!(output.out, "");
@@ -22,10 +22,10 @@ fn a_run_is_never_written_over() {
     let before = folder.files("run");
     refused(
         &folder.run(&["train", "small.toml", "--run-dir", "run"]),
-        &["run holds a run already; add --resume to go on with it, or choose another --run-dir"],
+        &["run already holds a run; add --resume to continue it, or choose another --run-dir"],
     );
     assert_eq!(folder.files("run"), before);
-    // Without --run-dir a run gets a name of its own.
+    // Without --run-dir a run gets a new name.
     for name in ["runs/small\n", "runs/small-2\n"] {
         assert_eq!(folder.good(&["train", "small.toml", "--set", "train.steps=1"]).out, name);
     }
@@ -34,14 +34,14 @@ fn a_run_is_never_written_over() {
 }
 
 #[test]
-fn there_must_be_a_run_to_resume() {
+fn resume_requires_a_run() {
     let folder = Folder::new("cli-resume");
-    let words = "runs/small holds no run to resume; name one with --run-dir, or leave out --resume";
+    let words = "runs/small holds no run to resume; choose one with --run-dir, or omit --resume";
     refused(&folder.run(&["train", "small.toml", "--resume"]), &[words]);
-    let words = "none holds no run to resume; leave out --resume to start one there";
+    let words = "none holds no run to resume; omit --resume to start one there";
     refused(&folder.run(&["train", "small.toml", "--resume", "--run-dir", "none"]), &[words]);
     assert!(!folder.at("none").exists() && !folder.at("runs").exists());
-    // A checkpoint is not a run directory: a run inside it would be in nobody's way.
+    // A checkpoint is not a run directory, although a run could be started inside it.
     folder.train("run", &["--set", "train.steps=1"]);
     let before = folder.files("run");
     let checkpoint = "run/checkpoints/step-00000001";
@@ -49,7 +49,7 @@ fn there_must_be_a_run_to_resume() {
     assert_eq!(folder.files("run"), before);
 }
 
-/// Returns what `eval` says, for the events of a run at a step.
+/// Returns what `eval` prints for the events of a run at a step.
 fn lines(metrics: &[Value], step: u64) -> String {
     let line = |event: &Value| {
         let number = |key: &str| event[key].as_f64().unwrap();
@@ -61,9 +61,9 @@ fn lines(metrics: &[Value], step: u64) -> String {
 }
 
 #[test]
-fn eval_says_what_the_run_said_last_from_any_folder() {
+fn eval_prints_the_last_results_of_the_run_from_any_folder() {
     let folder = Folder::new("cli-eval");
-    // The training data are beside the file; the test data are found from where the run was started.
+    // The training data is next to the file; the test data is found from the folder in which the run was started.
     std::fs::create_dir_all(folder.at("configs")).unwrap();
     std::fs::create_dir_all(folder.at("elsewhere")).unwrap();
     std::os::unix::fs::symlink(folder.at("data"), folder.at("configs/near")).unwrap();
@@ -89,7 +89,7 @@ fn eval_says_what_the_run_said_last_from_any_folder() {
     refused(&folder.run(&["eval", "configs"]), &["configs: no config.toml here; expected a run directory or a"]);
     refused(&folder.run(&["eval", "nowhere"]), &["nowhere: cannot read: No such file"]);
     refused(&folder.run(&["eval", "run/checkpoints/step-00000009"]), &["step-00000009: cannot read"]);
-    // What is skipped is said.
+    // Skipped checkpoints are reported.
     std::fs::write(folder.at("run/checkpoints/step-00000014/model.safetensors"), "").unwrap();
     let output = folder.good(&["eval", "run"]);
     assert!(
@@ -100,17 +100,17 @@ fn eval_says_what_the_run_said_last_from_any_folder() {
 }
 
 #[test]
-fn eval_without_anything_to_evaluate_on_says_so() {
+fn eval_without_data_to_evaluate_on_is_refused() {
     let folder = Folder::new("cli-nothing");
     let test = SMALL.lines().filter(|line| !line.starts_with("test =") && !line.starts_with("validation"));
     folder.write("small.toml", &test.map(|line| format!("{line}\n")).collect::<String>());
     let output = folder.train("run", &["--set", "train.steps=1"]);
     assert!(output.err.contains("note: [train]: evaluate has no effect"), "{}", output.err);
-    refused(&folder.run(&["eval", "run"]), &["run: the run has no test data", "name data with --data"]);
+    refused(&folder.run(&["eval", "run"]), &["run: the run has no test data", "give test data with --data"]);
 }
 
-/// Returns the places of all problems.
-fn places(output: &CommandOutput) -> Vec<String> {
+/// Returns the locations of all problems.
+fn locations(output: &CommandOutput) -> Vec<String> {
     output.err.trim_start_matches("peristyle: ").lines().map(|l| l.split(": ").next().unwrap().to_string()).collect()
 }
 
@@ -118,34 +118,40 @@ fn places(output: &CommandOutput) -> Vec<String> {
 fn check_reports_mistakes_of_every_kind_in_one_go() {
     let folder = Folder::new("cli-check");
     let output = folder.good(&["check", "small.toml"]);
-    assert!(output.out.contains("1 devices (cpu:0), 1293 samples in 13 batches of 100, 20 steps"), "{}", output.out);
+    assert!(output.out.contains("1 device (cpu:0), 1293 samples in 13 batches of 100, 20 steps"), "{}", output.out);
     let broken = SMALL
         .replace("data/t10k-images", "data/absent")
         .replace("lr = 0.02", "lr = -1")
         .replace("keep = 1000", "kep = 1");
-    // Reading, data and placement.
+    // Mistakes in the file, the data and the placement.
     let text = broken.replace("units = 32 }", "units = 33 }, split = \"columns\"");
     folder.write("bad.toml", &text);
     let columns = ["--devices", "cpu*2", "--set", "devices.mesh={ columns = 2 }"];
     let output = folder.run(&[&["check", "bad.toml"], &columns[..]].concat());
     assert_eq!(output.code, Some(2));
-    let expected = ["6:8", "21:37", "28:6", "34:35"].map(|place| format!("bad.toml:{place}"));
-    assert_eq!(places(&output), expected, "{}", output.err);
+    let expected = ["6:8", "21:37", "28:6", "34:35"].map(|location| format!("bad.toml:{location}"));
+    assert_eq!(locations(&output), expected, "{}", output.err);
     for words in ["no such file", "lr = -1, expected", "units = 33 does not divide", "unknown key \"kep\""] {
         assert!(output.err.contains(words), "{words} is not in: {}", output.err);
     }
-    // Reading, data and the network.
+    // Mistakes in the file, the data and the network.
     folder.write("bad.toml", &broken.replace("{ name = \"fc2\",", "{ name = \"fc2\", inputs = [\"fc3\"],"));
     let output = folder.run(&["check", "bad.toml"]);
     assert_eq!(
-        places(&output),
-        ["6:8", "23:28", "28:6", "34:35"].map(|place| format!("bad.toml:{place}")),
+        locations(&output),
+        ["bad.toml:6:8", "bad.toml:23:28", "bad.toml:28:6", "bad.toml:34:35", "bad.toml"],
         "{}",
         output.err
     );
-    // Settings of the data that make no sense are no data to look at.
+    let later =
+        "bad.toml: not checked yet: how the network fits the data and the devices; fix the problems above first";
+    assert!(output.err.contains(later), "{}", output.err);
+    // Data whose settings are wrong is not opened.
     folder.write("bad.toml", &broken.replace("batch = 100", "batch = 0"));
-    assert_eq!(places(&folder.run(&["check", "bad.toml"])), ["8:9", "28:6", "34:35"].map(|p| format!("bad.toml:{p}")));
+    assert_eq!(
+        locations(&folder.run(&["check", "bad.toml"])),
+        ["bad.toml:8:9", "bad.toml:28:6", "bad.toml:34:35", "bad.toml"]
+    );
     refused(&folder.run(&["train", "bad.toml"]), &["batch = 0"]);
     refused(&folder.run(&["train", "absent.toml"]), &["absent.toml: cannot read"]);
     assert!(!folder.at("runs").exists());
@@ -179,7 +185,7 @@ fn plans_need_no_data_and_have_the_promised_fields() {
     }
     refused(&folder.run(&["train", "small.toml"]), &["small.toml:5:9: [data]: data/train-images", "no such file"]);
     let output = folder.run(&["plan", "small.toml", "--hardware", "cpuu"]);
-    refused(&output, &["--hardware cpuu: unknown machine (did you mean \"cpu\"?); known: "]);
+    refused(&output, &["--hardware cpuu: unknown machine (did you mean \"cpu\"?); expected one of: "]);
 }
 
 #[test]
@@ -187,8 +193,7 @@ fn devices_of_the_command_line_that_do_not_fit_the_mesh_are_noted() {
     let folder = Folder::new("cli-devices");
     folder.write("small.toml", &format!("{SMALL}\n[devices]\nuse = \"cpu*4\"\nmesh = {{ data = 2, columns = 2 }}\n"));
     let output = folder.train("run", &["--devices", "cpu*3", "--set", "train.steps=2"]);
-    let note =
-        "mesh = { data = 2, columns = 2 } has 4 positions, which do not fit 3 devices; all devices are on the data";
+    let note = "mesh = { data = 2, columns = 2 } needs 4 devices but use lists 3; using { data = 3 } instead";
     assert!(output.err.contains(note), "{}", output.err);
     assert_eq!(events(&folder.metrics("run"), "start")[0]["mesh"], "3x1");
     refused(&folder.run(&["train", "small.toml", "--devices", "cuda:99"]), &["small.toml: [devices]: "]);
@@ -204,7 +209,7 @@ fn a_loss_that_is_no_number_ends_the_run() {
     let steps = events(&metrics, "step").len();
     let sentence = format!("the loss of step {} is ", steps + 1);
     assert!(output.err.contains(&sentence) && output.err.contains("lower lr (now 1000000"), "{}", output.err);
-    assert_eq!(output.err.matches(&sentence).count(), 1, "output once: {}", output.err);
+    assert_eq!(output.err.matches(&sentence).count(), 1, "printed once: {}", output.err);
     let end = events(&metrics, "end");
     assert_eq!((&end[0]["reason"], &end[0]["steps"]), (&"failed".into(), &steps.into()));
     assert!(end[0]["error"].as_str().unwrap().starts_with(&sentence));
@@ -216,7 +221,7 @@ fn a_folder_that_cannot_be_written_is_named() {
     let folder = Folder::new("cli-disk");
     folder.write("file", "");
     refused(&folder.run(&["train", "small.toml", "--run-dir", "file/run"]), &["file/run: cannot create: "]);
-    // Once the run is on its way, it has failed; the command line was right.
+    // Once training has started, a failure is a failed run, not a mistake on the command line.
     folder.train("run", &["--set", "train.steps=1"]);
     folder.write("run/checkpoints/step-00000007.unfinished", "in the way");
     let output = folder.run(&["train", "small.toml", "--run-dir", "run", "--resume"]);
@@ -233,20 +238,20 @@ fn a_run_starts_from_the_weights_of_another() {
     std::fs::create_dir_all(folder.at("configs")).unwrap();
     let model = "base/checkpoints/step-00000014/model.safetensors";
     std::fs::copy(folder.at(model), folder.at("configs/near.safetensors")).unwrap();
-    // Beside the file, else from the current folder.
+    // Relative to the file, or else to the current folder.
     for (file, text) in [("near.safetensors", &fine), (model, &fine)] {
         folder.write("configs/fine.toml", &from(text, &format!("\"{file}\"")));
         let dir = format!("fine-{}", file.len());
         let output = folder.good(&["train", "configs/fine.toml", "--run-dir", &dir, "--set", "train.steps=1"]);
         for words in [
             ": 7 of 9 tensors",
-            "start at their initial values: out.weight, out.bias",
+            "keep their initial values: out.weight, out.bias",
             "of the file are not used: fc2.bias, fc2.weight",
         ] {
             assert!(output.err.contains(words), "{words} is not in: {}", output.err);
         }
     }
-    // The same weights make the same first loss as the run that goes on; new ones do not.
+    // Loaded weights start at a lower loss than initial ones.
     let first = |dir: &str, text: String| {
         folder.write("fine.toml", &text);
         folder.good(&["train", "fine.toml", "--run-dir", dir, "--set", "train.steps=1"]);
@@ -256,7 +261,7 @@ fn a_run_starts_from_the_weights_of_another() {
     let all = first("all", from(SMALL, &format!("\"{model}\"")));
     let skipped = first("skipped", from(SMALL, &format!("{{ file = \"{model}\", skip = [\"fc2\"] }}")));
     assert!(all < skipped && all < anew && skipped != anew, "{all} {skipped} {anew}");
-    // Everything wrong with it is a mistake of the file, at its place.
+    // Every problem with the weights is reported at its location in the file.
     let wide = SMALL.replace("units = 32", "units = 48");
     for (text, words) in [
         (
@@ -276,16 +281,16 @@ fn a_run_starts_from_the_weights_of_another() {
         refused(&folder.run(&["train", "fine.toml", "--run-dir", "no"]), &words);
         assert!(!folder.at("no").exists());
     }
-    // A run that goes on has weights of its own.
+    // A resumed run uses its own weights, not those of `from`.
     std::fs::remove_file(folder.at("configs/near.safetensors")).unwrap();
     folder.write("configs/fine.toml", &from(&fine, "\"near.safetensors\""));
     folder.good(&["eval", "fine-16"]);
     folder.good(&["train", "configs/fine.toml", "--run-dir", "fine-16", "--set", "train.steps=2", "--resume"]);
 }
 
-/// What a machine cannot give is said in a sentence that names it, and a grid that no GPU takes names its layer.
+/// Missing memory and threads are reported by name, and a grid that is too large is reported with its layer.
 #[test]
-fn what_the_machine_lacks_is_said() {
+fn what_the_machine_lacks_is_reported() {
     let folder = Folder::new("cli-lacks");
     let write = |units: usize| {
         let text = format!(

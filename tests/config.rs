@@ -1,4 +1,4 @@
-//! Configuration through its door: what is read, and what is said about mistakes.
+//! Configuration through its public interface: what is read, and how mistakes are reported.
 
 use peristyle::Error;
 use peristyle::config::{self, Collectives, Config, Parsed};
@@ -58,7 +58,7 @@ fn problems(text: &str, sets: &[&str]) -> String {
     }
 }
 
-/// Returns true when a line is as expected, where `...` stands for anything.
+/// Returns true if a line is as expected, where `...` matches anything.
 fn matches(line: &str, expected: &str) -> bool {
     let mut rest = line;
     for (i, part) in expected.split("...").enumerate() {
@@ -71,7 +71,7 @@ fn matches(line: &str, expected: &str) -> bool {
 }
 
 #[test]
-fn every_mistake_is_named_at_its_place() {
+fn every_mistake_is_reported_at_its_location() {
     let cases = include_str!("config/mistakes.txt").trim_end().split("\n\n").skip(1);
     let mut wrong = String::new();
     for case in cases {
@@ -90,7 +90,7 @@ fn every_mistake_is_named_at_its_place() {
 }
 
 #[test]
-fn mistakes_of_set_are_named_at_the_set() {
+fn mistakes_of_set_are_reported_at_the_set() {
     for (set, expected) in [
         ("train.stepz=5", "train.stepz: [train]: unknown key \"stepz\" (did you mean \"steps\"?); ..."),
         ("trian.steps=5", "trian.steps: the file: unknown key \"trian\" (did you mean \"train\"?); ..."),
@@ -99,16 +99,17 @@ fn mistakes_of_set_are_named_at_the_set() {
         ("model.layers.fc1.unts=3", "model.layers.fc1.unts: layer \"fc1\": unknown key \"unts\" (did you mean ..."),
         (
             "model.layers.fc9.units=3",
-            "model.layers.fc9.units: there is no layer \"fc9\" (did you mean \"fc1\"?); there are: fc1, relu1, dense2",
+            "model.layers.fc9.units: there is no layer \"fc9\" (did you mean \"fc1\"?); expected one of: fc1, relu1, \
+             dense2",
         ),
-        ("model.layers.9=3", "model.layers.9: there is no layer \"9\"...; there are: fc1, relu1, dense2"),
+        ("model.layers.9=3", "model.layers.9: there is no layer \"9\"...; expected one of: fc1, relu1, dense2"),
         ("model.layers.relu1.split=rows", "model.layers.relu1.split: layer \"relu1\": split = \"rows\" does ..."),
         ("model.layers.dense2.units=0", "model.layers.dense2.units: layer \"dense2\": units = 0, expected ..."),
         ("optimizer.chain.momentum=2", "optimizer.chain.momentum: transform \"momentum\": momentum = 2, ..."),
         (
             "optimizer.chain.momentm=2",
             "optimizer.chain.momentm: optimizer.chain has no entry \"momentm\" (did you mean \"momentum\"?); \
-             there are: weight_decay, momentum",
+             expected one of: weight_decay, momentum",
         ),
         ("seed.x=2", "seed.x: seed = 7, which has no key \"x\""),
         ("optimizer.chain.7=2", "optimizer.chain.7: optimizer.chain has 2 entries, counted from 0; ..."),
@@ -127,8 +128,8 @@ fn mistakes_of_set_are_named_at_the_set() {
     assert!(problems(BASE, &[&long]).contains("expected a dotted path"));
 }
 
-/// Returns the place of each problem.
-fn places(problems: &str) -> Vec<&str> {
+/// Returns the location of each problem.
+fn locations(problems: &str) -> Vec<&str> {
     problems.lines().filter_map(|line| line.split(": ").next()).collect()
 }
 
@@ -142,8 +143,8 @@ fn all_mistakes_are_reported_at_once_in_the_order_of_the_file() {
         .replace("lr = 0.1", "lr = -1")
         .replace("keep = 2", "keep = \"x\"");
     let found = problems(&text, &["train.epochs=0"]);
-    let expected = ["2:1", "11:9", "17:29", "19:23", "24:6", "30:44"].map(|place| format!("a.toml:{place}"));
-    let found = places(&found);
+    let expected = ["2:1", "11:9", "17:29", "19:23", "24:6", "30:44"].map(|location| format!("a.toml:{location}"));
+    let found = locations(&found);
     assert_eq!(found[..6], expected);
     assert_eq!(found[6..], ["--set train.epochs"]);
 }
@@ -151,13 +152,13 @@ fn all_mistakes_are_reported_at_once_in_the_order_of_the_file() {
 #[test]
 fn mistakes_of_reading_and_of_the_network_come_together() {
     let text = BASE.replace("\"relu\"", "{ relu = {}, name = \"fc1\" }").replace("lr = 0.1", "lr = -1");
-    assert_eq!(places(&problems(&text, &[])), ["a.toml:18:23", "a.toml:24:6"]);
+    assert_eq!(locations(&problems(&text, &[])), ["a.toml:18:23", "a.toml:24:6"]);
 }
 
 #[test]
 fn columns_count_characters() {
     let text = BASE.replace("name = \"fc1\", dense", "name = \"f\u{e9}c\", dens");
-    assert_eq!(places(&problems(&text, &[])), ["a.toml:17:12", "a.toml:17:19"]);
+    assert_eq!(locations(&problems(&text, &[])), ["a.toml:17:12", "a.toml:17:19"]);
 }
 
 #[test]
@@ -199,7 +200,7 @@ fn a_path_of_a_hundred_thousand_keys_is_refused() {
     assert!(found.starts_with("a.toml:1:"), "{found}");
 }
 
-/// Everything that a configuration says, without the places where it says it.
+/// Returns the contents of a configuration without locations.
 fn meaning(config: &Config, network: &Network) -> String {
     let layer = |node: &network::Node| format!("{:?} {:?} {:?}", node.layer, node.split, node.output);
     let layers: Vec<String> = network.nodes.iter().map(layer).collect();
@@ -286,8 +287,8 @@ fn what_has_no_effect_on_where_and_how_is_noted() {
     let precision = "[devices]: precision = \"bf16\" has no effect on cpu devices, which compute in f32";
     let split = "[model]: split has no effect: the mesh has one column";
     assert_eq!(notes(&wide, &[]), [precision]);
-    let mesh = "[devices]: mesh = { data = 2, columns = 2 } has 4 positions, which do not fit 3 devices; all devices \
-                are on the data axis instead";
+    let mesh =
+        "[devices]: mesh = { data = 2, columns = 2 } needs 4 devices but use lists 3; using { data = 3 } instead";
     assert_eq!(notes(&wide, &["devices.use=cpu*3"]), [mesh, precision, split]);
     let libraries = "[devices]: libraries has no effect on cpu devices";
     assert_eq!(notes(BASE, &["devices.libraries=off"]), [libraries, split]);
@@ -344,7 +345,7 @@ fn convolutions_and_joins_are_checked_with_their_shapes() {
         ),
         (
             "relu3={ batch_norm = {}, init = 'zeros' }",
-            "layer \"batch_norm1\": init has no effect: batch_norm has no parameters whose ...",
+            "layer \"batch_norm1\": init has no effect: batch_norm has no parameters that ...",
         ),
     ] {
         let found = problems(digits, &[&format!("model.layers.{set}")]);

@@ -1,4 +1,4 @@
-//! Data through the public door: shipped sets, splits, batches, augmentation, restart, prefetch.
+//! Data through the public interface: shipped data sets, sample sets, batches, augmentation, restart, prefetch.
 
 use peristyle::data::{
     Augment, Base, Batch, Batches, DataSettings, DataSource, Dataset, Labels, Loader, Pixels, Preparer, SampleSets,
@@ -9,25 +9,25 @@ use std::path::Path;
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 fn settings(text: &str) -> DataSettings {
-    toml::from_str(text).expect("the test's settings are good")
+    toml::from_str(text).expect("the test's settings are valid")
 }
 
 fn splits(text: &str) -> SampleSets {
-    open(&settings(text), 1, &Base::from(Path::new(ROOT))).expect("the test's data are good")
+    open(&settings(text), 1, &Base::from(Path::new(ROOT))).expect("the test's data is valid")
 }
 
 fn load(source: &str, subset: Subset) -> Dataset {
     let source = settings(&format!("train = {source}\nbatch = 1")).train;
     let cx = SourceContext { subset, base: &Base::from(Path::new(ROOT)) };
-    let dataset = source.load(cx).expect("the test's data are good");
-    assert_eq!(source.header(cx).expect("its header is good"), dataset.header());
+    let dataset = source.load(cx).expect("the test's data is valid");
+    assert_eq!(source.header(cx).expect("its header is valid"), dataset.header());
     dataset
 }
 
 fn class_numbers(dataset: &Dataset) -> &[u32] {
     match &dataset.labels {
         Labels::Index(labels) => labels,
-        Labels::Dense(_) => panic!("the test's data have class numbers"),
+        Labels::Dense(_) => panic!("the test's data has class numbers"),
     }
 }
 
@@ -40,7 +40,7 @@ fn counts(dataset: &Dataset) -> Vec<usize> {
 fn bytes(dataset: &Dataset) -> &[u8] {
     match &dataset.pixels {
         Pixels::U8(pixels) => pixels,
-        Pixels::F32(_) => panic!("the test's data are bytes"),
+        Pixels::F32(_) => panic!("the test's data is bytes"),
     }
 }
 
@@ -57,7 +57,7 @@ fn epoch(splits: &SampleSets, epoch: u64) -> Vec<Batch> {
 }
 
 #[test]
-fn the_shipped_sets_hold_what_their_readmes_say() {
+fn the_shipped_sets_match_their_readmes() {
     let train = load("\"digits\"", Subset::Train);
     assert_eq!((train.images(), train.shape), (8000, [28, 28, 1]));
     assert_eq!(counts(&train), [801, 927, 791, 832, 780, 663, 814, 870, 744, 778]);
@@ -143,7 +143,7 @@ fn augmented_pixels_are_golden() {
         let weight = |(i, &v): (usize, &f32)| (i % 1009) as f64 * f64::from(v);
         (images.iter().enumerate().map(weight).sum::<f64>(), images.iter().take(78_400).enumerate().map(weight).sum())
     };
-    // Computed apart from this program, in Python: the shift in whole numbers, the turn in f64.
+    // Computed independently in Python: the shift in integers, the rotation in f64.
     assert_eq!(weighted("{ shift = 2 }").0, 26516785635.0);
     let turned: (f64, f64) = weighted("{ shift = 2 }, { rotate = 15.0 }");
     assert!((turned.1 / 1301411923.4100788 - 1.0).abs() < 1e-6, "{}", turned.1);
@@ -190,14 +190,14 @@ fn evaluation_goes_once_through_the_split_without_augmentation() {
     }
     assert_eq!(rows, [700, 700, 400]);
     assert_eq!(images, epoch(&plain, 0)[0].images);
-    let [validation, test] = [&set.validation, &set.test].map(|split| split.as_ref().expect("it was asked for"));
+    let [validation, test] = [&set.validation, &set.test].map(|split| split.as_ref().expect("the settings include it"));
     assert_eq!((validation.name, validation.samples.len(), test.samples.len()), ("validation", 200, 2000));
 }
 
 #[test]
 fn the_validation_share_is_disjoint_and_leaves_the_rest_in_order() {
     let set = splits("train = { digits = \"test\" }\nbatch = 10\nvalidation = 0.15");
-    let validation = set.validation.expect("it was asked for");
+    let validation = set.validation.expect("the settings include it");
     assert_eq!((set.train.samples.len(), validation.samples.len()), (1700, 300));
     assert!(set.train.samples.is_sorted() && validation.samples.is_sorted());
     let mut all = [&set.train.samples[..], &validation.samples[..]].concat();
@@ -212,7 +212,7 @@ fn normalisation_is_measured_on_the_training_split_alone() {
     let alone = splits(&format!("train = \"digits\"\n{text}"));
     let with_test = splits(&format!("train = \"digits\"\ntest = \"digits\"\n{text}"));
     assert_eq!(alone.train.normalization, with_test.train.normalization);
-    assert_eq!(with_test.test.expect("it was asked for").normalization, alone.train.normalization);
+    assert_eq!(with_test.test.expect("the settings include it").normalization, alone.train.normalization);
     // The usual figures of MNIST are 0.1307 and 0.3081.
     assert!((alone.train.normalization.mean[0] - 0.1307).abs() < 0.002);
     assert!((alone.train.normalization.std[0] - 0.3081).abs() < 0.002);
@@ -221,7 +221,7 @@ fn normalisation_is_measured_on_the_training_split_alone() {
 }
 
 #[test]
-fn settings_that_do_not_fit_are_refused_at_the_door() {
+fn settings_that_do_not_fit_are_refused_on_opening() {
     let complaint =
         |text: &str| open(&settings(text), 1, &Base::from(Path::new(ROOT))).expect_err("it is wrong").to_string();
     assert_eq!(complaint("train = \"digits\"\nbatch = 0"), "[data]: batch = 0, expected at least 1");
@@ -230,10 +230,13 @@ fn settings_that_do_not_fit_are_refused_at_the_door() {
         "[data]: the test set has images of shape [32, 32, 3], the training set [28, 28, 1]; give a test set of the \
          same kind"
     );
-    let missing = format!("data/none.bin: no such file, neither in {ROOT} nor in the current folder; check the path");
+    let missing = format!(
+        "data/none.bin: no such file; tried {ROOT}/data/none.bin and data/none.bin; relative paths start at the folder \
+         of the configuration, or else at the current folder"
+    );
     assert_eq!(complaint("train = { cifar = \"data/none.bin\" }\nbatch = 1"), missing);
     let wrong = complaint("train = { tensors = \"data/signs32/test_batch.bin\" }\nbatch = 1");
-    assert!(wrong.contains("test_batch.bin: is not a safetensors file: announces a header of"), "{wrong}");
+    assert!(wrong.contains("test_batch.bin: is not a safetensors file: declares a header of"), "{wrong}");
 }
 
 #[test]
@@ -250,10 +253,10 @@ fn floats_reach_the_batch_as_they_are() {
     let tensors = [("images", view(&[2, 3, 2, 2], &image_bytes)), ("labels", view(&[2, 2], &label_bytes))];
     safetensors::serialize_to_file(tensors, None, &folder.join("a.safetensors")).expect("the test's file is written");
     let text = "train = { tensors = \"a.safetensors\" }\nbatch = 2\norder = \"sequential\"";
-    let set = open(&settings(text), 1, &Base::from(folder.as_path())).expect("the test's data are good");
+    let set = open(&settings(text), 1, &Base::from(folder.as_path())).expect("the test's data is valid");
     let standardised = settings(&format!("{text}\nnormalize = \"standardize\""));
-    let standardised = open(&standardised, 1, &Base::from(folder.as_path())).expect("the test's data are good");
-    std::fs::remove_dir_all(&folder).expect("the test's folder goes");
+    let standardised = open(&standardised, 1, &Base::from(folder.as_path())).expect("the test's data is valid");
+    std::fs::remove_dir_all(&folder).expect("the test's folder is removed");
     let batch = &epoch(&set, 0)[0];
     let channels_last = (0..24).map(|i| images[i / 12 * 12 + i % 3 * 4 + i % 12 / 3]);
     assert!(batch.images.iter().copied().eq(channels_last));
@@ -264,7 +267,7 @@ fn floats_reach_the_batch_as_they_are() {
 }
 
 #[test]
-fn a_source_knows_its_kind() {
+fn a_source_has_a_kind() {
     let source: DataSource = settings("train = \"digits\"\nbatch = 1").train;
     assert_eq!(source.kind(), "digits");
 }

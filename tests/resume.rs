@@ -1,17 +1,17 @@
-//! Promise 2: a run that was stopped at any moment and resumed is, bit for bit, the run that never stopped.
+//! Promise 2: a run that is stopped at any moment and resumed is bit-identical to a run that never stopped.
 
 mod common;
 
 use common::runs::{Folder, events, losses, peristyle};
 use std::process::{Child, Command, Stdio};
 
-/// Asks a run that was stopped after `from` steps to go on to step `to`.
+/// Resumes a run and trains it to step `to`.
 fn resume(folder: &Folder, dir: &str, to: u64, more: &[&str]) {
     let steps = format!("train.steps={to}");
     folder.train(dir, &[&["--resume", "--set", &steps], more].concat());
 }
 
-/// Compares a resumed run with one that never stopped: weights, optimiser and every step's line.
+/// Compares a resumed run with one that never stopped: weights, optimiser and the events of all steps.
 fn assert_same(folder: &Folder, resumed: &str, whole: &str, step: u64) {
     assert!(folder.checkpoint(resumed, step) == folder.checkpoint(whole, step), "{resumed}: other bits at step {step}");
     let steps = |dir: &str| {
@@ -25,7 +25,7 @@ fn assert_same(folder: &Folder, resumed: &str, whole: &str, step: u64) {
     assert_eq!(steps(resumed), steps(whole), "{resumed}");
 }
 
-/// Copies a run as it was at one of its checkpoints, but with all of its metrics: what a kill leaves.
+/// Copies a run as it was at one of its checkpoints, but with all of its metrics, as a kill leaves it.
 fn copy(folder: &Folder, from: &str, to: &str, step: u64) {
     let copied = Command::new("cp").arg("-r").arg(folder.at(from)).arg(folder.at(to)).status().unwrap();
     assert!(copied.success());
@@ -79,32 +79,32 @@ fn a_run_of_fewer_steps_goes_on_as_if_it_had_been_longer() {
     assert_eq!(losses(&folder.metrics("whole")).len(), 25);
 }
 
-/// Returns how many steps a run has told.
-fn told(folder: &Folder, dir: &str) -> u64 {
+/// Returns how many steps a run has reported.
+fn steps_reported(folder: &Folder, dir: &str) -> u64 {
     let text = std::fs::read_to_string(folder.at(dir).join("metrics.jsonl")).unwrap_or_default();
     text.lines().filter(|line| line.starts_with("{\"event\":\"step\"") && line.ends_with('}')).count() as u64
 }
 
-/// A run that is going on.
-struct Going<'f> {
+/// A run in progress.
+struct Running<'f> {
     folder: &'f Folder,
     dir: &'static str,
     child: Child,
 }
 
-impl Going<'_> {
-    /// Starts a run that would never end in time.
-    fn start<'f>(folder: &'f Folder, dir: &'static str, more: &[&str]) -> Going<'f> {
+impl Running<'_> {
+    /// Starts a run that is too long to finish.
+    fn start<'f>(folder: &'f Folder, dir: &'static str, more: &[&str]) -> Running<'f> {
         let mut command = peristyle(&folder.0);
         command.args(["train", "small.toml", "--run-dir", dir, "--set", "train.steps=1000000"]).args(more);
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        Going { folder, dir, child }
+        Running { folder, dir, child }
     }
 
-    /// Returns once `steps` steps were told.
+    /// Returns once `steps` steps have been reported.
     fn until(&mut self, steps: u64) {
         for _ in 0..10_000_000 {
-            if told(self.folder, self.dir) >= steps {
+            if steps_reported(self.folder, self.dir) >= steps {
                 return;
             }
             assert!(self.child.try_wait().unwrap().is_none(), "the run ended before it was stopped");
@@ -114,19 +114,19 @@ impl Going<'_> {
         panic!("the run made no progress");
     }
 
-    /// Sends a signal, waits for the end and returns the exit code and the steps that were told.
+    /// Sends a signal, waits for the end and returns the exit code and the number of steps reported.
     fn stop(mut self, signal: &str) -> (Option<i32>, u64) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
         let code = self.child.wait().unwrap().code();
-        (code, told(self.folder, self.dir))
+        (code, steps_reported(self.folder, self.dir))
     }
 }
 
 #[test]
 fn a_run_stopped_by_a_signal_goes_on_bit_for_bit() {
     let folder = Folder::new("resume-signals");
-    // A signal comes when it comes; the run that never stops is made as long as the longest of these.
+    // The step at which a signal arrives varies; the uninterrupted run is as long as the longest of these.
     let mut ends = Vec::new();
     for (dir, signal, after) in [
         ("term", "-TERM", 3),
@@ -136,7 +136,7 @@ fn a_run_stopped_by_a_signal_goes_on_bit_for_bit() {
         ("kill-22", "-KILL", 22),
         ("kill-40", "-KILL", 40),
     ] {
-        let mut run = Going::start(&folder, dir, &["--set", "devices.threads=2"]);
+        let mut run = Running::start(&folder, dir, &["--set", "devices.threads=2"]);
         run.until(after);
         let (code, steps) = run.stop(signal);
         if signal == "-KILL" {
@@ -163,7 +163,7 @@ fn a_run_stopped_by_a_signal_goes_on_bit_for_bit() {
 fn a_killed_resume_is_resumed() {
     let folder = Folder::new("resume-twice");
     folder.train("run", &["--set", "train.steps=8"]);
-    let mut run = Going::start(&folder, "run", &["--resume"]);
+    let mut run = Running::start(&folder, "run", &["--resume"]);
     run.until(20);
     let (_, steps) = run.stop("-KILL");
     let to = (steps + 3).next_multiple_of(7);

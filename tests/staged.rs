@@ -179,8 +179,8 @@ fn a_plan_shows_what_goes_through_the_host() {
     }
     for (sets, note) in [
         (&["devices.use=\"cpu*2\"", staged[1]][..], "peer_access has no effect on cpu devices"),
-        (&["devices.use=\"emu\"", staged[1]], "peer_access has no effect on one GPU"),
-        (&["devices.use=\"cuda:3*2\"", staged[1]], "peer_access has no effect on one GPU"),
+        (&["devices.use=\"emu\"", staged[1]], "peer_access has no effect with one GPU"),
+        (&["devices.use=\"cuda:3*2\"", staged[1]], "peer_access has no effect with one GPU"),
     ] {
         let output = plan(sets);
         assert!(output.err.contains(note) && !output.out.contains("host memory"), "{}", output.err);

@@ -2,23 +2,23 @@
 
 use super::{Configured, notes, print};
 use crate::diagnose::bench::{self, AllReduces, Bench, Effort, Layers, StepTime};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, quantity};
 use serde::Serialize;
 
 /// Arguments of `bench`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(subcommand)]
-    what: What,
+    benchmark: Benchmark,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum What {
-    /// The training step of a configuration, on a batch in memory: no data files are needed.
+enum Benchmark {
+    /// Measures the training step of a configuration, on a batch in memory: no data files are needed.
     Step(Step),
-    /// The layers of a configuration inside its training step.
+    /// Measures the layers of a configuration within its training step.
     Layers(Step),
-    /// Sums over devices, from 64 KiB to 64 MiB, as a ring and, on CPU devices, in one pass.
+    /// Measures all-reduces, from 64 KiB to 64 MiB, as a ring and, on CPU devices, in one pass.
     Allreduce(Devices),
 }
 
@@ -27,7 +27,7 @@ struct Step {
     #[command(flatten)]
     configured: Configured,
     #[command(flatten)]
-    how: How,
+    measurement: Measurement,
 }
 
 #[derive(Debug, clap::Args)]
@@ -39,15 +39,15 @@ struct Devices {
     #[arg(long, value_name = "ACCESS")]
     peer_access: Option<String>,
     #[command(flatten)]
-    how: How,
+    measurement: Measurement,
 }
 
 #[derive(Debug, clap::Args)]
-struct How {
-    /// Seconds of measured steps, all repeats together; of allreduce, for each size in each form.
+struct Measurement {
+    /// Seconds of measurement, over all repeats; for allreduce, per size and algorithm.
     #[arg(long, value_name = "S", default_value_t = 5.0)]
     seconds: f64,
-    /// Repeats, whose median and spread are told.
+    /// Number of repeats; the median is printed with minimum and maximum.
     #[arg(long, value_name = "R", default_value_t = 5)]
     repeats: usize,
     /// Prints one JSON object.
@@ -55,7 +55,7 @@ struct How {
     json: bool,
 }
 
-impl How {
+impl Measurement {
     fn effort(&self) -> Result<Effort> {
         let (seconds, repeats) = (self.seconds, self.repeats);
         if !(seconds > 0.0 && seconds <= 86_400.0) {
@@ -67,7 +67,7 @@ impl How {
         Ok(Effort { seconds, repeats })
     }
 
-    fn tell<T: Serialize>(&self, report: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
+    fn print<T: Serialize>(&self, report: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
         let text = if self.json {
             let json = serde_json::to_string(report);
             json.map_err(|error| Error::Run(format!("the report cannot be written as JSON: {error}")))? + "\n"
@@ -80,20 +80,20 @@ impl How {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
-    match &arguments.what {
-        What::Step(step) => {
-            let effort = step.how.effort()?;
-            step.how.tell(&bench::step(&mut step.open()?, effort)?, step_text)
+    match &arguments.benchmark {
+        Benchmark::Step(step) => {
+            let effort = step.measurement.effort()?;
+            step.measurement.print(&bench::step(&mut step.open()?, effort)?, step_text)
         }
-        What::Layers(step) => {
-            let effort = step.how.effort()?;
-            step.how.tell(&bench::layers(&mut step.open()?, effort)?, layers_text)
+        Benchmark::Layers(step) => {
+            let effort = step.measurement.effort()?;
+            step.measurement.print(&bench::layers(&mut step.open()?, effort)?, layers_text)
         }
-        What::Allreduce(all) => {
-            let effort = all.how.effort()?;
+        Benchmark::Allreduce(all) => {
+            let effort = all.measurement.effort()?;
             let access = all.peer_access.iter().map(|access| format!("devices.peer_access={access:?}"));
             let sets: Vec<String> = access.chain([format!("devices.use={:?}", all.devices)]).collect();
-            all.how.tell(&bench::all_reduce(&sets, effort)?, allreduce_text)
+            all.measurement.print(&bench::all_reduce(&sets, effort)?, allreduce_text)
         }
     }
 }
@@ -109,7 +109,10 @@ impl Step {
 fn about(about: &bench::About) -> String {
     let bench::About { network, batch, device, devices, threads, precision, .. } = about;
     let load = about.load_average.map_or(String::new(), |load| format!(", load average {load}"));
-    format!("{network}: batch {batch}, {devices} x {device} ({threads} threads), {precision}{load}\n")
+    format!(
+        "{network}: batch {batch}, {devices} x {device} ({}), {precision}{load}\n",
+        quantity(*threads as u64, "thread")
+    )
 }
 
 fn step_text(report: &StepTime) -> String {
@@ -167,11 +170,11 @@ fn allreduce_text(report: &AllReduces) -> String {
         report.devices,
         report.device,
         report.memcpy_gb_per_second,
-        "form",
+        "algorithm",
         "KiB",
         "ms",
-        "least",
-        "most",
+        "min",
+        "max",
         "busbw GB/s",
         "x memcpy"
     );

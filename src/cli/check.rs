@@ -1,7 +1,7 @@
 //! `peristyle check CONFIG`.
 
 use super::{Configured, notes, print};
-use crate::error::Result;
+use crate::error::{Result, quantity};
 use crate::train::{DataPolicy, Job};
 
 /// Arguments of `check`.
@@ -17,14 +17,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     print(&job.network.to_string());
     let epoch = job.epoch();
     let arena = plan.arena.iter().max().copied().unwrap_or(0);
+    let count = |n: usize, noun| quantity(n as u64, noun);
     print(&format!(
-        "{} devices ({}), {} samples in {} batches of {}, {} steps, {:.1} MB a device\n",
-        plan.arena.len(),
+        "{} ({}), {} in {} of {}, {}, {:.1} MB per device\n",
+        count(plan.arena.len(), "device"),
         job.config.devices.names().join(", "),
-        epoch.samples,
-        epoch.batches(),
+        count(epoch.samples, "sample"),
+        count(epoch.batches(), "batch"),
         epoch.batch,
-        job.steps(),
+        quantity(job.steps(), "step"),
         arena as f64 / 1e6
     ));
     Ok(())

@@ -3,12 +3,12 @@
 use super::print;
 use crate::gpu::{Driver, DriverKind, kernels, libraries};
 
-/// Prints what this machine has, and what this build can run on it.
+/// Prints this machine's devices and the compiled kernels that they would use.
 pub(super) fn run() {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut text = format!("cpu: {cores} cores, {} vectors\n", vectors());
     match Driver::count(DriverKind::Cuda) {
-        Ok(0) => text += "cuda: the driver shows no GPU (CUDA_VISIBLE_DEVICES hides those that it leaves out)\n",
+        Ok(0) => text += "cuda: the driver reports no GPU (CUDA_VISIBLE_DEVICES may hide some)\n",
         Ok(count) => (0..count).for_each(|ordinal| text += &gpu(ordinal)),
         Err(error) => text += &format!("cuda: none: {error}\n"),
     }
@@ -19,16 +19,16 @@ pub(super) fn run() {
     let (files, entries) = (kernels::IMAGES.len(), kernels::ENTRIES.len());
     let bytes: usize = kernels::IMAGES.iter().map(|(_, image)| image.len()).sum();
     text += &match files {
-        0 => format!("kernels: {entries}; no image for GPUs, as this build found no nvcc\n"),
+        0 => format!("kernels: {entries}; no images for GPUs because the build found no nvcc\n"),
         _ => format!("kernels: {entries} in {files} images for GPUs, {:.1} MB\n", bytes as f64 / 1e6),
     };
     libraries::described().iter().for_each(|line| text += &format!("{line}\n"));
     print(&text);
 }
 
-/// One line about a GPU.
+/// Returns the line about a GPU.
 fn gpu(ordinal: usize) -> String {
-    let said = Driver::open(DriverKind::Cuda, ordinal, 1).and_then(|driver| {
+    let described = Driver::open(DriverKind::Cuda, ordinal, 1).and_then(|driver| {
         let ((major, minor), (free, total)) = (driver.capability(), driver.memory()?);
         let gigabytes = |bytes: usize| bytes as f64 / 1e9;
         let codes: Vec<String> =
@@ -41,7 +41,7 @@ fn gpu(ordinal: usize) -> String {
             codes.join("; ")
         ))
     });
-    format!("cuda:{ordinal}: {}\n", said.unwrap_or_else(|error| error.to_string()))
+    format!("cuda:{ordinal}: {}\n", described.unwrap_or_else(|error| error.to_string()))
 }
 
 fn vectors() -> &'static str {

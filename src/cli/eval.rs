@@ -9,15 +9,15 @@ use std::path::PathBuf;
 /// Arguments of `eval`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// A run directory (its newest checkpoint that verifies) or a checkpoint.
+    /// A run directory, whose newest valid checkpoint is used, or a checkpoint.
     run: PathBuf,
-    /// Other test data, as in --data '{ idx = { images = "a.gz", labels = "b.gz" } }'.
+    /// Test data to use instead, as in --data '{ idx = { images = "a.gz", labels = "b.gz" } }'.
     #[arg(long, value_name = "SOURCE")]
     data: Option<String>,
     /// Sets a key of the run's configuration.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
-    /// The devices, in place of the run's.
+    /// The devices to use instead of the run's.
     #[arg(long, value_name = "DEVICES")]
     devices: Option<String>,
 }
@@ -31,7 +31,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     notes(&run.job().notes);
     let events = run.evaluations()?;
     if events.is_empty() {
-        let message = "the run has no test data and sets no validation share apart; name data with --data";
+        let message = "the run has no test data and no validation share; give test data with --data";
         return Err(Error::Usage(format!("{}: {message}", arguments.run.display())));
     }
     for event in events {

@@ -11,10 +11,10 @@ use crate::train::{DataPolicy, Job};
 pub(super) struct Arguments {
     #[command(flatten)]
     configured: Configured,
-    /// Coordinates compared in each parameter.
+    /// Number of coordinates compared in each parameter.
     #[arg(long, default_value_t = 10)]
     samples: usize,
-    /// Samples of the training set in the batch.
+    /// Number of training samples in the batch.
     #[arg(long, default_value_t = 4)]
     rows: usize,
     /// The largest relative difference allowed.
@@ -25,7 +25,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let mut sets = arguments.configured.sets();
     sets.push(format!("data.batch={}", arguments.rows.max(1)));
-    // The check is one of formulas, in f64 on one CPU device: the file's own devices need not be there.
+    // The check tests formulas, in f64 on one CPU device, so the devices of the file need not be present.
     sets.extend(["devices.use=\"cpu\"", "devices.mesh={ data = 1, columns = 1 }"].map(String::from));
     let (job, _) = Job::open(&arguments.configured.config, &sets, DataPolicy::Required)?;
     notes(&job.notes);

@@ -1,4 +1,4 @@
-//! The command line: one file per subcommand; parses, calls, prints.
+//! The command line: one file per subcommand, which parses arguments, calls the library and prints the results.
 //!
 //! To add a subcommand: write `cli/x.rs` with its arguments and a `run`, and add a line to `Command`.
 
@@ -29,42 +29,42 @@ enum Command {
     Train(train::Arguments),
     /// Evaluates a run or a checkpoint.
     Eval(eval::Arguments),
-    /// Prints the very program that train runs, without running it.
+    /// Prints the exact program that train would run.
     Plan(plan::Arguments),
-    /// Prints everything that is wrong with a configuration, or what it means.
+    /// Checks a configuration: prints every mistake, or a summary of the network.
     Check(check::Arguments),
-    /// Prints what this machine has to run on.
+    /// Lists this machine's devices and the kernels that they would use.
     Devices,
-    /// Compares gradients with differences of losses, in double precision.
+    /// Checks gradients against finite differences, in double precision.
     Gradcheck(gradcheck::Arguments),
-    /// Proves that this binary computes right on a device of this machine.
+    /// Checks that this binary computes correctly on a device of this machine.
     Selftest(selftest::Arguments),
-    /// Measures the training step, its layers, or sums over devices.
+    /// Measures the training step, its layers, or all-reduces.
     Bench(bench::Arguments),
 }
 
-/// A configuration with changes.
+/// A configuration with overrides.
 #[derive(Debug, Args)]
 struct Configured {
     /// The configuration.
     config: PathBuf,
-    /// Sets a key of the configuration, as in --set optimizer.lr=0.1 or --set model.layers.conv1.filters=8.
+    /// Overrides a key of the configuration, as in --set optimizer.lr=0.1 or --set model.layers.conv1.filters=8.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
-    /// The devices, in place of the configuration's: cpu, cpu*4, cuda:0-3, emu*2.
+    /// The devices to use instead of the configuration's: cpu, cpu*4, cuda:0-3, emu*2.
     #[arg(long, alias = "device", value_name = "DEVICES")]
     devices: Option<String>,
 }
 
 impl Configured {
-    /// Returns all changes, the devices among them.
+    /// Returns all overrides, including the devices.
     fn sets(&self) -> Vec<String> {
         let devices = self.devices.iter().map(|devices| format!("devices.use={devices:?}"));
         self.sets.iter().cloned().chain(devices).collect()
     }
 }
 
-/// Runs the command line; returns the exit code: 0, 1 = ran but failed, 2 = the user's mistake.
+/// Runs the command line; returns the exit code: 0, 1 = ran but failed, 2 = a mistake of the user.
 pub fn main() -> i32 {
     let result: Result<()> = match Cli::parse().command {
         Command::Train(arguments) => train::run(&arguments),

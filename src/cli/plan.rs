@@ -1,4 +1,4 @@
-//! `peristyle plan CONFIG`: no GPU, no data.
+//! `peristyle plan CONFIG`, which needs neither a GPU nor data.
 
 use super::{Configured, notes, print};
 use crate::config::DeviceKind;
@@ -12,10 +12,10 @@ use crate::train::{DataPolicy, Job};
 pub(super) struct Arguments {
     #[command(flatten)]
     configured: Configured,
-    /// The machine whose rates the estimate takes: cpu or h200; by default what suits the devices.
+    /// The machine to estimate the time for: cpu or h200; by default, depends on the devices.
     #[arg(long, value_name = "NAME")]
     hardware: Option<String>,
-    /// How to print it.
+    /// The output format.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }
@@ -32,11 +32,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     notes(&job.notes);
     let known = HARDWARE.iter().map(|h| h.name);
     let suits = if job.config.devices.kind == DeviceKind::Cuda { "h200" } else { "cpu" };
-    let wanted = arguments.hardware.as_deref().unwrap_or(suits);
-    let hardware = HARDWARE.iter().find(|h| h.name == wanted).ok_or_else(|| {
+    let name = arguments.hardware.as_deref().unwrap_or(suits);
+    let hardware = HARDWARE.iter().find(|h| h.name == name).ok_or_else(|| {
         let names: Vec<&str> = known.clone().collect();
-        let near = suggest(wanted, known);
-        Error::Usage(format!("--hardware {wanted}: unknown machine{near}; known: {}", names.join(", ")))
+        let near = suggest(name, known);
+        Error::Usage(format!("--hardware {name}: unknown machine{near}; expected one of: {}", names.join(", ")))
     })?;
     let kind = job.config.devices.kind.to_string();
     let cx = Context { device: &kind, steps: job.steps(), hardware };

@@ -8,13 +8,13 @@ use std::io::IsTerminal;
 /// Arguments of `selftest`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The device: cpu, emu, cuda:0; auto is the best that this machine has.
+    /// The device: cpu, emu, cuda:0; auto is the best device of this machine.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: String,
-    /// Checks a case or two of everything, as a sanitizer has time for.
+    /// Runs only a few cases of each check, for example under a sanitizer.
     #[arg(long)]
     quick: bool,
-    /// Prints one JSON object in place of the table.
+    /// Prints one JSON object instead of the table.
     #[arg(long)]
     json: bool,
 }
@@ -28,7 +28,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     }
     let terminal = std::io::stderr().is_terminal();
     let report = selftest.run(&mut |event| match event {
-        // On a terminal the row takes the place of this line.
+        // On a terminal, the finished row overwrites this line.
         Event::Begins(check) if terminal => eprint!("\r{check:<32}\r"),
         Event::Begins(check) => eprintln!("selftest: {check}"),
         Event::Done(row) if table => print(&line(row)),

@@ -11,13 +11,13 @@ use std::path::PathBuf;
 pub(super) struct Arguments {
     #[command(flatten)]
     configured: Configured,
-    /// The run directory; by default runs/NAME, or runs/NAME-2 and so on when there is one already.
+    /// The run directory; by default runs/NAME, or runs/NAME-2 and so on if that exists already.
     #[arg(long, value_name = "DIR")]
     run_dir: Option<PathBuf>,
-    /// Goes on from the newest checkpoint of the run directory.
+    /// Resumes from the newest checkpoint of the run directory.
     #[arg(long)]
     resume: bool,
-    /// Shows messages (-v) and details (-vv).
+    /// Prints messages (-v) or details (-vv).
     #[arg(short, long, action = clap::ArgAction::Count)]
     verbose: u8,
 }
@@ -44,7 +44,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let mut reporter = Reporter::open(&dir, ReporterOptions { steps, resume, verbosity: arguments.verbose })?;
     let result = run.train(&mut reporter, &stop);
     drop(reporter);
-    // Whatever goes wrong from here on, the run was on its way: a full disk is no mistake of the command line.
+    // From here on, a failure is a failed run, not a mistake on the command line: a full disk, for example.
     result.map_err(|error| Error::Run(format!("{} (run directory {})", error.with_causes(), dir.display())))?;
     print(&format!("{}\n", dir.display()));
     Ok(())

@@ -1,4 +1,4 @@
-//! `[data]`: read key by key, so that every wrong one is reported.
+//! `[data]`, read key by key so that every wrong key is reported.
 
 use super::diagnostics::Diagnostics;
 use super::errors;
@@ -8,7 +8,7 @@ use crate::data::{Augment, DataSettings};
 use serde::Deserialize;
 use toml::de::DeValue;
 
-/// Reads the section; none when it cannot be used.
+/// Reads the section; returns `None` if it cannot be used.
 pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<DataSettings> {
     let mut section = Section::open(diagnostics, "[data]", value);
     let before = section.diagnostics.problems.len();
@@ -38,7 +38,7 @@ pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option
 fn read_augment(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Vec<Augment>> {
     let at = value.span().start;
     let DeValue::Array(items) = value.into_inner() else {
-        diagnostics.problem(at, "[data]: augment, expected a list, like [{ shift = 2 }]");
+        diagnostics.problem(at, "[data]: augment is not a list, expected a list like [{ shift = 2 }]");
         return None;
     };
     let mut steps = Vec::new();

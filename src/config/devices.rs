@@ -1,4 +1,4 @@
-//! `[devices]`: what runs the program, and how it is arranged.
+//! `[devices]`: the devices that run the program, and the mesh they form.
 
 use super::diagnostics::Diagnostics;
 use super::errors;
@@ -10,16 +10,16 @@ use crate::tensor::{MatmulPrecision, Mesh, Precision};
 use serde::Deserialize;
 use toml::de::DeValue;
 
-/// The most devices of one mesh.
+/// The largest number of devices in a mesh.
 const MOST: usize = 1024;
-/// The most threads of one CPU device.
+/// The largest number of threads of a CPU device.
 const MOST_THREADS: usize = 1024;
 const FORMS: &str = "\"auto\", \"cpu\", \"cpu*4\", \"cuda:0\", \"cuda:0-3\", \"cuda:0*2\", \"emu\" or \"emu*2\"";
 
 /// A kind of device; all devices of a mesh are of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DeviceKind {
-    /// Cores of this machine.
+    /// Cores of this machine's CPU.
     Cpu,
     /// NVIDIA GPUs.
     Cuda,
@@ -48,12 +48,12 @@ impl std::fmt::Display for DeviceKind {
     }
 }
 
-/// How sums over devices are lowered.
+/// The algorithm of all-reduces and other collectives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Collectives {
-    /// Each device sums its slice from all and writes it to all: for devices that share memory.
+    /// Each device sums its slice over all devices and writes it to all: for devices that share memory.
     OnePass,
-    /// Copies and additions around a ring of devices.
+    /// Copies and additions along a ring of devices.
     Ring,
 }
 
@@ -61,44 +61,44 @@ pub enum Collectives {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PeerAccess {
-    /// Directly, where all GPUs of the run can; else through the host's.
+    /// Directly if all GPUs of the run can, otherwise through host memory.
     #[default]
     Auto,
-    /// Through the host's.
+    /// Through host memory.
     Off,
 }
 
-/// Whether NVIDIA's libraries compute products and convolutions.
+/// Whether NVIDIA's libraries compute matrix products and convolutions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LibraryUse {
-    /// cuBLASLt and cuDNN on NVIDIA GPUs, where they can be opened.
+    /// cuBLASLt and cuDNN on NVIDIA GPUs, if they can be loaded.
     Auto,
-    /// Own kernels alone.
+    /// Only our own kernels.
     Off,
 }
 
-/// What runs the program.
+/// The devices of a run and how they are used.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Devices {
     /// The kind of all devices.
     pub kind: DeviceKind,
     /// The ordinal of each device: which GPU, or the number of the CPU device.
     pub ordinals: Vec<usize>,
-    /// How the devices are arranged; its product is the number of devices.
+    /// The arrangement of the devices; the product of its axes is the number of devices.
     pub mesh: Mesh,
     /// The element type, `"f32"` by default.
     pub precision: Precision,
-    /// How products of matrices round.
+    /// How matrix products round their factors.
     pub products: MatmulPrecision,
-    /// How sums over devices are lowered: one pass by default on CPU devices, else a ring.
+    /// The algorithm of collectives: one pass by default on CPU devices, otherwise a ring.
     pub collectives: Collectives,
-    /// How what crosses between GPUs does so, `"auto"` by default.
+    /// How data crosses between GPUs, `"auto"` by default.
     pub peer_access: PeerAccess,
-    /// Whether NVIDIA's libraries compute products and convolutions, `"auto"` by default.
+    /// Whether NVIDIA's libraries compute matrix products and convolutions, `"auto"` by default.
     pub libraries: LibraryUse,
-    /// Threads of each CPU device or emulated device, at least 1; by default the cores of this machine, shared evenly
-    /// among CPU devices, which work at the same time.
+    /// Threads of each CPU or emulated device, at least 1; by default the cores of this machine, divided evenly among
+    /// CPU devices, which run at the same time.
     pub threads: usize,
 }
 
@@ -107,7 +107,7 @@ impl Devices {
     pub fn len(&self) -> usize {
         self.ordinals.len()
     }
-    /// Returns true when there are no devices, which no file can ask for.
+    /// Returns true if there are no devices, which no valid configuration allows.
     pub fn is_empty(&self) -> bool {
         self.ordinals.is_empty()
     }
@@ -146,7 +146,7 @@ struct MeshTable {
     columns: Option<usize>,
 }
 
-/// Reads the section; the defaults when it is absent.
+/// Reads the section; an absent section means the defaults.
 pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Devices {
     let mut section = Section::open(diagnostics, "[devices]", value);
     let used = section.value("use");
@@ -166,7 +166,7 @@ pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Device
     }
     let libraries = section.take("libraries").unwrap_or(LibraryUse::Auto);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    // Emulated devices work in turns, so each may have every core.
+    // Emulated devices take turns, so each may use every core.
     let default = if kind == DeviceKind::Emu { cores } else { (cores / ordinals.len()).max(1) };
     if kind == DeviceKind::Cuda && section.table.contains_key("threads") {
         section.diagnostics.note(format!("[devices]: threads has no effect on {kind} devices"));
@@ -177,9 +177,9 @@ pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Device
     Devices { kind, ordinals, mesh, precision, products, collectives, peer_access, libraries, threads }
 }
 
-/// Returns what `"auto"` stands for: every GPU that the kernels of this build can run on, else one CPU device.
+/// Returns the devices that `"auto"` stands for: every GPU that this build has kernels for, otherwise one CPU device.
 fn auto() -> (DeviceKind, Vec<usize>) {
-    // The driver takes its time to start: it is not asked when there is nothing to run on a GPU.
+    // Starting the driver takes time, so this skips it when the build has no kernels for a GPU.
     let gpus = if kernels::IMAGES.is_empty() { 0 } else { Driver::count(DriverKind::Cuda).unwrap_or(0) };
     if gpus > 0 { (DeviceKind::Cuda, (0..gpus.min(MOST)).collect()) } else { (DeviceKind::Cpu, vec![0]) }
 }
@@ -217,7 +217,7 @@ fn read_use(diagnostics: &mut Diagnostics, value: &SpannedValue) -> Option<(Devi
     }
     let count = all.as_ref().map_or(0, |(_, ordinals)| ordinals.len());
     if !(1..=MOST).contains(&count) {
-        let message = format!("[devices]: use gives {count} devices, expected 1 to {MOST}");
+        let message = format!("[devices]: use lists {count} devices, expected 1 to {MOST}");
         diagnostics.problem(value.span().start, message);
         return None;
     }
@@ -247,11 +247,15 @@ fn parse(text: &str) -> Result<(DeviceKind, Vec<usize>), String> {
                 None => (number(range)?, number(range)?),
             };
             if first > last {
-                return Err(format!("use = {text:?} counts down; write \"cuda:{last}-{first}\""));
+                return Err(format!(
+                    "use = {text:?} counts down, expected an ascending range; write \"cuda:{last}-{first}\""
+                ));
             }
             Ok((DeviceKind::Cuda, (first..=last).flat_map(|i| std::iter::repeat_n(i, times)).collect()))
         }
-        ("cuda", None) => Err(format!("use = {text:?} does not say which GPU; write \"cuda:0\" or \"cuda:0-3\"")),
+        ("cuda", None) => {
+            Err(format!("use = {text:?} names no GPU, expected its number; write \"cuda:0\" or \"cuda:0-3\""))
+        }
         _ => Err(wrong()),
     }
 }
@@ -270,14 +274,14 @@ fn read_mesh(section: &mut Section, devices: usize, by_set: bool, known: bool) -
     if positions == devices {
         return Mesh { data, columns };
     }
-    let what = format!("mesh = {{ data = {data}, columns = {columns} }} has {positions} positions");
+    let what = format!("mesh = {{ data = {data}, columns = {columns} }} needs {positions} devices");
     let mesh_by_set = given.is_some_and(|at| section.diagnostics.source.is_set(at));
     if by_set && !mesh_by_set {
-        section.diagnostics.note(format!(
-            "[devices]: {what}, which do not fit {devices} devices; all devices are on the data axis instead"
-        ));
+        section
+            .diagnostics
+            .note(format!("[devices]: {what} but use lists {devices}; using {{ data = {devices} }} instead"));
     } else if known {
-        let message = format!("{what}, but use gives {devices} devices; make the product of the mesh {devices}");
+        let message = format!("{what} but use lists {devices}; choose a mesh whose product is {devices}");
         section.fault(&Fault::at("mesh", message));
     }
     all
@@ -307,13 +311,13 @@ fn read_collectives(section: &mut Section, kind: DeviceKind, devices: usize) -> 
     let default = if kind == DeviceKind::Cpu { Collectives::OnePass } else { Collectives::Ring };
     let Some(name) = section.take("collectives") else { return default };
     if devices == 1 && matches!(name, CollectivesName::OnePass | CollectivesName::Ring) {
-        section.diagnostics.note("[devices]: collectives has no effect on one device");
+        section.diagnostics.note("[devices]: collectives has no effect with one device");
     }
     let library = match name {
         CollectivesName::OnePass if kind != DeviceKind::Cpu => {
             if devices > 1 {
                 section.diagnostics.note(format!(
-                    "[devices]: collectives = \"one_pass\" has no effect on {kind} devices, which sum around a ring"
+                    "[devices]: collectives = \"one_pass\" has no effect on {kind} devices; using \"ring\""
                 ));
             }
             return Collectives::Ring;
@@ -324,7 +328,7 @@ fn read_collectives(section: &mut Section, kind: DeviceKind, devices: usize) -> 
         CollectivesName::Mpi => "mpi",
     };
     let message = format!(
-        "collectives = \"{library}\" is for several processes, which are not supported; use \"ring\" or \"one_pass\""
+        "collectives = \"{library}\" requires several processes, which are not supported; use \"ring\" or \"one_pass\""
     );
     section.fault(&Fault::at("collectives", message));
     default
@@ -334,8 +338,8 @@ fn read_peer_access(section: &mut Section, kind: DeviceKind, ordinals: &[usize])
     let given = section.take("peer_access");
     let several = ordinals.iter().any(|&ordinal| ordinal != ordinals[0]);
     if given.is_some() && (kind == DeviceKind::Cpu || !several) {
-        let on = if kind == DeviceKind::Cpu { "cpu devices" } else { "one GPU" };
-        section.diagnostics.note(format!("[devices]: peer_access has no effect on {on}"));
+        let on = if kind == DeviceKind::Cpu { "on cpu devices" } else { "with one GPU" };
+        section.diagnostics.note(format!("[devices]: peer_access has no effect {on}"));
         return PeerAccess::Auto;
     }
     given.unwrap_or_default()

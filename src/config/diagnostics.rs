@@ -5,7 +5,7 @@ use super::spans::{SourceMap, SpannedValue};
 use crate::error::{Fault, Locations, Problem};
 use toml::de::ValueDeserializer;
 
-/// What was found while reading.
+/// The problems and notes found while reading a file.
 #[derive(Debug)]
 pub(super) struct Diagnostics {
     pub(super) source: SourceMap,
@@ -29,7 +29,7 @@ impl Diagnostics {
         self.problems.push(locations.problem(subject, fault));
     }
 
-    /// Says something once.
+    /// Adds a note unless it is already there.
     pub(super) fn note(&mut self, note: impl Into<String>) {
         let note = note.into();
         if !self.notes.contains(&note) {
@@ -37,7 +37,7 @@ impl Diagnostics {
         }
     }
 
-    /// Deserialises a value alone; reports what is wrong with it in the words of this file.
+    /// Deserialises a value; reports an error in terms of the configuration file.
     pub(super) fn read<'i, T>(
         &mut self,
         subject: Subject,

@@ -1,4 +1,4 @@
-//! Says serde's errors in the words of the file: which key, what it is, what was expected, which names are known.
+//! Rewords serde's errors in terms of the file: the key, its value, what was expected, and the known names.
 
 use super::spans::SpannedValue;
 use crate::error::suggest;
@@ -6,17 +6,17 @@ use serde::de::{Deserializer, Error as _, Visitor};
 use std::ops::Range;
 use toml::de::DeValue;
 
-/// How to speak of a value.
+/// How messages refer to a value.
 pub(super) struct Subject<'a> {
-    /// Whose it is: `[train]`, `layer "fc8"`.
+    /// The owner of the value: `[train]`, `layer "fc8"`.
     pub(super) name: &'a str,
-    /// Its own key: `mesh`, `conv`.
+    /// The key of the value: `mesh`, `conv`.
     pub(super) key: &'a str,
-    /// True when keys inside are named with their table's: `mesh.data`.
+    /// True if nested keys are printed with the key of their table: `mesh.data`.
     pub(super) nested: bool,
-    /// True when a kind was given alone and its settings are an empty table that nobody wrote.
+    /// True if a kind was given as a string, so that its table of settings is empty and not in the file.
     pub(super) bare: bool,
-    /// The keys that its table may have, where known.
+    /// The keys that the table may have, if known.
     pub(super) known: Option<&'static [&'static str]>,
 }
 
@@ -30,7 +30,7 @@ impl Subject<'_> {
     }
 }
 
-/// What an error's span covers.
+/// The key or value that an error's span covers.
 enum SpanTarget<'a> {
     Key(String),
     Value(&'a DeValue<'a>),
@@ -55,7 +55,7 @@ fn about_key(message: &str, key: &str, path: &[String], subject: &Subject) -> St
         return format!("{within}{}", unknown_key(key, &known));
     }
     if message.starts_with("unknown variant") {
-        return format!("{}: {}", subject.of(path), unknown_name(key, &known));
+        return unknown_name(&subject.of(path), key, &known);
     }
     if let Some((_, known)) = message.split_once(", available keys: ") {
         return format!("{within}{}", unknown_key(key, &known.split(", ").collect::<Vec<_>>()));
@@ -79,7 +79,7 @@ fn about_value(message: &str, value: &DeValue, path: &[String], subject: &Subjec
     }
     if message.starts_with("unknown variant") {
         let given = value.as_str().unwrap_or_default();
-        return format!("{name}: {}", unknown_name(given, &names(message)));
+        return unknown_name(&name, given, &names(message));
     }
     let shown = show(value);
     if message.starts_with("invalid type: unit variant") {
@@ -110,17 +110,18 @@ fn about_value(message: &str, value: &DeValue, path: &[String], subject: &Subjec
     if message.contains(&name) { message.to_string() } else { format!("{name}: {message}") }
 }
 
-/// Says that a key is not known.
+/// Returns the message for an unknown key.
 pub(super) fn unknown_key(key: &str, known: &[&str]) -> String {
     if known.is_empty() {
-        return format!("unknown key \"{key}\"; there is nothing to set here");
+        return format!("unknown key \"{key}\"; this table has no keys");
     }
     format!("unknown key \"{key}\"{}{}", suggest(key, known.iter().copied()), known_keys(known))
 }
 
-/// Says that a name is not among those known.
-pub(super) fn unknown_name(name: &str, known: &[&str]) -> String {
-    format!("\"{name}\" is not known{}; known: {}", suggest(name, known.iter().copied()), known.join(", "))
+/// Returns the message for a name that is not one of the known names.
+pub(super) fn unknown_name(what: &str, name: &str, known: &[&str]) -> String {
+    let near = suggest(name, known.iter().copied());
+    format!("unknown {what} \"{name}\"{near}; expected one of: {}", known.join(", "))
 }
 
 fn known_keys(known: &[&str]) -> String {
@@ -137,7 +138,7 @@ fn names(message: &str) -> Vec<&str> {
     expected.split('`').skip(1).step_by(2).collect()
 }
 
-/// Says what serde expected in plain words.
+/// Rewords what serde expected.
 fn plain(expected: &str) -> String {
     match expected {
         "usize" | "u64" | "u32" | "u16" | "u8" => "a whole number, at least 0".into(),
@@ -151,7 +152,7 @@ fn plain(expected: &str) -> String {
     }
 }
 
-/// Shows a value as the file has it, or what it is when it is long.
+/// Returns a value as written in the file, or a description of it if it is long.
 pub(super) fn show(value: &DeValue) -> String {
     match value {
         DeValue::String(s) if s.chars().count() <= 40 => format!("{s:?}"),
@@ -178,7 +179,7 @@ fn nests(value: &DeValue) -> bool {
     matches!(value, DeValue::Array(_) | DeValue::Table(_))
 }
 
-/// Finds what a span covers; the path leads to the value, or to the table that has the key.
+/// Finds the key or value that a span covers; the path leads to the value, or to the table with the key.
 fn locate<'a>(value: &'a SpannedValue, span: &Range<usize>) -> Option<(Vec<String>, SpanTarget<'a>)> {
     let mut path = Vec::new();
     find(value, span, &mut path).map(|found| (path, found))
@@ -215,15 +216,15 @@ fn find<'a>(value: &'a SpannedValue, span: &Range<usize>, path: &mut Vec<String>
     None
 }
 
-/// Learns the keys of a type's table by asking it what it would read.
+/// A deserialiser that records the keys that a type expects.
 pub(super) struct Probe<'a>(pub(super) &'a mut Option<&'static [&'static str]>);
 
-/// Returns the keys of the table that `read` would read, where it reads one.
+/// Returns the keys of the table that `read` expects, if it expects a table.
 pub(super) fn fields<T>(
     read: impl FnOnce(Probe) -> Result<T, serde::de::value::Error>,
 ) -> Option<&'static [&'static str]> {
     let mut fields = None;
-    // A probe always ends in an error: only what it was asked for matters.
+    // A probe always fails; only the keys that it records matter.
     let _ = read(Probe(&mut fields));
     fields
 }

@@ -1,4 +1,4 @@
-//! Things named by their key: `"relu"`, `{ conv = { filters = 8 } }`, `{ momentum = 0.9 }`.
+//! Values that are named by their key: `"relu"`, `{ conv = { filters = 8 } }`, `{ momentum = 0.9 }`.
 
 use super::diagnostics::Diagnostics;
 use super::errors::{self, Probe, Subject};
@@ -8,29 +8,29 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-/// A kind with its settings, not yet read.
+/// A kind with its unread settings.
 #[derive(Debug)]
 pub(super) struct Tagged<'i> {
-    /// The kind, one of those known.
+    /// The kind, one of the known ones.
     pub(super) kind: &'static str,
     settings: SpannedValue<'i>,
-    /// True when the kind was given alone, as a string.
+    /// True if the kind was given as a string.
     bare: bool,
-    /// Where the settings are.
+    /// The locations of the settings.
     pub(super) locations: Locations,
 }
 
-/// A room's list of kinds.
+/// A list of kinds.
 pub(super) struct Kinds {
-    /// What one of them is called: `layer`, `transform`.
+    /// The noun for one of them: `layer`, `transform`.
     pub(super) noun: &'static str,
-    /// The keys of all.
+    /// The names of all kinds.
     pub(super) known: &'static [&'static str],
-    /// Returns the keys of a kind's settings.
+    /// Returns the keys that the settings of a kind may have.
     pub(super) fields: fn(&str) -> Option<&'static [&'static str]>,
 }
 
-/// Makes a [`Kinds`] from a room's `KINDS` and `read`.
+/// Creates a [`Kinds`] from the `KINDS` and `read` of a module.
 macro_rules! kinds {
     ($noun:literal, $($room:ident)::+) => {
         $crate::config::kinds::Kinds {
@@ -47,7 +47,7 @@ macro_rules! kinds {
 pub(super) use kinds;
 
 impl<'i> Tagged<'i> {
-    /// Reads which kind a value names; reports what is wrong.
+    /// Finds the kind that a value names; reports any mistake.
     pub(super) fn open(
         diagnostics: &mut Diagnostics,
         subject: &str,
@@ -68,7 +68,7 @@ impl<'i> Tagged<'i> {
         }
     }
 
-    /// A kind given alone, as a string.
+    /// Opens a kind given as a string.
     pub(super) fn bare(
         diagnostics: &mut Diagnostics,
         subject: &str,
@@ -85,14 +85,14 @@ impl<'i> Tagged<'i> {
         Some(Tagged { kind, settings, bare: true, locations })
     }
 
-    /// A kind given as the only key of a table; `beside` are the keys that the table may have had besides.
+    /// Opens a kind given as the only key of a table; the caller has removed the keys in `common` from the table.
     pub(super) fn keyed(
         diagnostics: &mut Diagnostics,
         subject: &str,
         kinds: &Kinds,
         table: DeTable<'i>,
         span: Range<usize>,
-        beside: &[&str],
+        common: &[&str],
     ) -> Option<Self> {
         let is_kind = |key: &str| kinds.known.iter().find(|k| **k == key);
         let given: Vec<&'static str> = table.keys().filter_map(|k| is_kind(k.get_ref())).copied().collect();
@@ -120,14 +120,16 @@ impl<'i> Tagged<'i> {
                     let (key, value) = (key.get_ref(), errors::show(value.get_ref()));
                     format!("\"{key}\" is a setting of {kind}: write {kind} = {{ {key} = {value} }}")
                 }
-                None if given.is_empty() && beside.is_empty() => unknown(kinds, key.get_ref()),
+                None if given.is_empty() && common.is_empty() => unknown(kinds, key.get_ref()),
                 None if given.is_empty() => {
-                    let near = suggest(key.get_ref(), kinds.known.iter().chain(beside).copied());
-                    let (noun, known, beside) = (kinds.noun, kinds.known.join(", "), beside.join(", "));
+                    let near = suggest(key.get_ref(), kinds.known.iter().chain(common).copied());
+                    let (noun, known, common) = (kinds.noun, kinds.known.join(", "), common.join(", "));
                     let key = key.get_ref();
-                    format!("unknown {noun} \"{key}\"{near}; known {noun}s: {known}; keys beside: {beside}")
+                    format!(
+                        "unknown {noun} \"{key}\"{near}; known {noun}s: {known}; keys common to all {noun}s: {common}"
+                    )
                 }
-                None => errors::unknown_key(key.get_ref(), &[&given, beside].concat()),
+                None => errors::unknown_key(key.get_ref(), &[&given, common].concat()),
             };
             diagnostics.problem(at, format!("{subject}: {message}"));
         }
@@ -136,7 +138,7 @@ impl<'i> Tagged<'i> {
         Some(Tagged { kind, settings, bare: false, locations })
     }
 
-    /// Reads the settings; reports what is wrong.
+    /// Reads the settings; reports any mistake.
     pub(super) fn read<T>(
         self,
         diagnostics: &mut Diagnostics,
@@ -156,7 +158,7 @@ fn unknown(kinds: &Kinds, given: &str) -> String {
     format!("unknown {} \"{given}\"{near}; known {0}s: {1}", kinds.noun, kinds.known.join(", "))
 }
 
-/// Returns the keys of the table that a type reads.
+/// Returns the keys of the table that a type expects.
 pub(super) fn fields_of<T: serde::de::DeserializeOwned>() -> Option<&'static [&'static str]> {
     errors::fields(|probe: Probe| T::deserialize(probe))
 }

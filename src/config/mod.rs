@@ -1,8 +1,8 @@
-//! What the user said: one TOML file with `--set`, read into types, every mistake with its place.
+//! The configuration: one TOML file with `--set` applied, parsed into types, every mistake reported with its location.
 //!
-//! Knows what settings mean one by one, never how layers fit together: that is the network's. Layers, transforms,
-//! schedules and data sources own their settings; a new one of these needs no change here. To add a key of a
-//! section, add a field to its type and a line where the section is read.
+//! Each setting is checked on its own here; how layers fit together is checked in network/. Layers, transforms,
+//! schedules and data sources own their settings, so adding one requires no change here. To add a key to a section,
+//! add a field to its type and a line where the section is read.
 
 mod data;
 mod devices;
@@ -30,46 +30,48 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-/// The largest file that is read, in bytes.
+/// The largest file that is accepted, in bytes.
 const MOST_BYTES: u64 = 1 << 20;
 
-/// A whole configuration without mistakes.
+/// A complete configuration without mistakes.
 #[derive(Debug)]
 pub struct Config {
-    /// The name of runs, by default the file's without extension.
+    /// The name of the run; by default the name of the file without its extension.
     pub name: String,
-    /// The seed of everything random; 1 by default.
+    /// The seed of all random numbers; 1 by default.
     pub seed: u64,
-    /// What runs the program.
+    /// The devices and how they are used.
     pub devices: Devices,
-    /// What the network learns from.
+    /// The data set and how it is batched.
     pub data: DataSettings,
-    /// Where the file says `data`.
+    /// The location of `data` in the file.
     pub data_locations: Locations,
     /// The network.
     pub model: Model,
-    /// From gradients to updates.
+    /// How gradients become updates.
     pub optimizer: Optimizer,
-    /// How long, and what happens along the way.
+    /// The length of training, and when to evaluate and save.
     pub train: Train,
-    /// What relative paths are relative to: the folder of the file.
+    /// The folder that relative paths refer to: the folder of the file.
     pub base: Base,
-    /// The file.
+    /// The path of the file.
     pub path: PathBuf,
-    /// What has no effect or was fallen back to, to be said once.
+    /// Settings that have no effect or were replaced; each is logged once.
     pub notes: Vec<String>,
-    /// The text of the file with every `--set` applied: what a run keeps as its `config.toml`.
+    /// The text of the file with every `--set` applied, which a run saves as its `config.toml`.
     pub resolved: String,
 }
 
-/// What reading a file gave.
+/// The result of parsing a file.
 #[derive(Debug)]
 pub struct Parsed {
-    /// The configuration, when every section can be used; also with problems, so that more can be found.
+    /// The name of the file; `None` if it is not readable TOML.
+    pub file: Option<String>,
+    /// The configuration, if every section can be used; also present despite problems, so that later checks can run.
     pub config: Option<Config>,
-    /// The model, also with problems, so that the network can be checked as well.
+    /// The model; also present despite problems, so that the network can be checked as well.
     pub model: Option<Model>,
-    /// Everything that is wrong, in the order of the file.
+    /// All problems, in the order of the file.
     pub problems: Vec<Problem>,
 }
 
@@ -78,7 +80,7 @@ pub fn read(path: &Path, sets: &[String]) -> Parsed {
     let name = path.display().to_string();
     match contents(path) {
         Ok(text) => from_text(&name, &text, path.parent().unwrap_or(Path::new("")), sets),
-        Err(message) => alone(name, message),
+        Err(message) => unreadable(name, message),
     }
 }
 
@@ -86,14 +88,14 @@ pub fn read(path: &Path, sets: &[String]) -> Parsed {
 pub fn from_text(name: &str, text: &str, base: &Path, sets: &[String]) -> Parsed {
     let mut diagnostics = Diagnostics::new(SourceMap::new(name, text));
     if text.len() as u64 > MOST_BYTES {
-        return alone(name.to_string(), too_large());
+        return unreadable(name.to_string(), too_large());
     }
     let root = match DeTable::parse(text) {
         Ok(root) => root,
         Err(error) => {
             let location = diagnostics.source.at(error.span().map_or(0, |span| span.start));
             let message = format!("the file is not TOML: {}", error.message().replace('\n', ", "));
-            return alone(location, message);
+            return unreadable(location, message);
         }
     };
     let span = root.span();
@@ -115,7 +117,7 @@ pub fn from_text(name: &str, text: &str, base: &Path, sets: &[String]) -> Parsed
         resolved,
         ..config
     });
-    Parsed { config, model, problems }
+    Parsed { file: Some(name.to_string()), config, model, problems }
 }
 
 /// Sorts problems by line and column; those of `--set` come last.
@@ -130,8 +132,8 @@ pub fn sort(problems: &mut [Problem]) {
     });
 }
 
-fn alone(location: String, message: String) -> Parsed {
-    Parsed { config: None, model: None, problems: vec![Problem { location, message }] }
+fn unreadable(location: String, message: String) -> Parsed {
+    Parsed { file: None, config: None, model: None, problems: vec![Problem { location, message }] }
 }
 
 fn too_large() -> String {
@@ -158,18 +160,18 @@ fn read_root(diagnostics: &mut Diagnostics, root: DeTable) -> (Option<Config>, O
     let mut top = Section::open(diagnostics, "the file", root);
     let name = top.take("name").unwrap_or(stem);
     if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\']) || name.chars().any(char::is_control) {
-        let message = format!("name = {name:?}, expected a name that a folder can have");
+        let message = format!("name = {name:?}, expected a name that can be used for a folder");
         top.fault(&Fault::at("name", message));
     }
     let seed = top.take("seed").unwrap_or(1);
     let devices = top.value("devices").unwrap_or_else(|| Spanned::new(0..0, DeValue::Table(DeTable::new())));
     let devices = devices::read(top.diagnostics, devices);
     let data_locations = top.table.get("data").map(|value| top.diagnostics.source.locations(value)).unwrap_or_default();
-    let data = part(&mut top, "data", data::read);
-    let model = part(&mut top, "model", model::read);
+    let data = required(&mut top, "data", data::read);
+    let model = required(&mut top, "model", model::read);
     let evaluated = data.as_ref().is_none_or(|data| data.test.is_some() || data.validation > 0.0);
-    let optimizer = part(&mut top, "optimizer", train::read_optimizer);
-    let train = part(&mut top, "train", |diagnostics, value| train::read_train(diagnostics, value, evaluated));
+    let optimizer = required(&mut top, "optimizer", train::read_optimizer);
+    let train = required(&mut top, "train", |diagnostics, value| train::read_train(diagnostics, value, evaluated));
     top.finish();
     if let (Some(model), Some(optimizer)) = (&model, &optimizer) {
         note_without_effect(diagnostics, &devices, model, optimizer);
@@ -183,8 +185,8 @@ fn read_root(diagnostics: &mut Diagnostics, root: DeTable) -> (Option<Config>, O
     (config(), copy)
 }
 
-/// Reads a section that must be there.
-fn part<'i, T>(
+/// Reads a required section.
+fn required<'i, T>(
     top: &mut Section<'i, '_>,
     name: &'static str,
     read: impl FnOnce(&mut Diagnostics, SpannedValue<'i>) -> Option<T>,
@@ -199,7 +201,7 @@ fn part<'i, T>(
     }
 }
 
-/// Notes settings of where and how that have no effect.
+/// Adds a note for each setting of devices or optimizer that has no effect.
 fn note_without_effect(diagnostics: &mut Diagnostics, devices: &Devices, model: &Model, optimizer: &Optimizer) {
     if devices.mesh.columns == 1 && model.layers.iter().any(|entry| entry.split.is_some()) {
         diagnostics.note("[model]: split has no effect: the mesh has one column");

@@ -1,4 +1,4 @@
-//! `[model]`: the layers as the file lists them.
+//! `[model]`: the layers as listed in the file.
 
 use super::diagnostics::Diagnostics;
 use super::errors;
@@ -12,68 +12,68 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use toml::de::{DeArray, DeTable, DeValue};
 
-/// The keys that an entry of the list of layers may have beside its kind.
+/// The keys that an entry of the list of layers may have besides its kind.
 pub(super) const ENTRY_KEYS: &[&str] = &["name", "inputs", "split", "lr_mult", "decay_mult", "init"];
 
-/// A layer as the file lists it.
+/// A layer as listed in the file.
 #[derive(Debug, Clone)]
 pub struct LayerEntry {
-    /// Its name: the file's, or `<kind><index of its kind, from 1>`.
+    /// Its name: from the file, or `<kind><index among its kind, from 1>`.
     pub name: String,
-    /// The layer; none where the file's settings of it are wrong, which has been reported then.
+    /// The layer; `None` if its settings are wrong, which has been reported.
     pub layer: Option<Arc<dyn Layer>>,
-    /// The names of its inputs; none means the previous layer.
+    /// The names of its inputs; `None` means the previous layer.
     pub inputs: Option<Vec<String>>,
-    /// How it is split over the columns.
+    /// How it is split over the columns axis.
     pub split: Option<Split>,
     /// Multiplies the learning rate of its parameters, at least 0; 1 by default.
     pub lr_mult: f64,
     /// Multiplies the weight decay of its parameters, at least 0; 1 by default.
     pub decay_mult: f64,
-    /// How its parameters start, where the layer does not fix that.
+    /// The initialisation of its parameters, unless the layer fixes it.
     pub init: Option<Init>,
-    /// Where the file says all this.
+    /// The locations of the entry and its keys in the file.
     pub locations: Locations,
 }
 
-/// The weights to start from.
+/// The weights that training starts from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PretrainedWeights {
     /// The safetensors file.
     pub file: PathBuf,
-    /// Layers whose weights are not taken from it.
+    /// Layers that keep their initial values.
     pub skip: Vec<String>,
 }
 
 /// The network as the file describes it.
 #[derive(Debug, Clone)]
 pub struct Model {
-    /// The images: H, W, C.
+    /// The shape of an image: H, W, C.
     pub input: Activation,
-    /// How parameters start, Kaiming by default.
+    /// The initialisation of parameters, Kaiming by default.
     pub init: Init,
     /// The layers, in the order of the file.
     pub layers: Vec<LayerEntry>,
-    /// The loss, named `loss`; softmax and cross-entropy by default.
+    /// The loss, named `loss`; softmax cross-entropy by default.
     pub loss: LayerEntry,
-    /// The weights to start from.
+    /// The weights that training starts from.
     pub from: Option<PretrainedWeights>,
-    /// Where the file says all this.
+    /// The locations of the section and its keys in the file.
     pub locations: Locations,
 }
 
 const LAYERS: Kinds = kinds!("layer", layers);
-/// The most values of one sample.
+/// The largest number of values in one sample.
 const MOST_VALUES: usize = 1 << 30;
 
-/// Returns the key of an entry that names its kind: the first one that is not an entry's own key.
+/// Returns the key of an entry that names its kind: the first key that is not common to all entries.
 pub(super) fn kind_of<'t>(table: &'t DeTable) -> Option<&'t str> {
     let keys = table.keys().map(|k| &**k.get_ref()).filter(|k| !ENTRY_KEYS.contains(k));
     let keys: Vec<&str> = keys.collect();
     keys.iter().find(|k| layers::KINDS.contains(k)).or(keys.first()).copied()
 }
 
-/// Returns the name of every layer: the file's, or `<kind><index of its kind, from 1>`.
+/// Returns the name of every layer: from the file, or `<kind><index among its kind, from 1>`.
 pub(super) fn names(entries: &DeArray) -> Vec<String> {
     let mut counts: HashMap<&str, usize> = HashMap::new();
     let name = |entry: &'_ SpannedValue| match entry.get_ref() {
@@ -94,7 +94,7 @@ pub(super) fn names(entries: &DeArray) -> Vec<String> {
     names
 }
 
-/// Reads the section; none when its input or its list of layers cannot be used.
+/// Reads the section; returns `None` if its input or its list of layers cannot be used.
 pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Model> {
     let mut section = Section::open(diagnostics, "[model]", value);
     let locations = section.locations.clone();
@@ -129,7 +129,7 @@ fn read_input(section: &mut Section) -> Option<Activation> {
     Some(Activation::new(h, w, c))
 }
 
-/// Reports a setting of an initialisation that is out of range; it is named after its own key.
+/// Reports an initialisation that is out of range, under the key of the initialisation.
 fn check_init(section: &mut Section, init: Init) {
     let message = match init {
         Init::Normal { std } if !(std.is_finite() && std > 0.0) => {
@@ -159,7 +159,7 @@ fn read_layers(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Vec
     }
 }
 
-/// An entry without settings, of which nothing is known yet.
+/// Creates an entry without settings.
 fn blank(name: String, locations: Locations) -> LayerEntry {
     LayerEntry { name, layer: None, inputs: None, split: None, lr_mult: 1.0, decay_mult: 1.0, init: None, locations }
 }
@@ -180,7 +180,7 @@ fn read_entry(diagnostics: &mut Diagnostics, value: SpannedValue, name: String) 
             let table = std::mem::replace(&mut section.table, DeTable::new());
             let tagged = Tagged::keyed(section.diagnostics, &subject, &LAYERS, table, span, ENTRY_KEYS);
             if let Some(tagged) = tagged {
-                // The keys of the settings come first: a setting may have the name of an entry's key.
+                // The keys of the settings come first: a setting may have the name of a common key.
                 let own = std::mem::take(&mut entry.locations.keys);
                 entry.locations.keys = tagged.locations.keys.iter().cloned().chain(own).collect();
                 entry.layer = read_layer(section.diagnostics, &subject, tagged);
@@ -191,7 +191,7 @@ fn read_entry(diagnostics: &mut Diagnostics, value: SpannedValue, name: String) 
         }
         other => {
             let message = format!(
-                "{}, expected a kind like \"relu\" or a table like {{ dense = {{ units = 10 }} }}",
+                "{}, expected a kind such as \"relu\" or a table such as {{ dense = {{ units = 10 }} }}",
                 errors::show(other)
             );
             diagnostics.problem(span.start, format!("{subject}: {message}"));
@@ -204,7 +204,7 @@ fn read_entry_keys(section: &mut Section, entry: &mut LayerEntry) {
     if let Some(name) = section.take::<String>("name") {
         let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         if name.is_empty() || !name.chars().all(fits) {
-            section.fault(&Fault::at("name", "name with other characters, expected letters, digits, _ and -"));
+            section.fault(&Fault::at("name", "name contains other characters, expected letters, digits, _ and -"));
         }
     }
     entry.inputs = section.take("inputs");

@@ -1,4 +1,4 @@
-//! A table of the file, taken key by key, so that every wrong key is reported.
+//! A table of the file, read key by key so that every wrong key is reported.
 
 use super::diagnostics::Diagnostics;
 use super::errors::{self, Subject};
@@ -11,7 +11,7 @@ use toml::de::{DeTable, DeValue};
 
 /// A table that is being read.
 pub(super) struct Section<'i, 'r> {
-    /// How to speak of it: `[train]`, `layer "fc8"`.
+    /// How messages refer to it: `[train]`, `layer "fc8"`.
     pub(super) subject: String,
     pub(super) span: Range<usize>,
     pub(super) locations: Locations,
@@ -22,7 +22,7 @@ pub(super) struct Section<'i, 'r> {
 }
 
 impl<'i, 'r> Section<'i, 'r> {
-    /// Opens a table; reports a value that is none, and reads an empty table instead.
+    /// Opens a table; reports a value that is not a table and continues with an empty one.
     pub(super) fn open(diagnostics: &'r mut Diagnostics, subject: &str, value: SpannedValue<'i>) -> Self {
         let (span, locations) = (value.span(), diagnostics.source.locations(&value));
         let (table, broken) = match value.into_inner() {
@@ -35,13 +35,13 @@ impl<'i, 'r> Section<'i, 'r> {
         Section { subject: subject.to_string(), span, locations, diagnostics, table, known: Vec::new(), broken }
     }
 
-    /// Takes a value as it is.
+    /// Takes a raw value.
     pub(super) fn value(&mut self, key: &'static str) -> Option<SpannedValue<'i>> {
         self.known.push(key);
         self.table.remove(key)
     }
 
-    /// Takes a value that may be absent.
+    /// Takes an optional value.
     pub(super) fn take<T: DeserializeOwned>(&mut self, key: &'static str) -> Option<T> {
         let value = self.value(key)?;
         let known = fields_of::<T>();
@@ -49,13 +49,13 @@ impl<'i, 'r> Section<'i, 'r> {
         self.diagnostics.read(context, value, |d| T::deserialize(d))
     }
 
-    /// Takes a value that must be there.
+    /// Takes a required value.
     pub(super) fn required<T: DeserializeOwned>(&mut self, key: &'static str, example: &str) -> Option<T> {
         self.require(key, example);
         self.take(key)
     }
 
-    /// Reports a key that must be there and is not.
+    /// Reports a required key that is missing.
     pub(super) fn require(&mut self, key: &'static str, example: &str) {
         if !self.broken && !self.table.contains_key(key) {
             self.diagnostics
@@ -63,7 +63,7 @@ impl<'i, 'r> Section<'i, 'r> {
         }
     }
 
-    /// Takes a value that may be absent and must pass a test.
+    /// Takes an optional value that must pass a test.
     pub(super) fn within<T: DeserializeOwned + std::fmt::Display + Copy>(
         &mut self,
         key: &'static str,
@@ -85,7 +85,7 @@ impl<'i, 'r> Section<'i, 'r> {
         self.diagnostics.fault(&self.subject, &self.locations, fault);
     }
 
-    /// Reports every key that nobody asked for.
+    /// Reports every key that was not taken.
     pub(super) fn finish(self) {
         for key in self.table.keys() {
             let message = errors::unknown_key(key.get_ref(), &self.known);

@@ -1,7 +1,7 @@
-//! `--set KEY=VALUE`: changes the document before it is read.
+//! `--set KEY=VALUE`: changes the document before it is parsed into types.
 //!
-//! VALUE is TOML, else a string. KEY is a dotted path. Lists are entered by index (from 0), layers also by name, the
-//! entries of other lists by kind: `optimizer.chain.momentum=0.8`.
+//! VALUE is TOML, or else a string. KEY is a dotted path. Elements of lists are named by index (from 0), layers also by
+//! name, the elements of other lists also by kind: `optimizer.chain.momentum=0.8`.
 
 use super::diagnostics::Diagnostics;
 use super::errors;
@@ -12,15 +12,15 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-/// Keys of one table of which only one may be given.
+/// Keys that exclude each other, by table.
 const EXCLUSIVE: &[(&str, &[&str])] = &[("train", &["steps", "epochs"])];
-/// Tables whose one key names a kind: another key takes its place.
+/// Tables whose only key names a kind: setting another key replaces it.
 const ONE_OF: &[&str] =
     &["data.train", "data.test", "data.validation", "model.init", "model.loss", "optimizer.schedule"];
-/// The longest path.
+/// The largest number of keys in a path.
 const DEPTH: usize = 16;
 
-/// Applies every `--set` in order; reports those that cannot be applied.
+/// Applies every `--set` in order; reports any that cannot be applied.
 pub(super) fn apply<'i>(diagnostics: &mut Diagnostics, root: SpannedValue<'i>, sets: &'i [String]) -> SpannedValue<'i> {
     let mut root = root;
     for set in sets {
@@ -50,7 +50,7 @@ pub(super) fn apply<'i>(diagnostics: &mut Diagnostics, root: SpannedValue<'i>, s
     root
 }
 
-/// Moves the source of a value's parts behind the file.
+/// Moves the spans of a value past the end of the file.
 fn shift(value: SpannedValue, by: usize) -> SpannedValue {
     let span = value.span().start + by..value.span().end + by;
     let value = match value.into_inner() {
@@ -110,7 +110,7 @@ impl<'i> Change<'i> {
                 match items.iter().filter(|v| of_kind(v)).count() {
                     1 => {}
                     0 => return Err(format!("{path} has no entry \"{name}\"{}", listed(name, kinds_in(items)))),
-                    n => return Err(format!("{path} has {n} entries \"{name}\"; say which by its index, from 0")),
+                    n => return Err(format!("{path} has {n} entries \"{name}\"; give the index, from 0")),
                 }
                 let item = items.iter_mut().find(|v| of_kind(v)).expect("one was counted");
                 self.put(item, depth)
@@ -168,7 +168,7 @@ impl<'i> Change<'i> {
     }
 }
 
-/// Writes a kind given alone as a table: `"relu"` becomes `{ relu = {} }`.
+/// Turns a kind given as a string into a table: `"relu"` becomes `{ relu = {} }`.
 fn unfold(node: &mut SpannedValue) {
     if let DeValue::String(kind) = node.get_ref() {
         let (kind, span) = (kind.to_string(), node.span());
@@ -188,9 +188,9 @@ fn kinds_in(items: &DeArray) -> Vec<String> {
 
 fn listed(name: &str, known: Vec<String>) -> String {
     if known.is_empty() {
-        return "; it is empty".to_string();
+        return "; the list is empty".to_string();
     }
-    format!("{}; there are: {}", suggest(name, known.iter().map(String::as_str)), known.join(", "))
+    format!("{}; expected one of: {}", suggest(name, known.iter().map(String::as_str)), known.join(", "))
 }
 
 fn no_index(path: &str, index: usize, len: usize) -> String {

@@ -5,10 +5,10 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeString, DeValue};
 
-/// A value with its place.
+/// A value with its span in the file.
 pub(super) type SpannedValue<'i> = Spanned<DeValue<'i>>;
 
-/// Turns offsets into source: offsets inside the file are lines and columns, offsets after it belong to `--set`.
+/// Maps offsets to locations: offsets inside the file to lines and columns, offsets after its end to a `--set`.
 #[derive(Debug, Clone)]
 pub(super) struct SourceMap {
     name: String,
@@ -25,7 +25,7 @@ impl SourceMap {
         SourceMap { name: name.to_string(), text: text.to_string(), lines, sets: Vec::new(), end }
     }
 
-    /// Makes room for the value of a `--set` and returns its first offset.
+    /// Reserves offsets for the value of a `--set` and returns the first one.
     pub(super) fn add_set(&mut self, key: &str, len: usize) -> usize {
         let start = self.end;
         self.sets.push((start, key.to_string()));
@@ -33,7 +33,7 @@ impl SourceMap {
         start
     }
 
-    /// Returns true when an offset belongs to a `--set`.
+    /// Returns true if an offset belongs to a `--set`.
     pub(super) fn is_set(&self, offset: usize) -> bool {
         self.sets.first().is_some_and(|(start, _)| offset >= *start)
     }
@@ -57,7 +57,7 @@ impl SourceMap {
         &self.name
     }
 
-    /// Returns the place of a table and of the value of each of its keys.
+    /// Returns the locations of a table and of the value of each of its keys.
     pub(super) fn locations(&self, value: &SpannedValue) -> Locations {
         let mut locations = Locations { whole: self.at(value.span().start), keys: Vec::new() };
         if let DeValue::Table(table) = value.get_ref() {
@@ -67,7 +67,7 @@ impl SourceMap {
     }
 }
 
-/// Returns a key at a place.
+/// Creates a key with a span.
 pub(super) fn key(name: &str, span: Range<usize>) -> Spanned<DeString<'static>> {
     Spanned::new(span, DeString::Owned(name.to_string()))
 }

@@ -1,4 +1,4 @@
-//! `[optimizer]` and `[train]`: from gradients to updates, how long, and what happens along the way.
+//! `[optimizer]` and `[train]`: how gradients become updates, how long to train, when to evaluate and save.
 
 use super::diagnostics::Diagnostics;
 use super::kinds::{Kinds, Tagged, kinds};
@@ -11,14 +11,14 @@ use serde::de::IntoDeserializer;
 use std::sync::Arc;
 use toml::de::DeValue;
 
-/// From gradients to updates.
+/// How gradients become updates.
 #[derive(Debug)]
 pub struct Optimizer {
-    /// The transforms of the gradient, in order; none is plain gradient descent.
+    /// The transforms of the gradient, in order; an empty chain is plain gradient descent.
     pub chain: Arc<Chain>,
     /// The base learning rate, above 0.
     pub lr: f64,
-    /// The learning rate's schedule, constant by default.
+    /// The schedule of the learning rate, constant by default.
     pub schedule: Schedule,
 }
 
@@ -43,30 +43,30 @@ impl TryFrom<String> for Every {
     }
 }
 
-/// When states are saved.
+/// When checkpoints are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Checkpoint {
     /// How often, every epoch by default.
     pub every: Every,
-    /// How many of the latest are kept, at least 1; 3 by default.
+    /// How many of the latest checkpoints are kept, at least 1; 3 by default.
     pub keep: usize,
 }
 
-/// How long training goes on, and what happens along the way.
+/// The length of training, and when to evaluate and save.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Train {
     /// `steps` or `epochs`, at least 1.
     pub length: Interval,
     /// How often the network is evaluated, every epoch by default.
     pub evaluate: Every,
-    /// When states are saved.
+    /// When checkpoints are written.
     pub checkpoint: Checkpoint,
 }
 
 pub(super) const TRANSFORMS: Kinds = kinds!("transform", optim);
 pub(super) const SCHEDULES: Kinds = kinds!("schedule", schedule);
 
-/// Reads `[optimizer]`; none when it cannot be used.
+/// Reads `[optimizer]`; returns `None` if it cannot be used.
 pub(super) fn read_optimizer(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Optimizer> {
     let mut section = Section::open(diagnostics, "[optimizer]", value);
     let chain = section.value("chain");
@@ -90,7 +90,8 @@ pub(super) fn read_optimizer(diagnostics: &mut Diagnostics, value: SpannedValue)
 fn read_chain(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Chain> {
     let at = value.span().start;
     let DeValue::Array(items) = value.into_inner() else {
-        diagnostics.problem(at, "[optimizer]: chain, expected a list of transforms, like [{ momentum = 0.9 }]");
+        diagnostics
+            .problem(at, "[optimizer]: chain is not a list, expected a list of transforms like [{ momentum = 0.9 }]");
         return None;
     };
     let mut transforms = Vec::new();
@@ -116,7 +117,7 @@ fn read_schedule(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<S
     Some(schedule)
 }
 
-/// Reads `[train]`; none when it cannot be used. `evaluated`: there is something to evaluate on.
+/// Reads `[train]`; returns `None` if it cannot be used. `evaluated`: there is data to evaluate on.
 pub(super) fn read_train(diagnostics: &mut Diagnostics, value: SpannedValue, evaluated: bool) -> Option<Train> {
     let mut section = Section::open(diagnostics, "[train]", value);
     let (steps, epochs) = (section.table.contains_key("steps"), section.table.contains_key("epochs"));

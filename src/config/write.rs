@@ -1,13 +1,13 @@
-//! Writes a document: what a run keeps as its `config.toml` when `--set` has changed the file.
+//! Writes a document: the `config.toml` of a run when `--set` has changed the file.
 
 use super::spans::SpannedValue;
 use toml::de::{DeString, DeTable, DeValue};
 use toml::{Spanned, Value as Plain};
 
-/// The widest line that a list or an inline table is kept on.
+/// The largest width of a list or an inline table on one line.
 const WIDTH: usize = 100;
 
-/// Returns the text of a document, its keys in the order of the file.
+/// Returns the text of a document with its keys in the order of the file.
 pub(super) fn document(root: &DeTable) -> String {
     let mut text = String::new();
     let is_section = |value: &SpannedValue| matches!(value.get_ref(), DeValue::Table(_));

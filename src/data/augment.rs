@@ -1,10 +1,10 @@
-//! Augmentation: what is done to a training image anew in every epoch.
+//! Augmentation: random changes to each training image, drawn again for every epoch.
 //!
-//! Step k of the list draws from counters 2k and 2k + 1 of (seed, epoch, number of the sample in its data set), so
-//! the result depends on nothing else: not on the batch, the device, the threads, or a stop in between. Draws are made
-//! on the host; the pixels move there or on a GPU, to the same bits.
+//! Step k of the list draws counters 2k and 2k + 1 of the stream (seed, epoch, index of the sample in its data set), so
+//! the result depends on nothing else: not on the batch, the device, the threads or a restart. The host draws; the
+//! pixels are moved on the host or on a GPU, with bit-identical results.
 //!
-//! To add a step: an entry of [`Augment`] with its lines in `check`, `fits`, `draw`, `apply` and `launch`, and a kernel
+//! To add a step: add a variant to [`Augment`], its arms in `check`, `fits`, `draw`, `apply` and `launch`, and a kernel
 //! `augment_x` in `kernels/augment.cu`.
 
 use super::prepare::AugmentLaunch;
@@ -14,23 +14,23 @@ use crate::error::{Fault, Result};
 use crate::gpu::kernels;
 use serde::Deserialize;
 
-/// One step of augmentation. Steps work on the raw pixels, before normalisation; what comes in from outside the image
-/// is 0.
+/// One step of augmentation. Steps process raw pixels, before normalisation; pixels from outside the image are 0.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Augment {
-    /// `{ shift = 2 }`: moves the image by whole pixels, uniform in -s..=s, down and to the right; at least 1.
+    /// `{ shift = 2 }`: shifts the image by whole pixels, uniform in -s..=s, vertically and horizontally; s is at least
+    /// 1.
     Shift(usize),
-    /// `{ rotate = 15.0 }`: turns the image counter-clockwise about its centre by an angle uniform between -d and d
-    /// degrees, 0 < d <= 180, bilinear.
+    /// `{ rotate = 15.0 }`: rotates the image counter-clockwise about its centre by an angle uniform in -d to d
+    /// degrees, 0 < d <= 180, with bilinear interpolation.
     Rotate(f64),
 }
 
 impl Augment {
-    /// Checks the range of its setting.
+    /// Checks the range of the setting.
     ///
     /// # Errors
-    /// A setting out of range; the fault is of the key `augment`.
+    /// A setting out of range, as a fault of the key `augment`.
     pub fn check(&self) -> Result<(), Fault> {
         match *self {
             Augment::Shift(0) => Err(Fault::at("augment", "shift = 0, expected at least 1 pixel")),
@@ -41,15 +41,15 @@ impl Augment {
         }
     }
 
-    /// Checks it against the shape (H, W, C) of the images.
+    /// Checks the step against the shape (H, W, C) of the images.
     ///
     /// # Errors
-    /// A step that could leave nothing of an image, or that changes nothing.
+    /// A step that could move the whole image out of the frame, or that has no effect.
     pub fn fits(&self, [h, w, _]: [usize; 3]) -> Result<(), Fault> {
         match *self {
             Augment::Shift(most) if most >= h.min(w) => Err(Fault::at(
                 "augment",
-                format!("shift = {most} can move images of {h}x{w} out of sight, expected less than {}", h.min(w)),
+                format!("shift = {most} can move images of {h}x{w} out of the frame, expected less than {}", h.min(w)),
             )),
             Augment::Rotate(_) if h == 1 && w == 1 => {
                 Err(Fault::at("augment", "rotate has no effect on images of 1x1; remove it"))
@@ -58,10 +58,10 @@ impl Augment {
         }
     }
 
-    /// Numbers that a step draws for an image.
+    /// The number of random draws of a step per image.
     pub const DRAWS: usize = 2;
 
-    /// Draws for an image as step `step` of the list: pixels down and right, or sine and cosine of the angle.
+    /// Draws the values for step `step` of the list: pixels down and right, or sine and cosine of the angle.
     pub(super) fn draw(&self, random: &Random, step: usize) -> [f32; Self::DRAWS] {
         let counter = 2 * step as u64;
         match *self {
@@ -76,8 +76,8 @@ impl Augment {
         }
     }
 
-    /// Computes `y` from `x`, both (H, W, C), by what was drawn. `work` is memory for this shape, empty at first, that
-    /// is kept from call to call.
+    /// Computes `y` from `x`, both (H, W, C), with the values in `drawn`. `work` is scratch memory for one shape, empty
+    /// at first and kept between calls.
     pub(super) fn apply(
         &self,
         drawn: [f32; Self::DRAWS],
@@ -95,7 +95,7 @@ impl Augment {
     /// Launches the step on a GPU.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// When the launch fails.
     pub(super) fn launch(&self, args: &AugmentLaunch) -> Result<()> {
         let AugmentLaunch { ref issue, grid, x, draws, table, y, extents: [images, pixels, h, w, c, steps] } = *args;
         let (bytes, floats) = x;
@@ -108,7 +108,7 @@ impl Augment {
     }
 }
 
-/// y[i + down, j + right, c] = x[i, j, c], and 0 where no x comes.
+/// Computes y[i + down, j + right, c] = x[i, j, c], and 0 where there is no x.
 fn shift([down, right]: [isize; 2], [h, w, c]: [usize; 3], x: &[f32], y: &mut [f32]) {
     let kept = w.saturating_sub(right.unsigned_abs()) * c;
     let (from, to) = (right.min(0).unsigned_abs() * c, right.max(0).unsigned_abs() * c);
@@ -122,9 +122,9 @@ fn shift([down, right]: [isize; 2], [h, w, c]: [usize; 3], x: &[f32], y: &mut [f
     }
 }
 
-/// Turns an image counter-clockwise about ((H - 1) / 2, (W - 1) / 2); y at p is x at p turned back, bilinear.
+/// Rotates an image counter-clockwise about ((H - 1) / 2, (W - 1) / 2): y at p is x at p rotated back, bilinear.
 fn rotate(turn: [f32; 2], [h, w, c]: [usize; 3], x: &[f32], framed: &mut Vec<f32>, y: &mut [f32]) {
-    // A black frame, one pixel before and two after the image, so that no neighbour needs a check.
+    // A frame of zeros, one pixel before and two after the image, so that reading neighbours needs no bounds check.
     let across = (w + 3) * c;
     framed.resize((h + 3) * across, 0.0);
     for (framed, x) in framed[across..].chunks_exact_mut(across).zip(x.chunks_exact(w * c)) {
@@ -133,7 +133,7 @@ fn rotate(turn: [f32; 2], [h, w, c]: [usize; 3], x: &[f32], framed: &mut Vec<f32
     vectorized(
         #[inline(always)]
         || match c {
-            // The channels are written out for the two common numbers.
+            // The two common numbers of channels are compile-time constants.
             1 => turned(turn, [h, w, 1], framed, y),
             3 => turned(turn, [h, w, 3], framed, y),
             _ => turned(turn, [h, w, c], framed, y),
@@ -150,7 +150,7 @@ fn turned([sin, cos]: [f32; 2], [h, w, c]: [usize; 3], framed: &[f32], y: &mut [
         let di = row as f32 - middle_i;
         for (column, y) in y.chunks_exact_mut(c).enumerate() {
             let dj = column as f32 - middle_j;
-            // In the framed image, where all that is far outside meets the frame.
+            // Coordinates in the framed image; positions far outside are clamped to the frame.
             let i = (sin * dj + cos * di + middle_i + 1.0).clamp(0.0, last_i);
             let j = (cos * dj - sin * di + middle_j + 1.0).clamp(0.0, last_j);
             let (top, left) = (i as i32, j as i32);
@@ -212,7 +212,7 @@ mod tests {
     fn half_a_pixel_is_the_mean_of_its_neighbours() {
         let mut y = vec![0.0; 2];
         rotate([1.0, 0.0], [1, 2, 1], &[2.0, 4.0], &mut Vec::new(), &mut y);
-        // Both pixels turn back to half a row above or below the only row.
+        // Both pixels rotate back to half a row above or below the only row.
         assert!((y[0] - 1.5).abs() < 1e-5 && (y[1] - 1.5).abs() < 1e-5, "{y:?}");
     }
 
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(text(Augment::Rotate(f64::NAN).check()), "rotate = NaN, expected 0 < degrees <= 180");
         assert_eq!(
             text(Augment::Shift(4).fits([4, 8, 1])),
-            "shift = 4 can move images of 4x8 out of sight, expected less than 4"
+            "shift = 4 can move images of 4x8 out of the frame, expected less than 4"
         );
         assert!(Augment::Rotate(15.0).fits([1, 1, 3]).is_err() && Augment::Shift(3).fits([4, 8, 1]).is_ok());
     }

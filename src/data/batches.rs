@@ -1,4 +1,4 @@
-//! Any batch of a set, computed from its number alone.
+//! Any batch of a sample set, computed from its index alone.
 
 use super::{Augment, Labels, Pixels, Preparer, Raw, SampleOrder, SampleSet, SampleSets};
 use crate::device::{Purpose, Random};
@@ -7,23 +7,23 @@ use std::sync::Arc;
 /// The samples of one step, ready for the devices.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Batch {
-    /// Normalised pixels: (rows, H, W, C); empty where a GPU prepares them.
+    /// Normalised pixels: (rows, H, W, C); empty if a GPU prepares them.
     pub images: Vec<f32>,
-    /// What a GPU prepares in place of them.
+    /// The raw images, if a GPU prepares them.
     pub raw: Option<Raw>,
-    /// Class numbers (rows, 1), or rows of numbers (rows, classes).
+    /// Class numbers (rows, 1), or dense labels (rows, classes).
     pub targets: Vec<f32>,
     /// Number of samples; the last batch of an epoch may have fewer than the others.
     pub rows: usize,
     /// The epoch, from 0.
     pub epoch: u64,
-    /// The number of the batch in its epoch, from 0.
+    /// The index of the batch in its epoch, from 0.
     pub index: usize,
-    /// The place of its first sample in its epoch.
+    /// The position of its first sample in the order of the epoch.
     pub first: usize,
 }
 
-/// How an epoch is cut into batches: each sample once, the last batch as short as it comes.
+/// How an epoch is divided into batches: each sample once; the last batch may be smaller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EpochPlan {
     /// Samples in an epoch, at least 1.
@@ -43,29 +43,29 @@ impl EpochPlan {
         self.batch.min(self.samples - index * self.batch)
     }
 
-    /// Returns the epoch and the batch in it of step `step`, counted from 0.
+    /// Returns the epoch of step `step`, counted from 0, and the index of its batch.
     pub fn at(self, step: u64) -> (u64, usize) {
         let batches = self.batches() as u64;
         (step / batches, (step % batches) as usize)
     }
 }
 
-/// Computes batches of a set: a pure function of (sets, epoch, index), with memory for its work.
+/// Computes batches of a sample set: a pure function of (sets, epoch, index), with scratch memory.
 #[derive(Debug, Clone)]
 pub struct Batches {
     set: Arc<SampleSet>,
     plan: EpochPlan,
     training: Option<Training>,
     preparer: Preparer,
-    /// The order of the epoch in hand.
+    /// The order of the current epoch.
     order: Option<(u64, Vec<u32>)>,
-    /// Two images, raw, for the steps of augmentation.
+    /// Two raw images, used in turn by the steps of augmentation.
     images: [Vec<f32>; 2],
-    /// Memory for one step of augmentation.
+    /// Scratch memory for one step of augmentation.
     work: Vec<f32>,
 }
 
-/// What is done in training only.
+/// The settings that apply to training only.
 #[derive(Debug, Clone)]
 struct Training {
     seed: u64,
@@ -74,13 +74,13 @@ struct Training {
 }
 
 impl Batches {
-    /// Prepares for the training set: in its order, augmented.
+    /// Creates the batches of the training set: in the order of the settings, augmented.
     pub fn train(sets: &SampleSets) -> Self {
         let training = Training { seed: sets.seed, augment: sets.augment.clone(), order: sets.order };
         Batches { training: Some(training), ..Batches::eval(&sets.train, sets.batch) }
     }
 
-    /// Prepares for evaluation: as in the data set, nothing augmented.
+    /// Creates the batches of an evaluation: in the order of the data set, without augmentation.
     pub fn eval(set: &Arc<SampleSet>, batch: usize) -> Self {
         let plan = EpochPlan { samples: set.samples.len(), batch };
         let image = vec![0.0; set.data.features()];
@@ -95,17 +95,17 @@ impl Batches {
         }
     }
 
-    /// Leaves images to a GPU, or not.
+    /// Sets whether the host or a GPU prepares the images.
     pub fn prepared_by(self, preparer: Preparer) -> Self {
         Batches { preparer, ..self }
     }
 
-    /// Returns how an epoch is cut into batches.
+    /// Returns how an epoch is divided into batches.
     pub fn plan(&self) -> EpochPlan {
         self.plan
     }
 
-    /// Returns an empty batch with memory for the largest one.
+    /// Returns an empty batch with capacity for the largest one.
     pub fn empty(&self) -> Batch {
         let rows = self.plan.rows(0);
         let (values, width) = (rows * self.set.data.features(), self.set.data.header().target_width);
@@ -123,10 +123,10 @@ impl Batches {
         Batch { images, raw, targets: Vec::with_capacity(rows * width), ..Batch::default() }
     }
 
-    /// Computes batch `index` of an epoch into `batch`. Allocates nothing but the order of a new epoch.
+    /// Computes batch `index` of an epoch into `batch`. Allocates only the order of a new epoch.
     ///
     /// # Panics
-    /// When the epoch has no batch of this number.
+    /// When the epoch has no such batch.
     pub fn fill(&mut self, epoch: u64, index: usize, batch: &mut Batch) {
         assert!(index < self.plan.batches(), "batch {index} of an epoch of {}", self.plan.batches());
         let shuffle = self.training.as_ref().filter(|training| training.order == SampleOrder::Shuffle);
@@ -166,20 +166,20 @@ impl Batches {
         self.training.as_ref().map_or(&[], |training| &training.augment)
     }
 
-    /// Returns the random numbers of a sample's augmentation.
+    /// Returns the random stream of a sample's augmentation.
     fn random(&self, epoch: u64, sample: u32) -> Random {
         let seed = self.training.as_ref().map_or(0, |training| training.seed);
         Random::new(seed, Purpose::Augment, epoch, u64::from(sample))
     }
 
-    /// Adds one image as it is, with its draws.
+    /// Appends one raw image and its draws.
     fn raw_image(&self, epoch: u64, sample: u32, raw: &mut Raw) {
         let features = self.set.data.features();
         let pixels = sample as usize * features..(sample as usize + 1) * features;
         match (&self.set.data.pixels, &mut raw.pixels) {
             (Pixels::U8(x), Pixels::U8(y)) => y.extend_from_slice(&x[pixels]),
             (Pixels::F32(x), Pixels::F32(y)) => y.extend_from_slice(&x[pixels]),
-            _ => unreachable!("a batch holds the pixels of its own data set"),
+            _ => unreachable!("a batch and its data set have the same pixel type"),
         }
         let random = self.random(epoch, sample);
         for (step, augment) in self.augment().iter().enumerate() {

@@ -12,8 +12,8 @@ const RECORD: usize = 1 + 3 * PLANE;
 const CIFAR_100_RECORD: usize = RECORD + 1;
 const CLASSES: usize = 10;
 
-/// `{ cifar = "data_batch_1.bin" }` or `{ cifar = ["data_batch_1.bin", "data_batch_2.bin"] }`: colour images of 32x32
-/// in 10 classes; several files are one data set in the order given.
+/// `{ cifar = "data_batch_1.bin" }` or `{ cifar = ["data_batch_1.bin", "data_batch_2.bin"] }`: 32x32 colour images in
+/// 10 classes; several files are concatenated in the order given.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Cifar(pub Files);
 
@@ -44,7 +44,7 @@ impl Cifar {
 impl DataFormat for Cifar {
     fn check(&self) -> Result<(), Fault> {
         if self.files().is_empty() {
-            return Err(Fault::whole("an empty list of files, expected at least one"));
+            return Err(Fault::whole("an empty list of files, expected at least one file"));
         }
         if let Some(i) = self.files().iter().position(|file| file.as_os_str().is_empty()) {
             return Err(Fault::whole(format!("file {} is \"\", expected the name of a file", i + 1)));
@@ -74,13 +74,13 @@ impl DataFormat for Cifar {
 fn counted(stream: Stream) -> Result<(Stream, usize)> {
     let (len, path) = (stream.left(), &stream.path);
     if stream.packed {
-        return Err(Error::file(path, "is a gzip file, expected plain CIFAR-10 records; unpack it first"));
+        return Err(Error::file(path, "is a gzip file, expected plain CIFAR-10 records; decompress it first"));
     }
     if len == 0 || !len.is_multiple_of(RECORD as u64) {
         let hint = match len {
-            0 => "the file is empty, fetch it again",
-            _ if len.is_multiple_of(CIFAR_100_RECORD as u64) => "this looks like CIFAR-100, which is not read",
-            _ => "the file is cut off or no CIFAR-10 file",
+            0 => "the file is empty, download it again",
+            _ if len.is_multiple_of(CIFAR_100_RECORD as u64) => "this looks like CIFAR-100, which is not supported",
+            _ => "the file is truncated or not a CIFAR-10 file",
         };
         let message = format!("has {len} bytes, expected a multiple of {RECORD} (a label and 32x32x3 bytes); {hint}");
         return Err(Error::file(path, message));
@@ -108,7 +108,7 @@ fn label(path: &Path, record: usize, label: u8) -> Result<u32> {
     }
     Err(Error::file(
         path,
-        format!("record {record} has label {label}, expected 0 to 9; the file is damaged or no CIFAR-10 file"),
+        format!("record {record} has label {label}, expected 0 to 9; the file is damaged or not a CIFAR-10 file"),
     ))
 }
 
@@ -141,20 +141,20 @@ mod tests {
         let expected = "expected a multiple of 3073 (a label and 32x32x3 bytes)";
         assert_eq!(
             complaint(&record[1..]),
-            format!("a.bin: has 3072 bytes, {expected}; the file is cut off or no CIFAR-10 file")
+            format!("a.bin: has 3072 bytes, {expected}; the file is truncated or not a CIFAR-10 file")
         );
-        assert_eq!(complaint(&[]), format!("a.bin: has 0 bytes, {expected}; the file is empty, fetch it again"));
+        assert_eq!(complaint(&[]), format!("a.bin: has 0 bytes, {expected}; the file is empty, download it again"));
         assert_eq!(
             complaint(&vec![0; 2 * CIFAR_100_RECORD]),
-            format!("a.bin: has 6148 bytes, {expected}; this looks like CIFAR-100, which is not read")
+            format!("a.bin: has 6148 bytes, {expected}; this looks like CIFAR-100, which is not supported")
         );
         assert_eq!(
             complaint(&[record, vec![10; RECORD]].concat()),
-            "a.bin: record 1 has label 10, expected 0 to 9; the file is damaged or no CIFAR-10 file"
+            "a.bin: record 1 has label 10, expected 0 to 9; the file is damaged or not a CIFAR-10 file"
         );
         assert_eq!(
             complaint(&[0x1f, 0x8b, 8, 0]),
-            "a.bin: is a gzip file, expected plain CIFAR-10 records; unpack it first"
+            "a.bin: is a gzip file, expected plain CIFAR-10 records; decompress it first"
         );
     }
 

@@ -1,12 +1,13 @@
-//! The handwritten digits that come inside the binary: 8,000 + 2,000 grey images of 28x28, 10 classes; see
-//! data/digits/README.md for where they are from. Needs no file and no network.
+//! The handwritten digits embedded in the binary: 8,000 + 2,000 grey images of 28x28 in 10 classes; see
+//! data/digits/README.md for their origin. Needs neither files nor a network connection.
 
 use super::file::Stream;
 use super::{DataFormat, Dataset, Header, SourceContext, Subset, idx};
 use crate::error::Result;
 use serde::Deserialize;
 
-/// `"digits"` or `{ digits = "train" }` or `{ digits = "test" }`: the subset; by default the one whose key it stands at.
+/// `"digits"`, `{ digits = "train" }` or `{ digits = "test" }`: the subset; by default the one of the key it is given
+/// for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct Digits(pub Option<Subset>);
 

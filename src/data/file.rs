@@ -1,4 +1,4 @@
-//! Opens data files, plain or gzip, and never believes a size that a file claims.
+//! Opens data files, plain or gzip, and trusts no size that a file declares.
 
 use crate::error::{Error, Result};
 use flate2::bufread::MultiGzDecoder;
@@ -6,9 +6,9 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-/// Deflate makes at most 1,032 bytes out of one.
+/// The highest compression ratio of Deflate.
 const LARGEST_RATIO: u64 = 1032;
-/// What is set aside before the bytes of a compressed file have come.
+/// The largest capacity reserved before the bytes of a compressed file have been read.
 const LARGEST_GUESS: u64 = 64 << 20;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
@@ -17,18 +17,18 @@ pub(super) fn open(path: &Path) -> Result<(File, u64)> {
     let file = File::open(path).map_err(|error| Error::io(path, "open", error))?;
     let metadata = file.metadata().map_err(|error| Error::io(path, "read", error))?;
     if !metadata.is_file() {
-        return Err(Error::file(path, "not a regular file, expected a data file; check the path"));
+        return Err(Error::file(path, "not a regular file, expected a data file; correct the path"));
     }
     Ok((file, metadata.len()))
 }
 
-/// The bytes of a file, unpacked when it is a gzip file (known by its first bytes, not by its name).
+/// The bytes of a file, decompressed if it is a gzip file (recognised by its first bytes, not by its name).
 pub(super) struct Stream<'a> {
-    /// The file, for messages.
+    /// The path, for messages.
     pub path: PathBuf,
-    /// True when the file is a gzip file.
+    /// True if the file is a gzip file.
     pub packed: bool,
-    /// No more than this many bytes are left.
+    /// An upper bound on the bytes left.
     left: u64,
     reader: Box<dyn BufRead + 'a>,
 }
@@ -42,7 +42,7 @@ impl Stream<'static> {
 }
 
 impl<'a> Stream<'a> {
-    /// Reads bytes in memory under a name for messages.
+    /// Opens bytes in memory; `name` is for messages.
     pub fn of(name: &str, bytes: &'a [u8]) -> Result<Self> {
         Stream::new(PathBuf::from(name), bytes, bytes.len() as u64)
     }
@@ -56,12 +56,12 @@ impl<'a> Stream<'a> {
         Ok(Stream { path, packed: false, left: len, reader: Box::new(reader) })
     }
 
-    /// Returns the number of bytes left; of a compressed file, the largest number possible.
+    /// Returns the number of bytes left; for a compressed file, an upper bound.
     pub fn left(&self) -> u64 {
         self.left
     }
 
-    /// Reads the next N bytes, the file's header.
+    /// Reads the next N bytes of the header.
     pub fn header<const N: usize>(&mut self) -> Result<[u8; N]> {
         let mut bytes = [0; N];
         match self.reader.read_exact(&mut bytes) {
@@ -71,20 +71,21 @@ impl<'a> Stream<'a> {
             }
             Err(error) if error.kind() == ErrorKind::UnexpectedEof && !self.packed => Err(Error::file(
                 &self.path,
-                format!("ends inside its header of {N} bytes; the file is cut off, fetch it again"),
+                format!("ends inside its header of {N} bytes; the file is truncated, download it again"),
             )),
             Err(error) => Err(self.failed(error)),
         }
     }
 
-    /// Checks as far as the file's length tells that `len` bytes are left. `what` says why: `10 images of 28x28`.
+    /// Checks that `len` bytes are left, as far as the file's length shows. `what` describes them: `10 images of
+    /// 28x28`.
     pub fn expect(&self, len: u64, what: &str) -> Result<()> {
         if self.packed && len > self.left {
             return Err(Error::file(
                 &self.path,
                 format!(
-                    "its header announces {what} ({len} bytes), more than a gzip file of this size can hold; the \
-                     header is damaged, fetch the file again"
+                    "its header declares {what} ({len} bytes), more than a gzip file of this size can hold; the \
+                     header is damaged, download the file again"
                 ),
             ));
         }
@@ -94,11 +95,11 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    /// Reads the rest of the file, which must be `len` bytes.
+    /// Reads the rest of the file, which must be exactly `len` bytes.
     pub fn rest(mut self, len: u64, what: &str) -> Result<Vec<u8>> {
         self.expect(len, what)?;
         let mut bytes = Vec::with_capacity(len.min(LARGEST_GUESS) as usize);
-        // One byte more shows what follows, and makes gzip compare its checksum.
+        // Reading one more byte detects trailing data and makes gzip verify its checksum.
         if let Err(error) = self.reader.by_ref().take(len + 1).read_to_end(&mut bytes) {
             return Err(self.failed(error));
         }
@@ -106,7 +107,9 @@ impl<'a> Stream<'a> {
             found if found == len => Ok(bytes),
             found if found > len => Err(Error::file(
                 &self.path,
-                format!("goes on after {what} ({len} bytes), expected its end there; the file is not what it says"),
+                format!(
+                    "continues after {what} ({len} bytes), expected its end there; the file does not match its header"
+                ),
             )),
             found => Err(Error::file(&self.path, wrong_length(what, len, found))),
         }
@@ -115,7 +118,7 @@ impl<'a> Stream<'a> {
     fn failed(&self, error: std::io::Error) -> Error {
         match error.kind() {
             ErrorKind::UnexpectedEof | ErrorKind::InvalidInput | ErrorKind::InvalidData if self.packed => {
-                Error::file(&self.path, format!("damaged gzip file ({error}); fetch it again"))
+                Error::file(&self.path, format!("damaged gzip file ({error}); download it again"))
             }
             _ => Error::io(&self.path, "read", error),
         }
@@ -124,8 +127,8 @@ impl<'a> Stream<'a> {
 
 fn wrong_length(what: &str, expected: u64, found: u64) -> String {
     format!(
-        "its header announces {what} ({expected} bytes), but {found} bytes follow it; the file is cut off or damaged, \
-         fetch it again"
+        "its header declares {what} ({expected} bytes), but {found} bytes follow it; the file is truncated or damaged, \
+         download it again"
     )
 }
 
@@ -136,6 +139,6 @@ mod tests {
     #[test]
     fn a_folder_is_not_a_data_file() {
         let error = Stream::open(Path::new("src")).map(|_| ()).unwrap_err();
-        assert_eq!(error.to_string(), "src: not a regular file, expected a data file; check the path");
+        assert_eq!(error.to_string(), "src: not a regular file, expected a data file; correct the path");
     }
 }

@@ -1,4 +1,4 @@
-//! IDX, the format of MNIST and its relatives: two files, images and labels, plain or gzip.
+//! IDX, the format of MNIST and similar data sets: two files, images and labels, plain or gzip.
 //!
 //! Images: big-endian u32 0x00000803, N, H, W, then N * H * W bytes. Labels: 0x00000801, N, then N bytes.
 
@@ -25,7 +25,7 @@ impl DataFormat for Idx {
     fn check(&self) -> Result<(), Fault> {
         for (key, path) in [("images", &self.images), ("labels", &self.labels)] {
             if path.as_os_str().is_empty() {
-                return Err(Fault::at(key, format!("{key} = \"\", expected the name of a file")));
+                return Err(Fault::at(key, format!("{key} = \"\", expected a file name")));
             }
         }
         Ok(())
@@ -38,7 +38,7 @@ impl DataFormat for Idx {
     }
 }
 
-/// Reads what a pair of files holds: the header of the images and all labels.
+/// Reads the header of a pair of files: the header of the images and all labels.
 pub(super) fn header(images: Stream, labels: Stream) -> Result<Header> {
     let images = Images::new(images)?;
     images.stream.expect(images.bytes, &images.what)?;
@@ -55,7 +55,7 @@ pub(super) fn load(images: Stream, labels: Stream) -> Result<Dataset> {
     Ok(Dataset { pixels, labels: Labels::Index(labels), shape: images.shape, classes })
 }
 
-/// A file of images after its header.
+/// A file of images, read up to the end of its header.
 struct Images<'a> {
     stream: Stream<'a>,
     count: usize,
@@ -76,14 +76,14 @@ impl<'a> Images<'a> {
         let what = format!("{count} images of {height}x{width}");
         let bytes = u64::from(count).checked_mul(u64::from(height) * u64::from(width));
         match bytes {
-            Some(0) => Err(Error::file(&stream.path, format!("its header announces {what}, expected at least one"))),
+            Some(0) => Err(Error::file(&stream.path, format!("its header declares {what}, expected at least one"))),
             Some(bytes) => {
                 let shape = [height as usize, width as usize, 1];
                 Ok(Images { stream, count: count as usize, shape, bytes, what })
             }
             None => Err(Error::file(
                 &stream.path,
-                format!("its header announces {what}, more than any file can hold; the header is damaged"),
+                format!("its header declares {what}, more than any file can hold; the header is damaged"),
             )),
         }
     }
@@ -97,7 +97,7 @@ impl<'a> Images<'a> {
             return Err(Error::file(
                 &stream.path,
                 format!(
-                    "has {count} labels, but {} has {} images; give two files that belong together",
+                    "has {count} labels, but {} has {} images; give two files of the same data set",
                     self.stream.path.display(),
                     self.count
                 ),
@@ -120,8 +120,8 @@ fn check_magic(path: &Path, magic: u32, expected: u32) -> Result<()> {
     let holds =
         if expected == IMAGES { "IDX images: bytes in 3 dimensions" } else { "IDX labels: bytes in 1 dimension" };
     let hint = match magic {
-        IMAGES => "these are images; give the file of the labels here",
-        LABELS => "these are labels; give the file of the images here",
+        IMAGES => "this file holds images; give the file of labels",
+        LABELS => "this file holds labels; give the file of images",
         _ => "give an IDX file, plain or gzip",
     };
     Err(Error::file(path, format!("starts with 0x{magic:08x}, expected 0x{expected:08x} ({holds}); {hint}")))
@@ -134,7 +134,7 @@ mod tests {
     use proptest::prelude::*;
     use std::io::Write;
 
-    /// An image file of these dimensions whose bytes count up, and a label file of the same count.
+    /// Makes an image file of these dimensions whose bytes count up, and a label file of the same count.
     fn files(count: u32, height: u32, width: u32) -> (Vec<u8>, Vec<u8>) {
         let words = |words: &[u32]| words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<u8>>();
         let (mut images, mut labels) = (words(&[IMAGES, count, height, width]), words(&[LABELS, count]));
@@ -177,13 +177,13 @@ mod tests {
         let (images, labels) = files(4, 2, 3);
         for (text, found) in [
             (
-                "images: starts with 0x00000801, expected 0x00000803 (IDX images: bytes in 3 dimensions); these are \
-                 labels; give the file of the images here",
+                "images: starts with 0x00000801, expected 0x00000803 (IDX images: bytes in 3 dimensions); this file \
+                 holds labels; give the file of images",
                 complaint(&labels, &images),
             ),
             (
-                "labels: starts with 0x00000803, expected 0x00000801 (IDX labels: bytes in 1 dimension); these are \
-                 images; give the file of the labels here",
+                "labels: starts with 0x00000803, expected 0x00000801 (IDX labels: bytes in 1 dimension); this file \
+                 holds images; give the file of labels",
                 complaint(&images, &images),
             ),
             (
@@ -192,29 +192,30 @@ mod tests {
                 complaint(b"\x89PNG and so on", &labels),
             ),
             (
-                "images: ends inside its header of 4 bytes; the file is cut off, fetch it again",
+                "images: ends inside its header of 4 bytes; the file is truncated, download it again",
                 complaint(&images[..7], &labels),
             ),
             (
-                "images: its header announces 4 images of 2x3 (24 bytes), but 23 bytes follow it; the file is cut off \
-                 or damaged, fetch it again",
+                "images: its header declares 4 images of 2x3 (24 bytes), but 23 bytes follow it; the file is truncated \
+                 or damaged, download it again",
                 complaint(&images[..39], &labels),
             ),
             (
-                "images: its header announces 4 images of 2x3 (24 bytes), but 20 bytes follow it; the file is cut off \
-                 or damaged, fetch it again",
+                "images: its header declares 4 images of 2x3 (24 bytes), but 20 bytes follow it; the file is truncated \
+                 or damaged, download it again",
                 complaint(&gzip(&images[..36]), &labels),
             ),
             (
-                "images: goes on after 4 images of 2x3 (24 bytes), expected its end there; the file is not what it says",
+                "images: continues after 4 images of 2x3 (24 bytes), expected its end there; the file does not \
+                 match its header",
                 complaint(&gzip(&[&images[..], &[0]].concat()), &labels),
             ),
             (
-                "labels: has 5 labels, but images has 4 images; give two files that belong together",
+                "labels: has 5 labels, but images has 4 images; give two files of the same data set",
                 complaint(&images, &files(5, 1, 1).1),
             ),
             (
-                "images: its header announces 0 images of 2x3, expected at least one",
+                "images: its header declares 0 images of 2x3, expected at least one",
                 complaint(&files(0, 2, 3).0, &labels),
             ),
         ] {
@@ -241,7 +242,7 @@ mod tests {
         for bit in 0..good.len() * 8 {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);
-            // The time in the header and the padding before the checksum mean nothing.
+            // The time in the header and the padding before the checksum have no effect.
             if let Ok(dataset) = read(&bad, &labels) {
                 assert_eq!(dataset, whole, "bit {bit}");
             }

@@ -1,7 +1,7 @@
-//! A thread that computes batches ahead of their use, into three buffers that go round.
+//! A thread that computes batches ahead of their use, in three buffers that circulate.
 //!
 //! The buffers travel through two channels: full ones to the consumer, empty ones back. When either side ends, its
-//! channel ends and the other side sees it: nothing waits for ever.
+//! channel closes and the other side returns, so neither waits forever.
 
 use super::{Batch, Batches, Preparer, SampleSet, SampleSets};
 use crate::device::thread;
@@ -10,13 +10,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-/// One buffer with the consumer, one waiting, one being filled.
+/// One buffer held by the consumer, one waiting, one being filled.
 const BUFFERS: usize = 3;
 
-/// Hands out the batches of a set in their order.
+/// Returns the batches of a sample set in order.
 #[derive(Debug)]
 pub struct Loader {
-    /// None only while the loader is dropped.
+    /// `None` only while the loader is dropped.
     channels: Option<(Receiver<Batch>, SyncSender<Batch>)>,
     /// The batch that the consumer holds.
     current: Option<Batch>,
@@ -25,10 +25,10 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Starts at a batch of an epoch of training; goes on for ever.
+    /// Starts at a batch of an epoch of training; never ends by itself.
     ///
     /// # Errors
-    /// When the operating system starts no thread.
+    /// When the operating system cannot start a thread.
     pub fn train(sets: &SampleSets, preparer: Preparer, start_epoch: u64, start_batch: usize) -> Result<Self> {
         let mut batches = Batches::train(sets).prepared_by(preparer);
         let (mut epoch, mut index) = (start_epoch, start_batch);
@@ -43,10 +43,10 @@ impl Loader {
         })
     }
 
-    /// Starts one pass over a set for evaluation.
+    /// Starts one pass over a sample set for evaluation.
     ///
     /// # Errors
-    /// When the operating system starts no thread.
+    /// When the operating system cannot start a thread.
     pub fn eval(set: &Arc<SampleSet>, preparer: Preparer, batch: usize) -> Result<Self> {
         let mut batches = Batches::eval(set, batch).prepared_by(preparer);
         let buffers = std::array::from_fn(|_| batches.empty());
@@ -61,7 +61,7 @@ impl Loader {
         })
     }
 
-    /// Starts a thread that calls `fill` for each batch until it says that there are no more.
+    /// Starts a thread that calls `fill` for each batch until it returns false.
     fn start(
         buffers: [Batch; BUFFERS],
         mut fill: impl FnMut(&mut Batch) -> Result<bool> + Send + 'static,
@@ -69,7 +69,7 @@ impl Loader {
         let (ready, full) = sync_channel::<Batch>(BUFFERS);
         let (free, empty) = sync_channel::<Batch>(BUFFERS);
         for buffer in buffers {
-            free.send(buffer).expect("the receiver is alive, and there is room for every buffer");
+            free.send(buffer).expect("the receiver is alive, and the channel has room for every buffer");
         }
         let work = move || {
             while let Ok(mut batch) = empty.recv() {
@@ -83,14 +83,14 @@ impl Loader {
         Ok(Loader { channels: Some((full, free)), current: None, thread: Some(thread), failed: false })
     }
 
-    /// Takes back the batch that it gave last and returns the next one; none after the last batch of an evaluation.
+    /// Takes back the previous batch and returns the next one, or `None` after the last batch of an evaluation.
     ///
     /// # Errors
-    /// When the thread that computes batches failed.
+    /// When the loader thread failed.
     pub fn next_batch(&mut self) -> Result<Option<&mut Batch>> {
         let Some((full, free)) = &self.channels else { return Ok(None) };
         if let Some(batch) = self.current.take() {
-            // After its last batch the thread is gone, and nobody wants the buffer.
+            // After the last batch the thread has ended and no longer takes buffers.
             let _ = free.send(batch);
         }
         match full.recv() {
@@ -102,7 +102,7 @@ impl Loader {
         }
     }
 
-    /// Says how the thread ended.
+    /// Returns how the thread ended.
     fn ended(&mut self) -> Result<()> {
         let failure = match self.thread.take().map(JoinHandle::join) {
             Some(Ok(Ok(()))) => return Ok(()),
@@ -112,7 +112,7 @@ impl Loader {
                 let text = text.or(panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
                 Error::Run(format!("the thread that reads data panicked: {text}"))
             }
-            None if self.failed => Error::Run("the thread that reads data failed before".to_string()),
+            None if self.failed => Error::Run("the thread that reads data has already failed".to_string()),
             None => return Ok(()),
         };
         self.failed = true;
@@ -122,7 +122,7 @@ impl Loader {
 
 impl Drop for Loader {
     fn drop(&mut self) {
-        // The thread sees its channels end, whichever it waits on.
+        // Closing the channels ends the thread, whichever of them it is waiting on.
         self.channels = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -149,7 +149,7 @@ mod tests {
         let error = loader.next_batch().unwrap_err().to_string();
         assert_eq!(error, "the thread that reads data panicked: image 3 is broken");
         let error = loader.next_batch().unwrap_err().to_string();
-        assert_eq!(error, "the thread that reads data failed before");
+        assert_eq!(error, "the thread that reads data has already failed");
     }
 
     #[test]

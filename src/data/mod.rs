@@ -1,5 +1,5 @@
-//! From files to batches: formats, normalisation, augmentation, order, prefetch. Knows no network; a batch is the
-//! same floats whoever asks for it, whenever, on however many threads.
+//! From files to batches: formats, normalisation, augmentation, order, prefetch. Does not depend on the network; a
+//! batch is bit-identical on any device, with any number of threads, after any restart.
 //!
 //! To add a format: write `data/x.rs` with a settings struct that implements [`DataFormat`], and add one line to the
 //! list in `data/source.rs`.
@@ -35,22 +35,22 @@ use crate::error::{Error, Fault, Result};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
-/// Which subset of a data set a source stands for: `train` or `test`.
+/// The subset of a data set that a source provides: `train` or `test`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Subset {
-    /// The samples that are learned from.
+    /// The samples for training.
     Train,
-    /// The samples that are only evaluated.
+    /// The samples for evaluation only.
     Test,
 }
 
-/// The pixels of all images, (N, H, W, C), as the file holds them.
+/// The pixels of all images, (N, H, W, C), as stored in the file.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Pixels {
     /// 8-bit values, 0 to 255.
     U8(Vec<u8>),
-    /// Floats, all finite.
+    /// Finite floats.
     F32(Vec<f32>),
 }
 
@@ -59,7 +59,7 @@ pub enum Pixels {
 pub enum Labels {
     /// A class number for each image.
     Index(Vec<u32>),
-    /// A row of `classes` finite numbers for each image: (N, classes).
+    /// `classes` finite numbers for each image: (N, classes).
     Dense(Vec<f32>),
 }
 
@@ -72,7 +72,7 @@ pub enum PixelType {
     F32,
 }
 
-/// What a data set holds, known without reading its images.
+/// The description of a data set, available without reading its images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
     /// Number of images N.
@@ -83,7 +83,7 @@ pub struct Header {
     pub classes: usize,
     /// Type of the pixels.
     pub pixels: PixelType,
-    /// Numbers in the target of one image: 1 for a class number, `classes` for dense labels.
+    /// Number of values in the target of one image: 1 for a class number, `classes` for dense labels.
     pub target_width: usize,
 }
 
@@ -114,7 +114,7 @@ impl Dataset {
         self.shape.iter().product()
     }
 
-    /// Returns what it holds.
+    /// Returns the description of the data set.
     pub fn header(&self) -> Header {
         let (pixels, target_width) = (
             match self.pixels {
@@ -130,9 +130,9 @@ impl Dataset {
     }
 }
 
-/// The folders in which relative paths are looked up, in their order; the current folder is tried after them.
+/// The folders in which relative paths are looked up, in order; the current folder is tried last.
 ///
-/// The first is the configuration file's. A run that is read again has the folder in which it was started, too.
+/// The first is the folder of the configuration. A run that is resumed also has the folder in which it was started.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Base(pub Vec<PathBuf>);
 
@@ -143,35 +143,41 @@ impl From<&Path> for Base {
 }
 
 impl Base {
-    /// Finds the file that a setting names.
+    /// Finds a file that a setting names.
     ///
     /// # Errors
-    /// When no folder has it.
+    /// When no folder contains it.
     pub fn find(&self, path: &Path) -> Result<PathBuf> {
-        let named = self.0.iter().filter(|folder| !folder.as_os_str().is_empty());
-        let places = named.clone().map(|folder| folder.join(path)).chain([path.to_path_buf()]);
-        if let Some(found) = places.into_iter().find(|place| place.exists()) {
-            return Ok(found);
+        let folders = self.0.iter().filter(|folder| !folder.as_os_str().is_empty());
+        let mut tried: Vec<PathBuf> = folders.map(|folder| folder.join(path)).chain([path.to_path_buf()]).collect();
+        if let Some(found) = tried.iter().find(|file| file.exists()) {
+            return Ok(found.clone());
         }
-        let folders: Vec<String> = named.map(|folder| folder.display().to_string()).collect();
-        let searched = match folders.is_empty() || path.is_absolute() {
-            true => String::new(),
-            false => format!(", neither in {} nor in the current folder", folders.join(" nor in ")),
+        tried.dedup();
+        let advice = match path.is_absolute() {
+            true => "correct the path".to_string(),
+            false => {
+                let tried: Vec<String> = tried.iter().map(|file| file.display().to_string()).collect();
+                format!(
+                    "tried {}; relative paths start at the folder of the configuration, or else at the current folder",
+                    tried.join(" and ")
+                )
+            }
         };
-        Err(Error::file(path, format!("no such file{searched}; check the path")))
+        Err(Error::file(path, format!("no such file; {advice}")))
     }
 }
 
-/// Where a source stands: decides the default subset and what relative paths are relative to.
+/// The context of a source: its default subset, and the folders that its paths are relative to.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SourceContext<'a> {
-    /// The key at which the source stands.
+    /// The subset of the key that the source is given for.
     pub subset: Subset,
     /// The folders in which relative paths are looked up.
     pub base: &'a Base,
 }
 
-/// A data format: the settings that stand after its key.
+/// A data format: the settings that follow its key.
 pub trait DataFormat {
     /// Checks the ranges of its settings.
     ///
@@ -181,16 +187,16 @@ pub trait DataFormat {
         Ok(())
     }
 
-    /// Reads what the data set holds, and no images.
+    /// Reads the description of the data set without reading its images.
     ///
     /// # Errors
-    /// A file that is missing, or is not what it should be.
+    /// A file that is missing or not valid.
     fn header(&self, cx: SourceContext) -> Result<Header>;
 
     /// Reads the data set.
     ///
     /// # Errors
-    /// A file that is missing, or is not what it should be.
+    /// A file that is missing or not valid.
     fn load(&self, cx: SourceContext) -> Result<Dataset>;
 }
 
@@ -199,19 +205,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_file_is_named_with_the_folders_that_were_searched() {
+    fn a_missing_file_is_reported_with_the_paths_that_were_tried() {
         let find = |base: &[&str], path: &str| Base(base.iter().map(PathBuf::from).collect()).find(Path::new(path));
         let missing = |base, path| find(base, path).unwrap_err().to_string();
-        assert_eq!(
-            missing(&["configs"], "nowhere.bin"),
-            "nowhere.bin: no such file, neither in configs nor in the current folder; check the path"
-        );
-        assert_eq!(
-            missing(&["configs", "tests"], "nowhere.bin"),
-            "nowhere.bin: no such file, neither in configs nor in tests nor in the current folder; check the path"
-        );
-        assert_eq!(missing(&[""], "nowhere.bin"), "nowhere.bin: no such file; check the path");
-        assert_eq!(missing(&["src"], "/nowhere.bin"), "/nowhere.bin: no such file; check the path");
+        for (base, tried) in [
+            (&["configs"][..], "configs/nowhere.bin and nowhere.bin"),
+            (&["configs", "tests"], "configs/nowhere.bin and tests/nowhere.bin and nowhere.bin"),
+            (&[""], "nowhere.bin"),
+        ] {
+            let expected = format!(
+                "nowhere.bin: no such file; tried {tried}; relative paths start at the folder of the configuration, or \
+                 else at the current folder"
+            );
+            assert_eq!(missing(base, "nowhere.bin"), expected);
+        }
+        assert_eq!(missing(&["src"], "/nowhere.bin"), "/nowhere.bin: no such file; correct the path");
         assert_eq!(find(&["src"], "lib.rs").unwrap(), Path::new("src/lib.rs"));
         assert_eq!(find(&["configs", "src"], "lib.rs").unwrap(), Path::new("src/lib.rs"));
         assert_eq!(find(&["configs"], "src/lib.rs").unwrap(), Path::new("src/lib.rs"));

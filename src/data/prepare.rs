@@ -1,32 +1,32 @@
-//! Batches that a GPU prepares: it gets the pixels as the data set holds them, and what was drawn for every image, and
-//! computes the same bits as [`Batches`](super::Batches) does on the host.
+//! Batches that a GPU prepares: it receives the raw pixels and the random draws for each image, and computes the same
+//! bits as [`Batches`](super::Batches) computes on the host.
 
 use super::{Augment, Normalization, PixelType, Pixels, SampleSets};
 use crate::error::Result;
 use crate::gpu::{Const, Grid, Issue, Launch, Mut, bytes_of, int, ints, kernels};
 use std::sync::Arc;
 
-/// Who augments and normalises images.
+/// The processor that augments and normalises images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Preparer {
-    /// The host, while it puts a batch together.
+    /// The host, while it assembles a batch.
     #[default]
     Host,
-    /// The GPU that reads them.
+    /// The GPU that loads the batch.
     Device,
 }
 
-/// Images that are not prepared yet.
+/// Images before augmentation and normalisation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Raw {
-    /// As the data set holds them: (rows, H, W, C).
+    /// As stored in the data set: (rows, H, W, C).
     pub pixels: Pixels,
-    /// What was drawn: (rows, steps, [`Augment::DRAWS`]); empty where nothing is augmented.
+    /// The random draws: (rows, steps, [`Augment::DRAWS`]); empty without augmentation.
     pub draws: Vec<f32>,
 }
 
 impl Raw {
-    /// Returns the bytes of the pixels, and how many each value of them takes.
+    /// Returns the bytes of the pixels, and the size of one value in bytes.
     pub fn bytes(&self) -> (&[u8], usize) {
         match &self.pixels {
             Pixels::U8(pixels) => (pixels, 1),
@@ -34,7 +34,7 @@ impl Raw {
         }
     }
 
-    /// Takes everything out, and keeps the memory.
+    /// Removes all images but keeps the memory.
     pub(super) fn clear(&mut self) {
         match &mut self.pixels {
             Pixels::U8(pixels) => pixels.clear(),
@@ -44,7 +44,7 @@ impl Raw {
     }
 }
 
-/// What becomes of raw images.
+/// The steps that turn raw images into the values of a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Preparation {
     shape: [usize; 3],
@@ -53,12 +53,12 @@ pub struct Preparation {
     normalization: Arc<Normalization>,
 }
 
-/// Which images are augmented.
+/// Whether images are augmented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Augmented {
-    /// Those of training.
+    /// Yes, for training.
     Yes,
-    /// Those of an evaluation.
+    /// No, for evaluation.
     No,
 }
 
@@ -69,18 +69,18 @@ pub enum LoadRole {
     Batch,
 }
 
-/// Where raw images lie on a GPU.
+/// The location of raw images in a GPU's memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrived {
     /// The address of the pixels: (rows, H, W, C).
     pub pixels: u64,
-    /// Their draws.
+    /// The random draws of the images.
     pub draws: Const<f32>,
-    /// [`Preparation::table`].
+    /// The table of [`Preparation::table`].
     pub table: Const<f32>,
 }
 
-/// One step of augmentation on a GPU: y from x, raw both, or normalised by the table.
+/// The launch of one step of augmentation: y from x, both raw; the last step normalises y by the table.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AugmentLaunch<'a> {
     pub issue: Issue<'a>,
@@ -88,9 +88,9 @@ pub(super) struct AugmentLaunch<'a> {
     pub grid: Grid,
     /// Bytes or floats: (images, h, w, c).
     pub x: (Const<u8>, Const<f32>),
-    /// (images, steps, 2), from the step's own on.
+    /// (images, steps, 2), starting at the draws of this step.
     pub draws: Const<f32>,
-    /// (1 + 2 c), or nothing.
+    /// (1 + 2 c), or null.
     pub table: Const<f32>,
     /// (images, h, w, c)
     pub y: Mut<f32>,
@@ -99,7 +99,7 @@ pub(super) struct AugmentLaunch<'a> {
 }
 
 impl Preparation {
-    /// Returns what a run does to its images.
+    /// Creates the preparation of a run's images.
     pub fn of(sets: &SampleSets) -> Self {
         Preparation {
             shape: sets.shape(),
@@ -109,17 +109,17 @@ impl Preparation {
         }
     }
 
-    /// Returns the normalisation as kernels read it: scale, means, deviations.
+    /// Returns the normalisation in the layout that the kernels read: scale, means, standard deviations.
     pub fn table(&self) -> Vec<f32> {
         let Normalization { scale, mean, std, .. } = &*self.normalization;
         [&[*scale], &mean[..], &std[..]].concat()
     }
 
-    /// Launches what turns raw images into the images of the batch: (rows, H, W, C). With several steps of augmentation
-    /// the scratch memory has the same size.
+    /// Launches the kernels that turn raw images into the images of the batch: (rows, H, W, C). With several passes of
+    /// augmentation, the scratch memory has the same size.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// When a launch fails.
     pub fn launch(&self, augmented: Augmented, at: &Arrived, launch: &Launch<LoadRole>) -> Result<()> {
         let [h, w, c] = self.shape;
         let images = launch.operand(LoadRole::Batch).len(0);
@@ -137,7 +137,7 @@ impl Preparation {
         let grid = Grid::new((h * w).div_ceil(256), images.min(65535), 1);
         let extents = ints([images, h * w, h, w, c, self.augment.len()])?;
         for (step, augment) in self.augment.iter().enumerate() {
-            // The last step writes the images, the one before it the scratch memory, and so on in turn.
+            // The last step writes the images, the one before it the scratch memory, and so on alternately.
             let to_images = (last - step).is_multiple_of(2);
             let y = if to_images { launch.write(LoadRole::Batch) } else { launch.scratch() };
             let table = if step == last { table } else { Const::NONE };

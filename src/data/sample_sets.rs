@@ -1,11 +1,11 @@
-//! The sets of a run: which samples are learned from, which are only evaluated, and how pixels are normalised.
+//! The sample sets of a run: the samples for training and for evaluation, and the normalisation of their pixels.
 
 use super::{Augment, Base, DataSettings, Dataset, Normalize, Pixels, SampleOrder, SourceContext, Subset};
 use crate::device::{Purpose, Random};
 use crate::error::{Error, Fault, Result};
 use std::sync::Arc;
 
-/// How raw pixels become the values in a batch: y = (x / scale - mean\[c\]) / std\[c\], every operation in f32.
+/// The normalisation of pixels: y = (x / scale - mean\[c\]) / std\[c\], every operation in f32.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Normalization {
     /// Divisor of raw pixels: 255 or 1.
@@ -22,7 +22,7 @@ impl Normalization {
     /// Computes the normalisation of a data set, measured on some of its samples.
     ///
     /// # Errors
-    /// A channel whose pixels are all the same cannot be standardised.
+    /// A channel whose pixels are all equal cannot be standardised.
     pub fn new(how: Normalize, data: &Dataset, samples: &[u32]) -> Result<Self, Fault> {
         let channels = data.shape[2];
         let scale = match (how, &data.pixels) {
@@ -77,7 +77,7 @@ impl Normalization {
     }
 }
 
-/// Mean and standard deviation of each channel of the raw pixels, in f64 and in the order of the samples.
+/// Returns mean and standard deviation of each channel of the raw pixels, in f64 and in the order of the samples.
 fn moments(data: &Dataset, samples: &[u32]) -> Vec<[f64; 2]> {
     let (channels, features) = (data.shape[2], data.features());
     let count = (samples.len() * features / channels) as f64;
@@ -108,7 +108,7 @@ fn moments(data: &Dataset, samples: &[u32]) -> Vec<[f64; 2]> {
                 }
                 sums
             };
-            // Differences from one pixel: a constant channel comes out as exactly constant.
+            // Differences from one pixel, so that a constant channel has a standard deviation of exactly zero.
             let one = &pixels[samples[0] as usize * features..][..channels];
             let offsets = sums(&|c, x| x - f64::from(one[c]));
             let means: Vec<f64> = one.iter().zip(offsets).map(|(&x, sum)| f64::from(x) + sum / count).collect();
@@ -125,18 +125,18 @@ pub struct SampleSet {
     pub name: &'static str,
     /// The data set.
     pub data: Arc<Dataset>,
-    /// The numbers of its samples in the data set, ascending; at least one.
+    /// The indices of its samples in the data set, ascending; at least one.
     pub samples: Vec<u32>,
-    /// How its pixels are normalised.
+    /// The normalisation of its pixels.
     pub normalization: Arc<Normalization>,
 }
 
-/// All sets of a run, with the settings that decide about batches.
+/// All sample sets of a run, with the settings of their batches.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SampleSets {
-    /// The samples that are learned from.
+    /// The samples for training.
     pub train: Arc<SampleSet>,
-    /// The share of the training set that is set apart.
+    /// The part of the training set that is held out for validation.
     pub validation: Option<Arc<SampleSet>>,
     /// The test set.
     pub test: Option<Arc<SampleSet>>,
@@ -144,7 +144,7 @@ pub struct SampleSets {
     pub batch: usize,
     /// Augmentation of training samples.
     pub augment: Vec<Augment>,
-    /// SampleOrder of training samples.
+    /// Order of training samples.
     pub order: SampleOrder,
     /// The seed of the run.
     pub seed: u64,
@@ -165,7 +165,7 @@ impl SampleSets {
 /// Reads all data of a run.
 ///
 /// # Errors
-/// A file that is missing or not what it should be, and settings that are out of range or do not fit the data.
+/// A file that is missing or not valid, and settings that are out of range or do not fit the data.
 pub fn open(settings: &DataSettings, seed: u64, base: &Base) -> Result<SampleSets> {
     let refuse = |fault: Fault| Error::Usage(format!("[data]: {}", fault.message));
     settings.check().map_err(refuse)?;
@@ -195,8 +195,8 @@ pub fn open(settings: &DataSettings, seed: u64, base: &Base) -> Result<SampleSet
     })
 }
 
-/// Returns the samples that stay for training and the `apart` ones set apart for validation, both ascending: those at
-/// the first `apart` places of a random permutation.
+/// Returns the samples kept for training and the `apart` samples held out for validation, both ascending: the latter
+/// are the first `apart` of a random permutation.
 fn set_apart(images: usize, apart: usize, seed: u64) -> (Vec<u32>, Vec<u32>) {
     if apart == 0 {
         return ((0..images as u32).collect(), Vec::new());

@@ -1,19 +1,19 @@
-//! The `[data]` section of the file, and what can be known wrong about it.
+//! The `[data]` section of the file, and its checks.
 
 use super::{Augment, DataSource, Header, PixelType};
 use crate::error::Fault;
 use serde::Deserialize;
 
-/// What is done to pixels on their way into a batch: y = (x / scale - mean) / std, in f32.
+/// The normalisation of pixels: y = (x / scale - mean) / std, in f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Normalize {
-    /// Nothing: 8-bit pixels are 0 to 255, floats are as they are in the file.
+    /// None: 8-bit pixels are 0 to 255, floats are as stored in the file.
     None,
     /// 8-bit pixels are divided by 255. Not for floats.
     Unit,
-    /// After the division by 255 that 8-bit pixels get, each channel is brought to mean 0 and standard deviation 1,
-    /// measured in f64 on the training set (without its validation share); all sets get the same numbers.
+    /// 8-bit pixels are divided by 255; then each channel is scaled to mean 0 and standard deviation 1, measured in f64
+    /// on the training set (without its validation share); all sample sets use the same numbers.
     Standardize,
 }
 
@@ -21,9 +21,9 @@ pub enum Normalize {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SampleOrder {
-    /// As in the data set.
+    /// The order of the data set.
     Sequential,
-    /// A new random order in every epoch, a function of the seed and the epoch alone.
+    /// A new random order in every epoch, a pure function of the seed and the epoch.
     #[default]
     Shuffle,
 }
@@ -37,7 +37,7 @@ pub struct DataSettings {
     /// The test set; none by default.
     #[serde(default)]
     pub test: Option<DataSource>,
-    /// Share of the training set that is set apart for validation, 0 <= v < 1; 0 by default.
+    /// Share of the training set that is held out for validation, 0 <= v < 1; 0 by default.
     #[serde(default)]
     pub validation: f64,
     /// Samples in the global batch, at least 1.
@@ -45,10 +45,10 @@ pub struct DataSettings {
     /// Normalisation of pixels; by default `unit` for 8-bit images and `none` for floats.
     #[serde(default)]
     pub normalize: Option<Normalize>,
-    /// Augmentation of training samples, step by step; none by default.
+    /// Augmentation of training samples, in order; none by default.
     #[serde(default)]
     pub augment: Vec<Augment>,
-    /// SampleOrder of the training samples in an epoch; `shuffle` by default.
+    /// Order of the training samples in an epoch; `shuffle` by default.
     #[serde(default)]
     pub order: SampleOrder,
 }
@@ -80,7 +80,7 @@ impl DataSettings {
         [source("train", &self.train), test, validation, batch, augment].into_iter().filter_map(Result::err).collect()
     }
 
-    /// Returns the normalisation in force for images of this type.
+    /// Returns the normalisation to use for images of this type.
     pub fn normalize_for(&self, pixels: PixelType) -> Normalize {
         self.normalize.unwrap_or(match pixels {
             PixelType::U8 => Normalize::Unit,
@@ -88,12 +88,12 @@ impl DataSettings {
         })
     }
 
-    /// Returns how many of `images` training images are set apart for validation: their share, rounded.
+    /// Returns how many of `images` training images are held out for validation: their share, rounded.
     pub fn num_validation(&self, images: usize) -> usize {
         (self.validation * images as f64).round() as usize
     }
 
-    /// Returns every setting that does not fit what the data sets hold.
+    /// Returns every setting that does not fit the data sets.
     pub fn faults_with(&self, train: &Header, test: Option<&Header>) -> Vec<Fault> {
         let mut faults = Vec::new();
         for (key, header) in [("train", Some(train)), ("test", test)] {
@@ -120,7 +120,7 @@ impl DataSettings {
     }
 }
 
-/// Says how a test set does not go with the training set.
+/// Returns how a test set differs from the training set, if it does.
 fn mismatch(train: &Header, test: &Header) -> Option<String> {
     let name = |pixels| match pixels {
         PixelType::U8 => "8-bit",
@@ -179,7 +179,7 @@ mod tests {
         );
         let expected = [
             ("train", "synthetic: classes = 1, expected 2 to 65536 and no more than images = 4"),
-            ("test", "cifar: an empty list of files, expected at least one"),
+            ("test", "cifar: an empty list of files, expected at least one file"),
             ("validation", "validation = 1, expected 0 <= share < 1"),
             ("batch", "batch = 0, expected at least 1"),
             ("augment", "rotate = 0, expected 0 < degrees <= 180"),
@@ -200,7 +200,7 @@ mod tests {
                 "normalize = \"unit\" divides 8-bit pixels by 255, but these images are floats; use \"none\" or \
                  \"standardize\"",
             ),
-            ("augment", "shift = 28 can move images of 28x28 out of sight, expected less than 28"),
+            ("augment", "shift = 28 can move images of 28x28 out of the frame, expected less than 28"),
             (
                 "test",
                 "the test set has pixels that are 8-bit, the training set float; give a test set of the same kind",

@@ -1,4 +1,4 @@
-//! The sources of data: the list of formats, and how the file names one.
+//! The sources of data: the list of formats, and how a source is written in the file.
 
 use super::{Cifar, DataFormat, Dataset, Digits, Header, Idx, SourceContext, Synthetic, Tensors};
 use crate::error::{Fault, Result, suggest};
@@ -22,7 +22,7 @@ macro_rules! sources {
         }
 
         impl DataSource {
-            /// Returns its kind and settings.
+            /// Returns its key and settings.
             fn format(&self) -> (&'static str, &dyn DataFormat) {
                 match self {
                     $(DataSource::$format(settings) => ($kind, settings),)*
@@ -48,7 +48,7 @@ sources! {
 }
 
 impl DataSource {
-    /// Returns the key that names its kind in the file.
+    /// Returns the key of its format in the file.
     pub fn kind(&self) -> &'static str {
         self.format().0
     }
@@ -56,15 +56,15 @@ impl DataSource {
     /// Checks the ranges of its settings.
     ///
     /// # Errors
-    /// The first setting that is out of range; the key is one of the format's own.
+    /// The first setting that is out of range; the fault's key is one of the format's.
     pub fn check(&self) -> Result<(), Fault> {
         self.format().1.check()
     }
 
-    /// Reads what the data set holds, and no images.
+    /// Reads the description of the data set without reading its images.
     ///
     /// # Errors
-    /// A file that is missing, or is not what it should be.
+    /// A file that is missing or not valid.
     pub fn header(&self, cx: SourceContext) -> Result<Header> {
         self.format().1.header(cx)
     }
@@ -72,7 +72,7 @@ impl DataSource {
     /// Reads the data set into memory.
     ///
     /// # Errors
-    /// A file that is missing, or is not what it should be.
+    /// A file that is missing or not valid.
     pub fn load(&self, cx: SourceContext) -> Result<Dataset> {
         self.format().1.load(cx)
     }
@@ -80,13 +80,13 @@ impl DataSource {
 
 fn unknown<E: Error>(kind: &str) -> E {
     E::custom(format_args!(
-        "unknown kind of data \"{kind}\"{}, expected one of {}",
+        "unknown kind of data \"{kind}\"{}; expected one of: {}",
         suggest(kind, KINDS.iter().copied()),
         KINDS.join(", ")
     ))
 }
 
-/// The key of a source; an unknown one fails while the key is read, so that the error has its place.
+/// The key of a source; an unknown key fails while it is deserialised, so that the error has its location.
 struct Kind(&'static str);
 
 impl<'de> Deserialize<'de> for Kind {
@@ -115,7 +115,7 @@ impl<'de> Visitor<'de> for SourceVisitor {
         match kind {
             "digits" => Ok(DataSource::Digits(Digits(None))),
             _ if KINDS.contains(&kind) => {
-                Err(E::custom(format_args!("\"{kind}\" needs its settings; write {{ {kind} = ... }}")))
+                Err(E::custom(format_args!("\"{kind}\" needs settings; write {{ {kind} = ... }}")))
             }
             _ => Err(unknown(kind)),
         }
@@ -129,7 +129,7 @@ impl<'de> Visitor<'de> for SourceVisitor {
         match map.next_key::<String>()? {
             None => Ok(source),
             Some(other) => Err(A::Error::custom(format_args!(
-                "found \"{other}\" beside \"{kind}\", expected one kind of data only; remove one of them"
+                "\"{other}\" and \"{kind}\" in one source, expected one kind of data; remove one of them"
             ))),
         }
     }
@@ -175,12 +175,12 @@ mod tests {
     #[test]
     fn mistakes_are_named_at_their_place() {
         for (value, column, message) in [
-            ("\"digit\"", 9, "unknown kind of data \"digit\" (did you mean \"digits\"?), expected one of digits, idx"),
-            ("\"cifar\"", 9, "\"cifar\" needs its settings; write { cifar = ... }"),
+            ("\"digit\"", 9, "unknown kind of data \"digit\" (did you mean \"digits\"?); expected one of: digits, idx"),
+            ("\"cifar\"", 9, "\"cifar\" needs settings; write { cifar = ... }"),
             ("{ digit = \"train\" }", 11, "unknown kind of data \"digit\" (did you mean \"digits\"?)"),
             ("{ digits = \"validation\" }", 20, "unknown variant `validation`, expected `train` or `test`"),
             ("{ idx = { images = \"a\" } }", 17, "missing field `labels`"),
-            ("{ digits = \"train\", idx = 1 }", 9, "found \"idx\" beside \"digits\", expected one kind of data only"),
+            ("{ digits = \"train\", idx = 1 }", 9, "\"idx\" and \"digits\" in one source, expected one kind of data"),
             ("{}", 9, "expected one of the keys digits, idx, cifar"),
             ("{ cifar = 7 }", 19, "expected a file name or a list of file names"),
             ("7", 9, "a kind of data with its settings"),

@@ -1,7 +1,7 @@
-//! Made-up images that a network can learn: one pattern of 4x4 blocks for each class, under noise.
+//! Generated images that a network can learn: one pattern of 4x4 blocks for each class, plus noise.
 //!
-//! pixel = clamp(128 + pattern + noise, 0, 255) in whole numbers, the pattern uniform in -64..=63, the noise
-//! triangular in -127..=127; image i has class i mod classes. All random numbers are counted.
+//! pixel = clamp(128 + pattern + noise, 0, 255) in integers, the pattern uniform in -64..=63, the noise triangular in
+//! -127..=127; image i has class i mod classes. All random numbers are counter-based.
 
 use super::{DataFormat, Dataset, Header, Labels, PixelType, Pixels, SourceContext, Subset};
 use crate::device::{Purpose, Random};
@@ -9,11 +9,11 @@ use crate::error::{Error, Fault, Result};
 use serde::Deserialize;
 
 const BLOCK: usize = 4;
-/// More pixels than this are taken for a mistake.
+/// The largest number of pixels; more are taken for a mistake.
 const LARGEST: usize = 1 << 36;
 
-/// `{ synthetic = { images = 1000, classes = 10, shape = [28, 28, 1] } }`: 8-bit images in memory, no file. At `test`
-/// the noise is other noise than at `train`; the patterns are the same when the seeds are.
+/// `{ synthetic = { images = 1000, classes = 10, shape = [28, 28, 1] } }`: 8-bit images in memory, without files. The
+/// noise of `test` differs from that of `train`; the patterns are the same if the seeds are.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Synthetic {
@@ -23,7 +23,7 @@ pub struct Synthetic {
     pub classes: usize,
     /// Height, width and channels, each at least 1.
     pub shape: [usize; 3],
-    /// Names the patterns and the noise; 1 by default.
+    /// The seed of the patterns and the noise; 1 by default.
     #[serde(default = "first")]
     pub seed: u64,
 }
@@ -33,7 +33,7 @@ fn first() -> u64 {
 }
 
 impl Synthetic {
-    /// Returns the number of pixels in all images; none when there are too many.
+    /// Returns the number of pixels in all images, or `None` if there are too many.
     fn pixels(&self) -> Option<usize> {
         let all = self.shape.iter().try_fold(self.images, |n, &extent| n.checked_mul(extent));
         all.filter(|&n| n <= LARGEST && self.images <= u32::MAX as usize)

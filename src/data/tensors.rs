@@ -1,8 +1,8 @@
 //! safetensors files with two tensors in PyTorch's layout: `images` (N, C, H, W) and `labels`.
 //!
-//! Images are F32 (finite) or U8; labels are class numbers, I64, I32 or U8 (N), or rows of finite numbers, F32
-//! (N, classes) with at least 2 classes. Images are brought to (N, H, W, C) on the way in. Other tensors in the file
-//! are left alone, which is said in the log.
+//! Images are F32 (finite) or U8; labels are class numbers, I64, I32 or U8 (N), or dense labels, finite F32 (N,
+//! classes) with at least 2 classes. Images are converted to (N, H, W, C) when they are read. Other tensors in the file
+//! are ignored, which is logged.
 
 use super::file::open;
 use super::{DataFormat, Dataset, Header, Labels, PixelType, Pixels, SourceContext};
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-/// The longest header that is read: two tensors need some hundred bytes.
+/// The longest header that is accepted, in bytes: two tensors need a few hundred.
 const LARGEST_HEADER: u64 = 1 << 20;
 /// One more than the largest class number.
 const LARGEST_CLASSES: i64 = 1 << 16;
@@ -46,11 +46,11 @@ impl Tensors {
     }
 }
 
-/// An open file after its header was read and checked.
+/// An open file whose header was read and checked.
 struct File<R> {
     path: PathBuf,
     reader: R,
-    /// Where the tensors begin.
+    /// The offset of the first tensor.
     start: u64,
     /// Number of tensors that are neither images nor labels.
     unused: usize,
@@ -67,13 +67,13 @@ impl<R: Read + Seek> File<R> {
         let failed = |error| Error::io(path, "read", error);
         let mut size = [0; 8];
         if len < 8 {
-            return Err(wrong(format!("has {len} bytes, too few for a safetensors file; fetch it again")));
+            return Err(wrong(format!("has {len} bytes, too few for a safetensors file; download it again")));
         }
         reader.read_exact(&mut size).map_err(failed)?;
         let size = u64::from_le_bytes(size);
         if size > LARGEST_HEADER || size > len - 8 {
             return Err(wrong(format!(
-                "is not a safetensors file: announces a header of {size} bytes, expected at most {}; give a \
+                "is not a safetensors file: declares a header of {size} bytes, expected at most {}; give a \
                  safetensors file",
                 LARGEST_HEADER.min(len - 8)
             )));
@@ -81,11 +81,11 @@ impl<R: Read + Seek> File<R> {
         let mut header = vec![0; size as usize];
         reader.read_exact(&mut header).map_err(failed)?;
         let metadata: Metadata = serde_json::from_slice(&header)
-            .map_err(|error| wrong(format!("is not a safetensors file, or a damaged one: {error}; write it again")))?;
+            .map_err(|error| wrong(format!("is not a safetensors file, or is damaged: {error}; write it again")))?;
         let end = (metadata.data_len() as u64).checked_add(8 + size);
         if end != Some(len) {
             return Err(wrong(format!(
-                "its header announces tensors of {} bytes, but {} bytes follow it; the file is cut off or damaged, \
+                "its header declares tensors of {} bytes, but {} bytes follow it; the file is truncated or damaged, \
                  write it again",
                 metadata.data_len(),
                 len - 8 - size
@@ -130,7 +130,7 @@ impl<R: Read + Seek> File<R> {
             let (classes, values) = (self.labels.shape[1], floats(&bytes).collect::<Vec<_>>());
             if let Some(i) = values.iter().position(|value| !value.is_finite()) {
                 let message =
-                    format!("label {} has the value {}, expected finite numbers; repair it", i / classes, values[i]);
+                    format!("label {} contains {}, expected finite numbers; correct it", i / classes, values[i]);
                 return Err(Error::file(&self.path, message));
             }
             return Ok((Labels::Dense(values), classes));
@@ -152,7 +152,7 @@ impl<R: Read + Seek> File<R> {
     fn load(mut self) -> Result<Dataset> {
         if self.unused > 0 {
             let path = self.path.display();
-            tracing::warn!("{path}: tensors besides \"images\" and \"labels\" ({}) are not used", self.unused);
+            tracing::warn!("{path}: tensors other than \"images\" and \"labels\" ({}) are ignored", self.unused);
         }
         let (labels, classes) = self.labels()?;
         self.seek(self.images.data_offsets.0)?;
@@ -174,7 +174,7 @@ impl<R: Read + Seek> File<R> {
                     values.clear();
                     values.extend(floats(&bytes));
                     if let Some(value) = values.iter().find(|value| !value.is_finite()) {
-                        let message = format!("image {i} has the value {value}, expected finite numbers; repair it");
+                        let message = format!("image {i} contains {value}, expected finite numbers; correct it");
                         return Err(Error::file(&self.path, message));
                     }
                     channels_last(self.shape, &values, &mut pixels);
@@ -222,13 +222,13 @@ fn check_labels(path: &Path, labels: &TensorInfo, count: usize) -> Result<()> {
     if rows != count {
         return Err(Error::file(
             path,
-            format!("\"labels\" has {rows} rows, but \"images\" has {count} images; write them anew together"),
+            format!("\"labels\" has {rows} rows, but \"images\" has {count} images; write both again together"),
         ));
     }
     Ok(())
 }
 
-/// Appends an image (C, H, W) as (H, W, C).
+/// Appends an image (C, H, W) in the order (H, W, C).
 fn channels_last<T: Copy>([h, w, c]: [usize; 3], image: &[T], pixels: &mut Vec<T>) {
     for position in 0..h * w {
         pixels.extend((0..c).map(|channel| image[channel * h * w + position]));
@@ -352,7 +352,7 @@ mod tests {
             ),
             (
                 vec![good(), labels(Dtype::I64, &[3], i64s(&[0, 1, 2]))],
-                "\"labels\" has 3 rows, but \"images\" has 2 images; write them anew together",
+                "\"labels\" has 3 rows, but \"images\" has 2 images; write both again together",
             ),
             (
                 vec![good(), labels(Dtype::I64, &[2], i64s(&[0, -1]))],
@@ -360,11 +360,11 @@ mod tests {
             ),
             (
                 vec![good(), labels(Dtype::F32, &[2, 2], f32s(&[0.0, 1.0, f32::INFINITY, 0.0]))],
-                "label 1 has the value inf, expected finite numbers; repair it",
+                "label 1 contains inf, expected finite numbers; correct it",
             ),
             (
                 vec![images(Dtype::F32, [2, 1, 1, 1], f32s(&[0.0, f32::NAN])), class()],
-                "image 1 has the value NaN, expected finite numbers; repair it",
+                "image 1 contains NaN, expected finite numbers; correct it",
             ),
         ] {
             assert_eq!(complaint(&tensors), text);
@@ -380,11 +380,11 @@ mod tests {
             assert!(read(&good[..len]).is_err(), "cut to {len} bytes");
         }
         let error = read(&good[..good.len() - 1]).unwrap_err().to_string();
-        assert!(error.contains("its header announces tensors of 28 bytes, but 27 bytes follow it"), "{error}");
+        assert!(error.contains("its header declares tensors of 28 bytes, but 27 bytes follow it"), "{error}");
         let error = read(b"\x89PNG\r\n\x1a\n and more").unwrap_err().to_string();
-        assert!(error.contains("is not a safetensors file: announces a header of"), "{error}");
+        assert!(error.contains("is not a safetensors file: declares a header of"), "{error}");
         let error = read(b"\x04\0\0\0\0\0\0\0 [1]").unwrap_err().to_string();
-        assert!(error.contains("is not a safetensors file, or a damaged one"), "{error}");
+        assert!(error.contains("is not a safetensors file, or is damaged"), "{error}");
         let huge = 1u64 << 63;
         let header = format!(
             "{{\"images\":{{\"dtype\":\"U8\",\"shape\":[1,1,1,{huge}],\"data_offsets\":[0,{huge}]}},\

@@ -1,22 +1,21 @@
-//! From the layers of the file to the network: inputs, shapes, parameters, and every mistake that shows in them.
+//! Builds the network from the layers of the file: inputs, shapes, parameters, and every mistake in them.
 
 use super::{Network, Node, Parameter, Source};
 use crate::config::{LayerEntry, Model};
-use crate::error::{Fault, Problem, suggest};
+use crate::error::{Fault, Problem, quantity, suggest};
 use crate::layers::{Activation, Layer, Lowering, Mode, Param, Role, Split};
 use crate::tensor::{Mesh, Placement, Shape};
 use std::sync::Arc;
 
-/// The most elements of one sample and of one parameter.
+/// The largest number of elements of one sample and of one parameter.
 const MOST_ELEMENTS: usize = 1 << 36;
-/// The name that inputs give to the images of the batch.
+/// The name of the images of the batch in lists of inputs.
 const IMAGES: &str = "images";
 
 /// Builds the network of a model.
 ///
 /// # Errors
-/// Everything that is wrong with it. A layer whose settings are wrong is passed over: that was reported when it was
-/// read.
+/// All problems of the network. A layer whose settings are wrong is skipped; its problems have been reported already.
 pub fn build(model: &Model) -> Result<Network, Vec<Problem>> {
     let mut builder = GraphBuilder {
         model,
@@ -46,14 +45,14 @@ pub fn build(model: &Model) -> Result<Network, Vec<Problem>> {
 struct GraphBuilder<'m> {
     model: &'m Model,
     network: Network,
-    /// The output of each entry so far; none where something is wrong.
+    /// The output of each entry so far; `None` if the entry has a mistake.
     outputs: Vec<Option<Activation>>,
-    /// Whether some later entry takes this one's output.
+    /// Whether a later entry uses the output of this one.
     used: Vec<bool>,
     problems: Vec<Problem>,
-    /// False once a layer had to be passed over.
+    /// False once a layer was skipped.
     complete: bool,
-    /// False once it is not known what a layer takes.
+    /// False once the inputs of some layer are unknown.
     inputs_known: bool,
 }
 
@@ -62,7 +61,7 @@ impl GraphBuilder<'_> {
         self.problems.push(entry.locations.problem(&format!("layer \"{}\"", entry.name), fault));
     }
 
-    /// Reports a name that is taken.
+    /// Reports a name that is already in use.
     fn name(&mut self, index: usize) {
         let entry = &self.model.layers[index];
         let name = &entry.name;
@@ -73,11 +72,11 @@ impl GraphBuilder<'_> {
             None if name == IMAGES => "the images of the batch".to_string(),
             None => return,
         };
-        let message = format!("name \"{name}\" is the name of {taken}; give each layer a name of its own");
+        let message = format!("name \"{name}\" is already the name of {taken}; choose another name");
         self.fault(entry, &Fault::at("name", message));
     }
 
-    /// Adds the node of an entry, or reports why there is none.
+    /// Adds the node of an entry, or reports why that is impossible.
     fn add(&mut self, index: usize, entry: &LayerEntry) {
         let output = self.node(index, entry);
         self.complete &= output.is_some();
@@ -117,7 +116,7 @@ impl GraphBuilder<'_> {
         }
         self.settings(entry, layer, &params);
         if index > 0 && index == self.model.layers.len() && shapes[0].features() < 2 {
-            let message = "1 output, expected one for each of at least 2 classes";
+            let message = "1 output, expected at least 2, one for each class";
             self.fault(&self.model.layers[index - 1], &Fault::whole(message));
             return None;
         }
@@ -136,7 +135,7 @@ impl GraphBuilder<'_> {
         Some(output)
     }
 
-    /// Finds the inputs of an entry, and counts them as used.
+    /// Finds the inputs of an entry and marks them as used.
     fn inputs(&mut self, index: usize, entry: &LayerEntry) -> Option<Vec<Source>> {
         let Some(names) = &entry.inputs else {
             let Some(previous) = index.checked_sub(1) else { return Some(vec![Source::Images]) };
@@ -170,7 +169,7 @@ impl GraphBuilder<'_> {
         complete.then_some(sources)
     }
 
-    /// Checks the number of inputs.
+    /// Checks the number of inputs of a layer.
     fn takes(&mut self, entry: &LayerEntry, layer: &Arc<dyn Layer>, count: usize) -> bool {
         let takes = layer.num_inputs();
         if takes.contains(&count) {
@@ -183,14 +182,14 @@ impl GraphBuilder<'_> {
             _ => format!("{least} to {most}"),
         };
         let message = format!(
-            "{count} input{}, expected {expected}; write inputs = [..] with the names of earlier layers",
-            if count == 1 { "" } else { "s" }
+            "{}, expected {expected}; write inputs = [..] with the names of earlier layers",
+            quantity(count as u64, "input")
         );
         self.fault(entry, &Fault::at("inputs", message));
         false
     }
 
-    /// Checks that the loss, and nothing else, reads the targets.
+    /// Checks that the loss reads the targets and that no other layer does.
     fn role(
         &self,
         index: usize,
@@ -214,14 +213,14 @@ impl GraphBuilder<'_> {
         }
     }
 
-    /// Checks the settings beside the kind.
+    /// Checks the settings that all layers have in common.
     fn settings(&mut self, entry: &LayerEntry, layer: &Arc<dyn Layer>, params: &[Param]) {
         let (kind, splits) = (layer.kind(), layer.splits());
         if let Some(split) = entry.split.filter(|split| !splits.contains(split)) {
             let known: Vec<String> = splits.iter().map(|split| format!("\"{split}\"")).collect();
             let message = match known.is_empty() {
-                true => format!("split has no effect: {kind} stays where its input is; remove it"),
-                false => format!("split = \"{split}\" does not fit {kind}, expected {}", known.join(", ")),
+                true => format!("split has no effect: {kind} keeps the layout of its input; remove it"),
+                false => format!("split = \"{split}\" does not fit {kind}, expected one of: {}", known.join(", ")),
             };
             self.fault(entry, &Fault::at("split", message));
         }
@@ -233,7 +232,7 @@ impl GraphBuilder<'_> {
             }
         }
         if entry.init.is_some() && params.iter().all(|param| param.init.is_some()) {
-            let what = if params.is_empty() { "parameters" } else { "parameters whose start it does not fix itself" };
+            let what = if params.is_empty() { "parameters" } else { "parameters that init applies to" };
             self.fault(entry, &without("init", what));
         }
     }
@@ -258,7 +257,7 @@ impl GraphBuilder<'_> {
         (first..list.len()).collect()
     }
 
-    /// Reports outputs that nobody takes, where it is known what every layer takes.
+    /// Reports outputs that no layer uses, if the inputs of all layers are known.
     fn unused(&mut self) {
         let entries = &self.model.layers;
         for (index, entry) in entries.iter().enumerate() {
@@ -270,7 +269,7 @@ impl GraphBuilder<'_> {
     }
 }
 
-/// Checks that a tensor is neither empty nor beyond all memory.
+/// Checks that a tensor is neither empty nor larger than any memory.
 fn fits(dims: impl IntoIterator<Item = usize>, what: &str) -> Result<(), Fault> {
     let dims: Vec<usize> = dims.into_iter().collect();
     let elements = dims.iter().try_fold(1usize, |product, dim| product.checked_mul(*dim));

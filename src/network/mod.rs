@@ -1,7 +1,7 @@
-//! What the file means: a graph of layers with shapes, names and parameters. Knows no device.
+//! The network: a graph of layers with shapes, names and parameters. Does not depend on any device.
 //!
-//! [`open`] is the door: it reads a file and reports everything that is wrong with it, or returns the configuration
-//! with its network. A check of how layers fit together belongs in `network/build.rs`.
+//! [`open`] reads a file and returns the configuration with its network, or reports all mistakes. Checks of how layers
+//! fit together belong in `network/build.rs`.
 
 mod build;
 mod table;
@@ -15,7 +15,7 @@ use crate::layers::{Activation, Init, Layer, Param, Split};
 use std::path::Path;
 use std::sync::Arc;
 
-/// Where a node takes an input from.
+/// The source of a node's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Source {
     /// The images of the batch.
@@ -24,37 +24,37 @@ pub enum Source {
     Node(usize),
 }
 
-/// A layer in its place in the graph.
+/// A layer of the graph.
 #[derive(Debug, Clone)]
 pub struct Node {
-    /// Its name: the file's, or `<kind><index of its kind, from 1>`.
+    /// Its name: from the file, or `<kind><index among its kind, from 1>`.
     pub name: String,
     /// The layer.
     pub layer: Arc<dyn Layer>,
-    /// Where its inputs come from.
+    /// The sources of its inputs.
     pub inputs: Vec<Source>,
-    /// The inputs, for one sample.
+    /// The shapes of the inputs, for one sample.
     pub input_shapes: Vec<Activation>,
-    /// The output, for one sample.
+    /// The shape of the output, for one sample.
     pub output: Activation,
-    /// The split that the file gives.
+    /// The split given in the file.
     pub split: Option<Split>,
     /// Its parameters, as indices into [`Network::parameters`].
     pub params: Vec<usize>,
     /// Its running statistics, as indices into [`Network::states`].
     pub states: Vec<usize>,
-    /// Where the file says all this.
+    /// The locations of the layer and its keys in the file.
     pub locations: Locations,
 }
 
 /// A parameter or running statistic of the network.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parameter {
-    /// Its name in files: `conv1.weight`.
+    /// Its name in weight files: `conv1.weight`.
     pub name: String,
-    /// Shape, order in files, fans.
+    /// Its shape, its order in files and its fans.
     pub param: Param,
-    /// Its initial value.
+    /// Its initialisation.
     pub init: Init,
     /// Multiplies the learning rate.
     pub lr_mult: f64,
@@ -62,10 +62,10 @@ pub struct Parameter {
     pub decay_mult: f64,
 }
 
-/// The network: nodes in an order in which every input comes before its use; the last node is the loss.
+/// The network: nodes in topological order; the last node is the loss.
 #[derive(Debug, Clone)]
 pub struct Network {
-    /// Images of the batch, for one sample.
+    /// The shape of an image.
     pub input: Activation,
     /// The nodes.
     pub nodes: Vec<Node>,
@@ -78,37 +78,39 @@ pub struct Network {
 /// Reads a configuration with every `--set KEY=VALUE` applied, and builds its network.
 ///
 /// # Errors
-/// Everything that is wrong with the file and with the network, in the order of the file.
+/// All problems of the file and of the network, in the order of the file.
 pub fn open(path: &Path, sets: &[String]) -> Result<(Config, Network)> {
     complete(config::read(path, sets))
 }
 
-/// Builds the network of what was read.
+/// Builds the network of a parsed file.
 ///
 /// # Errors
-/// Everything that is wrong with the file and with the network, in the order of the file.
+/// All problems of the file and of the network, in the order of the file.
 pub fn complete(parsed: Parsed) -> Result<(Config, Network)> {
     match CheckedConfig::new(parsed) {
-        CheckedConfig { config: Some(config), network: Some(network), problems } if problems.is_empty() => {
+        CheckedConfig { config: Some(config), network: Some(network), problems, .. } if problems.is_empty() => {
             Ok((config, network))
         }
         CheckedConfig { problems, .. } => Err(Error::Config(problems)),
     }
 }
 
-/// What could be made of a file, with everything that is wrong with it so far.
+/// A parsed file with its network, as far as they are valid, and all problems so far.
 #[derive(Debug)]
 pub struct CheckedConfig {
-    /// The configuration, when every section can be used.
+    /// The name of the file; `None` if it is not readable TOML.
+    pub file: Option<String>,
+    /// The configuration, if every section can be used.
     pub config: Option<Config>,
-    /// The network, when its layers fit together.
+    /// The network, if its layers fit together.
     pub network: Option<Network>,
-    /// What is wrong with the file and with the network, in the order of the file. None: both are there.
+    /// The problems of the file and of the network, in the order of the file. If empty, both are present.
     pub problems: Vec<Problem>,
 }
 
 impl CheckedConfig {
-    /// Builds the network of what was read, as far as it goes.
+    /// Builds the network of a parsed file, if possible.
     pub fn new(parsed: Parsed) -> Self {
         let mut problems = parsed.problems;
         let network = parsed.model.as_ref().map(build).transpose();
@@ -117,13 +119,13 @@ impl CheckedConfig {
             None
         });
         config::sort(&mut problems);
-        CheckedConfig { config: parsed.config, network, problems }
+        CheckedConfig { file: parsed.file, config: parsed.config, network, problems }
     }
 }
 
 /// Returns the initial values of a parameter, in the order of its logical memory.
 ///
-/// They depend on the seed, the parameter's index and the position in it, never on devices or layouts.
+/// They depend on the seed, the index of the parameter and the index of the value, never on devices or layouts.
 pub fn initial(network: &Network, seed: u64, parameter: usize) -> Vec<f64> {
     let Parameter { param, init, .. } = &network.parameters[parameter];
     let random = Random::new(seed, Purpose::Init, 0, parameter as u64);

@@ -4,7 +4,7 @@ use super::{Network, Node, Source};
 use std::fmt;
 
 impl Network {
-    /// Returns the number of learned values.
+    /// Returns the number of values in all parameters.
     pub fn num_parameters(&self) -> usize {
         self.parameters.iter().map(|parameter| parameter.param.shape.elements()).sum()
     }
@@ -23,7 +23,7 @@ impl Network {
         node.inputs.iter().map(name).collect()
     }
 
-    /// Returns the cells of a node's line.
+    /// Returns the cells of the line for a node.
     fn cells(&self, node: &Node) -> [String; 6] {
         let shapes: Vec<String> = node.input_shapes.iter().map(|shape| shape.to_string()).collect();
         let params = node.params.iter().map(|&i| self.parameters[i].param.shape.elements()).sum::<usize>();
@@ -38,7 +38,7 @@ impl Network {
     }
 }
 
-/// The network as a table: name, kind, inputs, shapes of one sample, number of parameters, and floating-point
+/// Formats the network as a table: name, kind, inputs, shapes for one sample, number of parameters, and floating-point
 /// operations of one sample's forward pass.
 impl fmt::Display for Network {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -59,7 +59,7 @@ impl fmt::Display for Network {
     }
 }
 
-/// Writes floating-point operations with a unit.
+/// Formats a number of floating-point operations with a unit.
 fn flops(count: u64) -> String {
     let count = count as f64;
     match count {

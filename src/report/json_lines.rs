@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: one JSON object a line, each written whole.
+//! `metrics.jsonl`: one JSON object per line, each written whole.
 
 use super::{RunEvent, Sink};
 use crate::error::{Error, Result};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 /// The sink that writes events as JSON lines.
 ///
-/// Floats are written with as many digits as tell them apart from every other double; what is not finite is `null`.
+/// Floats are written with enough digits to be read back exactly; values that are not finite become `null`.
 #[derive(Debug)]
 pub struct JsonLines {
     path: PathBuf,
@@ -18,7 +18,7 @@ pub struct JsonLines {
 }
 
 impl JsonLines {
-    /// Opens a file at its end; creates it when it does not exist.
+    /// Opens a file for appending; creates it if it does not exist.
     ///
     /// # Errors
     /// When the file cannot be opened.
@@ -30,7 +30,7 @@ impl JsonLines {
 }
 
 impl Sink for JsonLines {
-    /// Writes the line with one call, so that a reader never waits for it and a kill can tear only the last one.
+    /// Writes a line with one call, so that readers see whole lines and a kill can truncate only the last one.
     fn emit(&mut self, event: &RunEvent) -> Result<()> {
         self.line.clear();
         serde_json::to_writer(&mut self.line, event).expect("events hold text and numbers");
@@ -43,7 +43,7 @@ impl Sink for JsonLines {
     }
 }
 
-/// What of a line tells when it was written.
+/// The fields of a line that show when it was written.
 #[derive(Deserialize)]
 struct Line {
     event: String,
@@ -51,7 +51,7 @@ struct Line {
 }
 
 impl Line {
-    /// Returns true when this was not yet written at the checkpoint of `step`.
+    /// Returns true if this line was written after the checkpoint of `step`.
     fn after(&self, step: u64) -> bool {
         match self.event.as_str() {
             "end" => true,
@@ -61,13 +61,13 @@ impl Line {
     }
 }
 
-/// Cuts a file of JSON lines back to what had been written at the checkpoint of `step`, or to nothing.
+/// Truncates a file of JSON lines to what had been written at the checkpoint of `step`, or to nothing.
 ///
-/// It is cut at the first line that tells of a later step, of the run's end or of another resume from the same
-/// checkpoint, and before a last line that a kill tore.
+/// It is truncated at the first line of a later step, of the end of the run or of another resume from the same
+/// checkpoint, and before a last line that a kill truncated.
 ///
 /// # Errors
-/// When the file exists and cannot be read or cut.
+/// When the file exists and cannot be read or truncated.
 pub fn cut_back(path: &Path, step: Option<u64>) -> Result<()> {
     let file = match OpenOptions::new().read(true).write(true).open(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
@@ -87,7 +87,7 @@ pub fn cut_back(path: &Path, step: Option<u64>) -> Result<()> {
             keep += bytes as u64;
         }
     }
-    file.set_len(keep).map_err(|e| Error::io(path, "cut back", e))
+    file.set_len(keep).map_err(|e| Error::io(path, "truncate", e))
 }
 
 #[cfg(test)]

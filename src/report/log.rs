@@ -1,7 +1,7 @@
-//! `log.txt`: what happened, in words, with the time; and the messages of `-v` on stderr. Both through `tracing`.
+//! `log.txt`: the events of a run as timestamped messages; and the messages of `-v` on stderr. Both use `tracing`.
 
 use super::{RunEvent, Sink};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, quantity};
 use indicatif::ProgressBar;
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -12,19 +12,19 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::prelude::*;
 
-/// The `tracing` target of events: the progress shows them already, so stderr leaves them out.
+/// The `tracing` target of events, which stderr omits because the progress shows them already.
 const EVENTS: &str = "run";
 
-/// The sink that writes events, but for steps, to the log.
+/// The sink that writes events, except steps, to the log.
 #[derive(Debug)]
 pub struct Log {
     dispatch: Dispatch,
 }
 
 impl Log {
-    /// Opens a log file at its end, and takes the messages of all threads unless another log already does.
+    /// Opens a log file for appending; the first log of a process also records the messages of all threads.
     ///
-    /// Messages go to stderr too, above the progress bar: warnings with `verbosity` 0, information with 1, details
+    /// Messages also go to stderr, above the progress bar: warnings with `verbosity` 0, information with 1, details
     /// with 2.
     ///
     /// # Errors
@@ -47,7 +47,7 @@ impl Log {
         let subscriber =
             tracing_subscriber::registry().with(to_file.with_filter(shown.max(LevelFilter::INFO))).with(to_stderr);
         let dispatch = Dispatch::new(subscriber);
-        // Only the first log of a process gets the messages of other threads; events reach their own log always.
+        // The global default can be set only once per process; events reach their own log through `with_default`.
         let _ = tracing::dispatcher::set_global_default(dispatch.clone());
         Ok(Log { dispatch })
     }
@@ -63,33 +63,38 @@ impl Sink for Log {
 }
 
 impl RunEvent {
-    /// Returns the event in words; none for steps, which are too many.
+    /// Returns the event as a sentence, or `None` for steps, which are too many.
     pub fn sentence(&self) -> Option<String> {
         Some(match self {
             RunEvent::Step { .. } => return None,
             RunEvent::Start { name, step, devices, mesh, parameters, precision, threads, version } => {
                 let from = if *step == 0 { String::new() } else { format!(", resumed after step {step}") };
                 let devices = devices.join(" ");
+                let threads = quantity(*threads as u64, "thread");
                 format!(
-                    "{name}: {parameters} parameters in {precision}, mesh {mesh} on {devices}, {threads} threads \
+                    "{name}: {parameters} parameters in {precision}, mesh {mesh} on {devices}, {threads} \
                      each, peristyle {version}{from}"
                 )
             }
             RunEvent::Eval { step, split, loss, top1, top5, images } => {
                 let (top1, top5) = (100.0 * top1, 100.0 * top5);
-                format!("step {step}: {split} loss {loss:.4}, top 1 {top1:.2} %, top 5 {top5:.2} % of {images} images")
+                format!(
+                    "step {step}: {split} loss {loss:.4}, top 1 {top1:.2} %, top 5 {top5:.2} % of {}",
+                    quantity(*images, "image")
+                )
             }
             RunEvent::Checkpoint { step, path } => format!("step {step}: checkpoint {path}"),
             RunEvent::Note { text } => format!("note: {text}"),
             RunEvent::End { steps, seconds, reason, error } => {
                 let error = error.as_ref().map_or(String::new(), |error| format!(": {error}"));
-                format!("{reason} after {steps} steps in {seconds:.1} seconds{error}")
+                let steps = quantity(*steps, "step");
+                format!("{reason} after {steps} in {seconds:.1} seconds{error}")
             }
         })
     }
 }
 
-/// Writes to stderr without tearing the progress bar.
+/// Writes to stderr above the progress bar.
 struct AboveBar(ProgressBar);
 
 impl Write for AboveBar {

@@ -1,4 +1,4 @@
-//! Tells: typed events of a run go to sinks. Knows nothing of why they happen.
+//! Reporting: sends the typed events of a run to sinks, regardless of what caused them.
 //!
 //! To add a sink: write `report/x.rs` with a struct that implements [`Sink`], and open it in [`Reporter::open`].
 
@@ -15,11 +15,11 @@ use serde::Serialize;
 use std::fs;
 use std::path::Path;
 
-/// Something that happened in a run. The names of variants and fields are those of `metrics.jsonl`.
+/// An event of a run. The names of variants and fields are those of `metrics.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum RunEvent {
-    /// The run begins or resumes.
+    /// The run starts or resumes.
     Start {
         /// The run's name.
         name: String,
@@ -31,7 +31,7 @@ pub enum RunEvent {
         mesh: String,
         /// Number of values in all parameters.
         parameters: u64,
-        /// What it computes in, as files say it.
+        /// The precision, as written in the configuration.
         precision: String,
         /// Threads of each device.
         threads: usize,
@@ -48,22 +48,22 @@ pub enum RunEvent {
         loss: f64,
         /// The learning rate.
         lr: f64,
-        /// Training images per second since the step event before.
+        /// Training images per second since the previous step event.
         images_per_second: f64,
-        /// Seconds since the run began or resumed.
+        /// Seconds since the run started or resumed.
         seconds: f64,
     },
-    /// A set of images was evaluated.
+    /// The network was evaluated on a set of images.
     Eval {
         /// Updates done.
         step: u64,
-        /// Which set: `test`, `validation`.
+        /// The set: `test` or `validation`.
         split: String,
         /// Mean loss.
         loss: f64,
-        /// Fraction whose first guess is right.
+        /// Fraction of images whose first guess is right.
         top1: f64,
-        /// Fraction with the right class among the first five guesses.
+        /// Fraction of images with the right class among the first five guesses.
         top5: f64,
         /// Number of images.
         images: u64,
@@ -75,34 +75,34 @@ pub enum RunEvent {
         /// The checkpoint's folder inside the run directory.
         path: String,
     },
-    /// Something that the user should know once: what was skipped, clamped, or fallen back to.
+    /// A note for the user, logged once: a setting or a file was skipped, changed or replaced by a fallback.
     Note {
-        /// The sentence.
+        /// The text of the note.
         text: String,
     },
-    /// The run ends.
+    /// The run ended.
     End {
         /// Updates done.
         steps: u64,
-        /// Seconds since the run began or resumed.
+        /// Seconds since the run started or resumed.
         seconds: f64,
-        /// Why: `finished`, `interrupted`, `failed`.
+        /// The reason: `finished`, `interrupted` or `failed`.
         reason: String,
-        /// What failed.
+        /// The error of a failed run.
         #[serde(skip_serializing_if = "Option::is_none")]
         error: Option<String>,
     },
 }
 
-/// What events go to.
+/// A destination of events.
 pub trait Sink: Send {
-    /// Takes an event.
+    /// Writes an event.
     ///
     /// # Errors
     /// When it cannot be written.
     fn emit(&mut self, event: &RunEvent) -> Result<()>;
 
-    /// Makes what was told outlive a power cut, where that is promised.
+    /// Flushes all events to the disk, if the sink guarantees that they survive a power cut.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -111,14 +111,14 @@ pub trait Sink: Send {
     }
 }
 
-/// How a run tells.
+/// Where and how verbosely a run reports its progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ReporterOptions {
     /// Updates of the whole run.
     pub steps: u64,
-    /// The checkpoint's step when the run resumes: `metrics.jsonl` is cut back to it.
+    /// The step of the checkpoint from which the run resumes; `metrics.jsonl` is truncated to it.
     pub resume: Option<u64>,
-    /// How often `-v` was given: 0 shows the progress alone, 1 also messages, 2 also details, on stderr.
+    /// The number of `-v`: 0 shows only the progress on stderr, 1 also messages, 2 also details.
     pub verbosity: u8,
 }
 
@@ -129,7 +129,7 @@ pub struct Reporter {
 }
 
 impl Reporter {
-    /// Opens the sinks of a run directory, which is created: `metrics.jsonl`, `log.txt`, and progress on stderr. A
+    /// Opens the sinks of a run directory: `metrics.jsonl`, `log.txt`, and progress on stderr. Creates the directory. A
     /// run that does not resume replaces the metrics of an earlier one.
     ///
     /// # Errors
@@ -150,15 +150,15 @@ impl Reporter {
         self
     }
 
-    /// Tells all sinks.
+    /// Sends an event to all sinks.
     ///
     /// # Errors
-    /// The first of the sinks' errors; the other sinks are told all the same.
+    /// The first of the sinks' errors; the other sinks still receive the event.
     pub fn emit(&mut self, event: &RunEvent) -> Result<()> {
         self.sinks.iter_mut().map(|sink| sink.emit(event)).fold(Ok(()), Result::and)
     }
 
-    /// Makes what was told so far outlive a power cut: a checkpoint must not know of steps that the metrics lost.
+    /// Flushes all sinks, so that no checkpoint includes steps that the metrics could lose in a power cut.
     ///
     /// # Errors
     /// The first of the sinks' errors.
@@ -221,18 +221,18 @@ mod tests {
     fn a_run_directory_holds_metrics_and_log() {
         let folder = Folder::new("open");
         let dir = folder.0.join("run");
-        let tell = |resume, events: &[RunEvent]| {
+        let report = |resume, events: &[RunEvent]| {
             let mut reporter = Reporter::open(&dir, ReporterOptions { steps: 3, resume, verbosity: 0 }).unwrap();
             events.iter().for_each(|event| reporter.emit(event).unwrap());
         };
-        tell(None, &[start(0), step(1), step(2), RunEvent::Note { text: "one device: split has no effect".into() }]);
-        tell(Some(1), &[start(1), step(2), eval(2)]);
+        report(None, &[start(0), step(1), step(2), RunEvent::Note { text: "one device: split has no effect".into() }]);
+        report(Some(1), &[start(1), step(2), eval(2)]);
         let metrics = fs::read_to_string(dir.join("metrics.jsonl")).unwrap();
         let names: Vec<String> = metrics.lines().map(|line| line.split('"').nth(3).unwrap().to_string()).collect();
         assert_eq!(names, ["start", "step", "start", "step", "eval"]);
         let log = fs::read_to_string(dir.join("log.txt")).unwrap();
         assert!(log.contains("note: one device: split has no effect") && log.contains("97.50 %"), "{log}");
-        tell(None, &[start(0)]);
+        report(None, &[start(0)]);
         assert_eq!(fs::read_to_string(dir.join("metrics.jsonl")).unwrap().lines().count(), 1);
     }
 }

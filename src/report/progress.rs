@@ -1,4 +1,4 @@
-//! Progress on stderr: a bar on a terminal, a line now and then elsewhere.
+//! Progress on stderr: a bar on a terminal, otherwise an occasional line.
 
 use super::{RunEvent, Sink};
 use crate::error::Result;
@@ -6,22 +6,22 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-/// Time from one redrawing of the bar to the next.
+/// Time between two updates of the bar.
 const REDRAW: Duration = Duration::from_millis(50);
-/// Time from one line to the next where there is no bar.
+/// Time between two lines if there is no bar.
 const LINE: Duration = Duration::from_secs(10);
 
-/// The sink that shows how far a run is. Evaluations, notes and checkpoints are always shown.
+/// The sink that shows the progress of a run. Evaluations, notes and checkpoints are always shown.
 pub struct Progress {
     bar: ProgressBar,
-    /// Where lines go; none where the bar shows them.
+    /// The destination of lines; `None` if there is a bar.
     lines: Option<Box<dyn Write + Send>>,
     steps: u64,
     shown: Option<Instant>,
 }
 
 impl Progress {
-    /// Shows a run of `steps` updates on stderr.
+    /// Shows the progress of a run of `steps` updates on stderr.
     pub fn stderr(steps: u64) -> Self {
         if !std::io::stderr().is_terminal() {
             return Self::lines(steps, std::io::stderr());
@@ -31,17 +31,17 @@ impl Progress {
         Progress { bar, lines: None, steps, shown: None }
     }
 
-    /// Writes plain lines: the first step, then one at most every ten seconds.
+    /// Writes plain lines: the first step, then at most one line every ten seconds.
     pub fn lines(steps: u64, out: impl Write + Send + 'static) -> Self {
         Progress { bar: ProgressBar::hidden(), lines: Some(Box::new(out)), steps, shown: None }
     }
 
-    /// Returns the bar, for whoever else writes on the terminal; a hidden one where there is none.
+    /// Returns the bar, so that others can write above it; a hidden one if there is no terminal.
     pub fn bar(&self) -> ProgressBar {
         self.bar.clone()
     }
 
-    fn say(&mut self, line: &str) {
+    fn print(&mut self, line: &str) {
         // A closed stderr must not end the run.
         let _ = match &mut self.lines {
             Some(out) => writeln!(out, "{line}"),
@@ -66,7 +66,7 @@ impl Sink for Progress {
                     *lr as f32
                 );
                 if self.lines.is_some() {
-                    self.say(&text);
+                    self.print(&text);
                 } else {
                     self.bar.set_position(*step);
                     self.bar.set_message(text);
@@ -79,14 +79,14 @@ impl Sink for Progress {
             RunEvent::End { error, .. } => {
                 self.bar.finish_and_clear();
                 if error.is_some() {
-                    // Whoever gets the error says it.
+                    // The caller that receives the error prints it.
                     return Ok(());
                 }
             }
             RunEvent::Eval { .. } | RunEvent::Checkpoint { .. } | RunEvent::Note { .. } => {}
         }
         if let Some(line) = event.sentence() {
-            self.say(&line);
+            self.print(&line);
         }
         Ok(())
     }

@@ -1,8 +1,8 @@
-//! Shapes, the mesh of devices, and layouts: which window of a logical tensor each device holds.
+//! Shapes, the mesh of devices, and layouts: the slice of a logical tensor that each device holds.
 
 use std::fmt;
 
-/// The extents of a tensor, outermost first; rows are contiguous.
+/// The shape of a tensor in row-major order, outermost dimension first.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Shape(pub Vec<usize>);
 
@@ -33,18 +33,18 @@ impl fmt::Display for Shape {
 /// An axis of the device mesh (never a dimension of a tensor).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Axis {
-    /// The batch is cut over this axis first.
+    /// The batch is split over this axis first.
     Data,
-    /// Layers are cut over this axis.
+    /// Layers are split over this axis.
     Columns,
 }
 
 impl Axis {
-    /// Both axes, in the order in which a redistribution treats them: the inner one first.
+    /// Both axes in the order of redistribution: the inner one first.
     pub const INNER_FIRST: [Axis; 2] = [Axis::Columns, Axis::Data];
 }
 
-/// The grid of devices; device number = data * columns + column.
+/// The grid of devices; device index = data * columns + column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Mesh {
     /// Number of positions on the data axis.
@@ -76,7 +76,7 @@ impl Mesh {
     pub fn device(self, at: Position) -> usize {
         at.data * self.columns + at.column
     }
-    /// Returns the groups of devices that differ in `axis` alone, each in order along the axis.
+    /// Returns the groups of devices that differ only in their position on `axis`, each in order along the axis.
     pub fn groups(self, axis: Axis) -> Vec<Vec<usize>> {
         match axis {
             Axis::Data => (0..self.columns).map(|c| (0..self.data).map(|d| d * self.columns + c).collect()).collect(),
@@ -93,7 +93,7 @@ impl fmt::Display for Mesh {
     }
 }
 
-/// A device's place on the mesh.
+/// The position of a device in the mesh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Position {
     /// Index on the data axis.
@@ -112,42 +112,42 @@ impl Position {
     }
 }
 
-/// What the devices along one axis hold of a tensor.
+/// How a tensor is placed along one axis of the mesh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Placement {
-    /// Each holds the same values.
+    /// Each device holds the same values.
     Replicate,
-    /// Each holds its contiguous part of this dimension.
+    /// Each device holds a contiguous part of this dimension.
     Shard(usize),
-    /// Each holds a term; the value is their sum.
+    /// Each device holds a term; the value is the sum of all terms.
     Partial,
 }
 
-/// What each device holds of a tensor: one [`Placement`] per mesh axis.
+/// How a tensor is placed on the mesh: one [`Placement`] per axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Layout {
-    /// Over the data axis.
+    /// Placement along the data axis.
     pub data: Placement,
-    /// Over the columns axis.
+    /// Placement along the columns axis.
     pub columns: Placement,
 }
 
 impl Layout {
-    /// Every device holds everything.
+    /// The layout in which every device holds the whole tensor.
     pub const REPLICATE: Layout = Layout { data: Placement::Replicate, columns: Placement::Replicate };
 
     /// Builds a layout.
     pub const fn new(data: Placement, columns: Placement) -> Self {
         Layout { data, columns }
     }
-    /// Returns the place on an axis.
+    /// Returns the placement on an axis.
     pub fn on(self, axis: Axis) -> Placement {
         match axis {
             Axis::Data => self.data,
             Axis::Columns => self.columns,
         }
     }
-    /// Returns this layout with another place on one axis.
+    /// Returns this layout with another placement on one axis.
     pub fn with(mut self, axis: Axis, place: Placement) -> Self {
         match axis {
             Axis::Data => self.data = place,
@@ -155,11 +155,11 @@ impl Layout {
         }
         self
     }
-    /// Returns true when some axis holds partial sums.
+    /// Returns true if some axis holds partial sums.
     pub fn is_partial(self) -> bool {
         self.data == Placement::Partial || self.columns == Placement::Partial
     }
-    /// Writes axes of size one as replicated, so that equal windows have equal layouts.
+    /// Replaces the placement on axes of size one by `Replicate`, so that equal slices have equal layouts.
     pub fn on_mesh(mut self, mesh: Mesh) -> Self {
         for axis in Axis::INNER_FIRST {
             if mesh.size(axis) == 1 {
@@ -168,7 +168,7 @@ impl Layout {
         }
         self
     }
-    /// Returns the window of `shape` held at a position: cut over `data` first, then over `columns`.
+    /// Returns the slice of `shape` held at a position: split over `data` first, then over `columns`.
     pub fn window(self, shape: &Shape, mesh: Mesh, at: Position) -> LocalSlice {
         let mut window = LocalSlice { start: vec![0; shape.rank()], len: shape.0.clone() };
         for axis in [Axis::Data, Axis::Columns] {
@@ -193,22 +193,22 @@ impl fmt::Display for Layout {
     }
 }
 
-/// The box of a logical tensor that one device holds.
+/// The slice of a logical tensor that one device holds.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct LocalSlice {
     /// First index in each dimension.
     pub start: Vec<usize>,
-    /// Extent in each dimension; may be 0.
+    /// Length in each dimension; may be 0.
     pub len: Vec<usize>,
 }
 
 impl LocalSlice {
-    /// Returns the number of elements inside.
+    /// Returns the number of elements.
     pub fn elements(&self) -> usize {
         self.len.iter().product()
     }
 
-    /// Returns the box that both windows hold.
+    /// Returns the intersection of two slices.
     pub fn intersect(&self, other: &LocalSlice) -> LocalSlice {
         let mut both = self.clone();
         for dim in 0..self.len.len() {
@@ -220,8 +220,8 @@ impl LocalSlice {
     }
 }
 
-/// Returns (start, length) of part `index` when `n` things are cut into `parts` contiguous parts whose sizes
-/// differ by at most one.
+/// Returns (start, length) of part `index` when `n` things are divided into `parts` contiguous parts whose sizes differ
+/// by at most one.
 pub fn cut(n: usize, parts: usize, index: usize) -> (usize, usize) {
     let start = n * index / parts;
     (start, n * (index + 1) / parts - start)

@@ -1,5 +1,5 @@
-//! What a tensor is: its element type, its shape, and the part of it that each device of a mesh holds.
-//! Knows no memory, no device and no layer.
+//! Tensors: their element type, their shape, and the slice that each device of a mesh holds. Does not depend on memory,
+//! devices or layers.
 
 mod dual;
 mod layout;

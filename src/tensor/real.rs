@@ -1,15 +1,15 @@
-//! The element types that mathematics is written in: `f32`, `f64` and [`Dual`](super::Dual).
+//! The element types that layers are generic over: `f32`, `f64` and [`Dual`](super::Dual).
 
 use std::fmt::Debug;
 use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 
-/// Which element type a program computes in.
+/// The element type that a program computes in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// IEEE single precision, the default.
     F32,
-    /// IEEE double precision, for proofs on the CPU.
+    /// IEEE double precision, for checks on the CPU.
     F64,
     /// Dual numbers over doubles, for exact Hessian-vector products.
     #[serde(skip)]
@@ -27,10 +27,10 @@ impl Precision {
     }
 }
 
-/// How one element lies in memory.
+/// The element type of values in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Element {
-    /// As the program computes.
+    /// The type that the program computes in.
     Real(Precision),
     /// The upper half of an f32, rounded to nearest, ties to even: activations of GPUs in mixed precision.
     Bf16,
@@ -49,21 +49,21 @@ impl Element {
     }
 }
 
-/// What GPUs round the factors of products to, and keep activations in. Parameters, their gradients, the optimiser's
-/// state, statistics and every sum are f32 in any case.
+/// How GPUs round the factors of matrix products, and the type in which they store activations. Parameters, their
+/// gradients, the optimiser's state, statistics and all sums are f32 in any case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MatmulPrecision {
-    /// Nothing is rounded: the element type that was asked for.
+    /// No rounding: the element type of the program.
     #[default]
     Full,
-    /// Factors are rounded to tf32 (10 bits of fraction) on their way into tensor cores; memory holds f32.
+    /// Factors are rounded to tf32 (10 bits of fraction) when they are loaded into tensor cores; memory holds f32.
     Tf32,
     /// Activations, their gradients and a copy of the weights are bf16.
     Bf16,
 }
 
 impl MatmulPrecision {
-    /// Returns what a file calls a program that computes in `precision` with these products.
+    /// Returns the name in files of a program that computes in `precision` with this rounding.
     pub fn name(self, precision: Precision) -> &'static str {
         match (self, precision) {
             (MatmulPrecision::Tf32, _) => "tf32",
@@ -74,13 +74,13 @@ impl MatmulPrecision {
         }
     }
 
-    /// Returns how activations lie in memory when the program computes in `precision`.
+    /// Returns the element type of activations in memory when the program computes in `precision`.
     pub fn activations(self, precision: Precision) -> Element {
         if self == MatmulPrecision::Bf16 { Element::Bf16 } else { Element::Real(precision) }
     }
 }
 
-/// A real number as layers see it. Comparisons look at the value, never at a derivative.
+/// The interface of element types. Comparisons consider the value, never the derivative.
 pub trait Real:
     Copy
     + Debug
@@ -102,7 +102,7 @@ pub trait Real:
     const ZERO: Self;
     /// One.
     const ONE: Self;
-    /// The precision this type stands for.
+    /// The precision of this type.
     const PRECISION: Precision;
     /// Rounds a double to this type.
     fn from_f64(x: f64) -> Self;
@@ -116,9 +116,9 @@ pub trait Real:
     fn sqrt(self) -> Self;
     /// Hyperbolic tangent.
     fn tanh(self) -> Self;
-    /// Self to a constant power.
+    /// Returns self to a constant power.
     fn powf(self, exponent: f64) -> Self;
-    /// The larger of two values; the first when they are equal.
+    /// Returns the larger of two values; the first if they are equal.
     #[inline(always)]
     fn max(self, other: Self) -> Self {
         if other > self { other } else { self }

@@ -1,4 +1,4 @@
-//! Pieces of a device's part of a tensor: rows of equal length at equal distances.
+//! Strided parts of a device's slice of a tensor: runs of equal length at equal distances.
 
 use super::layout::LocalSlice;
 
@@ -16,7 +16,7 @@ pub struct Strided {
 }
 
 impl Strided {
-    /// A contiguous piece.
+    /// Creates a contiguous part.
     pub fn contiguous(offset: usize, len: usize) -> Self {
         Strided { offset, rows: 1, len, stride: len }
     }
@@ -26,35 +26,35 @@ impl Strided {
         self.rows * self.len
     }
 
-    /// Returns the piece shifted by an offset.
+    /// Returns the part shifted by an offset.
     pub fn shifted(self, by: usize) -> Self {
         Strided { offset: self.offset + by, ..self }
     }
 
-    /// Returns the piece in units of which `by` make an element.
+    /// Returns the part in units of which `by` make an element.
     pub fn scaled(self, by: usize) -> Self {
         Strided { offset: self.offset * by, rows: self.rows, len: self.len * by, stride: self.stride * by }
     }
 
-    /// Returns the element after the last.
+    /// Returns the end: one past the last element.
     pub fn end(self) -> usize {
         if self.elements() == 0 { self.offset } else { self.offset + (self.rows - 1) * self.stride + self.len }
     }
 
-    /// Returns where the box `inner` (in logical coordinates) lies among the elements of `outer`.
+    /// Returns the part of `outer`'s elements that the slice `inner` (in logical coordinates) covers.
     ///
     /// # Panics
-    /// When the box is not inside, or is no set of equal runs.
+    /// When `inner` is not inside `outer`, or does not consist of equal runs.
     pub fn of(inner: &LocalSlice, outer: &LocalSlice) -> Self {
         let rank = outer.len.len();
         if inner.elements() == 0 {
             return Strided::contiguous(0, 0);
         }
         let start = |dim: usize| inner.start[dim] - outer.start[dim];
-        assert!((0..rank).all(|d| start(d) + inner.len[d] <= outer.len[d]), "the box lies inside");
+        assert!((0..rank).all(|d| start(d) + inner.len[d] <= outer.len[d]), "inner is inside outer");
         let full = |dim: usize| inner.len[dim] == outer.len[dim];
         let cut = (0..rank).rev().find(|&d| !full(d)).unwrap_or(0);
-        assert!((1..cut).all(full), "the box is cut in its first dimension and one other at most");
+        assert!((1..cut).all(full), "inner is cut in its first dimension and at most one other");
         let below: usize = outer.len[cut + 1..].iter().product();
         let mut offset = 0;
         let mut size = 1;
@@ -67,13 +67,13 @@ impl Strided {
         Strided { offset, rows, len, stride }.merged()
     }
 
-    /// Writes runs that touch as one run, so that equal pieces are equal.
+    /// Merges runs that touch, so that equal parts compare equal.
     fn merged(self) -> Self {
         if self.stride == self.len { Strided::contiguous(self.offset, self.elements()) } else { self }
     }
 
-    /// Returns true when the two pieces share an element. Exact when the strides are equal or one of them is a
-    /// single run; otherwise true whenever their ranges meet.
+    /// Returns true if two parts share an element. Exact if the strides are equal or one of them is a single run;
+    /// otherwise true whenever their ranges overlap.
     pub fn overlaps(self, other: Strided) -> bool {
         if self.elements() == 0 || other.elements() == 0 || self.offset >= other.end() || other.offset >= self.end() {
             return false;
@@ -101,7 +101,8 @@ impl Strided {
         meets(row, within as isize) || meets(row + 1, within as isize - stride)
     }
 
-    /// Returns true when every element of `other` is in this piece. May say false for odd strides.
+    /// Returns true if this part contains every element of `other`. If their rows differ, only a contiguous part can
+    /// return true.
     pub fn covers(self, other: Strided) -> bool {
         if self == other {
             return true;

@@ -1,9 +1,9 @@
-//! Checkpoints: all that a run needs to go on bit for bit, in folders that exist whole or not at all.
+//! Checkpoints: everything needed to resume a run bit for bit, in folders that are complete or absent.
 //!
-//! `checkpoints/step-00000500/` holds `model.safetensors` (parameters and running statistics, as PyTorch reads
-//! them), `state.safetensors` (the optimiser's memory) and `state.json` (where the run stands, and the length and
-//! CRC-32 of every file, its own included). A folder is written under another name, flushed to the disk, verified
-//! and renamed; only then are old ones removed. A kill or a power cut at any moment leaves the checkpoint before.
+//! `checkpoints/step-00000500/` holds `model.safetensors` (parameters and running statistics, as PyTorch reads them),
+//! `state.safetensors` (the optimiser's state) and `state.json` (the position of the run, and the length and CRC-32 of
+//! every file, including itself). A folder is written under a temporary name, flushed to the disk, verified and
+//! renamed; only then are old ones removed. A kill or a power cut at any moment leaves the previous checkpoint intact.
 
 use super::weights::{self, NamedTensor};
 use crate::error::{Error, Result};
@@ -20,29 +20,29 @@ const STATE: &str = "state.safetensors";
 const MANIFEST: &str = "state.json";
 /// The folder of checkpoints in a run directory.
 const FOLDER: &str = "checkpoints";
-/// Ends the name of a folder that is being written or removed; the next save removes what a kill left.
+/// The suffix of a folder that is being written or removed; the next save removes any that a kill left.
 const UNFINISHED: &str = ".unfinished";
-/// Ends the name of a checkpoint that another one of the same step is about to replace.
+/// The suffix of a checkpoint that is being replaced by another one of the same step.
 const REPLACED: &str = ".replaced";
-/// What to do about a checkpoint that cannot be used.
+/// The advice for a checkpoint that cannot be used.
 const ADVICE: &str = "resume from another checkpoint, or start the run again without --resume";
 
-/// The newest format that this version reads and the one it writes.
+/// The format that this version writes, and the newest one that it reads.
 const FORMAT: u32 = 1;
 
-/// What an evaluation said.
+/// The result of an evaluation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Updates done.
     pub step: u64,
-    /// Which set: `test`, `validation`.
+    /// The set: `test` or `validation`.
     pub split: String,
-    /// Mean loss; not a number when it was not finite.
+    /// Mean loss; NaN if it was not finite.
     #[serde(deserialize_with = "null_is_nan")]
     pub loss: f64,
-    /// Fraction whose first guess is right.
+    /// Fraction of images whose first guess is right.
     pub top1: f64,
-    /// Fraction with the right class among the first five guesses.
+    /// Fraction of images with the right class among the first five guesses.
     pub top5: f64,
     /// Number of images.
     pub images: u64,
@@ -52,18 +52,18 @@ fn null_is_nan<'de, D: Deserializer<'de>>(value: D) -> std::result::Result<f64, 
     Ok(Option::deserialize(value)?.unwrap_or(f64::NAN))
 }
 
-/// Where a run stands.
+/// The position of a run, and the settings it was trained with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Info {
     /// Updates done.
     pub step: u64,
-    /// The epoch at hand, from 0.
+    /// The current epoch, from 0.
     pub epoch: u64,
-    /// Batches of it already used.
+    /// Batches of the current epoch already used.
     pub batch_in_epoch: u64,
-    /// Training images used since the run began.
+    /// Training images used since the start of the run.
     pub samples: u64,
-    /// The run's seed: with the counts above, all there is to save of random numbers.
+    /// The seed of the run; with the counts above, the whole state of its random numbers.
     pub seed: u64,
     /// The element type.
     pub precision: Precision,
@@ -71,18 +71,18 @@ pub struct Info {
     pub mesh: String,
     /// The version of peristyle.
     pub version: String,
-    /// Every setting of what is learned, as the file writes it: `optimizer.lr` is `0.01`.
+    /// Every setting that affects training, as written in the file: `optimizer.lr` is `0.01`.
     #[serde(rename = "learned")]
     pub settings: BTreeMap<String, String>,
     /// The last evaluation of each set.
     pub evaluations: Vec<Evaluation>,
-    /// Which algorithms NVIDIA's libraries used: others would round otherwise.
+    /// The algorithms that NVIDIA's libraries used; others would round differently.
     #[serde(default)]
     pub algorithms: Record,
 }
 
 impl Info {
-    /// Returns one line for every setting of what is learned that differs from the settings of a run.
+    /// Returns one line for every setting that affects training and differs from `settings`.
     pub fn differences(&self, settings: &BTreeMap<String, String>) -> Vec<String> {
         let show = |value: Option<&String>| value.map_or("not set", String::as_str).to_string();
         let mut keys: Vec<&String> = self.settings.keys().chain(settings.keys()).collect();
@@ -95,25 +95,25 @@ impl Info {
     }
 }
 
-/// What a checkpoint holds.
+/// The contents of a checkpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Snapshot {
     /// Parameters and running statistics.
     pub model: Vec<NamedTensor>,
-    /// The optimiser's memory.
+    /// The optimiser's state.
     pub state: Vec<NamedTensor>,
-    /// Where the run stands.
+    /// The position of the run.
     pub info: Info,
 }
 
-/// A checkpoint that was found.
+/// The newest usable checkpoint.
 #[derive(Debug)]
 pub struct LatestCheckpoint {
     /// Its folder.
     pub path: PathBuf,
-    /// What it holds.
+    /// Its contents.
     pub snapshot: Snapshot,
-    /// What is wrong with newer ones, to be said aloud.
+    /// The errors of newer checkpoints that were skipped, to be reported.
     pub skipped: Vec<Error>,
 }
 
@@ -136,14 +136,14 @@ struct Manifest {
     info: Info,
     model: FileChecksum,
     state: FileChecksum,
-    /// CRC-32 of the file itself with zeros in this place: the last field of every format, for [`checksum_range`] looks
-    /// for it from the end.
+    /// CRC-32 of the file itself with zeros in place of this value: the last field of every format, because
+    /// [`checksum_range`] searches for it from the end.
     crc32: String,
 }
 
 const BLANK: &str = "00000000";
 
-/// Returns where the checksum of a manifest's own text lies in it.
+/// Returns the position of the manifest's own checksum in its text.
 fn checksum_range(text: &str) -> Option<std::ops::Range<usize>> {
     let key = "\"crc32\": \"";
     let start = text.rfind(key)? + key.len();
@@ -159,7 +159,7 @@ impl Manifest {
     fn encode(&self) -> String {
         let mut text = serde_json::to_string_pretty(self).expect("a manifest holds text and numbers") + "\n";
         let crc32 = FileChecksum::of(text.as_bytes()).crc32;
-        text.replace_range(checksum_range(&text).expect("the checksum is a field"), &crc32);
+        text.replace_range(checksum_range(&text).expect("the checksum is a field of the manifest"), &crc32);
         text
     }
 
@@ -167,8 +167,10 @@ impl Manifest {
         let path = folder.join(MANIFEST);
         let wrong = |what: String| Error::file(&path, format!("{what}; {ADVICE}"));
         let mut text = match fs::read_to_string(&path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Err(wrong("missing: not a whole checkpoint".into())),
-            Err(e) if e.kind() == ErrorKind::InvalidData => return Err(wrong("damaged: it is not text".into())),
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                return Err(wrong("missing: the checkpoint is incomplete".into()));
+            }
+            Err(e) if e.kind() == ErrorKind::InvalidData => return Err(wrong("damaged: not UTF-8 text".into())),
             read => read.map_err(|e| Error::io(&path, "read", e))?,
         };
         let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| wrong(format!("damaged: {e}")))?;
@@ -180,18 +182,18 @@ impl Manifest {
         }
         let format = value["format"].as_u64().unwrap_or(0);
         if format != u64::from(FORMAT) {
-            let formats = format!("written in format {format}, and this version reads formats up to {FORMAT}");
-            return Err(Error::file(&path, format!("{formats}; use the peristyle that wrote it")));
+            let formats = format!("written in format {format}, but this version reads formats up to {FORMAT}");
+            return Err(Error::file(&path, format!("{formats}; use the version of peristyle that wrote it")));
         }
-        serde_json::from_value(value).map_err(|e| wrong(format!("not a manifest: {e}")))
+        serde_json::from_value(value).map_err(|e| wrong(format!("not a valid manifest: {e}")))
     }
 }
 
-/// Writes a checkpoint into a run directory, then removes all but the newest `keep` whole ones, and returns its
-/// folder. A checkpoint of the same step is replaced.
+/// Writes a checkpoint into a run directory, then removes all but the newest `keep` complete ones, and returns the
+/// folder of the new one. A checkpoint of the same step is replaced.
 ///
 /// # Errors
-/// When a file cannot be written, or reads back other than it was written. The checkpoints that were there stay.
+/// When a file cannot be written, or does not read back as written. Existing checkpoints remain.
 pub fn write(run_dir: &Path, snapshot: &Snapshot, keep: usize) -> Result<PathBuf> {
     let folder = run_dir.join(FOLDER);
     fs::create_dir_all(&folder).map_err(|e| Error::io(&folder, "create", e))?;
@@ -202,13 +204,13 @@ pub fn write(run_dir: &Path, snapshot: &Snapshot, keep: usize) -> Result<PathBuf
     let written =
         fill(&unfinished, snapshot).and_then(|()| verify(&unfinished)).and_then(|()| publish(&unfinished, &path));
     if let Err(error) = written {
-        // What cannot be removed now is removed by the next save.
+        // If this fails, the next save removes the folder.
         let _ = fs::remove_dir_all(&unfinished);
         return Err(error);
     }
-    // The new checkpoint is safe: what goes wrong from here on does not fail the save.
+    // The new checkpoint is safe: failures from here on do not fail the save.
     if let Err(error) = clean(&folder).and_then(|()| prune(&folder, keep, &path)) {
-        tracing::warn!("an old checkpoint stays: {}", error.with_causes());
+        tracing::warn!("an old checkpoint could not be removed: {}", error.with_causes());
     }
     Ok(path)
 }
@@ -216,7 +218,7 @@ pub fn write(run_dir: &Path, snapshot: &Snapshot, keep: usize) -> Result<PathBuf
 /// Reads a checkpoint's folder.
 ///
 /// # Errors
-/// Which of its files is missing, cut short or damaged, and what to do.
+/// A file that is missing, truncated or damaged, with advice.
 pub fn read(path: &Path) -> Result<Snapshot> {
     let manifest = Manifest::read(path)?;
     let tensors = |name, checksum| {
@@ -231,11 +233,11 @@ pub fn read(path: &Path) -> Result<Snapshot> {
     })
 }
 
-/// Reads the newest whole checkpoint of a run directory or of its folder of checkpoints, or the one whose folder
-/// `path` is.
+/// Reads the newest complete checkpoint of a run directory or of its folder of checkpoints, or the checkpoint at
+/// `path`.
 ///
 /// # Errors
-/// When there is none, with what is wrong with each; when `path` is a checkpoint and is not whole.
+/// When there is none, with the errors of each; when `path` is an incomplete checkpoint.
 pub fn latest(path: &Path) -> Result<LatestCheckpoint> {
     let named = path.file_name().and_then(|name| name.to_str()).and_then(step_of).is_some();
     if path.join(MANIFEST).exists() || (named && path.is_dir()) {
@@ -251,10 +253,10 @@ pub fn latest(path: &Path) -> Result<LatestCheckpoint> {
         }
     }
     let reasons: Vec<String> = skipped.iter().map(|error| format!("\n  {}", error.with_causes())).collect();
-    Err(Error::file(folder, format!("holds no whole checkpoint to go on from{}", reasons.concat())))
+    Err(Error::file(folder, format!("holds no complete checkpoint to resume from{}", reasons.concat())))
 }
 
-/// Removes the checkpoints of later steps: a run that goes back to `step` is about to write its own.
+/// Removes the checkpoints of later steps, because a run that goes back to `step` will write its own.
 ///
 /// # Errors
 /// When the folder cannot be read or a checkpoint cannot be removed.
@@ -281,17 +283,16 @@ fn save(path: &Path, bytes: &[u8]) -> Result<()> {
     written.map_err(|e| Error::io(path, "write", e))
 }
 
-/// Gives a whole checkpoint its name. Where another one has the name, one of the two is whole at any moment.
+/// Renames a complete checkpoint to its final name. If it replaces another one, one of the two is complete at any time.
 fn publish(unfinished: &Path, path: &Path) -> Result<()> {
     if path.exists() {
         rename(path, &with_end(path, REPLACED))?;
     }
     rename(unfinished, path)?;
-    sync(path.parent().expect("a checkpoint lies in a folder"))
+    sync(path.parent().expect("a checkpoint is inside a folder"))
 }
 
-/// Removes all but the newest `keep` checkpoints, at least one, and the one just written. What is not whole does
-/// not count.
+/// Removes all but the newest `keep` checkpoints (at least one) and the one just written. Incomplete ones do not count.
 fn prune(folder: &Path, keep: usize, written: &Path) -> Result<()> {
     let mut kept = 0;
     for (_, path) in list(folder)? {
@@ -304,7 +305,7 @@ fn prune(folder: &Path, keep: usize, written: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes what saving and removing left: unfinished folders, and replaced ones that have their successor.
+/// Removes leftovers of interrupted saves: unfinished folders, and replaced ones whose successor exists.
 fn clean(folder: &Path) -> Result<()> {
     let names = names(folder)?;
     for name in &names {
@@ -319,7 +320,7 @@ fn clean(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes a checkpoint so that a kill leaves it whole or unfinished, never half under its own name.
+/// Removes a checkpoint so that a kill leaves it either complete or marked as unfinished.
 fn remove(path: &Path) -> Result<()> {
     let unfinished = with_end(path, UNFINISHED);
     rename(path, &unfinished)?;
@@ -358,12 +359,12 @@ fn rename(from: &Path, to: &Path) -> Result<()> {
     fs::rename(from, to).map_err(|e| Error::io(from, "rename", e))
 }
 
-/// Flushes a folder, so that its names outlive a power cut.
+/// Flushes a folder, so that the names in it survive a power cut.
 fn sync(folder: &Path) -> Result<()> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(|e| Error::io(folder, "flush", e))
 }
 
-/// Reads every byte of a checkpoint.
+/// Verifies every byte of a checkpoint.
 fn verify(folder: &Path) -> Result<()> {
     let manifest = Manifest::read(folder)?;
     read_verified(folder, MODEL, &manifest.model)?;
@@ -371,24 +372,24 @@ fn verify(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Looks at a checkpoint's manifest and the lengths of its files only.
+/// Returns true if the manifest is valid and the files have the right lengths, without reading them.
 fn has_its_lengths(folder: &Path) -> bool {
     let fits =
         |name, checksum: &FileChecksum| fs::metadata(folder.join(name)).is_ok_and(|file| file.len() == checksum.bytes);
     Manifest::read(folder).is_ok_and(|manifest| fits(MODEL, &manifest.model) && fits(STATE, &manifest.state))
 }
 
-/// Reads a file of a checkpoint if it is what its checksum says.
+/// Reads a file of a checkpoint and verifies its checksum.
 fn read_verified(folder: &Path, name: &str, checksum: &FileChecksum) -> Result<Vec<u8>> {
     let path = folder.join(name);
     let wrong = |what: String| Err(Error::file(&path, format!("{what}; {ADVICE}")));
-    // The length first: a file that is much too long is not read.
+    // The length first, so that a file that is much too long is not read.
     let bytes = match fs::metadata(&path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return wrong("missing: not a whole checkpoint".into()),
+        Err(e) if e.kind() == ErrorKind::NotFound => return wrong("missing: the checkpoint is incomplete".into()),
         file => file.map_err(|e| Error::io(&path, "read", e))?.len(),
     };
     if bytes != checksum.bytes {
-        return wrong(format!("damaged: it has {bytes} bytes, and {} were written", checksum.bytes));
+        return wrong(format!("damaged: it has {bytes} bytes, but {} were written", checksum.bytes));
     }
     let read = fs::read(&path).map_err(|e| Error::io(&path, "read", e))?;
     if FileChecksum::of(&read) != *checksum {

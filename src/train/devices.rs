@@ -1,13 +1,13 @@
-//! The devices of a configuration: whether this machine has them, and a session on them.
+//! The devices of a configuration: whether they are present, and opening a session on them.
 
 use crate::config::{self, Config, LibraryUse, PeerAccess};
 use crate::device::Target;
-use crate::error::{Problem, Result};
+use crate::error::{Problem, Result, quantity};
 use crate::gpu::Driver;
 use crate::placement::Peers;
 use crate::program::{Plan, Session};
 
-/// Returns what runs the layers.
+/// Returns the target of the program.
 pub(super) fn target(config: &Config) -> Target {
     let threads = config.devices.threads;
     match (config.devices.kind, config.devices.libraries) {
@@ -17,7 +17,7 @@ pub(super) fn target(config: &Config) -> Target {
     }
 }
 
-/// Returns what keeps a run from its devices; `present`: they must be in this machine.
+/// Returns the problems of the devices; `present`: they must be present in this machine.
 pub(super) fn problems(config: &Config, present: bool) -> Vec<Problem> {
     let missing = if present { missing(config) } else { None };
     let location = config.path.display().to_string();
@@ -25,7 +25,7 @@ pub(super) fn problems(config: &Config, present: bool) -> Vec<Problem> {
     missing.map(problem).into_iter().collect()
 }
 
-/// Says what keeps the devices from being used on this machine; none when they are there.
+/// Returns why the devices cannot be used on this machine, or `None` if they can.
 fn missing(config: &Config) -> Option<String> {
     let devices = &config.devices;
     let count = match devices.kind.driver().map(Driver::count)? {
@@ -35,14 +35,15 @@ fn missing(config: &Config) -> Option<String> {
     let last = devices.ordinals.iter().max().copied().unwrap_or(0);
     (devices.kind == config::DeviceKind::Cuda && last >= count).then(|| {
         format!(
-            "cuda:{last} does not exist: the driver shows {count} GPU(s), counted from 0 (CUDA_VISIBLE_DEVICES hides \
-             others)"
+            "cuda:{last} does not exist: the driver reports {}, numbered from 0 (CUDA_VISIBLE_DEVICES may hide \
+             others)",
+            quantity(count as u64, "GPU")
         )
     })
 }
 
-/// Returns which devices read each other's memory, with a note when this machine's GPUs do not. A plan needs no GPU:
-/// those that are not here are taken to be connected.
+/// Returns which devices can read each other's memory, with a note if this machine's GPUs cannot. Planning needs no
+/// GPU: GPUs that are not present are assumed to be connected.
 pub(super) fn peers(config: &Config) -> (Peers, Option<String>) {
     let devices = &config.devices;
     let staged = || Peers::SameGpu(devices.ordinals.clone());
@@ -56,8 +57,7 @@ pub(super) fn peers(config: &Config) -> (Peers, Option<String>) {
     match kind.and_then(|kind| Driver::apart(kind, &gpus).ok().flatten()) {
         Some((a, b)) => {
             let note = format!(
-                "cuda:{a} and cuda:{b} cannot reach each other's memory: what crosses between GPUs goes through host \
-                 memory"
+                "cuda:{a} and cuda:{b} cannot access each other's memory; transfers between GPUs go through host memory"
             );
             (staged(), Some(note))
         }

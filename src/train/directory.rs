@@ -1,4 +1,4 @@
-//! Run directories: where a run keeps its configuration, metrics, log and checkpoints.
+//! Run directories: the folders that hold the configuration, metrics, log and checkpoints of a run.
 
 use crate::data::Base;
 use crate::error::{Error, Result};
@@ -6,28 +6,28 @@ use crate::network::CheckedConfig;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The folder of run directories.
+/// The folder that contains run directories.
 const RUNS: &str = "runs";
 /// The configuration of a run, with every `--set` applied.
 const CONFIG: &str = "config.toml";
-/// Begins the first lines of a run's configuration, which say what its relative paths are relative to.
+/// The prefix of the first lines of a run's configuration, which record the folders that relative paths refer to.
 const BASE: &str = "# relative to: ";
 
-/// Returns a directory that was asked for.
+/// Returns a directory for a new run.
 ///
 /// # Errors
-/// When it holds a run already.
+/// When it already holds a run.
 pub fn fresh(dir: &Path) -> Result<PathBuf> {
     if holds_run(dir) {
         return Err(Error::Usage(format!(
-            "{} holds a run already; add --resume to go on with it, or choose another --run-dir",
+            "{} already holds a run; add --resume to continue it, or choose another --run-dir",
             dir.display()
         )));
     }
     Ok(dir.to_path_buf())
 }
 
-/// Returns a directory whose run is to go on.
+/// Returns a directory whose run is to be resumed.
 ///
 /// # Errors
 /// When it holds no run.
@@ -35,7 +35,7 @@ pub fn existing(dir: &Path) -> Result<PathBuf> {
     if holds_run(dir) {
         return Ok(dir.to_path_buf());
     }
-    Err(Error::Usage(format!("{} holds no run to resume; leave out --resume to start one there", dir.display())))
+    Err(Error::Usage(format!("{} holds no run to resume; omit --resume to start one there", dir.display())))
 }
 
 fn holds_run(dir: &Path) -> bool {
@@ -47,27 +47,27 @@ fn numbered(name: &str, number: usize) -> PathBuf {
     Path::new(RUNS).join(name)
 }
 
-/// Returns the first directory of this name that holds no run: `runs/NAME`, `runs/NAME-2`, and so on.
+/// Returns the first free directory for a name: `runs/NAME`, `runs/NAME-2`, and so on.
 ///
 /// # Errors
-/// Never with fewer than a million runs of one name.
+/// When there are already a million runs of this name.
 pub fn next(name: &str) -> Result<PathBuf> {
     let free = (1..1_000_000).map(|number| numbered(name, number)).find(|dir| !holds_run(dir));
     free.ok_or_else(|| Error::Usage(format!("too many runs named {name}; choose a --run-dir")))
 }
 
-/// Returns the last directory of this name that holds a run.
+/// Returns the last directory for a name that holds a run.
 ///
 /// # Errors
 /// When there is none.
 pub fn newest(name: &str) -> Result<PathBuf> {
     let runs = (1..1_000_000).map(|number| numbered(name, number)).take_while(|dir| holds_run(dir));
     runs.last().ok_or_else(|| {
-        Error::Usage(format!("{RUNS}/{name} holds no run to resume; name one with --run-dir, or leave out --resume"))
+        Error::Usage(format!("{RUNS}/{name} holds no run to resume; choose one with --run-dir, or omit --resume"))
     })
 }
 
-/// Writes the configuration of a run; `base` is what its relative paths are relative to, before the current folder.
+/// Writes the configuration of a run; its relative paths refer to `base`, or else to the current folder.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -87,7 +87,7 @@ pub fn write_config(dir: &Path, resolved: &str, base: &Base) -> Result<()> {
     fs::write(&path, text).map_err(|e| Error::io(&path, "write", e))
 }
 
-/// Reads the configuration of a run directory, or of the run that a checkpoint is in.
+/// Reads the configuration of a run directory, or of the run that a checkpoint belongs to.
 ///
 /// # Errors
 /// When there is none.

@@ -1,4 +1,4 @@
-//! Evaluates a set of images: every sample counts once.
+//! Evaluates a sample set: every sample counts once.
 
 use crate::data::{Loader, SampleSet};
 use crate::device::Clock;
@@ -9,7 +9,7 @@ use crate::program::Session;
 use crate::report::RunEvent;
 use std::sync::Arc;
 
-/// Returns the evaluation of a split after `step` updates.
+/// Evaluates a sample set after `step` updates.
 ///
 /// # Errors
 /// When the data cannot be read or a step fails.

@@ -1,4 +1,4 @@
-//! Parameters between memory and files: files keep PyTorch's names and layouts, the permutation happens here.
+//! Copies parameters between memory and files: files keep PyTorch's names and layouts, this code permutes.
 
 use super::weights::{NamedTensor, TensorData};
 use crate::error::{Error, Result};
@@ -8,14 +8,14 @@ use crate::program::{Session, Which};
 use crate::tensor::{Precision, Real};
 use std::path::Path;
 
-/// Returns elements in the order of files.
+/// Returns the elements in file order.
 pub fn to_file<T: Real>(param: &Param, memory: &[T]) -> Vec<T> {
     let mut file = Vec::with_capacity(memory.len());
     visit(param, |at| file.push(memory[at]));
     file
 }
 
-/// Returns elements in the order of memory.
+/// Returns the elements in memory order.
 pub fn from_file<T: Real>(param: &Param, file: &[T]) -> Vec<T> {
     let mut memory = vec![T::ZERO; file.len()];
     let mut next = file.iter();
@@ -23,7 +23,7 @@ pub fn from_file<T: Real>(param: &Param, file: &[T]) -> Vec<T> {
     memory
 }
 
-/// Calls `f` with the index in memory of each element of the file, in the order of the file.
+/// Calls `f` with the memory index of each element, in file order.
 fn visit(param: &Param, mut f: impl FnMut(usize)) {
     let dims = &param.shape.0;
     let stride = |dim: usize| dims[dim + 1..].iter().product::<usize>();
@@ -41,10 +41,10 @@ fn visit(param: &Param, mut f: impl FnMut(usize)) {
     }
 }
 
-/// Gives every parameter and running statistic its initial value.
+/// Sets every parameter and running statistic to its initial value.
 ///
 /// # Errors
-/// When a GPU does not answer.
+/// When a GPU fails.
 pub fn initialise(session: &mut Session, seed: u64) -> Result<()> {
     let network = std::sync::Arc::clone(&session.plan().network);
     for parameter in 0..network.parameters.len() {
@@ -65,7 +65,7 @@ pub fn initialise(session: &mut Session, seed: u64) -> Result<()> {
 /// Writes doubles, rounded to the session's precision.
 ///
 /// # Errors
-/// When a GPU does not answer.
+/// When a GPU fails.
 pub fn write_values(session: &mut Session, which: Which, values: &[f64]) -> Result<()> {
     match session.plan().spec.precision {
         Precision::F32 => write_as::<f32>(session, which, values),
@@ -82,7 +82,7 @@ fn write_as<T: Real>(session: &mut Session, which: Which, values: &[f64]) -> Res
 /// Returns the values of a tensor as doubles.
 ///
 /// # Errors
-/// When a GPU does not answer.
+/// When a GPU fails.
 pub fn read_values(session: &Session, which: Which) -> Result<Vec<f64>> {
     match session.plan().spec.precision {
         Precision::F32 => read_as::<f32>(session, which),
@@ -95,10 +95,10 @@ fn read_as<T: Real>(session: &Session, which: Which) -> Result<Vec<f64>> {
     Ok(session.read::<T>(which)?.into_iter().map(Real::to_f64).collect())
 }
 
-/// Returns a tensor as it goes into a file.
+/// Returns a tensor in the form of a file.
 ///
 /// # Errors
-/// When a GPU does not answer.
+/// When a GPU fails.
 pub fn export(session: &Session, which: Which, name: String, param: &Param) -> Result<NamedTensor> {
     let data = match session.plan().spec.precision {
         Precision::F32 => TensorData::F32(to_file(param, &session.read::<f32>(which)?)),
@@ -107,10 +107,10 @@ pub fn export(session: &Session, which: Which, name: String, param: &Param) -> R
     Ok(NamedTensor { name, shape: param.file_shape.clone(), data })
 }
 
-/// Puts a tensor of a file into the session.
+/// Copies a tensor of a file into the session.
 ///
 /// # Errors
-/// When its shape is not the parameter's, or a GPU does not answer.
+/// When its shape differs from the parameter's, or a GPU fails.
 pub fn import(
     session: &mut Session,
     which: Which,
@@ -121,7 +121,7 @@ pub fn import(
     let param = &parameter.param;
     if tensor.shape != param.file_shape {
         let message = format!(
-            "tensor \"{}\" has shape {}, expected {} as the network has it; use the file of this network",
+            "tensor \"{}\" has shape {}, expected {} as in the network; use a file of this network",
             tensor.name, tensor.shape, param.file_shape
         );
         return Err(Error::file(file, message));

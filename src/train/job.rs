@@ -1,4 +1,4 @@
-//! From a file to a plan: everything that is checked before the first step.
+//! From a file to a plan: all checks that precede the first step.
 
 use super::devices;
 use super::start::Start;
@@ -15,18 +15,18 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Which files a job needs; one that it needs and cannot read is an error.
+/// The files that a job needs; a needed file that cannot be read is an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DataPolicy {
-    /// The data, and the weights to start from.
+    /// The data and the weights to start from.
     Required,
-    /// The data; weights come from a checkpoint.
+    /// The data only; the weights come from a checkpoint.
     Trained,
-    /// None: the plan is made without what cannot be read.
+    /// None: the plan is made without the files that cannot be read.
     Optional,
 }
 
-/// What the data sets hold.
+/// The headers of the data sets.
 #[derive(Default)]
 struct Headers {
     train: Option<Header>,
@@ -61,51 +61,66 @@ fn refuse(mut problems: Vec<Problem>) -> Error {
     Error::Config(problems)
 }
 
-/// A configuration that fits together.
+/// As [`refuse`], and names the checks that cannot run before these problems are fixed; `file` is `None` when nothing
+/// in the file could be checked.
+fn refuse_early(mut problems: Vec<Problem>, file: Option<String>, unchecked: &str) -> Error {
+    config::sort(&mut problems);
+    problems.extend(file.map(|location| Problem {
+        location,
+        message: format!("not checked yet: {unchecked}; fix the problems above first"),
+    }));
+    Error::Config(problems)
+}
+
+/// A valid configuration with its network.
 #[derive(Debug)]
 pub struct Job {
     /// The configuration.
     pub config: Config,
     /// The network.
     pub network: Arc<Network>,
-    /// What the training set holds, when it could be read.
+    /// The header of the training set, if it could be read.
     pub train: Option<Header>,
-    /// What the test set holds, when there is one and it could be read.
+    /// The header of the test set, if there is one and it could be read.
     pub test: Option<Header>,
-    /// What is said once: settings without effect, data that could not be read.
+    /// Notes to log once: settings without effect, data that could not be read.
     pub notes: Vec<String>,
-    /// Which devices read each other's memory.
+    /// Which devices can read each other's memory.
     peers: Peers,
     /// The weights to start from.
     pub(super) start: Option<Start>,
 }
 
 impl Job {
-    /// Reads a file with every `--set` applied and checks everything that can be known: the file, the network, how
-    /// it fits the data, and how it fits the devices.
+    /// Reads a file with every `--set` applied and runs all checks: the file, the network, how it fits the data, and
+    /// how it fits the devices.
     ///
     /// # Errors
-    /// Everything that is wrong.
+    /// All problems.
     pub fn open(path: &Path, sets: &[String], needs: DataPolicy) -> Result<(Job, Plan)> {
         Self::complete(CheckedConfig::new(config::read(path, sets)), needs)
     }
 
-    /// As [`Job::open`], for a configuration that was read already.
+    /// As [`Job::open`], for a parsed configuration.
     ///
     /// # Errors
-    /// Everything that is wrong, in the order of the file.
+    /// All problems, in the order of the file.
     pub fn complete(checked: CheckedConfig, needs: DataPolicy) -> Result<(Job, Plan)> {
-        let CheckedConfig { config, network, mut problems } = checked;
-        let Some(config) = config else { return Err(Error::Config(problems)) };
+        let CheckedConfig { file, config, network, mut problems } = checked;
+        let Some(config) = config else {
+            return Err(refuse_early(problems, file, "the data and the placement on the devices"));
+        };
         let mut found = Headers::default();
-        // Settings of the data that are out of range were reported; nothing can be asked of them.
+        // Settings of the data that are out of range have been reported; the data cannot be opened with them.
         let sound = config.data.check().is_ok();
         if sound {
             found = Headers::read(&config, needs);
             problems.append(&mut found.problems);
         }
         problems.extend(devices::problems(&config, needs != DataPolicy::Optional));
-        let Some(network) = network else { return Err(refuse(problems)) };
+        let Some(network) = network else {
+            return Err(refuse_early(problems, file, "how the network fits the data and the devices"));
+        };
         let Headers { train, test, notes, .. } = found;
         let (peers, apart) = devices::peers(&config);
         let notes = [config.notes.clone(), notes, apart.into_iter().collect()].concat();
@@ -116,8 +131,10 @@ impl Job {
         if needs == DataPolicy::Required {
             problems.extend(job.read_start());
         }
-        let plan = if sound { job.plan() } else { Err(Vec::new()) };
-        match plan {
+        if !sound {
+            return Err(refuse_early(problems, file, "the data and the placement on the devices"));
+        }
+        match job.plan() {
             Ok(plan) if problems.is_empty() => Ok((job, plan)),
             Ok(_) => Err(refuse(problems)),
             Err(more) => {
@@ -127,7 +144,7 @@ impl Job {
         }
     }
 
-    /// Opens the devices of the configuration for a plan.
+    /// Opens the devices of the configuration and loads a plan on them.
     ///
     /// # Errors
     /// When a GPU is missing, has too little memory, or cannot be used.
@@ -135,7 +152,7 @@ impl Job {
         devices::session(&self.config, plan)
     }
 
-    /// Reads the weights to start from, and returns what is wrong with them.
+    /// Reads the weights to start from, and returns their problems.
     fn read_start(&mut self) -> Vec<Problem> {
         let Some(from) = &self.config.model.from else { return Vec::new() };
         match Start::read(from, &self.config.base, &self.network) {
@@ -148,7 +165,7 @@ impl Job {
         }
     }
 
-    /// The network and the data must agree on the shape of an image and the number of classes.
+    /// Checks that the network and the data agree on the shape of an image and the number of classes.
     fn fit_data(&self) -> Vec<Problem> {
         let Some(train) = &self.train else { return Vec::new() };
         let mut faults = self.config.data.faults_with(train, self.test.as_ref());
@@ -165,7 +182,7 @@ impl Job {
         let fits = if train.target_width == 1 { outputs >= train.classes } else { outputs == train.target_width };
         if !fits {
             let message = format!(
-                "the data have {} classes, but the last layer has {outputs} outputs; give it {}",
+                "the data has {} classes, but the last layer has {outputs} outputs; give it {}",
                 train.classes, train.classes
             );
             faults.push(Fault::at("train", message));
@@ -173,7 +190,7 @@ impl Job {
         faults.iter().map(|fault| self.config.data_locations.problem("[data]", fault)).collect()
     }
 
-    /// Returns how many samples are trained on in an epoch, and in how many batches; without data, one batch.
+    /// Returns the number of training samples and batches of an epoch; without data, one batch.
     pub fn epoch(&self) -> EpochPlan {
         let batch = self.config.data.batch;
         let samples = self.train.map_or(batch, |h| h.images - self.config.data.num_validation(h.images));
@@ -191,7 +208,7 @@ impl Job {
         optimizer.schedule.lr(optimizer.lr, step, self.epoch().batches() as u64)
     }
 
-    /// Returns every setting of what is learned, by its key: what a checkpoint remembers of the configuration.
+    /// Returns every setting that affects training, by its key; checkpoints record them.
     pub fn training_settings(&self) -> BTreeMap<String, String> {
         let mut all = BTreeMap::new();
         let root: toml::Table = toml::from_str(&self.config.resolved).unwrap_or_default();
@@ -203,7 +220,7 @@ impl Job {
         all
     }
 
-    /// Returns every size of batch that the run meets.
+    /// Returns the variants of the program: one for each mode and batch size that occurs in the run.
     fn variants(&self) -> Vec<Variant> {
         let batch = self.config.data.batch;
         let validation = self.train.map_or(0, |h| self.config.data.num_validation(h.images));
@@ -223,7 +240,7 @@ impl Job {
         variants
     }
 
-    /// Returns where and how the network runs, for the given steps.
+    /// Returns the specification of the plan for the given variants.
     pub fn spec(&self, variants: Vec<Variant>) -> Spec {
         let settings = &self.config.devices;
         Spec {
@@ -250,7 +267,7 @@ impl Job {
     }
 }
 
-/// Lists the values of a TOML value by their dotted keys; list items by their number.
+/// Collects the values in a TOML value under dotted keys; elements of lists are numbered.
 fn flatten(key: &str, value: &toml::Value, all: &mut BTreeMap<String, String>) {
     match value {
         toml::Value::Table(table) => table.iter().for_each(|(k, v)| flatten(&format!("{key}.{k}"), v, all)),

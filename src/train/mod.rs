@@ -1,4 +1,4 @@
-//! When: the loop, evaluation, checkpoints, resume. Knows what happens around a step, not what a step does.
+//! Training: the loop, evaluation, checkpoints, resume. Controls what happens around a step, not within one.
 
 pub mod checkpoint;
 mod devices;

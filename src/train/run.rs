@@ -1,4 +1,4 @@
-//! The loop: batches in, updates, evaluations and checkpoints when they are due, until the end or a signal.
+//! The training loop: submits batches, evaluates and saves when due, until the end or a signal.
 
 use super::checkpoint::{self, Evaluation, Info, Snapshot};
 use super::evaluate::evaluate;
@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// A run between its steps.
+/// A run between two steps.
 #[derive(Debug)]
 pub struct Run {
     job: Job,
@@ -36,12 +36,12 @@ pub struct Run {
 pub enum Ended {
     /// All updates were made.
     Finished,
-    /// A signal asked it to stop; a checkpoint was written.
+    /// A signal stopped the run; a checkpoint was written.
     Interrupted,
 }
 
 impl Run {
-    /// Starts a run with initial values, or with the weights that the file names.
+    /// Starts a run from initial values, or from the weights that the configuration names.
     ///
     /// # Errors
     /// When the data or the weights cannot be read.
@@ -55,7 +55,7 @@ impl Run {
         Ok(run)
     }
 
-    /// Goes on from the newest checkpoint of the run directory that verifies; says which ones were skipped.
+    /// Resumes from the newest valid checkpoint of the run directory; notes which ones were skipped.
     ///
     /// # Errors
     /// When there is none, or it does not fit the network.
@@ -66,7 +66,7 @@ impl Run {
             run.job.notes.push(format!("skipped a checkpoint: {}", skipped.with_causes()));
         }
         for line in found.snapshot.info.differences(&run.job.training_settings()) {
-            run.job.notes.push(format!("resumed with another setting: {line}"));
+            run.job.notes.push(format!("resumed with a different setting: {line}"));
         }
         run.restore(&found.path, &found.snapshot)?;
         Ok(run)
@@ -84,12 +84,12 @@ impl Run {
         self.step
     }
 
-    /// Returns what the run is.
+    /// Returns the job of the run.
     pub fn job(&self) -> &Job {
         &self.job
     }
 
-    /// Returns the devices and their memory.
+    /// Returns the session: the devices and their memory.
     pub fn session(&mut self) -> &mut Session {
         &mut self.session
     }
@@ -117,7 +117,7 @@ impl Run {
         Ok(())
     }
 
-    /// Returns the optimiser's tensors: which, name in files, parameter.
+    /// Returns the optimiser's tensors: which one, its name in files, its parameter.
     fn slots(&self) -> Vec<(Which, String, usize)> {
         let chain = &self.session.plan().chain;
         let slots = chain.slots(0..chain.0.len());
@@ -163,7 +163,7 @@ impl Run {
     /// Trains to the end, or until `stop`.
     ///
     /// # Errors
-    /// When a step fails, the loss is no number, or a file cannot be written.
+    /// When a step fails, the loss is not finite, or a file cannot be written.
     pub fn train(&mut self, reporter: &mut Reporter, stop: &Stop) -> Result<Ended> {
         let begin = Instant::now();
         reporter.emit(&self.start_event())?;
@@ -174,8 +174,8 @@ impl Run {
             Err(error) => ("failed", Some(error.with_causes())),
         };
         let seconds = begin.elapsed().as_secs_f64();
-        let told = reporter.emit(&RunEvent::End { steps: self.step, seconds, reason: reason.to_string(), error });
-        result.and_then(|ended| told.map(|()| ended))
+        let reported = reporter.emit(&RunEvent::End { steps: self.step, seconds, reason: reason.to_string(), error });
+        result.and_then(|ended| reported.map(|()| ended))
     }
 
     fn steps(&mut self, reporter: &mut Reporter, stop: &Stop, begin: Instant) -> Result<Ended> {
@@ -190,14 +190,14 @@ impl Run {
             Every::Never => false,
             Every::At(interval) => step.is_multiple_of(interval.steps(batches)) || step == steps,
         };
-        let looks = |step: u64| due(train.evaluate, step) || due(train.checkpoint.every, step);
+        let inspects = |step: u64| due(train.evaluate, step) || due(train.checkpoint.every, step);
         let mut last = Instant::now();
         let mut under_way: VecDeque<(Clock, usize)> = VecDeque::new();
         loop {
-            // Steps are handed over ahead of their results, but none past one after which the weights are looked at.
+            // Steps are submitted ahead of their results, but none beyond a step after which the weights are inspected.
             while under_way.len() < self.session.depth() && !stop.requested() {
                 let before = self.step + under_way.len() as u64;
-                if before >= steps || (before > self.step && looks(before)) {
+                if before >= steps || (before > self.step && inspects(before)) {
                     break;
                 }
                 let Some(batch) = loader.next_batch()? else { break };
@@ -229,7 +229,7 @@ impl Run {
             if due(train.checkpoint.every, next) {
                 self.save(reporter)?;
             }
-            if looks(next) {
+            if inspects(next) {
                 last = Instant::now();
             }
         }
@@ -256,8 +256,8 @@ impl Run {
 
     fn not_finite(&self, step: u64, loss: f64) -> Error {
         Error::Run(format!(
-            "the loss of step {step} is {loss}; lower lr (now {}), or put {{ clip_by_global_norm = 1.0 }} first in the \
-             chain, and start again, or resume from the last checkpoint",
+            "the loss of step {step} is {loss}; lower lr (now {}) or put {{ clip_by_global_norm = 1.0 }} first in the \
+             chain, then start again or resume from the last checkpoint",
             self.job.lr(step)
         ))
     }
@@ -273,7 +273,7 @@ impl Run {
         Ok(())
     }
 
-    /// Evaluates the validation and test sets, and returns what came out.
+    /// Evaluates the validation and test sets and returns the results.
     ///
     /// # Errors
     /// When a step fails.

@@ -1,6 +1,6 @@
-//! Signals: SIGINT and SIGTERM ask a run to stop after the step at hand; a second signal that is a SIGINT ends it at
-//! once. A second SIGTERM does not: `timeout` and schedulers send it to a process and again to its group, and the
-//! checkpoint being written would be lost.
+//! Signals: SIGINT and SIGTERM make a run stop after the current step; if the second signal is a SIGINT, it ends the
+//! process at once. A second SIGTERM does not: `timeout` and schedulers send it to a process and again to its group,
+//! and the checkpoint being written would be lost.
 
 use crate::error::{Error, Result};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -8,34 +8,34 @@ use signal_hook::flag::{register, register_conditional_shutdown};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// The exit code of a run that a second SIGINT ends: 128 + SIGINT, as shells say it.
+/// The exit code of a run that a second SIGINT ends: 128 + SIGINT, as in shells.
 const INTERRUPTED: i32 = 128 + SIGINT;
 
-/// Whether a signal has asked the run to stop.
+/// A flag that stops the run once a signal has arrived.
 #[derive(Debug, Clone, Default)]
 pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// Listens to signals from now on, instead of letting them end the process. Handlers only set the flag.
+    /// Installs signal handlers that set the flag instead of ending the process.
     ///
     /// # Errors
-    /// When the operating system refuses the handlers.
+    /// When the operating system rejects the handlers.
     pub fn listen() -> Result<Self> {
         let stop = Stop::default();
-        // In this order: the second SIGINT finds the flag that the first one set.
+        // The order matters: the second SIGINT must find the flag that the first one set.
         register_conditional_shutdown(SIGINT, INTERRUPTED, Arc::clone(&stop.0))
             .and_then(|_| register(SIGINT, Arc::clone(&stop.0)))
             .and_then(|_| register(SIGTERM, Arc::clone(&stop.0)))
-            .map_err(|e| Error::Run(format!("cannot listen to signals: {e}")))?;
+            .map_err(|e| Error::Run(format!("cannot install signal handlers: {e}")))?;
         Ok(stop)
     }
 
-    /// Returns true once a signal has come, or [`Stop::request`] was called.
+    /// Returns true once a signal has arrived or [`Stop::request`] was called.
     pub fn requested(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Asks the run to stop, as a signal does.
+    /// Sets the flag, as a signal does.
     pub fn request(&self) {
         self.0.store(true, Ordering::Relaxed);
     }

@@ -1,5 +1,5 @@
-//! The weights that a run starts from, as `[model] from` names them: read and compared with the network before the
-//! first step.
+//! The weights that a run starts from, as named by `[model] from`: read and compared with the network before the first
+//! step.
 
 use super::exchange;
 use super::weights::{Weights, load_model};
@@ -15,9 +15,9 @@ use std::path::PathBuf;
 pub struct Start {
     file: PathBuf,
     weights: Weights,
-    /// What the network takes: which of its tensors, and its place in the file.
+    /// The tensors that the network uses: which one, and its index in the file.
     taken: Vec<(Which, usize)>,
-    /// What starts at its initial value, and what is not used.
+    /// Notes on tensors that keep their initial values, and on tensors that are not used.
     pub notes: Vec<String>,
 }
 
@@ -25,7 +25,7 @@ impl Start {
     /// Reads the file and compares it with the network.
     ///
     /// # Errors
-    /// A file that cannot be read, layers to skip that are not there, and every tensor of another shape.
+    /// A file that cannot be read, unknown layers in `skip`, and every tensor of the wrong shape.
     pub fn read(from: &PretrainedWeights, base: &Base, network: &Network) -> Result<Start, Vec<Fault>> {
         let fault = |message: String| Fault::at("from", message);
         let open = || {
@@ -42,7 +42,7 @@ impl Start {
             known.dedup();
             let near = suggest(skip, known.iter().map(String::as_str));
             let list = known.join(", ");
-            faults.push(fault(format!("skip: no layer \"{skip}\"{near} has parameters; there are: {list}")));
+            faults.push(fault(format!("skip: no layer \"{skip}\"{near} has parameters; expected one of: {list}")));
         }
         let (mut taken, mut kept, mut other) = (Vec::new(), Vec::new(), Vec::new());
         let mut skip = from.skip.clone();
@@ -63,8 +63,8 @@ impl Start {
         }
         if !other.is_empty() {
             faults.push(fault(format!(
-                "tensors of {} have other shapes than the network's: {}; change these layers, or start them anew with \
-                 from = {{ file = {:?}, skip = {skip:?} }}",
+                "tensors of {} have different shapes than the network's: {}; change these layers, or train them \
+                 from scratch with from = {{ file = {:?}, skip = {skip:?} }}",
                 file.display(),
                 other.join("; "),
                 from.file
@@ -82,8 +82,8 @@ impl Start {
         let used = |i: usize| taken.iter().any(|&(_, used)| used == i);
         let unused = weights.tensors.iter().enumerate().filter(|&(i, _)| !used(i)).map(|(_, t)| t.name.as_str());
         let unused: Vec<&str> = unused.chain(weights.others.iter().map(String::as_str)).collect();
-        let mut notes = vec![format!("starts from {}: {} of {} tensors", file.display(), taken.len(), own.len())];
-        for (what, names) in [("start at their initial values", kept), ("of the file are not used", unused)] {
+        let mut notes = vec![format!("starting from {}: {} of {} tensors", file.display(), taken.len(), own.len())];
+        for (what, names) in [("keep their initial values", kept), ("of the file are not used", unused)] {
             if !names.is_empty() {
                 notes.push(format!("from {}: {what}: {}", file.display(), names.join(", ")));
             }
@@ -91,22 +91,22 @@ impl Start {
         Ok(Start { file, weights, taken, notes })
     }
 
-    /// Gives the network its weights.
+    /// Copies the weights into the session.
     ///
     /// # Errors
-    /// Never for the network that they were compared with.
+    /// Never for the network that the file was compared with.
     pub fn apply(&self, session: &mut Session, network: &Network) -> Result<()> {
         let own = tensors(network);
         for &(which, i) in &self.taken {
             let parameter = own.iter().find(|(w, _)| *w == which).map(|(_, p)| *p);
-            let parameter = parameter.expect("it was found in this network");
+            let parameter = parameter.expect("the tensor was matched with this network");
             exchange::import(session, which, parameter, &self.weights.tensors[i], &self.file)?;
         }
         Ok(())
     }
 }
 
-/// Returns parameters and running statistics: all that a model file holds.
+/// Returns parameters and running statistics: the contents of a model file.
 pub(super) fn tensors(network: &Network) -> Vec<(Which, &Parameter)> {
     let parameters = network.parameters.iter().enumerate().map(|(i, p)| (Which::Parameter(i), p));
     parameters.chain(network.states.iter().enumerate().map(|(i, p)| (Which::State(i), p))).collect()

@@ -161,7 +161,7 @@ fn the_newest_whole_checkpoint_is_found_and_the_others_are_named() {
     assert!(latest(&run.folder().join("step-00000002")).is_err(), "a named checkpoint is not replaced by another");
     fs::remove_file(run.folder().join("step-00000001/state.safetensors")).unwrap();
     let error = latest(&run.0).unwrap_err().to_string();
-    assert!(error.contains("no whole checkpoint") && error.lines().count() == 4, "{error}");
+    assert!(error.contains("no complete checkpoint") && error.lines().count() == 4, "{error}");
     assert!(latest(&run.0.join("nothing")).is_err());
 }
 

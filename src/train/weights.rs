@@ -1,5 +1,5 @@
-//! Files of named tensors in the safetensors format (<https://github.com/huggingface/safetensors>), as PyTorch
-//! reads and writes them. No file that can hold code is read.
+//! Files of named tensors in the safetensors format (<https://github.com/huggingface/safetensors>), as read and written
+//! by PyTorch. Formats that can contain code are not read.
 
 use crate::error::{Error, Result};
 use crate::tensor::Shape;
@@ -25,7 +25,7 @@ impl TensorData {
             TensorData::F64(values) => values.len(),
         }
     }
-    /// Returns true when there is no value.
+    /// Returns true if there are no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -69,32 +69,32 @@ impl View for &NamedTensor {
     }
 }
 
-/// What a file of tensors holds.
+/// The contents of a file of tensors.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Weights {
-    /// The tensors of floats, in the order of the file. Half precisions are widened to single.
+    /// The tensors of floats, in the order of the file. Half precision is widened to single.
     pub tensors: Vec<NamedTensor>,
-    /// The tensors of other types, which nothing here can use, as `name (type)`.
+    /// The tensors of other types, which are not used, as `name (type)`.
     pub others: Vec<String>,
 }
 
 /// Returns the bytes of a file that holds the tensors.
 ///
 /// # Panics
-/// When two tensors have one name, or a shape does not fit its data.
+/// When two tensors have the same name, or a shape does not fit its data.
 pub fn encode(tensors: &[NamedTensor]) -> Vec<u8> {
     let format = HashMap::from([("format".to_string(), "pt".to_string())]);
     for tensor in tensors {
         assert_eq!(tensor.shape.elements(), tensor.data.len(), "{}: the shape fits the data", tensor.name);
     }
     safetensors::serialize(tensors.iter().map(|tensor| (&tensor.name, tensor)), Some(format))
-        .expect("names are few and distinct")
+        .expect("tensor names are unique")
 }
 
 /// Reads the bytes of a file of tensors.
 ///
 /// # Errors
-/// What is wrong with the bytes.
+/// Why the bytes are not a valid file.
 pub fn decode(bytes: &[u8]) -> std::result::Result<Weights, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|e| format!("not a safetensors file: {e}"))?;
     let mut views = file.tensors();
@@ -121,12 +121,12 @@ fn values(view: &TensorView) -> Option<TensorData> {
     })
 }
 
-/// Reads a file of weights, as `[model] from` names it.
+/// Reads the file of weights that `[model] from` names.
 ///
 /// # Errors
 /// When the file cannot be read or is not a safetensors file.
 pub fn load_model(path: &Path) -> Result<Weights> {
     let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
-    let what = "expected weights as PyTorch's safetensors package writes them (.pt and .pth files are not read)";
+    let what = "expected weights in the format of PyTorch's safetensors package (.pt and .pth files are not read)";
     decode(&bytes).map_err(|wrong| Error::file(path, format!("{wrong}; {what}")))
 }

@@ -1,12 +1,12 @@
-//! Runs of the program itself, in folders of their own.
+//! Runs of the program itself, in temporary folders.
 
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A small network of every kind of layer that makes resuming hard, on the digits of 8x8 pixels: 1,293 samples to
-/// train on, 13 batches, the last one of 93.
+/// A small network with every layer that makes resuming hard, on digits of 8x8 pixels: 1,293 training samples in 13
+/// batches, the last one of 93.
 pub const SMALL: &str = r#"name = "small"
 seed = 3
 
@@ -47,7 +47,7 @@ checkpoint = { every = "7 steps", keep = 1000 }
 pub struct Folder(pub PathBuf);
 
 impl Folder {
-    /// Makes a folder that holds `small.toml` and, beside it, the data in `data`.
+    /// Creates a folder with `small.toml` and the data in `data`.
     pub fn new(name: &str) -> Folder {
         let path = std::env::temp_dir().join(format!("peristyle-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
@@ -82,7 +82,7 @@ impl Folder {
         output
     }
 
-    /// Trains `small.toml` in a run directory, with changes.
+    /// Trains `small.toml` in a run directory, with more arguments.
     pub fn train(&self, dir: &str, more: &[&str]) -> CommandOutput {
         self.good(&[&["train", "small.toml", "--run-dir", dir], more].concat())
     }
@@ -110,7 +110,7 @@ impl Folder {
         files
     }
 
-    /// Returns the bytes of a checkpoint's weights and of its optimiser's memory.
+    /// Returns the bytes of a checkpoint's weights and of its optimiser state.
     pub fn checkpoint(&self, dir: &str, step: u64) -> [Vec<u8>; 2] {
         let folder = self.at(dir).join(format!("checkpoints/step-{step:08}"));
         let read = |name: &str| std::fs::read(folder.join(name)).unwrap_or_else(|e| panic!("{folder:?} {name}: {e}"));
@@ -124,7 +124,7 @@ impl Drop for Folder {
     }
 }
 
-/// How a command ended and what it said.
+/// The exit code and the output of a command.
 pub struct CommandOutput {
     pub code: Option<i32>,
     pub out: String,
@@ -159,6 +159,6 @@ pub fn events(metrics: &[Value], kind: &str) -> Vec<Value> {
 pub fn losses(metrics: &[Value]) -> Vec<f64> {
     let steps = events(metrics, "step");
     let numbers: Vec<u64> = steps.iter().map(|event| event["step"].as_u64().unwrap()).collect();
-    assert_eq!(numbers, (1..=steps.len() as u64).collect::<Vec<_>>(), "each step is told once");
+    assert_eq!(numbers, (1..=steps.len() as u64).collect::<Vec<_>>(), "each step is reported once");
     steps.iter().map(|event| event["loss"].as_f64().unwrap()).collect()
 }

@@ -104,7 +104,7 @@ fn an_old_driver_is_named() {
 #[test]
 #[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
 fn a_missing_device_is_named() {
-    run("does_not_open", &[("FAKE_CUDA_DEVICES", "0"), ("WANTED", "cuda:0 does not exist: the driver shows 0 GPU(s)")]);
+    run("does_not_open", &[("FAKE_CUDA_DEVICES", "0"), ("WANTED", "cuda:0 does not exist: the driver reports 0 GPUs")]);
 }
 
 #[test]
@@ -161,7 +161,7 @@ fn a_gpu_passes_its_selftest_which_says_what_its_kernels_run_as() {
     let words = format!("{} kernels: PTX for compute_80, compiled by the driver for sm_120\n", ENTRIES.len());
     assert!(devices.code == Some(0) && devices.out.contains(&words), "{}", devices.out);
     let missing = program(&["selftest", "--device", "cuda:7"], &[]);
-    assert!(missing.code == Some(2) && missing.err.contains("cuda:7 does not exist: the driver shows 2 GPU(s)"));
+    assert!(missing.code == Some(2) && missing.err.contains("cuda:7 does not exist: the driver reports 2 GPUs"));
 }
 
 #[test]
@@ -344,7 +344,7 @@ mod on_the_fake_driver {
             let ((got, notes), (direct, _)) = (with(devices, data), with(emulated, data));
             assert_eq!(got, direct, "{devices}");
             let expected =
-                "cuda:0 and cuda:1 cannot reach each other's memory: what crosses between GPUs goes through host";
+                "cuda:0 and cuda:1 cannot access each other's memory; transfers between GPUs go through host";
             assert_eq!(notes.iter().filter(|note| note.contains(expected)).count(), 1, "{notes:?}");
         }
         Ok(())
