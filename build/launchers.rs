@@ -97,7 +97,7 @@ const ANY: &str = r#"
     pub unsafe fn NAME(on: &Issue<'_>, grid: GridPARAMETERS) -> Result<()> {
         // SAFETY: passed on.
         unsafe {
-            match Format::common(&[FORMATS]) {
+            match ComputeType::common(&[FORMATS]) {
 VARIANTS                _ => super::NAME(on, gridGIVEN),
             }
         }
@@ -110,7 +110,7 @@ fn any(files: &[(String, Vec<Kernel>)]) -> String {
     let mut out = String::from(
         "\n/// Launchers of kernels with variants: the formats of the operands pick one.\npub mod any {\n",
     );
-    out += "    use super::{AnyConst, AnyMut, Const, Format, Grid, Issue, Mut, Result};\n";
+    out += "    use super::{AnyConst, AnyMut, ComputeType, Const, Grid, Issue, Mut, Result};\n";
     for kernel in files.iter().flat_map(|(_, kernels)| kernels).filter(|kernel| kernel.variants.len() > 1) {
         let (mut parameters, mut formats, mut given) = (String::new(), Vec::new(), String::new());
         for p in &kernel.parameters {
@@ -130,7 +130,9 @@ fn any(files: &[(String, Vec<Kernel>)]) -> String {
         }
         let others = kernel.variants.iter().filter(|variant| variant.dtype != Dtype::F32);
         let variants: String = others
-            .map(|v| format!("                Format::{:?} => super::{}(on, gridGIVEN),\n", v.dtype, kernel.entry(v)))
+            .map(|v| {
+                format!("                ComputeType::{:?} => super::{}(on, gridGIVEN),\n", v.dtype, kernel.entry(v))
+            })
             .collect();
         let text = ANY.replace("VARIANTS", &variants).replace("PARAMETERS", &parameters);
         out += &text.replace("FORMATS", &formats.join(", ")).replace("GIVEN", &given).replace("NAME", &kernel.name);

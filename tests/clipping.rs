@@ -3,7 +3,7 @@
 mod common;
 
 use common::{MESHES, Training, on_mesh};
-use peristyle::program::Which;
+use peristyle::program::Persistent;
 use peristyle::train::exchange;
 
 const UPDATES: usize = 20;
@@ -15,7 +15,7 @@ fn run(config: &str, mesh: (usize, usize), max_norm: f64) -> (Vec<f64>, Vec<Vec<
     let mut training = Training::new(config, &sets);
     let losses = training.losses(UPDATES);
     let parameters = 0..training.job.network.parameters.len();
-    (losses, parameters.map(|p| exchange::read_values(&training.session, Which::Parameter(p)).unwrap()).collect())
+    (losses, parameters.map(|p| exchange::read_values(&training.session, Persistent::Parameter(p)).unwrap()).collect())
 }
 
 #[test]

@@ -7,7 +7,7 @@ use common::runs::{CommandOutput, Folder, losses, output_of, peristyle};
 use common::{Training, file, on_mesh};
 use peristyle::gpu::{Driver, DriverKind};
 use peristyle::placement::Region;
-use peristyle::program::Which;
+use peristyle::program::Persistent;
 use peristyle::train::exchange;
 
 const UPDATES: usize = 5;
@@ -33,7 +33,7 @@ fn trained(config: &str, sets: &[String]) -> (Vec<f64>, Vec<Vec<f64>>, Vec<Vec<f
     let mut training = Training::new(config, sets);
     let weights = |training: &Training| -> Vec<Vec<f64>> {
         let parameters = 0..training.job.network.parameters.len();
-        parameters.map(|p| exchange::read_values(&training.session, Which::Parameter(p)).unwrap()).collect()
+        parameters.map(|p| exchange::read_values(&training.session, Persistent::Parameter(p)).unwrap()).collect()
     };
     let before = weights(&training);
     let losses = training.losses(UPDATES);
@@ -121,7 +121,7 @@ fn weights_in_bf16_follow_the_optimiser_and_the_host() {
         let parameters = training.job.network.parameters.len();
         for (step, expected) in losses.iter().enumerate() {
             assert_eq!(training.update(), *expected, "update {} on {mesh:?}", step + 1);
-            for p in (0..parameters).map(Which::Parameter) {
+            for p in (0..parameters).map(Persistent::Parameter) {
                 let values = exchange::read_values(&training.session, p).unwrap();
                 exchange::write_values(&mut training.session, p, &values).unwrap();
             }

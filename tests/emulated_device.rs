@@ -1,10 +1,10 @@
 //! The emulated device through the driver's door: copies, streams, events, captures, and the misuses it refuses.
 
 use peristyle::gpu::kernels::relu_forward;
-use peristyle::gpu::{Driver, DriverKind, Grid, Issue, Mut, Rows, Settings};
+use peristyle::gpu::{Driver, DriverKind, EmulatorSettings, Grid, Issue, Mut, Rows};
 
 fn device() -> Driver {
-    Driver::emulated(Settings::default()).expect("the tests need a C++ compiler")
+    Driver::emulated(EmulatorSettings::default()).expect("the tests need a C++ compiler")
 }
 
 #[test]

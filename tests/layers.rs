@@ -1,10 +1,10 @@
 //! The suite that every layer passes: gradients against differences, fast against plain, any number of threads,
 //! exact second derivatives, every split on every small mesh.
 
-use peristyle::cpu::{Path, Scalar};
-use peristyle::device::{Epilogue, Purpose, Random};
+use peristyle::cpu::{Implementation, Scalar};
+use peristyle::device::{Epilogue, Random, RandomStream};
 use peristyle::diagnose::selftest::{Case, Difference, HALF, SINGLE, is_loss, worst};
-use peristyle::gpu::{Driver, Order, Settings};
+use peristyle::gpu::{Driver, EmulatorSettings, ThreadOrder};
 use peristyle::layers::{Alone, Mode, Role, Setting, Split};
 use peristyle::tensor::{Dual, MatmulPrecision, Mesh, Placement, Real};
 
@@ -50,8 +50,8 @@ const STEP: f64 = 1e-5;
 #[test]
 fn gradients_agree_with_differences() {
     for case in Case::examples() {
-        for path in [Path::Fast, Path::Plain] {
-            let mut alone = alone::<f64>(&case, &Setting { path, ..case.setting() });
+        for implementation in [Implementation::Fast, Implementation::Reference] {
+            let mut alone = alone::<f64>(&case, &Setting { implementation, ..case.setting() });
             alone.forward().unwrap();
             alone.backward().unwrap();
             for (source, gradient) in sources(&alone) {
@@ -77,7 +77,7 @@ fn gradients_agree_with_differences() {
 fn duals_carry_exact_second_derivatives() {
     for case in Case::examples() {
         let direction = |role_index: usize, i: usize| {
-            let random = Random::new(9, Purpose::Probe, 0, role_index as u64);
+            let random = Random::new(9, RandomStream::Probe, 0, role_index as u64);
             random.normal(i as u64)
         };
         let mut dual = alone::<Dual>(&case, &case.setting());
@@ -111,7 +111,7 @@ fn duals_carry_exact_second_derivatives() {
 fn the_fast_path_in_f32_agrees_with_the_plain_path_in_f64() {
     for case in Case::examples().into_iter().chain(Case::large()) {
         let fast = run::<f32>(&case, &case.setting());
-        let plain = run::<f64>(&case, &Setting { path: Path::Plain, ..case.setting() });
+        let plain = run::<f64>(&case, &Setting { implementation: Implementation::Reference, ..case.setting() });
         for ((role, fast), (_, plain)) in fast.iter().zip(&plain) {
             assert_near(fast, plain, SINGLE, || format!("{}: {role:?}", case.name));
         }
@@ -142,8 +142,8 @@ fn every_split_on_every_small_mesh_gives_the_same_values() {
         for (split, incoming) in splits.chain(places.map(|place| (None, place))) {
             let mut accepted = 0;
             for mesh in meshes {
-                for path in [Path::Fast, Path::Plain] {
-                    let setting = Setting { mesh, split, incoming, path, ..case.setting() };
+                for implementation in [Implementation::Fast, Implementation::Reference] {
+                    let setting = Setting { mesh, split, incoming, implementation, ..case.setting() };
                     if Alone::<f64>::new(&*case.layer, &case.inputs, &setting).is_err() {
                         continue;
                     }
@@ -190,8 +190,9 @@ fn evaluation_keeps_nothing_and_runs_on_any_mesh() {
 }
 
 /// An emulated device whose blocks are shared by `threads` threads.
-fn emulated(order: Order, threads: usize) -> Driver {
-    Driver::emulated(Settings { threads, order }).unwrap_or_else(|e| panic!("these tests need a C++ compiler: {e}"))
+fn emulated(order: ThreadOrder, threads: usize) -> Driver {
+    Driver::emulated(EmulatorSettings { threads, order })
+        .unwrap_or_else(|e| panic!("these tests need a C++ compiler: {e}"))
 }
 
 /// Runs a case through [`Layer::launch`] on an emulated device.
@@ -201,9 +202,9 @@ fn launched(case: &Case, setting: &Setting, driver: &Driver) -> Vec<(Role, Vec<f
 
 #[test]
 fn kernels_agree_with_the_plain_path_in_f64_in_every_order_of_threads() {
-    let orders = [(Order::Forward, 2), (Order::Reverse, 1), (Order::Random(3), 2)];
+    let orders = [(ThreadOrder::Forward, 2), (ThreadOrder::Reverse, 1), (ThreadOrder::Random(3), 2)];
     for case in Case::examples().into_iter().chain(Case::large()) {
-        let plain = run::<f64>(&case, &Setting { path: Path::Plain, ..case.setting() });
+        let plain = run::<f64>(&case, &Setting { implementation: Implementation::Reference, ..case.setting() });
         let mut first: Option<Vec<(Role, Vec<f32>)>> = None;
         for (order, threads) in orders {
             let results = launched(&case, &case.setting(), &emulated(order, threads));
@@ -221,7 +222,7 @@ fn kernels_agree_with_the_plain_path_in_f64_in_every_order_of_threads() {
 
 #[test]
 fn kernels_give_the_same_values_under_every_split() {
-    let driver = emulated(Order::Forward, 1);
+    let driver = emulated(ThreadOrder::Forward, 1);
     let meshes = [(2, 1), (1, 2), (2, 2), (1, 3), (5, 1)].map(|(data, columns)| Mesh { data, columns });
     let places = [Placement::Replicate, Placement::Shard(0), Placement::Shard(3)];
     for case in Case::examples() {
@@ -244,7 +245,7 @@ fn kernels_give_the_same_values_under_every_split() {
 
 #[test]
 fn kernels_run_without_the_gradient_of_their_input_and_in_evaluation() {
-    let driver = emulated(Order::Forward, 1);
+    let driver = emulated(ThreadOrder::Forward, 1);
     for case in Case::examples() {
         let all = launched(&case, &case.setting(), &driver);
         let some = launched(&case, &Setting { wants_dx: false, ..case.setting() }, &driver);
@@ -261,7 +262,7 @@ fn kernels_run_without_the_gradient_of_their_input_and_in_evaluation() {
 
 #[test]
 fn layers_apply_the_relu_after_them_in_every_format() {
-    let driver = emulated(Order::Forward, 1);
+    let driver = emulated(ThreadOrder::Forward, 1);
     let mut found = std::collections::BTreeSet::new();
     let accepts = |case: &Case, mode| {
         let alone = alone::<f32>(case, &Setting { mode, ..case.setting() });
@@ -290,12 +291,14 @@ fn layers_apply_the_relu_after_them_in_every_format() {
 
 #[test]
 fn kernels_in_bf16_agree_with_the_plain_path_in_f64_under_every_split() {
-    let driver = emulated(Order::Forward, 1);
+    let driver = emulated(ThreadOrder::Forward, 1);
     let meshes = [(1, 1), (2, 1), (1, 2), (2, 2)].map(|(data, columns)| Mesh { data, columns });
     let small = Case::examples().len();
     for (number, case) in Case::examples().into_iter().chain(Case::large()).enumerate() {
-        let plain =
-            run::<f64>(&case, &Setting { path: Path::Plain, products: MatmulPrecision::Bf16, ..case.setting() });
+        let plain = run::<f64>(
+            &case,
+            &Setting { implementation: Implementation::Reference, products: MatmulPrecision::Bf16, ..case.setting() },
+        );
         let splits = case.layer.splits().iter().map(|&split| Some(split)).chain([None]);
         for (split, mesh) in splits.flat_map(|split| meshes.map(|mesh| (split, mesh))) {
             let setting = Setting { mesh, split, products: MatmulPrecision::Bf16, ..case.setting() };

@@ -4,7 +4,7 @@
 mod common;
 
 use common::outcome::{Outcome, Where};
-use peristyle::collectives::Form;
+use peristyle::collectives::CollectiveAlgorithm;
 use peristyle::error::{Locations, Problem};
 use peristyle::layers::{self, Activation, Layer, Lowering, Mode, Role, Split};
 use peristyle::network::{Network, Node, Parameter, Source};
@@ -83,7 +83,7 @@ fn every_example_is_the_same_under_every_split_in_a_network() {
             let (mut accepted, mut refusals) = (0, Vec::new());
             for before in [Split::None, Split::Columns, Split::Rows, Split::Batch] {
                 let network = around(&layer, &inputs, before, split);
-                let whole = Where { mesh: Mesh::ONE, form: Form::OnePass, staged: false, rows: 3 };
+                let whole = Where { mesh: Mesh::ONE, algorithm: CollectiveAlgorithm::OnePass, staged: false, rows: 3 };
                 let whole = match Outcome::of(&network, whole) {
                     Ok(whole) => whole,
                     Err(problems) => {
@@ -92,8 +92,9 @@ fn every_example_is_the_same_under_every_split_in_a_network() {
                     }
                 };
                 for mesh in meshes {
-                    let form = if before == Split::None { Form::Ring } else { Form::OnePass };
-                    let at = Where { mesh, form, staged: false, rows: 3 };
+                    let algorithm =
+                        if before == Split::None { CollectiveAlgorithm::Ring } else { CollectiveAlgorithm::OnePass };
+                    let at = Where { mesh, algorithm, staged: false, rows: 3 };
                     match Outcome::of(&network, at) {
                         Ok(outcome) => {
                             let (difference, name) = outcome.difference(&whole);

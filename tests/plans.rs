@@ -7,7 +7,7 @@ mod common;
 
 use common::file;
 use peristyle::program::estimate::HARDWARE;
-use peristyle::program::print::Context;
+use peristyle::program::print::Printer;
 use peristyle::program::{Plan, Program};
 use peristyle::train::{DataPolicy, Job};
 use std::fmt::Write;
@@ -96,7 +96,7 @@ fn checksum(program: &Program) -> u64 {
 }
 
 fn printed(golden: &Golden, plan: &Plan, steps: u64) -> String {
-    let text = plan.text(Context { device: golden.device, steps, hardware: &HARDWARE[0] });
+    let text = plan.text(Printer { device: golden.device, steps, hardware: &HARDWARE[0] });
     // The estimate is a model's, and models get better.
     let mut out: String =
         text.lines().filter(|l| !l.starts_with("estimate")).map(|l| format!("{}\n", l.trim_end())).collect();

@@ -10,7 +10,7 @@ use peristyle::device::Clock;
 use peristyle::gpu::{Driver, DriverKind};
 use peristyle::layers::Mode;
 use peristyle::placement::Variant;
-use peristyle::program::Which;
+use peristyle::program::Persistent;
 use peristyle::train::{DataPolicy, Job, exchange};
 use std::path::Path;
 
@@ -71,7 +71,7 @@ fn losses(config: &Path, sets: &[String], preparer: Preparer) -> Vec<f64> {
     }
     assert_eq!(values.len(), 10);
     for parameter in 0..job.network.parameters.len() {
-        values.extend(exchange::read_values(&session, Which::Parameter(parameter)).unwrap());
+        values.extend(exchange::read_values(&session, Persistent::Parameter(parameter)).unwrap());
     }
     values
 }

@@ -20,9 +20,9 @@ fn only_the_last_stage_of_the_optimiser_writes_weights_in_bf16() {
     sets.push("optimizer.chain=[{ clip_by_global_norm = 0.5 }, { momentum = 0.9 }]".to_string());
     let (_, plan) = Job::open(&file("configs/columns_small.toml"), &sets, DataPolicy::Required).unwrap();
     for program in &plan.programs {
-        let halves = |u: &&Use| program.buffers[u.buffer].region == Some(Region::Halves);
+        let bf16_weights = |u: &&Use| program.buffers[u.buffer].region == Some(Region::Bf16Weights);
         let steps = |used: &dyn Fn(&Use) -> bool| -> Vec<&Instruction> {
-            program.instructions.iter().filter(|step| step.uses.iter().filter(halves).any(used)).collect()
+            program.instructions.iter().filter(|step| step.uses.iter().filter(bf16_weights).any(used)).collect()
         };
         let (writers, readers) = (steps(&|u| u.access.writes()), steps(&|u| u.access.reads()));
         let updates = program.variant.mode == Mode::Train && program.variant.update;

@@ -4,7 +4,7 @@
 mod common;
 
 use common::outcome::{Outcome, Where};
-use peristyle::collectives::Form;
+use peristyle::collectives::CollectiveAlgorithm;
 use peristyle::error::Problem;
 use peristyle::layers::{Access, Mode, Pass};
 use peristyle::network::{Network, Source};
@@ -224,8 +224,12 @@ impl Drawing<'_> {
 fn draw(numbers: &[u16]) -> (String, Where) {
     let mut drawing = Drawing { numbers: numbers.iter(), columns: 1, text: String::new(), outputs: Vec::new() };
     let (data, columns) = drawing.pick(&MESHES);
-    let (form, staged) = drawing.pick(&[(Form::OnePass, false), (Form::Ring, false), (Form::Ring, true)]);
-    let at = Where { mesh: Mesh { data, columns }, form, staged, rows: drawing.pick(&[4, 1, 2, 3, 5, 6, 7]) };
+    let (algorithm, staged) = drawing.pick(&[
+        (CollectiveAlgorithm::OnePass, false),
+        (CollectiveAlgorithm::Ring, false),
+        (CollectiveAlgorithm::Ring, true),
+    ]);
+    let at = Where { mesh: Mesh { data, columns }, algorithm, staged, rows: drawing.pick(&[4, 1, 2, 3, 5, 6, 7]) };
     drawing.columns = columns;
     let input = Shape { h: drawing.pick(&[3, 4, 1]), w: drawing.pick(&[3, 4]), c: drawing.channels(), flat: false };
     drawing.outputs.push(("images".to_string(), input));
@@ -351,9 +355,13 @@ fn same_in_two_columns(layers: &str) {
         "name = \"written\"\n[data]\ntrain = {{ synthetic = {{ images = 9, classes = 2, shape = [3, 3, 4] }} }}\n\
          batch = 4\n[model]\ninput = [3, 3, 4]\nlayers = [\n{layers}]\n[optimizer]\nlr = 0.1\n[train]\nsteps = 1\n"
     );
-    for (data, form, staged) in [(1, Form::OnePass, false), (2, Form::Ring, false), (2, Form::Ring, true)] {
+    for (data, algorithm, staged) in [
+        (1, CollectiveAlgorithm::OnePass, false),
+        (2, CollectiveAlgorithm::Ring, false),
+        (2, CollectiveAlgorithm::Ring, true),
+    ] {
         let mesh = Mesh { data, columns: 2 };
-        let (difference, name) = compare(&network(&text), Where { mesh, form, staged, rows: 3 }).unwrap();
+        let (difference, name) = compare(&network(&text), Where { mesh, algorithm, staged, rows: 3 }).unwrap();
         assert!(difference <= TOLERANCE, "{name} differs by {difference:e}");
     }
 }

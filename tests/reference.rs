@@ -9,7 +9,7 @@ use peristyle::device::Clock;
 use peristyle::layers::Mode;
 use peristyle::network::Parameter;
 use peristyle::placement::Variant;
-use peristyle::program::{Plan, Which};
+use peristyle::program::{Persistent, Plan};
 use peristyle::train::weights::{self, NamedTensor, TensorData as Values, Weights};
 use peristyle::train::{DataPolicy, Job, exchange};
 use serde_json::Value;
@@ -110,9 +110,9 @@ fn run(reference: &Reference, name: &str, sets: &[String]) -> Run {
     let (mut session, mut mirror) = (job.session(plan.clone()).unwrap(), job.session(plan).unwrap());
     exchange::initialise(&mut mirror, 0).unwrap();
     let parameters = &job.network.parameters;
-    let all = parameters.iter().enumerate().map(|(p, parameter)| (Which::Parameter(p), parameter));
-    let states = job.network.states.iter().enumerate().map(|(s, state)| (Which::State(s), state));
-    let all: Vec<(Which, &Parameter)> = all.chain(states).collect();
+    let all = parameters.iter().enumerate().map(|(p, parameter)| (Persistent::Parameter(p), parameter));
+    let states = job.network.states.iter().enumerate().map(|(s, state)| (Persistent::State(s), state));
+    let all: Vec<(Persistent, &Parameter)> = all.chain(states).collect();
     for (which, parameter) in &all {
         let tensor = reference.tensor(&format!("init.{}", parameter.name)).expect("every parameter has a start");
         exchange::import(&mut session, *which, parameter, tensor, &config).unwrap();
@@ -128,11 +128,11 @@ fn run(reference: &Reference, name: &str, sets: &[String]) -> Run {
         let clock = Clock { step, epoch, lr: job.lr(step) };
         // The gradients as they are before the optimiser clips them: those of a second session with these weights.
         for p in 0..parameters.len() {
-            let values = exchange::read_values(&session, Which::Parameter(p)).unwrap();
-            exchange::write_values(&mut mirror, Which::Parameter(p), &values).unwrap();
+            let values = exchange::read_values(&session, Persistent::Parameter(p)).unwrap();
+            exchange::write_values(&mut mirror, Persistent::Parameter(p), &values).unwrap();
         }
         mirror.run(look, &mut batch, clock).unwrap();
-        let gradients = (0..parameters.len()).map(|p| exchange::read_values(&mirror, Which::Gradient(p)).unwrap());
+        let gradients = (0..parameters.len()).map(|p| exchange::read_values(&mirror, Persistent::Gradient(p)).unwrap());
         let gradients: Vec<Vec<f64>> = gradients.collect();
         norms.push(gradients.iter().flatten().map(|g| g * g).sum::<f64>().sqrt());
         if step == 1 {

@@ -30,7 +30,7 @@ fn a_function_becomes_an_entry_and_a_typed_launcher() {
     let code = rust(&kernels);
     assert!(code.contains("pub unsafe fn f(on: &Issue<'_>, grid: Grid, x: Const<f32>, y: Mut<bf16>, n: i32, k: u64)"));
     assert!(code.contains(r#"parameters: &["const float*", "__nv_bfloat16*", "int", "unsigned long long"]"#));
-    assert!(!code.contains("Format::common"), "only kernels with variants have a launcher that picks one");
+    assert!(!code.contains("ComputeType::common"), "only kernels with variants have a launcher that picks one");
     let entry = "extern \"C\" __global__ void __launch_bounds__(256) f(const float* x, __nv_bfloat16* y, int n, \
                  unsigned long long k) {\n    ::f(x, y, n, k);\n}\n";
     let (gpu, host) = (gpu_source("/f.cu", &kernels), host_source("/f.cu", &kernels));
@@ -67,16 +67,16 @@ fn numbers_that_are_multiplied_as_tf32_are_stored_as_floats() {
     let entry = "__launch_bounds__(128) f_tf32(const float* x, const float* b, float* y, int n) {\n    ::f<tf32>(x, b, \
                  y, n);\n}\n";
     assert!(gpu_source("f.cu", &kernels).contains(entry));
-    assert!(rust(&kernels).contains("Format::Tf32 => super::f_tf32(on, grid, x.typed(), b, y.typed(), n)"));
+    assert!(rust(&kernels).contains("ComputeType::Tf32 => super::f_tf32(on, grid, x.typed(), b, y.typed(), n)"));
 }
 
 #[test]
 fn a_variant_is_launched_by_the_format_of_its_operands() {
     let code = rust(&read(&format!("{TEMPLATE}KERNEL(f, f32, bf16)")).expect("it reads"));
     assert!(code.contains("f(on: &Issue<'_>, grid: Grid, x: AnyConst, b: Const<f32>, y: AnyMut, n: i32)"), "{code}");
-    assert!(code.contains("Format::Bf16 => super::f_bf16(on, grid, x.typed(), b, y.typed(), n)"), "{code}");
+    assert!(code.contains("ComputeType::Bf16 => super::f_bf16(on, grid, x.typed(), b, y.typed(), n)"), "{code}");
     assert!(code.contains("_ => super::f(on, grid, x.typed(), b, y.typed(), n)"), "{code}");
-    assert!(code.contains("Format::common(&[(x.address, x.format), (y.address, y.format)])"), "{code}");
+    assert!(code.contains("ComputeType::common(&[(x.address, x.format), (y.address, y.format)])"), "{code}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use peristyle::device::Queue;
 use peristyle::gpu::{Driver, DriverKind};
 use peristyle::placement::Peers;
 use peristyle::program::check::check;
-use peristyle::program::{Plan, Session, Use, Which, Work};
+use peristyle::program::{Persistent, Plan, Session, Use, Work};
 use peristyle::train::{DataPolicy, Job, exchange};
 
 const CONFIGS: [&str; 3] =
@@ -37,7 +37,8 @@ fn open(config: &str, sets: &[String]) -> (Job, Plan) {
 fn trained(mut training: Training) -> (Vec<f64>, Vec<Vec<f64>>) {
     let losses = training.losses(2);
     let parameters = 0..training.job.network.parameters.len();
-    let values = |p| exchange::read_values(&training.session, Which::Parameter(p)).unwrap_or_else(|e| panic!("{e}"));
+    let values =
+        |p| exchange::read_values(&training.session, Persistent::Parameter(p)).unwrap_or_else(|e| panic!("{e}"));
     (losses, parameters.map(values).collect())
 }
 

@@ -4,7 +4,7 @@ use super::{Configured, notes, print};
 use crate::config::DeviceKind;
 use crate::error::{Error, Result, suggest};
 use crate::program::estimate::HARDWARE;
-use crate::program::print::Context;
+use crate::program::print::Printer;
 use crate::train::{DataPolicy, Job};
 
 /// Arguments of `plan`.
@@ -39,7 +39,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         Error::Usage(format!("--hardware {name}: unknown machine{near}; expected one of: {}", names.join(", ")))
     })?;
     let kind = job.config.devices.kind.to_string();
-    let cx = Context { device: &kind, steps: job.steps(), hardware };
+    let cx = Printer { device: &kind, steps: job.steps(), hardware };
     match arguments.format {
         Format::Text => print(&format!("{}\n{}", job.network, plan.text(cx))),
         Format::Json => print(&format!("{:#}\n", plan.json(cx))),

@@ -1,7 +1,7 @@
 //! `peristyle selftest`.
 
 use super::print;
-use crate::diagnose::selftest::{Effort, Event, Report, Row, Selftest};
+use crate::diagnose::selftest::{Effort, Row, Selftest, SelftestEvent, SelftestReport};
 use crate::error::{Error, Result};
 use std::io::IsTerminal;
 
@@ -29,10 +29,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let terminal = std::io::stderr().is_terminal();
     let report = selftest.run(&mut |event| match event {
         // On a terminal, the finished row overwrites this line.
-        Event::Begins(check) if terminal => eprint!("\r{check:<32}\r"),
-        Event::Begins(check) => eprintln!("selftest: {check}"),
-        Event::Done(row) if table => print(&line(row)),
-        Event::Done(_) => {}
+        SelftestEvent::Begins(check) if terminal => eprint!("\r{check:<32}\r"),
+        SelftestEvent::Begins(check) => eprintln!("selftest: {check}"),
+        SelftestEvent::Done(row) if table => print(&line(row)),
+        SelftestEvent::Done(_) => {}
     });
     if table {
         print(&footer(&report));
@@ -64,7 +64,7 @@ fn line(row: &Row) -> String {
     )
 }
 
-fn footer(report: &Report) -> String {
+fn footer(report: &SelftestReport) -> String {
     let mut text = String::new();
     for row in report.rows.iter().filter(|row| !row.passed()) {
         text += &format!("\n{} {}: {} of {} cases failed\n", row.check, row.precision, row.failed, row.cases);

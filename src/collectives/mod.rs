@@ -1,12 +1,12 @@
 //! Collectives as lists of copies and sums on queues: nothing waits inside a step, events order the list.
 //!
-//! A collective among n devices that each hold a window of a tensor becomes [`Transfer`]s: "this device computes
+//! A collective among n devices that each hold a window of a tensor becomes [`Hop`]s: "this device computes
 //! target = source + source + ... on its communication queue". The ring form moves data between neighbours only
 //! (reduce-scatter and all-gather, 2 (n - 1) rounds of 1/n of the bytes; Patarasuk and Yuan 2009,
 //! <https://doi.org/10.1016/j.jpdc.2008.09.002>). Where devices share memory the one-pass form reads every source
 //! and writes every target at once; it adds in the ring's order, so both give the same bits.
 //!
-//! To add a form: extend [`Form`] and [`lower`]; the tests at the foot take it in.
+//! To add a form: extend [`CollectiveAlgorithm`] and [`lower`]; the tests at the foot take it in.
 
 mod one_pass;
 mod ring;
@@ -42,7 +42,7 @@ impl std::fmt::Display for Collective {
 
 /// How a collective is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Form {
+pub enum CollectiveAlgorithm {
     /// Devices share memory: each sums its part from all and writes it to all.
     #[default]
     OnePass,
@@ -52,7 +52,7 @@ pub enum Form {
 
 /// Which of a device's buffers a piece lies in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Buffer {
+pub enum HopBuffer {
     /// The tensor as it is.
     From,
     /// The tensor as it is wanted.
@@ -63,27 +63,27 @@ pub enum Buffer {
 
 /// A piece of a buffer of one device of the group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Piece {
+pub struct HopSlice {
     /// The device, as its index in the group.
     pub rank: usize,
     /// Which buffer.
-    pub buffer: Buffer,
+    pub buffer: HopBuffer,
     /// Which elements.
     pub part: Strided,
 }
 
 /// target = sum of the sources, in their order, for every target; done by device `rank`. A target may be a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Transfer {
+pub struct Hop {
     /// The device that does it.
     pub rank: usize,
     /// What is added.
-    pub sources: Vec<Piece>,
+    pub sources: Vec<HopSlice>,
     /// Where the sum goes.
-    pub targets: Vec<Piece>,
+    pub targets: Vec<HopSlice>,
 }
 
-impl Transfer {
+impl Hop {
     /// Returns the elements that cross between devices.
     pub fn wire_elements(&self) -> usize {
         let far = self.sources.iter().chain(&self.targets).filter(|piece| piece.rank != self.rank);
@@ -93,37 +93,39 @@ impl Transfer {
 
 /// A collective as transfers, in an order in which every source is complete before its use.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Steps {
+pub struct Hops {
     /// The transfers.
-    pub transfers: Vec<Transfer>,
+    pub hops: Vec<Hop>,
     /// Elements of scratch that each device needs.
     pub scratch: usize,
 }
 
 /// Lowers a collective among devices that hold the windows `from` and want the windows `to` of one tensor.
-pub fn lower(collective: Collective, form: Form, from: &[LocalSlice], to: &[LocalSlice]) -> Steps {
-    let mut steps = match (collective, form) {
-        (Collective::AllReduce, Form::OnePass) => one_pass::all_reduce(from),
-        (Collective::AllReduce, Form::Ring) => ring::all_reduce(from),
-        (Collective::ReduceScatter, Form::OnePass) => one_pass::reduce_scatter(from, to),
-        (Collective::ReduceScatter, Form::Ring) => ring::reduce_scatter(from, to),
-        (Collective::AllGather, Form::Ring) => ring::all_gather(from, to),
-        (Collective::AllGather, Form::OnePass) | (Collective::AllToAll, _) => one_pass::exchange(from, to),
+pub fn lower(collective: Collective, algorithm: CollectiveAlgorithm, from: &[LocalSlice], to: &[LocalSlice]) -> Hops {
+    let mut steps = match (collective, algorithm) {
+        (Collective::AllReduce, CollectiveAlgorithm::OnePass) => one_pass::all_reduce(from),
+        (Collective::AllReduce, CollectiveAlgorithm::Ring) => ring::all_reduce(from),
+        (Collective::ReduceScatter, CollectiveAlgorithm::OnePass) => one_pass::reduce_scatter(from, to),
+        (Collective::ReduceScatter, CollectiveAlgorithm::Ring) => ring::reduce_scatter(from, to),
+        (Collective::AllGather, CollectiveAlgorithm::Ring) => ring::all_gather(from, to),
+        (Collective::AllGather, CollectiveAlgorithm::OnePass) | (Collective::AllToAll, _) => {
+            one_pass::exchange(from, to)
+        }
         (Collective::Slice, _) => {
-            Steps { transfers: (0..from.len()).map(|rank| copy(rank, rank, from, to)).collect(), scratch: 0 }
+            Hops { hops: (0..from.len()).map(|rank| copy(rank, rank, from, to)).collect(), scratch: 0 }
         }
     };
-    steps.transfers.retain(|t| t.targets.iter().any(|piece| piece.part.elements() > 0));
+    steps.hops.retain(|t| t.targets.iter().any(|piece| piece.part.elements() > 0));
     steps
 }
 
 /// The copy by `rank` of what it wants and `source` has.
-fn copy(rank: usize, source: usize, from: &[LocalSlice], to: &[LocalSlice]) -> Transfer {
+fn copy(rank: usize, source: usize, from: &[LocalSlice], to: &[LocalSlice]) -> Hop {
     let both = from[source].intersect(&to[rank]);
-    Transfer {
+    Hop {
         rank,
-        sources: vec![Piece { rank: source, buffer: Buffer::From, part: Strided::of(&both, &from[source]) }],
-        targets: vec![Piece { rank, buffer: Buffer::To, part: Strided::of(&both, &to[rank]) }],
+        sources: vec![HopSlice { rank: source, buffer: HopBuffer::From, part: Strided::of(&both, &from[source]) }],
+        targets: vec![HopSlice { rank, buffer: HopBuffer::To, part: Strided::of(&both, &to[rank]) }],
     }
 }
 
@@ -139,26 +141,26 @@ mod tests {
     use crate::tensor::{Axis, Layout, Mesh, Placement, Shape};
 
     /// Runs the transfers one after the other.
-    fn run(steps: &Steps, from: &mut [Vec<f32>], to: &mut [Vec<f32>], in_place: bool) {
+    fn run(steps: &Hops, from: &mut [Vec<f32>], to: &mut [Vec<f32>], in_place: bool) {
         let mut scratch = vec![vec![f32::NAN; steps.scratch]; from.len()];
-        for t in &steps.transfers {
+        for t in &steps.hops {
             let elements = t.targets[0].part.elements();
             let at = |p: Strided, i: usize| p.offset + i / p.len * p.stride + i % p.len;
             for i in 0..elements {
                 let mut sum = 0.0;
                 for (k, s) in t.sources.iter().enumerate() {
                     let v = match s.buffer {
-                        Buffer::From => from[s.rank][at(s.part, i)],
-                        Buffer::To => to[s.rank][at(s.part, i)],
-                        Buffer::Scratch => scratch[s.rank][at(s.part, i)],
+                        HopBuffer::From => from[s.rank][at(s.part, i)],
+                        HopBuffer::To => to[s.rank][at(s.part, i)],
+                        HopBuffer::Scratch => scratch[s.rank][at(s.part, i)],
                     };
                     sum = if k == 0 { v } else { sum + v };
                 }
                 for s in &t.targets {
                     match s.buffer {
-                        Buffer::From => from[s.rank][at(s.part, i)] = sum,
-                        Buffer::To => to[s.rank][at(s.part, i)] = sum,
-                        Buffer::Scratch => scratch[s.rank][at(s.part, i)] = sum,
+                        HopBuffer::From => from[s.rank][at(s.part, i)] = sum,
+                        HopBuffer::To => to[s.rank][at(s.part, i)] = sum,
+                        HopBuffer::Scratch => scratch[s.rank][at(s.part, i)] = sum,
                     }
                 }
             }
@@ -201,11 +203,11 @@ mod tests {
                         .map(|d| (0..shape.elements()).map(|i| ((i * 7 + d * 13) % 11) as f32 / 7.0).collect())
                         .collect();
                     let mut results = Vec::new();
-                    for form in [Form::OnePass, Form::Ring] {
+                    for algorithm in [CollectiveAlgorithm::OnePass, CollectiveAlgorithm::Ring] {
                         let whole = |d: usize| if have == P { &terms[d] } else { &terms[0] };
                         let mut from: Vec<_> = (0..n).map(|d| take(whole(d), &shape, &before[d])).collect();
                         let mut to: Vec<_> = after.iter().map(|w| vec![f32::NAN; w.elements()]).collect();
-                        let steps = lower(collective, form, &before, &after);
+                        let steps = lower(collective, algorithm, &before, &after);
                         run(&steps, &mut from, &mut to, collective == Collective::AllReduce);
                         results.push(to);
                     }
@@ -229,8 +231,8 @@ mod tests {
         let shape = Shape::from([64]);
         let window = LocalSlice { start: vec![0], len: shape.0 };
         let from = vec![window; 4];
-        let steps = lower(Collective::AllReduce, Form::Ring, &from, &from);
-        let wire: usize = steps.transfers.iter().map(Transfer::wire_elements).sum();
+        let steps = lower(Collective::AllReduce, CollectiveAlgorithm::Ring, &from, &from);
+        let wire: usize = steps.hops.iter().map(Hop::wire_elements).sum();
         assert_eq!(wire, 4 * 2 * 3 * 64 / 4);
     }
 }

@@ -2,37 +2,37 @@
 //!
 //! The sum of chunk c starts at device c + 1 and ends at device c: ((x[c+1] + x[c+2]) + ...) + x[c].
 
-use super::{Buffer, Piece, Steps, Transfer, chunk, copy};
+use super::{Hop, HopBuffer, HopSlice, Hops, chunk, copy};
 use crate::tensor::{LocalSlice, Strided};
 
 /// Reduce-scatter and all-gather of contiguous chunks, in place.
-pub(super) fn all_reduce(from: &[LocalSlice]) -> Steps {
+pub(super) fn all_reduce(from: &[LocalSlice]) -> Hops {
     let (n, whole) = (from.len(), &from[0]);
-    let piece = |rank, part| Piece { rank, buffer: Buffer::From, part };
-    let mut transfers = Vec::new();
+    let piece = |rank, part| HopSlice { rank, buffer: HopBuffer::From, part };
+    let mut hops = Vec::new();
     for round in 0..n - 1 {
         for rank in 0..n {
             let left = (rank + n - 1) % n;
             let part = chunk(whole, n, (rank + 2 * n - 2 - round) % n);
             let sources = vec![piece(left, part), piece(rank, part)];
-            transfers.push(Transfer { rank, sources, targets: vec![piece(rank, part)] });
+            hops.push(Hop { rank, sources, targets: vec![piece(rank, part)] });
         }
     }
     for round in 0..n - 1 {
         for rank in 0..n {
             let left = (rank + n - 1) % n;
             let part = chunk(whole, n, (rank + 2 * n - 1 - round) % n);
-            transfers.push(Transfer { rank, sources: vec![piece(left, part)], targets: vec![piece(rank, part)] });
+            hops.push(Hop { rank, sources: vec![piece(left, part)], targets: vec![piece(rank, part)] });
         }
     }
-    Steps { transfers, scratch: 0 }
+    Hops { hops, scratch: 0 }
 }
 
 /// Sums travel through two scratch slots, so that the partial tensor stays as it is.
-pub(super) fn reduce_scatter(from: &[LocalSlice], to: &[LocalSlice]) -> Steps {
+pub(super) fn reduce_scatter(from: &[LocalSlice], to: &[LocalSlice]) -> Hops {
     let (n, whole) = (from.len(), &from[0]);
     let slot = to.iter().map(LocalSlice::elements).max().unwrap_or(0);
-    let mut transfers = Vec::new();
+    let mut hops = Vec::new();
     for round in 0..n - 1 {
         for rank in 0..n {
             let left = (rank + n - 1) % n;
@@ -40,33 +40,33 @@ pub(super) fn reduce_scatter(from: &[LocalSlice], to: &[LocalSlice]) -> Steps {
             let part = Strided::of(&to[c], whole);
             let passing = |round: usize| Strided::contiguous(round % 2 * slot, part.elements());
             let incoming = match round {
-                0 => Piece { rank: left, buffer: Buffer::From, part },
-                _ => Piece { rank: left, buffer: Buffer::Scratch, part: passing(round - 1) },
+                0 => HopSlice { rank: left, buffer: HopBuffer::From, part },
+                _ => HopSlice { rank: left, buffer: HopBuffer::Scratch, part: passing(round - 1) },
             };
-            let own = Piece { rank, buffer: Buffer::From, part };
+            let own = HopSlice { rank, buffer: HopBuffer::From, part };
             let target = if c == rank {
-                Piece { rank, buffer: Buffer::To, part: Strided::contiguous(0, part.elements()) }
+                HopSlice { rank, buffer: HopBuffer::To, part: Strided::contiguous(0, part.elements()) }
             } else {
-                Piece { rank, buffer: Buffer::Scratch, part: passing(round) }
+                HopSlice { rank, buffer: HopBuffer::Scratch, part: passing(round) }
             };
-            transfers.push(Transfer { rank, sources: vec![incoming, own], targets: vec![target] });
+            hops.push(Hop { rank, sources: vec![incoming, own], targets: vec![target] });
         }
     }
-    Steps { transfers, scratch: 2 * slot }
+    Hops { hops, scratch: 2 * slot }
 }
 
 /// Own part first, then each part from the left neighbour's copy.
-pub(super) fn all_gather(from: &[LocalSlice], to: &[LocalSlice]) -> Steps {
+pub(super) fn all_gather(from: &[LocalSlice], to: &[LocalSlice]) -> Hops {
     let n = from.len();
     let whole = &to[0];
-    let mut transfers: Vec<Transfer> = (0..n).map(|rank| copy(rank, rank, from, to)).collect();
+    let mut hops: Vec<Hop> = (0..n).map(|rank| copy(rank, rank, from, to)).collect();
     for round in 0..n - 1 {
         for rank in 0..n {
             let left = (rank + n - 1) % n;
             let part = Strided::of(&from[(rank + 2 * n - 1 - round) % n], whole);
-            let piece = |rank| Piece { rank, buffer: Buffer::To, part };
-            transfers.push(Transfer { rank, sources: vec![piece(left)], targets: vec![piece(rank)] });
+            let piece = |rank| HopSlice { rank, buffer: HopBuffer::To, part };
+            hops.push(Hop { rank, sources: vec![piece(left)], targets: vec![piece(rank)] });
         }
     }
-    Steps { transfers, scratch: 0 }
+    Hops { hops, scratch: 0 }
 }

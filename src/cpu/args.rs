@@ -1,16 +1,16 @@
 //! What a step sees on a CPU: its operands, the clock, the worker threads.
 
-use crate::device::{Clock, Key, Operand, Operands, Pool, Purpose, Random};
+use crate::device::{Clock, Key, Operand, Operands, Pool, Random, RandomStream};
 use crate::tensor::{Precision, Real};
 
 /// Which of a layer's two CPU implementations runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Path {
+pub enum Implementation {
     /// The fast one: tiles, products of matrices.
     #[default]
     Fast,
     /// The plain loops that the fast one is tested against.
-    Plain,
+    Reference,
 }
 
 /// The arguments of a step.
@@ -23,7 +23,7 @@ pub struct Args<'a, R> {
     /// The element type.
     pub precision: Precision,
     /// Fast or plain.
-    pub path: Path,
+    pub implementation: Implementation,
     /// Step, epoch and learning rate.
     pub clock: Clock,
     /// The run's seed.
@@ -80,7 +80,7 @@ impl<R: Key> Args<'_, R> {
     }
 
     /// Returns the counted random numbers of this layer at this step.
-    pub fn random(&self, purpose: Purpose) -> Random {
+    pub fn random(&self, purpose: RandomStream) -> Random {
         Random::new(self.seed, purpose, self.clock.step, self.layer)
     }
 

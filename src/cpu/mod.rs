@@ -8,16 +8,16 @@
 
 mod args;
 mod gemm;
-mod parts;
 mod queues;
+mod ranges;
+mod sum;
 mod timed;
-mod transfer;
 mod vectorized;
 
-pub use args::{Args, Path};
+pub use args::{Args, Implementation};
 pub use gemm::{Matrix, Scalar, inside_gemm};
-pub use parts::Parts;
-pub use queues::{Queues, Script, run_serially};
+pub use queues::{QueueProgram, Queues, run_serially};
+pub use ranges::Ranges;
+pub use sum::{MemorySlice, SumTask};
 pub use timed::Timed;
-pub use transfer::{Extent, Transfer};
 pub use vectorized::vectorized;

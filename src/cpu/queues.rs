@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const SPIN: Duration = Duration::from_micros(20);
 
 /// What the queues run: for each queue a list of steps, each with the events that it waits for.
-pub trait Script: Send + Sync {
+pub trait QueueProgram: Send + Sync {
     /// Returns the number of steps of a queue.
     fn len(&self, queue: usize) -> usize;
     /// Returns true when a queue has no step.
@@ -27,13 +27,13 @@ pub trait Script: Send + Sync {
     fn name(&self, queue: usize, step: usize) -> String;
 }
 
-struct Order {
-    script: Option<Arc<dyn Script>>,
+struct Command {
+    script: Option<Arc<dyn QueueProgram>>,
     clock: Clock,
 }
 
 struct Shared {
-    order: Mutex<Order>,
+    order: Mutex<Command>,
     /// Run number that each queue was last asked for.
     asked: Vec<AtomicU64>,
     /// Steps that each queue has finished in this run.
@@ -104,7 +104,7 @@ impl Queues {
         let count = devices * Queue::COUNT;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let shared = Arc::new(Shared {
-            order: Mutex::new(Order { script: None, clock: Clock::default() }),
+            order: Mutex::new(Command { script: None, clock: Clock::default() }),
             asked: (0..count).map(|_| AtomicU64::new(0)).collect(),
             progress: (0..count).map(|_| AtomicUsize::new(0)).collect(),
             busy: AtomicUsize::new(0),
@@ -132,7 +132,7 @@ impl Queues {
     ///
     /// # Errors
     /// When a step panics: the error names its device, queue and step. The run is over then.
-    pub fn run(&mut self, script: &Arc<dyn Script>, clock: Clock) -> Result<()> {
+    pub fn run(&mut self, script: &Arc<dyn QueueProgram>, clock: Clock) -> Result<()> {
         let shared = &*self.shared;
         if shared.failed.load(Ordering::SeqCst) {
             return Err(Error::Run("an earlier step failed; start the run again from its last checkpoint".into()));
@@ -162,7 +162,7 @@ impl Queues {
 ///
 /// # Errors
 /// As [`Queues::run`].
-pub fn run_serially(script: &dyn Script, list: &[(usize, usize)], clock: Clock, pool: &Pool) -> Result<()> {
+pub fn run_serially(script: &dyn QueueProgram, list: &[(usize, usize)], clock: Clock, pool: &Pool) -> Result<()> {
     list.iter().try_for_each(|&(queue, step)| perform(script, queue, step, clock, pool)).map_err(Error::Run)
 }
 
@@ -216,7 +216,7 @@ fn serve(shared: &Shared, queue: usize, pool: &Pool) {
 
 /// Does a step; a panic becomes a message that names it.
 fn perform(
-    script: &dyn Script,
+    script: &dyn QueueProgram,
     queue: usize,
     step: usize,
     clock: Clock,
@@ -251,7 +251,7 @@ mod tests {
         fail: Option<(usize, usize)>,
     }
 
-    impl Script for Chain {
+    impl QueueProgram for Chain {
         fn len(&self, queue: usize) -> usize {
             if queue < 4 { 5 } else { 0 }
         }
@@ -277,7 +277,7 @@ mod tests {
         let mut queues = Queues::new(2, 1)?;
         for _ in 0..100 {
             let chain = chain(None);
-            queues.run(&(Arc::clone(&chain) as Arc<dyn Script>), Clock::default())?;
+            queues.run(&(Arc::clone(&chain) as Arc<dyn QueueProgram>), Clock::default())?;
             let log = lock(&chain.log);
             assert_eq!(log.len(), 20);
             let at = |q, s| log.iter().position(|&x| x == (q, s));
@@ -300,7 +300,7 @@ mod tests {
     #[test]
     fn a_step_that_panics_ends_the_run_and_is_named() {
         let mut queues = Queues::new(2, 1).unwrap();
-        let script: Arc<dyn Script> = chain(Some((1, 2)));
+        let script: Arc<dyn QueueProgram> = chain(Some((1, 2)));
         let error = queues.run(&script, Clock { step: 7, ..Clock::default() }).unwrap_err().to_string();
         assert!(error.contains("device 0, communication queue, step 7 \"q1 s2\": planted"), "{error}");
         assert!(queues.run(&script, Clock::default()).is_err());

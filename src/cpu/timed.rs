@@ -1,6 +1,6 @@
 //! A script with a clock around every step: what it does is the script's.
 
-use super::queues::Script;
+use super::queues::QueueProgram;
 use crate::device::{Clock, Pool};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,13 +8,13 @@ use std::time::Instant;
 
 /// A script whose steps are timed one by one; waiting for events is not counted.
 pub struct Timed {
-    script: Arc<dyn Script>,
+    script: Arc<dyn QueueProgram>,
     nanoseconds: Vec<Vec<AtomicU64>>,
 }
 
 impl Timed {
     /// Puts a clock around every step of a script on `queues` queues.
-    pub fn new(script: Arc<dyn Script>, queues: usize) -> Self {
+    pub fn new(script: Arc<dyn QueueProgram>, queues: usize) -> Self {
         let clocks = |queue| (0..script.len(queue)).map(|_| AtomicU64::new(0)).collect();
         let nanoseconds = (0..queues).map(clocks).collect();
         Timed { script, nanoseconds }
@@ -26,7 +26,7 @@ impl Timed {
     }
 }
 
-impl Script for Timed {
+impl QueueProgram for Timed {
     fn len(&self, queue: usize) -> usize {
         self.script.len(queue)
     }

@@ -168,7 +168,7 @@ fn turned([sin, cos]: [f32; 2], [h, w, c]: [usize; 3], framed: &[f32], y: &mut [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::Purpose;
+    use crate::device::RandomStream;
 
     #[test]
     fn a_shift_moves_pixels_and_fills_with_zero() {
@@ -220,7 +220,7 @@ mod tests {
     fn shifts_reach_both_ends_equally_often() {
         let mut counts = [[0; 5]; 2];
         for sample in 0..5000 {
-            let random = Random::new(1, Purpose::Augment, 0, sample);
+            let random = Random::new(1, RandomStream::Augment, 0, sample);
             let (mut x, mut y) = ([0.0; 25], [0.0; 25]);
             x[12] = 1.0;
             let step = Augment::Shift(2);

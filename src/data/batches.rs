@@ -1,7 +1,7 @@
 //! Any batch of a sample set, computed from its index alone.
 
 use super::{Augment, Labels, Pixels, Preparer, Raw, SampleOrder, SampleSet, SampleSets};
-use crate::device::{Purpose, Random};
+use crate::device::{Random, RandomStream};
 use std::sync::Arc;
 
 /// The samples of one step, ready for the devices.
@@ -133,7 +133,7 @@ impl Batches {
         if let Some(Training { seed, .. }) = shuffle
             && self.order.as_ref().is_none_or(|(of, _)| *of != epoch)
         {
-            let random = Random::new(*seed, Purpose::Order, epoch, 0);
+            let random = Random::new(*seed, RandomStream::Order, epoch, 0);
             self.order = Some((epoch, random.permutation(self.plan.samples)));
         }
         let features = self.set.data.features();
@@ -169,7 +169,7 @@ impl Batches {
     /// Returns the random stream of a sample's augmentation.
     fn random(&self, epoch: u64, sample: u32) -> Random {
         let seed = self.training.as_ref().map_or(0, |training| training.seed);
-        Random::new(seed, Purpose::Augment, epoch, u64::from(sample))
+        Random::new(seed, RandomStream::Augment, epoch, u64::from(sample))
     }
 
     /// Appends one raw image and its draws.

@@ -1,6 +1,6 @@
 //! The binary files of CIFAR-10: records of one label byte and 32x32 red, green and blue bytes.
 
-use super::file::Stream;
+use super::file::ByteStream;
 use super::{DataFormat, Dataset, Header, Labels, PixelType, Pixels, SourceContext};
 use crate::error::{Error, Fault, Result};
 use serde::Deserialize;
@@ -36,8 +36,8 @@ impl Cifar {
     }
 
     /// Opens the files and counts their records.
-    fn open(&self, cx: SourceContext) -> Result<Vec<(Stream<'static>, usize)>> {
-        self.files().iter().map(|file| counted(Stream::open(&cx.base.find(file)?)?)).collect()
+    fn open(&self, cx: SourceContext) -> Result<Vec<(ByteStream<'static>, usize)>> {
+        self.files().iter().map(|file| counted(ByteStream::open(&cx.base.find(file)?)?)).collect()
     }
 }
 
@@ -71,7 +71,7 @@ impl DataFormat for Cifar {
     }
 }
 
-fn counted(stream: Stream) -> Result<(Stream, usize)> {
+fn counted(stream: ByteStream) -> Result<(ByteStream, usize)> {
     let (len, path) = (stream.left(), &stream.path);
     if stream.packed {
         return Err(Error::file(path, "is a gzip file, expected plain CIFAR-10 records; decompress it first"));
@@ -88,7 +88,7 @@ fn counted(stream: Stream) -> Result<(Stream, usize)> {
     Ok((stream, (len / RECORD as u64) as usize))
 }
 
-fn read(stream: Stream, records: usize, pixels: &mut Vec<u8>, labels: &mut Vec<u32>) -> Result<()> {
+fn read(stream: ByteStream, records: usize, pixels: &mut Vec<u8>, labels: &mut Vec<u32>) -> Result<()> {
     let path = stream.path.clone();
     let bytes = stream.rest((records * RECORD) as u64, &format!("{records} records of {RECORD} bytes"))?;
     for (i, record) in bytes.chunks_exact(RECORD).enumerate() {
@@ -118,7 +118,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn parse(bytes: &[u8]) -> Result<(Vec<u8>, Vec<u32>)> {
-        let (stream, records) = counted(Stream::of("a.bin", bytes)?)?;
+        let (stream, records) = counted(ByteStream::of("a.bin", bytes)?)?;
         let (mut pixels, mut labels) = (Vec::new(), Vec::new());
         read(stream, records, &mut pixels, &mut labels)?;
         Ok((pixels, labels))

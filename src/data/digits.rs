@@ -1,7 +1,7 @@
 //! The handwritten digits embedded in the binary: 8,000 + 2,000 grey images of 28x28 in 10 classes; see
 //! data/digits/README.md for their origin. Needs neither files nor a network connection.
 
-use super::file::Stream;
+use super::file::ByteStream;
 use super::{DataFormat, Dataset, Header, SourceContext, Subset, idx};
 use crate::error::Result;
 use serde::Deserialize;
@@ -21,13 +21,13 @@ macro_rules! digits {
 }
 
 impl Digits {
-    fn streams(self, cx: SourceContext) -> Result<[Stream<'static>; 2]> {
+    fn streams(self, cx: SourceContext) -> Result<[ByteStream<'static>; 2]> {
         let files = match self.0.unwrap_or(cx.subset) {
             Subset::Train => [digits!("train-images-idx3-ubyte.gz"), digits!("train-labels-idx1-ubyte.gz")],
             Subset::Test => [digits!("t10k-images-idx3-ubyte.gz"), digits!("t10k-labels-idx1-ubyte.gz")],
         };
         let [(images, image_bytes), (labels, label_bytes)] = files;
-        Ok([Stream::of(images, image_bytes)?, Stream::of(labels, label_bytes)?])
+        Ok([ByteStream::of(images, image_bytes)?, ByteStream::of(labels, label_bytes)?])
     }
 }
 

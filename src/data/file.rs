@@ -23,7 +23,7 @@ pub(super) fn open(path: &Path) -> Result<(File, u64)> {
 }
 
 /// The bytes of a file, decompressed if it is a gzip file (recognised by its first bytes, not by its name).
-pub(super) struct Stream<'a> {
+pub(super) struct ByteStream<'a> {
     /// The path, for messages.
     pub path: PathBuf,
     /// True if the file is a gzip file.
@@ -33,27 +33,27 @@ pub(super) struct Stream<'a> {
     reader: Box<dyn BufRead + 'a>,
 }
 
-impl Stream<'static> {
+impl ByteStream<'static> {
     /// Opens a file.
     pub fn open(path: &Path) -> Result<Self> {
         let (file, len) = open(path)?;
-        Stream::new(path.to_path_buf(), BufReader::with_capacity(1 << 16, file), len)
+        ByteStream::new(path.to_path_buf(), BufReader::with_capacity(1 << 16, file), len)
     }
 }
 
-impl<'a> Stream<'a> {
+impl<'a> ByteStream<'a> {
     /// Opens bytes in memory; `name` is for messages.
     pub fn of(name: &str, bytes: &'a [u8]) -> Result<Self> {
-        Stream::new(PathBuf::from(name), bytes, bytes.len() as u64)
+        ByteStream::new(PathBuf::from(name), bytes, bytes.len() as u64)
     }
 
     fn new(path: PathBuf, mut reader: impl BufRead + 'a, len: u64) -> Result<Self> {
         let start = reader.fill_buf().map_err(|error| Error::io(&path, "read", error))?;
         if start.starts_with(&GZIP_MAGIC) {
             let reader = Box::new(BufReader::new(MultiGzDecoder::new(reader)));
-            return Ok(Stream { path, packed: true, left: len.saturating_mul(LARGEST_RATIO), reader });
+            return Ok(ByteStream { path, packed: true, left: len.saturating_mul(LARGEST_RATIO), reader });
         }
-        Ok(Stream { path, packed: false, left: len, reader: Box::new(reader) })
+        Ok(ByteStream { path, packed: false, left: len, reader: Box::new(reader) })
     }
 
     /// Returns the number of bytes left; for a compressed file, an upper bound.
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_folder_is_not_a_data_file() {
-        let error = Stream::open(Path::new("src")).map(|_| ()).unwrap_err();
+        let error = ByteStream::open(Path::new("src")).map(|_| ()).unwrap_err();
         assert_eq!(error.to_string(), "src: not a regular file, expected a data file; correct the path");
     }
 }

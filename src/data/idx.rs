@@ -2,7 +2,7 @@
 //!
 //! Images: big-endian u32 0x00000803, N, H, W, then N * H * W bytes. Labels: 0x00000801, N, then N bytes.
 
-use super::file::Stream;
+use super::file::ByteStream;
 use super::{DataFormat, Dataset, Header, Labels, PixelType, Pixels, SourceContext};
 use crate::error::{Error, Fault, Result};
 use serde::Deserialize;
@@ -31,15 +31,15 @@ impl DataFormat for Idx {
         Ok(())
     }
     fn header(&self, cx: SourceContext) -> Result<Header> {
-        header(Stream::open(&cx.base.find(&self.images)?)?, Stream::open(&cx.base.find(&self.labels)?)?)
+        header(ByteStream::open(&cx.base.find(&self.images)?)?, ByteStream::open(&cx.base.find(&self.labels)?)?)
     }
     fn load(&self, cx: SourceContext) -> Result<Dataset> {
-        load(Stream::open(&cx.base.find(&self.images)?)?, Stream::open(&cx.base.find(&self.labels)?)?)
+        load(ByteStream::open(&cx.base.find(&self.images)?)?, ByteStream::open(&cx.base.find(&self.labels)?)?)
     }
 }
 
 /// Reads the header of a pair of files: the header of the images and all labels.
-pub(super) fn header(images: Stream, labels: Stream) -> Result<Header> {
+pub(super) fn header(images: ByteStream, labels: ByteStream) -> Result<Header> {
     let images = Images::new(images)?;
     images.stream.expect(images.bytes, &images.what)?;
     let (_, classes) = images.labels(labels)?;
@@ -47,7 +47,7 @@ pub(super) fn header(images: Stream, labels: Stream) -> Result<Header> {
 }
 
 /// Reads a pair of files.
-pub(super) fn load(images: Stream, labels: Stream) -> Result<Dataset> {
+pub(super) fn load(images: ByteStream, labels: ByteStream) -> Result<Dataset> {
     let images = Images::new(images)?;
     images.stream.expect(images.bytes, &images.what)?;
     let (labels, classes) = images.labels(labels)?;
@@ -57,7 +57,7 @@ pub(super) fn load(images: Stream, labels: Stream) -> Result<Dataset> {
 
 /// A file of images, read up to the end of its header.
 struct Images<'a> {
-    stream: Stream<'a>,
+    stream: ByteStream<'a>,
     count: usize,
     shape: [usize; 3],
     bytes: u64,
@@ -65,7 +65,7 @@ struct Images<'a> {
 }
 
 impl<'a> Images<'a> {
-    fn new(mut stream: Stream<'a>) -> Result<Self> {
+    fn new(mut stream: ByteStream<'a>) -> Result<Self> {
         let magic = word(stream.header()?);
         check_magic(&stream.path, magic, IMAGES)?;
         let mut dims = [0; 3];
@@ -89,7 +89,7 @@ impl<'a> Images<'a> {
     }
 
     /// Reads the labels of these images and counts the classes.
-    fn labels(&self, mut stream: Stream) -> Result<(Vec<u32>, usize)> {
+    fn labels(&self, mut stream: ByteStream) -> Result<(Vec<u32>, usize)> {
         let magic = word(stream.header()?);
         check_magic(&stream.path, magic, LABELS)?;
         let count = word(stream.header()?);
@@ -150,8 +150,8 @@ mod tests {
     }
 
     fn read(images: &[u8], labels: &[u8]) -> Result<Dataset> {
-        let header = header(Stream::of("images", images)?, Stream::of("labels", labels)?);
-        let dataset = load(Stream::of("images", images)?, Stream::of("labels", labels)?);
+        let header = header(ByteStream::of("images", images)?, ByteStream::of("labels", labels)?);
+        let dataset = load(ByteStream::of("images", images)?, ByteStream::of("labels", labels)?);
         if let (Ok(header), Ok(dataset)) = (&header, &dataset) {
             assert_eq!(*header, dataset.header());
         }

@@ -1,7 +1,7 @@
 //! The sample sets of a run: the samples for training and for evaluation, and the normalisation of their pixels.
 
 use super::{Augment, Base, DataSettings, Dataset, Normalize, Pixels, SampleOrder, SourceContext, Subset};
-use crate::device::{Purpose, Random};
+use crate::device::{Random, RandomStream};
 use crate::error::{Error, Fault, Result};
 use std::sync::Arc;
 
@@ -201,7 +201,7 @@ fn set_apart(images: usize, apart: usize, seed: u64) -> (Vec<u32>, Vec<u32>) {
     if apart == 0 {
         return ((0..images as u32).collect(), Vec::new());
     }
-    let mut order = Random::new(seed, Purpose::Validation, 0, 0).permutation(images);
+    let mut order = Random::new(seed, RandomStream::Validation, 0, 0).permutation(images);
     let mut kept = order.split_off(apart);
     kept.sort_unstable();
     order.sort_unstable();

@@ -4,7 +4,7 @@
 //! -127..=127; image i has class i mod classes. All random numbers are counter-based.
 
 use super::{DataFormat, Dataset, Header, Labels, PixelType, Pixels, SourceContext, Subset};
-use crate::device::{Purpose, Random};
+use crate::device::{Random, RandomStream};
 use crate::error::{Error, Fault, Result};
 use serde::Deserialize;
 
@@ -78,7 +78,7 @@ impl DataFormat for Synthetic {
             Subset::Test => 2,
         };
         for i in 0..images {
-            let noise = Random::new(seed, Purpose::Synthetic, time, i as u64);
+            let noise = Random::new(seed, RandomStream::Synthetic, time, i as u64);
             let pattern = &patterns[i % classes];
             for first in (0..features).step_by(8) {
                 let halves = noise.words(first as u64 / 8).into_iter().flat_map(|word| [word, word >> 16]);
@@ -94,7 +94,7 @@ impl DataFormat for Synthetic {
 
 /// The pattern of a class, (H, W, C), constant over blocks of 4x4 pixels.
 fn pattern(seed: u64, class: usize, [h, w, c]: [usize; 3]) -> Vec<i16> {
-    let random = Random::new(seed, Purpose::Synthetic, 0, class as u64);
+    let random = Random::new(seed, RandomStream::Synthetic, 0, class as u64);
     let value = |i: usize| (random.word(i as u64) & 127) as i16 - 64;
     let across = w.div_ceil(BLOCK);
     let block = |i: usize| (i / (w * c) / BLOCK * across + i / c % w / BLOCK) * c + i % c;

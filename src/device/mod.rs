@@ -16,6 +16,6 @@ mod queue;
 pub use memory::Memory;
 pub use operand::{Clock, Operand};
 pub use operands::{Epilogue, Key, Operands, Target};
-pub use philox::{Purpose, Random, Stream};
+pub use philox::{Random, RandomStream, RandomWords};
 pub use pool::{Pool, thread};
 pub use queue::Queue;

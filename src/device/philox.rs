@@ -8,7 +8,7 @@ use std::convert::Infallible;
 
 /// What a random number is for; numbers for different purposes are independent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Purpose {
+pub enum RandomStream {
     /// Initial values of parameters.
     Init = 1,
     /// The order of samples in an epoch.
@@ -35,7 +35,7 @@ pub struct Random {
 
 impl Random {
     /// Names a sequence. `time` is a step or an epoch, `stream` a layer or a sample.
-    pub fn new(seed: u64, purpose: Purpose, time: u64, stream: u64) -> Self {
+    pub fn new(seed: u64, purpose: RandomStream, time: u64, stream: u64) -> Self {
         let key = [seed as u32, (seed >> 32) as u32 ^ (purpose as u32).wrapping_mul(0x9E37_79B9)];
         Random { key, time: time as u32, stream: stream as u32 }
     }
@@ -86,19 +86,19 @@ impl Random {
     }
 
     /// Returns the sequence as a generator of the `rand` crate, starting at counter 0.
-    pub fn stream(self) -> Stream {
-        Stream { random: self, next: 0 }
+    pub fn stream(self) -> RandomWords {
+        RandomWords { random: self, next: 0 }
     }
 }
 
 /// The words of a [`Random`] in order, as a generator for code that wants `rand`'s traits.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Stream {
+pub struct RandomWords {
     random: Random,
     next: u64,
 }
 
-impl rand::TryRng for Stream {
+impl rand::TryRng for RandomWords {
     type Error = Infallible;
     fn try_next_u32(&mut self) -> Result<u32, Infallible> {
         self.next += 1;
@@ -148,7 +148,7 @@ mod tests {
 
     #[test]
     fn draws_are_golden() {
-        let r = Random::new(1, Purpose::Order, 3, 0);
+        let r = Random::new(1, RandomStream::Order, 3, 0);
         assert_eq!(r.permutation(10), r.permutation(10));
         let mut sorted = r.permutation(1000);
         assert_ne!(sorted[..10], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn the_stream_reads_the_same_words() {
-        let r = Random::new(7, Purpose::Probe, 0, 0);
+        let r = Random::new(7, RandomStream::Probe, 0, 0);
         let mut s = r.stream();
         assert_eq!((s.next_u32(), s.next_u32()), (r.word(0), r.word(1)));
     }

@@ -5,13 +5,13 @@
 //! Both run the network's own training program in f64.
 
 use crate::data;
-use crate::device::{Clock, Purpose, Random};
+use crate::device::{Clock, Random, RandomStream};
 use crate::error::{Error, Result};
 use crate::layers::Mode;
 use crate::network::{self, Network};
 use crate::optim::Chain;
 use crate::placement::{Spec, Variant};
-use crate::program::{Plan, Session, Which};
+use crate::program::{Persistent, Plan, Session};
 use crate::tensor::{Dual, Mesh, Precision, Real};
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ impl Probe {
 
     /// Sets a parameter.
     pub fn set<T: Real>(&mut self, parameter: usize, values: &[T]) {
-        self.session.write(Which::Parameter(parameter), values).expect("a CPU device has its memory at hand");
+        self.session.write(Persistent::Parameter(parameter), values).expect("a CPU device has its memory at hand");
     }
 
     /// Returns the loss; the gradients are there afterwards. Every call sees the same dropout masks.
@@ -59,7 +59,7 @@ impl Probe {
 
     /// Returns the gradient of a parameter that the last call of [`Probe::loss`] left.
     pub fn gradient<T: Real>(&self, parameter: usize) -> Vec<T> {
-        self.session.read(Which::Gradient(parameter)).expect("a CPU device has its memory at hand")
+        self.session.read(Persistent::Gradient(parameter)).expect("a CPU device has its memory at hand")
     }
 }
 
@@ -101,7 +101,7 @@ pub fn gradient_check(network: &Arc<Network>, seed: u64, batch: Batch, samples: 
     let gradients: Vec<Vec<f64>> = (0..weights.len()).map(|p| probe.gradient(p)).collect();
     let mut checks = Vec::new();
     for (p, gradient) in gradients.iter().enumerate() {
-        let random = Random::new(seed, Purpose::Probe, 0, p as u64);
+        let random = Random::new(seed, RandomStream::Probe, 0, p as u64);
         let count = samples.min(gradient.len());
         let (mut error, mut scale) = (0.0f64, 0.0f64);
         for sample in 0..count {
@@ -138,7 +138,7 @@ pub fn hessian_vector_check(network: &Arc<Network>, seed: u64, batch: Batch) -> 
     let weights = start(network, seed);
     let direction: Vec<Vec<f64>> = (0..weights.len())
         .map(|p| {
-            let random = Random::new(seed, Purpose::Probe, 1, p as u64);
+            let random = Random::new(seed, RandomStream::Probe, 1, p as u64);
             (0..weights[p].len() as u64).map(|i| random.normal(i)).collect()
         })
         .collect();

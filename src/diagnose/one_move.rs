@@ -4,8 +4,8 @@ use crate::collectives::Collective;
 use crate::layers::{Activation, METRICS};
 use crate::network::Network;
 use crate::optim::Chain;
-use crate::placement::{Flat, Home, Op, Placed, Purpose, Region, Spec, Tensor, Variant};
-use crate::program::{Inbox, Plan, Regions};
+use crate::placement::{Flat, Home, MemoryUse, Op, Placed, Region, Spec, Tensor, Variant};
+use crate::program::{InputStaging, Plan, Regions};
 use crate::tensor::{Axis, Element, Layout, Mesh, Placement, Precision, Shape};
 use std::sync::Arc;
 
@@ -58,7 +58,7 @@ impl OneMove {
         }
         sizes.push((Region::Metrics, METRICS));
         if spec.target.is_gpu() {
-            sizes.push((Region::Inbox, Inbox::of(&network, &spec).elements()));
+            sizes.push((Region::InputStaging, InputStaging::of(&network, &spec).elements()));
         }
         let regions = Regions::new(&sizes, Precision::F32);
         let tensor = |layout, home| Tensor {
@@ -66,7 +66,7 @@ impl OneMove {
             shape: self.shape.clone(),
             layout,
             home,
-            purpose: Purpose::Gradients,
+            purpose: MemoryUse::Gradients,
             element: Element::F32,
         };
         let home = if self.in_place() { Home::Alias(0) } else { Home::Fixed(self.result(), 0) };

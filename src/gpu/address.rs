@@ -58,7 +58,7 @@ impl<T> From<Mut<T>> for Const<T> {
 
 /// How a kernel treats numbers: which of its variants is launched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
+pub enum ComputeType {
     /// f32.
     F32,
     /// f32 in memory, factors of products rounded to tf32: the variant `_tf32`, where there is one.
@@ -67,32 +67,32 @@ pub enum Format {
     Bf16,
 }
 
-impl Format {
+impl ComputeType {
     /// Returns the format of elements in memory; `tf32`: factors of f32 products are rounded.
     ///
     /// # Panics
     /// For elements that GPUs do not compute with.
     pub fn of(element: Element, tf32: bool) -> Self {
         match element {
-            Element::Bf16 => Format::Bf16,
-            Element::F32 if tf32 => Format::Tf32,
-            Element::F32 => Format::F32,
+            Element::Bf16 => ComputeType::Bf16,
+            Element::F32 if tf32 => ComputeType::Tf32,
+            Element::F32 => ComputeType::F32,
             Element::Real(other) => panic!("GPUs compute in f32, not in {other:?}"),
         }
     }
 
     /// Returns the bytes of an element.
     pub fn bytes(self) -> usize {
-        if self == Format::Bf16 { size_of::<bf16>() } else { size_of::<f32>() }
+        if self == ComputeType::Bf16 { size_of::<bf16>() } else { size_of::<f32>() }
     }
 
     /// Returns the one format of operands, of which absent ones have none.
     ///
     /// # Panics
     /// When two differ.
-    pub(super) fn common(operands: &[(u64, Format)]) -> Format {
+    pub(super) fn common(operands: &[(u64, ComputeType)]) -> ComputeType {
         let mut present = operands.iter().filter(|(address, _)| *address != 0).map(|(_, format)| *format);
-        let first = present.next().unwrap_or(Format::F32);
+        let first = present.next().unwrap_or(ComputeType::F32);
         assert!(present.all(|format| format == first), "the operands of a kernel have one format: {operands:?}");
         first
     }
@@ -102,7 +102,7 @@ macro_rules! any {
     ($name:ident, $typed:ident) => {
         impl $name {
             /// An operand that the kernel is told to do without.
-            pub const NONE: Self = $name { address: 0, format: Format::F32 };
+            pub const NONE: Self = $name { address: 0, format: ComputeType::F32 };
 
             /// Returns the address of the element `count` further on.
             pub fn offset(self, count: usize) -> Self {
@@ -123,7 +123,7 @@ pub struct AnyConst {
     /// The address of the first element.
     pub address: u64,
     /// What lies there.
-    pub format: Format,
+    pub format: ComputeType,
 }
 any!(AnyConst, Const);
 
@@ -133,7 +133,7 @@ pub struct AnyMut {
     /// The address of the first element.
     pub address: u64,
     /// What lies there.
-    pub format: Format,
+    pub format: ComputeType,
 }
 any!(AnyMut, Mut);
 

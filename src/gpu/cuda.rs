@@ -1,9 +1,9 @@
 //! A GPU through NVIDIA's driver.
 
-use super::code::Code;
 use super::cuda_api::{able, count, sentence};
 use super::embedded::{ARCHS, ENTRIES, IMAGES};
-use super::handles::{Event, Graph, Grid, Rows, Stream};
+use super::handles::{GpuEvent, Graph, Grid, Rows, Stream};
+use super::kernel_image::KernelImage;
 use super::libraries::{Choices, Convolution, Factors, Images, Libraries, Product, Workspace};
 use crate::error::{Error, Result};
 use cudarc::driver::{DriverError, result, sys};
@@ -115,7 +115,7 @@ impl Cuda {
         self.capability
     }
 
-    pub(super) fn code(&self, kernel: usize) -> Result<Code> {
+    pub(super) fn code(&self, kernel: usize) -> Result<KernelImage> {
         use sys::CUfunction_attribute_enum::{CU_FUNC_ATTRIBUTE_BINARY_VERSION, CU_FUNC_ATTRIBUTE_PTX_VERSION};
         let ask = |attribute| {
             // SAFETY: the function lives as long as `self`.
@@ -123,7 +123,7 @@ impl Cuda {
             self.call(&format!("tell what {} runs as", ENTRIES[kernel].name), asked)
         };
         let (ptx, machine) = (ask(CU_FUNC_ATTRIBUTE_PTX_VERSION)?, ask(CU_FUNC_ATTRIBUTE_BINARY_VERSION)?);
-        Ok(Code::of(ptx as u32, machine as u32, ARCHS))
+        Ok(KernelImage::of(ptx as u32, machine as u32, ARCHS))
     }
 
     pub(super) fn memory(&self) -> Result<(usize, usize)> {
@@ -185,18 +185,18 @@ impl Cuda {
         self.call("discard a stream", || unsafe { result::stream::destroy(stream.0 as _) })
     }
 
-    pub(super) fn event(&self) -> Result<Event> {
+    pub(super) fn event(&self) -> Result<GpuEvent> {
         let made = self.call("make an event", || result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT))?;
         lock(&self.events).push(made);
-        Ok(Event(made as u64))
+        Ok(GpuEvent(made as u64))
     }
 
-    pub(super) fn record(&self, event: Event, stream: Stream) -> Result<()> {
+    pub(super) fn record(&self, event: GpuEvent, stream: Stream) -> Result<()> {
         // SAFETY: streams and events live as long as their driver.
         self.call("record an event", || unsafe { result::event::record(event.0 as _, stream.0 as _) })
     }
 
-    pub(super) fn wait(&self, stream: Stream, event: Event) -> Result<()> {
+    pub(super) fn wait(&self, stream: Stream, event: GpuEvent) -> Result<()> {
         let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
         // SAFETY: streams and events live as long as their driver.
         self.call("wait for an event", || unsafe { result::stream::wait_event(stream.0 as _, event.0 as _, flags) })
@@ -207,12 +207,12 @@ impl Cuda {
         self.call("finish its work", || unsafe { result::stream::synchronize(stream.0 as _) })
     }
 
-    pub(super) fn synchronize_event(&self, event: Event) -> Result<()> {
+    pub(super) fn synchronize_event(&self, event: GpuEvent) -> Result<()> {
         // SAFETY: events live as long as their driver.
         self.call("finish its work", || unsafe { result::event::synchronize(event.0 as _) })
     }
 
-    pub(super) fn seconds_between(&self, start: Event, end: Event) -> Result<f64> {
+    pub(super) fn seconds_between(&self, start: GpuEvent, end: GpuEvent) -> Result<f64> {
         // SAFETY: events live as long as their driver.
         let elapsed = self.call("time its work", || unsafe { result::event::elapsed(start.0 as _, end.0 as _) })?;
         Ok(f64::from(elapsed) * 1e-3)

@@ -4,11 +4,11 @@
 //! Streams are in-order; one host thread issues everything, so an event is recorded before it is waited for.
 //! Events and graphs live as long as the driver that made them; so do streams that nobody discards.
 
-use super::code::Code;
 use super::cuda::Cuda;
 use super::embedded::ENTRIES;
-use super::emulated::{Emu, Settings};
-use super::handles::{DriverKind, Event, Graph, Grid, Rows, Stream};
+use super::emulated::{Emu, EmulatorSettings};
+use super::handles::{DriverKind, GpuEvent, Graph, Grid, Rows, Stream};
+use super::kernel_image::KernelImage;
 use super::libraries::{Choices, Convolution, Factors, Images, Product, Workspace};
 use crate::error::Result;
 use std::ffi::c_void;
@@ -72,7 +72,9 @@ impl Driver {
     pub fn open(kind: DriverKind, ordinal: usize, threads: usize) -> Result<Driver> {
         match kind {
             DriverKind::Cuda => Ok(Driver::Cuda(Cuda::open(ordinal)?)),
-            DriverKind::Emu => Ok(Driver::Emu(Emu::open(ordinal, Settings { threads, ..Settings::default() })?)),
+            DriverKind::Emu => {
+                Ok(Driver::Emu(Emu::open(ordinal, EmulatorSettings { threads, ..EmulatorSettings::default() })?))
+            }
         }
     }
 
@@ -80,7 +82,7 @@ impl Driver {
     ///
     /// # Errors
     /// When this build has no emulated device.
-    pub fn emulated(settings: Settings) -> Result<Driver> {
+    pub fn emulated(settings: EmulatorSettings) -> Result<Driver> {
         Ok(Driver::Emu(Emu::open(0, settings)?))
     }
 
@@ -106,7 +108,7 @@ impl Driver {
     ///
     /// # Errors
     /// When the device does not answer.
-    pub fn code(&self, kernel: usize) -> Result<Code> {
+    pub fn code(&self, kernel: usize) -> Result<KernelImage> {
         either!(self, device => device.code(kernel))
     }
 
@@ -114,8 +116,8 @@ impl Driver {
     ///
     /// # Errors
     /// When the device does not answer.
-    pub fn codes(&self) -> Result<Vec<(Code, usize)>> {
-        let mut all: Vec<(Code, usize)> = Vec::new();
+    pub fn codes(&self) -> Result<Vec<(KernelImage, usize)>> {
+        let mut all: Vec<(KernelImage, usize)> = Vec::new();
         for kernel in 0..ENTRIES.len() {
             let code = self.code(kernel)?;
             match all.iter_mut().find(|(known, _)| *known == code) {
@@ -206,7 +208,7 @@ impl Driver {
     ///
     /// # Errors
     /// When the device refuses.
-    pub fn event(&self) -> Result<Event> {
+    pub fn event(&self) -> Result<GpuEvent> {
         either!(self, device => device.event())
     }
 
@@ -214,7 +216,7 @@ impl Driver {
     ///
     /// # Errors
     /// When the device refuses.
-    pub fn record(&self, event: Event, stream: Stream) -> Result<()> {
+    pub fn record(&self, event: GpuEvent, stream: Stream) -> Result<()> {
         either!(self, device => device.record(event, stream))
     }
 
@@ -222,7 +224,7 @@ impl Driver {
     ///
     /// # Errors
     /// When the device refuses; the emulated device also when the event was never recorded.
-    pub fn wait(&self, stream: Stream, event: Event) -> Result<()> {
+    pub fn wait(&self, stream: Stream, event: GpuEvent) -> Result<()> {
         either!(self, device => device.wait(stream, event))
     }
 
@@ -238,7 +240,7 @@ impl Driver {
     ///
     /// # Errors
     /// When a kernel faulted or the device was lost.
-    pub fn synchronize_event(&self, event: Event) -> Result<()> {
+    pub fn synchronize_event(&self, event: GpuEvent) -> Result<()> {
         either!(self, device => device.synchronize_event(event))
     }
 
@@ -246,7 +248,7 @@ impl Driver {
     ///
     /// # Errors
     /// When one was not recorded.
-    pub fn seconds_between(&self, start: Event, end: Event) -> Result<f64> {
+    pub fn seconds_between(&self, start: GpuEvent, end: GpuEvent) -> Result<f64> {
         either!(self, device => device.seconds_between(start, end))
     }
 

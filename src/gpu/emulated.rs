@@ -6,10 +6,10 @@
 //! it checks what a GPU would let pass: waiting for an event that was never recorded, addresses outside every
 //! allocation, streams that a capture does not join. New memory is full of NaN.
 
-use super::code::Code;
 use super::embedded::{EMULATOR, ENTRIES};
 use super::emulated_world::{Command, lock};
-use super::handles::{Event, Graph, Grid, Rows, Stream};
+use super::handles::{GpuEvent, Graph, Grid, Rows, Stream};
+use super::kernel_image::KernelImage;
 use crate::device::Pool;
 use crate::error::{Error, Result};
 use std::ffi::{CString, c_char, c_int, c_void};
@@ -19,7 +19,7 @@ use std::time::Instant;
 
 /// The order in which the threads of a block, and the blocks, run. Results that differ show a missing barrier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Order {
+pub enum ThreadOrder {
     /// By their numbers.
     #[default]
     Forward,
@@ -31,16 +31,16 @@ pub enum Order {
 
 /// How an emulated device runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Settings {
+pub struct EmulatorSettings {
     /// Threads of the operating system that share the blocks of a launch; at least 1.
     pub threads: usize,
     /// The order of the threads of a block.
-    pub order: Order,
+    pub order: ThreadOrder,
 }
 
-impl Default for Settings {
+impl Default for EmulatorSettings {
     fn default() -> Self {
-        Settings { threads: 1, order: Order::Forward }
+        EmulatorSettings { threads: 1, order: ThreadOrder::Forward }
     }
 }
 
@@ -126,12 +126,12 @@ pub(super) fn count() -> Result<usize> {
 #[derive(Debug)]
 pub struct Emu {
     name: String,
-    order: Order,
+    order: ThreadOrder,
     pool: Mutex<Pool>,
 }
 
 impl Emu {
-    pub(super) fn open(ordinal: usize, settings: Settings) -> Result<Self> {
+    pub(super) fn open(ordinal: usize, settings: EmulatorSettings) -> Result<Self> {
         library()?;
         let pool = Mutex::new(Pool::new(settings.threads)?);
         Ok(Emu { name: format!("emulated device {ordinal}"), order: settings.order, pool })
@@ -145,8 +145,8 @@ impl Emu {
         (0, 0)
     }
 
-    pub(super) fn code(&self, _kernel: usize) -> Result<Code> {
-        Ok(Code::Cpu)
+    pub(super) fn code(&self, _kernel: usize) -> Result<KernelImage> {
+        Ok(KernelImage::Cpu)
     }
 
     pub(super) fn memory(&self) -> Result<(usize, usize)> {
@@ -182,15 +182,15 @@ impl Emu {
         lock().discard(stream)
     }
 
-    pub(super) fn event(&self) -> Result<Event> {
+    pub(super) fn event(&self) -> Result<GpuEvent> {
         Ok(lock().event())
     }
 
-    pub(super) fn record(&self, event: Event, stream: Stream) -> Result<()> {
+    pub(super) fn record(&self, event: GpuEvent, stream: Stream) -> Result<()> {
         lock().record(event, stream)
     }
 
-    pub(super) fn wait(&self, stream: Stream, event: Event) -> Result<()> {
+    pub(super) fn wait(&self, stream: Stream, event: GpuEvent) -> Result<()> {
         lock().wait(stream, event)
     }
 
@@ -198,11 +198,11 @@ impl Emu {
         lock().not_captured(stream)
     }
 
-    pub(super) fn synchronize_event(&self, event: Event) -> Result<()> {
+    pub(super) fn synchronize_event(&self, event: GpuEvent) -> Result<()> {
         lock().happened(event).map(|_: Instant| ())
     }
 
-    pub(super) fn seconds_between(&self, start: Event, end: Event) -> Result<f64> {
+    pub(super) fn seconds_between(&self, start: GpuEvent, end: GpuEvent) -> Result<f64> {
         let mut world = lock();
         let (start, end) = (world.happened(start)?, world.happened(end)?);
         Ok(end.duration_since(start).as_secs_f64())
@@ -317,9 +317,9 @@ impl Emu {
     unsafe fn run(&self, kernel: usize, grid: Grid, values: &[u64]) -> Result<()> {
         let (entry, library) = (&ENTRIES[kernel], library()?);
         let (order, seed) = match self.order {
-            Order::Forward => (0, 0),
-            Order::Reverse => (1, 0),
-            Order::Random(seed) => (2, seed),
+            ThreadOrder::Forward => (0, 0),
+            ThreadOrder::Reverse => (1, 0),
+            ThreadOrder::Random(seed) => (2, seed),
         };
         let blocks: u64 = grid.blocks.iter().map(|&extent| u64::from(extent)).product();
         let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,6 @@
 //! What the emulated devices of a process share: allocations, streams, events and captures, and the checks on them.
 
-use super::handles::{Event, Graph, Grid, Rows, Stream};
+use super::handles::{GpuEvent, Graph, Grid, Rows, Stream};
 use crate::error::{Error, Result};
 use std::alloc::Layout;
 use std::collections::{BTreeMap, HashMap};
@@ -24,19 +24,19 @@ pub(super) enum Command {
 }
 
 /// How much of each stream of a capture comes before a point.
-type Clock = HashMap<Stream, u64>;
+type VectorClock = HashMap<Stream, u64>;
 
 #[derive(Debug)]
 enum Point {
     Never,
     Happened(Instant),
-    Captured { origin: Stream, clock: Clock },
+    Captured { origin: Stream, clock: VectorClock },
 }
 
 #[derive(Debug, Default)]
 struct Capture {
     commands: Vec<Command>,
-    clocks: HashMap<Stream, Clock>,
+    clocks: HashMap<Stream, VectorClock>,
 }
 
 /// Addresses, handles and captures.
@@ -45,7 +45,7 @@ pub(super) struct World {
     /// Length of the allocation at each address.
     allocations: BTreeMap<u64, usize>,
     handles: u64,
-    events: HashMap<Event, Point>,
+    events: HashMap<GpuEvent, Point>,
     /// The origin of the capture that a stream is in.
     streams: HashMap<Stream, Option<Stream>>,
     captures: HashMap<Stream, Capture>,
@@ -116,13 +116,13 @@ impl World {
         }
     }
 
-    pub(super) fn event(&mut self) -> Event {
-        let event = Event(self.handle());
+    pub(super) fn event(&mut self) -> GpuEvent {
+        let event = GpuEvent(self.handle());
         self.events.insert(event, Point::Never);
         event
     }
 
-    pub(super) fn record(&mut self, event: Event, stream: Stream) -> Result<()> {
+    pub(super) fn record(&mut self, event: GpuEvent, stream: Stream) -> Result<()> {
         let point = match self.streams[&stream] {
             None => Point::Happened(Instant::now()),
             Some(origin) => Point::Captured { origin, clock: self.clock(origin, stream).clone() },
@@ -131,7 +131,7 @@ impl World {
         Ok(())
     }
 
-    pub(super) fn wait(&mut self, stream: Stream, event: Event) -> Result<()> {
+    pub(super) fn wait(&mut self, stream: Stream, event: GpuEvent) -> Result<()> {
         let mine = self.streams[&stream];
         match &self.events[&event] {
             Point::Never => misuse("a stream waits for an event that was never recorded, which a GPU would ignore"),
@@ -158,7 +158,7 @@ impl World {
         }
     }
 
-    fn clock(&mut self, origin: Stream, stream: Stream) -> &mut Clock {
+    fn clock(&mut self, origin: Stream, stream: Stream) -> &mut VectorClock {
         self.captures.entry(origin).or_default().clocks.entry(stream).or_default()
     }
 
@@ -171,7 +171,7 @@ impl World {
     }
 
     /// Returns when an event happened.
-    pub(super) fn happened(&mut self, event: Event) -> Result<Instant> {
+    pub(super) fn happened(&mut self, event: GpuEvent) -> Result<Instant> {
         match self.events[&event] {
             Point::Happened(at) => Ok(at),
             _ => misuse("the host waits for an event that was not recorded"),

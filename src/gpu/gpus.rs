@@ -1,9 +1,9 @@
 //! The GPUs of a run: each opened once, one arena, three streams and pinned staging each. Everything is issued by the
 //! thread that calls, in the order of the calls.
 
-use super::address::{AnyConst, AnyMut, Const, Format, Mut};
+use super::address::{AnyConst, AnyMut, ComputeType, Const, Mut};
 use super::driver::{Driver, Issue};
-use super::handles::{DriverKind, Event, Graph, Grid, Rows, Stream};
+use super::handles::{DriverKind, GpuEvent, Graph, Grid, Rows, Stream};
 use super::kernels;
 use super::launch::{CLOCK_BYTES, threads};
 use super::libraries::{Choices, Record};
@@ -40,7 +40,7 @@ unsafe impl Send for Gpus {}
 
 /// What opening needs to know.
 #[derive(Debug, Clone)]
-pub struct Opening<'a> {
+pub struct GpuOptions<'a> {
     /// CUDA or emulated.
     pub kind: DriverKind,
     /// The GPU of each logical device.
@@ -64,7 +64,7 @@ impl Gpus {
     ///
     /// # Errors
     /// When a GPU is missing or has too little memory, or two of them cannot reach each other's.
-    pub fn open(opening: &Opening) -> Result<Gpus> {
+    pub fn open(opening: &GpuOptions) -> Result<Gpus> {
         let mut opened: Vec<(usize, Arc<Driver>)> = Vec::new();
         for &ordinal in opening.ordinals {
             if !opened.iter().any(|(o, _)| *o == ordinal) {
@@ -178,7 +178,7 @@ impl Gpus {
     ///
     /// # Errors
     /// When the device refuses.
-    pub fn event(&self, device: usize) -> Result<Event> {
+    pub fn event(&self, device: usize) -> Result<GpuEvent> {
         self.gpu(device).driver.event()
     }
 
@@ -186,7 +186,7 @@ impl Gpus {
     ///
     /// # Errors
     /// When the device refuses.
-    pub fn record(&self, device: usize, queue: Queue, event: Event) -> Result<()> {
+    pub fn record(&self, device: usize, queue: Queue, event: GpuEvent) -> Result<()> {
         let Issue { driver, stream } = self.issue(device, queue);
         driver.record(event, stream)
     }
@@ -195,7 +195,7 @@ impl Gpus {
     ///
     /// # Errors
     /// When the device refuses.
-    pub fn seconds_between(&self, device: usize, start: Event, end: Event) -> Result<f64> {
+    pub fn seconds_between(&self, device: usize, start: GpuEvent, end: GpuEvent) -> Result<f64> {
         self.gpu(device).driver.seconds_between(start, end)
     }
 
@@ -203,7 +203,7 @@ impl Gpus {
     ///
     /// # Errors
     /// When the device refuses.
-    pub fn wait(&self, device: usize, queue: Queue, event: Event) -> Result<()> {
+    pub fn wait(&self, device: usize, queue: Queue, event: GpuEvent) -> Result<()> {
         let Issue { driver, stream } = self.issue(device, queue);
         driver.wait(stream, event)
     }
@@ -301,7 +301,7 @@ impl Gpus {
                 issue.driver.copy_rows(rows((target, part)), rows(*source), width * bytes, height, issue.stream)
             };
         }
-        let format = Format::of(element, false);
+        let format = ComputeType::of(element, false);
         let mut first = sources[0];
         for &next in &sources[1..] {
             // SAFETY: as above; element by element, so the target may be a source.
@@ -389,7 +389,7 @@ impl Gpus {
     ///
     /// # Errors
     /// When a kernel faulted or the device was lost.
-    pub fn synchronize_event(&self, device: usize, event: Event) -> Result<()> {
+    pub fn synchronize_event(&self, device: usize, event: GpuEvent) -> Result<()> {
         self.gpu(device).driver.synchronize_event(event)
     }
 

@@ -28,7 +28,7 @@ pub struct Stream(pub(super) u64);
 
 /// A point in a stream that others can wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Event(pub(super) u64);
+pub struct GpuEvent(pub(super) u64);
 
 /// Work that was captured once and is launched as one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

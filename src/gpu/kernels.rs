@@ -1,7 +1,7 @@
 //! A typed launcher for each kernel of kernels/*.cu. Written by build.rs from the kernels' own signatures, so that an
 //! argument of the wrong type does not compile, with or without nvcc.
 
-use super::address::{AnyConst, AnyMut, Const, Format, Mut};
+use super::address::{AnyConst, AnyMut, ComputeType, Const, Mut};
 use super::driver::Issue;
 use super::handles::Grid;
 use crate::error::Result;

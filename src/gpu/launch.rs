@@ -1,6 +1,6 @@
 //! What a step sees on a GPU: its operands as addresses, the stream that it launches on, the clock in device memory.
 
-use super::address::{AnyConst, AnyMut, Const, Format, Mut};
+use super::address::{AnyConst, AnyMut, ComputeType, Const, Mut};
 use super::driver::Issue;
 use super::handles::Grid;
 use super::libraries::{Convolution, Factors, Images, Product, Workspace};
@@ -53,8 +53,8 @@ impl<R: Key> Launch<'_, R> {
     }
 
     /// Returns how an operand is computed with.
-    pub fn format(&self, role: R) -> Format {
-        Format::of(self.operand(role).element, self.tf32)
+    pub fn format(&self, role: R) -> ComputeType {
+        ComputeType::of(self.operand(role).element, self.tf32)
     }
 
     /// Returns the address of an operand, to read, in whichever format it is.

@@ -9,8 +9,8 @@
 //! `libraries/on_gpu.rs`. A kernel needs nothing here: build.rs writes its launcher.
 
 mod address;
+mod allocations;
 pub mod cast;
-mod code;
 mod cuda;
 mod cuda_api;
 mod driver;
@@ -19,18 +19,18 @@ mod emulated;
 mod emulated_world;
 mod gpus;
 mod handles;
+mod kernel_image;
 pub mod kernels;
 mod launch;
 pub mod libraries;
 mod staging;
-mod workspace;
 
-pub use address::{AnyConst, AnyMut, Const, Format, Mut, bytes_of};
-pub use code::Code;
+pub use address::{AnyConst, AnyMut, ComputeType, Const, Mut, bytes_of};
+pub use allocations::{Allocations, LaunchOptions};
 pub use driver::{Driver, Issue};
-pub use emulated::{Order, Settings};
-pub use gpus::{Gpus, Opening};
-pub use handles::{DriverKind, Entry, Event, Graph, Grid, Rows, Stream};
+pub use emulated::{EmulatorSettings, ThreadOrder};
+pub use gpus::{GpuOptions, Gpus};
+pub use handles::{DriverKind, Entry, GpuEvent, Graph, Grid, Rows, Stream};
+pub use kernel_image::KernelImage;
 pub use launch::{Launch, int, ints, threads};
 pub use staging::INPUTS;
-pub use workspace::{Launching, Workspace};

@@ -5,10 +5,10 @@
 //! compared. So a layer can be proved right under every split before any program exists.
 
 use super::{Access, Activation, Args, Layer, Lowered, Lowering, METRICS, Mode, Operands, Phase, Role, Split};
-use crate::cpu::{Path, Scalar};
+use crate::cpu::{Implementation, Scalar};
 use crate::device::{Clock, Epilogue, Memory, Operand, Pool, Target};
 use crate::error::{Error, Fault, Result};
-use crate::gpu::{Driver, Launching, Workspace};
+use crate::gpu::{Allocations, Driver, LaunchOptions};
 use crate::tensor::{Axis, Element, Layout, LocalSlice, MatmulPrecision, Mesh, Placement, Precision, Shape};
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub struct Setting {
     /// Samples in the global batch.
     pub rows: usize,
     /// Fast or plain.
-    pub path: Path,
+    pub implementation: Implementation,
     /// What a GPU rounds factors of products, and activations, to.
     pub products: MatmulPrecision,
     /// What a GPU does to the output, in phases that accept it.
@@ -45,7 +45,7 @@ impl Default for Setting {
             incoming: Placement::Replicate,
             mode: Mode::Train,
             rows: 3,
-            path: Path::Fast,
+            implementation: Implementation::Fast,
             products: MatmulPrecision::Full,
             epilogue: None,
             threads: 1,
@@ -281,7 +281,7 @@ impl<'a, T: Scalar> Alone<'a, T> {
             operands: &operands,
             pool: &self.pool,
             precision: T::PRECISION,
-            path: self.setting.path,
+            implementation: self.setting.implementation,
             clock: CLOCK,
             seed: 1,
             layer: 0,
@@ -303,7 +303,7 @@ impl<'a, T: Scalar> Alone<'a, T> {
         scratch: Option<Operand>,
         given: &[Vec<T>],
     ) -> Result<Vec<(Role, Vec<T>)>> {
-        let mut work = Workspace::new(driver)?;
+        let mut work = Allocations::new(driver)?;
         let mut put = |operand: Operand, values: &[T]| {
             let values: Vec<f32> = values.iter().map(|v| v.to_f64() as f32).collect();
             work.put(&values, operand.element, operand.shape, operand.window)
@@ -315,7 +315,7 @@ impl<'a, T: Scalar> Alone<'a, T> {
         let poison = |operand: &Operand| vec![T::from_f64(f64::NAN); operand.elements()];
         let scratch = scratch.map(|operand| put(operand.clone(), &poison(&operand))).transpose()?;
         let operands = Operands::from_iter(operands).with_scratch(scratch);
-        let how = Launching {
+        let how = LaunchOptions {
             clock: CLOCK,
             rows: self.setting.rows,
             tf32: self.setting.products == MatmulPrecision::Tf32,

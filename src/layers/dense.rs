@@ -8,10 +8,10 @@
 
 use super::parts::{Parts, finish, sum_rows_on, tiles};
 use super::*;
-use crate::cpu::{Matrix, Path, Scalar, vectorized};
+use crate::cpu::{Implementation, Matrix, Scalar, vectorized};
 use crate::gpu::kernels::any;
-use crate::gpu::libraries::{Factors, PRODUCT_WORKSPACE, Product, Which, Workspace};
-use crate::gpu::{Const, Format, int};
+use crate::gpu::libraries::{Factors, PRODUCT_WORKSPACE, Product, ProductOf, Workspace};
+use crate::gpu::{ComputeType, Const, int};
 
 /// The layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -163,11 +163,11 @@ impl Layer for Dense {
         Ok(lower_weighted(cx, self.bias.value().is_some(), false))
     }
     fn run(&self, phase: &str, args: &Args) {
-        by_precision!(args, T => match (phase, args.path) {
-            ("forward", Path::Fast) => forward::<T>(args),
-            ("forward", Path::Plain) => plain_forward::<T>(args),
-            ("backward", Path::Fast) => backward::<T>(args),
-            ("backward", Path::Plain) => plain_backward::<T>(args),
+        by_precision!(args, T => match (phase, args.implementation) {
+            ("forward", Implementation::Fast) => forward::<T>(args),
+            ("forward", Implementation::Reference) => plain_forward::<T>(args),
+            ("backward", Implementation::Fast) => backward::<T>(args),
+            ("backward", Implementation::Reference) => plain_backward::<T>(args),
             _ => unknown_phase(phase),
         })
     }
@@ -203,7 +203,7 @@ impl Dense {
     fn library(
         &self,
         launch: &Launch,
-        which: Which,
+        which: ProductOf,
         factors: [Role; 2],
         bias: Option<Role>,
         to: Role,
@@ -211,7 +211,7 @@ impl Dense {
     ) -> Result<bool> {
         let (rows, inputs, outputs) = sizes(launch.operands);
         let (operands, result) = (launch.format(factors[0]), launch.operand(to).element);
-        let result = Format::of(result, false);
+        let result = ComputeType::of(result, false);
         let at = |role| launch.operand(role).address();
         let product = Product { which, rows, inputs, outputs, operands, result, relu };
         let [samples, other] = factors.map(at);
@@ -225,10 +225,10 @@ impl Dense {
         let adds_bias = self.bias.value().is_some() && launch.operand(Role::WEIGHT).start(3) == 0;
         let bias = adds_bias.then_some(Role::BIAS);
         // The library adds a bias of the result's type alone, and ours are f32; relu comes after the bias.
-        let fuses = bias.is_none() || launch.format(Role::Y) != Format::Bf16;
+        let fuses = bias.is_none() || launch.format(Role::Y) != ComputeType::Bf16;
         let factors = [Role::X(0), Role::WEIGHT];
         let (with_bias, relu) = (bias.filter(|_| fuses), fuses && launch.relu());
-        if self.library(launch, Which::Output, factors, with_bias, Role::Y, relu)? {
+        if self.library(launch, ProductOf::Output, factors, with_bias, Role::Y, relu)? {
             return if fuses { Ok(()) } else { finish(launch, adds_bias) };
         }
         let bias = if adds_bias { launch.read(Role::BIAS) } else { Const::NONE };
@@ -243,7 +243,7 @@ impl Dense {
         let (rows, inputs, units) = sizes(launch.operands);
         let (x, w, dy) = (launch.any(Role::X(0)), launch.any(Role::WEIGHT), launch.any(Role::Dy));
         let (n, i, o) = (int(rows)?, int(inputs)?, int(units)?);
-        if !self.library(launch, Which::Weight, [Role::X(0), Role::Dy], None, Role::D_WEIGHT, false)? {
+        if !self.library(launch, ProductOf::Weight, [Role::X(0), Role::Dy], None, Role::D_WEIGHT, false)? {
             let parts = Parts::of_products(rows, units, inputs, 1);
             let sums = parts.target(launch, Role::D_WEIGHT);
             // SAFETY: x is (n, i), dy (n, o), the sums (parts, o, i).
@@ -254,7 +254,7 @@ impl Dense {
             parts.add(launch, Role::D_WEIGHT)?;
         }
         let factors = [Role::Dy, Role::WEIGHT];
-        if launch.has(Role::Dx(0)) && !self.library(launch, Which::Input, factors, None, Role::Dx(0), false)? {
+        if launch.has(Role::Dx(0)) && !self.library(launch, ProductOf::Input, factors, None, Role::Dx(0), false)? {
             // SAFETY: dy is (n, o), w (o, i), dx (n, i).
             unsafe {
                 let (grid, dx) = (tiles(rows, inputs, 1), launch.any_mut(Role::Dx(0)));

@@ -6,7 +6,7 @@
 
 use super::*;
 use crate::cpu::vectorized;
-use crate::device::{Purpose, Random};
+use crate::device::{Random, RandomStream};
 use crate::gpu::int;
 use crate::gpu::kernels::any;
 use crate::tensor::Real;
@@ -65,7 +65,7 @@ impl Layer for Dropout {
         let (o, n) = (launch.operand(from), launch.count(from));
         let before = o.start(0) * o.len(1) * o.len(2);
         // The kernel reads the step, the time of these numbers, from memory.
-        let [low, high] = Random::new(launch.seed, Purpose::Dropout, 0, launch.layer).key();
+        let [low, high] = Random::new(launch.seed, RandomStream::Dropout, 0, launch.layer).key();
         // SAFETY: x and y, or dy and dx, have n elements.
         unsafe {
             any::dropout_mask(
@@ -117,7 +117,7 @@ impl Dropout {
         if !args.has(to) {
             return;
         }
-        let random = args.random(Purpose::Dropout);
+        let random = args.random(RandomStream::Dropout);
         let threshold = self.threshold();
         let scale = T::from_f64(1.0 / (1.0 - self.rate));
         let o = args.operand(from);
@@ -179,7 +179,7 @@ mod tests {
         layer.values_mut(Role::Dy).fill(3.0);
         layer.forward().unwrap();
         layer.backward().unwrap();
-        let random = Random::new(1, Purpose::Dropout, 1, 0);
+        let random = Random::new(1, RandomStream::Dropout, 1, 0);
         let y = layer.values(Role::Y);
         for (i, &y) in y.iter().enumerate() {
             assert_eq!(y, if random.word(i as u64) >= 1 << 30 { 4.0 } else { 0.0 });

@@ -9,7 +9,7 @@ mod table;
 pub use build::build;
 
 use crate::config::{self, Config, Parsed};
-use crate::device::{Purpose, Random};
+use crate::device::{Random, RandomStream};
 use crate::error::{Error, Locations, Problem, Result};
 use crate::layers::{Activation, Init, Layer, Param, Split};
 use std::path::Path;
@@ -128,6 +128,6 @@ impl CheckedConfig {
 /// They depend on the seed, the index of the parameter and the index of the value, never on devices or layouts.
 pub fn initial(network: &Network, seed: u64, parameter: usize) -> Vec<f64> {
     let Parameter { param, init, .. } = &network.parameters[parameter];
-    let random = Random::new(seed, Purpose::Init, 0, parameter as u64);
+    let random = Random::new(seed, RandomStream::Init, 0, parameter as u64);
     (0..param.shape.elements() as u64).map(|i| init.value(&random, i, param.fan_in, param.fan_out)).collect()
 }

@@ -1,7 +1,7 @@
 //! A chain of transforms, cut into stages, and its one pass over the flat regions of a device.
 
 use super::{Blocks, Elements, Slots, Transform};
-use crate::cpu::{Args, Parts, vectorized};
+use crate::cpu::{Args, Ranges, vectorized};
 use crate::tensor::{Dual, Precision, Real};
 use std::ops::Range;
 
@@ -49,7 +49,7 @@ pub type UpdateArgs<'a> = Args<'a, UpdateRole>;
 
 /// A part of the update that every device does without communication.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stage {
+pub enum UpdatePass {
     /// Some of the transforms, in one pass.
     ///
     /// Reads the weights, or updates them when `update`; updates the gradients and the slots of the transforms; reads the
@@ -95,23 +95,23 @@ const SUMS: usize = 64;
 impl Chain {
     /// Returns the stages: before each transform that needs norms the chain is cut, and the norms are taken; it is also
     /// cut where a stage would have more than four slots.
-    pub fn stages(&self) -> Vec<Stage> {
+    pub fn stages(&self) -> Vec<UpdatePass> {
         let mut stages = Vec::new();
         let (mut start, mut norm, mut held) = (0, false, 0);
         for (i, transform) in self.0.iter().enumerate() {
             let slots = transform.slots().len();
             if transform.needs_norm() || held + slots > SLOTS {
                 if start < i {
-                    stages.push(Stage::Apply { transforms: start..i, update: false, norm });
+                    stages.push(UpdatePass::Apply { transforms: start..i, update: false, norm });
                 }
                 (start, norm, held) = (i, transform.needs_norm(), 0);
                 if norm {
-                    stages.push(Stage::Norm);
+                    stages.push(UpdatePass::Norm);
                 }
             }
             held += slots;
         }
-        stages.push(Stage::Apply { transforms: start..self.0.len(), update: true, norm });
+        stages.push(UpdatePass::Apply { transforms: start..self.0.len(), update: true, norm });
         stages
     }
 
@@ -125,7 +125,7 @@ impl Chain {
     ///
     /// Every element is treated alone and every sum has an order fixed by the segments, so the result does not
     /// depend on the number of threads.
-    pub fn run(&self, stage: &Stage, segments: &[Segment], args: &UpdateArgs) {
+    pub fn run(&self, stage: &UpdatePass, segments: &[Segment], args: &UpdateArgs) {
         match args.precision {
             Precision::F32 => self.run_in::<f32>(stage, segments, args),
             Precision::F64 => self.run_in::<f64>(stage, segments, args),
@@ -133,19 +133,19 @@ impl Chain {
         }
     }
 
-    fn run_in<T: Blocks>(&self, stage: &Stage, segments: &[Segment], args: &UpdateArgs) {
+    fn run_in<T: Blocks>(&self, stage: &UpdatePass, segments: &[Segment], args: &UpdateArgs) {
         match stage {
-            Stage::Norm => norms::<T>(segments, args),
-            Stage::Apply { transforms, update, .. } => {
+            UpdatePass::Norm => norms::<T>(segments, args),
+            UpdatePass::Apply { transforms, update, .. } => {
                 let end = segments.last().map_or(0, |s| s.range().end);
-                args.parts::<T>(end, BLOCK, |mut parts| {
-                    let end = parts.start() + parts.len();
-                    let first = segments.partition_point(|s| s.range().end <= parts.start());
+                args.ranges::<T>(end, BLOCK, |mut ranges| {
+                    let end = ranges.start() + ranges.len();
+                    let first = segments.partition_point(|s| s.range().end <= ranges.start());
                     for (i, segment) in segments.iter().enumerate().skip(first).take_while(|(_, s)| s.offset < end) {
-                        let (_padding, rest) = parts.cut(segment.offset);
+                        let (_padding, rest) = ranges.cut(segment.offset);
                         let (mine, rest) = rest.cut(segment.range().end);
                         self.apply(transforms.clone(), *update, mine, (i, segment), args);
-                        parts = rest;
+                        ranges = rest;
                     }
                 });
             }
@@ -157,18 +157,18 @@ impl Chain {
         &self,
         transforms: Range<usize>,
         update: bool,
-        mut parts: Parts<T, UpdateRole>,
+        mut ranges: Ranges<T, UpdateRole>,
         segment: (usize, &Segment),
         args: &UpdateArgs,
     ) {
-        let g = parts.write(UpdateRole::Gradients);
+        let g = ranges.write(UpdateRole::Gradients);
         if update {
-            let w = parts.write(UpdateRole::Weights);
-            self.transform(transforms, g, w, parts, segment, args);
+            let w = ranges.write(UpdateRole::Weights);
+            self.transform(transforms, g, w, ranges, segment, args);
             descend(w, g, T::from_f64(args.clock.lr * segment.1.lr_mult));
         } else {
-            let w = parts.read(UpdateRole::Weights);
-            self.transform(transforms, g, w, parts, segment, args);
+            let w = ranges.read(UpdateRole::Weights);
+            self.transform(transforms, g, w, ranges, segment, args);
         }
     }
 
@@ -177,14 +177,14 @@ impl Chain {
         transforms: Range<usize>,
         g: &mut [T],
         w: &[T],
-        mut parts: Parts<T, UpdateRole>,
+        mut ranges: Ranges<T, UpdateRole>,
         (index, segment): (usize, &Segment),
         args: &UpdateArgs,
     ) {
         for number in transforms {
             let transform = &self.0[number];
             let norms = if transform.needs_norm() { args.read::<T>(UpdateRole::Norms) } else { &[] };
-            let (slots, decay_mult) = (Slots::of(number, &mut parts), segment.decay_mult);
+            let (slots, decay_mult) = (Slots::of(number, &mut ranges), segment.decay_mult);
             transform.apply(T::block(Elements { g: &mut *g, w, slots, norms, segment: index, decay_mult }));
         }
     }

@@ -32,8 +32,8 @@ impl Transform for ClipByGlobalNorm {
     fn apply(&self, block: Block) {
         by_block!(block, e => clip(e, self.0))
     }
-    fn code(&self) -> Code {
-        Code::ClipByGlobalNorm(self.0)
+    fn code(&self) -> Opcode {
+        Opcode::ClipByGlobalNorm(self.0)
     }
     fn examples() -> Vec<Self> {
         vec![ClipByGlobalNorm(0.5), ClipByGlobalNorm(1e6)]

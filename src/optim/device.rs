@@ -1,7 +1,7 @@
 //! The chain on a GPU: one launch a stage, interpreted per element from tables in device memory.
 
 use super::chain::SLOTS;
-use super::{Chain, Segment, Stage, UpdateRole};
+use super::{Chain, Segment, UpdatePass, UpdateRole};
 use crate::error::Result;
 use crate::gpu::{Const, Gpus, Grid, Launch, Mut, kernels, threads};
 
@@ -14,7 +14,7 @@ const PARTS: usize = 64;
 
 /// A transform as the interpreter in kernels/optim.cu reads it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Code {
+pub enum Opcode {
     /// g += a * decay_mult * w.
     WeightDecay(f64),
     /// v = a v + g; g = v.
@@ -25,13 +25,13 @@ pub enum Code {
     ClipByGlobalNorm(f64),
 }
 
-impl Code {
+impl Opcode {
     fn words(self, first_slot: usize) -> [f32; WORDS] {
         let (code, setting) = match self {
-            Code::WeightDecay(a) => (0.0, a),
-            Code::Momentum(a) => (1.0, a),
-            Code::Nesterov(a) => (2.0, a),
-            Code::ClipByGlobalNorm(a) => (3.0, a),
+            Opcode::WeightDecay(a) => (0.0, a),
+            Opcode::Momentum(a) => (1.0, a),
+            Opcode::Nesterov(a) => (2.0, a),
+            Opcode::ClipByGlobalNorm(a) => (3.0, a),
         };
         let mut words = [0.0; WORDS];
         words[..3].copy_from_slice(&[code, first_slot as f32, setting as f32]);
@@ -61,7 +61,7 @@ impl DeviceChain {
         let mut programs = Vec::new();
         for stage in chain.stages() {
             let mut words = Vec::new();
-            if let Stage::Apply { transforms, .. } = stage {
+            if let UpdatePass::Apply { transforms, .. } = stage {
                 let mut slot = 0;
                 for transform in &chain.0[transforms] {
                     words.extend(transform.code().words(slot));
@@ -93,7 +93,7 @@ impl Chain {
     pub fn launch(&self, number: usize, tables: &DeviceChain, launch: &Launch<UpdateRole>) -> Result<()> {
         let segments = tables.segments as i32;
         match &self.stages()[number] {
-            Stage::Norm => {
+            UpdatePass::Norm => {
                 let parts = Mut::at(tables.parts);
                 // SAFETY: there is one norm per segment; the tables are the device's own.
                 unsafe {
@@ -116,7 +116,7 @@ impl Chain {
                     )
                 }
             }
-            Stage::Apply { transforms, update, .. } => {
+            UpdatePass::Apply { transforms, update, .. } => {
                 let (program, ops) = tables.programs[number];
                 let slots = self.slots(transforms.clone());
                 assert!(slots.len() <= SLOTS, "stages are cut at four slots");

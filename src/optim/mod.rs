@@ -11,14 +11,14 @@ mod momentum;
 pub mod schedule;
 mod weight_decay;
 
-pub use chain::{Chain, Segment, Slot, Stage, UpdateArgs, UpdateRole};
+pub use chain::{Chain, Segment, Slot, UpdateArgs, UpdatePass, UpdateRole};
 pub use clip_by_global_norm::ClipByGlobalNorm;
-pub use device::{Code, DeviceChain};
+pub use device::{DeviceChain, Opcode};
 pub use momentum::Momentum;
 pub use schedule::{Interval, Schedule};
 pub use weight_decay::WeightDecay;
 
-use crate::cpu::Parts;
+use crate::cpu::Ranges;
 use crate::error::Fault;
 use crate::tensor::{Dual, Real};
 use serde::Deserialize;
@@ -45,14 +45,14 @@ pub struct Elements<'a, T> {
 /// The slots of one transform: the same elements of each.
 #[derive(Debug)]
 pub struct Slots<'a, T> {
-    parts: Parts<'a, T, UpdateRole>,
+    ranges: Ranges<'a, T, UpdateRole>,
     transform: usize,
 }
 
 impl<'a, T: Real> Slots<'a, T> {
-    fn of(transform: usize, parts: &mut Parts<'a, T, UpdateRole>) -> Self {
+    fn of(transform: usize, ranges: &mut Ranges<'a, T, UpdateRole>) -> Self {
         let is_own = |role| matches!(role, UpdateRole::Slot(slot) if slot.transform == transform);
-        Slots { parts: parts.lend(is_own), transform }
+        Slots { ranges: ranges.lend(is_own), transform }
     }
 
     /// Takes the elements of a slot that [`Transform::slots`] names.
@@ -60,7 +60,7 @@ impl<'a, T: Real> Slots<'a, T> {
     /// # Panics
     /// When the transform has no such slot, or took it already.
     pub fn take(&mut self, name: &'static str) -> &'a mut [T] {
-        self.parts.write(UpdateRole::Slot(Slot { transform: self.transform, name }))
+        self.ranges.write(UpdateRole::Slot(Slot { transform: self.transform, name }))
     }
 }
 
@@ -100,7 +100,7 @@ pub trait Transform: Debug + Send + Sync {
     fn apply(&self, block: Block);
 
     /// Returns what the interpreter on a GPU is told.
-    fn code(&self) -> Code;
+    fn code(&self) -> Opcode;
 
     /// Returns a few transforms of this kind, for the shared test suite.
     fn examples() -> Vec<Self>

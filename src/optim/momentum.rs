@@ -72,8 +72,8 @@ impl Transform for Momentum {
     fn apply(&self, block: Block) {
         by_block!(block, e => accelerate(e, self))
     }
-    fn code(&self) -> Code {
-        if self.nesterov { Code::Nesterov(self.mu) } else { Code::Momentum(self.mu) }
+    fn code(&self) -> Opcode {
+        if self.nesterov { Opcode::Nesterov(self.mu) } else { Opcode::Momentum(self.mu) }
     }
     fn examples() -> Vec<Self> {
         vec![Momentum { mu: 0.9, nesterov: false }, Momentum { mu: 0.5, nesterov: true }]

@@ -78,7 +78,7 @@ pub struct Constant {}
 /// The base learning rate times factor^floor((step - 1) / every).
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Step {
+pub struct StepDecay {
     /// Updates or epochs from one fall to the next, at least 1.
     pub every: Interval,
     /// What each fall multiplies by, above 0 and not 1.
@@ -91,7 +91,7 @@ pub enum Schedule {
     /// Stays.
     Constant(Constant),
     /// Falls by a factor at regular intervals.
-    Step(Step),
+    StepDecay(StepDecay),
 }
 
 /// The keys of all schedules.
@@ -101,7 +101,7 @@ pub const KINDS: &[&str] = &["constant", "step"];
 pub fn read<'de, D: Deserializer<'de>>(kind: &str, settings: D) -> Option<Result<Schedule, D::Error>> {
     match kind {
         "constant" => Some(Constant::deserialize(settings).map(Schedule::Constant)),
-        "step" => Some(Step::deserialize(settings).map(Schedule::Step)),
+        "step" => Some(StepDecay::deserialize(settings).map(Schedule::StepDecay)),
         _ => None,
     }
 }
@@ -117,7 +117,7 @@ impl Schedule {
     pub fn kind(&self) -> &'static str {
         match self {
             Schedule::Constant(_) => "constant",
-            Schedule::Step(_) => "step",
+            Schedule::StepDecay(_) => "step",
         }
     }
 
@@ -128,8 +128,10 @@ impl Schedule {
     pub fn check(&self) -> Result<(), Fault> {
         match self {
             Schedule::Constant(_) => Ok(()),
-            Schedule::Step(Step { factor, .. }) if factor.is_finite() && *factor > 0.0 && *factor != 1.0 => Ok(()),
-            Schedule::Step(Step { factor, .. }) => Err(Fault::at(
+            Schedule::StepDecay(StepDecay { factor, .. }) if factor.is_finite() && *factor > 0.0 && *factor != 1.0 => {
+                Ok(())
+            }
+            Schedule::StepDecay(StepDecay { factor, .. }) => Err(Fault::at(
                 "factor",
                 format!("factor = {factor}, expected a number above 0 other than 1, such as 0.1"),
             )),
@@ -140,7 +142,7 @@ impl Schedule {
     pub fn lr(&self, base: f64, step: u64, steps_per_epoch: u64) -> f64 {
         match self {
             Schedule::Constant(_) => base,
-            Schedule::Step(Step { every, factor }) => {
+            Schedule::StepDecay(StepDecay { every, factor }) => {
                 base * power(*factor, (step - 1) / every.steps(steps_per_epoch).max(1))
             }
         }
@@ -201,7 +203,7 @@ mod tests {
     #[test]
     fn a_factor_without_effect_is_refused() {
         for factor in [0.0, 1.0, -0.1, f64::NAN, f64::INFINITY] {
-            let schedule = Schedule::Step(Step { every: Interval::Steps(1), factor });
+            let schedule = Schedule::StepDecay(StepDecay { every: Interval::Steps(1), factor });
             assert_eq!(schedule.check().unwrap_err().key, Some("factor"));
         }
     }

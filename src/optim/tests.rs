@@ -2,8 +2,8 @@
 
 use super::UpdateRole::{Gradients, Norms, Weights};
 use super::*;
-use crate::cpu::Path;
-use crate::device::{Clock, Memory, Operand, Operands, Pool, Purpose, Random};
+use crate::cpu::Implementation;
+use crate::device::{Clock, Memory, Operand, Operands, Pool, Random, RandomStream};
 use crate::tensor::{LocalSlice, Precision, Shape};
 use std::sync::Arc;
 
@@ -47,7 +47,7 @@ impl Device {
             operands,
             pool: &self.pool,
             precision: self.precision,
-            path: Path::Fast,
+            implementation: Implementation::Fast,
             clock: Clock { step: 1, epoch: 0, lr: self.lr },
             seed: 0,
             layer: 0,
@@ -59,11 +59,11 @@ impl Device {
         self.args(&self.regions).write::<T>(role)[i] = T::from_f64(value);
     }
 
-    fn run(&self, stage: &Stage) {
+    fn run(&self, stage: &UpdatePass) {
         let is_used = |role: UpdateRole| match (stage, role) {
-            (Stage::Norm, role) => matches!(role, Gradients | Norms),
-            (Stage::Apply { norm, .. }, Norms) => *norm,
-            (Stage::Apply { transforms, .. }, UpdateRole::Slot(slot)) => transforms.contains(&slot.transform),
+            (UpdatePass::Norm, role) => matches!(role, Gradients | Norms),
+            (UpdatePass::Apply { norm, .. }, Norms) => *norm,
+            (UpdatePass::Apply { transforms, .. }, UpdateRole::Slot(slot)) => transforms.contains(&slot.transform),
             _ => true,
         };
         let used = self.regions.roles().filter(|&role| is_used(role));
@@ -173,26 +173,32 @@ fn a_replicated_copy_counts_once() {
     segments[1].counted = false;
     let chain = vec![boxed(ClipByGlobalNorm(1.0))];
     let device = Device::new::<f64>(chain, segments, 4, |role, _| if role == Gradients { 2.0 } else { 0.0 });
-    device.run(&Stage::Norm);
+    device.run(&UpdatePass::Norm);
     assert_eq!(device.values::<f64>(Norms), [8.0, 0.0]);
 }
 
 #[test]
 fn chains_are_cut_before_transforms_that_need_norms_and_where_slots_are_many() {
-    let apply = |transforms, update, norm| Stage::Apply { transforms, update, norm };
+    let apply = |transforms, update, norm| UpdatePass::Apply { transforms, update, norm };
     let stages = |chain| Chain(chain).stages();
     assert_eq!(stages(vec![]), [apply(0..0, true, false)]);
     assert_eq!(stages(vec![boxed(WeightDecay(0.1)), boxed(MOMENTUM)]), [apply(0..2, true, false)]);
     let clip = || boxed(ClipByGlobalNorm(1.0));
-    assert_eq!(stages(vec![clip(), boxed(MOMENTUM)]), [Stage::Norm, apply(0..2, true, true)]);
+    assert_eq!(stages(vec![clip(), boxed(MOMENTUM)]), [UpdatePass::Norm, apply(0..2, true, true)]);
     assert_eq!(
         stages(vec![boxed(MOMENTUM), clip(), clip()]),
-        [apply(0..1, false, false), Stage::Norm, apply(1..2, false, true), Stage::Norm, apply(2..3, true, true)]
+        [
+            apply(0..1, false, false),
+            UpdatePass::Norm,
+            apply(1..2, false, true),
+            UpdatePass::Norm,
+            apply(2..3, true, true)
+        ]
     );
     let five = || (0..5).map(|_| boxed(MOMENTUM));
     assert_eq!(stages(five().collect()), [apply(0..4, false, false), apply(4..5, true, false)]);
     let clipped = [clip()].into_iter().chain(five()).collect();
-    assert_eq!(stages(clipped), [Stage::Norm, apply(0..5, false, true), apply(5..6, true, false)]);
+    assert_eq!(stages(clipped), [UpdatePass::Norm, apply(0..5, false, true), apply(5..6, true, false)]);
 }
 
 /// Three segments, one larger than many blocks, none aligned to blocks, with padding between and at the end.
@@ -205,7 +211,7 @@ fn uneven(chain: Vec<Box<dyn Transform>>) -> Device {
         Norms | UpdateRole::LowPrecision => 2,
         UpdateRole::Slot(slot) => 3 + slot.transform as u64,
     };
-    let random = |role| Random::new(5, Purpose::Probe, 0, stream(role));
+    let random = |role| Random::new(5, RandomStream::Probe, 0, stream(role));
     Device::new::<f32>(chain, segments, 704_200, |role, i| random(role).uniform(i as u64) - 0.5)
 }
 
@@ -264,7 +270,7 @@ fn one_pass_equals_the_transforms_one_after_the_other() {
 #[test]
 fn a_large_norm_is_near_the_plain_sum() {
     let device = uneven(vec![boxed(ClipByGlobalNorm(1.0))]);
-    device.run(&Stage::Norm);
+    device.run(&UpdatePass::Norm);
     let g = device.values::<f32>(Gradients);
     for (norm, s) in device.values::<f32>(Norms).iter().zip(&device.segments) {
         let plain: f64 = g[s.offset..s.offset + s.len].iter().map(|g| g * g).sum();

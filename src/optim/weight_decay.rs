@@ -27,8 +27,8 @@ impl Transform for WeightDecay {
     fn apply(&self, block: Block) {
         by_block!(block, e => decay(e, self.0))
     }
-    fn code(&self) -> Code {
-        Code::WeightDecay(self.0)
+    fn code(&self) -> Opcode {
+        Opcode::WeightDecay(self.0)
     }
     fn examples() -> Vec<Self> {
         vec![WeightDecay(5e-4)]

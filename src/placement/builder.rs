@@ -3,7 +3,7 @@
 
 use super::flat::Flat;
 use super::resolve::{Resolved, resolve};
-use super::{Home, Input, Op, Placed, Purpose, Region, Spec, Tensor, TensorId, Variant};
+use super::{Home, Input, MemoryUse, Op, Placed, Region, Spec, Tensor, TensorId, Variant};
 use crate::collectives::Collective;
 use crate::device::Epilogue;
 use crate::error::Problem;
@@ -22,7 +22,7 @@ pub fn place(network: &Network, chain: &Chain, spec: &Spec, variant: Variant) ->
     let resolved = resolve(network, mesh, variant.mode, variant.rows)?;
     let training = resolve(network, mesh, Mode::Train, variant.rows)?;
     let flat = Flat::new(network, &training, mesh);
-    let mut builder = Builder {
+    let mut builder = Planner {
         network,
         chain,
         spec,
@@ -36,7 +36,7 @@ pub fn place(network: &Network, chain: &Chain, spec: &Spec, variant: Variant) ->
         images: 0,
         targets: 0,
         weights: vec![],
-        halves: vec![],
+        bf16_weights: vec![],
         gradients: vec![],
         states: vec![],
         metrics: 0,
@@ -64,7 +64,7 @@ struct NodeTensors {
     fused: bool,
 }
 
-pub(super) struct Builder<'a> {
+pub(super) struct Planner<'a> {
     pub(super) network: &'a Network,
     pub(super) chain: &'a Chain,
     pub(super) spec: &'a Spec,
@@ -82,13 +82,13 @@ pub(super) struct Builder<'a> {
     targets: TensorId,
     weights: Vec<TensorId>,
     /// The parameters in the type of activations.
-    halves: Vec<TensorId>,
+    bf16_weights: Vec<TensorId>,
     gradients: Vec<TensorId>,
     states: Vec<TensorId>,
     metrics: TensorId,
 }
 
-impl Builder<'_> {
+impl Planner<'_> {
     /// Adds a tensor whose elements are as the program computes.
     pub(super) fn tensor(
         &mut self,
@@ -96,7 +96,7 @@ impl Builder<'_> {
         shape: Shape,
         layout: Layout,
         home: Home,
-        purpose: Purpose,
+        purpose: MemoryUse,
     ) -> TensorId {
         let element = Element::Real(self.spec.precision);
         let layout = layout.on_mesh(self.spec.mesh);
@@ -106,7 +106,7 @@ impl Builder<'_> {
 
     /// Adds a tensor whose elements are as the program computes or, when `narrow`, as activations are.
     fn own(&mut self, name: String, shape: Shape, layout: Layout, narrow: bool) -> TensorId {
-        let id = self.tensor(name, shape, layout, Home::Own, Purpose::Activations);
+        let id = self.tensor(name, shape, layout, Home::Own, MemoryUse::Activations);
         if narrow {
             self.placed.tensors[id].element = self.narrow();
         }
@@ -124,20 +124,20 @@ impl Builder<'_> {
         let Spec { mesh, target_width, .. } = *self.spec;
         let batch = Layout::new(Placement::Shard(0), Placement::Replicate);
         let images = network.input.batch(variant.rows);
-        self.images = self.tensor("images".into(), images, batch, Home::Own, Purpose::Activations);
+        self.images = self.tensor("images".into(), images, batch, Home::Own, MemoryUse::Activations);
         let shape = Shape::from([variant.rows, target_width]);
-        self.targets = self.tensor("targets".into(), shape, batch, Home::Own, Purpose::Activations);
+        self.targets = self.tensor("targets".into(), shape, batch, Home::Own, MemoryUse::Activations);
         self.placed.ops.push(Op::Load { input: Input::Images, to: self.images });
         self.placed.ops.push(Op::Load { input: Input::Targets, to: self.targets });
         for (i, parameter) in network.parameters.iter().enumerate() {
             let part = self.placed.flat.parts[i];
             let shape = parameter.param.shape.clone();
             let home = Home::Fixed(Region::Weights, part.offset);
-            let weight = self.tensor(parameter.name.clone(), shape.clone(), part.layout, home, Purpose::Weights);
+            let weight = self.tensor(parameter.name.clone(), shape.clone(), part.layout, home, MemoryUse::Weights);
             self.weights.push(weight);
             let home = Home::Fixed(Region::Gradients, part.offset);
             let name = format!("d {}", parameter.name);
-            let gradient = self.tensor(name, shape, part.gradient, home, Purpose::Gradients);
+            let gradient = self.tensor(name, shape, part.gradient, home, MemoryUse::Gradients);
             self.gradients.push(gradient);
         }
         self.narrow_parameters();
@@ -150,7 +150,7 @@ impl Builder<'_> {
                 let name = network.states[state].name.clone();
                 let home = Home::Fixed(Region::Statistics, offset);
                 self.placed.statistics.push((layout, offset));
-                let id = self.tensor(name, shape, layout, home, Purpose::Statistics);
+                let id = self.tensor(name, shape, layout, home, MemoryUse::Statistics);
                 self.states.push(id);
                 offset += len.next_multiple_of(16);
             }
@@ -161,16 +161,16 @@ impl Builder<'_> {
     fn narrow_parameters(&mut self) {
         let network = self.network;
         if self.spec.products != MatmulPrecision::Bf16 || network.parameters.is_empty() {
-            self.halves.clone_from(&self.weights);
+            self.bf16_weights.clone_from(&self.weights);
             return;
         }
         for (i, parameter) in network.parameters.iter().enumerate() {
             let part = self.placed.flat.parts[i];
-            let home = Home::Fixed(Region::Halves, part.offset);
+            let home = Home::Fixed(Region::Bf16Weights, part.offset);
             let name = format!("{} in bf16", parameter.name);
-            let id = self.tensor(name, parameter.param.shape.clone(), part.layout, home, Purpose::Weights);
+            let id = self.tensor(name, parameter.param.shape.clone(), part.layout, home, MemoryUse::Weights);
             self.placed.tensors[id].element = Element::Bf16;
-            self.halves.push(id);
+            self.bf16_weights.push(id);
         }
     }
 
@@ -278,7 +278,7 @@ impl Builder<'_> {
                 self.contribute(source, id);
                 id
             }
-            Role::Param(i) if narrow => self.halves[node.params[i]],
+            Role::Param(i) if narrow => self.bf16_weights[node.params[i]],
             Role::Param(i) => self.weights[node.params[i]],
             Role::DParam(i) => self.gradients[node.params[i]],
             Role::State(i) => self.states[node.states[i]],
@@ -296,7 +296,7 @@ impl Builder<'_> {
             Role::Metrics => {
                 let home = Home::Fixed(Region::Metrics, 0);
                 let shape = Shape::from([METRICS]);
-                self.metrics = self.tensor("metrics".into(), shape, layout, home, Purpose::Statistics);
+                self.metrics = self.tensor("metrics".into(), shape, layout, home, MemoryUse::Statistics);
                 self.metrics
             }
         };
@@ -371,7 +371,7 @@ impl Builder<'_> {
             return only;
         }
         let Tensor { shape, layout, element, .. } = self.placed.tensors[terms[0]].clone();
-        let to = self.tensor(name.into(), shape, layout, Home::Own, Purpose::Activations);
+        let to = self.tensor(name.into(), shape, layout, Home::Own, MemoryUse::Activations);
         self.placed.tensors[to].element = element;
         self.placed.ops.push(Op::Add { terms, to });
         to
@@ -429,7 +429,7 @@ impl Builder<'_> {
         };
         let home = if collective == Collective::AllReduce { Home::Alias(from) } else { Home::Own };
         let name = tensor.name.split(" [").next().unwrap_or_default();
-        let purpose = if home == Home::Own { Purpose::Communication } else { tensor.purpose };
+        let purpose = if home == Home::Own { MemoryUse::Communication } else { tensor.purpose };
         let id = self.tensor(format!("{name} {to}"), tensor.shape, to, home, purpose);
         self.placed.tensors[id].element = tensor.element;
         self.placed.ops.push(Op::Move { collective, axis, from, to: id });

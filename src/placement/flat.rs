@@ -13,7 +13,7 @@ const BUCKET: usize = 1 << 20;
 
 /// A parameter's place in the flat regions.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Part {
+pub struct FlatRange {
     /// Layout of the parameter.
     pub layout: Layout,
     /// Layout in which the backward pass leaves its gradient.
@@ -41,7 +41,7 @@ pub struct Bucket {
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Flat {
     /// Each parameter's part, by parameter.
-    pub parts: Vec<Part>,
+    pub parts: Vec<FlatRange>,
     /// The parameters in the order of their offsets.
     pub order: Vec<usize>,
     /// The buckets, in the order in which the backward pass fills them.
@@ -53,7 +53,7 @@ pub struct Flat {
 impl Flat {
     /// Lays out the parameters of a resolved network.
     pub fn new(network: &Network, resolved: &[Resolved], mesh: Mesh) -> Self {
-        let blank = Part { layout: Layout::REPLICATE, gradient: Layout::REPLICATE, offset: 0, len: 0 };
+        let blank = FlatRange { layout: Layout::REPLICATE, gradient: Layout::REPLICATE, offset: 0, len: 0 };
         let mut flat = Flat { parts: vec![blank; network.parameters.len()], ..Flat::default() };
         for (node, resolved) in network.nodes.iter().zip(resolved).rev() {
             for (i, &param) in node.params.iter().enumerate() {
@@ -69,14 +69,14 @@ impl Flat {
                 debug_assert!(
                     (0..mesh.devices()).all(|d| layout.window(shape, mesh, mesh.position(d)).elements() == len)
                 );
-                let part = Part { layout, gradient, offset: flat.len, len };
+                let part = FlatRange { layout, gradient, offset: flat.len, len };
                 flat.add(param, part);
             }
         }
         flat
     }
 
-    fn add(&mut self, param: usize, part: Part) {
+    fn add(&mut self, param: usize, part: FlatRange) {
         let partial = |axis: &Axis| part.gradient.on(*axis) == Placement::Partial;
         let axes: Vec<Axis> = Axis::INNER_FIRST.into_iter().filter(partial).collect();
         for axis in Axis::INNER_FIRST {

@@ -12,7 +12,7 @@ mod spec;
 mod update;
 
 pub use builder::place;
-pub use flat::{Bucket, Flat, Part};
+pub use flat::{Bucket, Flat, FlatRange};
 pub use resolve::{Resolved, resolve};
 pub use spec::{Peers, Spec};
 
@@ -27,7 +27,7 @@ pub type TensorId = usize;
 
 /// What a tensor's bytes are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Purpose {
+pub enum MemoryUse {
     /// Parameters.
     Weights,
     /// Gradients of parameters.
@@ -50,7 +50,7 @@ pub enum Region {
     /// All parameters of a device.
     Weights,
     /// The parameters in bf16, at the same offsets: what writes parameters, the optimiser or the host, writes both.
-    Halves,
+    Bf16Weights,
     /// Their gradients, at the same offsets.
     Gradients,
     /// A state slot of the optimiser, at the same offsets.
@@ -60,13 +60,13 @@ pub enum Region {
     /// The loss and counts of the last batch.
     Metrics,
     /// Where the host puts batches for a GPU while an earlier step runs: images and targets, twice.
-    Inbox,
+    InputStaging,
 }
 
 impl Region {
     /// Returns how its elements lie in memory when the program computes in `precision`.
     pub fn element(self, precision: Precision) -> Element {
-        if self == Region::Halves { Element::Bf16 } else { Element::Real(precision) }
+        if self == Region::Bf16Weights { Element::Bf16 } else { Element::Real(precision) }
     }
 }
 
@@ -93,7 +93,7 @@ pub struct Tensor {
     /// Where it is.
     pub home: Home,
     /// What it is for.
-    pub purpose: Purpose,
+    pub purpose: MemoryUse,
     /// How its elements lie in memory.
     pub element: Element,
 }

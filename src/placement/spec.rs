@@ -1,8 +1,8 @@
 //! Where and how a network runs: what placement, lowering and sessions take from the configuration.
 
 use super::Variant;
-use crate::collectives::Form;
-use crate::cpu::Path;
+use crate::collectives::CollectiveAlgorithm;
+use crate::cpu::Implementation;
 use crate::device::Target;
 use crate::tensor::{MatmulPrecision, Mesh, Precision};
 
@@ -28,11 +28,11 @@ pub struct Spec {
     /// What GPUs round factors of products, and activations, to.
     pub products: MatmulPrecision,
     /// How collectives are done.
-    pub form: Form,
+    pub algorithm: CollectiveAlgorithm,
     /// Which devices read each other's memory.
     pub peers: Peers,
     /// Fast or plain layers.
-    pub path: Path,
+    pub implementation: Implementation,
     /// Width of the targets: 1 for class indices, else the number of classes.
     pub target_width: usize,
     /// Passes of augmentation that training images go through.
@@ -50,9 +50,9 @@ impl Default for Spec {
             target: Target::Cpu { threads: 1 },
             precision: Precision::F32,
             products: MatmulPrecision::Full,
-            form: Form::OnePass,
+            algorithm: CollectiveAlgorithm::OnePass,
             peers: Peers::All,
-            path: Path::Fast,
+            implementation: Implementation::Fast,
             target_width: 1,
             augment: 0,
             seed: 0,

@@ -1,13 +1,13 @@
 //! The end of a training step: gradients are reduced bucket by bucket, then the optimiser's stages run over the flat
 //! regions.
 
-use super::builder::Builder;
-use super::{Home, Op, Purpose, Region, TensorId};
+use super::builder::Planner;
+use super::{Home, MemoryUse, Op, Region, TensorId};
 use crate::layers::Access;
-use crate::optim::{Stage, UpdateRole};
+use crate::optim::{UpdatePass, UpdateRole};
 use crate::tensor::{Element, Layout, MatmulPrecision, Placement, Shape};
 
-impl Builder<'_> {
+impl Planner<'_> {
     /// Reduces a bucket of gradients in place, while the backward pass goes on.
     pub(super) fn reduce(&mut self, number: usize) {
         let bucket = self.placed.flat.buckets[number].clone();
@@ -17,7 +17,7 @@ impl Builder<'_> {
         let layout = bucket.axes.iter().fold(Layout::REPLICATE, |layout, &axis| layout.with(axis, Placement::Partial));
         let home = Home::Fixed(Region::Gradients, bucket.offset);
         let name = format!("gradients {number}");
-        let id = self.tensor(name, Shape::from([bucket.len]), layout, home, Purpose::Gradients);
+        let id = self.tensor(name, Shape::from([bucket.len]), layout, home, MemoryUse::Gradients);
         self.redistribute(id, Layout::REPLICATE);
     }
 
@@ -30,46 +30,47 @@ impl Builder<'_> {
         }
         let flat = |region| (Shape::from([len]), Layout::REPLICATE, Home::Fixed(region, 0));
         let (shape, layout, home) = flat(Region::Weights);
-        let weights = self.tensor("weights".into(), shape, layout, home, Purpose::Weights);
+        let weights = self.tensor("weights".into(), shape, layout, home, MemoryUse::Weights);
         let (shape, layout, home) = flat(Region::Gradients);
-        let gradients = self.tensor("gradients".into(), shape, layout, home, Purpose::Gradients);
-        let halves = (self.spec.products == MatmulPrecision::Bf16).then(|| {
-            let (shape, layout, home) = flat(Region::Halves);
-            let halves = self.tensor("weights in bf16".into(), shape, layout, home, Purpose::Weights);
-            self.placed.tensors[halves].element = Element::Bf16;
-            halves
+        let gradients = self.tensor("gradients".into(), shape, layout, home, MemoryUse::Gradients);
+        let bf16_weights = (self.spec.products == MatmulPrecision::Bf16).then(|| {
+            let (shape, layout, home) = flat(Region::Bf16Weights);
+            let bf16_weights = self.tensor("weights in bf16".into(), shape, layout, home, MemoryUse::Weights);
+            self.placed.tensors[bf16_weights].element = Element::Bf16;
+            bf16_weights
         });
         let named = chain.slots(0..chain.0.len());
         let slots: Vec<TensorId> = (0..named.len())
             .map(|slot| {
                 let (shape, layout, home) = flat(Region::Slot(slot));
-                self.tensor(named[slot].name.into(), shape, layout, home, Purpose::Optimizer)
+                self.tensor(named[slot].name.into(), shape, layout, home, MemoryUse::Optimizer)
             })
             .collect();
         let mut norms = None;
         for (number, stage) in chain.stages().iter().enumerate() {
             let operands = match stage {
-                Stage::Norm => {
+                UpdatePass::Norm => {
                     let partial = Layout::new(Placement::Partial, Placement::Partial);
                     let shape = Shape::from([count]);
-                    let norm = self.tensor("norms".into(), shape, partial, Home::Own, Purpose::Workspace);
+                    let norm = self.tensor("norms".into(), shape, partial, Home::Own, MemoryUse::Workspace);
                     norms = Some(norm);
                     vec![(UpdateRole::Gradients, gradients, Access::Read), (UpdateRole::Norms, norm, Access::Write)]
                 }
-                Stage::Apply { transforms, update, norm } => {
+                UpdatePass::Apply { transforms, update, norm } => {
                     let access = if *update { Access::Update } else { Access::Read };
                     let norm = norms.filter(|_| *norm).map(|norm| (UpdateRole::Norms, norm, Access::Read));
-                    let halves = halves.filter(|_| *update);
-                    let halves = halves.map(|halves| (UpdateRole::LowPrecision, halves, Access::Write));
+                    let bf16_weights = bf16_weights.filter(|_| *update);
+                    let bf16_weights =
+                        bf16_weights.map(|bf16_weights| (UpdateRole::LowPrecision, bf16_weights, Access::Write));
                     let mine = named.iter().zip(&slots).filter(|(slot, _)| transforms.contains(&slot.transform));
                     let own = mine.map(|(&slot, &tensor)| (UpdateRole::Slot(slot), tensor, Access::Update));
                     let first =
                         [(UpdateRole::Weights, weights, access), (UpdateRole::Gradients, gradients, Access::Update)];
-                    first.into_iter().chain(norm).chain(halves).chain(own).collect()
+                    first.into_iter().chain(norm).chain(bf16_weights).chain(own).collect()
                 }
             };
             self.placed.ops.push(Op::Optim { stage: number, operands });
-            if *stage == Stage::Norm {
+            if *stage == UpdatePass::Norm {
                 norms = norms.map(|norm| self.redistribute(norm, Layout::REPLICATE));
             }
         }

@@ -4,7 +4,7 @@
 //! order*: a bucket of gradients outlives its last compute step, and a ring reads its neighbour's buffers.
 
 use super::Program;
-use super::events::Clocks;
+use super::events::VectorClocks;
 
 /// Bytes to which buffers are aligned.
 pub const ALIGN: usize = 64;
@@ -18,7 +18,7 @@ struct Life {
 
 /// Places every buffer that is not a region, from byte `base` of its device on; returns each device's end, and the
 /// host's, which begins at 0.
-pub fn assign(program: &mut Program, clocks: &Clocks, base: usize, devices: usize) -> (Vec<usize>, usize) {
+pub fn assign(program: &mut Program, clocks: &VectorClocks, base: usize, devices: usize) -> (Vec<usize>, usize) {
     let mut lives = vec![Life::default(); program.buffers.len()];
     for (number, step) in program.instructions.iter().enumerate() {
         for u in &step.uses {

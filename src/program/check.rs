@@ -5,7 +5,7 @@
 //! every pair of uses whose bytes meet.
 
 use super::Program;
-use super::events::Clocks;
+use super::events::VectorClocks;
 use crate::tensor::Strided;
 use std::collections::HashMap;
 
@@ -24,7 +24,7 @@ impl std::fmt::Display for Race {
 /// # Errors
 /// The first pair of steps that may run at the same time on the same bytes, or the first read of unwritten bytes.
 pub fn check(program: &Program, queues: usize) -> Result<(), Race> {
-    let clocks = Clocks::of(&program.instructions, queues);
+    let clocks = VectorClocks::of(&program.instructions, queues);
     let devices = program.buffers.iter().map(|b| b.device + 1).max().unwrap_or(0);
     for device in 0..devices {
         // (step, part in bytes of the arena, read, write, buffer)
@@ -86,7 +86,7 @@ pub fn check(program: &Program, queues: usize) -> Result<(), Race> {
 
 /// Every part of a step's own buffer that is read was written before, by steps of the same buffer; that nobody else
 /// wrote over it in between follows from the check of bytes.
-fn initialised(program: &Program, clocks: &Clocks) -> Result<(), Race> {
+fn initialised(program: &Program, clocks: &VectorClocks) -> Result<(), Race> {
     let mut writes: Vec<Vec<(usize, Strided)>> = vec![Vec::new(); program.buffers.len()];
     let mut earlier = Vec::new();
     for (number, step) in program.instructions.iter().enumerate() {

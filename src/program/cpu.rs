@@ -1,12 +1,12 @@
 //! A program with its addresses: what the queues of CPU devices run.
 
-use super::{Execution, Local, Plan, Program, Work};
-use crate::cpu::{Args, Extent, Path, Queues, Script, Timed, Transfer, run_serially};
+use super::{Execution, LocalOperand, Plan, Program, Work};
+use crate::cpu::{Args, Implementation, MemorySlice, QueueProgram, Queues, SumTask, Timed, run_serially};
 use crate::data::Batch;
 use crate::device::{Clock, Memory, Operand, Operands, Pool, Queue};
 use crate::error::Result;
 use crate::layers::{Layer, METRICS, Role};
-use crate::optim::{Chain, Segment, Stage, UpdateRole};
+use crate::optim::{Chain, Segment, UpdatePass, UpdateRole};
 use crate::placement::{Input, Region};
 use crate::tensor::{Dual, LocalSlice, Precision, Real, Shape, Strided};
 use std::sync::{Arc, RwLock};
@@ -17,7 +17,7 @@ pub(super) struct Programs {
     /// Of the devices, then of the host.
     memories: Vec<Arc<Memory>>,
     queues: Queues,
-    scripts: Vec<Arc<dyn Script>>,
+    scripts: Vec<Arc<dyn QueueProgram>>,
     /// What the host handed to the devices.
     batch: Arc<RwLock<Batch>>,
     /// For the host's own reads and writes.
@@ -43,8 +43,9 @@ impl Programs {
         let allocate = |&bytes: &usize| Memory::new(bytes).map(Arc::new);
         let memories: Vec<Arc<Memory>> = plan.arena.iter().chain([&plan.host]).map(allocate).collect::<Result<_>>()?;
         let batch = Arc::new(RwLock::new(Batch::default()));
-        let script =
-            |program| -> Arc<dyn Script> { Arc::new(Executable::new(plan, program, &memories, Arc::clone(&batch))) };
+        let script = |program| -> Arc<dyn QueueProgram> {
+            Arc::new(Executable::new(plan, program, &memories, Arc::clone(&batch)))
+        };
         let scripts = plan.programs.iter().map(script).collect();
         let queues = Queues::new(plan.spec.mesh.devices(), plan.spec.target.threads())?;
         let (offset, elements) = plan.region(Region::Metrics);
@@ -71,7 +72,7 @@ impl Programs {
     pub fn run_timed(&mut self, number: usize, batch: &mut Batch, clock: Clock) -> Result<Arc<Timed>> {
         let queues = (self.memories.len() - 1) * Queue::COUNT;
         let timed = Arc::new(Timed::new(Arc::clone(&self.scripts[number]), queues));
-        let script: Arc<dyn Script> = Arc::clone(&timed) as Arc<dyn Script>;
+        let script: Arc<dyn QueueProgram> = Arc::clone(&timed) as Arc<dyn QueueProgram>;
         self.exchange(batch);
         let result = self.queues.run(&script, clock);
         self.exchange(batch);
@@ -103,7 +104,7 @@ impl Programs {
             operands,
             pool: &self.host,
             precision: self.precision,
-            path: Path::default(),
+            implementation: Implementation::default(),
             clock: Clock::default(),
             seed: 0,
             layer: 0,
@@ -142,7 +143,7 @@ struct Ready {
 enum Action {
     Load { input: Input, to: Operands<Only> },
     Phase { layer: Arc<dyn Layer>, node: u64, phase: &'static str, operands: Operands<Role> },
-    Sum(Transfer),
+    Sum(SumTask),
     Optim { stage: usize, operands: Operands<UpdateRole> },
 }
 
@@ -151,10 +152,10 @@ struct Executable {
     queues: Vec<Vec<Ready>>,
     batch: Arc<RwLock<Batch>>,
     chain: Arc<Chain>,
-    stages: Vec<Stage>,
+    stages: Vec<UpdatePass>,
     segments: Vec<Vec<Segment>>,
     precision: Precision,
-    path: Path,
+    implementation: Implementation,
     seed: u64,
     rows: usize,
 }
@@ -164,18 +165,18 @@ impl Executable {
         let precision = plan.spec.precision;
         let devices = plan.spec.mesh.devices();
         let mut queues: Vec<Vec<Ready>> = (0..devices * Queue::COUNT).map(|_| Vec::new()).collect();
-        let operand = |local: &Local| {
+        let operand = |local: &LocalOperand| {
             let buffer = &program.buffers[local.buffer];
             let offset = buffer.offset + local.offset * precision.bytes();
             let memory = &memories[buffer.device];
             Operand::new(memory, offset, local.shape.clone(), local.window.clone(), precision)
         };
-        let extents = |pieces: &[(usize, Strided)]| {
-            let extent = |&(buffer, part): &(usize, Strided)| {
+        let slices = |pieces: &[(usize, Strided)]| {
+            let slice = |&(buffer, part): &(usize, Strided)| {
                 let buffer = &program.buffers[buffer];
-                Extent::new(&memories[buffer.device], buffer.offset, part, precision)
+                MemorySlice::new(&memories[buffer.device], buffer.offset, part, precision)
             };
-            pieces.iter().map(extent).collect()
+            pieces.iter().map(slice).collect()
         };
         for step in &program.instructions {
             let action = match &step.work {
@@ -187,7 +188,7 @@ impl Executable {
                     Action::Phase { layer, node: *node as u64, phase, operands }
                 }
                 Work::Sum { sources, targets, .. } => {
-                    Action::Sum(Transfer::new(extents(sources), extents(targets), precision))
+                    Action::Sum(SumTask::new(slices(sources), slices(targets), precision))
                 }
                 Work::Cast { .. } => unreachable!("CPU devices have one element type"),
                 Work::Optim { stage, operands } => {
@@ -204,7 +205,7 @@ impl Executable {
             stages: plan.chain.stages(),
             segments: (0..devices).map(|device| plan.segments(device)).collect(),
             precision,
-            path: plan.spec.path,
+            implementation: plan.spec.implementation,
             seed: plan.spec.seed,
             rows: program.variant.rows,
         }
@@ -213,12 +214,12 @@ impl Executable {
 
 impl Executable {
     fn args<'a, R>(&self, operands: &'a Operands<R>, pool: &'a Pool, clock: Clock, layer: u64) -> Args<'a, R> {
-        let Executable { precision, path, seed, rows, .. } = *self;
-        Args { operands, pool, precision, path, clock, seed, layer, rows }
+        let Executable { precision, implementation, seed, rows, .. } = *self;
+        Args { operands, pool, precision, implementation, clock, seed, layer, rows }
     }
 }
 
-impl Script for Executable {
+impl QueueProgram for Executable {
     fn len(&self, queue: usize) -> usize {
         self.queues[queue].len()
     }

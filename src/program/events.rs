@@ -4,12 +4,12 @@ use super::{Instruction, Program, Use};
 
 /// For each step, how many steps of each queue are known to be finished when it starts.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Clocks {
+pub struct VectorClocks {
     queues: usize,
     counts: Vec<u32>,
 }
 
-impl Clocks {
+impl VectorClocks {
     /// Returns true when step `a` is finished before step `b` starts.
     pub fn before(&self, steps: &[Instruction], a: usize, b: usize) -> bool {
         self.finished(b, steps[a].queue_index()) > steps[a].index
@@ -24,8 +24,8 @@ impl Clocks {
     ///
     /// # Panics
     /// When a step waits for one that is issued later.
-    pub fn of(steps: &[Instruction], queues: usize) -> Clocks {
-        let mut clocks = Clocks { queues, counts: vec![0; steps.len() * queues] };
+    pub fn of(steps: &[Instruction], queues: usize) -> VectorClocks {
+        let mut clocks = VectorClocks { queues, counts: vec![0; steps.len() * queues] };
         let mut issued: Vec<Vec<usize>> = vec![Vec::new(); queues];
         for (number, step) in steps.iter().enumerate() {
             let own = step.queue_index();
@@ -54,10 +54,10 @@ impl Clocks {
 
 /// Gives every step its waits: for each earlier step that writes what it uses, or uses what it writes, unless the
 /// order is known already.
-pub fn derive(program: &mut Program, queues: usize) -> Clocks {
+pub fn derive(program: &mut Program, queues: usize) -> VectorClocks {
     let mut seen: Vec<Vec<(usize, Use)>> = vec![Vec::new(); program.buffers.len()];
     let mut issued: Vec<Vec<usize>> = vec![Vec::new(); queues];
-    let mut clocks = Clocks { queues, counts: vec![0; program.instructions.len() * queues] };
+    let mut clocks = VectorClocks { queues, counts: vec![0; program.instructions.len() * queues] };
     for number in 0..program.instructions.len() {
         let step = &program.instructions[number];
         let own = step.queue_index();

@@ -1,11 +1,11 @@
 //! A program on GPUs: the globally ordered list issued to streams, captured once as one graph and replayed.
 
-use super::{Execution, Graphs, Inbox, Laid, Local, Plan, Program, Work};
+use super::{AllocatedRegion, Execution, Graphs, InputStaging, LocalOperand, Plan, Program, Work};
 use crate::data::{Arrived, Augmented, Batch, LoadRole, Preparation, Raw};
 use crate::device::{Clock, Epilogue, Operand, Operands, Queue};
 use crate::error::{Error, Result};
 use crate::gpu::libraries::Record;
-use crate::gpu::{Const, Event, Gpus, Graph, Launch, bytes_of};
+use crate::gpu::{Const, GpuEvent, Gpus, Graph, Launch, bytes_of};
 use crate::layers::{Layer, Mode, Role};
 use crate::optim::{Chain, DeviceChain, UpdateRole};
 use crate::placement::{Input, Region};
@@ -19,8 +19,8 @@ struct Ready {
     name: String,
     device: usize,
     queue: Queue,
-    waits: Vec<Event>,
-    record: Option<Event>,
+    waits: Vec<GpuEvent>,
+    record: Option<GpuEvent>,
     action: Action,
 }
 
@@ -62,17 +62,17 @@ const DRAWS: usize = 2;
 
 /// One program, ready to be issued or replayed.
 #[derive(Debug)]
-struct Script {
+struct IssueList {
     steps: Vec<Ready>,
     /// Fork from device 0's compute queue, and one event per queue to join back.
-    fork: Event,
-    joins: Vec<(usize, Queue, Event)>,
+    fork: GpuEvent,
+    joins: Vec<(usize, Queue, GpuEvent)>,
     /// One for each slot.
-    graphs: [Option<Graph>; Inbox::SLOTS],
+    graphs: [Option<Graph>; InputStaging::SLOTS],
     /// Whether every step has run once, alone.
     proven: bool,
     /// Around every step, once somebody asked for its time.
-    clocks: Vec<(Event, Event)>,
+    clocks: Vec<(GpuEvent, GpuEvent)>,
     rows: usize,
     augmented: Augmented,
 }
@@ -88,12 +88,12 @@ struct Prepared {
 #[derive(Debug)]
 pub(super) struct Programs {
     gpus: Gpus,
-    scripts: Vec<Script>,
+    scripts: Vec<IssueList>,
     chains: Vec<DeviceChain>,
     chain: Arc<Chain>,
     metrics: (usize, usize),
     /// The weights and their copy in bf16, where there is one.
-    weights: Option<[Laid; 2]>,
+    weights: Option<[AllocatedRegion; 2]>,
     seed: u64,
     /// Whether a program is captured at its first run.
     pub graphs: Graphs,
@@ -102,13 +102,13 @@ pub(super) struct Programs {
     pub execution: Execution,
     /// Whether the host waits for every launch of every step.
     waits: bool,
-    inbox: At,
+    staging: At,
     /// None: batches come ready.
     prepared: Option<Prepared>,
     /// For each device and slot: the batch lies in the inbox.
-    arrived: Vec<[Event; Inbox::SLOTS]>,
+    arrived: Vec<[GpuEvent; InputStaging::SLOTS]>,
     /// For each slot: device 0 is done with the step.
-    done: [Event; Inbox::SLOTS],
+    done: [GpuEvent; InputStaging::SLOTS],
     /// The slot of the next step.
     next: usize,
     /// The slot and number of every step that was submitted and not finished.
@@ -119,12 +119,12 @@ pub(super) struct Programs {
 #[derive(Debug, Clone, Copy)]
 struct At {
     byte: usize,
-    inbox: Inbox,
+    staging: InputStaging,
 }
 
 impl At {
     fn address(self, gpus: &Gpus, device: usize, slot: usize, input: usize) -> u64 {
-        gpus.address(device, self.byte + self.inbox.at(slot, input) * Element::F32.bytes())
+        gpus.address(device, self.byte + self.staging.at(slot, input) * Element::F32.bytes())
     }
 }
 
@@ -135,7 +135,7 @@ enum Watch<'a> {
     /// The host waits for it, so that what it does wrong is known by its name.
     Each,
     /// Events are recorded before and after it.
-    Clocks(&'a [(Event, Event)]),
+    VectorClocks(&'a [(GpuEvent, GpuEvent)]),
 }
 
 impl Programs {
@@ -148,22 +148,22 @@ impl Programs {
             chains.push(DeviceChain::new(&plan.chain, &plan.segments(device), &mut gpus, device)?);
         }
         let metrics = plan.region(Region::Metrics);
-        let laid = |region| plan.regions.get(region);
+        let allocated = |region| plan.regions.get(region);
         let arrived = (0..devices).map(|device| Ok([gpus.event(device)?, gpus.event(device)?]));
         let arrived = arrived.collect::<Result<_>>()?;
-        let inbox = At { byte: plan.region(Region::Inbox).0, inbox: plan.inbox() };
+        let staging = At { byte: plan.region(Region::InputStaging).0, staging: plan.staging() };
         Ok(Programs {
             scripts,
             chains,
             chain: Arc::clone(&plan.chain),
             metrics,
-            weights: laid(Region::Weights).zip(laid(Region::Halves)).map(<[Laid; 2]>::from),
+            weights: allocated(Region::Weights).zip(allocated(Region::Bf16Weights)).map(<[AllocatedRegion; 2]>::from),
             seed: plan.spec.seed,
             execution: Execution::default(),
             waits: std::env::var_os("PERISTYLE_WAIT").is_some(),
             tf32: plan.spec.products == MatmulPrecision::Tf32,
             graphs: Graphs::default(),
-            inbox,
+            staging,
             prepared: None,
             arrived,
             done: [gpus.event(0)?, gpus.event(0)?],
@@ -226,9 +226,9 @@ impl Programs {
 
     /// Puts a batch into the next slot and sends it to the inboxes; device 0's compute queue waits for it.
     fn begin(&mut self, number: usize, batch: &Batch, clock: Clock) -> Result<usize> {
-        assert!(self.under_way.len() < Inbox::SLOTS, "a slot is free");
+        assert!(self.under_way.len() < InputStaging::SLOTS, "a slot is free");
         let slot = self.next;
-        self.next = (slot + 1) % Inbox::SLOTS;
+        self.next = (slot + 1) % InputStaging::SLOTS;
         let (pixels, each) = batch.raw.as_ref().map_or((bytes_of(&batch.images), size_of::<f32>()), Raw::bytes);
         let draws = batch.raw.as_ref().map_or(&[][..], |raw| bytes_of(&raw.draws));
         self.gpus.stage(slot, [pixels, bytes_of(&batch.targets), draws], clock);
@@ -236,7 +236,7 @@ impl Programs {
         for step in &script.steps {
             let Action::Load { input, first, rows, width, .. } = step.action else { continue };
             let part = |input: usize, width: usize| {
-                let to = self.inbox.address(&self.gpus, step.device, slot, input);
+                let to = self.staging.address(&self.gpus, step.device, slot, input);
                 self.gpus.send(step.device, Queue::Copy, (slot, input), first * width, to, rows * width)
             };
             if input == IMAGES {
@@ -261,7 +261,7 @@ impl Programs {
             script.clocks.push((self.gpus.event(step.device)?, self.gpus.event(step.device)?));
         }
         let script = &self.scripts[number];
-        self.issue(script, slot, &Watch::Clocks(&script.clocks))?;
+        self.issue(script, slot, &Watch::VectorClocks(&script.clocks))?;
         self.gpus.synchronize(0, Queue::Compute).map_err(|e| at_step(clock.step, &e))?;
         let timed = script.steps.iter().zip(&script.clocks);
         let seconds = timed.map(|(step, &(start, end))| self.gpus.seconds_between(step.device, start, end));
@@ -270,7 +270,7 @@ impl Programs {
     }
 
     /// Issues every step in the one order: fork from device 0's compute queue, join back, and take the metrics out.
-    fn issue(&self, script: &Script, slot: usize, watch: &Watch) -> Result<()> {
+    fn issue(&self, script: &IssueList, slot: usize, watch: &Watch) -> Result<()> {
         let gpus = &self.gpus;
         gpus.record(0, Queue::Compute, script.fork)?;
         for &(device, queue, _) in &script.joins {
@@ -280,7 +280,7 @@ impl Programs {
             gpus.load_clock(device, Queue::Compute, slot)?;
         }
         for (number, step) in script.steps.iter().enumerate() {
-            let clocks = if let Watch::Clocks(clocks) = watch { Some(clocks[number]) } else { None };
+            let clocks = if let Watch::VectorClocks(clocks) = watch { Some(clocks[number]) } else { None };
             let issued = self.issue_step(step, script, slot, clocks);
             let waited = issued.and_then(|()| match watch {
                 Watch::Each => gpus.synchronize(step.device, step.queue),
@@ -296,7 +296,13 @@ impl Programs {
         gpus.unload(0, Queue::Compute, slot, gpus.address(0, offset), elements)
     }
 
-    fn issue_step(&self, step: &Ready, script: &Script, slot: usize, clocks: Option<(Event, Event)>) -> Result<()> {
+    fn issue_step(
+        &self,
+        step: &Ready,
+        script: &IssueList,
+        slot: usize,
+        clocks: Option<(GpuEvent, GpuEvent)>,
+    ) -> Result<()> {
         let (gpus, device, queue) = (&self.gpus, step.device, step.queue);
         for &event in &step.waits {
             gpus.wait(device, queue, event)?;
@@ -306,7 +312,7 @@ impl Programs {
         }
         match &step.action {
             Action::Load { input, to, .. } => {
-                let at = |input| self.inbox.address(gpus, device, slot, input);
+                let at = |input| self.staging.address(gpus, device, slot, input);
                 match self.prepared.as_ref().filter(|_| *input == IMAGES) {
                     None => gpus.receive(device, queue, at(*input), &to[LoadRole::Batch])?,
                     Some(Prepared { preparation, tables }) => {
@@ -336,7 +342,7 @@ impl Programs {
         step.record.map_or(Ok(()), |event| gpus.record(device, queue, event))
     }
 
-    fn launch<'a, R>(&'a self, step: &Ready, script: &Script, operands: &'a Operands<R>) -> Launch<'a, R> {
+    fn launch<'a, R>(&'a self, step: &Ready, script: &IssueList, operands: &'a Operands<R>) -> Launch<'a, R> {
         Launch {
             issue: self.gpus.issue(step.device, step.queue),
             operands,
@@ -370,7 +376,7 @@ impl Programs {
     pub fn store(&self, device: usize, byte: usize, from: &[f32]) -> Result<()> {
         self.idle();
         self.gpus.store(device, byte, from)?;
-        let Some([weights, halves]) = self.weights else { return Ok(()) };
+        let Some([weights, bf16_weights]) = self.weights else { return Ok(()) };
         let written = weights.offset..weights.offset + weights.elements * Element::F32.bytes();
         if !written.contains(&byte) || from.is_empty() {
             return Ok(());
@@ -379,7 +385,7 @@ impl Programs {
             let window = LocalSlice { start: vec![0], len: vec![from.len()] };
             Operand::at(self.gpus.address(device, byte), element, Shape::from([from.len()]), window)
         };
-        let copy = halves.offset + (byte - weights.offset) / Element::F32.bytes() * Element::Bf16.bytes();
+        let copy = bf16_weights.offset + (byte - weights.offset) / Element::F32.bytes() * Element::Bf16.bytes();
         let (from, to) = (operand(byte, Element::F32), operand(copy, Element::Bf16));
         self.gpus.to_bf16(device, Queue::Compute, &from, &to)?;
         self.gpus.synchronize(device, Queue::Compute)
@@ -405,13 +411,13 @@ fn later(error: &Error) -> Error {
     Error::Run(format!("{error}; run with PERISTYLE_WAIT=1, which waits for every launch, to learn in which layer"))
 }
 
-fn script(plan: &Plan, program: &Program, gpus: &Gpus) -> Result<Script> {
+fn script(plan: &Plan, program: &Program, gpus: &Gpus) -> Result<IssueList> {
     let queues = plan.spec.mesh.devices() * Queue::COUNT;
     let mut numbers: Vec<Vec<usize>> = vec![Vec::new(); queues];
     for (number, step) in program.instructions.iter().enumerate() {
         numbers[step.queue_index()].push(number);
     }
-    let mut events: Vec<Option<Event>> = vec![None; program.instructions.len()];
+    let mut events: Vec<Option<GpuEvent>> = vec![None; program.instructions.len()];
     for step in &program.instructions {
         for &(queue, count) in &step.waits {
             let number = numbers[queue][count - 1];
@@ -420,7 +426,7 @@ fn script(plan: &Plan, program: &Program, gpus: &Gpus) -> Result<Script> {
             }
         }
     }
-    let operand = |local: &Local| {
+    let operand = |local: &LocalOperand| {
         let buffer = &program.buffers[local.buffer];
         let address = gpus.address(buffer.device, buffer.offset + local.offset * buffer.element.bytes());
         Operand::at(address, buffer.element, local.shape.clone(), local.window.clone())
@@ -475,11 +481,11 @@ fn script(plan: &Plan, program: &Program, gpus: &Gpus) -> Result<Script> {
             joins.push((device, Queue::Compute, gpus.event(device)?));
         }
     }
-    Ok(Script {
+    Ok(IssueList {
         steps,
         fork: gpus.event(0)?,
         joins,
-        graphs: [None; Inbox::SLOTS],
+        graphs: [None; InputStaging::SLOTS],
         proven: false,
         clocks: Vec::new(),
         rows: program.variant.rows,

@@ -5,14 +5,14 @@ use crate::collectives::Collective;
 use crate::device::{Epilogue, Queue};
 use crate::layers::{Access, Pass, Role};
 use crate::optim::UpdateRole;
-use crate::placement::{Input, Purpose, Region, Variant};
+use crate::placement::{Input, MemoryUse, Region, Variant};
 use crate::tensor::{Axis, Element, LocalSlice, Shape, Strided};
 
 /// A buffer, as an index into [`Program::buffers`].
 pub type BufferId = usize;
 
 /// A part of a buffer.
-pub type Piece = (BufferId, Strided);
+pub type Slice = (BufferId, Strided);
 
 /// A stretch of one device's arena.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,7 +24,7 @@ pub struct Buffer {
     /// How an element lies in memory.
     pub element: Element,
     /// What it is for.
-    pub purpose: Purpose,
+    pub purpose: MemoryUse,
     /// Set when it outlives the step.
     pub region: Option<Region>,
     /// Name for plans and messages.
@@ -58,7 +58,7 @@ pub struct Use {
 
 /// An operand of an instruction on one device.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Local {
+pub struct LocalOperand {
     /// The buffer.
     pub buffer: BufferId,
     /// First element in the buffer.
@@ -79,9 +79,9 @@ pub enum Work {
         /// Images or targets.
         input: Input,
         /// Where to.
-        to: Local,
+        to: LocalOperand,
         /// Memory of the same size, where images are augmented in several steps.
-        scratch: Option<Local>,
+        scratch: Option<LocalOperand>,
     },
     /// A phase of a layer.
     Phase {
@@ -92,27 +92,27 @@ pub enum Work {
         /// Which of its phases.
         phase: &'static str,
         /// The operands.
-        operands: Vec<(Role, Local)>,
+        operands: Vec<(Role, LocalOperand)>,
         /// The scratch memory, if it asks for any.
-        scratch: Option<Local>,
+        scratch: Option<LocalOperand>,
         /// What it does to its output, and the node whose output that is.
         epilogue: Option<(Epilogue, usize)>,
     },
     /// The same values in another element type.
     Cast {
         /// What is read.
-        from: Local,
+        from: LocalOperand,
         /// Where they go.
-        to: Local,
+        to: LocalOperand,
     },
     /// Every target = the sum of the sources: a hop of a collective, a slice, or a sum of gradients.
     Sum {
         /// The collective that it is a part of, with its axis; none for a sum of gradients.
         collective: Option<(Collective, Axis)>,
         /// What is added.
-        sources: Vec<Piece>,
+        sources: Vec<Slice>,
         /// Where the sum goes.
-        targets: Vec<Piece>,
+        targets: Vec<Slice>,
         /// Bytes that cross between devices.
         wire: usize,
     },
@@ -121,7 +121,7 @@ pub enum Work {
         /// Which stage.
         stage: usize,
         /// The operands.
-        operands: Vec<(UpdateRole, Local)>,
+        operands: Vec<(UpdateRole, LocalOperand)>,
     },
 }
 

@@ -1,14 +1,14 @@
 //! From operations on all devices to steps on queues.
 
-use super::ir::{Buffer, BufferId, Instruction, Local, Piece, Program, Use, Work};
-use super::staged::{Transfer, through_host};
-use super::{Laid, Regions};
+use super::ir::{Buffer, BufferId, Instruction, LocalOperand, Program, Slice, Use, Work};
+use super::staged::{Sum, through_host};
+use super::{AllocatedRegion, Regions};
 use crate::collectives::{self, Collective};
 use crate::device::{Operand, Queue};
 use crate::layers::{Access, Mode, Operands};
 use crate::network::Network;
 use crate::optim::UpdateRole;
-use crate::placement::{Home, Input, Op, Peers, Placed, Purpose, Region, Spec, TensorId};
+use crate::placement::{Home, Input, MemoryUse, Op, Peers, Placed, Region, Spec, TensorId};
 use crate::tensor::{Axis, Element, LocalSlice, Strided};
 use std::collections::HashMap;
 
@@ -26,13 +26,13 @@ pub(super) fn lower(network: &Network, placed: &Placed, regions: &Regions, spec:
         counts: vec![0; devices * Queue::COUNT],
     };
     for device in 0..devices {
-        for &Laid { region, elements, offset } in &regions.all {
+        for &AllocatedRegion { region, elements, offset } in &regions.all {
             let purpose = match region {
-                Region::Weights | Region::Halves => Purpose::Weights,
-                Region::Gradients => Purpose::Gradients,
-                Region::Slot(_) => Purpose::Optimizer,
-                Region::Statistics | Region::Metrics => Purpose::Statistics,
-                Region::Inbox => Purpose::Activations,
+                Region::Weights | Region::Bf16Weights => MemoryUse::Weights,
+                Region::Gradients => MemoryUse::Gradients,
+                Region::Slot(_) => MemoryUse::Optimizer,
+                Region::Statistics | Region::Metrics => MemoryUse::Statistics,
+                Region::InputStaging => MemoryUse::Activations,
             };
             let name = format!("{region:?}").to_lowercase();
             let element = region.element(spec.precision);
@@ -68,8 +68,12 @@ impl Emitter<'_> {
         let root = self.placed.root(tensor);
         let t = &self.placed.tensors[root];
         if let Home::Fixed(region, offset) = t.home {
-            let number =
-                self.regions.all.iter().position(|laid| laid.region == region).expect("every region is laid out");
+            let number = self
+                .regions
+                .all
+                .iter()
+                .position(|allocated| allocated.region == region)
+                .expect("every region is laid out");
             return (device * self.regions.all.len() + number, offset);
         }
         if let Some(&buffer) = self.homes.get(&(root, device)) {
@@ -81,15 +85,22 @@ impl Emitter<'_> {
         (buffer, 0)
     }
 
-    fn buffer(&mut self, device: usize, elements: usize, element: Element, purpose: Purpose, name: String) -> BufferId {
+    fn buffer(
+        &mut self,
+        device: usize,
+        elements: usize,
+        element: Element,
+        purpose: MemoryUse,
+        name: String,
+    ) -> BufferId {
         self.buffers.push(Buffer { device, elements, element, purpose, region: None, name, offset: 0 });
         self.buffers.len() - 1
     }
 
-    fn local(&mut self, tensor: TensorId, device: usize, access: Access) -> Local {
+    fn local(&mut self, tensor: TensorId, device: usize, access: Access) -> LocalOperand {
         let (buffer, offset) = self.home(tensor, device);
         let shape = self.placed.tensors[tensor].shape.clone();
-        Local { buffer, offset, shape, window: self.window(tensor, device), access }
+        LocalOperand { buffer, offset, shape, window: self.window(tensor, device), access }
     }
 
     fn push(&mut self, device: usize, queue: Queue, work: Work, uses: Vec<Use>, name: String) {
@@ -109,19 +120,20 @@ impl Emitter<'_> {
                 for device in 0..devices {
                     let to = self.local(*to, device, Access::Write);
                     let mut uses = vec![whole(&to)];
-                    let inbox = self.regions.all.iter().position(|laid| laid.region == Region::Inbox);
-                    if let Some(number) = inbox {
+                    let staging =
+                        self.regions.all.iter().position(|allocated| allocated.region == Region::InputStaging);
+                    if let Some(number) = staging {
                         let part = Strided::contiguous(0, self.regions.all[number].elements);
                         let buffer = device * self.regions.all.len() + number;
                         uses.push(Use { buffer, part, access: Access::Read });
                     }
                     let mut scratch = None;
-                    if turns && inbox.is_some() {
+                    if turns && staging.is_some() {
                         scratch = Some(self.scratch(device, to.window.elements(), "augmented".into(), &mut uses));
                     }
                     let name = format!("load {input:?}").to_lowercase();
                     // A GPU finds its part in the inbox.
-                    let queue = if inbox.is_some() { Queue::Compute } else { Queue::Copy };
+                    let queue = if staging.is_some() { Queue::Compute } else { Queue::Copy };
                     self.push(device, queue, Work::Load { input: *input, to, scratch }, uses, name);
                 }
             }
@@ -153,7 +165,7 @@ impl Emitter<'_> {
             }
             Op::Add { terms, to } => {
                 for device in 0..devices {
-                    let pieces = |this: &mut Self, ids: &[TensorId]| -> Vec<Piece> {
+                    let pieces = |this: &mut Self, ids: &[TensorId]| -> Vec<Slice> {
                         ids.iter().map(|&id| this.piece(id, device)).collect()
                     };
                     let (sources, targets) = (pieces(self, terms), pieces(self, &[*to]));
@@ -176,16 +188,20 @@ impl Emitter<'_> {
     }
 
     /// Returns memory for a step alone.
-    fn scratch(&mut self, device: usize, elements: usize, name: String, uses: &mut Vec<Use>) -> Local {
+    fn scratch(&mut self, device: usize, elements: usize, name: String, uses: &mut Vec<Use>) -> LocalOperand {
         let element = Element::Real(self.spec.precision);
-        let buffer = self.buffer(device, elements, element, Purpose::Workspace, name);
+        let buffer = self.buffer(device, elements, element, MemoryUse::Workspace, name);
         let window = LocalSlice { start: vec![0], len: vec![elements] };
-        let local = Local { buffer, offset: 0, shape: [elements].into(), window, access: Access::Scratch };
+        let local = LocalOperand { buffer, offset: 0, shape: [elements].into(), window, access: Access::Scratch };
         uses.push(whole(&local));
         local
     }
 
-    fn operands<R: Copy>(&mut self, operands: &[(R, TensorId, Access)], device: usize) -> (Vec<(R, Local)>, Vec<Use>) {
+    fn operands<R: Copy>(
+        &mut self,
+        operands: &[(R, TensorId, Access)],
+        device: usize,
+    ) -> (Vec<(R, LocalOperand)>, Vec<Use>) {
         let mut uses = Vec::new();
         let locals = operands
             .iter()
@@ -199,7 +215,7 @@ impl Emitter<'_> {
     }
 
     /// Describes an operand that has no address yet.
-    fn described(&self, local: &Local) -> Operand {
+    fn described(&self, local: &LocalOperand) -> Operand {
         Operand::described(self.buffers[local.buffer].element, local.shape.clone(), local.window.clone())
     }
 
@@ -214,8 +230,8 @@ impl Emitter<'_> {
         device: usize,
         queue: Queue,
         collective: Option<(Collective, Axis)>,
-        sources: Vec<Piece>,
-        targets: Vec<Piece>,
+        sources: Vec<Slice>,
+        targets: Vec<Slice>,
         wire: usize,
         name: String,
     ) {
@@ -232,24 +248,24 @@ impl Emitter<'_> {
         let queue = if collective == Collective::Slice { Queue::Compute } else { Queue::Communication };
         for group in self.spec.mesh.groups(axis) {
             let windows = |tensor| group.iter().map(|&d| self.window(tensor, d)).collect::<Vec<_>>();
-            let steps = collectives::lower(collective, self.spec.form, &windows(from), &windows(to));
+            let hops = collectives::lower(collective, self.spec.algorithm, &windows(from), &windows(to));
             let mut scratch = HashMap::new();
             let name = format!("{collective} {}", self.placed.tensors[to].name);
-            let mut transfers = Vec::new();
-            for transfer in steps.transfers {
-                let mut pieces = |this: &mut Self, pieces: &[collectives::Piece]| -> Vec<Piece> {
+            let mut sums = Vec::new();
+            for hop in hops.hops {
+                let mut pieces = |this: &mut Self, pieces: &[collectives::HopSlice]| -> Vec<Slice> {
                     pieces
                         .iter()
                         .map(|piece| {
                             let device = group[piece.rank];
                             let (buffer, offset) = match piece.buffer {
-                                collectives::Buffer::From => this.home(from, device),
-                                collectives::Buffer::To => this.home(to, device),
-                                collectives::Buffer::Scratch => {
+                                collectives::HopBuffer::From => this.home(from, device),
+                                collectives::HopBuffer::To => this.home(to, device),
+                                collectives::HopBuffer::Scratch => {
                                     let buffer = *scratch.entry(device).or_insert_with(|| {
                                         let name = format!("{name} scratch");
                                         let element = this.placed.tensors[to].element;
-                                        this.buffer(device, steps.scratch, element, Purpose::Communication, name)
+                                        this.buffer(device, hops.scratch, element, MemoryUse::Communication, name)
                                     });
                                     (buffer, 0)
                                 }
@@ -258,14 +274,14 @@ impl Emitter<'_> {
                         })
                         .collect()
                 };
-                let (sources, targets) = (pieces(self, &transfer.sources), pieces(self, &transfer.targets));
-                let wire = transfer.wire_elements() * self.placed.tensors[to].element.bytes();
-                transfers.push(Transfer { device: group[transfer.rank], sources, targets, wire, way: "" });
+                let (sources, targets) = (pieces(self, &hop.sources), pieces(self, &hop.targets));
+                let wire = hop.wire_elements() * self.placed.tensors[to].element.bytes();
+                sums.push(Sum { device: group[hop.rank], sources, targets, wire, way: "" });
             }
             if let Peers::SameGpu(gpus) = &self.spec.peers {
-                transfers = through_host(&transfers, gpus, &mut self.buffers);
+                sums = through_host(&sums, gpus, &mut self.buffers);
             }
-            for Transfer { device, sources, targets, wire, way } in transfers {
+            for Sum { device, sources, targets, wire, way } in sums {
                 let name = format!("{name}{way}");
                 self.sum(device, queue, Some((collective, axis)), sources, targets, wire, name);
             }
@@ -273,7 +289,7 @@ impl Emitter<'_> {
     }
 }
 
-fn whole(local: &Local) -> Use {
+fn whole(local: &LocalOperand) -> Use {
     let part = Strided::contiguous(local.offset, local.window.elements());
     Use { buffer: local.buffer, part, access: local.access }
 }

@@ -26,8 +26,8 @@ mod usage;
 
 pub use check::Race;
 pub use compile::{Compiled, compile};
-pub use ir::{Buffer, BufferId, Instruction, Local, Piece, Program, Use, Work};
+pub use ir::{Buffer, BufferId, Instruction, LocalOperand, Program, Slice, Use, Work};
 pub use plan::Plan;
-pub use regions::{Inbox, Laid, Regions};
-pub use session::{Execution, Graphs, Metrics, Session, Which};
+pub use regions::{AllocatedRegion, InputStaging, Regions};
+pub use session::{Execution, Graphs, Metrics, Persistent, Session};
 pub use usage::Usage;

@@ -1,6 +1,6 @@
 //! Everything that is known before the first step, as data.
 
-use super::{Compiled, Inbox, Program, Regions, compile};
+use super::{Compiled, InputStaging, Program, Regions, compile};
 use crate::error::Problem;
 use crate::network::Network;
 use crate::optim::{Chain, Segment};
@@ -88,11 +88,14 @@ impl Plan {
     /// # Panics
     /// When the chain has no such slot.
     pub fn region(&self, wanted: Region) -> (usize, usize) {
-        self.regions.get(wanted).map(|laid| (laid.offset, laid.elements)).expect("every region is laid out")
+        self.regions
+            .get(wanted)
+            .map(|allocated| (allocated.offset, allocated.elements))
+            .expect("every region is laid out")
     }
 
     /// Returns where batches wait on a GPU.
-    pub fn inbox(&self) -> Inbox {
-        Inbox::of(&self.network, &self.spec)
+    pub fn staging(&self) -> InputStaging {
+        InputStaging::of(&self.network, &self.spec)
     }
 }

@@ -14,7 +14,7 @@ use std::fmt::Write;
 
 /// What a plan says beside its programs.
 #[derive(Debug, Clone, Copy)]
-pub struct Context<'a> {
+pub struct Printer<'a> {
     /// The kind of device: `cpu`.
     pub device: &'a str,
     /// Updates of the whole run.
@@ -37,7 +37,7 @@ impl Plan {
     }
 
     /// Returns the plan as text: what each device does, what crosses the wire, what the bytes are for.
-    pub fn text(&self, cx: Context) -> String {
+    pub fn text(&self, cx: Printer) -> String {
         let mut out = String::new();
         let main = self.main();
         let mesh = self.spec.mesh;
@@ -48,7 +48,7 @@ impl Plan {
             mesh.columns,
             self.spec.products.name(self.spec.precision),
             main.variant.rows,
-            self.spec.form
+            self.spec.algorithm
         );
         self.write_layouts(&mut out, main);
         let _ = writeln!(out, "\nprograms: {}", self.programs.iter().map(title).collect::<Vec<_>>().join(", "));
@@ -194,7 +194,7 @@ impl Plan {
     }
 
     /// Returns the plan as JSON.
-    pub fn json(&self, cx: Context) -> serde_json::Value {
+    pub fn json(&self, cx: Printer) -> serde_json::Value {
         let main = self.main();
         let step = seconds(self, main, cx.hardware);
         let devices: Vec<_> = (0..self.spec.mesh.devices())
@@ -262,7 +262,7 @@ impl Plan {
 }
 
 /// Returns an instruction as `name  what it reads -> what it writes`.
-fn arrow<'a>(name: &str, operands: impl Iterator<Item = (String, &'a super::Local)>) -> String {
+fn arrow<'a>(name: &str, operands: impl Iterator<Item = (String, &'a super::LocalOperand)>) -> String {
     let (mut read, mut written) = (Vec::new(), Vec::new());
     for (text, local) in operands {
         if local.access.reads() {

@@ -10,7 +10,7 @@ use crate::tensor::{Layout, MatmulPrecision, Precision};
 
 /// A region in the arena of every device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Laid {
+pub struct AllocatedRegion {
     /// Which one.
     pub region: Region,
     /// Its length.
@@ -23,7 +23,7 @@ pub struct Laid {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Regions {
     /// The regions.
-    pub all: Vec<Laid>,
+    pub all: Vec<AllocatedRegion>,
     /// The first byte after them.
     pub end: usize,
 }
@@ -33,9 +33,9 @@ impl Regions {
     pub fn new(sizes: &[(Region, usize)], precision: Precision) -> Self {
         let mut end = 0;
         let lay = |&(region, elements): &(Region, usize)| {
-            let laid = Laid { region, elements, offset: end };
+            let allocated = AllocatedRegion { region, elements, offset: end };
             end = (end + elements * region.element(precision).bytes()).next_multiple_of(arena::ALIGN);
-            laid
+            allocated
         };
         Regions { all: sizes.iter().map(lay).collect(), end }
     }
@@ -49,27 +49,27 @@ impl Regions {
         let statistics = placed.statistics.iter().enumerate().map(state).max().unwrap_or(0);
         let mut sizes = vec![(Region::Weights, flat.len)];
         if spec.products == MatmulPrecision::Bf16 {
-            sizes.push((Region::Halves, flat.len));
+            sizes.push((Region::Bf16Weights, flat.len));
         }
         sizes.push((Region::Gradients, flat.len));
         let slots = chain.slots(0..chain.0.len()).len();
         sizes.extend((0..slots).map(|slot| (Region::Slot(slot), flat.len)));
         sizes.extend([(Region::Statistics, statistics), (Region::Metrics, METRICS)]);
         if spec.target.is_gpu() {
-            sizes.push((Region::Inbox, Inbox::of(network, spec).elements()));
+            sizes.push((Region::InputStaging, InputStaging::of(network, spec).elements()));
         }
         Regions::new(&sizes, spec.precision)
     }
 
     /// Returns a region, if the arena has it.
-    pub fn get(&self, region: Region) -> Option<Laid> {
-        self.all.iter().find(|laid| laid.region == region).copied()
+    pub fn get(&self, region: Region) -> Option<AllocatedRegion> {
+        self.all.iter().find(|allocated| allocated.region == region).copied()
     }
 }
 
 /// Where a batch for a GPU waits in its inbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Inbox {
+pub struct InputStaging {
     /// Elements of the device's images in the largest batch.
     pub images: usize,
     /// Elements of its targets.
@@ -78,7 +78,7 @@ pub struct Inbox {
     pub draws: usize,
 }
 
-impl Inbox {
+impl InputStaging {
     /// Batches that the host may be ahead of the GPU.
     pub const SLOTS: usize = 2;
 
@@ -94,9 +94,9 @@ impl Inbox {
     }
 
     /// Returns the inbox that is large enough for every variant: the first device holds the most rows.
-    pub fn of(network: &Network, spec: &Spec) -> Inbox {
+    pub fn of(network: &Network, spec: &Spec) -> InputStaging {
         let rows = spec.variants.iter().map(|v| v.rows).max().unwrap_or(0).div_ceil(spec.mesh.data);
-        Inbox {
+        InputStaging {
             images: rows * network.input.features(),
             targets: rows * spec.target_width,
             draws: rows * spec.augment * Augment::DRAWS,

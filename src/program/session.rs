@@ -1,11 +1,11 @@
 //! Runs the programs of a plan, and reads and writes what outlives a step.
 
-use super::{Inbox, Plan, cpu, gpu};
+use super::{InputStaging, Plan, cpu, gpu};
 use crate::data::{Augment, Batch, Preparation, Preparer};
 use crate::device::{Clock, Target};
 use crate::error::{Error, Result};
 use crate::gpu::libraries::Record;
-use crate::gpu::{DriverKind, Gpus, Opening};
+use crate::gpu::{DriverKind, GpuOptions, Gpus};
 use crate::layers::METRICS;
 use crate::placement::{Peers, Region, Variant};
 use crate::tensor::{Axis, Layout, LocalSlice, Placement, Precision, Real, Shape, Strided};
@@ -31,7 +31,7 @@ impl Metrics {
 
 /// A tensor that outlives a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Which {
+pub enum Persistent {
     /// A parameter.
     Parameter(usize),
     /// The gradient of a parameter.
@@ -123,14 +123,14 @@ impl Session {
         let widths = [plan.network.input.features(), plan.spec.target_width, draws];
         let staging = widths.map(|width| rows * width * size_of::<f32>());
         let threads = plan.spec.target.threads();
-        let gpus = Gpus::open(&Opening {
+        let gpus = Gpus::open(&GpuOptions {
             kind,
             ordinals,
             arenas: &plan.arena,
             host: (plan.spec.peers != Peers::All).then_some(plan.host),
             staging,
             values: METRICS,
-            slots: Inbox::SLOTS,
+            slots: InputStaging::SLOTS,
             threads,
         })?;
         if matches!(plan.spec.target, Target::Gpu { libraries: true, .. }) {
@@ -201,7 +201,7 @@ impl Session {
     pub fn depth(&self) -> usize {
         match self.devices {
             Devices::Cpu(_) => 1,
-            Devices::Gpu(_) => Inbox::SLOTS,
+            Devices::Gpu(_) => InputStaging::SLOTS,
         }
     }
 
@@ -290,7 +290,7 @@ impl Session {
     }
 
     /// Returns the layout, shape and first byte of a tensor in every device's arena.
-    fn find(&self, which: Which) -> (Layout, Shape, usize) {
+    fn find(&self, which: Persistent) -> (Layout, Shape, usize) {
         let plan = &self.plan;
         let bytes = plan.spec.precision.bytes();
         let param = |i: usize, region| {
@@ -299,10 +299,10 @@ impl Session {
             (part.layout, shape, plan.region(region).0 + part.offset * bytes)
         };
         match which {
-            Which::Parameter(i) => param(i, Region::Weights),
-            Which::Gradient(i) => param(i, Region::Gradients),
-            Which::Slot(slot, i) => param(i, Region::Slot(slot)),
-            Which::State(i) => {
+            Persistent::Parameter(i) => param(i, Region::Weights),
+            Persistent::Gradient(i) => param(i, Region::Gradients),
+            Persistent::Slot(slot, i) => param(i, Region::Slot(slot)),
+            Persistent::State(i) => {
                 let (layout, offset) = plan.statistics[i];
                 let shape = plan.network.states[i].param.shape.clone();
                 (layout, shape, plan.region(Region::Statistics).0 + offset * bytes)
@@ -370,7 +370,7 @@ impl Session {
     ///
     /// # Panics
     /// When `T` is not the plan's precision.
-    pub fn read<T: Real>(&self, which: Which) -> Result<Vec<T>> {
+    pub fn read<T: Real>(&self, which: Persistent) -> Result<Vec<T>> {
         let (layout, shape, offset) = self.find(which);
         let mesh = self.plan.spec.mesh;
         let whole = LocalSlice { start: vec![0; shape.rank()], len: shape.0.clone() };
@@ -399,7 +399,7 @@ impl Session {
     ///
     /// # Panics
     /// When `T` is not the plan's precision, or the number of elements is not the tensor's.
-    pub fn write<T: Real>(&mut self, which: Which, all: &[T]) -> Result<()> {
+    pub fn write<T: Real>(&mut self, which: Persistent, all: &[T]) -> Result<()> {
         let (layout, shape, offset) = self.find(which);
         assert_eq!(all.len(), shape.elements());
         let mesh = self.plan.spec.mesh;

@@ -1,7 +1,7 @@
 //! What the bytes of a device's arena are for.
 
-use super::{Laid, Plan};
-use crate::placement::{Purpose, Region};
+use super::{AllocatedRegion, Plan};
+use crate::placement::{MemoryUse, Region};
 
 /// Bytes of one device's arena by purpose. A byte that several purposes share in turn counts for the first of
 /// activations, workspace and communication.
@@ -29,18 +29,18 @@ impl Plan {
     /// Returns what the bytes of a device's arena are for.
     pub fn usage(&self, device: usize) -> Usage {
         let mut usage = Usage { arena: self.arena[device], ..Usage::default() };
-        for &Laid { region, elements, .. } in &self.regions.all {
+        for &AllocatedRegion { region, elements, .. } in &self.regions.all {
             let field = match region {
-                Region::Weights | Region::Halves => &mut usage.weights,
+                Region::Weights | Region::Bf16Weights => &mut usage.weights,
                 Region::Gradients => &mut usage.gradients,
                 Region::Slot(_) => &mut usage.optimizer,
                 Region::Statistics | Region::Metrics => &mut usage.statistics,
-                Region::Inbox => &mut usage.activations,
+                Region::InputStaging => &mut usage.activations,
             };
             *field += elements * region.element(self.spec.precision).bytes();
         }
         let mut covered: Vec<(usize, usize)> = Vec::new();
-        for purpose in [Purpose::Activations, Purpose::Workspace, Purpose::Communication] {
+        for purpose in [MemoryUse::Activations, MemoryUse::Workspace, MemoryUse::Communication] {
             let before = total(&covered);
             let own = self
                 .programs
@@ -50,8 +50,8 @@ impl Plan {
             covered.extend(own.map(|b| (b.offset, b.offset + b.bytes())));
             covered = merged(covered);
             let field = match purpose {
-                Purpose::Activations => &mut usage.activations,
-                Purpose::Workspace => &mut usage.workspace,
+                MemoryUse::Activations => &mut usage.activations,
+                MemoryUse::Workspace => &mut usage.workspace,
                 _ => &mut usage.communication,
             };
             *field = total(&covered) - before;

@@ -4,7 +4,7 @@ use super::weights::{NamedTensor, TensorData};
 use crate::error::{Error, Result};
 use crate::layers::Param;
 use crate::network::{self, Parameter};
-use crate::program::{Session, Which};
+use crate::program::{Persistent, Session};
 use crate::tensor::{Precision, Real};
 use std::path::Path;
 
@@ -49,7 +49,7 @@ pub fn initialise(session: &mut Session, seed: u64) -> Result<()> {
     let network = std::sync::Arc::clone(&session.plan().network);
     for parameter in 0..network.parameters.len() {
         let values = network::initial(&network, seed, parameter);
-        write_values(session, Which::Parameter(parameter), &values)?;
+        write_values(session, Persistent::Parameter(parameter), &values)?;
     }
     for (state, parameter) in network.states.iter().enumerate() {
         let start = match parameter.init {
@@ -57,7 +57,7 @@ pub fn initialise(session: &mut Session, seed: u64) -> Result<()> {
             _ => 0.0,
         };
         let values = vec![start; parameter.param.shape.elements()];
-        write_values(session, Which::State(state), &values)?;
+        write_values(session, Persistent::State(state), &values)?;
     }
     Ok(())
 }
@@ -66,7 +66,7 @@ pub fn initialise(session: &mut Session, seed: u64) -> Result<()> {
 ///
 /// # Errors
 /// When a GPU fails.
-pub fn write_values(session: &mut Session, which: Which, values: &[f64]) -> Result<()> {
+pub fn write_values(session: &mut Session, which: Persistent, values: &[f64]) -> Result<()> {
     match session.plan().spec.precision {
         Precision::F32 => write_as::<f32>(session, which, values),
         Precision::F64 => write_as::<f64>(session, which, values),
@@ -74,7 +74,7 @@ pub fn write_values(session: &mut Session, which: Which, values: &[f64]) -> Resu
     }
 }
 
-fn write_as<T: Real>(session: &mut Session, which: Which, values: &[f64]) -> Result<()> {
+fn write_as<T: Real>(session: &mut Session, which: Persistent, values: &[f64]) -> Result<()> {
     let values: Vec<T> = values.iter().map(|&v| T::from_f64(v)).collect();
     session.write(which, &values)
 }
@@ -83,7 +83,7 @@ fn write_as<T: Real>(session: &mut Session, which: Which, values: &[f64]) -> Res
 ///
 /// # Errors
 /// When a GPU fails.
-pub fn read_values(session: &Session, which: Which) -> Result<Vec<f64>> {
+pub fn read_values(session: &Session, which: Persistent) -> Result<Vec<f64>> {
     match session.plan().spec.precision {
         Precision::F32 => read_as::<f32>(session, which),
         Precision::F64 => read_as::<f64>(session, which),
@@ -91,7 +91,7 @@ pub fn read_values(session: &Session, which: Which) -> Result<Vec<f64>> {
     }
 }
 
-fn read_as<T: Real>(session: &Session, which: Which) -> Result<Vec<f64>> {
+fn read_as<T: Real>(session: &Session, which: Persistent) -> Result<Vec<f64>> {
     Ok(session.read::<T>(which)?.into_iter().map(Real::to_f64).collect())
 }
 
@@ -99,7 +99,7 @@ fn read_as<T: Real>(session: &Session, which: Which) -> Result<Vec<f64>> {
 ///
 /// # Errors
 /// When a GPU fails.
-pub fn export(session: &Session, which: Which, name: String, param: &Param) -> Result<NamedTensor> {
+pub fn export(session: &Session, which: Persistent, name: String, param: &Param) -> Result<NamedTensor> {
     let data = match session.plan().spec.precision {
         Precision::F32 => TensorData::F32(to_file(param, &session.read::<f32>(which)?)),
         _ => TensorData::F64(to_file(param, &session.read::<f64>(which)?)),
@@ -113,7 +113,7 @@ pub fn export(session: &Session, which: Which, name: String, param: &Param) -> R
 /// When its shape differs from the parameter's, or a GPU fails.
 pub fn import(
     session: &mut Session,
-    which: Which,
+    which: Persistent,
     parameter: &Parameter,
     tensor: &NamedTensor,
     file: &Path,

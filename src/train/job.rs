@@ -2,9 +2,9 @@
 
 use super::devices;
 use super::start::Start;
-use crate::collectives::Form;
+use crate::collectives::CollectiveAlgorithm;
 use crate::config::{self, Collectives, Config};
-use crate::cpu::Path as Implementation;
+use crate::cpu::Implementation;
 use crate::data::{EpochPlan, Header, SourceContext, Subset};
 use crate::error::{Error, Fault, Problem, Result};
 use crate::layers::Mode;
@@ -248,12 +248,12 @@ impl Job {
             target: devices::target(&self.config),
             precision: settings.precision,
             products: settings.products,
-            form: match settings.collectives {
-                Collectives::OnePass => Form::OnePass,
-                Collectives::Ring => Form::Ring,
+            algorithm: match settings.collectives {
+                Collectives::OnePass => CollectiveAlgorithm::OnePass,
+                Collectives::Ring => CollectiveAlgorithm::Ring,
             },
             peers: self.peers.clone(),
-            path: Implementation::Fast,
+            implementation: Implementation::Fast,
             target_width: self.train.map_or(1, |h| h.target_width),
             augment: self.config.data.augment.len(),
             seed: self.config.seed,

@@ -12,7 +12,7 @@ use crate::device::Clock;
 use crate::error::{Error, Result};
 use crate::layers::Mode;
 use crate::placement::Variant;
-use crate::program::{Plan, Session, Which};
+use crate::program::{Persistent, Plan, Session};
 use crate::report::{Reporter, RunEvent};
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -118,14 +118,14 @@ impl Run {
     }
 
     /// Returns the optimiser's tensors: which one, its name in files, its parameter.
-    fn slots(&self) -> Vec<(Which, String, usize)> {
+    fn slots(&self) -> Vec<(Persistent, String, usize)> {
         let chain = &self.session.plan().chain;
         let slots = chain.slots(0..chain.0.len());
         let mut all = Vec::new();
         for (number, slot) in slots.iter().enumerate() {
             for (parameter, p) in self.job.network.parameters.iter().enumerate() {
                 let name = format!("{}.{}{}.{}", p.name, chain.0[slot.transform].kind(), slot.transform, slot.name);
-                all.push((Which::Slot(number, parameter), name, parameter));
+                all.push((Persistent::Slot(number, parameter), name, parameter));
             }
         }
         all

@@ -7,7 +7,7 @@ use crate::config::PretrainedWeights;
 use crate::data::Base;
 use crate::error::{Error, Fault, Result, suggest};
 use crate::network::{Network, Parameter};
-use crate::program::{Session, Which};
+use crate::program::{Persistent, Session};
 use std::path::PathBuf;
 
 /// The weights of a file that fit the network.
@@ -16,7 +16,7 @@ pub struct Start {
     file: PathBuf,
     weights: Weights,
     /// The tensors that the network uses: which one, and its index in the file.
-    taken: Vec<(Which, usize)>,
+    taken: Vec<(Persistent, usize)>,
     /// Notes on tensors that keep their initial values, and on tensors that are not used.
     pub notes: Vec<String>,
 }
@@ -107,7 +107,7 @@ impl Start {
 }
 
 /// Returns parameters and running statistics: the contents of a model file.
-pub(super) fn tensors(network: &Network) -> Vec<(Which, &Parameter)> {
-    let parameters = network.parameters.iter().enumerate().map(|(i, p)| (Which::Parameter(i), p));
-    parameters.chain(network.states.iter().enumerate().map(|(i, p)| (Which::State(i), p))).collect()
+pub(super) fn tensors(network: &Network) -> Vec<(Persistent, &Parameter)> {
+    let parameters = network.parameters.iter().enumerate().map(|(i, p)| (Persistent::Parameter(i), p));
+    parameters.chain(network.states.iter().enumerate().map(|(i, p)| (Persistent::State(i), p))).collect()
 }

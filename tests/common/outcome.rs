@@ -1,14 +1,14 @@
 //! Everything that one batch makes of a network on a mesh, to be compared with one device.
 
-use peristyle::collectives::Form;
+use peristyle::collectives::CollectiveAlgorithm;
 use peristyle::data::Batch;
-use peristyle::device::{Clock, Purpose, Random};
+use peristyle::device::{Clock, Random, RandomStream};
 use peristyle::error::Problem;
 use peristyle::layers::Mode;
 use peristyle::network::Network;
 use peristyle::optim::Chain;
 use peristyle::placement::{Peers, Spec, Variant};
-use peristyle::program::{Execution, Plan, Session, Which};
+use peristyle::program::{Execution, Persistent, Plan, Session};
 use peristyle::tensor::{Mesh, Precision};
 use peristyle::train::exchange;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Where {
     pub mesh: Mesh,
-    pub form: Form,
+    pub algorithm: CollectiveAlgorithm,
     /// Whether what crosses goes through the host's memory.
     pub staged: bool,
     pub rows: usize,
@@ -38,23 +38,23 @@ impl Outcome {
 
     /// Runs it on queues, or one step after another.
     pub fn executed(network: &Arc<Network>, at: Where, execution: Execution) -> Result<Outcome, Vec<Problem>> {
-        let Where { mesh, form, rows, staged } = at;
+        let Where { mesh, algorithm, rows, staged } = at;
         let peers = if staged { Peers::SameGpu((0..mesh.devices()).collect()) } else { Peers::All };
         let train = Variant { mode: Mode::Train, rows, update: false };
         let eval = Variant { mode: Mode::Eval, rows, update: false };
         let (precision, variants) = (Precision::F64, vec![train, eval]);
-        let spec = Spec { mesh, precision, form, peers, seed: 3, variants, ..Spec::default() };
+        let spec = Spec { mesh, precision, algorithm, peers, seed: 3, variants, ..Spec::default() };
         let plan = Plan::new(Arc::clone(network), Arc::new(Chain::default()), spec)?;
         let mut session = Session::new(plan).unwrap().execution(execution);
         exchange::initialise(&mut session, 1).unwrap();
         for (p, parameter) in network.parameters.iter().enumerate() {
-            let random = Random::new(4, Purpose::Probe, 0, p as u64);
+            let random = Random::new(4, RandomStream::Probe, 0, p as u64);
             let matrix = parameter.param.shape.rank() > 1;
             let scale = if matrix { (parameter.param.fan_in as f64).powf(-0.5) } else { 0.5 };
             let values = (0..parameter.param.shape.elements() as u64).map(|i| scale * random.normal(i));
-            exchange::write_values(&mut session, Which::Parameter(p), &values.collect::<Vec<_>>()).unwrap();
+            exchange::write_values(&mut session, Persistent::Parameter(p), &values.collect::<Vec<_>>()).unwrap();
         }
-        let random = Random::new(4, Purpose::Probe, 1, 0);
+        let random = Random::new(4, RandomStream::Probe, 1, 0);
         let classes = network.nodes.last().map_or(1, |loss| loss.input_shapes[0].features()) as u64;
         let images: Vec<f32> = (0..(rows * network.input.features()) as u64).map(|i| random.normal(i) as f32).collect();
         let targets: Vec<f32> = (0..rows as u64).map(|i| random.below(1000 + i, classes) as f32).collect();
@@ -68,12 +68,12 @@ impl Outcome {
         }
         let mut scale = 0.0f64;
         for (p, parameter) in network.parameters.iter().enumerate() {
-            let gradient = exchange::read_values(&session, Which::Gradient(p)).unwrap();
+            let gradient = exchange::read_values(&session, Persistent::Gradient(p)).unwrap();
             scale = gradient.iter().fold(scale, |m, v| m.max(v.abs()));
             values.push((format!("gradient of {}", parameter.name), gradient));
         }
         for (s, state) in network.states.iter().enumerate() {
-            values.push((state.name.clone(), exchange::read_values(&session, Which::State(s)).unwrap()));
+            values.push((state.name.clone(), exchange::read_values(&session, Persistent::State(s)).unwrap()));
         }
         Ok(Outcome { values, scale })
     }

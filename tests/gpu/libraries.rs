@@ -186,10 +186,10 @@ mod with_libraries {
     use crate::common::Training;
     use half::bf16;
     use peristyle::Result;
-    use peristyle::cpu::Path;
-    use peristyle::device::{Clock, Purpose, Random};
+    use peristyle::cpu::Implementation;
+    use peristyle::device::{Clock, Random, RandomStream};
     use peristyle::gpu::libraries::*;
-    use peristyle::gpu::{Driver, DriverKind, Format, Stream};
+    use peristyle::gpu::{ComputeType, Driver, DriverKind, Stream};
     use peristyle::layers::{self, Activation, Alone, Layer, Mode, Role, Setting};
     use peristyle::placement::Variant;
     use peristyle::tensor::{MatmulPrecision, Mesh, Real};
@@ -199,7 +199,7 @@ mod with_libraries {
     const SINGLE: f64 = 2e-5;
 
     fn values(n: usize, stream: u64) -> Vec<f32> {
-        let random = Random::new(5, Purpose::Probe, 0, stream);
+        let random = Random::new(5, RandomStream::Probe, 0, stream);
         (0..n as u64).map(|i| random.normal(i) as f32).collect()
     }
 
@@ -267,7 +267,7 @@ mod with_libraries {
                 let setting = Setting { mesh, products, ..Setting::of_rows(6) };
                 let Some(mut launched) = filled::<f32>(&case, &setting) else { continue };
                 launched = launched.on(&driver);
-                let plain = Setting { path: Path::Plain, products, ..Setting::of_rows(6) };
+                let plain = Setting { implementation: Implementation::Reference, products, ..Setting::of_rows(6) };
                 let mut plain = filled::<f64>(&case, &plain).unwrap();
                 launched.forward()?;
                 launched.backward()?;
@@ -297,9 +297,9 @@ mod with_libraries {
     struct Room<'a>(&'a Driver, Stream);
 
     impl Room<'_> {
-        fn put(&self, values: &[f32], element: Format) -> Result<u64> {
+        fn put(&self, values: &[f32], element: ComputeType) -> Result<u64> {
             let bytes: Vec<u8> = match element {
-                Format::Bf16 => values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect(),
+                ComputeType::Bf16 => values.iter().flat_map(|&v| bf16::from_f32(v).to_le_bytes()).collect(),
                 _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
             };
             let at = self.0.allocate(bytes.len())?;
@@ -308,8 +308,8 @@ mod with_libraries {
             self.0.synchronize(self.1)?;
             Ok(at)
         }
-        fn take(&self, at: u64, n: usize, element: Format) -> Result<Vec<f32>> {
-            let each = if element == Format::Bf16 { 2 } else { 4 };
+        fn take(&self, at: u64, n: usize, element: ComputeType) -> Result<Vec<f32>> {
+            let each = if element == ComputeType::Bf16 { 2 } else { 4 };
             let mut bytes = vec![0u8; n * each];
             // SAFETY: as long as the allocation; the wait follows.
             unsafe { self.0.copy_out(bytes.as_mut_ptr(), at, bytes.len(), self.1)? };
@@ -352,17 +352,21 @@ mod with_libraries {
         };
         let (x, w, dy) = (values(rows * inputs, 1), values(outputs * inputs, 2), values(rows * outputs, 3));
         let all = [
-            (Which::Output, &x, &w, rows * outputs),
-            (Which::Input, &dy, &w, rows * inputs),
-            (Which::Weight, &x, &dy, outputs * inputs),
+            (ProductOf::Output, &x, &w, rows * outputs),
+            (ProductOf::Input, &dy, &w, rows * inputs),
+            (ProductOf::Weight, &x, &dy, outputs * inputs),
         ];
         for (which, samples, other, n) in all {
-            let exact = multiply(which, &rounded(samples), &rounded(other), n, Format::F32, Format::F32)?;
+            let exact = multiply(which, &rounded(samples), &rounded(other), n, ComputeType::F32, ComputeType::F32)?;
             // The same algorithm adds in the same order, so that nothing but the rounding of the result is between them.
-            assert_eq!(multiply(which, samples, other, n, Format::Bf16, Format::F32)?, exact, "{which:?}");
-            assert_eq!(multiply(which, samples, other, n, Format::Bf16, Format::Bf16)?, rounded(&exact), "{which:?}");
-            let full = multiply(which, samples, other, n, Format::F32, Format::F32)?;
-            let tf32 = multiply(which, samples, other, n, Format::Tf32, Format::F32)?;
+            assert_eq!(multiply(which, samples, other, n, ComputeType::Bf16, ComputeType::F32)?, exact, "{which:?}");
+            assert_eq!(
+                multiply(which, samples, other, n, ComputeType::Bf16, ComputeType::Bf16)?,
+                rounded(&exact),
+                "{which:?}"
+            );
+            let full = multiply(which, samples, other, n, ComputeType::F32, ComputeType::F32)?;
+            let tf32 = multiply(which, samples, other, n, ComputeType::Tf32, ComputeType::F32)?;
             let error = full.iter().zip(&tf32).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             // Inputs of size 1 keep 11 bits: some tens of terms err by a few 2^-11, and not by nothing.
             assert!(error > 1e-4 && error < 3e-2, "{which:?}: {error}");
@@ -389,15 +393,15 @@ mod with_libraries {
         for (direction, result) in
             [(Direction::Forward, 2), (Direction::BackwardInput, 0), (Direction::BackwardWeight, 1)]
         {
-            let (_, exact) = convolve(direction, [&round[0], &round[1], &round[2]], Format::F32)?;
-            let (done, half) = convolve(direction, [&x, &w, &y], Format::Bf16)?;
+            let (_, exact) = convolve(direction, [&round[0], &round[1], &round[2]], ComputeType::F32)?;
+            let (done, half) = convolve(direction, [&x, &w, &y], ComputeType::Bf16)?;
             if direction == Direction::BackwardWeight {
                 assert!(!done, "cuDNN would round the gradient of bf16 weights to bf16");
             } else {
                 assert_eq!(half[result], rounded(&exact[result]), "{direction:?}");
             }
-            let (_, full) = convolve(direction, [&x, &w, &y], Format::F32)?;
-            let (_, tf32) = convolve(direction, [&x, &w, &y], Format::Tf32)?;
+            let (_, full) = convolve(direction, [&x, &w, &y], ComputeType::F32)?;
+            let (_, tf32) = convolve(direction, [&x, &w, &y], ComputeType::Tf32)?;
             let error = full[result].iter().zip(&tf32[result]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(error > 1e-4 && error < 3e-2, "{direction:?}: {error}");
         }

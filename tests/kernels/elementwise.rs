@@ -1,6 +1,6 @@
 use crate::each_type;
 use crate::rig::*;
-use peristyle::device::{Purpose, Random};
+use peristyle::device::{Random, RandomStream};
 use peristyle::gpu::kernels::*;
 use peristyle::gpu::{Const, Grid};
 
@@ -144,7 +144,7 @@ fn strided_regions_are_copied_added_and_filled() {
 #[test]
 fn dropout_draws_the_words_of_the_host() {
     let (seed, layer, step) = (0x1234_5678_9abc_def0u64, 3u64, 77u32);
-    let random = Random::new(seed, Purpose::Dropout, u64::from(step), layer);
+    let random = Random::new(seed, RandomStream::Dropout, u64::from(step), layer);
     let key = random.key();
     // A device that holds channels 2..7 of 9, from pixel 11 on; and one that holds all.
     for (c, channels, first_channel, first_pixel) in [(5, 9, 2, 11), (8, 8, 0, 1), (3, 3, 0, 0)] {

@@ -1,7 +1,7 @@
 use crate::each_type;
 use crate::rig::*;
 use peristyle::gpu::kernels::{PoolGeometry, global_avg_pool_forward};
-use peristyle::gpu::{Const, Grid, Mut, Order};
+use peristyle::gpu::{Const, Grid, Mut, ThreadOrder};
 
 /// A pool: samples, image, channels, kernel, stride, padding, outputs (of which the last may hang over the edge).
 #[derive(Debug, Clone, Copy)]
@@ -160,7 +160,7 @@ fn global_avg_pool_is_the_mean_of_each_channel() {
 #[test]
 fn global_avg_pool_takes_more_samples_than_a_grid_has_rows() {
     let n = 65_600;
-    let (rig, x) = (Rig::new(Order::Forward, 2), values(n, 1));
+    let (rig, x) = (Rig::new(ThreadOrder::Forward, 2), values(n, 1));
     let y = rig.out::<f32>(n);
     // SAFETY: x and y have n elements.
     unsafe { global_avg_pool_forward(&rig.on(), Grid::new(n, 1, 1), rig.give(&x), y, 1, 1, 1.0).unwrap() };

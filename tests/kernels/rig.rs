@@ -1,7 +1,7 @@
 //! An emulated device with memory that is filled and read back, and comparisons with plain f64 computations.
 
 use half::bf16;
-use peristyle::gpu::{Const, Driver, Grid, Issue, Mut, Order, Settings, Stream};
+use peristyle::gpu::{Const, Driver, EmulatorSettings, Grid, Issue, Mut, Stream, ThreadOrder};
 use std::cell::RefCell;
 
 /// One emulated device with its memory.
@@ -12,8 +12,8 @@ pub struct Rig {
 }
 
 impl Rig {
-    pub fn new(order: Order, threads: usize) -> Rig {
-        let driver = Driver::emulated(Settings { threads, order }).expect("the tests need a C++ compiler");
+    pub fn new(order: ThreadOrder, threads: usize) -> Rig {
+        let driver = Driver::emulated(EmulatorSettings { threads, order }).expect("the tests need a C++ compiler");
         let stream = driver.stream().expect("streams are free");
         Rig { driver, stream, allocations: RefCell::default() }
     }
@@ -75,8 +75,8 @@ impl Drop for Rig {
 /// Runs the same launches with the threads forward, backward and shuffled, on one and two threads of the operating
 /// system; returns the outputs, which must be the same bits every time.
 pub fn outputs(launches: impl Fn(&Rig) -> Vec<Vec<f32>>) -> Vec<Vec<f32>> {
-    let first = launches(&Rig::new(Order::Forward, 1));
-    for (order, threads) in [(Order::Reverse, 1), (Order::Random(1), 2), (Order::Random(2), 1)] {
+    let first = launches(&Rig::new(ThreadOrder::Forward, 1));
+    for (order, threads) in [(ThreadOrder::Reverse, 1), (ThreadOrder::Random(1), 2), (ThreadOrder::Random(2), 1)] {
         let other = launches(&Rig::new(order, threads));
         for (i, (a, b)) in first.iter().zip(&other).enumerate() {
             let differ = a.iter().zip(b).position(|(a, b)| a.to_bits() != b.to_bits());

@@ -215,7 +215,7 @@ fn the_whole_chain_of_an_optimiser_in_one_launch() {
     }
     let got = outputs(|rig| {
         let (w, g, v, u) = (rig.put(&w), rig.put(&g), rig.put(&v), rig.put(&u));
-        let halves = rig.put(&vec![bf16::from_f32(UNTOUCHED); n]);
+        let bf16_weights = rig.put(&vec![bf16::from_f32(UNTOUCHED); n]);
         let (parts, norms, program) = (rig.out(3 * 64), rig.out(3), rig.give(&program));
         let (ranges, factors) = (rig.give(&ranges.concat()), rig.give(&factors.concat()));
         let (on, none, lr) = (&rig.on(), Mut::NONE, rig.give(&[lr]));
@@ -225,11 +225,11 @@ fn the_whole_chain_of_an_optimiser_in_one_launch() {
             optim_norm(on, Grid::new(1, 1, 1), parts.into(), rig.give(&[0.0, 1.0, 1.0]), norms, 3).unwrap();
             let grid = packs::<f32>(n);
             let (norms, n) = (norms.into(), n as i64);
-            optim_apply(on, grid, w, halves, g, norms, v, u, none, none, program, ranges, factors, lr, n, 4, 3)
+            optim_apply(on, grid, w, bf16_weights, g, norms, v, u, none, none, program, ranges, factors, lr, n, 4, 3)
                 .unwrap();
         }
-        let halves = rig.numbers(halves, n);
-        vec![rig.get(w, n), rig.get(v, n), rig.get(u, n), rig.get(norms, 3), rig.get(g, n), halves]
+        let bf16_weights = rig.numbers(bf16_weights, n);
+        vec![rig.get(w, n), rig.get(v, n), rig.get(u, n), rig.get(norms, 3), rig.get(g, n), bf16_weights]
     });
     close("w", &got[0], &w1, 2e-6);
     close("velocity", &got[1], &v1, 2e-6);

@@ -2,7 +2,7 @@
 
 use super::limits;
 use super::{Effort, load_average};
-use crate::collectives::{Collective, Form};
+use crate::collectives::{Collective, CollectiveAlgorithm};
 use crate::config;
 use crate::data::Batch;
 use crate::device::Clock;
@@ -77,11 +77,11 @@ pub fn all_reduce(sets: &[String], effort: Effort) -> Result<AllReduces> {
         all_reduces: Vec::new(),
     };
     let n = devices.len() as f64;
-    let forms = [(Form::OnePass, "one_pass"), (Form::Ring, "ring")];
-    for (form, name) in if devices.kind == config::DeviceKind::Cpu { &forms[..] } else { &forms[1..] } {
+    let algorithms = [(CollectiveAlgorithm::OnePass, "one_pass"), (CollectiveAlgorithm::Ring, "ring")];
+    for (algorithm, name) in if devices.kind == config::DeviceKind::Cpu { &algorithms[..] } else { &algorithms[1..] } {
         for shift in (16..=26).step_by(2) {
             let bytes = 1 << shift;
-            let mut session = session(&job, bytes / Precision::F32.bytes(), *form)?;
+            let mut session = session(&job, bytes / Precision::F32.bytes(), *algorithm)?;
             let mut run = || {
                 let start = Instant::now();
                 session.run(VARIANT, &mut Batch::default(), Clock::default())?;
@@ -105,9 +105,10 @@ pub fn all_reduce(sets: &[String], effort: Effort) -> Result<AllReduces> {
 }
 
 /// Opens the devices for a program that is one all-reduce.
-fn session(job: &Job, elements: usize, form: Form) -> Result<Session> {
+fn session(job: &Job, elements: usize, algorithm: CollectiveAlgorithm) -> Result<Session> {
     let (collective, shape) = (Collective::AllReduce, Shape::from([elements]));
     let sum = OneMove { collective, shape, have: Placement::Partial, want: Placement::Replicate };
-    let spec = Spec { form, precision: Precision::F32, products: MatmulPrecision::Full, ..job.spec(vec![VARIANT]) };
+    let spec =
+        Spec { algorithm, precision: Precision::F32, products: MatmulPrecision::Full, ..job.spec(vec![VARIANT]) };
     job.session(sum.plan(spec))
 }

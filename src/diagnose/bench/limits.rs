@@ -1,9 +1,9 @@
 //! What devices can do at most, measured: the rate of large copies and of large products.
 
-use crate::cpu::{Args, Matrix, Path, Queues, Scalar, Script};
+use crate::cpu::{Args, Implementation, Matrix, QueueProgram, Queues, Scalar};
 use crate::device::{Clock, Memory, Operand, Operands, Pool, Queue};
 use crate::error::Result;
-use crate::gpu::{DriverKind, Gpus, INPUTS, Opening};
+use crate::gpu::{DriverKind, GpuOptions, Gpus, INPUTS};
 use crate::tensor::{Element, LocalSlice, Precision, Shape};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -82,7 +82,7 @@ impl Load {
             operands: &self.operands[device],
             pool,
             precision: Precision::F32,
-            path: Path::Fast,
+            implementation: Implementation::Fast,
             clock: Clock::default(),
             seed: 0,
             layer: 0,
@@ -91,7 +91,7 @@ impl Load {
     }
 }
 
-impl Script for Load {
+impl QueueProgram for Load {
     fn len(&self, queue: usize) -> usize {
         usize::from(queue % Queue::COUNT == Queue::Compute as usize)
     }
@@ -131,7 +131,7 @@ impl Script for Load {
 pub fn cpu(devices: usize, threads: usize) -> Result<Limits> {
     let mut queues = Queues::new(devices, threads)?;
     let mut best = |load: &Arc<Load>| {
-        let script: Arc<dyn Script> = Arc::clone(load) as Arc<dyn Script>;
+        let script: Arc<dyn QueueProgram> = Arc::clone(load) as Arc<dyn QueueProgram>;
         queues.run(&script, Clock::default())?;
         best_of(|| {
             let start = Instant::now();
@@ -155,7 +155,7 @@ pub fn cpu(devices: usize, threads: usize) -> Result<Limits> {
 /// When there is no such device, or it fails.
 pub fn gpu_copy(kind: DriverKind, ordinal: usize, threads: usize) -> Result<f64> {
     let bytes = if kind == DriverKind::Emu { COPY_BYTES } else { 4 * COPY_BYTES };
-    let gpus = Gpus::open(&Opening {
+    let gpus = Gpus::open(&GpuOptions {
         kind,
         ordinals: &[ordinal],
         arenas: &[2 * bytes],

@@ -15,7 +15,7 @@ use crate::config::{self, DeviceKind, Devices};
 use crate::data::{
     Batch, Batches, Dataset, Labels, Normalization, Normalize, Pixels, Preparation, SampleOrder, SampleSet, SampleSets,
 };
-use crate::device::{Clock, Purpose, Random};
+use crate::device::{Clock, Random, RandomStream};
 use crate::error::{Error, Result};
 use crate::gpu;
 use crate::layers::{Activation, Mode};
@@ -136,7 +136,7 @@ fn product_rate(devices: &Devices) -> Result<f64> {
 /// says.
 fn noise(job: &Job, rows: usize, target_width: usize) -> SampleSets {
     let Activation { h, w, c, .. } = job.network.input;
-    let random = Random::new(job.config.seed, Purpose::Synthetic, 0, 0);
+    let random = Random::new(job.config.seed, RandomStream::Synthetic, 0, 0);
     let values = rows * h * w * c;
     let words = (0..values.div_ceil(16) as u64).flat_map(|i| random.words(i));
     let pixels = Pixels::U8(words.flat_map(u32::to_le_bytes).take(values).collect());

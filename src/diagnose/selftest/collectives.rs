@@ -2,12 +2,12 @@
 
 use super::compare::{Compared, Tally, worst, worst_bits};
 use super::{Device, Effort, training};
-use crate::collectives::{self, Buffer, Collective, Form, Piece, Transfer};
+use crate::collectives::{self, Collective, CollectiveAlgorithm, Hop, HopBuffer, HopSlice};
 use crate::data::Batch;
-use crate::device::{Clock, Purpose, Queue, Random};
+use crate::device::{Clock, Queue, Random, RandomStream};
 use crate::diagnose::one_move::{OneMove, VARIANT};
 use crate::error::Result;
-use crate::gpu::{DriverKind, Gpus, INPUTS, Opening};
+use crate::gpu::{DriverKind, GpuOptions, Gpus, INPUTS};
 use crate::placement::{Region, Spec};
 use crate::tensor::{Element, Layout, LocalSlice, MatmulPrecision, Mesh, Placement, Precision, Shape, Strided};
 use half::bf16;
@@ -42,28 +42,33 @@ fn moves(collective: Collective, effort: Effort) -> Vec<OneMove> {
 
 /// Runs a collective on two and four devices in several sizes.
 pub(super) fn check(collective: Collective, device: &Device, effort: Effort, tally: &mut Tally) {
-    let forms: &[Form] = if device.driver.is_some() { &[Form::Ring] } else { &[Form::Ring, Form::OnePass] };
+    let algorithms: &[CollectiveAlgorithm] = if device.driver.is_some() {
+        &[CollectiveAlgorithm::Ring]
+    } else {
+        &[CollectiveAlgorithm::Ring, CollectiveAlgorithm::OnePass]
+    };
     for devices in [2, 4] {
         for moved in moves(collective, effort) {
-            for &form in forms {
+            for &algorithm in algorithms {
                 let OneMove { shape, have, want, .. } = &moved;
-                let case = format!("{shape:?} from {have:?} to {want:?} on {devices} devices, {form:?}");
-                tally.add(&case, run(device, devices, form, &moved));
+                let case = format!("{shape:?} from {have:?} to {want:?} on {devices} devices, {algorithm:?}");
+                tally.add(&case, run(device, devices, algorithm, &moved));
             }
         }
     }
 }
 
-fn run(device: &Device, devices: usize, form: Form, moved: &OneMove) -> Result<Vec<Compared>> {
+fn run(device: &Device, devices: usize, algorithm: CollectiveAlgorithm, moved: &OneMove) -> Result<Vec<Compared>> {
     let (job, _) = training::job(&device.times(devices), &[])?;
-    let spec = Spec { form, precision: Precision::F32, products: MatmulPrecision::Full, ..job.spec(vec![VARIANT]) };
+    let spec =
+        Spec { algorithm, precision: Precision::F32, products: MatmulPrecision::Full, ..job.spec(vec![VARIANT]) };
     let mesh = spec.mesh;
     let mut session = job.session(moved.plan(spec))?;
     // A partial sum has a term of its own on every device; else all hold parts of the first.
     let terms: Vec<Vec<f32>> = (0..devices)
         .map(|term| {
             let random =
-                Random::new(7, Purpose::Probe, 0, if moved.have == Placement::Partial { term as u64 } else { 0 });
+                Random::new(7, RandomStream::Probe, 0, if moved.have == Placement::Partial { term as u64 } else { 0 });
             (0..moved.shape.elements() as u64).map(|i| random.normal(i) as f32).collect()
         })
         .collect();
@@ -116,16 +121,16 @@ fn run_bf16(device: &Device, kind: DriverKind, devices: usize, moved: &OneMove) 
     let mesh = Mesh { data: devices, columns: 1 };
     let window = |layout: Layout, d| layout.window(&moved.shape, mesh, mesh.position(d));
     let [from, to] = moved.layouts().map(|layout| (0..devices).map(|d| window(layout, d)).collect::<Vec<LocalSlice>>());
-    let steps = collectives::lower(moved.collective, Form::Ring, &from, &to);
+    let steps = collectives::lower(moved.collective, CollectiveAlgorithm::Ring, &from, &to);
     let longest = |windows: &[LocalSlice]| windows.iter().map(LocalSlice::elements).max().unwrap_or(0);
     let [from, to, scratch] = [longest(&from), longest(&to), steps.scratch].map(|n| n.next_multiple_of(64));
     let first = |buffer| match buffer {
-        Buffer::From => 0,
-        Buffer::To => from,
-        Buffer::Scratch => from + to,
+        HopBuffer::From => 0,
+        HopBuffer::To => from,
+        HopBuffer::Scratch => from + to,
     };
     let elements = from + to + scratch;
-    let gpus = Gpus::open(&Opening {
+    let gpus = Gpus::open(&GpuOptions {
         kind,
         ordinals: &vec![device.ordinal; devices],
         arenas: &vec![elements * Element::Bf16.bytes(); devices],
@@ -136,7 +141,7 @@ fn run_bf16(device: &Device, kind: DriverKind, devices: usize, moved: &OneMove) 
         threads: device.threads,
     })?;
     let start = |d: usize| {
-        let random = Random::new(7, Purpose::Probe, 0, d as u64);
+        let random = Random::new(7, RandomStream::Probe, 0, d as u64);
         (0..elements as u64).map(|i| bf16::from_f64(random.normal(i))).collect::<Vec<bf16>>()
     };
     let mut expected: Vec<Vec<bf16>> = (0..devices).map(start).collect();
@@ -145,8 +150,8 @@ fn run_bf16(device: &Device, kind: DriverKind, devices: usize, moved: &OneMove) 
             values.chunks_exact(2).map(|p| f32::from_bits(u32::from(p[0].to_bits()) | u32::from(p[1].to_bits()) << 16));
         gpus.store(d, 0, &pairs.collect::<Vec<f32>>())?;
     }
-    for Transfer { rank, sources, targets } in &steps.transfers {
-        let at = |p: &Piece| (gpus.address(p.rank, first(p.buffer) * Element::Bf16.bytes()), p.part);
+    for Hop { rank, sources, targets } in &steps.hops {
+        let at = |p: &HopSlice| (gpus.address(p.rank, first(p.buffer) * Element::Bf16.bytes()), p.part);
         let sums: Vec<bf16> = (0..sources[0].part.elements())
             .map(|e| {
                 let terms = sources.iter().map(|p| expected[p.rank][place(p, first(p.buffer), e)]);
@@ -166,8 +171,8 @@ fn run_bf16(device: &Device, kind: DriverKind, devices: usize, moved: &OneMove) 
     for (d, expected) in expected.iter().enumerate() {
         let mut pairs = vec![0.0; elements / 2];
         gpus.fetch(d, 0, &mut pairs)?;
-        let halves = pairs.iter().flat_map(|p| [p.to_bits() as u16, (p.to_bits() >> 16) as u16]);
-        let got: Vec<f32> = halves.map(|bits| bf16::from_bits(bits).to_f32()).collect();
+        let bf16_weights = pairs.iter().flat_map(|p| [p.to_bits() as u16, (p.to_bits() >> 16) as u16]);
+        let got: Vec<f32> = bf16_weights.map(|bits| bf16::from_bits(bits).to_f32()).collect();
         let expected: Vec<f32> = expected.iter().map(|x| x.to_f32()).collect();
         compared.push(Compared { role: format!("device {d}"), difference: worst_bits(&got, &expected), bound: 0.0 });
     }
@@ -175,7 +180,7 @@ fn run_bf16(device: &Device, kind: DriverKind, devices: usize, moved: &OneMove) 
 }
 
 /// Returns where element `e` of a piece lies, whose buffer begins at `first`.
-fn place(piece: &Piece, first: usize, e: usize) -> usize {
+fn place(piece: &HopSlice, first: usize, e: usize) -> usize {
     let Strided { offset, len, stride, .. } = piece.part;
     first + offset + e / len * stride + e % len
 }

@@ -4,7 +4,7 @@ use super::compare::{Compared, Tally, worst_bits};
 use super::{Device, Effort};
 use crate::data::{Arrived, Augment, Augmented, Batches, Dataset, Labels, Normalization, Normalize, SampleOrder};
 use crate::data::{LoadRole, Pixels, Preparation, Preparer, SampleSet, SampleSets};
-use crate::device::{Operand, Operands, Purpose, Queue, Random};
+use crate::device::{Operand, Operands, Queue, Random, RandomStream};
 use crate::error::Result;
 use crate::gpu::{Const, DriverKind, Launch};
 use crate::tensor::{Element, LocalSlice, Shape};
@@ -46,7 +46,7 @@ pub(super) fn check(device: &Device, kind: DriverKind, effort: Effort, tally: &m
 
 fn splits(shape: [usize; 3], augment: &[Augment], floats: bool) -> SampleSets {
     let values = (IMAGES * shape.iter().product::<usize>()) as u64;
-    let random = Random::new(13, Purpose::Probe, 0, 0);
+    let random = Random::new(13, RandomStream::Probe, 0, 0);
     let pixels = match floats {
         false => Pixels::U8((0..values).map(|i| random.word(i) as u8).collect()),
         true => Pixels::F32((0..values).map(|i| random.normal(i) as f32).collect()),

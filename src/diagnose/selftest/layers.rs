@@ -2,8 +2,8 @@
 
 use super::compare::{Compared, Tally, unfit, worst};
 use super::{Device, Effort};
-use crate::cpu::{Path, Scalar};
-use crate::device::{Purpose, Random};
+use crate::cpu::{Implementation, Scalar};
+use crate::device::{Random, RandomStream};
 use crate::error::{Error, Fault, Result};
 use crate::gpu::Driver;
 use crate::layers::{self, Activation, Alone, Layer, Mode, Role, Setting, Split};
@@ -119,7 +119,7 @@ pub fn is_loss<T: Scalar>(alone: &Alone<T>) -> bool {
 fn fill<T: Scalar>(alone: &mut Alone<T>) {
     let roles = alone.roles();
     for (stream, role) in roles.into_iter().enumerate() {
-        let random = Random::new(5, Purpose::Probe, 0, stream as u64);
+        let random = Random::new(5, RandomStream::Probe, 0, stream as u64);
         let values = alone.values_mut(role);
         let n = values.len();
         let order = random.permutation(n);
@@ -188,7 +188,8 @@ pub(super) fn check(kind: &str, precision: Precision, device: &Device, effort: E
 }
 
 fn check_case(case: &Case, mode: Mode, settings: &[Setting], precision: Precision, device: &Device, tally: &mut Tally) {
-    let plain = Setting { mode, path: Path::Plain, products: precision.products, ..case.setting() };
+    let plain =
+        Setting { mode, implementation: Implementation::Reference, products: precision.products, ..case.setting() };
     let expected = case.run::<f64>(&plain, None);
     for setting in settings {
         let setting = Setting { threads: device.threads, products: precision.products, ..setting.clone() };

@@ -17,7 +17,7 @@ pub use layers::{Case, HALF, Precision, SINGLE, is_loss};
 
 use crate::config;
 use crate::error::{Error, Problem, Result};
-use crate::gpu::{Driver, DriverKind, Gpus, INPUTS, Opening, libraries};
+use crate::gpu::{Driver, DriverKind, GpuOptions, Gpus, INPUTS, libraries};
 use compare::Tally;
 use serde::Serialize;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ impl Device {
     fn gpus(&self, kind: DriverKind, elements: usize) -> Result<Gpus> {
         let (ordinals, arenas, threads) = ([self.ordinal], [elements * size_of::<f32>()], self.threads);
         let (ordinals, arenas, staging) = (&ordinals, &arenas, [0; INPUTS]);
-        Gpus::open(&Opening { kind, ordinals, arenas, staging, values: 1, slots: 1, host: None, threads })
+        Gpus::open(&GpuOptions { kind, ordinals, arenas, staging, values: 1, slots: 1, host: None, threads })
     }
 }
 
@@ -72,7 +72,7 @@ pub struct Image {
 
 /// What all checks found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Report {
+pub struct SelftestReport {
     /// The version of peristyle.
     pub version: &'static str,
     /// `cpu`, `cuda:0` or `emu`.
@@ -97,7 +97,7 @@ pub struct Report {
 
 /// What happens while the checks run.
 #[derive(Debug)]
-pub enum Event<'a> {
+pub enum SelftestEvent<'a> {
     /// A check begins.
     Begins(&'a str),
     /// A check is done.
@@ -152,15 +152,15 @@ impl Selftest {
     }
 
     /// Runs every check, and tells of each as it goes. What a device refuses is a row that fails; the others still run.
-    pub fn run(&self, tell: &mut dyn FnMut(Event)) -> Report {
+    pub fn run(&self, tell: &mut dyn FnMut(SelftestEvent)) -> SelftestReport {
         let (device, effort, begin) = (&self.device, self.effort, Instant::now());
         let (mut rows, mut skipped) = (Vec::new(), Vec::new());
         let mut row = |check: &str, precision: &'static str, bound: f64, run: &mut dyn FnMut(&mut Tally)| {
-            tell(Event::Begins(&format!("{check} {precision}")));
+            tell(SelftestEvent::Begins(&format!("{check} {precision}")));
             let (mut tally, start) = (Tally::new(check, precision, bound), Instant::now());
             run(&mut tally);
             let row = tally.row(start.elapsed().as_secs_f64());
-            tell(Event::Done(&row));
+            tell(SelftestEvent::Done(&row));
             rows.push(row);
         };
         let precisions = if device.driver.is_some() { layers::PRECISIONS } else { &layers::PRECISIONS[..1] };
@@ -222,7 +222,7 @@ impl Selftest {
             _ => {}
         }
         let capability = device.driver.as_ref().map(Driver::capability).filter(|&capability| capability != (0, 0));
-        Report {
+        SelftestReport {
             version: env!("CARGO_PKG_VERSION"),
             device: device.name.clone(),
             name: self.name().to_string(),

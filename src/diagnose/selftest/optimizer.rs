@@ -2,12 +2,12 @@
 
 use super::compare::{Compared, Tally, worst, worst_bits};
 use super::{Device, Effort};
-use crate::cpu::{Args, Path};
-use crate::device::{Clock, Memory, Operand, Pool, Purpose, Queue, Random};
+use crate::cpu::{Args, Implementation};
+use crate::device::{Clock, Memory, Operand, Pool, Queue, Random, RandomStream};
 use crate::error::Result;
 use crate::gpu::{DriverKind, INPUTS, Launch};
 use crate::optim::{
-    self, Chain, ClipByGlobalNorm, DeviceChain, Momentum, Segment, Stage, UpdateArgs, UpdateRole, WeightDecay,
+    self, Chain, ClipByGlobalNorm, DeviceChain, Momentum, Segment, UpdateArgs, UpdatePass, UpdateRole, WeightDecay,
 };
 use crate::tensor::{Element, LocalSlice, Real, Shape};
 use half::bf16;
@@ -36,7 +36,7 @@ pub(super) fn check(device: &Device, effort: Effort, tally: &mut Tally) {
     for chain in &chains[skipped..] {
         let names: Vec<String> = chain.0.iter().map(|transform| format!("{transform:?}")).collect();
         let got = match (&device.driver, device.kind()) {
-            (Some(_), Some(kind)) => on_gpu(chain, device, kind).map(|(got, halves)| (got, Some(halves))),
+            (Some(_), Some(kind)) => on_gpu(chain, device, kind).map(|(got, bf16_weights)| (got, Some(bf16_weights))),
             _ => on_cpu::<f32>(chain, device.threads).map(|got| (got, None)),
         };
         let compared = |(region, (got, expected)): (usize, (Vec<f32>, Vec<f64>))| {
@@ -44,21 +44,22 @@ pub(super) fn check(device: &Device, effort: Effort, tally: &mut Tally) {
             Compared { role, difference: worst(&got, &expected), bound: BOUND }
         };
         let both = on_cpu::<f64>(chain, 1).and_then(|expected| Ok((got?, expected)));
-        let halves = both.as_ref().ok().and_then(|((got, halves), _)| Some(rounded(&got[0], halves.as_ref()?)));
+        let bf16_weights =
+            both.as_ref().ok().and_then(|((got, bf16_weights), _)| Some(rounded(&got[0], bf16_weights.as_ref()?)));
         let outcome =
             both.map(|((got, _), expected)| got.into_iter().zip(expected).enumerate().map(compared).collect());
         let case = format!("[{}]", names.join(", "));
         tally.add(&case, outcome);
-        if let Some(halves) = halves {
-            tally.add(&format!("{case} in bf16"), Ok(vec![halves]));
+        if let Some(bf16_weights) = bf16_weights {
+            tally.add(&format!("{case} in bf16"), Ok(vec![bf16_weights]));
         }
     }
 }
 
 /// Compares the segments of weights in bf16 with the weights, of which they are a copy rounded to nearest.
-fn rounded(weights: &[f32], halves: &[bf16]) -> Compared {
+fn rounded(weights: &[f32], bf16_weights: &[bf16]) -> Compared {
     let inside = || segments().into_iter().flat_map(|s| s.offset..s.offset + s.len);
-    let got: Vec<f32> = inside().map(|i| halves[i].to_f32()).collect();
+    let got: Vec<f32> = inside().map(|i| bf16_weights[i].to_f32()).collect();
     let expected: Vec<f32> = inside().map(|i| bf16::from_f32(weights[i]).to_f32()).collect();
     Compared { role: "weights in bf16".into(), difference: worst_bits(&got, &expected), bound: 0.0 }
 }
@@ -72,7 +73,7 @@ fn segments() -> Vec<Segment> {
 
 /// Returns what a region holds at first: 0 weights, from 1 on the gradients of the steps.
 fn start(region: u64) -> Vec<f64> {
-    let random = Random::new(13, Purpose::Probe, 0, region);
+    let random = Random::new(13, RandomStream::Probe, 0, region);
     // Floats of 32 bits in every precision.
     (0..ELEMENTS as u64).map(|i| f64::from(random.normal(i) as f32)).collect()
 }
@@ -92,13 +93,13 @@ fn slots(chain: &Chain) -> impl Iterator<Item = UpdateRole> {
 }
 
 /// What a stage uses: some slots, norms where it needs them, and the copy in bf16 where it writes the weights.
-fn is_used(stage: &Stage, role: UpdateRole) -> bool {
+fn is_used(stage: &UpdatePass, role: UpdateRole) -> bool {
     match (stage, role) {
-        (Stage::Norm, role) => matches!(role, UpdateRole::Gradients | UpdateRole::Norms),
-        (Stage::Apply { .. }, UpdateRole::Weights | UpdateRole::Gradients) => true,
-        (Stage::Apply { norm, .. }, UpdateRole::Norms) => *norm,
-        (Stage::Apply { update, .. }, UpdateRole::LowPrecision) => *update,
-        (Stage::Apply { transforms, .. }, UpdateRole::Slot(slot)) => transforms.contains(&slot.transform),
+        (UpdatePass::Norm, role) => matches!(role, UpdateRole::Gradients | UpdateRole::Norms),
+        (UpdatePass::Apply { .. }, UpdateRole::Weights | UpdateRole::Gradients) => true,
+        (UpdatePass::Apply { norm, .. }, UpdateRole::Norms) => *norm,
+        (UpdatePass::Apply { update, .. }, UpdateRole::LowPrecision) => *update,
+        (UpdatePass::Apply { transforms, .. }, UpdateRole::Slot(slot)) => transforms.contains(&slot.transform),
     }
 }
 
@@ -116,8 +117,8 @@ fn on_cpu<T: Real>(chain: &Chain, threads: usize) -> Result<Vec<Vec<T>>> {
     let regions: Vec<(UpdateRole, Operand)> = roles.map(region).collect::<Result<_>>()?;
     let with = |used: &dyn Fn(UpdateRole) -> bool, clock: Clock, f: &mut dyn FnMut(&UpdateArgs)| {
         let operands = regions.iter().filter(|(role, _)| used(*role)).cloned().collect();
-        let (precision, path) = (T::PRECISION, Path::Fast);
-        f(&Args { operands: &operands, pool: &pool, precision, path, clock, seed: 0, layer: 0, rows: 1 });
+        let (precision, implementation) = (T::PRECISION, Implementation::Fast);
+        f(&Args { operands: &operands, pool: &pool, precision, implementation, clock, seed: 0, layer: 0, rows: 1 });
     };
     let set = |which: UpdateRole, values: &[f64]| {
         with(&|_| true, clock(1), &mut |args| {
@@ -172,6 +173,6 @@ fn on_gpu(chain: &Chain, device: &Device, kind: DriverKind) -> Result<(Vec<Vec<f
         gpus.fetch(0, first_byte(role), &mut values).map(|()| values)
     };
     let pairs = |pair: f32| [pair.to_bits() as u16, (pair.to_bits() >> 16) as u16].map(bf16::from_bits);
-    let halves = fetch(UpdateRole::LowPrecision)?.into_iter().flat_map(pairs).take(ELEMENTS).collect();
-    Ok(([UpdateRole::Weights].into_iter().chain(slots(chain)).map(fetch).collect::<Result<_>>()?, halves))
+    let bf16_weights = fetch(UpdateRole::LowPrecision)?.into_iter().flat_map(pairs).take(ELEMENTS).collect();
+    Ok(([UpdateRole::Weights].into_iter().chain(slots(chain)).map(fetch).collect::<Result<_>>()?, bf16_weights))
 }

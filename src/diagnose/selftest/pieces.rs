@@ -3,7 +3,7 @@
 use super::Device;
 use super::compare::{Compared, Tally, unfit, worst_bits};
 use super::layers::Case;
-use crate::device::{Purpose, Queue, Random};
+use crate::device::{Queue, Random, RandomStream};
 use crate::error::Result;
 use crate::gpu::{Driver, DriverKind, Gpus, cast};
 use crate::layers::{self, Activation, Role, Setting};
@@ -33,7 +33,7 @@ pub(super) fn dropout(device: &Device, tally: &mut Tally) {
 fn mask(device: &Device, case: &Case, setting: &Setting, rate: f64) -> Result<Vec<Compared>> {
     let filled = case.alone::<f32>(setting).map_err(|fault| unfit(&fault))?;
     // A layer by itself runs in step 1 of seed 1, as layer 0.
-    let random = Random::new(1, Purpose::Dropout, 1, 0);
+    let random = Random::new(1, RandomStream::Dropout, 1, 0);
     let threshold = (rate * 4_294_967_296.0).round() as u32;
     let scale = (1.0 / (1.0 - rate)) as f32;
     let masked = |role: Role| -> Vec<f32> {
@@ -63,7 +63,7 @@ fn sum(device: &Device, kind: DriverKind, rows: usize, len: usize, sources: usiz
     let room = |i: usize| (piece(i).end() + 5).next_multiple_of(64);
     let first = |i: usize| (0..i).map(room).sum::<usize>();
     let elements = first(sources + 1);
-    let random = Random::new(11, Purpose::Probe, 0, 0);
+    let random = Random::new(11, RandomStream::Probe, 0, 0);
     let start: Vec<f32> = (0..elements as u64).map(|i| random.normal(i) as f32).collect();
     let gpus: Gpus = device.gpus(kind, elements)?;
     gpus.store(0, 0, &start)?;

@@ -1,7 +1,7 @@
 //! Which algorithm computes each product and convolution. A choice is made once and kept, in checkpoints too: another
 //! algorithm would add in another order.
 
-use crate::gpu::address::Format;
+use crate::gpu::address::ComputeType;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -145,11 +145,11 @@ impl Choices {
 }
 
 /// Names a format in the table of choices.
-pub(super) fn name(format: Format) -> &'static str {
+pub(super) fn name(format: ComputeType) -> &'static str {
     match format {
-        Format::F32 => "f32",
-        Format::Tf32 => "tf32",
-        Format::Bf16 => "bf16",
+        ComputeType::F32 => "f32",
+        ComputeType::Tf32 => "tf32",
+        ComputeType::Bf16 => "bf16",
     }
 }
 

@@ -4,7 +4,7 @@ use super::choices::{Algorithm, Library, name};
 use super::find::{Opened, functions, open};
 use super::raw::{Owned, Pointer, Refusal, Status};
 use super::workspace::{WORKSPACE_ALIGN, Workspace};
-use crate::gpu::address::Format;
+use crate::gpu::address::ComputeType;
 use crate::gpu::handles::Stream;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::PathBuf;
@@ -44,7 +44,7 @@ pub struct Convolution {
     /// Groups of channels; they divide C and O.
     pub groups: usize,
     /// What x, w, y and their gradients hold.
-    pub format: Format,
+    pub format: ComputeType,
 }
 
 /// Where the operands of a convolution lie: each is read, or written when it is the result.
@@ -65,7 +65,7 @@ impl Convolution {
         let weights = [self.y[3], self.kernel[0], self.kernel[1], self.x[3] / self.groups.max(1)];
         let tensors = [self.x, self.y, weights];
         let counts = tensors.map(|shape| shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n)));
-        let rounds = self.direction == Direction::BackwardWeight && self.format == Format::Bf16;
+        let rounds = self.direction == Direction::BackwardWeight && self.format == ComputeType::Bf16;
         !rounds
             && counts.iter().all(|count| count.is_some_and(|n| n > 0 && i32::try_from(n).is_ok()))
             && [at.x, at.w, at.y].iter().all(|address| address.is_multiple_of(16))
@@ -257,7 +257,7 @@ impl Handle {
 
     fn describe(&self, convolution: &Convolution) -> Result<Described, Refusal> {
         let f = self.library.functions;
-        let kind = if convolution.format == Format::Bf16 { DATA_BFLOAT16 } else { DATA_FLOAT };
+        let kind = if convolution.format == ComputeType::Bf16 { DATA_BFLOAT16 } else { DATA_FLOAT };
         let int = |n: usize| n as c_int;
         let Convolution { x, y, kernel, stride, pad, groups, .. } = *convolution;
         let images = |[n, h, w, c]: [usize; 4]| {
@@ -279,7 +279,7 @@ impl Handle {
         // SAFETY: plain numbers.
         self.library.check(unsafe { (f.cudnnSetConvolutionGroupCount)(window.raw, int(groups)) })?;
         let described = Described { x: images(x)?, w: filters, y: images(y)?, convolution: window };
-        self.set_math(&described, if convolution.format == Format::F32 { FMA_MATH } else { DEFAULT_MATH })?;
+        self.set_math(&described, if convolution.format == ComputeType::F32 { FMA_MATH } else { DEFAULT_MATH })?;
         Ok(described)
     }
 
@@ -307,8 +307,8 @@ impl Handle {
         let found = found.iter().take(count.max(0) as usize);
         for one in found.filter(|one| one.status == SUCCESS && one.determinism == DETERMINISTIC) {
             let math = match (convolution.format, one.math) {
-                (Format::F32, DEFAULT_MATH | FMA_MATH) => FMA_MATH,
-                (Format::Tf32 | Format::Bf16, DEFAULT_MATH | TENSOR_OP_MATH | FMA_MATH) => one.math,
+                (ComputeType::F32, DEFAULT_MATH | FMA_MATH) => FMA_MATH,
+                (ComputeType::Tf32 | ComputeType::Bf16, DEFAULT_MATH | TENSOR_OP_MATH | FMA_MATH) => one.math,
                 // Arithmetic that rounds more than was asked for.
                 _ => continue,
             };

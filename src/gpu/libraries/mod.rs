@@ -19,5 +19,5 @@ mod workspace;
 pub use choices::{Algorithm, Choices, Record, Table};
 pub use convolutions::{CONVOLUTION_WORKSPACE, Convolution, Direction, Images};
 pub use on_gpu::{Libraries, described, present};
-pub use products::{Factors, PRODUCT_WORKSPACE, Product, Which};
+pub use products::{Factors, PRODUCT_WORKSPACE, Product, ProductOf};
 pub use workspace::{WORKSPACE_ALIGN, Workspace};

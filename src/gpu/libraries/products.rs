@@ -7,7 +7,7 @@ use super::choices::{Algorithm, Library, name};
 use super::find::{Opened, functions, open};
 use super::raw::{Owned, Pointer, Refusal, Status};
 use super::workspace::{WORKSPACE_ALIGN, Workspace};
-use crate::gpu::address::Format;
+use crate::gpu::address::ComputeType;
 use crate::gpu::handles::Stream;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ pub const PRODUCT_WORKSPACE: usize = 32 << 20;
 
 /// Which of the three products of a fully connected layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Which {
+pub enum ProductOf {
     /// y (N, O) = x (N, I) w^T + bias.
     Output,
     /// dx (N, I) = dy (N, O) w.
@@ -31,7 +31,7 @@ pub enum Which {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Product {
     /// Which one.
-    pub which: Which,
+    pub which: ProductOf,
     /// Samples N.
     pub rows: usize,
     /// Inputs I.
@@ -39,9 +39,9 @@ pub struct Product {
     /// Outputs O.
     pub outputs: usize,
     /// What the operands hold.
-    pub operands: Format,
+    pub operands: ComputeType,
     /// What the result holds.
-    pub result: Format,
+    pub result: ComputeType,
     /// Whether the result, bias included, becomes max(result, 0).
     pub relu: bool,
 }
@@ -49,9 +49,9 @@ pub struct Product {
 /// Where the operands of a product lie.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Factors {
-    /// x, or dy for [`Which::Input`].
+    /// x, or dy for [`ProductOf::Input`].
     pub samples: u64,
-    /// The weights, or dy for [`Which::Weight`].
+    /// The weights, or dy for [`ProductOf::Weight`].
     pub other: u64,
     /// The bias (O), in the element type of the result.
     pub bias: Option<u64>,
@@ -67,9 +67,9 @@ impl Product {
     fn matrices(&self) -> (Extents, bool, Extents, bool, Extents) {
         let (n, i, o) = (self.rows, self.inputs, self.outputs);
         match self.which {
-            Which::Output => ((i, o), true, (i, n), false, (o, n)),
-            Which::Input => ((i, o), false, (o, n), false, (i, n)),
-            Which::Weight => ((i, n), false, (o, n), true, (i, o)),
+            ProductOf::Output => ((i, o), true, (i, n), false, (o, n)),
+            ProductOf::Input => ((i, o), false, (o, n), false, (i, n)),
+            ProductOf::Weight => ((i, n), false, (o, n), true, (i, o)),
         }
     }
 
@@ -240,8 +240,8 @@ impl Handle {
     fn describe(&self, product: &Product, at: &Factors) -> Result<Described, Refusal> {
         let f = self.library.functions;
         let (a, transposes_a, b, transposes_b, d) = product.matrices();
-        let compute = if product.operands == Format::Tf32 { COMPUTE_32F_FAST_TF32 } else { COMPUTE_32F };
-        let matrix = |element: Format, (rows, columns): Extents| {
+        let compute = if product.operands == ComputeType::Tf32 { COMPUTE_32F_FAST_TF32 } else { COMPUTE_32F };
+        let matrix = |element: ComputeType, (rows, columns): Extents| {
             let (kind, ld) = (data_type(element), rows as i64);
             // SAFETY: plain numbers.
             let create = |to| unsafe { (f.cublasLtMatrixLayoutCreate)(to, kind, rows as u64, columns as u64, ld) };
@@ -383,8 +383,8 @@ impl Handle {
         let Algorithm::CublasLt(words) = algorithm else { return Ok(Algorithm::Own) };
         let (one, zero) = (1.0f32, 0.0f32);
         let [a, b] = match product.which {
-            Which::Output | Which::Input => [at.other, at.samples],
-            Which::Weight => [at.samples, at.other],
+            ProductOf::Output | ProductOf::Input => [at.other, at.samples],
+            ProductOf::Weight => [at.samples, at.other],
         };
         let pointer = |address: u64| std::ptr::without_provenance_mut::<c_void>(address as usize);
         // SAFETY: the caller vouches for the addresses; one and zero are read before the call returns.
@@ -422,8 +422,8 @@ fn alignments(at: &Factors) -> [u32; 4] {
     [operands, operands, align(at.result), align(at.result)]
 }
 
-fn data_type(element: Format) -> c_int {
-    if element == Format::Bf16 { CUDA_R_16BF } else { CUDA_R_32F }
+fn data_type(element: ComputeType) -> c_int {
+    if element == ComputeType::Bf16 { CUDA_R_16BF } else { CUDA_R_32F }
 }
 
 /// Names a product in the table of choices.

@@ -19,7 +19,7 @@ mod windows;
 use super::dense::{Bias, lower_weighted, wanted_weighted};
 use super::sliding::{Pair, Sliding};
 use super::*;
-use crate::cpu::Path;
+use crate::cpu::Implementation;
 use crate::gpu::libraries::{CONVOLUTION_WORKSPACE, Workspace};
 
 /// The layer.
@@ -164,11 +164,11 @@ impl Layer for Conv {
     }
     fn run(&self, phase: &str, args: &Args) {
         let part = self.part(args.operands);
-        by_precision!(args, T => match (phase, args.path) {
-            ("forward", Path::Fast) => fast::forward::<T>(&part, args),
-            ("forward", Path::Plain) => plain::forward::<T>(&part, args),
-            ("backward", Path::Fast) => fast::backward::<T>(&part, args),
-            ("backward", Path::Plain) => plain::backward::<T>(&part, args),
+        by_precision!(args, T => match (phase, args.implementation) {
+            ("forward", Implementation::Fast) => fast::forward::<T>(&part, args),
+            ("forward", Implementation::Reference) => plain::forward::<T>(&part, args),
+            ("backward", Implementation::Fast) => fast::backward::<T>(&part, args),
+            ("backward", Implementation::Reference) => plain::backward::<T>(&part, args),
             _ => unknown_phase(phase),
         })
     }
@@ -307,8 +307,8 @@ mod tests {
 
     #[test]
     fn known_values() {
-        for path in [Path::Fast, Path::Plain] {
-            let (layer, setting) = (conv(1, 1, 0), Setting { rows: 1, path, ..Setting::default() });
+        for implementation in [Implementation::Fast, Implementation::Reference] {
+            let (layer, setting) = (conv(1, 1, 0), Setting { rows: 1, implementation, ..Setting::default() });
             let mut conv = Alone::<f64>::new(&layer, &[Activation::new(2, 3, 1)], &setting).unwrap();
             conv.values_mut(Role::X(0)).copy_from_slice(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
             conv.values_mut(Role::Param(0)).copy_from_slice(&[1.0, 10.0, 100.0, 1000.0]);

@@ -10,7 +10,7 @@ use half::bf16;
 
 /// Allocations on a device, freed together.
 #[derive(Debug)]
-pub struct Workspace<'a> {
+pub struct Allocations<'a> {
     driver: &'a Driver,
     stream: Stream,
     allocations: Vec<u64>,
@@ -18,7 +18,7 @@ pub struct Workspace<'a> {
 
 /// How a step runs by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Launching {
+pub struct LaunchOptions {
     /// When.
     pub clock: Clock,
     /// Samples in the global batch.
@@ -29,13 +29,13 @@ pub struct Launching {
     pub epilogue: Option<Epilogue>,
 }
 
-impl<'a> Workspace<'a> {
+impl<'a> Allocations<'a> {
     /// A workspace without allocations.
     ///
     /// # Errors
     /// When the device refuses.
     pub fn new(driver: &'a Driver) -> Result<Self> {
-        Ok(Workspace { driver, stream: driver.stream()?, allocations: Vec::new() })
+        Ok(Allocations { driver, stream: driver.stream()?, allocations: Vec::new() })
     }
 
     /// Copies values to the device, rounded to its element type, each operand to an allocation of its own.
@@ -66,10 +66,10 @@ impl<'a> Workspace<'a> {
     pub fn launch<R>(
         &mut self,
         operands: &Operands<R>,
-        how: Launching,
+        how: LaunchOptions,
         f: impl FnOnce(&Launch<R>) -> Result<()>,
     ) -> Result<()> {
-        let Launching { clock, rows, tf32, epilogue } = how;
+        let LaunchOptions { clock, rows, tf32, epilogue } = how;
         let words = [clock.step as u32, clock.epoch as u32].map(f32::from_bits);
         let window = LocalSlice { start: vec![0], len: vec![3] };
         let clock = self.put(&[words[0], words[1], clock.lr as f32], Element::F32, Shape::from([3]), window)?.address();
@@ -94,7 +94,7 @@ impl<'a> Workspace<'a> {
     }
 }
 
-impl Drop for Workspace<'_> {
+impl Drop for Allocations<'_> {
     fn drop(&mut self) {
         if self.driver.synchronize(self.stream).is_ok() {
             for &address in &self.allocations {

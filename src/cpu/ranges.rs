@@ -8,7 +8,7 @@ use std::marker::PhantomData;
 
 /// One range of elements of every operand, which the holder alone may touch.
 #[derive(Debug)]
-pub struct Parts<'a, T, R> {
+pub struct Ranges<'a, T, R> {
     operands: &'a Operands<R>,
     start: usize,
     len: usize,
@@ -20,17 +20,17 @@ pub struct Parts<'a, T, R> {
 impl<R: Key + Sync> Args<'_, R> {
     /// Shares out the ranges `size * i..size * (i + 1)` (the last one less) of elements 0..`elements` of all
     /// operands: each task gets one range.
-    pub fn parts<T: Real>(&self, elements: usize, size: usize, task: impl Fn(Parts<T, R>) + Sync) {
+    pub fn ranges<T: Real>(&self, elements: usize, size: usize, task: impl Fn(Ranges<T, R>) + Sync) {
         assert_eq!(T::PRECISION, self.precision);
         let operands = self.operands;
         assert!(operands.roles().count() <= u64::BITS as usize, "a bit marks an operand");
         self.pool.blocks(elements, size, |range| {
-            task(Parts { operands, start: range.start, len: range.len(), taken: 0, elements: PhantomData });
+            task(Ranges { operands, start: range.start, len: range.len(), taken: 0, elements: PhantomData });
         });
     }
 }
 
-impl<'a, T: Real, R: Key> Parts<'a, T, R> {
+impl<'a, T: Real, R: Key> Ranges<'a, T, R> {
     /// Returns the first element of the range.
     pub fn start(&self) -> usize {
         self.start
@@ -50,7 +50,7 @@ impl<'a, T: Real, R: Key> Parts<'a, T, R> {
     pub fn cut(self, at: usize) -> (Self, Self) {
         let end = self.start + self.len;
         let at = at.clamp(self.start, end);
-        (Parts { len: at - self.start, ..self }, Parts { start: at, len: end - at, ..self })
+        (Ranges { len: at - self.start, ..self }, Ranges { start: at, len: end - at, ..self })
     }
 
     /// Lends the ranges of some operands: the holder of the result may take them, this one no longer.
@@ -62,7 +62,7 @@ impl<'a, T: Real, R: Key> Parts<'a, T, R> {
         let lent = bits.sum::<u64>();
         assert_eq!(self.taken & lent, 0, "a range is in one hand");
         self.taken |= lent;
-        Parts { taken: !lent, ..*self }
+        Ranges { taken: !lent, ..*self }
     }
 
     /// Takes the range of an operand, to read.
@@ -71,7 +71,7 @@ impl<'a, T: Real, R: Key> Parts<'a, T, R> {
     /// When the step has no such operand, it is too short, or its range was taken already.
     pub fn read(&mut self, role: R) -> &'a [T] {
         let base = self.take(role);
-        // SAFETY: inside the operand; operands do not overlap, `Args::parts` and `cut` give every range once, and `take`
+        // SAFETY: inside the operand; operands do not overlap, `Args::ranges` and `cut` give every range once, and `take`
         // gives the range of an operand once.
         unsafe { std::slice::from_raw_parts(base, self.len) }
     }
@@ -100,43 +100,44 @@ impl<'a, T: Real, R: Key> Parts<'a, T, R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::Path;
+    use crate::cpu::Implementation;
     use crate::device::{Clock, Memory, Operand, Pool};
     use crate::tensor::{LocalSlice, Precision, Shape};
     use std::sync::Arc;
 
-    fn with_parts(f: impl Fn(Parts<f32, char>) + Sync) {
+    fn with_ranges(f: impl Fn(Ranges<f32, char>) + Sync) {
         let memory = Arc::new(Memory::new(64).unwrap());
         let whole = || LocalSlice { start: vec![0], len: vec![4] };
         let operand = |(i, role)| (role, Operand::new(&memory, i * 16, Shape::from([4]), whole(), Precision::F32));
         let operands = ['a', 'b', 'c'].into_iter().enumerate().map(operand).collect();
         let (pool, clock) = (Pool::new(1).unwrap(), Clock::default());
-        let (precision, path) = (Precision::F32, Path::Fast);
-        Args { operands: &operands, pool: &pool, precision, path, clock, seed: 0, layer: 0, rows: 0 }.parts(4, 4, f);
+        let (precision, implementation) = (Precision::F32, Implementation::Fast);
+        Args { operands: &operands, pool: &pool, precision, implementation, clock, seed: 0, layer: 0, rows: 0 }
+            .ranges(4, 4, f);
     }
 
     #[test]
     fn every_range_has_one_holder() {
-        let panics = |f: fn(Parts<f32, char>)| std::panic::catch_unwind(|| with_parts(f)).is_err();
-        assert!(!panics(|mut parts| {
-            let mut lent = parts.lend(|role| role != 'a');
-            let (a, b, c) = (parts.write('a'), lent.write('b'), lent.read('c'));
+        let panics = |f: fn(Ranges<f32, char>)| std::panic::catch_unwind(|| with_ranges(f)).is_err();
+        assert!(!panics(|mut ranges| {
+            let mut lent = ranges.lend(|role| role != 'a');
+            let (a, b, c) = (ranges.write('a'), lent.write('b'), lent.read('c'));
             assert_eq!((a.len(), b.len(), c.len()), (4, 4, 4));
         }));
-        assert!(panics(|mut parts| {
-            parts.write('a');
-            parts.read('a');
+        assert!(panics(|mut ranges| {
+            ranges.write('a');
+            ranges.read('a');
         }));
-        assert!(panics(|mut parts| {
-            parts.lend(|role| role == 'b');
-            parts.write('b');
+        assert!(panics(|mut ranges| {
+            ranges.lend(|role| role == 'b');
+            ranges.write('b');
         }));
-        assert!(panics(|mut parts| {
-            parts.lend(|role| role == 'b').write('a');
+        assert!(panics(|mut ranges| {
+            ranges.lend(|role| role == 'b').write('a');
         }));
-        assert!(panics(|mut parts| {
-            parts.write('b');
-            parts.lend(|role| role == 'b');
+        assert!(panics(|mut ranges| {
+            ranges.write('b');
+            ranges.lend(|role| role == 'b');
         }));
     }
 }

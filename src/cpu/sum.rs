@@ -7,20 +7,20 @@ use std::sync::Arc;
 
 /// A strided piece of a device's memory.
 #[derive(Debug, Clone)]
-pub struct Extent {
+pub struct MemorySlice {
     memory: Arc<Memory>,
     byte: usize,
     part: Strided,
 }
 
-impl Extent {
+impl MemorySlice {
     /// Names a piece; `part` counts elements of `precision` from a byte of the memory.
     ///
     /// # Panics
     /// When it lies outside the memory.
     pub fn new(memory: &Arc<Memory>, byte: usize, part: Strided, precision: Precision) -> Self {
         assert!(byte + part.end() * precision.bytes() <= memory.bytes(), "a piece lies inside its memory");
-        Extent { memory: Arc::clone(memory), byte, part }
+        MemorySlice { memory: Arc::clone(memory), byte, part }
     }
 
     fn at<T>(&self, element: usize) -> *mut T {
@@ -32,24 +32,24 @@ impl Extent {
 
 /// Every target = the sum of the sources, in their order. A target may be one of the sources.
 #[derive(Debug, Clone)]
-pub struct Transfer {
-    sources: Vec<Extent>,
-    targets: Vec<Extent>,
+pub struct SumTask {
+    sources: Vec<MemorySlice>,
+    targets: Vec<MemorySlice>,
     precision: Precision,
 }
 
 /// Elements summed at a time, in a buffer on the stack.
 const BLOCK: usize = 512;
 
-impl Transfer {
+impl SumTask {
     /// Describes a transfer of pieces that all have the same number of elements.
     ///
     /// # Panics
     /// When they differ.
-    pub fn new(sources: Vec<Extent>, targets: Vec<Extent>, precision: Precision) -> Self {
+    pub fn new(sources: Vec<MemorySlice>, targets: Vec<MemorySlice>, precision: Precision) -> Self {
         let elements = sources[0].part.elements();
         assert!(sources.iter().chain(&targets).all(|e| e.part.elements() == elements), "equal pieces");
-        Transfer { sources, targets, precision }
+        SumTask { sources, targets, precision }
     }
 
     /// Does it.
