@@ -209,15 +209,15 @@ fn the_validation_share_is_disjoint_and_leaves_the_rest_in_order() {
 #[test]
 fn normalisation_is_measured_on_the_training_split_alone() {
     let text = "batch = 10\nnormalize = \"standardize\"\n";
-    let alone = splits(&format!("train = \"digits\"\n{text}"));
+    let single = splits(&format!("train = \"digits\"\n{text}"));
     let with_test = splits(&format!("train = \"digits\"\ntest = \"digits\"\n{text}"));
-    assert_eq!(alone.train.normalization, with_test.train.normalization);
-    assert_eq!(with_test.test.expect("the settings include it").normalization, alone.train.normalization);
+    assert_eq!(single.train.normalization, with_test.train.normalization);
+    assert_eq!(with_test.test.expect("the settings include it").normalization, single.train.normalization);
     // The usual figures of MNIST are 0.1307 and 0.3081.
-    assert!((alone.train.normalization.mean[0] - 0.1307).abs() < 0.002);
-    assert!((alone.train.normalization.std[0] - 0.3081).abs() < 0.002);
+    assert!((single.train.normalization.mean[0] - 0.1307).abs() < 0.002);
+    assert!((single.train.normalization.std[0] - 0.3081).abs() < 0.002);
     let share = splits(&format!("train = \"digits\"\nvalidation = 0.5\n{text}"));
-    assert_ne!(share.train.normalization, alone.train.normalization);
+    assert_ne!(share.train.normalization, single.train.normalization);
 }
 
 #[test]
@@ -269,5 +269,5 @@ fn floats_reach_the_batch_as_they_are() {
 #[test]
 fn a_source_has_a_kind() {
     let source: DataSource = settings("train = \"digits\"\nbatch = 1").train;
-    assert_eq!(source.kind(), "digits");
+    assert_eq!(source.key(), "digits");
 }

@@ -5,35 +5,35 @@ use peristyle::cpu::{Implementation, Scalar};
 use peristyle::device::{Epilogue, Random, RandomStream};
 use peristyle::diagnose::selftest::{Case, Difference, HALF, SINGLE, is_loss, worst};
 use peristyle::gpu::{Driver, EmulatorSettings, ThreadOrder};
-use peristyle::layers::{Alone, Mode, Role, Setting, Split};
+use peristyle::layers::{Mode, Role, Setup, SingleLayer, Split};
 use peristyle::tensor::{Dual, MatmulPrecision, Mesh, Placement, Real};
 
-fn alone<'a, T: Scalar>(case: &'a Case, setting: &Setting) -> Alone<'a, T> {
-    case.alone(setting).unwrap_or_else(|fault| panic!("{}: {}", case.name, fault.message))
+fn single<'a, T: Scalar>(case: &'a Case, setup: &Setup) -> SingleLayer<'a, T> {
+    case.single(setup).unwrap_or_else(|fault| panic!("{}: {}", case.name, fault.message))
 }
 
 /// The roles that the tests take derivatives for, and the roles of those derivatives.
-fn sources<T: Scalar>(alone: &Alone<T>) -> Vec<(Role, Role)> {
+fn sources<T: Scalar>(single: &SingleLayer<T>) -> Vec<(Role, Role)> {
     let pair = |role| match role {
         Role::X(i) => Some((role, Role::Dx(i))),
         Role::Param(i) => Some((role, Role::DParam(i))),
         _ => None,
     };
-    alone.roles().into_iter().filter_map(pair).collect()
+    single.roles().into_iter().filter_map(pair).collect()
 }
 
 /// The scalar whose gradient backward computes: the loss, or the output times its given gradient.
-fn objective(alone: &mut Alone<f64>) -> f64 {
-    alone.forward().unwrap();
-    if is_loss(alone) {
-        return alone.values(Role::Metrics)[0];
+fn objective(single: &mut SingleLayer<f64>) -> f64 {
+    single.forward().unwrap();
+    if is_loss(single) {
+        return single.values(Role::Metrics)[0];
     }
-    alone.values(Role::Y).iter().zip(alone.values(Role::Dy)).map(|(y, r)| y * r).sum()
+    single.values(Role::Y).iter().zip(single.values(Role::Dy)).map(|(y, r)| y * r).sum()
 }
 
 /// Runs a case on the CPU and returns its outputs and gradients.
-fn run<T: Scalar>(case: &Case, setting: &Setting) -> Vec<(Role, Vec<T>)> {
-    case.run(setting, None).unwrap_or_else(|error| panic!("{}: {error}", case.name))
+fn run<T: Scalar>(case: &Case, setup: &Setup) -> Vec<(Role, Vec<T>)> {
+    case.run(setup, None).unwrap_or_else(|error| panic!("{}: {error}", case.name))
 }
 
 /// Asserts |a - b| <= tolerance times the largest |b|, or times 1 where all are smaller.
@@ -51,17 +51,17 @@ const STEP: f64 = 1e-5;
 fn gradients_agree_with_differences() {
     for case in Case::examples() {
         for implementation in [Implementation::Fast, Implementation::Reference] {
-            let mut alone = alone::<f64>(&case, &Setting { implementation, ..case.setting() });
-            alone.forward().unwrap();
-            alone.backward().unwrap();
-            for (source, gradient) in sources(&alone) {
-                let exact = alone.values(gradient).to_vec();
+            let mut single = single::<f64>(&case, &Setup { implementation, ..case.setup() });
+            single.forward().unwrap();
+            single.backward().unwrap();
+            for (source, gradient) in sources(&single) {
+                let exact = single.values(gradient).to_vec();
                 // At most about 60 elements of each, spread over all of it.
                 for i in (0..exact.len()).step_by(exact.len().div_ceil(60)) {
-                    let x = alone.values(source)[i];
+                    let x = single.values(source)[i];
                     let mut at = |x| {
-                        alone.values_mut(source)[i] = x;
-                        objective(&mut alone)
+                        single.values_mut(source)[i] = x;
+                        objective(&mut single)
                     };
                     let near = (at(x + STEP) - at(x - STEP)) / (2.0 * STEP);
                     at(x);
@@ -80,20 +80,20 @@ fn duals_carry_exact_second_derivatives() {
             let random = Random::new(9, RandomStream::Probe, 0, role_index as u64);
             random.normal(i as u64)
         };
-        let mut dual = alone::<Dual>(&case, &case.setting());
+        let mut dual = single::<Dual>(&case, &case.setup());
         for (s, (source, _)) in sources(&dual).into_iter().enumerate() {
             dual.values_mut(source).iter_mut().enumerate().for_each(|(i, v)| v.eps = direction(s, i));
         }
         dual.forward().unwrap();
         dual.backward().unwrap();
         let moved = |by: f64| {
-            let mut alone = alone::<f64>(&case, &case.setting());
-            for (s, (source, _)) in sources(&alone).into_iter().enumerate() {
-                alone.values_mut(source).iter_mut().enumerate().for_each(|(i, v)| *v += by * direction(s, i));
+            let mut single = single::<f64>(&case, &case.setup());
+            for (s, (source, _)) in sources(&single).into_iter().enumerate() {
+                single.values_mut(source).iter_mut().enumerate().for_each(|(i, v)| *v += by * direction(s, i));
             }
-            alone.forward().unwrap();
-            alone.backward().unwrap();
-            alone
+            single.forward().unwrap();
+            single.backward().unwrap();
+            single
         };
         // A smaller step than above: all values move at once, and no maximum may change.
         let step = STEP / 10.0;
@@ -110,8 +110,8 @@ fn duals_carry_exact_second_derivatives() {
 #[test]
 fn the_fast_path_in_f32_agrees_with_the_plain_path_in_f64() {
     for case in Case::examples().into_iter().chain(Case::large()) {
-        let fast = run::<f32>(&case, &case.setting());
-        let plain = run::<f64>(&case, &Setting { implementation: Implementation::Reference, ..case.setting() });
+        let fast = run::<f32>(&case, &case.setup());
+        let plain = run::<f64>(&case, &Setup { implementation: Implementation::Reference, ..case.setup() });
         for ((role, fast), (_, plain)) in fast.iter().zip(&plain) {
             assert_near(fast, plain, SINGLE, || format!("{}: {role:?}", case.name));
         }
@@ -121,9 +121,9 @@ fn the_fast_path_in_f32_agrees_with_the_plain_path_in_f64() {
 #[test]
 fn the_number_of_threads_changes_no_bit() {
     for case in Case::examples().into_iter().chain(Case::large()) {
-        let one = run::<f32>(&case, &case.setting());
+        let one = run::<f32>(&case, &case.setup());
         for threads in [2, 3] {
-            let more = run::<f32>(&case, &Setting { threads, ..case.setting() });
+            let more = run::<f32>(&case, &Setup { threads, ..case.setup() });
             for ((role, a), (_, b)) in one.iter().zip(&more) {
                 let same = a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
                 assert!(same, "{}: {role:?} differs with {threads} threads", case.name);
@@ -137,18 +137,18 @@ fn every_split_on_every_small_mesh_gives_the_same_values() {
     let meshes = [(2, 1), (1, 2), (2, 2), (4, 1), (1, 3), (5, 1)].map(|(data, columns)| Mesh { data, columns });
     let places = [Placement::Replicate, Placement::Shard(0), Placement::Shard(3)];
     for case in Case::examples() {
-        let one = run::<f64>(&case, &case.setting());
+        let one = run::<f64>(&case, &case.setup());
         let splits = case.layer.splits().iter().map(|&split| (Some(split), Placement::Replicate));
         for (split, incoming) in splits.chain(places.map(|place| (None, place))) {
             let mut accepted = 0;
             for mesh in meshes {
                 for implementation in [Implementation::Fast, Implementation::Reference] {
-                    let setting = Setting { mesh, split, incoming, implementation, ..case.setting() };
-                    if Alone::<f64>::new(&*case.layer, &case.inputs, &setting).is_err() {
+                    let setup = Setup { mesh, split, incoming, implementation, ..case.setup() };
+                    if SingleLayer::<f64>::new(&*case.layer, &case.inputs, &setup).is_err() {
                         continue;
                     }
                     accepted += 1;
-                    let many = run::<f64>(&case, &setting);
+                    let many = run::<f64>(&case, &setup);
                     for ((role, many), (_, one)) in many.iter().zip(&one) {
                         // Sums of some hundred doubles in another order.
                         let what = || format!("{}: {role:?} on {mesh}, {split:?}, from {incoming:?}", case.name);
@@ -165,9 +165,9 @@ fn every_split_on_every_small_mesh_gives_the_same_values() {
 #[test]
 fn layers_run_without_the_gradient_of_their_input() {
     for case in Case::examples() {
-        let setting = case.setting();
-        let all = run::<f64>(&case, &setting);
-        let some = run::<f64>(&case, &Setting { wants_dx: false, ..setting });
+        let setup = case.setup();
+        let all = run::<f64>(&case, &setup);
+        let some = run::<f64>(&case, &Setup { wants_dx: false, ..setup });
         for ((role, all), (_, some)) in all.iter().zip(&some) {
             assert!(matches!(role, Role::Dx(_)) || all == some, "{}: {role:?}", case.name);
         }
@@ -178,10 +178,10 @@ fn layers_run_without_the_gradient_of_their_input() {
 fn evaluation_keeps_nothing_and_runs_on_any_mesh() {
     for case in Case::examples() {
         let outputs = [Mesh::ONE, Mesh { data: 2, columns: 1 }, Mesh { data: 1, columns: 2 }].map(|mesh| {
-            let mut alone = alone::<f64>(&case, &Setting { mesh, mode: Mode::Eval, ..case.setting() });
-            assert!(alone.lowered().locals.is_empty(), "{}", case.name);
-            alone.forward().unwrap();
-            alone.values(if is_loss(&alone) { Role::Metrics } else { Role::Y }).to_vec()
+            let mut single = single::<f64>(&case, &Setup { mesh, mode: Mode::Eval, ..case.setup() });
+            assert!(single.phases().saved.is_empty(), "{}", case.name);
+            single.forward().unwrap();
+            single.values(if is_loss(&single) { Role::Metrics } else { Role::Y }).to_vec()
         });
         for other in &outputs[1..] {
             assert_near(other, &outputs[0], 1e-12, || case.name.clone());
@@ -196,18 +196,18 @@ fn emulated(order: ThreadOrder, threads: usize) -> Driver {
 }
 
 /// Runs a case through [`Layer::launch`] on an emulated device.
-fn launched(case: &Case, setting: &Setting, driver: &Driver) -> Vec<(Role, Vec<f32>)> {
-    case.run(setting, Some(driver)).unwrap_or_else(|error| panic!("{}: {error}", case.name))
+fn launched(case: &Case, setup: &Setup, driver: &Driver) -> Vec<(Role, Vec<f32>)> {
+    case.run(setup, Some(driver)).unwrap_or_else(|error| panic!("{}: {error}", case.name))
 }
 
 #[test]
 fn kernels_agree_with_the_plain_path_in_f64_in_every_order_of_threads() {
     let orders = [(ThreadOrder::Forward, 2), (ThreadOrder::Reverse, 1), (ThreadOrder::Random(3), 2)];
     for case in Case::examples().into_iter().chain(Case::large()) {
-        let plain = run::<f64>(&case, &Setting { implementation: Implementation::Reference, ..case.setting() });
+        let plain = run::<f64>(&case, &Setup { implementation: Implementation::Reference, ..case.setup() });
         let mut first: Option<Vec<(Role, Vec<f32>)>> = None;
         for (order, threads) in orders {
-            let results = launched(&case, &case.setting(), &emulated(order, threads));
+            let results = launched(&case, &case.setup(), &emulated(order, threads));
             for ((role, launched), (_, plain)) in results.iter().zip(&plain) {
                 assert_near(launched, plain, SINGLE, || format!("{}: {role:?} launched, {order:?}", case.name));
             }
@@ -226,15 +226,15 @@ fn kernels_give_the_same_values_under_every_split() {
     let meshes = [(2, 1), (1, 2), (2, 2), (1, 3), (5, 1)].map(|(data, columns)| Mesh { data, columns });
     let places = [Placement::Replicate, Placement::Shard(0), Placement::Shard(3)];
     for case in Case::examples() {
-        let one = run::<f64>(&case, &case.setting());
+        let one = run::<f64>(&case, &case.setup());
         let splits = case.layer.splits().iter().map(|&split| (Some(split), Placement::Replicate));
         for (split, incoming) in splits.chain(places.map(|place| (None, place))) {
             for mesh in meshes {
-                let setting = Setting { mesh, split, incoming, ..case.setting() };
-                if Alone::<f32>::new(&*case.layer, &case.inputs, &setting).is_err() {
+                let setup = Setup { mesh, split, incoming, ..case.setup() };
+                if SingleLayer::<f32>::new(&*case.layer, &case.inputs, &setup).is_err() {
                     continue;
                 }
-                for ((role, many), (_, one)) in launched(&case, &setting, &driver).iter().zip(&one) {
+                for ((role, many), (_, one)) in launched(&case, &setup, &driver).iter().zip(&one) {
                     let what = || format!("{}: {role:?} launched on {mesh}, {split:?}, from {incoming:?}", case.name);
                     assert_near(many, one, SINGLE, what);
                 }
@@ -247,14 +247,14 @@ fn kernels_give_the_same_values_under_every_split() {
 fn kernels_run_without_the_gradient_of_their_input_and_in_evaluation() {
     let driver = emulated(ThreadOrder::Forward, 1);
     for case in Case::examples() {
-        let all = launched(&case, &case.setting(), &driver);
-        let some = launched(&case, &Setting { wants_dx: false, ..case.setting() }, &driver);
+        let all = launched(&case, &case.setup(), &driver);
+        let some = launched(&case, &Setup { wants_dx: false, ..case.setup() }, &driver);
         for ((role, all), (_, some)) in all.iter().zip(&some) {
             assert!(matches!(role, Role::Dx(_)) || all == some, "{}: {role:?}", case.name);
         }
-        let setting = Setting { mode: Mode::Eval, ..case.setting() };
-        let plain = run::<f64>(&case, &setting);
-        for ((role, launched), (_, plain)) in launched(&case, &setting, &driver).iter().zip(&plain) {
+        let setup = Setup { mode: Mode::Eval, ..case.setup() };
+        let plain = run::<f64>(&case, &setup);
+        for ((role, launched), (_, plain)) in launched(&case, &setup, &driver).iter().zip(&plain) {
             assert_near(launched, plain, SINGLE, || format!("{}: {role:?} in evaluation", case.name));
         }
     }
@@ -265,8 +265,8 @@ fn layers_apply_the_relu_after_them_in_every_format() {
     let driver = emulated(ThreadOrder::Forward, 1);
     let mut found = std::collections::BTreeSet::new();
     let accepts = |case: &Case, mode| {
-        let alone = alone::<f32>(case, &Setting { mode, ..case.setting() });
-        alone.lowered().forward.iter().any(|phase| phase.epilogues.contains(&Epilogue::Relu))
+        let single = single::<f32>(case, &Setup { mode, ..case.setup() });
+        single.phases().forward.iter().any(|phase| phase.epilogues.contains(&Epilogue::Relu))
     };
     for case in Case::examples().into_iter().filter(|case| accepts(case, Mode::Train)) {
         assert!(accepts(&case, Mode::Eval), "{}", case.name);
@@ -274,16 +274,16 @@ fn layers_apply_the_relu_after_them_in_every_format() {
             .map(|products| (Mode::Train, products));
         for (mode, products) in train.into_iter().chain([(Mode::Eval, MatmulPrecision::Full)]) {
             let output = |epilogue| {
-                let setting = Setting { epilogue, products, mode, ..case.setting() };
-                let mut alone = alone::<f32>(&case, &setting).on(&driver);
-                alone.forward().unwrap();
-                alone.values(Role::Y).to_vec()
+                let setup = Setup { epilogue, products, mode, ..case.setup() };
+                let mut single = single::<f32>(&case, &setup).on(&driver);
+                single.forward().unwrap();
+                single.values(Role::Y).to_vec()
             };
             let (before, after) = (output(None), output(Some(Epilogue::Relu)));
             let wanted: Vec<f32> = before.iter().map(|&y| if y > 0.0 { y } else { 0.0 }).collect();
             assert_eq!(after, wanted, "{}: {products:?}, {mode:?}", case.name);
             assert_ne!(before, after, "{}: relu does something", case.name);
-            found.insert(case.layer.kind());
+            found.insert(case.layer.key());
         }
     }
     assert_eq!(found.into_iter().collect::<Vec<_>>(), ["add", "batch_norm", "conv", "dense"]);
@@ -297,22 +297,22 @@ fn kernels_in_bf16_agree_with_the_plain_path_in_f64_under_every_split() {
     for (number, case) in Case::examples().into_iter().chain(Case::large()).enumerate() {
         let plain = run::<f64>(
             &case,
-            &Setting { implementation: Implementation::Reference, products: MatmulPrecision::Bf16, ..case.setting() },
+            &Setup { implementation: Implementation::Reference, products: MatmulPrecision::Bf16, ..case.setup() },
         );
         let splits = case.layer.splits().iter().map(|&split| Some(split)).chain([None]);
         for (split, mesh) in splits.flat_map(|split| meshes.map(|mesh| (split, mesh))) {
-            let setting = Setting { mesh, split, products: MatmulPrecision::Bf16, ..case.setting() };
-            let fits = Alone::<f32>::new(&*case.layer, &case.inputs, &setting).is_ok();
+            let setup = Setup { mesh, split, products: MatmulPrecision::Bf16, ..case.setup() };
+            let fits = SingleLayer::<f32>::new(&*case.layer, &case.inputs, &setup).is_ok();
             if !fits || (number >= small && (mesh != Mesh::ONE || split.is_some())) {
                 continue;
             }
-            let launched = launched(&case, &setting, &driver);
+            let launched = launched(&case, &setup, &driver);
             for ((role, launched), (_, plain)) in launched.iter().zip(&plain) {
-                let narrow = matches!(role, Role::Y | Role::Dx(_));
+                let low_precision = matches!(role, Role::Y | Role::Dx(_));
                 let what = || format!("{}: {role:?} in bf16 on {mesh}, {split:?}", case.name);
-                assert_near(launched, plain, if narrow { HALF } else { SINGLE }, what);
+                assert_near(launched, plain, if low_precision { HALF } else { SINGLE }, what);
                 let rounded = launched.iter().all(|&v| v == half::bf16::from_f32(v).to_f32());
-                assert!(rounded || !narrow || mesh != Mesh::ONE, "{} is kept in bf16", what());
+                assert!(rounded || !low_precision || mesh != Mesh::ONE, "{} is kept in bf16", what());
             }
         }
     }

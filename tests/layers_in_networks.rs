@@ -6,7 +6,7 @@ mod common;
 use common::outcome::{Outcome, Where};
 use peristyle::collectives::CollectiveAlgorithm;
 use peristyle::error::{Locations, Problem};
-use peristyle::layers::{self, Activation, Layer, Lowering, Mode, Role, Split};
+use peristyle::layers::{self, Activation, Layer, LayerContext, Mode, Role, Split};
 use peristyle::network::{Network, Node, Parameter, Source};
 use peristyle::tensor::{Mesh, Placement};
 use std::collections::BTreeMap;
@@ -22,9 +22,9 @@ fn read(kind: &str, settings: &str) -> Arc<dyn Layer> {
 
 fn is_loss(layer: &dyn Layer, inputs: &[Activation]) -> bool {
     let (mesh, mode, output) = (Mesh::ONE, Mode::Train, layer.output(inputs).unwrap());
-    let cx = Lowering { inputs, output, place: Placement::Replicate, split: Split::None, mesh, mode, rows: 2 };
-    let lowered = layer.lower(&cx).unwrap();
-    lowered.forward.iter().flat_map(|phase| &phase.operands).any(|wanted| wanted.role == Role::Target)
+    let cx = LayerContext { inputs, output, place: Placement::Replicate, split: Split::None, mesh, mode, batch: 2 };
+    let phases = layer.phases(&cx).unwrap();
+    phases.forward.iter().flat_map(|phase| &phase.operands).any(|wanted| wanted.role == Role::Target)
 }
 
 fn push(network: &mut Network, layer: Arc<dyn Layer>, inputs: Vec<Source>, split: Option<Split>) -> Source {
@@ -42,19 +42,21 @@ fn push(network: &mut Network, layer: Arc<dyn Layer>, inputs: Vec<Source>, split
         decay_mult: 1.0,
         param,
     };
-    let (first, first_state) = (network.parameters.len(), network.states.len());
+    let (first, first_state) = (network.parameters.len(), network.statistics.len());
     network.parameters.extend(layer.params(&input_shapes).into_iter().map(parameter));
-    network.states.extend(layer.states(&input_shapes).into_iter().map(parameter));
-    let (params, states) = ((first..network.parameters.len()).collect(), (first_state..network.states.len()).collect());
+    network.statistics.extend(layer.statistics(&input_shapes).into_iter().map(parameter));
+    let (params, statistics) =
+        ((first..network.parameters.len()).collect(), (first_state..network.statistics.len()).collect());
     let locations = Locations::default();
-    network.nodes.push(Node { name, layer, inputs, input_shapes, output, split, params, states, locations });
+    network.nodes.push(Node { name, layer, inputs, input_shapes, output, split, params, statistics, locations });
     Source::Node(network.nodes.len() - 1)
 }
 
 /// Images, a convolution for each input of the layer, the layer, a dense layer, the loss.
 fn around(layer: &Arc<dyn Layer>, inputs: &[Activation], before: Split, split: Option<Split>) -> Arc<Network> {
     let Activation { h, w, .. } = inputs[0];
-    let mut network = Network { input: Activation::new(h, w, 4), nodes: vec![], parameters: vec![], states: vec![] };
+    let mut network =
+        Network { input: Activation::new(h, w, 4), nodes: vec![], parameters: vec![], statistics: vec![] };
     let sources = inputs.iter().map(|input| {
         let conv = read("conv", &format!("{{ filters = {}, kernel = 1 }}", input.c));
         let conv = push(&mut network, conv, vec![Source::Images], Some(before));
@@ -113,7 +115,7 @@ fn every_example_is_the_same_under_every_split_in_a_network() {
             let fits = |p: &Problem| p.message.contains("divide") || p.message.contains("groups");
             assert!(accepted > 0 || refusals.iter().all(fits), "{layer:?} refuses {split:?}: {refusals:?}");
             let split = split.map_or("no split".to_string(), |split| split.to_string());
-            *by_split.entry((layer.kind(), split)).or_insert(0) += accepted;
+            *by_split.entry((layer.key(), split)).or_insert(0) += accepted;
         }
     }
     let refused: Vec<_> = by_split.iter().filter(|(_, accepted)| **accepted == 0).collect();

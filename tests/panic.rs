@@ -5,7 +5,7 @@ mod common;
 use common::{Training, on_mesh};
 use peristyle::device::{Clock, Target};
 use peristyle::layers::{
-    Activation, Args, Fault, Launch, Layer, Lowered, Lowering, Mode, Operands, Param, Role, Split,
+    Activation, Args, Fault, Launch, Layer, LayerContext, LayerPhases, Mode, Operands, Param, Role, Split,
 };
 use peristyle::placement::Variant;
 use peristyle::program::{Plan, Session};
@@ -30,8 +30,8 @@ struct When {
 struct Planted(Arc<dyn Layer>, When);
 
 impl Layer for Planted {
-    fn kind(&self) -> &'static str {
-        self.0.kind()
+    fn key(&self) -> &'static str {
+        self.0.key()
     }
     fn num_inputs(&self) -> std::ops::RangeInclusive<usize> {
         self.0.num_inputs()
@@ -42,8 +42,8 @@ impl Layer for Planted {
     fn params(&self, inputs: &[Activation]) -> Vec<Param> {
         self.0.params(inputs)
     }
-    fn states(&self, inputs: &[Activation]) -> Vec<Param> {
-        self.0.states(inputs)
+    fn statistics(&self, inputs: &[Activation]) -> Vec<Param> {
+        self.0.statistics(inputs)
     }
     fn cost(&self, inputs: &[Activation]) -> u64 {
         self.0.cost(inputs)
@@ -54,8 +54,8 @@ impl Layer for Planted {
     fn wanted(&self, input: Activation, incoming: Placement, split: Option<Split>, mesh: Mesh) -> Option<Placement> {
         self.0.wanted(input, incoming, split, mesh)
     }
-    fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault> {
-        self.0.lower(cx)
+    fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
+        self.0.phases(cx)
     }
     fn scratch(&self, phase: &str, shapes: &Operands, target: Target) -> usize {
         self.0.scratch(phase, shapes, target)
@@ -94,7 +94,7 @@ fn trained(mesh: (usize, usize), layer: &str, when: When, more: &[&str]) -> (u64
         training.batches.fill(0, training.step as usize, &mut training.batch);
         training.step += 1;
         let clock = Clock { step: training.step, epoch: 0, lr: 0.01 };
-        let variant = Variant { mode: Mode::Train, rows: training.batch.rows, update: true };
+        let variant = Variant { mode: Mode::Train, batch: training.batch.rows, update: true };
         let batch = &mut training.batch;
         if let Err(error) = training.session.run(variant, batch, clock) {
             let again = training.session.run(variant, batch, clock);

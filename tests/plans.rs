@@ -101,7 +101,7 @@ fn printed(golden: &Golden, plan: &Plan, steps: u64) -> String {
     let mut out: String =
         text.lines().filter(|l| !l.starts_with("estimate")).map(|l| format!("{}\n", l.trim_end())).collect();
     for program in &plan.programs {
-        let (mode, rows) = (program.variant.mode, program.variant.rows);
+        let (mode, rows) = (program.variant.mode, program.variant.batch);
         let _ = writeln!(out, "checksum {:016x} {}", checksum(program), format!("{mode:?} of {rows}").to_lowercase());
     }
     out

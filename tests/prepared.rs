@@ -62,7 +62,7 @@ fn losses(config: &Path, sets: &[String], preparer: Preparer) -> Vec<f64> {
             batches.fill(epoch, index, &mut batch);
             assert_eq!(batch.images.is_empty(), preparer == Preparer::Device);
             let clock = Clock { step: step + 1, epoch, lr: 0.05 };
-            let variant = Variant { mode, rows: batch.rows, update: mode == Mode::Train };
+            let variant = Variant { mode, batch: batch.rows, update: mode == Mode::Train };
             session.submit(variant, &mut batch, clock).unwrap();
         }
         while session.under_way() > 0 {

@@ -45,7 +45,7 @@ fn program(config: &str, mesh: (usize, usize), form: &str) -> (Program, usize) {
     }
     let (_, plan) = Job::open(&file(config), &sets, DataPolicy::Required).unwrap_or_else(|e| panic!("{e}"));
     let queues = plan.spec.mesh.devices() * Queue::COUNT;
-    let program = plan.programs.into_iter().find(|p| p.variant.mode == Mode::Train && p.variant.rows == 32).unwrap();
+    let program = plan.programs.into_iter().find(|p| p.variant.mode == Mode::Train && p.variant.batch == 32).unwrap();
     assert_eq!(check(&program, queues), Ok(()));
     (program, queues)
 }

@@ -262,7 +262,7 @@ fn draw(numbers: &[u16]) -> (String, Where) {
 
 /// What a drawn network has that makes placement hard.
 fn features(network: &Network, at: Where) -> Vec<String> {
-    let variant = Variant { mode: Mode::Train, rows: at.rows, update: false };
+    let variant = Variant { mode: Mode::Train, batch: at.rows, update: false };
     let Ok(resolved) = resolve(network, at.mesh, Mode::Train, at.rows) else { return vec![] };
     let mut found = Vec::new();
     let mut add = |there: bool, what: &str| {

@@ -102,7 +102,7 @@ fn run(reference: &Reference, name: &str, sets: &[String]) -> Run {
     let config = file(&format!("tests/reference/{name}.toml"));
     let (job, _) = Job::open(&config, sets, DataPolicy::Required).unwrap_or_else(|e| panic!("{e}"));
     let rows = job.config.data.batch;
-    let update = Variant { mode: Mode::Train, rows, update: true };
+    let update = Variant { mode: Mode::Train, batch: rows, update: true };
     let look = Variant { update: false, ..update };
     let eval = Variant { mode: Mode::Eval, ..look };
     let chain = Arc::clone(&job.config.optimizer.chain);
@@ -111,7 +111,7 @@ fn run(reference: &Reference, name: &str, sets: &[String]) -> Run {
     exchange::initialise(&mut mirror, 0).unwrap();
     let parameters = &job.network.parameters;
     let all = parameters.iter().enumerate().map(|(p, parameter)| (Persistent::Parameter(p), parameter));
-    let states = job.network.states.iter().enumerate().map(|(s, state)| (Persistent::State(s), state));
+    let states = job.network.statistics.iter().enumerate().map(|(s, state)| (Persistent::Statistic(s), state));
     let all: Vec<(Persistent, &Parameter)> = all.chain(states).collect();
     for (which, parameter) in &all {
         let tensor = reference.tensor(&format!("init.{}", parameter.name)).expect("every parameter has a start");

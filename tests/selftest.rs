@@ -4,7 +4,7 @@ mod common;
 
 use common::runs::{CommandOutput, Folder};
 use peristyle::gpu::{Driver, DriverKind};
-use peristyle::layers::KINDS;
+use peristyle::layers::KEYS;
 use serde_json::Value;
 
 /// Runs it where there are no files at all.
@@ -29,8 +29,8 @@ fn report(output: &CommandOutput) -> Value {
         assert!(number("error") <= number("bound") && row["failure"].is_null(), "{row}");
     }
     let precisions = if report["device"] == "cpu" { 1 } else { 3 };
-    let layers: Vec<&str> = names(&report).into_iter().filter(|name| KINDS.contains(name)).collect();
-    assert_eq!(layers, KINDS.repeat(precisions), "every layer has its row in each precision");
+    let layers: Vec<&str> = names(&report).into_iter().filter(|name| KEYS.contains(name)).collect();
+    assert_eq!(layers, KEYS.repeat(precisions), "every layer has its row in each precision");
     report
 }
 
@@ -43,7 +43,7 @@ fn the_cpu_computes_right() {
     let report = report(&selftest("selftest-cpu", &["--device", "cpu", "--json"]));
     let rest = ["dropout words", "optimizer", "all-reduce", "reduce-scatter", "all-gather", "all-to-all"];
     let trained = ["train 1x1", "train 2x1", "train 1x2", "train 2x2"];
-    assert_eq!(names(&report)[KINDS.len()..], [&rest[..], &trained[..]].concat());
+    assert_eq!(names(&report)[KEYS.len()..], [&rest[..], &trained[..]].concat());
     assert_eq!((&report["device"], &report["quick"]), (&"cpu".into(), &false.into()));
     assert_eq!(report["images"].as_array().unwrap().len(), 0);
     assert_eq!(report["skipped"].as_array().unwrap().len(), 1, "what is skipped is said");
@@ -70,7 +70,7 @@ fn the_emulated_device_computes_right() {
 fn the_table_tells_each_check_as_it_goes() {
     let output = selftest("selftest-table", &["--device", "cpu", "--quick"]);
     assert_eq!(output.code, Some(0), "{}", output.err);
-    for kind in KINDS {
+    for kind in KEYS {
         let line = output.out.lines().find(|line| line.split(' ').next() == Some(kind));
         assert!(line.is_some_and(|line| line.ends_with("  ok")), "{kind}: {}", output.out);
         assert!(output.err.contains(&format!("selftest: {kind} f32\n")), "{}", output.err);

@@ -50,6 +50,15 @@ pub enum CollectiveAlgorithm {
     Ring,
 }
 
+impl std::fmt::Display for CollectiveAlgorithm {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            CollectiveAlgorithm::OnePass => "one_pass",
+            CollectiveAlgorithm::Ring => "ring",
+        })
+    }
+}
+
 /// Which of a device's buffers a piece lies in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HopBuffer {

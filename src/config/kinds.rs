@@ -30,12 +30,12 @@ pub(super) struct Kinds {
     pub(super) fields: fn(&str) -> Option<&'static [&'static str]>,
 }
 
-/// Creates a [`Kinds`] from the `KINDS` and `read` of a module.
+/// Creates a [`Kinds`] from the `KEYS` and `read` of a module.
 macro_rules! kinds {
     ($noun:literal, $($room:ident)::+) => {
         $crate::config::kinds::Kinds {
             noun: $noun,
-            known: $($room)::+::KINDS,
+            known: $($room)::+::KEYS,
             fields: |kind| {
                 $crate::config::errors::fields(|probe: $crate::config::errors::Probe| {
                     $($room)::+::read(kind, probe).expect("the kind is one of those known")

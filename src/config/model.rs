@@ -70,7 +70,7 @@ const MOST_VALUES: usize = 1 << 30;
 pub(super) fn kind_of<'t>(table: &'t DeTable) -> Option<&'t str> {
     let keys = table.keys().map(|k| &**k.get_ref()).filter(|k| !ENTRY_KEYS.contains(k));
     let keys: Vec<&str> = keys.collect();
-    keys.iter().find(|k| layers::KINDS.contains(k)).or(keys.first()).copied()
+    keys.iter().find(|k| layers::KEYS.contains(k)).or(keys.first()).copied()
 }
 
 /// Returns the name of every layer: from the file, or `<kind><index among its kind, from 1>`.

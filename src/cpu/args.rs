@@ -31,7 +31,7 @@ pub struct Args<'a, R> {
     /// The layer's index in the network: the stream of its random numbers.
     pub layer: u64,
     /// Samples in the global batch.
-    pub rows: usize,
+    pub batch: usize,
 }
 
 impl<R: Key> Args<'_, R> {

@@ -112,7 +112,7 @@ mod tests {
         let operands = ['a', 'b', 'c'].into_iter().enumerate().map(operand).collect();
         let (pool, clock) = (Pool::new(1).unwrap(), Clock::default());
         let (precision, implementation) = (Precision::F32, Implementation::Fast);
-        Args { operands: &operands, pool: &pool, precision, implementation, clock, seed: 0, layer: 0, rows: 0 }
+        Args { operands: &operands, pool: &pool, precision, implementation, clock, seed: 0, layer: 0, batch: 0 }
             .ranges(4, 4, f);
     }
 

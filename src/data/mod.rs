@@ -27,7 +27,7 @@ pub use loader::Loader;
 pub use prepare::{Arrived, Augmented, LoadRole, Preparation, Preparer, Raw};
 pub use sample_sets::{Normalization, SampleSet, SampleSets, open};
 pub use settings::{DataSettings, Normalize, SampleOrder};
-pub use source::{DataSource, KINDS};
+pub use source::{DataSource, KEYS};
 pub use synthetic::Synthetic;
 pub use tensors::Tensors;
 

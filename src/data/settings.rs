@@ -65,7 +65,7 @@ impl DataSettings {
     /// Returns every setting that is out of range, one fault for each key.
     pub fn faults(&self) -> Vec<Fault> {
         let source = |key, source: &DataSource| {
-            source.check().map_err(|fault| Fault::at(key, format!("{}: {}", source.kind(), fault.message)))
+            source.check().map_err(|fault| Fault::at(key, format!("{}: {}", source.key(), fault.message)))
         };
         let batch = match self.batch {
             0 => Err(Fault::at("batch", "batch = 0, expected at least 1")),

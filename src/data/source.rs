@@ -10,7 +10,7 @@ use std::fmt;
 macro_rules! sources {
     ($($kind:literal => $format:ident),* $(,)?) => {
         /// The keys of all formats.
-        pub const KINDS: &[&str] = &[$($kind),*];
+        pub const KEYS: &[&str] = &[$($kind),*];
 
         /// Where a data set comes from; the kind is the key: `{ digits = "train" }`.
         #[derive(Debug, Clone, PartialEq)]
@@ -49,7 +49,7 @@ sources! {
 
 impl DataSource {
     /// Returns the key of its format in the file.
-    pub fn kind(&self) -> &'static str {
+    pub fn key(&self) -> &'static str {
         self.format().0
     }
 
@@ -81,8 +81,8 @@ impl DataSource {
 fn unknown<E: Error>(kind: &str) -> E {
     E::custom(format_args!(
         "unknown kind of data \"{kind}\"{}; expected one of: {}",
-        suggest(kind, KINDS.iter().copied()),
-        KINDS.join(", ")
+        suggest(kind, KEYS.iter().copied()),
+        KEYS.join(", ")
     ))
 }
 
@@ -92,7 +92,7 @@ struct Kind(&'static str);
 impl<'de> Deserialize<'de> for Kind {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let key = String::deserialize(deserializer)?;
-        KINDS.iter().find(|kind| **kind == key).map(|kind| Kind(kind)).ok_or_else(|| unknown(&key))
+        KEYS.iter().find(|kind| **kind == key).map(|kind| Kind(kind)).ok_or_else(|| unknown(&key))
     }
 }
 
@@ -114,7 +114,7 @@ impl<'de> Visitor<'de> for SourceVisitor {
     fn visit_str<E: Error>(self, kind: &str) -> Result<DataSource, E> {
         match kind {
             "digits" => Ok(DataSource::Digits(Digits(None))),
-            _ if KINDS.contains(&kind) => {
+            _ if KEYS.contains(&kind) => {
                 Err(E::custom(format_args!("\"{kind}\" needs settings; write {{ {kind} = ... }}")))
             }
             _ => Err(unknown(kind)),
@@ -123,7 +123,7 @@ impl<'de> Visitor<'de> for SourceVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<DataSource, A::Error> {
         let Some(Kind(kind)) = map.next_key()? else {
-            return Err(A::Error::custom(format_args!("expected one of the keys {}", KINDS.join(", "))));
+            return Err(A::Error::custom(format_args!("expected one of the keys {}", KEYS.join(", "))));
         };
         let source = read(kind, &mut map)?;
         match map.next_key::<String>()? {

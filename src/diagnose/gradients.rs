@@ -35,7 +35,7 @@ impl Probe {
         seed: u64,
         (images, targets, target_width): (&[f32], &[f32], usize),
     ) -> Result<Probe> {
-        let variant = Variant { mode: Mode::Train, rows: targets.len() / target_width, update: false };
+        let variant = Variant { mode: Mode::Train, batch: targets.len() / target_width, update: false };
         let spec = Spec { mesh, precision, target_width, seed, variants: vec![variant], ..Spec::default() };
         let plan = Plan::new(Arc::clone(network), Arc::new(Chain::default()), spec).map_err(Error::Config)?;
         let session = Session::new(plan)?;

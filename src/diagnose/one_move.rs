@@ -50,8 +50,12 @@ impl OneMove {
     pub fn plan(&self, spec: Spec) -> Plan {
         let mesh = spec.mesh;
         let [from, to] = self.layouts();
-        let network =
-            Network { input: Activation::new(1, 1, 1), nodes: Vec::new(), parameters: Vec::new(), states: Vec::new() };
+        let network = Network {
+            input: Activation::new(1, 1, 1),
+            nodes: Vec::new(),
+            parameters: Vec::new(),
+            statistics: Vec::new(),
+        };
         let mut sizes = vec![(Region::Gradients, self.elements(from, mesh))];
         if !self.in_place() {
             sizes.push((self.result(), self.elements(to, mesh)));
@@ -93,4 +97,4 @@ impl OneMove {
 }
 
 /// The only step of such a program.
-pub(super) const VARIANT: Variant = Variant { mode: crate::layers::Mode::Train, rows: 1, update: false };
+pub(super) const VARIANT: Variant = Variant { mode: crate::layers::Mode::Train, batch: 1, update: false };

@@ -22,7 +22,7 @@ pub struct LaunchOptions {
     /// When.
     pub clock: Clock,
     /// Samples in the global batch.
-    pub rows: usize,
+    pub batch: usize,
     /// Whether products round f32 factors to tf32.
     pub tf32: bool,
     /// What is done to the output.
@@ -69,12 +69,12 @@ impl<'a> Allocations<'a> {
         how: LaunchOptions,
         f: impl FnOnce(&Launch<R>) -> Result<()>,
     ) -> Result<()> {
-        let LaunchOptions { clock, rows, tf32, epilogue } = how;
+        let LaunchOptions { clock, batch, tf32, epilogue } = how;
         let words = [clock.step as u32, clock.epoch as u32].map(f32::from_bits);
         let window = LocalSlice { start: vec![0], len: vec![3] };
         let clock = self.put(&[words[0], words[1], clock.lr as f32], Element::F32, Shape::from([3]), window)?.address();
         let issue = Issue { driver: self.driver, stream: self.stream };
-        f(&Launch { issue, operands, clock, seed: 1, layer: 0, rows, tf32, epilogue })?;
+        f(&Launch { issue, operands, clock, seed: 1, layer: 0, batch, tf32, epilogue })?;
         self.driver.synchronize(self.stream)
     }
 

@@ -26,7 +26,7 @@ pub struct Launch<'a, R> {
     /// The layer's index in the network: the stream of its random numbers.
     pub layer: u64,
     /// Samples in the global batch.
-    pub rows: usize,
+    pub batch: usize,
     /// Whether products round f32 factors to tf32.
     pub tf32: bool,
     /// What is done to the output before it is stored.

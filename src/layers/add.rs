@@ -17,7 +17,7 @@ pub struct Add {}
 const BLOCK: usize = 1 << 14;
 
 impl Layer for Add {
-    fn kind(&self) -> &'static str {
+    fn key(&self) -> &'static str {
         "add"
     }
     fn num_inputs(&self) -> std::ops::RangeInclusive<usize> {
@@ -36,7 +36,7 @@ impl Layer for Add {
     fn cost(&self, inputs: &[Activation]) -> u64 {
         ((inputs.len() - 1) * inputs[0].features()) as u64
     }
-    fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault> {
+    fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
         let x = cx.x();
         let mut forward = Phase::new("forward").write(Role::Y, x).accepts(Epilogue::Relu);
         let mut backward = Phase::new("backward").read(Role::Dy, x);
@@ -44,7 +44,7 @@ impl Layer for Add {
             forward = forward.read(Role::X(i), x);
             backward = backward.write(Role::Dx(i), x);
         }
-        Ok(Lowered::simple(forward, backward))
+        Ok(LayerPhases::simple(forward, backward))
     }
     fn run(&self, phase: &str, args: &Args) {
         by_precision!(args, T => match phase {
@@ -116,7 +116,7 @@ mod tests {
     #[test]
     fn each_input_gets_the_gradient_of_the_sum() {
         let x = [Activation::new(1, 1, 2); 3];
-        let mut add = Alone::<f32>::new(&Add {}, &x, &Setting::of_rows(1)).unwrap();
+        let mut add = SingleLayer::<f32>::new(&Add {}, &x, &Setup::of_rows(1)).unwrap();
         for i in 0..3 {
             add.values_mut(Role::X(i)).copy_from_slice(&[i as f32, 10.0]);
         }

@@ -5,7 +5,7 @@
 //! window must start on the image or on the padding before it. D counts the window's places on the image, and with
 //! `count_include_pad` those on the padding too. Backward: dx gets dy / D from each window that it lies in.
 
-use super::sliding::{Pair, Sliding, Span};
+use super::window::{Pair, Span, WindowGeometry};
 use super::*;
 use crate::cpu::vectorized;
 use crate::gpu::kernels::any;
@@ -39,9 +39,9 @@ fn yes() -> bool {
 }
 
 impl AvgPool {
-    fn sliding(&self) -> Sliding {
+    fn window(&self) -> WindowGeometry {
         let stride = self.stride.unwrap_or(self.kernel);
-        Sliding { kernel: self.kernel, stride, pad: self.pad, ceil: self.ceil }
+        WindowGeometry { kernel: self.kernel, stride, pad: self.pad, ceil: self.ceil }
     }
 
     /// Returns 1 / D.
@@ -52,22 +52,22 @@ impl AvgPool {
 }
 
 impl Layer for AvgPool {
-    fn kind(&self) -> &'static str {
+    fn key(&self) -> &'static str {
         "avg_pool"
     }
     fn check(&self) -> Result<(), Fault> {
-        self.sliding().check_pool()
+        self.window().check_pool()
     }
     fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
-        self.sliding().output(self.kind(), inputs[0], inputs[0].c)
+        self.window().output(self.key(), inputs[0], inputs[0].c)
     }
     fn cost(&self, inputs: &[Activation]) -> u64 {
         let y = self.output(inputs).map_or(0, Activation::features);
         (y * self.kernel.h * self.kernel.w) as u64
     }
-    fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault> {
+    fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
         let x = cx.x();
-        Ok(Lowered::simple(
+        Ok(LayerPhases::simple(
             Phase::new("forward").read(Role::X(0), x).write(Role::Y, x),
             Phase::new("backward").read(Role::Dy, x).write(Role::Dx(0), x),
         ))
@@ -88,7 +88,7 @@ impl Layer for AvgPool {
         if !launch.has(to) {
             return Ok(());
         }
-        let geometry = self.sliding().geometry(launch.operand(x), launch.operand(y))?;
+        let geometry = self.window().geometry(launch.operand(x), launch.operand(y))?;
         let (n, grid, padded) = (launch.count(to), launch.packs(to), i32::from(self.count_include_pad));
         let (on, from, to) = (&launch.issue, launch.any(from), launch.any_mut(to));
         let launch_kernel = if phase == "forward" { any::avg_pool_forward } else { any::avg_pool_backward };
@@ -114,7 +114,7 @@ impl Layer for AvgPool {
 impl AvgPool {
     /// A task is a row of y.
     fn forward<T: Real>(&self, args: &Args) {
-        let (sliding, xo, yo) = (self.sliding(), args.operand(Role::X(0)), args.operand(Role::Y));
+        let (window, xo, yo) = (self.window(), args.operand(Role::X(0)), args.operand(Role::Y));
         let (h, w, c, oh) = (xo.len(1), xo.len(2), xo.len(3), yo.len(1));
         let x = args.read::<T>(Role::X(0));
         args.chunks(args.write::<T>(Role::Y), yo.len(2) * c, |task, y, _| {
@@ -123,9 +123,9 @@ impl AvgPool {
                 #[inline(always)]
                 || {
                     for (ow, y) in y.chunks_exact_mut(c).enumerate() {
-                        let scale = self.scale::<T>(sliding.rows(task % oh, h), sliding.cols(ow, w));
+                        let scale = self.scale::<T>(window.rows(task % oh, h), window.cols(ow, w));
                         y.fill(T::ZERO);
-                        sliding.each_tap(
+                        window.each_tap(
                             (task % oh, ow),
                             (h, w),
                             #[inline(always)]
@@ -143,7 +143,7 @@ impl AvgPool {
         if !args.has(Role::Dx(0)) {
             return;
         }
-        let (sliding, dyo, dxo) = (self.sliding(), args.operand(Role::Dy), args.operand(Role::Dx(0)));
+        let (window, dyo, dxo) = (self.window(), args.operand(Role::Dy), args.operand(Role::Dx(0)));
         let (h, w, c, oh, ow) = (dxo.len(1), dxo.len(2), dxo.len(3), dyo.len(1), dyo.len(2));
         let dy = args.read::<T>(Role::Dy);
         args.chunks(args.write::<T>(Role::Dx(0)), h * w * c, |n, dx, _| {
@@ -153,9 +153,9 @@ impl AvgPool {
                 || {
                     for position in 0..oh * ow {
                         let at = (position / ow, position % ow);
-                        let scale = self.scale::<T>(sliding.rows(at.0, h), sliding.cols(at.1, w));
+                        let scale = self.scale::<T>(window.rows(at.0, h), window.cols(at.1, w));
                         let dy = &dy[(n * oh * ow + position) * c..][..c];
-                        sliding.each_tap(
+                        window.each_tap(
                             at,
                             (h, w),
                             #[inline(always)]
@@ -178,7 +178,7 @@ mod tests {
     fn corner(count_include_pad: bool) -> Vec<f64> {
         let both = Pair::both;
         let layer = AvgPool { kernel: both(2), stride: None, pad: both(1), ceil: false, count_include_pad };
-        let mut pool = Alone::<f64>::new(&layer, &[Activation::new(2, 2, 1)], &Setting::of_rows(1)).unwrap();
+        let mut pool = SingleLayer::<f64>::new(&layer, &[Activation::new(2, 2, 1)], &Setup::of_rows(1)).unwrap();
         pool.values_mut(Role::X(0)).copy_from_slice(&[4.0, 8.0, 12.0, 16.0]);
         pool.forward().unwrap();
         pool.values(Role::Y).to_vec()

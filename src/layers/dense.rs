@@ -6,7 +6,7 @@
 //! Splits: `columns` shards the outputs, `rows` the input channels (y is partial, the bias is added once), `batch`
 //! the samples, `none` nothing.
 
-use super::parts::{Parts, finish, sum_rows_on, tiles};
+use super::split_k::{SplitK, finish, sum_rows_on, tiles};
 use super::*;
 use crate::cpu::{Implementation, Matrix, Scalar, vectorized};
 use crate::gpu::kernels::any;
@@ -76,7 +76,7 @@ fn places(split: Split) -> Places {
 }
 
 /// Lowers a layer with a weight, perhaps a bias, and one phase each way. `aligned`: each column's outputs need only the column's own inputs.
-pub(super) fn lower_weighted(cx: &Lowering, bias: bool, aligned: bool) -> Lowered {
+pub(super) fn weighted_phases(cx: &LayerContext, bias: bool, aligned: bool) -> LayerPhases {
     use Placement::{Partial, Replicate, Shard};
     let mut at = places(cx.split);
     if aligned {
@@ -85,25 +85,25 @@ pub(super) fn lower_weighted(cx: &Lowering, bias: bool, aligned: bool) -> Lowere
     let param = |columns| Layout::new(Replicate, columns);
     let gradient = |columns| Layout::new(Partial, columns);
     let mut forward = Phase::new("forward")
-        .read(Role::X(0), cx.batch(at.x))
+        .read(Role::X(0), cx.batch_layout(at.x))
         .read(Role::WEIGHT, param(at.w))
-        .narrow()
-        .write(Role::Y, cx.batch(at.y))
+        .low_precision()
+        .write(Role::Y, cx.batch_layout(at.y))
         .accepts(Epilogue::Relu);
     let mut backward = Phase::new("backward")
-        .read(Role::X(0), cx.batch(at.x))
+        .read(Role::X(0), cx.batch_layout(at.x))
         .read(Role::WEIGHT, param(at.w))
-        .narrow()
-        .read(Role::Dy, cx.batch(at.dy))
+        .low_precision()
+        .read(Role::Dy, cx.batch_layout(at.dy))
         .write(Role::D_WEIGHT, gradient(at.dw))
-        .write(Role::Dx(0), cx.batch(at.dx));
+        .write(Role::Dx(0), cx.batch_layout(at.dx));
     let mut params = vec![param(at.w)];
     if bias {
         forward = forward.read(Role::BIAS, param(at.b));
         backward = backward.write(Role::D_BIAS, gradient(at.db));
         params.push(param(at.b));
     }
-    Lowered { params, states: vec![], locals: vec![], forward: vec![forward], backward: vec![backward] }
+    LayerPhases { params, statistics: vec![], saved: vec![], forward: vec![forward], backward: vec![backward] }
 }
 
 /// Returns where a layer with weights wants its input over the columns axis.
@@ -112,7 +112,7 @@ pub(super) fn wanted_weighted(split: Option<Split>) -> Option<Placement> {
 }
 
 impl Layer for Dense {
-    fn kind(&self) -> &'static str {
+    fn key(&self) -> &'static str {
         "dense"
     }
     fn check(&self) -> Result<(), Fault> {
@@ -147,7 +147,7 @@ impl Layer for Dense {
     fn wanted(&self, _: Activation, _: Placement, split: Option<Split>, _: Mesh) -> Option<Placement> {
         wanted_weighted(split)
     }
-    fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault> {
+    fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
         let columns = cx.mesh.columns;
         if cx.split == Split::Columns && !self.units.is_multiple_of(columns) {
             let fit = self.units.div_ceil(columns) * columns;
@@ -160,7 +160,7 @@ impl Layer for Dense {
                 ),
             ));
         }
-        Ok(lower_weighted(cx, self.bias.value().is_some(), false))
+        Ok(weighted_phases(cx, self.bias.value().is_some(), false))
     }
     fn run(&self, phase: &str, args: &Args) {
         by_precision!(args, T => match (phase, args.implementation) {
@@ -178,8 +178,8 @@ impl Layer for Dense {
             return library;
         }
         let (rows, inputs, units) = sizes(shapes);
-        let weight = Parts::of_products(rows, units, inputs, 1).scratch(units * inputs);
-        let bias = if self.bias.value().is_some() { Parts::of_rows(rows, units).scratch(units) } else { 0 };
+        let weight = SplitK::of_products(rows, units, inputs, 1).scratch(units * inputs);
+        let bias = if self.bias.value().is_some() { SplitK::of_rows(rows, units).scratch(units) } else { 0 };
         library.max(weight).max(bias)
     }
     fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
@@ -244,7 +244,7 @@ impl Dense {
         let (x, w, dy) = (launch.any(Role::X(0)), launch.any(Role::WEIGHT), launch.any(Role::Dy));
         let (n, i, o) = (int(rows)?, int(inputs)?, int(units)?);
         if !self.library(launch, ProductOf::Weight, [Role::X(0), Role::Dy], None, Role::D_WEIGHT, false)? {
-            let parts = Parts::of_products(rows, units, inputs, 1);
+            let parts = SplitK::of_products(rows, units, inputs, 1);
             let sums = parts.target(launch, Role::D_WEIGHT);
             // SAFETY: x is (n, i), dy (n, o), the sums (parts, o, i).
             unsafe {

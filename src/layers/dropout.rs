@@ -25,7 +25,7 @@ fn half() -> f64 {
 }
 
 impl Layer for Dropout {
-    fn kind(&self) -> &'static str {
+    fn key(&self) -> &'static str {
         "dropout"
     }
     fn check(&self) -> Result<(), Fault> {
@@ -44,12 +44,12 @@ impl Layer for Dropout {
         // In evaluation it is a view and stays where its input is; so it does in training.
         &[]
     }
-    fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault> {
+    fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
         if !cx.training() {
-            return Ok(Lowered::view());
+            return Ok(LayerPhases::view());
         }
         let x = cx.x();
-        Ok(Lowered::simple(
+        Ok(LayerPhases::simple(
             Phase::new("forward").read(Role::X(0), x).write(Role::Y, x),
             Phase::new("backward").read(Role::Dy, x).write(Role::Dx(0), x),
         ))
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn values_are_kept_where_the_counted_word_says_so() {
         let mut layer =
-            Alone::<f32>::new(&Dropout { rate: 0.25 }, &[Activation::new(5, 7, 9)], &Setting::of_rows(4)).unwrap();
+            SingleLayer::<f32>::new(&Dropout { rate: 0.25 }, &[Activation::new(5, 7, 9)], &Setup::of_rows(4)).unwrap();
         layer.values_mut(Role::X(0)).fill(3.0);
         layer.values_mut(Role::Dy).fill(3.0);
         layer.forward().unwrap();
@@ -191,8 +191,8 @@ mod tests {
 
     #[test]
     fn evaluation_is_a_view() {
-        let setting = Setting { mode: Mode::Eval, ..Setting::default() };
-        let layer = Alone::<f32>::new(&Dropout { rate: 0.5 }, &[Activation::new(1, 1, 2)], &setting).unwrap();
-        assert!(layer.lowered().forward.is_empty());
+        let setup = Setup { mode: Mode::Eval, ..Setup::default() };
+        let layer = SingleLayer::<f32>::new(&Dropout { rate: 0.5 }, &[Activation::new(1, 1, 2)], &setup).unwrap();
+        assert!(layer.phases().forward.is_empty());
     }
 }

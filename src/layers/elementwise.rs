@@ -9,9 +9,9 @@ use crate::tensor::{Precision, Real};
 const BLOCK: usize = 1 << 14;
 
 /// Lowers y = f(x), dx = g(y, dy), wherever x is.
-pub(super) fn lower(cx: &Lowering) -> Lowered {
+pub(super) fn phases(cx: &LayerContext) -> LayerPhases {
     let x = cx.x();
-    Lowered::simple(
+    LayerPhases::simple(
         Phase::new("forward").read(Role::X(0), x).write(Role::Y, x),
         Phase::new("backward").read(Role::Y, x).read(Role::Dy, x).write(Role::Dx(0), x),
     )

@@ -11,7 +11,7 @@ use super::*;
 pub struct Flatten {}
 
 impl Layer for Flatten {
-    fn kind(&self) -> &'static str {
+    fn key(&self) -> &'static str {
         "flatten"
     }
     fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
@@ -23,8 +23,8 @@ impl Layer for Flatten {
     fn splits(&self) -> &'static [Split] {
         &[]
     }
-    fn lower(&self, _: &Lowering) -> Result<Lowered, Fault> {
-        Ok(Lowered::view())
+    fn phases(&self, _: &LayerContext) -> Result<LayerPhases, Fault> {
+        Ok(LayerPhases::view())
     }
     fn run(&self, _: &str, _: &Args) {
         unreachable!("a view has no phases")

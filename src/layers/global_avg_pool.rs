@@ -15,7 +15,7 @@ use crate::tensor::Real;
 pub struct GlobalAvgPool {}
 
 impl Layer for GlobalAvgPool {
-    fn kind(&self) -> &'static str {
+    fn key(&self) -> &'static str {
         "global_avg_pool"
     }
     fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
@@ -29,9 +29,9 @@ impl Layer for GlobalAvgPool {
         }
         Ok(Activation::new(1, 1, inputs[0].c))
     }
-    fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault> {
+    fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
         let x = cx.x();
-        Ok(Lowered::simple(
+        Ok(LayerPhases::simple(
             Phase::new("forward").read(Role::X(0), x).write(Role::Y, x),
             Phase::new("backward").read(Role::Dy, x).write(Role::Dx(0), x),
         ))
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn the_mean_of_each_channel() {
         let x = [Activation::new(1, 2, 2)];
-        let mut pool = Alone::<f64>::new(&GlobalAvgPool {}, &x, &Setting::of_rows(1)).unwrap();
+        let mut pool = SingleLayer::<f64>::new(&GlobalAvgPool {}, &x, &Setup::of_rows(1)).unwrap();
         pool.values_mut(Role::X(0)).copy_from_slice(&[1.0, 10.0, 3.0, 30.0]);
         pool.values_mut(Role::Dy).copy_from_slice(&[2.0, 4.0]);
         pool.forward().unwrap();

@@ -16,7 +16,7 @@ use crate::gpu::{AnyMut, int};
 use crate::tensor::Real;
 
 /// In training, k + alpha / size * the sum of squares of each window.
-const SUMS: Role = Role::Local(0);
+const SUMS: Role = Role::Saved(0);
 
 /// The layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -41,7 +41,7 @@ impl Default for Lrn {
 }
 
 impl Layer for Lrn {
-    fn kind(&self) -> &'static str {
+    fn key(&self) -> &'static str {
         "lrn"
     }
     fn check(&self) -> Result<(), Fault> {
@@ -88,17 +88,22 @@ impl Layer for Lrn {
             None => None,
         }
     }
-    fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault> {
+    fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
         let x = cx.x();
-        let mut lowered = Lowered::simple(
+        let mut phases = LayerPhases::simple(
             Phase::new("forward").read(Role::X(0), x).write(Role::Y, x),
-            Phase::new("backward").read(Role::X(0), x).read(SUMS, x).narrow().read(Role::Dy, x).write(Role::Dx(0), x),
+            Phase::new("backward")
+                .read(Role::X(0), x)
+                .read(SUMS, x)
+                .low_precision()
+                .read(Role::Dy, x)
+                .write(Role::Dx(0), x),
         );
         if cx.training() {
-            lowered.locals.push(cx.inputs[0].batch(cx.rows));
-            lowered.forward[0] = lowered.forward[0].clone().write(SUMS, x).narrow();
+            phases.saved.push(cx.inputs[0].batch(cx.batch));
+            phases.forward[0] = phases.forward[0].clone().write(SUMS, x).low_precision();
         }
-        Ok(lowered)
+        Ok(phases)
     }
     fn scratch(&self, phase: &str, shapes: &Operands, target: Target) -> usize {
         match (phase, target) {
@@ -276,7 +281,7 @@ mod tests {
     #[test]
     fn windows_stop_at_the_edges_of_groups() {
         let layer = Lrn { size: 3, alpha: 3.0, beta: 1.0, k: 1.0, groups: 2 };
-        let mut lrn = Alone::<f64>::new(&layer, &[Activation::new(1, 1, 6)], &Setting::of_rows(1)).unwrap();
+        let mut lrn = SingleLayer::<f64>::new(&layer, &[Activation::new(1, 1, 6)], &Setup::of_rows(1)).unwrap();
         lrn.values_mut(Role::X(0)).copy_from_slice(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         lrn.forward().unwrap();
         let s = [6.0, 15.0, 14.0, 42.0, 78.0, 62.0];

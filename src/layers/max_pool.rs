@@ -5,7 +5,7 @@
 //! window must start on the image or on the padding before it. Padding never wins. Backward: dy goes to the first
 //! maximum of each window, whose index in the window is kept. A window with a NaN has the value NaN.
 
-use super::sliding::{Pair, Sliding};
+use super::window::{Pair, WindowGeometry};
 use super::*;
 use crate::cpu::vectorized;
 use crate::gpu::AnyMut;
@@ -13,7 +13,7 @@ use crate::gpu::kernels::any;
 use crate::tensor::Real;
 
 /// In training, the place of each maximum in its window.
-const ARGMAX: Role = Role::Local(0);
+const ARGMAX: Role = Role::Saved(0);
 
 /// The layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -36,37 +36,37 @@ fn zero() -> Pair {
 }
 
 impl MaxPool {
-    fn sliding(&self) -> Sliding {
+    fn window(&self) -> WindowGeometry {
         let stride = self.stride.unwrap_or(self.kernel);
-        Sliding { kernel: self.kernel, stride, pad: self.pad, ceil: self.ceil }
+        WindowGeometry { kernel: self.kernel, stride, pad: self.pad, ceil: self.ceil }
     }
 }
 
 impl Layer for MaxPool {
-    fn kind(&self) -> &'static str {
+    fn key(&self) -> &'static str {
         "max_pool"
     }
     fn check(&self) -> Result<(), Fault> {
-        self.sliding().check_pool()
+        self.window().check_pool()
     }
     fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
-        self.sliding().output(self.kind(), inputs[0], inputs[0].c)
+        self.window().output(self.key(), inputs[0], inputs[0].c)
     }
     fn cost(&self, inputs: &[Activation]) -> u64 {
         let y = self.output(inputs).map_or(0, Activation::features);
         (y * self.kernel.h * self.kernel.w) as u64
     }
-    fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault> {
+    fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
         let x = cx.x();
-        let mut lowered = Lowered::simple(
+        let mut phases = LayerPhases::simple(
             Phase::new("forward").read(Role::X(0), x).write(Role::Y, x),
-            Phase::new("backward").read(ARGMAX, x).narrow().read(Role::Dy, x).write(Role::Dx(0), x),
+            Phase::new("backward").read(ARGMAX, x).low_precision().read(Role::Dy, x).write(Role::Dx(0), x),
         );
         if cx.training() {
-            lowered.locals.push(cx.output.batch(cx.rows));
-            lowered.forward[0] = lowered.forward[0].clone().write(ARGMAX, x).narrow();
+            phases.saved.push(cx.output.batch(cx.batch));
+            phases.forward[0] = phases.forward[0].clone().write(ARGMAX, x).low_precision();
         }
-        Ok(lowered)
+        Ok(phases)
     }
     fn run(&self, phase: &str, args: &Args) {
         by_precision!(args, T => match phase {
@@ -82,7 +82,7 @@ impl Layer for MaxPool {
             "backward" => (Role::Dx(0), Role::Dy),
             _ => unknown_phase(phase),
         };
-        let geometry = self.sliding().geometry(launch.operand(x), launch.operand(y))?;
+        let geometry = self.window().geometry(launch.operand(x), launch.operand(y))?;
         if phase == "forward" {
             let (grid, n, x, y) = (launch.packs(y), launch.count(y), launch.any(x), launch.any_mut(y));
             let places = if launch.has(ARGMAX) { launch.any_mut(ARGMAX) } else { AnyMut::NONE };
@@ -108,7 +108,7 @@ impl Layer for MaxPool {
 impl MaxPool {
     /// A task is a row of y.
     fn forward<T: Real>(&self, args: &Args) {
-        let (sliding, xo, yo) = (self.sliding(), args.operand(Role::X(0)), args.operand(Role::Y));
+        let (window, xo, yo) = (self.window(), args.operand(Role::X(0)), args.operand(Role::Y));
         let (h, w, c, oh, row) = (xo.len(1), xo.len(2), xo.len(3), yo.len(1), yo.len(2) * yo.len(3));
         let x = args.read::<T>(Role::X(0));
         let argmax = if args.has(ARGMAX) { args.write::<T>(ARGMAX) } else { Default::default() };
@@ -121,7 +121,7 @@ impl MaxPool {
                     for (ow, y) in y.chunks_exact_mut(c).enumerate() {
                         let argmax = argmax.get_mut(ow * c..(ow + 1) * c).unwrap_or_default();
                         let mut first = true;
-                        sliding.each_tap(
+                        window.each_tap(
                             (task % oh, ow),
                             (h, w),
                             #[inline(always)]
@@ -141,7 +141,7 @@ impl MaxPool {
         if !args.has(Role::Dx(0)) {
             return;
         }
-        let (sliding, dyo, dxo) = (self.sliding(), args.operand(Role::Dy), args.operand(Role::Dx(0)));
+        let (window, dyo, dxo) = (self.window(), args.operand(Role::Dy), args.operand(Role::Dx(0)));
         let (h, w, c, oh, ow) = (dxo.len(1), dxo.len(2), dxo.len(3), dyo.len(1), dyo.len(2));
         let (argmax, dy) = (args.read::<T>(ARGMAX), args.read::<T>(Role::Dy));
         args.chunks(args.write::<T>(Role::Dx(0)), h * w * c, |n, dx, _| {
@@ -152,7 +152,7 @@ impl MaxPool {
                     for position in 0..oh * ow {
                         let at = (n * oh * ow + position) * c;
                         let (argmax, dy) = (&argmax[at..][..c], &dy[at..][..c]);
-                        sliding.each_tap(
+                        window.each_tap(
                             (position / ow, position % ow),
                             (h, w),
                             #[inline(always)]
@@ -202,7 +202,7 @@ mod tests {
 
     fn pool(x: [f32; 4], dy: f32) -> (f32, Vec<f32>) {
         let layer = MaxPool { kernel: Pair::both(2), stride: None, pad: Pair::both(0), ceil: false };
-        let mut pool = Alone::<f32>::new(&layer, &[Activation::new(2, 2, 1)], &Setting::of_rows(1)).unwrap();
+        let mut pool = SingleLayer::<f32>::new(&layer, &[Activation::new(2, 2, 1)], &Setup::of_rows(1)).unwrap();
         pool.values_mut(Role::X(0)).copy_from_slice(&x);
         pool.values_mut(Role::Dy).fill(dy);
         pool.forward().unwrap();
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn padding_never_wins() {
         let layer = MaxPool { kernel: Pair::both(3), stride: None, pad: Pair::both(1), ceil: false };
-        let mut pool = Alone::<f32>::new(&layer, &[Activation::new(2, 2, 1)], &Setting::of_rows(1)).unwrap();
+        let mut pool = SingleLayer::<f32>::new(&layer, &[Activation::new(2, 2, 1)], &Setup::of_rows(1)).unwrap();
         pool.values_mut(Role::X(0)).copy_from_slice(&[-4.0, -3.0, -2.0, -5.0]);
         pool.forward().unwrap();
         assert_eq!(pool.values(Role::Y), [-2.0]);

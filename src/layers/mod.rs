@@ -5,7 +5,6 @@
 //! line to the list in `layers!` below. The shared suite then takes its `examples()`.
 
 mod add;
-mod alone;
 mod avg_pool;
 mod batch_norm;
 mod conv;
@@ -17,17 +16,18 @@ mod global_avg_pool;
 mod init;
 mod lrn;
 mod max_pool;
-mod parts;
 mod phase;
 mod relu;
 mod sigmoid;
-mod sliding;
+mod single_layer;
 mod softmax_cross_entropy;
+mod split_k;
 mod tanh;
+mod window;
 
-pub use alone::{Alone, Setting};
 pub use init::Init;
-pub use phase::{Access, Phase, Role, Wanted};
+pub use phase::{Access, Phase, PhaseOperand, Role};
+pub use single_layer::{Setup, SingleLayer};
 pub use softmax_cross_entropy::{METRICS, SoftmaxCrossEntropy};
 
 use crate::device::{Epilogue, Target};
@@ -154,33 +154,33 @@ impl Param {
 
 /// A layer lowered for one mesh, mode and number of rows.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct Lowered {
+pub struct LayerPhases {
     /// Layout of each parameter.
     pub params: Vec<Layout>,
     /// Layout of each running statistic.
-    pub states: Vec<Layout>,
+    pub statistics: Vec<Layout>,
     /// Shape of each of the layer's own tensors.
-    pub locals: Vec<Shape>,
+    pub saved: Vec<Shape>,
     /// The forward phases, in order.
     pub forward: Vec<Phase>,
     /// The backward phases, in order; empty in evaluation.
     pub backward: Vec<Phase>,
 }
 
-impl Lowered {
+impl LayerPhases {
     /// A layer of one forward and one backward phase, without parameters.
     pub fn simple(forward: Phase, backward: Phase) -> Self {
-        Lowered { forward: vec![forward], backward: vec![backward], ..Lowered::default() }
+        LayerPhases { forward: vec![forward], backward: vec![backward], ..LayerPhases::default() }
     }
     /// A layer whose output is its input.
     pub fn view() -> Self {
-        Lowered::default()
+        LayerPhases::default()
     }
 }
 
 /// What a layer is lowered for.
 #[derive(Debug, Clone, Copy)]
-pub struct Lowering<'a> {
+pub struct LayerContext<'a> {
     /// The inputs, for one sample.
     pub inputs: &'a [Activation],
     /// The output, for one sample.
@@ -194,18 +194,18 @@ pub struct Lowering<'a> {
     /// Training or evaluation.
     pub mode: Mode,
     /// Samples in the global batch.
-    pub rows: usize,
+    pub batch: usize,
 }
 
-impl Lowering<'_> {
+impl LayerContext<'_> {
     /// Returns the layout of an activation whose batch is cut over the data axis and which is `columns` over the
     /// columns axis.
-    pub fn batch(&self, columns: Placement) -> Layout {
+    pub fn batch_layout(&self, columns: Placement) -> Layout {
         Layout::new(Placement::Shard(0), columns)
     }
     /// Returns the layout of the inputs.
     pub fn x(&self) -> Layout {
-        self.batch(self.place)
+        self.batch_layout(self.place)
     }
     /// Returns true in training.
     pub fn training(&self) -> bool {
@@ -225,7 +225,7 @@ pub enum Pass {
 /// A layer: configuration, shapes, cost, phases and their implementation.
 pub trait Layer: Debug + Send + Sync {
     /// Returns the key that names it in the file.
-    fn kind(&self) -> &'static str;
+    fn key(&self) -> &'static str;
 
     /// Checks the ranges of its settings.
     ///
@@ -252,7 +252,7 @@ pub trait Layer: Debug + Send + Sync {
     }
 
     /// Returns its running statistics.
-    fn states(&self, _inputs: &[Activation]) -> Vec<Param> {
+    fn statistics(&self, _inputs: &[Activation]) -> Vec<Param> {
         Vec::new()
     }
 
@@ -280,7 +280,7 @@ pub trait Layer: Debug + Send + Sync {
     ///
     /// # Errors
     /// When the split does not fit the layer's sizes.
-    fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault>;
+    fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault>;
 
     /// Returns how many elements of scratch memory a phase needs on a target; `shapes` are its operands, without memory.
     fn scratch(&self, _phase: &str, _shapes: &Operands, _target: Target) -> usize {
@@ -343,7 +343,7 @@ pub(crate) use by_precision;
 macro_rules! layers {
     ($($kind:literal => $type:ty),* $(,)?) => {
         /// The keys of all layers.
-        pub const KINDS: &[&str] = &[$($kind),*];
+        pub const KEYS: &[&str] = &[$($kind),*];
 
         /// Reads the settings of the layer named `kind`; none when there is no such layer.
         pub fn read<'de, D: serde::Deserializer<'de>>(

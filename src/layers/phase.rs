@@ -19,9 +19,9 @@ pub enum Role {
     /// The gradient of parameter i.
     DParam(usize),
     /// Running statistic i.
-    State(usize),
+    Statistic(usize),
     /// The layer's own tensor i, kept from its first writer to its last reader.
-    Local(usize),
+    Saved(usize),
     /// The targets: (N, 1) class indices or (N, C).
     Target,
     /// The loss and counts of this batch: see [`METRICS`](super::METRICS).
@@ -65,7 +65,7 @@ impl Access {
 
 /// One operand of a phase, in the layout that the phase works in.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Wanted {
+pub struct PhaseOperand {
     /// What it is.
     pub role: Role,
     /// What is done to it.
@@ -74,7 +74,7 @@ pub struct Wanted {
     pub layout: Layout,
     /// Whether its elements are of the activations' type (bf16 in mixed precision): inputs, outputs and their
     /// gradients always are, other operands when the phase says so.
-    pub narrow: bool,
+    pub low_precision: bool,
 }
 
 /// A part of a layer that runs on every device without communication.
@@ -83,7 +83,7 @@ pub struct Phase {
     /// Its name, which no other phase of the layer has: `forward`, `statistics`.
     pub name: &'static str,
     /// Its operands.
-    pub operands: Vec<Wanted>,
+    pub operands: Vec<PhaseOperand>,
     /// What it can do to its output in place of the next layer, on a GPU.
     pub epilogues: Vec<Epilogue>,
 }
@@ -94,15 +94,15 @@ impl Phase {
         Phase { name, operands: Vec::new(), epilogues: Vec::new() }
     }
     fn with(mut self, role: Role, access: Access, layout: Layout) -> Self {
-        let narrow = matches!(role, Role::X(_) | Role::Y | Role::Dy | Role::Dx(_));
-        self.operands.push(Wanted { role, access, layout, narrow });
+        let low_precision = matches!(role, Role::X(_) | Role::Y | Role::Dy | Role::Dx(_));
+        self.operands.push(PhaseOperand { role, access, layout, low_precision });
         self
     }
     /// Gives the last operand the activations' type: a parameter is read from its copy, a tensor of the layer's own
     /// is kept so. Every phase that uses such a tensor says so.
-    pub fn narrow(mut self) -> Self {
+    pub fn low_precision(mut self) -> Self {
         if let Some(last) = self.operands.last_mut() {
-            last.narrow = true;
+            last.low_precision = true;
         }
         self
     }

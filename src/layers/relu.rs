@@ -12,14 +12,14 @@ use crate::tensor::Real;
 pub struct Relu {}
 
 impl Layer for Relu {
-    fn kind(&self) -> &'static str {
+    fn key(&self) -> &'static str {
         "relu"
     }
     fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
         Ok(inputs[0])
     }
-    fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault> {
-        Ok(elementwise::lower(cx))
+    fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
+        Ok(elementwise::phases(cx))
     }
     fn run(&self, phase: &str, args: &Args) {
         by_precision!(args, T => elementwise::run::<T>(

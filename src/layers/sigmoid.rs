@@ -13,7 +13,7 @@ use crate::tensor::Real;
 pub struct Sigmoid {}
 
 impl Layer for Sigmoid {
-    fn kind(&self) -> &'static str {
+    fn key(&self) -> &'static str {
         "sigmoid"
     }
     fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
@@ -22,8 +22,8 @@ impl Layer for Sigmoid {
     fn cost(&self, inputs: &[Activation]) -> u64 {
         10 * inputs[0].features() as u64
     }
-    fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault> {
-        Ok(elementwise::lower(cx))
+    fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
+        Ok(elementwise::phases(cx))
     }
     fn run(&self, phase: &str, args: &Args) {
         by_precision!(args, T => elementwise::run::<T>(
@@ -48,7 +48,8 @@ mod tests {
 
     #[test]
     fn known_values() {
-        let mut sigmoid = Alone::<f64>::new(&Sigmoid {}, &[Activation::new(1, 1, 3)], &Setting::of_rows(1)).unwrap();
+        let mut sigmoid =
+            SingleLayer::<f64>::new(&Sigmoid {}, &[Activation::new(1, 1, 3)], &Setup::of_rows(1)).unwrap();
         sigmoid.values_mut(Role::X(0)).copy_from_slice(&[0.0, 3f64.ln(), -800.0]);
         sigmoid.values_mut(Role::Dy).fill(1.0);
         sigmoid.forward().unwrap();

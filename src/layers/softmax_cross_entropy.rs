@@ -16,7 +16,7 @@ use crate::gpu::{AnyMut, Grid, int};
 use crate::tensor::Real;
 
 /// In training, the softmax of the logits.
-const PROBABILITIES: Role = Role::Local(0);
+const PROBABILITIES: Role = Role::Saved(0);
 
 /// The loss.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
@@ -32,7 +32,7 @@ pub struct SoftmaxCrossEntropy {
 pub const METRICS: usize = 4;
 
 impl Layer for SoftmaxCrossEntropy {
-    fn kind(&self) -> &'static str {
+    fn key(&self) -> &'static str {
         "softmax_cross_entropy"
     }
     fn check(&self) -> Result<(), Fault> {
@@ -56,21 +56,21 @@ impl Layer for SoftmaxCrossEntropy {
             _ => Some(Placement::Replicate),
         }
     }
-    fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault> {
+    fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
         let x = cx.x();
         let columns = if cx.place == Placement::Shard(0) { Placement::Partial } else { Placement::Replicate };
-        let mut lowered = Lowered::simple(
+        let mut phases = LayerPhases::simple(
             Phase::new("forward")
                 .read(Role::X(0), x)
                 .read(Role::Target, x)
                 .write(Role::Metrics, Layout::new(Placement::Partial, columns)),
-            Phase::new("backward").read(PROBABILITIES, x).narrow().read(Role::Target, x).write(Role::Dx(0), x),
+            Phase::new("backward").read(PROBABILITIES, x).low_precision().read(Role::Target, x).write(Role::Dx(0), x),
         );
         if cx.training() {
-            lowered.locals.push(cx.inputs[0].batch(cx.rows));
-            lowered.forward[0] = lowered.forward[0].clone().write(PROBABILITIES, x).narrow();
+            phases.saved.push(cx.inputs[0].batch(cx.batch));
+            phases.forward[0] = phases.forward[0].clone().write(PROBABILITIES, x).low_precision();
         }
-        Ok(lowered)
+        Ok(phases)
     }
     fn run(&self, phase: &str, args: &Args) {
         by_precision!(args, T => match phase {
@@ -89,7 +89,7 @@ impl Layer for SoftmaxCrossEntropy {
     fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
         let logits = if phase == "forward" { Role::X(0) } else { PROBABILITIES };
         let (rows, classes) = (launch.operand(logits).len(0), width(launch.operand(logits)));
-        let (n, targets, scale) = (int(rows)?, launch.read(Role::Target), (1.0 / launch.rows as f64) as f32);
+        let (n, targets, scale) = (int(rows)?, launch.read(Role::Target), (1.0 / launch.batch as f64) as f32);
         let (hard, soft) = ((1.0 - self.label_smoothing) as f32, (self.label_smoothing / classes as f64) as f32);
         let (grid, classes, width) = (Grid::cover(rows, 8), int(classes)?, int(width(launch.operand(Role::Target)))?);
         match phase {
@@ -186,7 +186,7 @@ impl SoftmaxCrossEntropy {
                 );
             }
         }
-        metrics[0] = loss / T::from_f64(args.rows as f64);
+        metrics[0] = loss / T::from_f64(args.batch as f64);
         for (m, count) in metrics[1..].iter_mut().zip([top1, top5, rows]) {
             *m = T::from_f64(count as f64);
         }
@@ -200,7 +200,7 @@ impl SoftmaxCrossEntropy {
             (args.read::<T>(PROBABILITIES), args.read::<T>(Role::Target), args.write::<T>(Role::Dx(0)));
         let (rows, classes) = (args.operand(PROBABILITIES).len(0), width(args.operand(PROBABILITIES)));
         let width = width(args.operand(Role::Target));
-        let scale = T::from_f64(1.0 / args.rows as f64);
+        let scale = T::from_f64(1.0 / args.batch as f64);
         for n in 0..rows {
             let target = &targets[n * width..][..width];
             let class = class_of(target);

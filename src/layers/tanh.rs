@@ -12,7 +12,7 @@ use crate::tensor::Real;
 pub struct Tanh {}
 
 impl Layer for Tanh {
-    fn kind(&self) -> &'static str {
+    fn key(&self) -> &'static str {
         "tanh"
     }
     fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
@@ -21,8 +21,8 @@ impl Layer for Tanh {
     fn cost(&self, inputs: &[Activation]) -> u64 {
         10 * inputs[0].features() as u64
     }
-    fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault> {
-        Ok(elementwise::lower(cx))
+    fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
+        Ok(elementwise::phases(cx))
     }
     fn run(&self, phase: &str, args: &Args) {
         by_precision!(args, T => elementwise::run::<T>(
@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn known_values() {
-        let mut tanh = Alone::<f64>::new(&Tanh {}, &[Activation::new(1, 1, 3)], &Setting::of_rows(1)).unwrap();
+        let mut tanh = SingleLayer::<f64>::new(&Tanh {}, &[Activation::new(1, 1, 3)], &Setup::of_rows(1)).unwrap();
         tanh.values_mut(Role::X(0)).copy_from_slice(&[0.0, 1.0, -40.0]);
         tanh.values_mut(Role::Dy).fill(2.0);
         tanh.forward().unwrap();

@@ -3,7 +3,7 @@
 use super::{Network, Node, Parameter, Source};
 use crate::config::{LayerEntry, Model};
 use crate::error::{Fault, Problem, quantity, suggest};
-use crate::layers::{Activation, Layer, Lowering, Mode, Param, Role, Split};
+use crate::layers::{Activation, Layer, LayerContext, Mode, Param, Role, Split};
 use crate::tensor::{Mesh, Placement, Shape};
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ const IMAGES: &str = "images";
 pub fn build(model: &Model) -> Result<Network, Vec<Problem>> {
     let mut builder = GraphBuilder {
         model,
-        network: Network { input: model.input, nodes: vec![], parameters: vec![], states: vec![] },
+        network: Network { input: model.input, nodes: vec![], parameters: vec![], statistics: vec![] },
         outputs: vec![],
         used: vec![false; model.layers.len()],
         problems: vec![],
@@ -107,8 +107,8 @@ impl GraphBuilder<'_> {
                 return None;
             }
         };
-        let (params, states) = (layer.params(&shapes), layer.states(&shapes));
-        for param in params.iter().chain(&states) {
+        let (params, statistics) = (layer.params(&shapes), layer.statistics(&shapes));
+        for param in params.iter().chain(&statistics) {
             if let Err(fault) = fits(param.shape.0.iter().copied(), param.name) {
                 self.fault(entry, &fault);
                 return None;
@@ -128,7 +128,7 @@ impl GraphBuilder<'_> {
             output,
             split: entry.split,
             params: self.keep(entry, params, |network| &mut network.parameters),
-            states: self.keep(entry, states, |network| &mut network.states),
+            statistics: self.keep(entry, statistics, |network| &mut network.statistics),
             locations: entry.locations.clone(),
         };
         self.network.nodes.push(node);
@@ -198,12 +198,18 @@ impl GraphBuilder<'_> {
         output: Activation,
     ) -> Result<(), Fault> {
         let (mesh, mode) = (Mesh::ONE, Mode::Train);
-        let lowering =
-            Lowering { inputs: shapes, output, place: Placement::Replicate, split: Split::None, mesh, mode, rows: 2 };
-        let lowered = layer.lower(&lowering)?;
-        let is_loss =
-            lowered.forward.iter().flat_map(|phase| &phase.operands).any(|wanted| wanted.role == Role::Target);
-        let kind = layer.kind();
+        let context = LayerContext {
+            inputs: shapes,
+            output,
+            place: Placement::Replicate,
+            split: Split::None,
+            mesh,
+            mode,
+            batch: 2,
+        };
+        let phases = layer.phases(&context)?;
+        let is_loss = phases.forward.iter().flat_map(|phase| &phase.operands).any(|wanted| wanted.role == Role::Target);
+        let kind = layer.key();
         match (is_loss, index == self.model.layers.len()) {
             (true, false) => {
                 Err(Fault::whole(format!("{kind} is a loss, expected a layer; write loss = \"{kind}\" after the list")))
@@ -215,7 +221,7 @@ impl GraphBuilder<'_> {
 
     /// Checks the settings that all layers have in common.
     fn settings(&mut self, entry: &LayerEntry, layer: &Arc<dyn Layer>, params: &[Param]) {
-        let (kind, splits) = (layer.kind(), layer.splits());
+        let (kind, splits) = (layer.key(), layer.splits());
         if let Some(split) = entry.split.filter(|split| !splits.contains(split)) {
             let known: Vec<String> = splits.iter().map(|split| format!("\"{split}\"")).collect();
             let message = match known.is_empty() {

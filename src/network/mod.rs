@@ -41,8 +41,8 @@ pub struct Node {
     pub split: Option<Split>,
     /// Its parameters, as indices into [`Network::parameters`].
     pub params: Vec<usize>,
-    /// Its running statistics, as indices into [`Network::states`].
-    pub states: Vec<usize>,
+    /// Its running statistics, as indices into [`Network::statistics`].
+    pub statistics: Vec<usize>,
     /// The locations of the layer and its keys in the file.
     pub locations: Locations,
 }
@@ -72,7 +72,7 @@ pub struct Network {
     /// The parameters, in the order of the nodes.
     pub parameters: Vec<Parameter>,
     /// The running statistics, in the order of the nodes.
-    pub states: Vec<Parameter>,
+    pub statistics: Vec<Parameter>,
 }
 
 /// Reads a configuration with every `--set KEY=VALUE` applied, and builds its network.

@@ -29,7 +29,7 @@ impl Network {
         let params = node.params.iter().map(|&i| self.parameters[i].param.shape.elements()).sum::<usize>();
         [
             node.name.clone(),
-            node.layer.kind().to_string(),
+            node.layer.key().to_string(),
             self.input_names(node).join(" + "),
             format!("{} -> {}", shapes.join(" + "), node.output),
             if params == 0 { String::new() } else { params.to_string() },

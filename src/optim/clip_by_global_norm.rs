@@ -13,7 +13,7 @@ use crate::cpu::vectorized;
 pub struct ClipByGlobalNorm(pub f64);
 
 impl Transform for ClipByGlobalNorm {
-    fn kind(&self) -> &'static str {
+    fn key(&self) -> &'static str {
         "clip_by_global_norm"
     }
     fn check(&self) -> Result<(), Fault> {

@@ -78,7 +78,7 @@ pub enum Block<'a> {
 /// One transform of the gradient.
 pub trait Transform: Debug + Send + Sync {
     /// Returns the key that names it in the file.
-    fn kind(&self) -> &'static str;
+    fn key(&self) -> &'static str;
 
     /// Checks the ranges of its settings.
     ///
@@ -147,7 +147,7 @@ impl Blocks for Dual {
 macro_rules! transforms {
     ($($kind:literal => $type:ty),* $(,)?) => {
         /// The keys of all transforms.
-        pub const KINDS: &[&str] = &[$($kind),*];
+        pub const KEYS: &[&str] = &[$($kind),*];
 
         /// Reads the settings of the transform named `kind`; none when there is no such transform.
         pub fn read<'de, D: serde::Deserializer<'de>>(

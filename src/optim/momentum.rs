@@ -55,7 +55,7 @@ impl<'de> Visitor<'de> for NumberOrTable {
 }
 
 impl Transform for Momentum {
-    fn kind(&self) -> &'static str {
+    fn key(&self) -> &'static str {
         "momentum"
     }
     fn check(&self) -> Result<(), Fault> {

@@ -95,7 +95,7 @@ pub enum Schedule {
 }
 
 /// The keys of all schedules.
-pub const KINDS: &[&str] = &["constant", "step"];
+pub const KEYS: &[&str] = &["constant", "step"];
 
 /// Reads the settings of the schedule named `kind`; none when there is no such schedule.
 pub fn read<'de, D: Deserializer<'de>>(kind: &str, settings: D) -> Option<Result<Schedule, D::Error>> {
@@ -114,7 +114,7 @@ impl Default for Schedule {
 
 impl Schedule {
     /// Returns the key that names it in the file.
-    pub fn kind(&self) -> &'static str {
+    pub fn key(&self) -> &'static str {
         match self {
             Schedule::Constant(_) => "constant",
             Schedule::StepDecay(_) => "step",

@@ -51,7 +51,7 @@ impl Device {
             clock: Clock { step: 1, epoch: 0, lr: self.lr },
             seed: 0,
             layer: 0,
-            rows: 1,
+            batch: 1,
         }
     }
 
@@ -292,9 +292,9 @@ fn settings_are_read_and_checked() {
     assert!(momentum("1").unwrap().check().is_err());
     let table: toml::Table = "x = 5".parse().unwrap();
     let clip = read("clip_by_global_norm", table["x"].clone()).unwrap().unwrap();
-    assert_eq!((clip.kind(), clip.check()), ("clip_by_global_norm", Ok(())));
+    assert_eq!((clip.key(), clip.check()), ("clip_by_global_norm", Ok(())));
     assert!(read("adamm", table["x"].clone()).is_none());
     assert!(WeightDecay(0.0).check().unwrap_err().message.contains("leave weight_decay out"));
     assert!(ClipByGlobalNorm(f64::NAN).check().is_err());
-    assert!(all_examples().iter().all(|t| KINDS.contains(&t.kind()) && t.check().is_ok()));
+    assert!(all_examples().iter().all(|t| KEYS.contains(&t.key()) && t.check().is_ok()));
 }

@@ -12,7 +12,7 @@ use crate::cpu::vectorized;
 pub struct WeightDecay(pub f64);
 
 impl Transform for WeightDecay {
-    fn kind(&self) -> &'static str {
+    fn key(&self) -> &'static str {
         "weight_decay"
     }
     fn check(&self) -> Result<(), Fault> {

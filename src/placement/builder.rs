@@ -7,7 +7,7 @@ use super::{Home, Input, MemoryUse, Op, Placed, Region, Spec, Tensor, TensorId, 
 use crate::collectives::Collective;
 use crate::device::Epilogue;
 use crate::error::Problem;
-use crate::layers::{Access, METRICS, Mode, Pass, Phase, Role, Wanted};
+use crate::layers::{Access, METRICS, Mode, Pass, Phase, PhaseOperand, Role};
 use crate::network::{Network, Node, Source};
 use crate::optim::Chain;
 use crate::tensor::{Axis, Element, Layout, MatmulPrecision, Placement, Shape};
@@ -19,8 +19,8 @@ use std::collections::HashMap;
 /// Every split that does not fit its layer.
 pub fn place(network: &Network, chain: &Chain, spec: &Spec, variant: Variant) -> Result<Placed, Vec<Problem>> {
     let mesh = spec.mesh;
-    let resolved = resolve(network, mesh, variant.mode, variant.rows)?;
-    let training = resolve(network, mesh, Mode::Train, variant.rows)?;
+    let resolved = resolve(network, mesh, variant.mode, variant.batch)?;
+    let training = resolve(network, mesh, Mode::Train, variant.batch)?;
     let flat = Flat::new(network, &training, mesh);
     let mut builder = Planner {
         network,
@@ -38,7 +38,7 @@ pub fn place(network: &Network, chain: &Chain, spec: &Spec, variant: Variant) ->
         weights: vec![],
         bf16_weights: vec![],
         gradients: vec![],
-        states: vec![],
+        statistics: vec![],
         metrics: 0,
     };
     builder.inputs();
@@ -55,7 +55,7 @@ pub fn place(network: &Network, chain: &Chain, spec: &Spec, variant: Variant) ->
 /// A node's own tensors.
 #[derive(Debug, Clone, Default)]
 struct NodeTensors {
-    locals: HashMap<usize, TensorId>,
+    saved: HashMap<usize, TensorId>,
     /// Gradients of its output, from its consumers.
     dy: Vec<TensorId>,
     /// Whether it or something before it has parameters.
@@ -84,7 +84,7 @@ pub(super) struct Planner<'a> {
     /// The parameters in the type of activations.
     bf16_weights: Vec<TensorId>,
     gradients: Vec<TensorId>,
-    states: Vec<TensorId>,
+    statistics: Vec<TensorId>,
     metrics: TensorId,
 }
 
@@ -104,17 +104,17 @@ impl Planner<'_> {
         self.placed.tensors.len() - 1
     }
 
-    /// Adds a tensor whose elements are as the program computes or, when `narrow`, as activations are.
-    fn own(&mut self, name: String, shape: Shape, layout: Layout, narrow: bool) -> TensorId {
+    /// Adds a tensor whose elements are as the program computes or, when `low_precision`, as activations are.
+    fn own(&mut self, name: String, shape: Shape, layout: Layout, low_precision: bool) -> TensorId {
         let id = self.tensor(name, shape, layout, Home::Own, MemoryUse::Activations);
-        if narrow {
-            self.placed.tensors[id].element = self.narrow();
+        if low_precision {
+            self.placed.tensors[id].element = self.low_precision();
         }
         id
     }
 
     /// Returns how activations lie in memory.
-    fn narrow(&self) -> Element {
+    fn low_precision(&self) -> Element {
         self.spec.products.activations(self.spec.precision)
     }
 
@@ -123,9 +123,9 @@ impl Planner<'_> {
         let (network, variant) = (self.network, self.variant);
         let Spec { mesh, target_width, .. } = *self.spec;
         let batch = Layout::new(Placement::Shard(0), Placement::Replicate);
-        let images = network.input.batch(variant.rows);
+        let images = network.input.batch(variant.batch);
         self.images = self.tensor("images".into(), images, batch, Home::Own, MemoryUse::Activations);
-        let shape = Shape::from([variant.rows, target_width]);
+        let shape = Shape::from([variant.batch, target_width]);
         self.targets = self.tensor("targets".into(), shape, batch, Home::Own, MemoryUse::Activations);
         self.placed.ops.push(Op::Load { input: Input::Images, to: self.images });
         self.placed.ops.push(Op::Load { input: Input::Targets, to: self.targets });
@@ -143,15 +143,15 @@ impl Planner<'_> {
         self.narrow_parameters();
         let mut offset = 0;
         for (node, layouts) in network.nodes.iter().enumerate() {
-            for (i, &state) in layouts.states.iter().enumerate() {
-                let layout = self.resolved[node].lowered.states[i].on_mesh(mesh);
-                let shape = network.states[state].param.shape.clone();
+            for (i, &statistic) in layouts.statistics.iter().enumerate() {
+                let layout = self.resolved[node].phases.statistics[i].on_mesh(mesh);
+                let shape = network.statistics[statistic].param.shape.clone();
                 let len = layout.window(&shape, mesh, mesh.position(0)).elements();
-                let name = network.states[state].name.clone();
+                let name = network.statistics[statistic].name.clone();
                 let home = Home::Fixed(Region::Statistics, offset);
                 self.placed.statistics.push((layout, offset));
                 let id = self.tensor(name, shape, layout, home, MemoryUse::Statistics);
-                self.states.push(id);
+                self.statistics.push(id);
                 offset += len.next_multiple_of(16);
             }
         }
@@ -199,11 +199,11 @@ impl Planner<'_> {
                 self.outputs[index] = self.outputs[before];
                 continue;
             }
-            let phases = std::mem::take(&mut self.resolved[index].lowered.forward);
+            let phases = std::mem::take(&mut self.resolved[index].phases.forward);
             for phase in &phases {
                 self.phase(index, Pass::Forward, phase);
             }
-            self.resolved[index].lowered.forward = phases;
+            self.resolved[index].phases.forward = phases;
         }
         self.redistribute(self.metrics, Layout::REPLICATE);
     }
@@ -236,18 +236,18 @@ impl Planner<'_> {
             return None;
         }
         let next = network.nodes.iter().position(|node| uses(node) == 1)?;
-        let mut operands = self.resolved[next].lowered.forward.iter().flat_map(|phase| &phase.operands);
+        let mut operands = self.resolved[next].phases.forward.iter().flat_map(|phase| &phase.operands);
         let wanted = operands.find(|wanted| wanted.role == Role::Y)?.layout.on_mesh(mesh);
         let same = self.placed.tensors[self.outputs[index]].layout == wanted;
         let epilogue = network.nodes[next].layer.as_epilogue()?;
         (same && phase.epilogues.contains(&epilogue)).then_some((epilogue, next))
     }
 
-    fn operand(&mut self, index: usize, wanted: &Wanted, layout: Layout) -> Option<TensorId> {
-        let Wanted { role, access, narrow, .. } = *wanted;
+    fn operand(&mut self, index: usize, wanted: &PhaseOperand, layout: Layout) -> Option<TensorId> {
+        let PhaseOperand { role, access, low_precision, .. } = *wanted;
         let network = self.network;
         let node = &network.nodes[index];
-        let rows = self.variant.rows;
+        let rows = self.variant.batch;
         let id = match role {
             Role::X(i) => {
                 let x = self.narrowed(self.source(node.inputs[i]));
@@ -257,7 +257,7 @@ impl Planner<'_> {
             Role::Y => {
                 let shape = node.output.batch(rows);
                 let name = format!("{}.y", node.name);
-                self.outputs[index] = self.own(name, shape, layout, narrow);
+                self.outputs[index] = self.own(name, shape, layout, low_precision);
                 self.outputs[index]
             }
             Role::Dy => {
@@ -274,21 +274,21 @@ impl Planner<'_> {
                 }
                 let shape = node.input_shapes[i].batch(rows);
                 let name = format!("{}.dx{i}", node.name);
-                let id = self.own(name, shape, layout, narrow);
+                let id = self.own(name, shape, layout, low_precision);
                 self.contribute(source, id);
                 id
             }
-            Role::Param(i) if narrow => self.bf16_weights[node.params[i]],
+            Role::Param(i) if low_precision => self.bf16_weights[node.params[i]],
             Role::Param(i) => self.weights[node.params[i]],
             Role::DParam(i) => self.gradients[node.params[i]],
-            Role::State(i) => self.states[node.states[i]],
-            Role::Local(i) => match self.nodes[index].locals.get(&i) {
+            Role::Statistic(i) => self.statistics[node.statistics[i]],
+            Role::Saved(i) => match self.nodes[index].saved.get(&i) {
                 Some(&local) => self.redistribute(local, layout),
                 None => {
-                    let shape = self.resolved[index].lowered.locals[i].clone();
-                    let name = format!("{}.local{i}", node.name);
-                    let local = self.own(name, shape, layout, narrow);
-                    self.nodes[index].locals.insert(i, local);
+                    let shape = self.resolved[index].phases.saved[i].clone();
+                    let name = format!("{}.saved{i}", node.name);
+                    let local = self.own(name, shape, layout, low_precision);
+                    self.nodes[index].saved.insert(i, local);
                     local
                 }
             },
@@ -300,7 +300,7 @@ impl Planner<'_> {
                 self.metrics
             }
         };
-        if matches!(role, Role::Param(_) | Role::DParam(_) | Role::State(_)) {
+        if matches!(role, Role::Param(_) | Role::DParam(_) | Role::Statistic(_)) {
             assert_eq!(self.placed.tensors[id].layout, layout, "{} {role:?}: one layout per parameter", node.name);
         }
         Some(id)
@@ -331,11 +331,11 @@ impl Planner<'_> {
             if !self.needs_gradient(Source::Node(index)) || self.resolved[index].is_view() {
                 continue;
             }
-            let phases = std::mem::take(&mut self.resolved[index].lowered.backward);
+            let phases = std::mem::take(&mut self.resolved[index].phases.backward);
             for phase in &phases {
                 self.phase(index, Pass::Backward, phase);
             }
-            self.resolved[index].lowered.backward = phases;
+            self.resolved[index].phases.backward = phases;
             for (bucket, waiting) in waiting.iter_mut().enumerate() {
                 let own = &self.placed.flat.buckets[bucket].params;
                 let done = own.iter().filter(|p| network.nodes[index].params.contains(p)).count();
@@ -380,8 +380,8 @@ impl Planner<'_> {
     /// Returns a tensor in the type of activations: itself, or the one copy for all who want it.
     fn narrowed(&mut self, from: TensorId) -> TensorId {
         let Tensor { name, shape, layout, element, .. } = self.placed.tensors[from].clone();
-        let narrow = self.narrow();
-        if element == narrow {
+        let low_precision = self.low_precision();
+        if element == low_precision {
             return from;
         }
         if let Some(&cast) = self.cast.get(&from) {

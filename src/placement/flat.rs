@@ -57,8 +57,8 @@ impl Flat {
         let mut flat = Flat { parts: vec![blank; network.parameters.len()], ..Flat::default() };
         for (node, resolved) in network.nodes.iter().zip(resolved).rev() {
             for (i, &param) in node.params.iter().enumerate() {
-                let layout = resolved.lowered.params[i].on_mesh(mesh);
-                let operands = resolved.lowered.backward.iter().flat_map(|phase| &phase.operands);
+                let layout = resolved.phases.params[i].on_mesh(mesh);
+                let operands = resolved.phases.backward.iter().flat_map(|phase| &phase.operands);
                 let gradient = operands
                     .filter(|o| o.role == Role::DParam(i))
                     .map(|o| o.layout.on_mesh(mesh))

@@ -70,6 +70,20 @@ impl Region {
     }
 }
 
+impl std::fmt::Display for Region {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Region::Weights => f.write_str("weights"),
+            Region::Bf16Weights => f.write_str("bf16_weights"),
+            Region::Gradients => f.write_str("gradients"),
+            Region::Slot(number) => write!(f, "slot({number})"),
+            Region::Statistics => f.write_str("statistics"),
+            Region::Metrics => f.write_str("metrics"),
+            Region::InputStaging => f.write_str("input_staging"),
+        }
+    }
+}
+
 /// Where a tensor's elements are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Home {
@@ -170,7 +184,7 @@ pub struct Variant {
     /// Training or evaluation.
     pub mode: Mode,
     /// Samples in the global batch.
-    pub rows: usize,
+    pub batch: usize,
     /// Whether the optimiser runs; without it a training step leaves the gradients to be read.
     pub update: bool,
 }

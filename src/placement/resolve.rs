@@ -1,7 +1,7 @@
 //! Which layout each layer works in: its split, what the layers before it leave, what those after it want.
 
 use crate::error::{Fault, Problem};
-use crate::layers::{Activation, Lowered, Lowering, Mode, Role, Split};
+use crate::layers::{Activation, LayerContext, LayerPhases, Mode, Role, Split};
 use crate::network::{Network, Source};
 use crate::tensor::{Mesh, Placement};
 
@@ -13,13 +13,13 @@ pub struct Resolved {
     /// Where its output is over the columns axis.
     pub output: Placement,
     /// Its phases.
-    pub lowered: Lowered,
+    pub phases: LayerPhases,
 }
 
 impl Resolved {
     /// Returns true when the node's output is its input.
     pub fn is_view(&self) -> bool {
-        self.lowered.forward.is_empty() && self.lowered.backward.is_empty()
+        self.phases.forward.is_empty() && self.phases.backward.is_empty()
     }
 }
 
@@ -40,9 +40,14 @@ pub fn resolve(network: &Network, mesh: Mesh, mode: Mode, rows: usize) -> Result
             Err(fault) => {
                 let node = &network.nodes[index];
                 problems.push(node.locations.problem(&format!("layer \"{}\"", node.name), &fault));
-                let lowered =
-                    Lowered { params: vec![], states: vec![], locals: vec![], forward: vec![], backward: vec![] };
-                resolved.push(Resolved { place: Placement::Replicate, output: Placement::Replicate, lowered });
+                let phases = LayerPhases {
+                    params: vec![],
+                    statistics: vec![],
+                    saved: vec![],
+                    forward: vec![],
+                    backward: vec![],
+                };
+                resolved.push(Resolved { place: Placement::Replicate, output: Placement::Replicate, phases });
             }
         }
     }
@@ -69,21 +74,21 @@ fn resolve_node(
             return Err(does_not_divide(*input, mesh));
         }
     }
-    let cx = Lowering {
+    let cx = LayerContext {
         inputs: &node.input_shapes,
         output: node.output,
         place,
         split: node.split.unwrap_or(Split::Columns),
         mesh,
         mode,
-        rows,
+        batch: rows,
     };
-    let lowered = node.layer.lower(&cx)?;
-    let wanted = lowered.forward.iter().flat_map(|phase| &phase.operands);
+    let phases = node.layer.phases(&cx)?;
+    let wanted = phases.forward.iter().flat_map(|phase| &phase.operands);
     let y = wanted.filter(|o| o.role == Role::Y).map(|o| o.layout.columns).next_back();
-    let view = lowered.forward.is_empty();
+    let view = phases.forward.is_empty();
     let output = y.unwrap_or(if view { place } else { Placement::Replicate });
-    Ok(Resolved { place, output, lowered })
+    Ok(Resolved { place, output, phases })
 }
 
 /// Partial never enters a non-linear layer: it is reduced to what the next layer that cares wants.

@@ -108,7 +108,7 @@ impl Programs {
             clock: Clock::default(),
             seed: 0,
             layer: 0,
-            rows: 0,
+            batch: 0,
         }
     }
 
@@ -207,7 +207,7 @@ impl Executable {
             precision,
             implementation: plan.spec.implementation,
             seed: plan.spec.seed,
-            rows: program.variant.rows,
+            rows: program.variant.batch,
         }
     }
 }
@@ -215,7 +215,7 @@ impl Executable {
 impl Executable {
     fn args<'a, R>(&self, operands: &'a Operands<R>, pool: &'a Pool, clock: Clock, layer: u64) -> Args<'a, R> {
         let Executable { precision, implementation, seed, rows, .. } = *self;
-        Args { operands, pool, precision, implementation, clock, seed, layer, rows }
+        Args { operands, pool, precision, implementation, clock, seed, layer, batch: rows }
     }
 }
 

@@ -93,10 +93,10 @@ fn step_seconds(plan: &Plan, program: &Program, step: &Instruction, hardware: &H
 /// The device's share of the layer's operations: its share of the samples and of the weight, or of the input.
 fn flops(plan: &Plan, program: &Program, node: usize, pass: Pass, operands: &[(Role, LocalOperand)]) -> f64 {
     let node = &plan.network.nodes[node];
-    let rows = program.variant.rows as f64;
+    let rows = program.variant.batch as f64;
     let share = |local: &LocalOperand| local.window.elements() as f64 / local.shape.elements().max(1) as f64;
     let find = |wanted: Role| operands.iter().find(|(role, _)| *role == wanted).map(|(_, local)| local);
-    let input = [Role::X(0), Role::Dy, Role::Local(0)].into_iter().find_map(find);
+    let input = [Role::X(0), Role::Dy, Role::Saved(0)].into_iter().find_map(find);
     let samples = input.map_or(0.0, |l| l.window.len.first().map_or(0.0, |&n| n as f64) / rows);
     let part = match find(Role::WEIGHT).filter(|weight| weight.shape.rank() > 1) {
         Some(weight) => samples * share(weight),

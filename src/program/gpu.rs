@@ -349,7 +349,7 @@ impl Programs {
             clock: self.gpus.clock(step.device),
             seed: self.seed,
             layer: 0,
-            rows: script.rows,
+            batch: script.rows,
             tf32: self.tf32,
             epilogue: None,
         }
@@ -488,7 +488,7 @@ fn script(plan: &Plan, program: &Program, gpus: &Gpus) -> Result<IssueList> {
         graphs: [None; InputStaging::SLOTS],
         proven: false,
         clocks: Vec::new(),
-        rows: program.variant.rows,
+        rows: program.variant.batch,
         augmented: if program.variant.mode == Mode::Train { Augmented::Yes } else { Augmented::No },
     })
 }

@@ -34,7 +34,7 @@ pub(super) fn lower(network: &Network, placed: &Placed, regions: &Regions, spec:
                 Region::Statistics | Region::Metrics => MemoryUse::Statistics,
                 Region::InputStaging => MemoryUse::Activations,
             };
-            let name = format!("{region:?}").to_lowercase();
+            let name = region.to_string();
             let element = region.element(spec.precision);
             let region = Some(region);
             emitter.buffers.push(Buffer { device, elements, element, purpose, region, name, offset });

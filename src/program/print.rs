@@ -27,7 +27,7 @@ impl Plan {
     /// Returns the program of a full training step, or the first one.
     fn main(&self) -> &Program {
         let training = self.programs.iter().filter(|p| p.variant.mode == Mode::Train);
-        training.max_by_key(|p| p.variant.rows).unwrap_or(&self.programs[0])
+        training.max_by_key(|p| p.variant.batch).unwrap_or(&self.programs[0])
     }
 
     /// Returns the bytes that cross between devices in one training step.
@@ -43,11 +43,11 @@ impl Plan {
         let mesh = self.spec.mesh;
         let _ = writeln!(
             out,
-            "mesh {mesh} ({} data x {} columns), {}, batch {}, collectives {:?}",
+            "mesh {mesh} ({} data x {} columns), {}, batch {}, collectives {}",
             mesh.data,
             mesh.columns,
             self.spec.products.name(self.spec.precision),
-            main.variant.rows,
+            main.variant.batch,
             self.spec.algorithm
         );
         self.write_layouts(&mut out, main);
@@ -86,12 +86,12 @@ impl Plan {
     /// Where each layer lives: R = replicate, S(dim) = shard, P = partial, over [data columns].
     fn write_layouts(&self, out: &mut String, main: &Program) {
         let mesh = self.spec.mesh;
-        let Ok(resolved) = resolve(&self.network, mesh, Mode::Train, main.variant.rows) else { return };
+        let Ok(resolved) = resolve(&self.network, mesh, Mode::Train, main.variant.batch) else { return };
         let _ = writeln!(out, "\n{:<16} {:<9} {:<10} {:<10} parameters", "layer", "split", "input", "output");
         for (node, resolved) in self.network.nodes.iter().zip(&resolved) {
             let on = |columns| Layout::new(Placement::Shard(0), columns).on_mesh(mesh).to_string();
             let split = node.split.map_or("-".to_string(), |split| split.to_string());
-            let parameters: Vec<String> = (node.params.iter().zip(&resolved.lowered.params))
+            let parameters: Vec<String> = (node.params.iter().zip(&resolved.phases.params))
                 .map(|(&p, layout)| {
                     let name = self.network.parameters[p].param.name;
                     format!("{name} {}", layout.on_mesh(mesh))
@@ -150,7 +150,7 @@ impl Plan {
                         UpdateRole::Gradients => "gradients".to_string(),
                         UpdateRole::Norms => "norms".to_string(),
                         UpdateRole::LowPrecision => "weights_bf16".to_string(),
-                        UpdateRole::Slot(slot) => format!("{}.{}", self.chain.0[slot.transform].kind(), slot.name),
+                        UpdateRole::Slot(slot) => format!("{}.{}", self.chain.0[slot.transform].key(), slot.name),
                     };
                     (name, local)
                 });
@@ -183,11 +183,11 @@ impl Plan {
             Role::Dx(i) => (numbered("dx", i), None),
             Role::Param(i) => (short(i).into(), Some(parameter(i).name.clone())),
             Role::DParam(i) => (format!("d{}", short(i)), Some(format!("{}.grad", parameter(i).name))),
-            Role::State(i) => {
-                let state = &self.network.states[node.states[i]];
+            Role::Statistic(i) => {
+                let state = &self.network.statistics[node.statistics[i]];
                 (state.param.name.into(), Some(state.name.clone()))
             }
-            Role::Local(i) => (format!("local{i}"), None),
+            Role::Saved(i) => (format!("saved{i}"), None),
             Role::Target => ("targets".into(), None),
             Role::Metrics => ("metrics".into(), None),
         }
@@ -276,8 +276,13 @@ fn arrow<'a>(name: &str, operands: impl Iterator<Item = (String, &'a super::Loca
 }
 
 fn title(program: &Program) -> String {
-    format!("{:?} of {} rows ({} instructions)", program.variant.mode, program.variant.rows, program.instructions.len())
-        .to_lowercase()
+    format!(
+        "{:?} of {} samples ({} instructions)",
+        program.variant.mode,
+        program.variant.batch,
+        program.instructions.len()
+    )
+    .to_lowercase()
 }
 
 /// Transfers (of slices, which cross no wire: their copies) and bytes on the wire by collective and axis.

@@ -44,7 +44,7 @@ impl Regions {
     pub fn of(network: &Network, chain: &Chain, placed: &Placed, spec: &Spec) -> Self {
         let (flat, mesh) = (&placed.flat, spec.mesh);
         let state = |(i, (layout, offset)): (usize, &(Layout, usize))| {
-            offset + layout.window(&network.states[i].param.shape, mesh, mesh.position(0)).elements()
+            offset + layout.window(&network.statistics[i].param.shape, mesh, mesh.position(0)).elements()
         };
         let statistics = placed.statistics.iter().enumerate().map(state).max().unwrap_or(0);
         let mut sizes = vec![(Region::Weights, flat.len)];
@@ -95,7 +95,7 @@ impl InputStaging {
 
     /// Returns the inbox that is large enough for every variant: the first device holds the most rows.
     pub fn of(network: &Network, spec: &Spec) -> InputStaging {
-        let rows = spec.variants.iter().map(|v| v.rows).max().unwrap_or(0).div_ceil(spec.mesh.data);
+        let rows = spec.variants.iter().map(|v| v.batch).max().unwrap_or(0).div_ceil(spec.mesh.data);
         InputStaging {
             images: rows * network.input.features(),
             targets: rows * spec.target_width,

@@ -39,7 +39,7 @@ pub enum Persistent {
     /// A parameter's part of a state slot of the optimiser: (slot, parameter).
     Slot(usize, usize),
     /// A running statistic.
-    State(usize),
+    Statistic(usize),
 }
 
 /// How the work of a program gets to GPUs.
@@ -118,7 +118,7 @@ impl Session {
     /// When a GPU is missing, has too little memory, or cannot be used.
     pub fn on_gpus(plan: Plan, kind: DriverKind, ordinals: &[usize]) -> Result<Self> {
         assert_eq!(plan.spec.precision, Precision::F32, "GPUs compute in f32");
-        let rows = plan.spec.variants.iter().map(|v| v.rows).max().unwrap_or(0);
+        let rows = plan.spec.variants.iter().map(|v| v.batch).max().unwrap_or(0);
         let draws = plan.spec.augment * Augment::DRAWS;
         let widths = [plan.network.input.features(), plan.spec.target_width, draws];
         let staging = widths.map(|width| rows * width * size_of::<f32>());
@@ -302,9 +302,9 @@ impl Session {
             Persistent::Parameter(i) => param(i, Region::Weights),
             Persistent::Gradient(i) => param(i, Region::Gradients),
             Persistent::Slot(slot, i) => param(i, Region::Slot(slot)),
-            Persistent::State(i) => {
+            Persistent::Statistic(i) => {
                 let (layout, offset) = plan.statistics[i];
-                let shape = plan.network.states[i].param.shape.clone();
+                let shape = plan.network.statistics[i].param.shape.clone();
                 (layout, shape, plan.region(Region::Statistics).0 + offset * bytes)
             }
         }

@@ -18,7 +18,7 @@ pub fn evaluate(session: &mut Session, split: &Arc<SampleSet>, batch: usize, ste
     let (mut loss, mut top1, mut top5, mut images) = (0.0, 0.0, 0.0, 0.0);
     loop {
         if let Some(batch) = loader.next_batch()? {
-            let variant = Variant { mode: Mode::Eval, rows: batch.rows, update: false };
+            let variant = Variant { mode: Mode::Eval, batch: batch.rows, update: false };
             let clock = Clock { step, ..Clock::default() };
             session.submit(variant, batch, clock)?;
             if session.under_way() < session.depth() {

@@ -51,13 +51,13 @@ pub fn initialise(session: &mut Session, seed: u64) -> Result<()> {
         let values = network::initial(&network, seed, parameter);
         write_values(session, Persistent::Parameter(parameter), &values)?;
     }
-    for (state, parameter) in network.states.iter().enumerate() {
+    for (state, parameter) in network.statistics.iter().enumerate() {
         let start = match parameter.init {
             crate::layers::Init::Constant(value) => value,
             _ => 0.0,
         };
         let values = vec![start; parameter.param.shape.elements()];
-        write_values(session, Persistent::State(state), &values)?;
+        write_values(session, Persistent::Statistic(state), &values)?;
     }
     Ok(())
 }

@@ -228,7 +228,7 @@ impl Job {
         let mut variants = Vec::new();
         let mut add = |mode, samples: usize| {
             for rows in [samples.min(batch), samples % batch] {
-                let variant = Variant { mode, rows, update: mode == Mode::Train };
+                let variant = Variant { mode, batch: rows, update: mode == Mode::Train };
                 if rows > 0 && !variants.contains(&variant) {
                     variants.push(variant);
                 }

@@ -124,7 +124,7 @@ impl Run {
         let mut all = Vec::new();
         for (number, slot) in slots.iter().enumerate() {
             for (parameter, p) in self.job.network.parameters.iter().enumerate() {
-                let name = format!("{}.{}{}.{}", p.name, chain.0[slot.transform].kind(), slot.transform, slot.name);
+                let name = format!("{}.{}{}.{}", p.name, chain.0[slot.transform].key(), slot.transform, slot.name);
                 all.push((Persistent::Slot(number, parameter), name, parameter));
             }
         }
@@ -202,7 +202,7 @@ impl Run {
                 }
                 let Some(batch) = loader.next_batch()? else { break };
                 let clock = Clock { step: before + 1, epoch: batch.epoch, lr: self.job.lr(before + 1) };
-                let variant = Variant { mode: Mode::Train, rows: batch.rows, update: true };
+                let variant = Variant { mode: Mode::Train, batch: batch.rows, update: true };
                 self.session.submit(variant, batch, clock)?;
                 under_way.push_back((clock, batch.rows));
             }

@@ -109,5 +109,5 @@ impl Start {
 /// Returns parameters and running statistics: the contents of a model file.
 pub(super) fn tensors(network: &Network) -> Vec<(Persistent, &Parameter)> {
     let parameters = network.parameters.iter().enumerate().map(|(i, p)| (Persistent::Parameter(i), p));
-    parameters.chain(network.states.iter().enumerate().map(|(i, p)| (Persistent::State(i), p))).collect()
+    parameters.chain(network.statistics.iter().enumerate().map(|(i, p)| (Persistent::Statistic(i), p))).collect()
 }

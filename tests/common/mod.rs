@@ -60,7 +60,7 @@ impl Training {
         self.batches.fill(epoch, index, &mut self.batch);
         self.step += 1;
         let clock = Clock { step: self.step, epoch, lr: self.job.lr(self.step) };
-        let variant = Variant { mode: Mode::Train, rows: self.batch.rows, update: true };
+        let variant = Variant { mode: Mode::Train, batch: self.batch.rows, update: true };
         self.session.submit(variant, &mut self.batch, clock).unwrap();
     }
 

@@ -40,8 +40,8 @@ impl Outcome {
     pub fn executed(network: &Arc<Network>, at: Where, execution: Execution) -> Result<Outcome, Vec<Problem>> {
         let Where { mesh, algorithm, rows, staged } = at;
         let peers = if staged { Peers::SameGpu((0..mesh.devices()).collect()) } else { Peers::All };
-        let train = Variant { mode: Mode::Train, rows, update: false };
-        let eval = Variant { mode: Mode::Eval, rows, update: false };
+        let train = Variant { mode: Mode::Train, batch: rows, update: false };
+        let eval = Variant { mode: Mode::Eval, batch: rows, update: false };
         let (precision, variants) = (Precision::F64, vec![train, eval]);
         let spec = Spec { mesh, precision, algorithm, peers, seed: 3, variants, ..Spec::default() };
         let plan = Plan::new(Arc::clone(network), Arc::new(Chain::default()), spec)?;
@@ -72,8 +72,8 @@ impl Outcome {
             scale = gradient.iter().fold(scale, |m, v| m.max(v.abs()));
             values.push((format!("gradient of {}", parameter.name), gradient));
         }
-        for (s, state) in network.states.iter().enumerate() {
-            values.push((state.name.clone(), exchange::read_values(&session, Persistent::State(s)).unwrap()));
+        for (s, state) in network.statistics.iter().enumerate() {
+            values.push((state.name.clone(), exchange::read_values(&session, Persistent::Statistic(s)).unwrap()));
         }
         Ok(Outcome { values, scale })
     }

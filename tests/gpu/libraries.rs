@@ -190,7 +190,7 @@ mod with_libraries {
     use peristyle::device::{Clock, Random, RandomStream};
     use peristyle::gpu::libraries::*;
     use peristyle::gpu::{ComputeType, Driver, DriverKind, Stream};
-    use peristyle::layers::{self, Activation, Alone, Layer, Mode, Role, Setting};
+    use peristyle::layers::{self, Activation, Layer, Mode, Role, Setup, SingleLayer};
     use peristyle::placement::Variant;
     use peristyle::tensor::{MatmulPrecision, Mesh, Real};
     use std::sync::Arc;
@@ -205,18 +205,18 @@ mod with_libraries {
 
     fn filled<'a, T: peristyle::cpu::Scalar>(
         (layer, inputs): &'a (Box<dyn Layer>, Vec<Activation>),
-        setting: &Setting,
-    ) -> Option<Alone<'a, T>> {
-        let mut alone = Alone::<T>::new(&**layer, inputs, setting).ok()?;
-        for (stream, role) in alone.roles().into_iter().enumerate() {
+        setup: &Setup,
+    ) -> Option<SingleLayer<'a, T>> {
+        let mut single = SingleLayer::<T>::new(&**layer, inputs, setup).ok()?;
+        for (stream, role) in single.roles().into_iter().enumerate() {
             if matches!(role, Role::X(_) | Role::Param(_) | Role::Dy) {
-                let given = values(alone.values(role).len(), stream as u64);
-                let to = alone.values_mut(role);
-                let given = if setting.products == MatmulPrecision::Full { given } else { rounded(&given) };
+                let given = values(single.values(role).len(), stream as u64);
+                let to = single.values_mut(role);
+                let given = if setup.products == MatmulPrecision::Full { given } else { rounded(&given) };
                 to.iter_mut().zip(given).for_each(|(to, v)| *to = T::from_f64(f64::from(v)));
             }
         }
-        Some(alone)
+        Some(single)
     }
 
     fn cases() -> Vec<(Box<dyn Layer>, Vec<Activation>)> {
@@ -224,8 +224,7 @@ mod with_libraries {
             let settings = toml::de::ValueDeserializer::parse(settings).unwrap();
             (layers::read(kind, settings).unwrap().unwrap(), vec![Activation::new(h, w, c)])
         };
-        let examples =
-            layers::all_examples().into_iter().filter(|(layer, _)| ["conv", "dense"].contains(&layer.kind()));
+        let examples = layers::all_examples().into_iter().filter(|(layer, _)| ["conv", "dense"].contains(&layer.key()));
         let large = [
             case("conv", "{ filters = 16, kernel = 3, pad = 1 }", [20, 20, 8]),
             case("conv", "{ filters = 12, kernel = [5, 4], pad = [2, 1], stride = [2, 1], groups = 3 }", [13, 17, 6]),
@@ -264,10 +263,10 @@ mod with_libraries {
         for (products, (data, columns), tolerance) in modes.into_iter().take(counted) {
             let mesh = Mesh { data, columns };
             for case in cases() {
-                let setting = Setting { mesh, products, ..Setting::of_rows(6) };
-                let Some(mut launched) = filled::<f32>(&case, &setting) else { continue };
+                let setup = Setup { mesh, products, ..Setup::of_rows(6) };
+                let Some(mut launched) = filled::<f32>(&case, &setup) else { continue };
                 launched = launched.on(&driver);
-                let plain = Setting { implementation: Implementation::Reference, products, ..Setting::of_rows(6) };
+                let plain = Setup { implementation: Implementation::Reference, products, ..Setup::of_rows(6) };
                 let mut plain = filled::<f64>(&case, &plain).unwrap();
                 launched.forward()?;
                 launched.backward()?;
@@ -458,7 +457,7 @@ mod with_libraries {
     fn fails() {
         let mut training = training("auto");
         training.batches.fill(0, 0, &mut training.batch);
-        let variant = Variant { mode: Mode::Train, rows: training.batch.rows, update: true };
+        let variant = Variant { mode: Mode::Train, batch: training.batch.rows, update: true };
         let clock = Clock { step: 1, epoch: 0, lr: 0.1 };
         let error = training.session.run(variant, &mut training.batch, clock).unwrap_err();
         let (text, wanted) = (error.to_string(), std::env::var("WANTED").unwrap_or_default());

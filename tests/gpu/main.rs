@@ -180,7 +180,7 @@ fn a_kernel_that_computes_wrong_fails_the_selftest_of_its_layer_and_of_no_other(
         let failed: Vec<_> = rows.iter().filter(|row| row["failed"] != 0).collect();
         let names: Vec<&str> = failed.iter().map(|row| row["check"].as_str().unwrap()).collect();
         assert!(names.contains(&check), "{kernel}: {names:?}");
-        let is_layer = |name: &&&str| peristyle::layers::KINDS.contains(name);
+        let is_layer = |name: &&&str| peristyle::layers::KEYS.contains(name);
         assert!(names.iter().filter(is_layer).all(|name| *name == check), "{kernel}: {names:?}");
         let found = failed.iter().find(|row| row["check"] == check).unwrap();
         let failure = &found["failure"];

@@ -75,15 +75,15 @@ fn max_pool_gives_the_gradient_to_the_first_maximum() {
             backward = max_pool_backward | max_pool_backward_bf16 => {
             let got = outputs(|rig| {
                 let (x, dy): (Const<T>, Const<T>) = (rig.element(&x), rig.element(&dy));
-                let (y, places, dx, alone) = (rig.out::<T>(ny), rig.out::<T>(ny), rig.out::<T>(nx), rig.out::<T>(ny));
+                let (y, places, dx, single) = (rig.out::<T>(ny), rig.out::<T>(ny), rig.out::<T>(nx), rig.out::<T>(ny));
                 // SAFETY: shapes as in `Case`.
                 unsafe {
                     let (grid, n, geometry) = (packs::<T>(ny), ny as i64, case.geometry());
                     forward(&rig.on(), grid, x, y, places, n, geometry).unwrap();
-                    forward(&rig.on(), grid, x, alone, Mut::NONE, n, geometry).unwrap();
+                    forward(&rig.on(), grid, x, single, Mut::NONE, n, geometry).unwrap();
                     backward(&rig.on(), packs::<T>(nx), places.into(), dy, dx, nx as i64, geometry).unwrap();
                 }
-                vec![rig.numbers(y, ny), rig.numbers(alone, ny), rig.numbers(dx, nx)]
+                vec![rig.numbers(y, ny), rig.numbers(single, ny), rig.numbers(dx, nx)]
             });
             close("y", &got[0], &y, 0.0);
             close("y without places", &got[1], &y, 0.0);

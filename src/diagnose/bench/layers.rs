@@ -134,7 +134,7 @@ fn names(network: &Network, Key(line, backward): Key) -> (String, &'static str, 
         Line::Optimizer => ("optimizer".into(), "optimizer", ""),
         Line::Layer(node) => {
             let node = &network.nodes[node];
-            (node.name.clone(), node.layer.kind(), if backward { "backward" } else { "forward" })
+            (node.name.clone(), node.layer.key(), if backward { "backward" } else { "forward" })
         }
     }
 }

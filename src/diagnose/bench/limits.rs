@@ -86,7 +86,7 @@ impl Load {
             clock: Clock::default(),
             seed: 0,
             layer: 0,
-            rows: 0,
+            batch: 0,
         }
     }
 }

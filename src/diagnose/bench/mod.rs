@@ -179,8 +179,8 @@ impl Bench {
 
     fn of((job, plan): (Job, Plan)) -> Result<Bench> {
         let trained = plan.spec.variants.iter().filter(|v| v.mode == Mode::Train && v.update);
-        let variant = trained.max_by_key(|v| v.rows).copied().expect("a run trains on a batch");
-        let noise = noise(&job, variant.rows, plan.spec.target_width);
+        let variant = trained.max_by_key(|v| v.batch).copied().expect("a run trains on a batch");
+        let noise = noise(&job, variant.batch, plan.spec.target_width);
         let mut session = job.session(plan)?;
         session.prepare(Preparation::of(&noise))?;
         exchange::initialise(&mut session, job.config.seed)?;
@@ -252,7 +252,7 @@ impl Bench {
             framework: "peristyle",
             version: env!("CARGO_PKG_VERSION"),
             network: self.job.config.name.clone(),
-            batch: self.variant.rows,
+            batch: self.variant.batch,
             device: devices.kind.to_string(),
             devices: devices.len(),
             threads: devices.threads,

@@ -96,7 +96,7 @@ fn prepare(device: &Device, kind: DriverKind, splits: &SampleSets, augmented: Au
         clock: gpus.clock(0),
         seed: 0,
         layer: 0,
-        rows: batch.rows,
+        batch: batch.rows,
         tf32: false,
         epilogue: None,
     };

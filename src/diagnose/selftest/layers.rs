@@ -6,7 +6,7 @@ use crate::cpu::{Implementation, Scalar};
 use crate::device::{Random, RandomStream};
 use crate::error::{Error, Fault, Result};
 use crate::gpu::Driver;
-use crate::layers::{self, Activation, Alone, Layer, Mode, Role, Setting, Split};
+use crate::layers::{self, Activation, Layer, Mode, Role, Setup, SingleLayer, Split};
 use crate::tensor::{MatmulPrecision, Mesh, Placement};
 use half::bf16;
 
@@ -66,8 +66,8 @@ impl Case {
     }
 
     /// Returns the setting of one CPU device in training.
-    pub fn setting(&self) -> Setting {
-        Setting::of_rows(self.rows)
+    pub fn setup(&self) -> Setup {
+        Setup::of_rows(self.rows)
     }
 
     /// Lowers the layer and fills inputs, parameters and the output's gradient with numbers that do not depend on mesh
@@ -76,51 +76,51 @@ impl Case {
     ///
     /// # Errors
     /// When the layer does not fit the setting.
-    pub fn alone<T: Scalar>(&self, setting: &Setting) -> Result<Alone<'_, T>, Fault> {
-        let mut alone = Alone::new(&*self.layer, &self.inputs, setting)?;
-        fill(&mut alone);
-        if setting.products != MatmulPrecision::Full {
-            round(&mut alone);
+    pub fn single<T: Scalar>(&self, setup: &Setup) -> Result<SingleLayer<'_, T>, Fault> {
+        let mut single = SingleLayer::new(&*self.layer, &self.inputs, setup)?;
+        fill(&mut single);
+        if setup.products != MatmulPrecision::Full {
+            round(&mut single);
         }
-        Ok(alone)
+        Ok(single)
     }
 
     /// Runs the layer forwards, in training also backwards, on the CPU or a GPU; returns its outputs and gradients.
     ///
     /// # Errors
     /// When the layer does not fit the setting, or the device fails.
-    pub fn run<T: Scalar>(&self, setting: &Setting, driver: Option<&Driver>) -> Result<Vec<(Role, Vec<T>)>> {
-        let mut alone = self.alone::<T>(setting).map_err(|fault| unfit(&fault))?;
+    pub fn run<T: Scalar>(&self, setup: &Setup, driver: Option<&Driver>) -> Result<Vec<(Role, Vec<T>)>> {
+        let mut single = self.single::<T>(setup).map_err(|fault| unfit(&fault))?;
         if let Some(driver) = driver {
-            alone = alone.on(driver);
+            single = single.on(driver);
         }
-        alone.forward()?;
-        if setting.mode == Mode::Train {
-            alone.backward()?;
+        single.forward()?;
+        if setup.mode == Mode::Train {
+            single.backward()?;
         }
-        let loss = is_loss(&alone);
+        let loss = is_loss(&single);
         let kept = |role: &Role| match role {
             Role::Y => !loss,
             Role::Metrics => loss,
-            Role::Dx(_) | Role::DParam(_) | Role::State(_) => setting.mode == Mode::Train,
+            Role::Dx(_) | Role::DParam(_) | Role::Statistic(_) => setup.mode == Mode::Train,
             _ => false,
         };
-        Ok(alone.roles().into_iter().filter(kept).map(|role| (role, alone.values(role).to_vec())).collect())
+        Ok(single.roles().into_iter().filter(kept).map(|role| (role, single.values(role).to_vec())).collect())
     }
 }
 
 /// Returns true when the layer's result is a loss in its metrics, and its output is nothing of its own.
-pub fn is_loss<T: Scalar>(alone: &Alone<T>) -> bool {
-    alone.lowered().forward.iter().flat_map(|phase| &phase.operands).any(|o| o.role == Role::Metrics)
+pub fn is_loss<T: Scalar>(single: &SingleLayer<T>) -> bool {
+    single.phases().forward.iter().flat_map(|phase| &phase.operands).any(|o| o.role == Role::Metrics)
 }
 
 /// No two inputs are nearer than 4 / n and none is nearer to 0 than 2 / n, so that no maximum and no relu changes its
 /// mind within a difference. Values are floats of 32 bits in every precision.
-fn fill<T: Scalar>(alone: &mut Alone<T>) {
-    let roles = alone.roles();
+fn fill<T: Scalar>(single: &mut SingleLayer<T>) {
+    let roles = single.roles();
     for (stream, role) in roles.into_iter().enumerate() {
         let random = Random::new(5, RandomStream::Probe, 0, stream as u64);
-        let values = alone.values_mut(role);
+        let values = single.values_mut(role);
         let n = values.len();
         let order = random.permutation(n);
         for (i, v) in values.iter_mut().enumerate() {
@@ -134,11 +134,11 @@ fn fill<T: Scalar>(alone: &mut Alone<T>) {
     }
 }
 
-fn round<T: Scalar>(alone: &mut Alone<T>) {
-    for role in alone.roles() {
+fn round<T: Scalar>(single: &mut SingleLayer<T>) {
+    for role in single.roles() {
         if matches!(role, Role::X(_) | Role::Param(_) | Role::Dy) {
             let round = |v: &mut T| *v = T::from_f64(f64::from(bf16::from_f64(v.to_f64()).to_f32()));
-            alone.values_mut(role).iter_mut().for_each(round);
+            single.values_mut(role).iter_mut().for_each(round);
         }
     }
 }
@@ -173,7 +173,7 @@ pub(super) const PRECISIONS: &[Precision] = &[
 /// Runs every example of a kind of layer, in both modes, on one device and under every split that it declares; and its
 /// large cases on one device.
 pub(super) fn check(kind: &str, precision: Precision, device: &Device, effort: Effort, tally: &mut Tally) {
-    let of_kind = |case: &Case| case.layer.kind() == kind;
+    let of_kind = |case: &Case| case.layer.key() == kind;
     let examples = Case::examples().into_iter().filter(of_kind);
     for case in examples.take(if effort == Effort::Quick { 1 } else { usize::MAX }) {
         for mode in [Mode::Train, Mode::Eval] {
@@ -182,26 +182,25 @@ pub(super) fn check(kind: &str, precision: Precision, device: &Device, effort: E
     }
     if effort == Effort::Whole {
         for case in Case::large().into_iter().filter(of_kind) {
-            check_case(&case, Mode::Train, &[case.setting()], precision, device, tally);
+            check_case(&case, Mode::Train, &[case.setup()], precision, device, tally);
         }
     }
 }
 
-fn check_case(case: &Case, mode: Mode, settings: &[Setting], precision: Precision, device: &Device, tally: &mut Tally) {
-    let plain =
-        Setting { mode, implementation: Implementation::Reference, products: precision.products, ..case.setting() };
+fn check_case(case: &Case, mode: Mode, settings: &[Setup], precision: Precision, device: &Device, tally: &mut Tally) {
+    let plain = Setup { mode, implementation: Implementation::Reference, products: precision.products, ..case.setup() };
     let expected = case.run::<f64>(&plain, None);
-    for setting in settings {
-        let setting = Setting { threads: device.threads, products: precision.products, ..setting.clone() };
+    for setup in settings {
+        let setup = Setup { threads: device.threads, products: precision.products, ..setup.clone() };
         // A split that does not fit the mesh is refused before any run; that is the layer's right.
-        if case.alone::<f32>(&setting).is_err() {
+        if case.single::<f32>(&setup).is_err() {
             continue;
         }
-        let outcome = case.run::<f32>(&setting, device.driver.as_ref()).and_then(|got| match &expected {
+        let outcome = case.run::<f32>(&setup, device.driver.as_ref()).and_then(|got| match &expected {
             Ok(expected) => Ok(compare(&got, expected, precision)),
             Err(error) => Err(Error::Run(format!("the plain f64 path fails: {error}"))),
         });
-        tally.add(&described(case, &setting), outcome);
+        tally.add(&described(case, &setup), outcome);
     }
 }
 
@@ -215,8 +214,8 @@ fn compare(got: &[(Role, Vec<f32>)], expected: &[(Role, Vec<f64>)], precision: P
 }
 
 /// One device, and on every mesh the declared splits, and no split wherever the input may come from.
-fn settings(case: &Case, mode: Mode, effort: Effort) -> Vec<Setting> {
-    let one = Setting { mode, ..case.setting() };
+fn settings(case: &Case, mode: Mode, effort: Effort) -> Vec<Setup> {
+    let one = Setup { mode, ..case.setup() };
     let mut all = vec![one.clone()];
     let meshes: &[(usize, usize)] = if effort == Effort::Quick { &[(2, 2)] } else { &[(1, 2), (2, 1), (2, 2)] };
     let declared = case.layer.splits().iter().map(|&split| (Some(split), Placement::Replicate));
@@ -225,20 +224,20 @@ fn settings(case: &Case, mode: Mode, effort: Effort) -> Vec<Setting> {
     let splits: Vec<(Option<Split>, Placement)> = declared.chain(places.iter().copied()).collect();
     for &(data, columns) in meshes {
         let mesh = Mesh { data, columns };
-        let on = |&(split, incoming): &(Option<Split>, Placement)| Setting { mesh, split, incoming, ..one.clone() };
+        let on = |&(split, incoming): &(Option<Split>, Placement)| Setup { mesh, split, incoming, ..one.clone() };
         all.extend(splits.iter().map(on));
     }
     all
 }
 
-fn described(case: &Case, setting: &Setting) -> String {
-    let mode = if setting.mode == Mode::Train { "training" } else { "evaluation" };
-    if setting.mesh.devices() == 1 {
+fn described(case: &Case, setup: &Setup) -> String {
+    let mode = if setup.mode == Mode::Train { "training" } else { "evaluation" };
+    if setup.mesh.devices() == 1 {
         return format!("{}, {mode} on one device", case.name);
     }
-    let split = match setting.split {
+    let split = match setup.split {
         Some(split) => format!("split {split}"),
-        None => format!("no split from {:?}", setting.incoming),
+        None => format!("no split from {:?}", setup.incoming),
     };
-    format!("{}, {mode} on {}, {split}", case.name, setting.mesh)
+    format!("{}, {mode} on {}, {split}", case.name, setup.mesh)
 }

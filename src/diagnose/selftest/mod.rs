@@ -165,7 +165,7 @@ impl Selftest {
         };
         let precisions = if device.driver.is_some() { layers::PRECISIONS } else { &layers::PRECISIONS[..1] };
         for &precision in precisions {
-            for kind in crate::layers::KINDS {
+            for kind in crate::layers::KEYS {
                 row(kind, precision.name, precision.bound, &mut |tally| {
                     layers::check(kind, precision, device, effort, tally);
                 });

@@ -118,7 +118,7 @@ fn on_cpu<T: Real>(chain: &Chain, threads: usize) -> Result<Vec<Vec<T>>> {
     let with = |used: &dyn Fn(UpdateRole) -> bool, clock: Clock, f: &mut dyn FnMut(&UpdateArgs)| {
         let operands = regions.iter().filter(|(role, _)| used(*role)).cloned().collect();
         let (precision, implementation) = (T::PRECISION, Implementation::Fast);
-        f(&Args { operands: &operands, pool: &pool, precision, implementation, clock, seed: 0, layer: 0, rows: 1 });
+        f(&Args { operands: &operands, pool: &pool, precision, implementation, clock, seed: 0, layer: 0, batch: 1 });
     };
     let set = |which: UpdateRole, values: &[f64]| {
         with(&|_| true, clock(1), &mut |args| {
@@ -163,7 +163,7 @@ fn on_gpu(chain: &Chain, device: &Device, kind: DriverKind) -> Result<(Vec<Vec<f
             let operands = roles.iter().copied().filter(|&role| is_used(stage, role)).map(operand).collect();
             let (issue, clock) = (gpus.issue(0, Queue::Compute), gpus.clock(0));
             let launch =
-                Launch { issue, operands: &operands, clock, seed: 0, layer: 0, rows: 1, tf32: false, epilogue: None };
+                Launch { issue, operands: &operands, clock, seed: 0, layer: 0, batch: 1, tf32: false, epilogue: None };
             chain.launch(number, &tables, &launch)?;
         }
         gpus.synchronize(0, Queue::Compute)?;

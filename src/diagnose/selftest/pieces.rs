@@ -6,7 +6,7 @@ use super::layers::Case;
 use crate::device::{Queue, Random, RandomStream};
 use crate::error::Result;
 use crate::gpu::{Driver, DriverKind, Gpus, cast};
-use crate::layers::{self, Activation, Role, Setting};
+use crate::layers::{self, Activation, Role, Setup};
 use crate::tensor::{Element, Mesh, Placement, Strided};
 use half::bf16;
 
@@ -24,14 +24,14 @@ pub(super) fn dropout(device: &Device, tally: &mut Tally) {
         {
             let mesh = Mesh { data, columns };
             let threads = device.threads;
-            let setting = Setting { mesh, incoming, threads, ..case.setting() };
-            tally.add(&format!("{} on {mesh} from {incoming:?}", case.name), mask(device, &case, &setting, rate));
+            let setup = Setup { mesh, incoming, threads, ..case.setup() };
+            tally.add(&format!("{} on {mesh} from {incoming:?}", case.name), mask(device, &case, &setup, rate));
         }
     }
 }
 
-fn mask(device: &Device, case: &Case, setting: &Setting, rate: f64) -> Result<Vec<Compared>> {
-    let filled = case.alone::<f32>(setting).map_err(|fault| unfit(&fault))?;
+fn mask(device: &Device, case: &Case, setup: &Setup, rate: f64) -> Result<Vec<Compared>> {
+    let filled = case.single::<f32>(setup).map_err(|fault| unfit(&fault))?;
     // A layer by itself runs in step 1 of seed 1, as layer 0.
     let random = Random::new(1, RandomStream::Dropout, 1, 0);
     let threshold = (rate * 4_294_967_296.0).round() as u32;
@@ -44,7 +44,7 @@ fn mask(device: &Device, case: &Case, setting: &Setting, rate: f64) -> Result<Ve
         let expected = masked(if *role == Role::Y { Role::X(0) } else { Role::Dy });
         Compared { role: format!("{role:?}"), difference: worst_bits(got, &expected), bound: 0.0 }
     };
-    Ok(case.run::<f32>(setting, device.driver.as_ref())?.iter().map(compared).collect())
+    Ok(case.run::<f32>(setup, device.driver.as_ref())?.iter().map(compared).collect())
 }
 
 /// Copies and sums of pieces of an arena: (rows, length of a row, number of sources).

@@ -72,7 +72,7 @@ impl BatchNorm {
         let width = width(launch.operands);
         let devices = launch.operand(PART).len(0);
         let kept = launch.write(SAVED);
-        let (mean, variance) = (launch.write(Role::State(0)), launch.write(Role::State(1)));
+        let (mean, variance) = (launch.write(Role::Statistic(0)), launch.write(Role::Statistic(1)));
         let (momentum, epsilon) = (self.momentum as f32, self.epsilon as f32);
         let (grid, parts, c) = (threads(width), launch.read(PART), int(width)?);
         // SAFETY: the parts are (devices, 3, width), kept is (2, width), the running statistics have width elements.
@@ -85,14 +85,14 @@ impl BatchNorm {
 
     pub(super) fn launch_evaluate(&self, launch: &Launch) -> Result<()> {
         let width = width(launch.operands);
-        let (variance, deviation) = (launch.read(Role::State(1)), launch.scratch());
+        let (variance, deviation) = (launch.read(Role::Statistic(1)), launch.scratch());
         let grid = threads(width);
         // SAFETY: both have width elements.
         unsafe {
             let epsilon = self.epsilon as f32;
             kernels::batch_norm_deviation(&launch.issue, grid, variance, deviation, int(width)?, epsilon)?;
         }
-        self.launch_apply(launch, launch.read(Role::State(0)), deviation.into())
+        self.launch_apply(launch, launch.read(Role::Statistic(0)), deviation.into())
     }
 
     /// y = (x - mean) deviation w + b.

@@ -19,11 +19,11 @@ use crate::cpu::vectorized;
 use crate::tensor::Real;
 
 /// In training, the count, mean and M2 of each channel of each part of the batch.
-const PART: Role = Role::Local(0);
+const PART: Role = Role::Saved(0);
 /// In training, the mean and 1 / deviation of each channel, saved for the backward pass.
-const SAVED: Role = Role::Local(1);
+const SAVED: Role = Role::Saved(1);
 /// Backward, the sums of dy and of dy xhat.
-const SUMS: Role = Role::Local(2);
+const SUMS: Role = Role::Saved(2);
 
 /// The layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -57,7 +57,7 @@ fn vector(name: &'static str, x: Activation, value: f64) -> Param {
 }
 
 impl Layer for BatchNorm {
-    fn kind(&self) -> &'static str {
+    fn key(&self) -> &'static str {
         "batch_norm"
     }
     fn check(&self) -> Result<(), Fault> {
@@ -76,13 +76,13 @@ impl Layer for BatchNorm {
         let all = [vector("weight", inputs[0], 1.0), vector("bias", inputs[0], 0.0)];
         all.into_iter().filter(|_| self.affine).collect()
     }
-    fn states(&self, inputs: &[Activation]) -> Vec<Param> {
+    fn statistics(&self, inputs: &[Activation]) -> Vec<Param> {
         vec![vector("running_mean", inputs[0], 0.0), vector("running_var", inputs[0], 1.0)]
     }
     fn cost(&self, inputs: &[Activation]) -> u64 {
         8 * inputs[0].features() as u64
     }
-    fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault> {
+    fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
         use Placement::{Partial, Replicate, Shard};
         let (x, input) = (cx.x(), cx.inputs[0]);
         let sharded = cx.place == Placement::Shard(3);
@@ -97,31 +97,32 @@ impl Layer for BatchNorm {
         let affine = if self.affine { vec![Role::WEIGHT, Role::BIAS] } else { vec![] };
         let with_affine = |phase: Phase| affine.iter().fold(phase, |phase, &role| phase.read(role, param));
 
-        let mut lowered = Lowered { params: vec![param; affine.len()], states: vec![param; 2], ..Lowered::default() };
+        let mut phases =
+            LayerPhases { params: vec![param; affine.len()], statistics: vec![param; 2], ..LayerPhases::default() };
         if !cx.training() {
             let evaluate = Phase::new("forward")
                 .read(Role::X(0), x)
-                .read(Role::State(0), param)
-                .read(Role::State(1), param)
+                .read(Role::Statistic(0), param)
+                .read(Role::Statistic(1), param)
                 .write(Role::Y, x)
                 .accepts(Epilogue::Relu);
-            lowered.forward = vec![with_affine(evaluate)];
-            return Ok(lowered);
+            phases.forward = vec![with_affine(evaluate)];
+            return Ok(phases);
         }
         let devices = if shares_batch { cx.mesh.devices() } else { cx.mesh.data };
-        lowered.locals = [[devices, 3], [1, 2], [1, 2]]
+        phases.saved = [[devices, 3], [1, 2], [1, 2]]
             .map(|[parts, kinds]| Shape::from([parts, kinds, pixels(input), input.c]))
             .to_vec();
         let statistics = Phase::new("statistics").read(Role::X(0), x).write(PART, part);
         let normalize = Phase::new("normalize")
             .read(Role::X(0), x)
             .read(PART, all)
-            .update(Role::State(0), param)
-            .update(Role::State(1), param)
+            .update(Role::Statistic(0), param)
+            .update(Role::Statistic(1), param)
             .write(SAVED, all)
             .write(Role::Y, x)
             .accepts(Epilogue::Relu);
-        lowered.forward = vec![statistics, with_affine(normalize)];
+        phases.forward = vec![statistics, with_affine(normalize)];
         let reduce = Phase::new("reduce").read(Role::X(0), x).read(SAVED, all).read(Role::Dy, x).write(SUMS, term);
         let mut backward = Phase::new("backward")
             .read(Role::X(0), x)
@@ -132,8 +133,8 @@ impl Layer for BatchNorm {
         if self.affine {
             backward = backward.read(Role::WEIGHT, param).write(Role::D_WEIGHT, param).write(Role::D_BIAS, param);
         }
-        lowered.backward = vec![reduce, backward];
-        Ok(lowered)
+        phases.backward = vec![reduce, backward];
+        Ok(phases)
     }
     fn scratch(&self, phase: &str, shapes: &Operands, target: Target) -> usize {
         let width = width(shapes);
@@ -186,7 +187,7 @@ impl Layer for BatchNorm {
 /// Returns the number of channels of this device.
 fn width(operands: &Operands) -> usize {
     // Every phase reads or writes one of these; the first two are (parts, kinds, P, C).
-    let statistics = [SAVED, PART, Role::State(0)].into_iter().find_map(|role| operands.get(role));
+    let statistics = [SAVED, PART, Role::Statistic(0)].into_iter().find_map(|role| operands.get(role));
     let o = statistics.expect("every phase has statistics of its channels");
     if o.shape.rank() == 4 { o.len(2) * o.len(3) } else { o.elements() }
 }
@@ -203,9 +204,12 @@ impl BatchNorm {
         let real = T::from_f64;
         let momentum = real(self.momentum);
         let update = |old: &mut T, new: T| *old = *old + momentum * (new - *old);
-        args.write::<T>(Role::State(0)).iter_mut().zip(&*mean).for_each(|(old, &new)| update(old, new));
+        args.write::<T>(Role::Statistic(0)).iter_mut().zip(&*mean).for_each(|(old, &new)| update(old, new));
         let unbiased = real(1.0 / (count - 1.0).max(1.0));
-        args.write::<T>(Role::State(1)).iter_mut().zip(&*deviation).for_each(|(old, &m2)| update(old, m2 * unbiased));
+        args.write::<T>(Role::Statistic(1))
+            .iter_mut()
+            .zip(&*deviation)
+            .for_each(|(old, &m2)| update(old, m2 * unbiased));
         for v in deviation.iter_mut() {
             *v = T::ONE / (*v * real(1.0 / count.max(1.0)) + real(self.epsilon)).sqrt();
         }
@@ -215,7 +219,7 @@ impl BatchNorm {
     }
 
     fn evaluate<T: Real>(&self, args: &Args) {
-        let (mean, var) = (args.read::<T>(Role::State(0)), args.read::<T>(Role::State(1)));
+        let (mean, var) = (args.read::<T>(Role::Statistic(0)), args.read::<T>(Role::Statistic(1)));
         let scale = args.scratch::<T>();
         for (scale, &var) in scale.iter_mut().zip(var) {
             *scale = T::ONE / (var + T::from_f64(self.epsilon)).sqrt();
@@ -299,10 +303,10 @@ impl BatchNorm {
 mod tests {
     use super::*;
 
-    fn layer(mesh: Mesh, mode: Mode) -> Alone<'static, f64> {
+    fn layer(mesh: Mesh, mode: Mode) -> SingleLayer<'static, f64> {
         static LAYER: BatchNorm = BatchNorm { momentum: 0.1, epsilon: 1e-5, affine: true };
-        let setting = Setting { mesh, mode, rows: 4, ..Setting::default() };
-        let mut layer = Alone::new(&LAYER, &[Activation::new(1, 1, 1)], &setting).unwrap();
+        let setup = Setup { mesh, mode, batch: 4, ..Setup::default() };
+        let mut layer = SingleLayer::new(&LAYER, &[Activation::new(1, 1, 1)], &setup).unwrap();
         layer.values_mut(Role::X(0)).copy_from_slice(&[1e6 + 1.0, 1e6 + 2.0, 1e6 + 3.0, 1e6 + 6.0]);
         layer.values_mut(Role::Param(0)).fill(2.0);
         layer.values_mut(Role::Param(1)).fill(7.0);
@@ -318,16 +322,16 @@ mod tests {
             for (y, x) in layer.values(Role::Y).iter().zip([-2.0, -1.0, 0.0, 3.0]) {
                 assert!((y - (x * scale + 7.0)).abs() < 1e-12, "{mesh} {y}");
             }
-            assert!((layer.values(Role::State(0))[0] - (1e5 + 0.3)).abs() < 1e-9);
-            assert!((layer.values(Role::State(1))[0] - (0.9 + 0.1 * 14.0 / 3.0)).abs() < 1e-12);
+            assert!((layer.values(Role::Statistic(0))[0] - (1e5 + 0.3)).abs() < 1e-9);
+            assert!((layer.values(Role::Statistic(1))[0] - (0.9 + 0.1 * 14.0 / 3.0)).abs() < 1e-12);
         }
     }
 
     #[test]
     fn evaluation_uses_the_running_statistics() {
         let mut layer = layer(Mesh::ONE, Mode::Eval);
-        layer.values_mut(Role::State(0)).fill(1e6);
-        layer.values_mut(Role::State(1)).fill(4.0 - 1e-5);
+        layer.values_mut(Role::Statistic(0)).fill(1e6);
+        layer.values_mut(Role::Statistic(1)).fill(4.0 - 1e-5);
         layer.forward().unwrap();
         assert_eq!(layer.values(Role::Y), [8.0, 9.0, 10.0, 13.0]);
     }

@@ -1,7 +1,7 @@
 //! Filters of depth 1 on a GPU, as in depthwise convolution (kernels/conv_depthwise.cu): there is too little to multiply
 //! for tiles of products.
 
-use super::Part;
+use super::LocalConv;
 use crate::error::Result;
 use crate::gpu::kernels::any;
 use crate::gpu::{Const, Grid, int, threads};
@@ -13,11 +13,11 @@ const OUTPUTS: usize = 8;
 const COLUMNS: usize = 32;
 
 /// Returns true where these kernels are the faster ones.
-pub(super) fn fits(part: &Part) -> bool {
+pub(super) fn fits(part: &LocalConv) -> bool {
     part.depth == 1 && part.group_outputs <= OUTPUTS
 }
 
-pub(super) fn forward(part: &Part, launch: &Launch) -> Result<()> {
+pub(super) fn forward(part: &LocalConv, launch: &Launch) -> Result<()> {
     let geometry = part.geometry()?;
     for (group, count) in part.runs() {
         let grid = threads(part.n * part.pixels() * group.outputs * count);
@@ -35,7 +35,7 @@ pub(super) fn forward(part: &Part, launch: &Launch) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn backward_weight(part: &Part, launch: &Launch) -> Result<()> {
+pub(super) fn backward_weight(part: &LocalConv, launch: &Launch) -> Result<()> {
     let geometry = part.geometry()?;
     let parts = part.parts();
     for (group, count) in part.runs() {
@@ -53,7 +53,7 @@ pub(super) fn backward_weight(part: &Part, launch: &Launch) -> Result<()> {
     parts.add(launch, Role::D_WEIGHT)
 }
 
-pub(super) fn backward_input(part: &Part, launch: &Launch) -> Result<()> {
+pub(super) fn backward_input(part: &LocalConv, launch: &Launch) -> Result<()> {
     let geometry = part.geometry()?;
     for (group, count) in part.runs() {
         let grid = threads(part.n * part.h * part.w * count);

@@ -4,7 +4,7 @@
 //! and so the order of every sum depend on the shape alone.
 
 use super::windows::{self, Slice};
-use super::{Group, Part};
+use super::{Group, LocalConv};
 use crate::cpu::{Matrix, Scalar, vectorized};
 use crate::layers::dense::sum_rows;
 use crate::layers::{Args, Role};
@@ -32,14 +32,14 @@ struct Walk {
 
 impl Walk {
     /// Walks over `rows` kernel rows in as few slices as leave tiles of [`PIXELS`].
-    fn new(part: &Part, rows: usize) -> Self {
+    fn new(part: &LocalConv, rows: usize) -> Self {
         let row = part.row().max(1);
         let rows = (TILE / (PIXELS * row)).clamp(1, rows);
         Walk { pixels: (TILE / (rows * row)).clamp(PIXELS, 4 * PIXELS), rows }
     }
 
     /// Returns the elements of a worker's tile.
-    fn scratch(&self, part: &Part) -> usize {
+    fn scratch(&self, part: &LocalConv) -> usize {
         if part.is_pointwise() { 0 } else { self.pixels * self.rows * part.row() + windows::SLACK }
     }
 
@@ -65,12 +65,12 @@ struct Sums {
 }
 
 impl Sums {
-    fn new(part: &Part) -> Self {
+    fn new(part: &LocalConv) -> Self {
         let weights = part.o * part.filter();
         let blocks = (SUMS / weights.max(1)).clamp(1, BLOCKS).min(part.n);
         // A large weight has few blocks: slabs make up for the tasks.
-        let rows = if blocks < BLOCKS { 1 } else { part.sliding.kernel.h };
-        let slabs = part.sliding.kernel.h.div_ceil(rows);
+        let rows = if blocks < BLOCKS { 1 } else { part.window.kernel.h };
+        let slabs = part.window.kernel.h.div_ceil(rows);
         Sums { blocks, rows, slabs, size: part.o * rows * part.row(), walk: Walk::new(part, rows) }
     }
 
@@ -78,33 +78,33 @@ impl Sums {
         self.blocks * self.slabs * self.size
     }
 
-    fn biases(&self, part: &Part) -> usize {
+    fn biases(&self, part: &LocalConv) -> usize {
         if part.has_bias { self.blocks * part.o } else { 0 }
     }
 
-    fn samples(&self, part: &Part, block: usize) -> Range<usize> {
+    fn samples(&self, part: &LocalConv, block: usize) -> Range<usize> {
         let (start, len) = cut(part.n, self.blocks, block);
         start..start + len
     }
 }
 
 /// Returns the scratch elements of the forward phase: each worker's tile.
-pub(super) fn forward_scratch(part: &Part, threads: usize) -> usize {
-    threads * Walk::new(part, part.sliding.kernel.h).scratch(part)
+pub(super) fn forward_scratch(part: &LocalConv, threads: usize) -> usize {
+    threads * Walk::new(part, part.window.kernel.h).scratch(part)
 }
 
 /// Returns the scratch elements of the backward phase: the sums, then each worker's tile.
-pub(super) fn backward_scratch(part: &Part, threads: usize) -> usize {
+pub(super) fn backward_scratch(part: &LocalConv, threads: usize) -> usize {
     let sums = Sums::new(part);
     let tile = forward_scratch(part, 1).max(sums.walk.scratch(part));
     sums.weights() + sums.biases(part) + threads * tile
 }
 
 /// y = windows w^T + b.
-pub(super) fn forward<T: Scalar>(part: &Part, args: &Args) {
+pub(super) fn forward<T: Scalar>(part: &LocalConv, args: &Args) {
     let (x, w) = (args.read::<T>(Role::X(0)), args.read::<T>(Role::WEIGHT));
     let bias = part.adds_bias.then(|| args.read::<T>(Role::BIAS));
-    let walk = Walk::new(part, part.sliding.kernel.h);
+    let walk = Walk::new(part, part.window.kernel.h);
     let tiles = args.scratch::<T>();
     args.chunks_with_scratch(args.write::<T>(Role::Y), walk.pixels * part.o, tiles, |task, y, tile| {
         let pixels = task * walk.pixels..task * walk.pixels + y.len() / part.o;
@@ -113,7 +113,7 @@ pub(super) fn forward<T: Scalar>(part: &Part, args: &Args) {
             None => y.fill(T::ZERO),
         }
         for group in part.groups() {
-            for rows in walk.slices(0..part.sliding.kernel.h) {
+            for rows in walk.slices(0..part.window.kernel.h) {
                 let slice = Slice { part, pixels: pixels.clone(), rows, channel: group.channel };
                 let (k, b) = (slice.width(), Matrix::transposed(filters(part, w, group, &slice), part.filter()));
                 let a = matrix(&slice, x, tile);
@@ -123,7 +123,7 @@ pub(super) fn forward<T: Scalar>(part: &Part, args: &Args) {
     });
 }
 
-pub(super) fn backward<T: Scalar>(part: &Part, args: &Args) {
+pub(super) fn backward<T: Scalar>(part: &LocalConv, args: &Args) {
     let sums = Sums::new(part);
     let all = args.scratch::<T>();
     let (weights, rest) = all.split_at_mut(sums.weights());
@@ -143,11 +143,11 @@ pub(super) fn backward<T: Scalar>(part: &Part, args: &Args) {
 }
 
 /// dw = dy^T windows: each block and slab into its own sums, then over the blocks in order.
-fn backward_filter<T: Scalar>(part: &Part, args: &Args, sums: &Sums, weights: &mut [T], tiles: &mut [T]) {
+fn backward_filter<T: Scalar>(part: &LocalConv, args: &Args, sums: &Sums, weights: &mut [T], tiles: &mut [T]) {
     let (x, dy) = (args.read::<T>(Role::X(0)), args.read::<T>(Role::Dy));
     let slab = |task: usize| {
         let start = task % sums.slabs * sums.rows;
-        start..part.sliding.kernel.h.min(start + sums.rows)
+        start..part.window.kernel.h.min(start + sums.rows)
     };
     args.chunks_with_scratch(weights, sums.size, tiles, |task, dw, tile| {
         let (slab, samples) = (slab(task), sums.samples(part, task / sums.slabs));
@@ -183,9 +183,9 @@ fn backward_filter<T: Scalar>(part: &Part, args: &Args, sums: &Sums, weights: &m
 
 /// dx: the gradients of the windows are dy w, and each goes where its window was taken from. A task is a sample,
 /// or several small ones.
-fn backward_data<T: Scalar>(part: &Part, args: &Args, tiles: &mut [T]) {
+fn backward_data<T: Scalar>(part: &LocalConv, args: &Args, tiles: &mut [T]) {
     let (w, dy) = (args.read::<T>(Role::WEIGHT), args.read::<T>(Role::Dy));
-    let walk = Walk::new(part, part.sliding.kernel.h);
+    let walk = Walk::new(part, part.window.kernel.h);
     let samples = (PIXELS / 2).div_ceil(part.pixels());
     let image = part.h * part.w * part.c;
     args.chunks_with_scratch(args.write::<T>(Role::Dx(0)), samples * image, tiles, |task, dx, tile| {
@@ -196,7 +196,7 @@ fn backward_data<T: Scalar>(part: &Part, args: &Args, tiles: &mut [T]) {
             let m = pixels.len();
             for group in part.groups() {
                 let a = Matrix::rows(&dy[(first + pixels.start) * part.o + group.first..], part.o);
-                for rows in walk.slices(0..part.sliding.kernel.h) {
+                for rows in walk.slices(0..part.window.kernel.h) {
                     let slice = Slice { part, pixels: pixels.clone(), rows, channel: group.channel };
                     let (n, b) = (slice.width(), Matrix::rows(filters(part, w, group, &slice), part.filter()));
                     if part.is_pointwise() {
@@ -223,6 +223,6 @@ fn matrix<'a, T: Scalar>(slice: &Slice, x: &'a [T], tile: &'a mut [T]) -> Matrix
 }
 
 /// Returns the weights of a group from a slice's first kernel row on; filters are `part.filter()` apart.
-fn filters<'a, T: Scalar>(part: &Part, w: &'a [T], group: Group, slice: &Slice) -> &'a [T] {
+fn filters<'a, T: Scalar>(part: &LocalConv, w: &'a [T], group: Group, slice: &Slice) -> &'a [T] {
     &w[group.first * part.filter() + slice.rows.start * part.row()..]
 }

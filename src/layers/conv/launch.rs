@@ -1,15 +1,15 @@
 //! On a GPU: cuDNN where it can be used, else products whose operands are read from where they lie (kernels/conv.cu),
 //! whole groups in one launch.
 
-use super::{Group, Pair, Part, depthwise};
+use super::{Group, LocalConv, Pair, depthwise};
 use crate::error::Result;
 use crate::gpu::kernels::{ConvGeometry, any};
 use crate::gpu::libraries::{Convolution, Direction, Images};
 use crate::gpu::{Const, int, ints};
-use crate::layers::parts::{Parts, finish, sum_rows_on, tiles, tiles_of};
+use crate::layers::split_k::{SplitK, finish, sum_rows_on, tiles, tiles_of};
 use crate::layers::{Launch, Role};
 
-impl Part {
+impl LocalConv {
     /// Returns the groups as runs of equal ones: the first of a run, and how many follow one another.
     pub(super) fn runs(&self) -> impl Iterator<Item = (Group, usize)> + use<> {
         let mut groups = self.groups().peekable();
@@ -24,18 +24,18 @@ impl Part {
     }
 
     /// Returns how the sum over the output pixels in dw is cut.
-    pub(super) fn parts(&self) -> Parts {
+    pub(super) fn parts(&self) -> SplitK {
         let (rows, groups) = (self.n * self.pixels(), self.groups().count());
         if depthwise::fits(self) {
-            return Parts::of_rows(rows, self.o * self.filter());
+            return SplitK::of_rows(rows, self.o * self.filter());
         }
-        Parts::of_products(rows, self.o.div_ceil(groups.max(1)), self.filter(), groups)
+        SplitK::of_products(rows, self.o.div_ceil(groups.max(1)), self.filter(), groups)
     }
 
     /// Returns the geometry as kernels take it.
     pub(super) fn geometry(&self) -> Result<ConvGeometry> {
-        let (kernel, stride, pad) = (self.sliding.kernel, self.sliding.stride, self.sliding.pad);
-        let Part { n, h, w, c, oh, ow, o, depth, .. } = *self;
+        let (kernel, stride, pad) = (self.window.kernel, self.window.stride, self.window.pad);
+        let LocalConv { n, h, w, c, oh, ow, o, depth, .. } = *self;
         // Kernels count pixels, and the places in all filters, with 32 bits.
         ints([n * h * w, n * self.pixels(), kernel.h * kernel.w * o.max(depth)])?;
         let [n, h, w, c, oh, ow, o] = ints([n, h, w, c, oh, ow, o])?;
@@ -47,7 +47,7 @@ impl Part {
     /// Returns the pixels of the input by the remainders of their row and column by the strides, as
     /// conv_backward_input takes them one after another.
     fn classes(&self) -> Vec<usize> {
-        let stride = self.sliding.stride;
+        let stride = self.window.stride;
         let along = |first: usize, size: usize, stride: usize| size.saturating_sub(first).div_ceil(stride);
         let one = |i: usize| along(i / stride.w, self.h, stride.h) * along(i % stride.w, self.w, stride.w);
         (0..stride.h * stride.w).map(|i| self.n * one(i)).collect()
@@ -55,30 +55,30 @@ impl Part {
 }
 
 /// Returns the scratch elements of the backward phase.
-pub(super) fn backward_scratch(part: &Part) -> usize {
+pub(super) fn backward_scratch(part: &LocalConv) -> usize {
     let weight = part.parts().scratch(part.o * part.filter());
-    let bias = if part.has_bias { Parts::of_rows(part.n * part.pixels(), part.o).scratch(part.o) } else { 0 };
+    let bias = if part.has_bias { SplitK::of_rows(part.n * part.pixels(), part.o).scratch(part.o) } else { 0 };
     weight.max(bias)
 }
 
 /// Computes a pass with a library, where one can: x, w and y are the operands, or their gradients. Returns false where
 /// not.
-fn library(part: &Part, launch: &Launch, direction: Direction, [x, w, y]: [Role; 3]) -> Result<bool> {
+fn library(part: &LocalConv, launch: &Launch, direction: Direction, [x, w, y]: [Role; 3]) -> Result<bool> {
     let groups = part.groups().count();
     // A split may cut a group, or leave channels that no filter of this device reads.
     let whole = part.groups().all(|group| group.outputs * groups == part.o) && groups * part.depth == part.c;
     if !whole || depthwise::fits(part) {
         return Ok(false);
     }
-    let Part { sliding, n, h, w: width, c, oh, ow, o, .. } = *part;
+    let LocalConv { window, n, h, w: width, c, oh, ow, o, .. } = *part;
     let both = |pair: Pair| [pair.h, pair.w];
     let convolution = Convolution {
         direction,
         x: [n, h, width, c],
         y: [n, oh, ow, o],
-        kernel: both(sliding.kernel),
-        stride: both(sliding.stride),
-        pad: both(sliding.pad),
+        kernel: both(window.kernel),
+        stride: both(window.stride),
+        pad: both(window.pad),
         groups,
         format: launch.format(x),
     };
@@ -88,7 +88,7 @@ fn library(part: &Part, launch: &Launch, direction: Direction, [x, w, y]: [Role;
     unsafe { launch.convolve(&convolution, &images) }
 }
 
-pub(super) fn forward(part: &Part, launch: &Launch) -> Result<()> {
+pub(super) fn forward(part: &LocalConv, launch: &Launch) -> Result<()> {
     if depthwise::fits(part) {
         return depthwise::forward(part, launch);
     }
@@ -112,7 +112,7 @@ pub(super) fn forward(part: &Part, launch: &Launch) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn backward(part: &Part, launch: &Launch) -> Result<()> {
+pub(super) fn backward(part: &LocalConv, launch: &Launch) -> Result<()> {
     backward_weight(part, launch)?;
     if part.has_bias {
         sum_rows_on(launch, Role::Dy, part.n * part.pixels(), Role::D_BIAS)?;
@@ -120,7 +120,7 @@ pub(super) fn backward(part: &Part, launch: &Launch) -> Result<()> {
     if launch.has(Role::Dx(0)) { backward_input(part, launch) } else { Ok(()) }
 }
 
-fn backward_weight(part: &Part, launch: &Launch) -> Result<()> {
+fn backward_weight(part: &LocalConv, launch: &Launch) -> Result<()> {
     let geometry = part.geometry()?;
     if part.n == 0 {
         return launch.clear(Role::D_WEIGHT);
@@ -146,7 +146,7 @@ fn backward_weight(part: &Part, launch: &Launch) -> Result<()> {
     parts.add(launch, Role::D_WEIGHT)
 }
 
-fn backward_input(part: &Part, launch: &Launch) -> Result<()> {
+fn backward_input(part: &LocalConv, launch: &Launch) -> Result<()> {
     let geometry = part.geometry()?;
     if library(part, launch, Direction::BackwardInput, [Role::Dx(0), Role::WEIGHT, Role::Dy])? {
         return Ok(());

@@ -16,8 +16,8 @@ mod launch;
 mod plain;
 mod windows;
 
-use super::dense::{Bias, lower_weighted, wanted_weighted};
-use super::sliding::{Pair, Sliding};
+use super::dense::{Bias, wanted_weighted, weighted_phases};
+use super::window::{Pair, WindowGeometry};
 use super::*;
 use crate::cpu::Implementation;
 use crate::gpu::libraries::{CONVOLUTION_WORKSPACE, Workspace};
@@ -57,8 +57,8 @@ fn single() -> usize {
 }
 
 impl Conv {
-    fn sliding(&self) -> Sliding {
-        Sliding { kernel: self.kernel, stride: self.stride, pad: self.pad, ceil: false }
+    fn window(&self) -> WindowGeometry {
+        WindowGeometry { kernel: self.kernel, stride: self.stride, pad: self.pad, ceil: false }
     }
 
     fn has_bias(&self) -> bool {
@@ -72,7 +72,7 @@ impl Conv {
 }
 
 impl Layer for Conv {
-    fn kind(&self) -> &'static str {
+    fn key(&self) -> &'static str {
         "conv"
     }
     fn check(&self) -> Result<(), Fault> {
@@ -87,10 +87,10 @@ impl Layer for Conv {
             let message = format!("filters = {filters} is not a multiple of groups = {groups}; use {fit}");
             return Err(Fault::at("filters", message));
         }
-        self.sliding().check()
+        self.window().check()
     }
     fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
-        let y = self.sliding().output(self.kind(), inputs[0], self.filters)?;
+        let y = self.window().output(self.key(), inputs[0], self.filters)?;
         if !inputs[0].c.is_multiple_of(self.groups) {
             let message = format!("groups = {} does not divide the {} channels of its input", self.groups, inputs[0].c);
             return Err(Fault::at("groups", message));
@@ -124,7 +124,7 @@ impl Layer for Conv {
             split => wanted_weighted(Some(split)),
         }
     }
-    fn lower(&self, cx: &Lowering) -> Result<Lowered, Fault> {
+    fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
         let columns = cx.mesh.columns;
         if cx.split == Split::Columns && !self.filters.is_multiple_of(columns) {
             let fits = |n: &usize| n.is_multiple_of(columns) && n.is_multiple_of(self.groups);
@@ -148,7 +148,7 @@ impl Layer for Conv {
                 ),
             ));
         }
-        Ok(lower_weighted(cx, self.has_bias(), cx.split == Split::Columns && self.is_aligned(cx.mesh)))
+        Ok(weighted_phases(cx, self.has_bias(), cx.split == Split::Columns && self.is_aligned(cx.mesh)))
     }
     fn scratch(&self, phase: &str, shapes: &Operands, target: Target) -> usize {
         let part = self.part(shapes);
@@ -203,8 +203,8 @@ impl Layer for Conv {
 
 /// What one device does of the layer.
 #[derive(Debug, Clone, Copy)]
-struct Part {
-    sliding: Sliding,
+struct LocalConv {
+    window: WindowGeometry,
     /// Samples, and the image of one.
     n: usize,
     h: usize,
@@ -239,11 +239,11 @@ struct Group {
 }
 
 impl Conv {
-    fn part(&self, operands: &Operands) -> Part {
+    fn part(&self, operands: &Operands) -> LocalConv {
         let (x, w) = (&operands[Role::X(0)], &operands[Role::WEIGHT]);
         let y = operands.get(Role::Y).unwrap_or_else(|| &operands[Role::Dy]);
-        Part {
-            sliding: self.sliding(),
+        LocalConv {
+            window: self.window(),
             n: x.len(0),
             h: x.len(1),
             w: x.len(2),
@@ -262,20 +262,20 @@ impl Conv {
     }
 }
 
-impl Part {
+impl LocalConv {
     /// Returns the elements of one row of a filter on this device.
     fn row(&self) -> usize {
-        self.sliding.kernel.w * self.depth
+        self.window.kernel.w * self.depth
     }
 
     /// Returns the elements of one filter on this device.
     fn filter(&self) -> usize {
-        self.sliding.kernel.h * self.row()
+        self.window.kernel.h * self.row()
     }
 
     /// Returns true when a window is one pixel and every pixel is a window.
     fn is_pointwise(&self) -> bool {
-        let s = self.sliding;
+        let s = self.window;
         (s.kernel.h, s.kernel.w, s.stride.h, s.stride.w, s.pad.h, s.pad.w) == (1, 1, 1, 1, 0, 0)
     }
 
@@ -308,8 +308,8 @@ mod tests {
     #[test]
     fn known_values() {
         for implementation in [Implementation::Fast, Implementation::Reference] {
-            let (layer, setting) = (conv(1, 1, 0), Setting { rows: 1, implementation, ..Setting::default() });
-            let mut conv = Alone::<f64>::new(&layer, &[Activation::new(2, 3, 1)], &setting).unwrap();
+            let (layer, setup) = (conv(1, 1, 0), Setup { batch: 1, implementation, ..Setup::default() });
+            let mut conv = SingleLayer::<f64>::new(&layer, &[Activation::new(2, 3, 1)], &setup).unwrap();
             conv.values_mut(Role::X(0)).copy_from_slice(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
             conv.values_mut(Role::Param(0)).copy_from_slice(&[1.0, 10.0, 100.0, 1000.0]);
             conv.values_mut(Role::Param(1)).fill(0.5);
@@ -339,10 +339,10 @@ mod tests {
         let fault = conv(4, 1, 0).output(&input).unwrap_err();
         assert!(fault.message.contains("flat vector of 32 features; put it before flatten"), "{}", fault.message);
         assert_eq!(conv(6, 4, 0).check().unwrap_err().message, "filters = 6 is not a multiple of groups = 4; use 8");
-        let two = Setting { mesh: Mesh { data: 1, columns: 2 }, ..Setting::default() };
+        let two = Setup { mesh: Mesh { data: 1, columns: 2 }, ..Setup::default() };
         let fault = |conv: Conv, split| {
-            let setting = Setting { split: Some(split), ..two.clone() };
-            Alone::<f32>::new(&conv, &[Activation::new(4, 4, 6)], &setting).unwrap_err().message
+            let setup = Setup { split: Some(split), ..two.clone() };
+            SingleLayer::<f32>::new(&conv, &[Activation::new(4, 4, 6)], &setup).unwrap_err().message
         };
         assert!(fault(conv(3, 3, 0), Split::Columns).ends_with("use 6 or split = \"batch\""));
         assert!(fault(conv(4, 2, 0), Split::Rows).starts_with("groups = 2 cannot be split by \"rows\""));

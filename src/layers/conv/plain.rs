@@ -1,19 +1,19 @@
 //! The plain loops: what the fast path is tested against.
 
-use super::Part;
+use super::LocalConv;
 use crate::cpu::Scalar;
 use crate::layers::dense::sum_rows;
 use crate::layers::{Args, Role};
 
 /// Visits every product of the layer as (index in x, index in w, index in y).
-fn products(part: &Part, mut visit: impl FnMut(usize, usize, usize)) {
-    let taps = part.sliding.kernel.h * part.sliding.kernel.w;
+fn products(part: &LocalConv, mut visit: impl FnMut(usize, usize, usize)) {
+    let taps = part.window.kernel.h * part.window.kernel.w;
     for position in 0..part.n * part.pixels() {
         let n = position / part.pixels();
         let at = (position / part.ow % part.oh, position % part.ow);
         for group in part.groups() {
             for o in group.first..group.first + group.outputs {
-                part.sliding.each_tap(at, (part.h, part.w), |pixel, tap| {
+                part.window.each_tap(at, (part.h, part.w), |pixel, tap| {
                     let x = (n * part.h * part.w + pixel) * part.c + group.channel;
                     let w = (o * taps + tap) * part.depth;
                     (0..part.depth).for_each(|c| visit(x + c, w + c, position * part.o + o));
@@ -23,7 +23,7 @@ fn products(part: &Part, mut visit: impl FnMut(usize, usize, usize)) {
     }
 }
 
-pub(super) fn forward<T: Scalar>(part: &Part, args: &Args) {
+pub(super) fn forward<T: Scalar>(part: &LocalConv, args: &Args) {
     let (x, w, y) = (args.read::<T>(Role::X(0)), args.read::<T>(Role::WEIGHT), args.write::<T>(Role::Y));
     y.fill(T::ZERO);
     if part.adds_bias {
@@ -33,7 +33,7 @@ pub(super) fn forward<T: Scalar>(part: &Part, args: &Args) {
     products(part, |i, j, k| y[k] += x[i] * w[j]);
 }
 
-pub(super) fn backward<T: Scalar>(part: &Part, args: &Args) {
+pub(super) fn backward<T: Scalar>(part: &LocalConv, args: &Args) {
     let (x, w, dy, dw) = (
         args.read::<T>(Role::X(0)),
         args.read::<T>(Role::WEIGHT),

@@ -1,6 +1,6 @@
 //! Copies windows of x into the rows of a matrix, and adds such rows back to where they came from.
 
-use super::Part;
+use super::LocalConv;
 use crate::cpu::vectorized;
 use crate::tensor::Real;
 use std::ops::Range;
@@ -14,7 +14,7 @@ pub(super) const SLACK: usize = CHUNK;
 /// Some kernel rows of the windows of some output pixels, in the channels of one group.
 #[derive(Debug, Clone)]
 pub(super) struct Slice<'a> {
-    pub part: &'a Part,
+    pub part: &'a LocalConv,
     /// Counted over the samples of the tensors that it is used with.
     pub pixels: Range<usize>,
     pub rows: Range<usize>,
@@ -57,7 +57,7 @@ impl Slice<'_> {
     /// Visits the kernel rows of all windows, in the order in which they lie in a tile.
     #[inline(always)]
     fn each_row(&self, mut visit: impl FnMut(Row)) {
-        let (part, s) = (self.part, self.part.sliding);
+        let (part, s) = (self.part, self.part.window);
         let start = self.pixels.start;
         let (mut n, mut oh, mut ow) = (start / part.pixels(), start / part.ow % part.oh, start % part.ow);
         let mut tile = 0;
@@ -98,7 +98,7 @@ struct Row {
 
 impl Row {
     #[inline(always)]
-    fn gather<T: Real>(&self, part: &Part, x: &[T], tile: &mut [T]) {
+    fn gather<T: Real>(&self, part: &LocalConv, x: &[T], tile: &mut [T]) {
         let len = self.inside * part.depth;
         if len < part.row() {
             tile[self.tile..self.tile + part.row()].fill(T::ZERO);
@@ -120,7 +120,7 @@ impl Row {
     }
 
     #[inline(always)]
-    fn scatter<T: Real>(&self, part: &Part, tile: &[T], dx: &mut [T]) {
+    fn scatter<T: Real>(&self, part: &LocalConv, tile: &[T], dx: &mut [T]) {
         let from = self.tile + self.before;
         if part.depth == part.c {
             let len = self.inside * part.depth;

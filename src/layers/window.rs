@@ -50,7 +50,7 @@ const MOST: usize = 1 << 16;
 
 /// A kernel's extent, its step, and the rows and columns of nothing around the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sliding {
+pub struct WindowGeometry {
     /// Extent.
     pub kernel: Pair,
     /// Step.
@@ -61,7 +61,7 @@ pub struct Sliding {
     pub ceil: bool,
 }
 
-impl Sliding {
+impl WindowGeometry {
     /// Checks the ranges: kernel and stride at least 1, nothing beyond [`MOST`].
     pub fn check(&self) -> Result<(), Fault> {
         for (key, pair) in [("kernel", self.kernel), ("stride", self.stride)] {
@@ -122,7 +122,7 @@ impl Sliding {
 
     /// Returns the geometry as the kernels of pools take it, for a device's part of the image and of the output.
     pub fn geometry(&self, x: &Operand, y: &Operand) -> crate::error::Result<PoolGeometry> {
-        let Sliding { kernel, stride, pad, .. } = *self;
+        let WindowGeometry { kernel, stride, pad, .. } = *self;
         let (h, w, c, oh, ow) = (x.len(1), x.len(2), x.len(3), y.len(1), y.len(2));
         // Kernels count in one image.
         ints([h * w * c, oh * ow * c])?;
@@ -185,24 +185,24 @@ impl Span {
 mod tests {
     use super::*;
 
-    fn sliding(kernel: usize, stride: usize, pad: usize, ceil: bool) -> Sliding {
-        Sliding { kernel: Pair::both(kernel), stride: Pair::both(stride), pad: Pair::both(pad), ceil }
+    fn window(kernel: usize, stride: usize, pad: usize, ceil: bool) -> WindowGeometry {
+        WindowGeometry { kernel: Pair::both(kernel), stride: Pair::both(stride), pad: Pair::both(pad), ceil }
     }
 
     #[test]
     fn sizes_agree_with_pytorch() {
-        let size = |n, s: Sliding| s.output("conv", Activation::new(n, n, 1), 1).unwrap().h;
-        assert_eq!(size(227, sliding(11, 4, 0, false)), 55);
-        assert_eq!(size(55, sliding(3, 2, 0, false)), 27);
-        assert_eq!(size(32, sliding(3, 2, 0, true)), 16);
-        assert_eq!(size(32, sliding(3, 2, 0, false)), 15);
+        let size = |n, s: WindowGeometry| s.output("conv", Activation::new(n, n, 1), 1).unwrap().h;
+        assert_eq!(size(227, window(11, 4, 0, false)), 55);
+        assert_eq!(size(55, window(3, 2, 0, false)), 27);
+        assert_eq!(size(32, window(3, 2, 0, true)), 16);
+        assert_eq!(size(32, window(3, 2, 0, false)), 15);
         // The third window would start in the padding after the image.
-        assert_eq!(size(3, sliding(2, 2, 1, true)), 2);
+        assert_eq!(size(3, window(2, 2, 1, true)), 2);
     }
 
     #[test]
     fn windows_are_cut_at_the_edges() {
-        let s = sliding(3, 2, 1, true);
+        let s = window(3, 2, 1, true);
         assert_eq!(s.rows(0, 4), Span { start: 0, end: 2, first: 1, padded: 3 });
         assert_eq!(s.rows(1, 4), Span { start: 1, end: 4, first: 0, padded: 3 });
         assert_eq!(s.rows(2, 4), Span { start: 3, end: 4, first: 0, padded: 2 });
@@ -210,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_kernel_larger_than_its_input_is_refused() {
-        let fault = sliding(5, 1, 0, false).output("conv", Activation::new(4, 8, 3), 1).unwrap_err();
+        let fault = window(5, 1, 0, false).output("conv", Activation::new(4, 8, 3), 1).unwrap_err();
         assert!(fault.message.starts_with("kernel = 5 is larger than its input 4x8x3"), "{}", fault.message);
     }
 }

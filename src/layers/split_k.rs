@@ -24,29 +24,29 @@ const COLUMNS: usize = 32;
 /// A sum over rows in `count` parts of `each` rows, the last one less; at least one part, of which all rows may be
 /// missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Parts {
+pub(super) struct SplitK {
     /// Number of parts.
     pub count: usize,
     /// Rows of a part.
     pub each: usize,
 }
 
-impl Parts {
+impl SplitK {
     fn new(rows: usize, blocks: usize) -> Self {
         let wanted = (BLOCKS / blocks.max(1)).max(1);
         let each = rows.div_ceil(wanted).max(ROWS).next_multiple_of(STEP);
-        Parts { count: rows.div_ceil(each).max(1), each }
+        SplitK { count: rows.div_ceil(each).max(1), each }
     }
 
     /// Cuts the rows that `z` products (m, rows) (rows, n) sum over.
     pub fn of_products(rows: usize, m: usize, n: usize, z: usize) -> Self {
         let side = if m.min(n) > SMALL { LARGE } else { SMALL };
-        Parts::new(rows, m.div_ceil(side) * n.div_ceil(side) * z)
+        SplitK::new(rows, m.div_ceil(side) * n.div_ceil(side) * z)
     }
 
     /// Cuts the rows of a table of `columns` columns.
     pub fn of_rows(rows: usize, columns: usize) -> Self {
-        Parts::new(rows, columns.div_ceil(COLUMNS))
+        SplitK::new(rows, columns.div_ceil(COLUMNS))
     }
 
     /// Returns the scratch that parts of `elements` elements take: none when there is one part.
@@ -98,10 +98,10 @@ pub(super) fn finish(launch: &Launch, adds_bias: bool) -> Result<()> {
 }
 
 /// Operand `to` (columns) = sum over the rows of operand `from` (rows, columns); the scratch holds
-/// `Parts::of_rows(rows, columns).scratch(columns)` elements.
+/// `SplitK::of_rows(rows, columns).scratch(columns)` elements.
 pub(super) fn sum_rows_on(launch: &Launch, from: Role, rows: usize, to: Role) -> Result<()> {
     let (x, columns) = (launch.any(from), launch.operand(to).elements());
-    let parts = Parts::of_rows(rows, columns);
+    let parts = SplitK::of_rows(rows, columns);
     let grid = Grid::new(columns.div_ceil(COLUMNS), parts.count, 1);
     let sums = parts.target(launch, to);
     // SAFETY: operand `from` is (rows, columns); the parts fit the scratch, or operand `to`.
@@ -135,7 +135,7 @@ mod tests {
     fn parts_cover_the_rows_and_begin_at_whole_steps() {
         for rows in [0, 1, 127, 128, 129, 1000, 100_000] {
             for blocks in [0, 1, 7, 256, 9216] {
-                let parts = Parts::new(rows, blocks);
+                let parts = SplitK::new(rows, blocks);
                 assert!(parts.count >= 1 && parts.each.is_multiple_of(STEP));
                 assert!(parts.count * parts.each >= rows && (parts.count - 1) * parts.each <= rows);
                 assert!(parts.count * blocks <= BLOCKS || parts.count == 1, "{rows} {blocks}");

@@ -4,7 +4,7 @@
 //! and its results are put together as the declared layouts say: shards are placed, partial sums added, copies
 //! compared. So a layer can be proved right under every split before any program exists.
 
-use super::{Access, Activation, Args, Layer, Lowered, Lowering, METRICS, Mode, Operands, Phase, Role, Split};
+use super::{Access, Activation, Args, Layer, LayerContext, LayerPhases, METRICS, Mode, Operands, Phase, Role, Split};
 use crate::cpu::{Implementation, Scalar};
 use crate::device::{Clock, Epilogue, Memory, Operand, Pool, Target};
 use crate::error::{Error, Fault, Result};
@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// How the layer runs.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Setting {
+pub struct Setup {
     /// The devices.
     pub mesh: Mesh,
     /// The split that the file would give.
@@ -24,7 +24,7 @@ pub struct Setting {
     /// Training or evaluation.
     pub mode: Mode,
     /// Samples in the global batch.
-    pub rows: usize,
+    pub batch: usize,
     /// Fast or plain.
     pub implementation: Implementation,
     /// What a GPU rounds factors of products, and activations, to.
@@ -37,14 +37,14 @@ pub struct Setting {
     pub wants_dx: bool,
 }
 
-impl Default for Setting {
+impl Default for Setup {
     fn default() -> Self {
-        Setting {
+        Setup {
             mesh: Mesh::ONE,
             split: None,
             incoming: Placement::Replicate,
             mode: Mode::Train,
-            rows: 3,
+            batch: 3,
             implementation: Implementation::Fast,
             products: MatmulPrecision::Full,
             epilogue: None,
@@ -54,10 +54,10 @@ impl Default for Setting {
     }
 }
 
-impl Setting {
+impl Setup {
     /// A batch of `rows` samples on one device.
     pub fn of_rows(rows: usize) -> Self {
-        Setting { rows, ..Setting::default() }
+        Setup { batch: rows, ..Setup::default() }
     }
 }
 
@@ -71,10 +71,10 @@ struct Tensor<T> {
 
 /// A lowered layer with its tensors.
 #[derive(Debug)]
-pub struct Alone<'a, T> {
+pub struct SingleLayer<'a, T> {
     layer: &'a dyn Layer,
-    setting: Setting,
-    lowered: Lowered,
+    setup: Setup,
+    phases: LayerPhases,
     pool: Pool,
     /// The GPU that stands in for every device of the mesh; none for CPU devices.
     driver: Option<&'a Driver>,
@@ -84,25 +84,25 @@ pub struct Alone<'a, T> {
 /// When every phase runs.
 const CLOCK: Clock = Clock { step: 1, epoch: 0, lr: 0.0 };
 
-impl<'a, T: Scalar> Alone<'a, T> {
+impl<'a, T: Scalar> SingleLayer<'a, T> {
     /// Lowers a layer; its tensors are zero, its statistics as the layer starts them.
     ///
     /// # Errors
     /// When the layer does not fit the inputs or the split.
-    pub fn new(layer: &'a dyn Layer, inputs: &[Activation], setting: &Setting) -> std::result::Result<Self, Fault> {
-        let (mesh, rows) = (setting.mesh, setting.rows);
+    pub fn new(layer: &'a dyn Layer, inputs: &[Activation], setup: &Setup) -> std::result::Result<Self, Fault> {
+        let (mesh, rows) = (setup.mesh, setup.batch);
         let output = layer.output(inputs)?;
         let default = if mesh.columns > 1 { Split::Columns } else { Split::None };
-        let cx = Lowering {
+        let cx = LayerContext {
             inputs,
             output,
-            place: layer.wanted(inputs[0], setting.incoming, setting.split, mesh).unwrap_or(setting.incoming),
-            split: setting.split.unwrap_or(default),
+            place: layer.wanted(inputs[0], setup.incoming, setup.split, mesh).unwrap_or(setup.incoming),
+            split: setup.split.unwrap_or(default),
             mesh,
-            mode: setting.mode,
-            rows,
+            mode: setup.mode,
+            batch: rows,
         };
-        let lowered = layer.lower(&cx)?;
+        let phases = layer.phases(&cx)?;
         let mut shapes = vec![(Role::Y, output.batch(rows)), (Role::Dy, output.batch(rows))];
         shapes.extend([(Role::Target, Shape::from([rows, 1])), (Role::Metrics, Shape::from([METRICS]))]);
         for (i, x) in inputs.iter().enumerate() {
@@ -111,18 +111,18 @@ impl<'a, T: Scalar> Alone<'a, T> {
         for (i, param) in layer.params(inputs).into_iter().enumerate() {
             shapes.extend([(Role::Param(i), param.shape.clone()), (Role::DParam(i), param.shape)]);
         }
-        shapes.extend(lowered.locals.iter().enumerate().map(|(i, shape)| (Role::Local(i), shape.clone())));
+        shapes.extend(phases.saved.iter().enumerate().map(|(i, shape)| (Role::Saved(i), shape.clone())));
         let tensors = shapes.into_iter().map(|(role, shape)| Tensor::filled(role, shape, 0.0));
-        let states = layer.states(inputs).into_iter().enumerate().map(|(i, state)| {
-            let start = match state.init {
+        let statistics = layer.statistics(inputs).into_iter().enumerate().map(|(i, statistic)| {
+            let start = match statistic.init {
                 Some(super::Init::Constant(value)) => value,
                 _ => 0.0,
             };
-            Tensor::filled(Role::State(i), state.shape, start)
+            Tensor::filled(Role::Statistic(i), statistic.shape, start)
         });
-        let tensors = tensors.chain(states).collect();
-        let pool = Pool::new(setting.threads).map_err(|error| Fault::whole(error.to_string()))?;
-        Ok(Alone { layer, setting: setting.clone(), lowered, pool, driver: None, tensors })
+        let tensors = tensors.chain(statistics).collect();
+        let pool = Pool::new(setup.threads).map_err(|error| Fault::whole(error.to_string()))?;
+        Ok(SingleLayer { layer, setup: setup.clone(), phases, pool, driver: None, tensors })
     }
 
     /// Runs the layer on a GPU, in f32: all devices of the mesh on the same one.
@@ -132,8 +132,8 @@ impl<'a, T: Scalar> Alone<'a, T> {
     }
 
     /// Returns what the layer lowered to.
-    pub fn lowered(&self) -> &Lowered {
-        &self.lowered
+    pub fn phases(&self) -> &LayerPhases {
+        &self.phases
     }
 
     /// Returns the roles of the layer's tensors.
@@ -166,11 +166,11 @@ impl<'a, T: Scalar> Alone<'a, T> {
     /// # Errors
     /// When the GPU refuses or a kernel faults, or copies on several devices differ.
     pub fn forward(&mut self) -> Result<()> {
-        if self.lowered.forward.is_empty() {
+        if self.phases.forward.is_empty() {
             let x = self.values(Role::X(0)).to_vec();
             self.values_mut(Role::Y).copy_from_slice(&x);
         }
-        for phase in &self.lowered.forward.clone() {
+        for phase in &self.phases.forward.clone() {
             self.run(phase)?;
         }
         Ok(())
@@ -179,20 +179,20 @@ impl<'a, T: Scalar> Alone<'a, T> {
     /// Runs the backward phases; a view passes its output's gradient on.
     ///
     /// # Errors
-    /// As [`Alone::forward`].
+    /// As [`SingleLayer::forward`].
     pub fn backward(&mut self) -> Result<()> {
-        if self.lowered.backward.is_empty() {
+        if self.phases.backward.is_empty() {
             let dy = self.values(Role::Dy).to_vec();
             self.values_mut(Role::Dx(0)).copy_from_slice(&dy);
         }
-        for phase in &self.lowered.backward.clone() {
+        for phase in &self.phases.backward.clone() {
             self.run(phase)?;
         }
         Ok(())
     }
 
     fn run(&mut self, phase: &Phase) -> Result<()> {
-        let mesh = self.setting.mesh;
+        let mesh = self.setup.mesh;
         let results: Vec<Vec<(Role, Vec<T>)>> =
             (0..mesh.devices()).map(|device| self.run_on(device, phase)).collect::<Result<_>>()?;
         for wanted in phase.operands.iter().filter(|wanted| wanted.access != Access::Read) {
@@ -214,21 +214,21 @@ impl<'a, T: Scalar> Alone<'a, T> {
     }
 
     /// Returns how elements lie in memory: on a GPU f32, or as activations do.
-    fn element(&self, narrow: bool) -> Element {
+    fn element(&self, low_precision: bool) -> Element {
         match self.driver {
             None => Element::Real(T::PRECISION),
-            Some(_) if narrow => self.setting.products.activations(Precision::F32),
+            Some(_) if low_precision => self.setup.products.activations(Precision::F32),
             Some(_) => Element::F32,
         }
     }
 
     fn is_wanted(&self, role: Role) -> bool {
-        self.setting.wants_dx || !matches!(role, Role::Dx(_))
+        self.setup.wants_dx || !matches!(role, Role::Dx(_))
     }
 
     /// Runs a phase on one device and returns all its operands as they are afterwards.
     fn run_on(&self, device: usize, phase: &Phase) -> Result<Vec<(Role, Vec<T>)>> {
-        let mesh = self.setting.mesh;
+        let mesh = self.setup.mesh;
         let mut given = Vec::new();
         let mut described = Vec::new();
         for wanted in phase.operands.iter().filter(|wanted| self.is_wanted(wanted.role)) {
@@ -240,7 +240,7 @@ impl<'a, T: Scalar> Alone<'a, T> {
                 each(&tensor.shape, &window, |local, index| values[local] = tensor.values[index]);
             }
             given.push(values);
-            let operand = Operand::described(self.element(wanted.narrow), tensor.shape.clone(), window);
+            let operand = Operand::described(self.element(wanted.low_precision), tensor.shape.clone(), window);
             described.push((wanted.role, operand));
         }
         let shapes: Operands = described.iter().cloned().collect();
@@ -281,11 +281,11 @@ impl<'a, T: Scalar> Alone<'a, T> {
             operands: &operands,
             pool: &self.pool,
             precision: T::PRECISION,
-            implementation: self.setting.implementation,
+            implementation: self.setup.implementation,
             clock: CLOCK,
             seed: 1,
             layer: 0,
-            rows: self.setting.rows,
+            batch: self.setup.batch,
         };
         for (role, values) in operands.roles().zip(given) {
             args.write::<T>(role).copy_from_slice(values);
@@ -317,9 +317,9 @@ impl<'a, T: Scalar> Alone<'a, T> {
         let operands = Operands::from_iter(operands).with_scratch(scratch);
         let how = LaunchOptions {
             clock: CLOCK,
-            rows: self.setting.rows,
-            tf32: self.setting.products == MatmulPrecision::Tf32,
-            epilogue: self.setting.epilogue.filter(|epilogue| phase.epilogues.contains(epilogue)),
+            batch: self.setup.batch,
+            tf32: self.setup.products == MatmulPrecision::Tf32,
+            epilogue: self.setup.epilogue.filter(|epilogue| phase.epilogues.contains(epilogue)),
         };
         work.launch(&operands, how, |launch| self.layer.launch(phase.name, launch))?;
         let take = |role| {
