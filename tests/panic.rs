@@ -4,8 +4,9 @@ mod common;
 
 use common::{Training, on_mesh};
 use peristyle::device::{Clock, Target};
+use peristyle::error::Fault;
 use peristyle::layers::{
-    Activation, Args, Fault, Launch, Layer, LayerContext, LayerPhases, Mode, Operands, Param, Role, Split,
+    Activation, Args, Launch, Layer, LayerContext, LayerPhases, Mode, Operands, Param, Role, Split,
 };
 use peristyle::placement::Variant;
 use peristyle::program::{Plan, Session};

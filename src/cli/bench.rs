@@ -1,6 +1,7 @@
 //! `peristyle bench step CONFIG`, `bench layers CONFIG`, `bench allreduce`.
 
-use super::{Configured, notes, print};
+use super::configured::Configured;
+use super::output::{notes, print};
 use crate::diagnose::bench::{self, AllReduces, Bench, Effort, Layers, StepTime};
 use crate::error::{Error, Result, quantity};
 use serde::Serialize;

@@ -1,6 +1,7 @@
 //! `peristyle check CONFIG`.
 
-use super::{Configured, notes, print};
+use super::configured::Configured;
+use super::output::{notes, print};
 use crate::error::{Result, quantity};
 use crate::train::{DataPolicy, Job};
 

@@ -1,6 +1,6 @@
 //! `peristyle devices`.
 
-use super::print;
+use super::output::print;
 use crate::gpu::{Driver, DriverKind, kernels, libraries};
 
 /// Prints this machine's devices and the compiled kernels that they would use.

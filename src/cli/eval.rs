@@ -1,6 +1,6 @@
 //! `peristyle eval RUN_OR_CHECKPOINT`.
 
-use super::{notes, print};
+use super::output::{notes, print};
 use crate::error::{Error, Result};
 use crate::report::RunEvent;
 use crate::train::{DataPolicy, Job, Run, directory};

@@ -1,6 +1,7 @@
 //! `peristyle gradcheck CONFIG`.
 
-use super::{Configured, notes};
+use super::configured::Configured;
+use super::output::notes;
 use crate::data::Batches;
 use crate::diagnose::{Check, gradient_check, hessian_vector_check};
 use crate::error::{Error, Result};

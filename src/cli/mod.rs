@@ -4,16 +4,17 @@
 
 mod bench;
 mod check;
+mod configured;
 mod devices;
 mod eval;
 mod gradcheck;
+mod output;
 mod plan;
 mod selftest;
 mod train;
 
 use crate::error::Result;
-use clap::{Args, Parser, Subcommand};
-use std::path::PathBuf;
+use clap::{Parser, Subcommand};
 
 /// Trains neural networks from one TOML file.
 #[derive(Debug, Parser)]
@@ -43,27 +44,6 @@ enum Command {
     Bench(bench::Arguments),
 }
 
-/// A configuration with overrides.
-#[derive(Debug, Args)]
-struct Configured {
-    /// The configuration.
-    config: PathBuf,
-    /// Overrides a key of the configuration, as in --set optimizer.lr=0.1 or --set model.layers.conv1.filters=8.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    sets: Vec<String>,
-    /// The devices to use instead of the configuration's: cpu, cpu*4, cuda:0-3, emu*2.
-    #[arg(long, alias = "device", value_name = "DEVICES")]
-    devices: Option<String>,
-}
-
-impl Configured {
-    /// Returns all overrides, including the devices.
-    fn sets(&self) -> Vec<String> {
-        let devices = self.devices.iter().map(|devices| format!("devices.use={devices:?}"));
-        self.sets.iter().cloned().chain(devices).collect()
-    }
-}
-
 /// Runs the command line; returns the exit code: 0, 1 = ran but failed, 2 = a mistake of the user.
 pub fn main() -> i32 {
     let result: Result<()> = match Cli::parse().command {
@@ -82,17 +62,4 @@ pub fn main() -> i32 {
     let Err(error) = result else { return 0 };
     eprintln!("peristyle: {}", error.with_causes());
     error.exit_code()
-}
-
-/// Prints to standard output; a closed pipe ends the output, not the program.
-fn print(text: &str) {
-    use std::io::Write;
-    let _ = std::io::stdout().write_all(text.as_bytes());
-}
-
-/// Prints notes to standard error.
-fn notes(notes: &[String]) {
-    for note in notes {
-        eprintln!("note: {note}");
-    }
 }

@@ -1,6 +1,7 @@
 //! `peristyle plan CONFIG`, which needs neither a GPU nor data.
 
-use super::{Configured, notes, print};
+use super::configured::Configured;
+use super::output::{notes, print};
 use crate::config::DeviceKind;
 use crate::error::{Error, Result, suggest};
 use crate::program::estimate::HARDWARE;

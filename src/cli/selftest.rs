@@ -1,6 +1,6 @@
 //! `peristyle selftest`.
 
-use super::print;
+use super::output::print;
 use crate::diagnose::selftest::{Effort, Row, Selftest, SelftestEvent, SelftestReport};
 use crate::error::{Error, Result};
 use std::io::IsTerminal;

@@ -1,6 +1,7 @@
 //! `peristyle train CONFIG`.
 
-use super::{Configured, print};
+use super::configured::Configured;
+use super::output::print;
 use crate::error::{Error, Result};
 use crate::report::{Reporter, ReporterOptions};
 use crate::train::{DataPolicy, Job, Run, Stop, checkpoint, directory};

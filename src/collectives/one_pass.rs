@@ -1,6 +1,6 @@
 //! The forms for devices that share memory.
 
-use super::{Hop, HopBuffer, HopSlice, Hops, chunk, copy};
+use super::hop::{Hop, HopBuffer, HopSlice, Hops, chunk, copy};
 use crate::tensor::{LocalSlice, Strided};
 
 /// Each device sums its chunk from all, in the ring's order, and writes it to all, in place.

@@ -2,7 +2,7 @@
 //!
 //! The sum of chunk c starts at device c + 1 and ends at device c: ((x[c+1] + x[c+2]) + ...) + x[c].
 
-use super::{Hop, HopBuffer, HopSlice, Hops, chunk, copy};
+use super::hop::{Hop, HopBuffer, HopSlice, Hops, chunk, copy};
 use crate::tensor::{LocalSlice, Strided};
 
 /// Reduce-scatter and all-gather of contiguous chunks, in place.

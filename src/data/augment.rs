@@ -7,11 +7,10 @@
 //! To add a step: add a variant to [`Augment`], its arms in `check`, `fits`, `draw`, `apply` and `launch`, and a kernel
 //! `augment_x` in `kernels/augment.cu`.
 
-use super::prepare::AugmentLaunch;
 use crate::cpu::vectorized;
 use crate::device::Random;
 use crate::error::{Fault, Result};
-use crate::gpu::kernels;
+use crate::gpu::{Const, Grid, Issue, Mut, kernels};
 use serde::Deserialize;
 
 /// One step of augmentation. Steps process raw pixels, before normalisation; pixels from outside the image are 0.
@@ -24,6 +23,24 @@ pub enum Augment {
     /// `{ rotate = 15.0 }`: rotates the image counter-clockwise about its centre by an angle uniform in -d to d
     /// degrees, 0 < d <= 180, with bilinear interpolation.
     Rotate(f64),
+}
+
+/// The launch of one step of augmentation: y from x, both raw; the last step normalises y by the table.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AugmentLaunch<'a> {
+    pub issue: Issue<'a>,
+    /// One thread per pixel, a row per image.
+    pub grid: Grid,
+    /// Bytes or floats: (images, h, w, c).
+    pub x: (Const<u8>, Const<f32>),
+    /// (images, steps, 2), starting at the draws of this step.
+    pub draws: Const<f32>,
+    /// (1 + 2 c), or null.
+    pub table: Const<f32>,
+    /// (images, h, w, c)
+    pub y: Mut<f32>,
+    /// Images, pixels of each, h, w, c, steps.
+    pub extents: [i32; 6],
 }
 
 impl Augment {

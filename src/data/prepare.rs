@@ -1,9 +1,10 @@
 //! Batches that a GPU prepares: it receives the raw pixels and the random draws for each image, and computes the same
 //! bits as [`Batches`](super::Batches) computes on the host.
 
+use super::augment::AugmentLaunch;
 use super::{Augment, Normalization, PixelType, Pixels, SampleSets};
 use crate::error::Result;
-use crate::gpu::{Const, Grid, Issue, Launch, Mut, bytes_of, int, ints, kernels};
+use crate::gpu::{Const, Grid, Launch, bytes_of, int, ints, kernels};
 use std::sync::Arc;
 
 /// The processor that augments and normalises images.
@@ -78,24 +79,6 @@ pub struct Arrived {
     pub draws: Const<f32>,
     /// The table of [`Preparation::table`].
     pub table: Const<f32>,
-}
-
-/// The launch of one step of augmentation: y from x, both raw; the last step normalises y by the table.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct AugmentLaunch<'a> {
-    pub issue: Issue<'a>,
-    /// One thread per pixel, a row per image.
-    pub grid: Grid,
-    /// Bytes or floats: (images, h, w, c).
-    pub x: (Const<u8>, Const<f32>),
-    /// (images, steps, 2), starting at the draws of this step.
-    pub draws: Const<f32>,
-    /// (1 + 2 c), or null.
-    pub table: Const<f32>,
-    /// (images, h, w, c)
-    pub y: Mut<f32>,
-    /// Images, pixels of each, h, w, c, steps.
-    pub extents: [i32; 6],
 }
 
 impl Preparation {

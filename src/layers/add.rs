@@ -3,10 +3,14 @@
 //!
 //! x0, x1, ..., y: (N, H, W, C). Backward: dx_i = dy. The output is where the first input is. No settings.
 
-use super::*;
+use super::layer::unknown_phase;
+use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands, Phase, Role, by_precision};
 use crate::cpu::vectorized;
+use crate::device::Epilogue;
+use crate::error::{Fault, Result};
 use crate::gpu::kernels::any;
 use crate::tensor::Real;
+use serde::Deserialize;
 
 /// The layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -112,6 +116,7 @@ fn backward<T: Real>(args: &Args) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layers::{Setup, SingleLayer};
 
     #[test]
     fn each_input_gets_the_gradient_of_the_sum() {

@@ -5,11 +5,14 @@
 //! window must start on the image or on the padding before it. D counts the window's places on the image, and with
 //! `count_include_pad` those on the padding too. Backward: dx gets dy / D from each window that it lies in.
 
+use super::layer::unknown_phase;
 use super::window::{Pair, Span, WindowGeometry};
-use super::*;
+use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Phase, Role, by_precision};
 use crate::cpu::vectorized;
+use crate::error::{Fault, Result};
 use crate::gpu::kernels::any;
 use crate::tensor::Real;
+use serde::Deserialize;
 
 /// The layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -174,6 +177,7 @@ impl AvgPool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layers::{Setup, SingleLayer};
 
     fn corner(count_include_pad: bool) -> Vec<f64> {
         let both = Pair::both;

@@ -6,12 +6,19 @@
 //! Splits: `columns` shards the outputs, `rows` the input channels (y is partial, the bias is added once), `batch`
 //! the samples, `none` nothing.
 
+use super::layer::unknown_phase;
 use super::split_k::{SplitK, finish, sum_rows_on, tiles};
-use super::*;
+use super::{
+    Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands, Param, Phase, Role, Split, by_precision,
+};
 use crate::cpu::{Implementation, Matrix, Scalar, vectorized};
+use crate::device::{Epilogue, Target};
+use crate::error::{Fault, Result};
 use crate::gpu::kernels::any;
 use crate::gpu::libraries::{Factors, PRODUCT_WORKSPACE, Product, ProductOf, Workspace};
 use crate::gpu::{ComputeType, Const, int};
+use crate::tensor::{Layout, Mesh, Placement, Shape};
+use serde::Deserialize;
 
 /// The layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

@@ -4,12 +4,15 @@
 //! x, y: (N, H, W, C). The mask is a function of (seed, step, layer, place in the whole batch), so it is the same
 //! however the layer is split; backward computes it again: dx = dy m / (1 - rate).
 
-use super::*;
+use super::layer::unknown_phase;
+use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Phase, Role, Split, by_precision};
 use crate::cpu::vectorized;
 use crate::device::{Random, RandomStream};
+use crate::error::{Fault, Result};
 use crate::gpu::int;
 use crate::gpu::kernels::any;
 use crate::tensor::Real;
+use serde::Deserialize;
 
 /// The layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -170,6 +173,7 @@ fn masked<T: Real>(random: &Random, start: u64, threshold: u32, scale: T, x: &[T
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layers::{Mode, Setup, SingleLayer};
 
     #[test]
     fn values_are_kept_where_the_counted_word_says_so() {

@@ -1,7 +1,9 @@
 //! What layers that map each value by itself share: their phases and their loops.
 
-use super::*;
+use super::layer::unknown_phase;
+use super::{Args, Launch, LayerContext, LayerPhases, Phase, Role};
 use crate::cpu::vectorized;
+use crate::error::Result;
 use crate::gpu::kernels::{BinaryMap, UnaryMap};
 use crate::tensor::{Precision, Real};
 

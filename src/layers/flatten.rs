@@ -3,7 +3,9 @@
 //! x, y: (N, H, W, C), in the same order in memory; a shard of the features is still a shard of the channels. In
 //! files the weights of a layer after it are in PyTorch's order, C * H * W. No settings.
 
-use super::*;
+use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Split};
+use crate::error::{Fault, Result};
+use serde::Deserialize;
 
 /// The layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

@@ -3,11 +3,14 @@
 //!
 //! x: (N, H, W, C); y: (N, 1, 1, C). Backward: dx[n, i, j, c] = dy[n, 0, 0, c] / (H W). No settings.
 
-use super::*;
+use super::layer::unknown_phase;
+use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Phase, Role, by_precision};
 use crate::cpu::vectorized;
+use crate::error::{Fault, Result};
 use crate::gpu::kernels::any;
 use crate::gpu::{Grid, int};
 use crate::tensor::Real;
+use serde::Deserialize;
 
 /// The layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -118,6 +121,7 @@ fn backward<T: Real>(args: &Args) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layers::{Setup, SingleLayer};
 
     #[test]
     fn the_mean_of_each_channel() {

@@ -9,11 +9,16 @@
 //! With `groups` a multiple of the columns each column's channels are normalised where they are; else every column
 //! needs all channels.
 
-use super::*;
+use super::layer::unknown_phase;
+use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands, Phase, Role, Split, by_precision};
 use crate::cpu::vectorized;
+use crate::device::Target;
+use crate::error::{Fault, Result};
 use crate::gpu::kernels::any;
 use crate::gpu::{AnyMut, int};
 use crate::tensor::Real;
+use crate::tensor::{Mesh, Placement};
+use serde::Deserialize;
 
 /// In training, k + alpha / size * the sum of squares of each window.
 const SUMS: Role = Role::Saved(0);
@@ -268,6 +273,7 @@ impl Lrn {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layers::{Setup, SingleLayer};
 
     #[test]
     fn windows_across_columns_are_never_cut() {

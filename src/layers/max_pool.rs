@@ -5,12 +5,15 @@
 //! window must start on the image or on the padding before it. Padding never wins. Backward: dy goes to the first
 //! maximum of each window, whose index in the window is kept. A window with a NaN has the value NaN.
 
+use super::layer::unknown_phase;
 use super::window::{Pair, WindowGeometry};
-use super::*;
+use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Phase, Role, by_precision};
 use crate::cpu::vectorized;
+use crate::error::{Fault, Result};
 use crate::gpu::AnyMut;
 use crate::gpu::kernels::any;
 use crate::tensor::Real;
+use serde::Deserialize;
 
 /// In training, the place of each maximum in its window.
 const ARGMAX: Role = Role::Saved(0);
@@ -199,6 +202,7 @@ fn give<T: Real>(dx: &mut [T], tap: T, argmax: &[T], dy: &[T]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layers::{Setup, SingleLayer};
 
     fn pool(x: [f32; 4], dy: f32) -> (f32, Vec<f32>) {
         let layer = MaxPool { kernel: Pair::both(2), stride: None, pad: Pair::both(0), ceil: false };

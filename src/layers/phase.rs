@@ -1,7 +1,14 @@
 //! The phases of a layer: parts that run on every device without communication, and what they do to which operand.
 
 use crate::device::Epilogue;
-use crate::tensor::Layout;
+use crate::tensor::{Layout, Shape};
+
+/// The operands of a phase by their roles.
+pub type Operands = crate::device::Operands<Role>;
+/// The operands of a phase on a CPU device, with what it needs to run there.
+pub type Args<'a> = crate::cpu::Args<'a, Role>;
+/// The operands of a phase on a GPU, with what it needs to launch kernels there.
+pub type Launch<'a> = crate::gpu::Launch<'a, Role>;
 
 /// What an operand of a phase is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -122,5 +129,40 @@ impl Phase {
     /// Adds an operand that is read and written.
     pub fn update(self, role: Role, layout: Layout) -> Self {
         self.with(role, Access::Update, layout)
+    }
+}
+
+/// Forward or backward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Pass {
+    /// From inputs to outputs.
+    Forward,
+    /// From gradients of outputs to gradients of inputs and parameters.
+    Backward,
+}
+
+/// A layer lowered for one mesh, mode and number of rows.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct LayerPhases {
+    /// Layout of each parameter.
+    pub params: Vec<Layout>,
+    /// Layout of each running statistic.
+    pub statistics: Vec<Layout>,
+    /// Shape of each of the layer's own tensors.
+    pub saved: Vec<Shape>,
+    /// The forward phases, in order.
+    pub forward: Vec<Phase>,
+    /// The backward phases, in order; empty in evaluation.
+    pub backward: Vec<Phase>,
+}
+
+impl LayerPhases {
+    /// A layer of one forward and one backward phase, without parameters.
+    pub fn simple(forward: Phase, backward: Phase) -> Self {
+        LayerPhases { forward: vec![forward], backward: vec![backward], ..LayerPhases::default() }
+    }
+    /// A layer whose output is its input.
+    pub fn view() -> Self {
+        LayerPhases::default()
     }
 }

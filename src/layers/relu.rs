@@ -2,9 +2,13 @@
 //!
 //! x, y: (N, H, W, C). Backward: dx = dy where y > 0, else 0. No settings.
 
-use super::*;
+use super::elementwise;
+use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, by_precision};
+use crate::device::Epilogue;
+use crate::error::{Fault, Result};
 use crate::gpu::kernels::any;
 use crate::tensor::Real;
+use serde::Deserialize;
 
 /// The layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

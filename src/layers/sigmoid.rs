@@ -3,9 +3,12 @@
 //! x, y: (N, H, W, C). Backward: dx = dy y (1 - y) (Rumelhart et al. 1986, <https://doi.org/10.1038/323533a0>).
 //! No settings.
 
-use super::*;
+use super::elementwise;
+use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, by_precision};
+use crate::error::{Fault, Result};
 use crate::gpu::kernels::any;
 use crate::tensor::Real;
+use serde::Deserialize;
 
 /// The layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -45,6 +48,7 @@ impl Layer for Sigmoid {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layers::{Role, Setup, SingleLayer};
 
     #[test]
     fn known_values() {

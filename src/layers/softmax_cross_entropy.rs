@@ -8,12 +8,17 @@
 //! x: (N, H, W, C) read as N vectors of H * W * C; targets: (N, 1) class indices or (N, C) distributions;
 //! metrics: see [`METRICS`].
 
-use super::*;
+use super::layer::unknown_phase;
+use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands, Phase, Role, Split, by_precision};
 use crate::cpu::vectorized;
 use crate::device::Operand;
+use crate::device::Target;
+use crate::error::{Fault, Result};
 use crate::gpu::kernels::{self, any};
 use crate::gpu::{AnyMut, Grid, int};
 use crate::tensor::Real;
+use crate::tensor::{Layout, Mesh, Placement};
+use serde::Deserialize;
 
 /// In training, the softmax of the logits.
 const PROBABILITIES: Role = Role::Saved(0);

@@ -2,9 +2,12 @@
 //!
 //! x, y: (N, H, W, C). Backward: dx = dy (1 - y^2). No settings.
 
-use super::*;
+use super::elementwise;
+use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, by_precision};
+use crate::error::{Fault, Result};
 use crate::gpu::kernels::any;
 use crate::tensor::Real;
+use serde::Deserialize;
 
 /// The layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -44,6 +47,7 @@ impl Layer for Tanh {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layers::{Role, Setup, SingleLayer};
 
     #[test]
     fn known_values() {

@@ -1,7 +1,8 @@
 //! Kernels that slide over height and width: the geometry that conv and the pools share.
 
-use super::{Activation, Fault};
+use super::Activation;
 use crate::device::Operand;
+use crate::error::Fault;
 use crate::gpu::ints;
 use crate::gpu::kernels::PoolGeometry;
 use serde::Deserialize;

@@ -14,6 +14,7 @@ mod compile;
 mod cpu;
 pub mod estimate;
 pub mod events;
+mod execution;
 mod gpu;
 mod ir;
 mod lower;
@@ -26,8 +27,9 @@ mod usage;
 
 pub use check::Race;
 pub use compile::{Compiled, compile};
+pub use execution::{Execution, Graphs};
 pub use ir::{Buffer, BufferId, Instruction, LocalOperand, Program, Slice, Use, Work};
 pub use plan::Plan;
 pub use regions::{AllocatedRegion, InputStaging, Regions};
-pub use session::{Execution, Graphs, Metrics, Persistent, Session};
+pub use session::{Metrics, Persistent, Session};
 pub use usage::Usage;

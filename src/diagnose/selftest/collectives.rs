@@ -1,7 +1,8 @@
 //! Redistributions over logical devices of one device, beside sums worked out on the host.
 
 use super::compare::{Compared, Tally, worst, worst_bits};
-use super::{Device, Effort, training};
+use super::device::{Device, Effort};
+use super::training;
 use crate::collectives::{self, Collective, CollectiveAlgorithm, Hop, HopBuffer, HopSlice};
 use crate::data::Batch;
 use crate::device::{Clock, Queue, Random, RandomStream};

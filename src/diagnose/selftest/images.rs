@@ -1,7 +1,7 @@
 //! Batches that the device prepares from raw pixels, beside the same batches from the host: every bit.
 
 use super::compare::{Compared, Tally, worst_bits};
-use super::{Device, Effort};
+use super::device::{Device, Effort};
 use crate::data::{Arrived, Augment, Augmented, Batches, Dataset, Labels, Normalization, Normalize, SampleOrder};
 use crate::data::{LoadRole, Pixels, Preparation, Preparer, SampleSet, SampleSets};
 use crate::device::{Operand, Operands, Queue, Random, RandomStream};

@@ -1,7 +1,7 @@
 //! Layers by themselves: what tests and `selftest` give to every layer, and its rows of the table.
 
 use super::compare::{Compared, Tally, unfit, worst};
-use super::{Device, Effort};
+use super::device::{Device, Effort};
 use crate::cpu::{Implementation, Scalar};
 use crate::device::{Random, RandomStream};
 use crate::error::{Error, Fault, Result};
@@ -145,7 +145,7 @@ fn round<T: Scalar>(single: &mut SingleLayer<T>) {
 
 /// A precision in which layers run on a device.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Precision {
+pub struct PrecisionCase {
     /// Its name.
     pub name: &'static str,
     /// What factors of products and activations are rounded to.
@@ -164,15 +164,15 @@ pub const HALF: f64 = 1.0 / 256.0;
 
 /// The precisions that layers are checked in; on the CPU in the first. Given numbers that bf16 holds, tf32 rounds no
 /// factor, and products in it are as near as in f32.
-pub(super) const PRECISIONS: &[Precision] = &[
-    Precision { name: "f32", products: MatmulPrecision::Full, bound: SINGLE },
-    Precision { name: "tf32", products: MatmulPrecision::Tf32, bound: SINGLE },
-    Precision { name: "bf16", products: MatmulPrecision::Bf16, bound: HALF },
+pub(super) const PRECISIONS: &[PrecisionCase] = &[
+    PrecisionCase { name: "f32", products: MatmulPrecision::Full, bound: SINGLE },
+    PrecisionCase { name: "tf32", products: MatmulPrecision::Tf32, bound: SINGLE },
+    PrecisionCase { name: "bf16", products: MatmulPrecision::Bf16, bound: HALF },
 ];
 
 /// Runs every example of a kind of layer, in both modes, on one device and under every split that it declares; and its
 /// large cases on one device.
-pub(super) fn check(kind: &str, precision: Precision, device: &Device, effort: Effort, tally: &mut Tally) {
+pub(super) fn check(kind: &str, precision: PrecisionCase, device: &Device, effort: Effort, tally: &mut Tally) {
     let of_kind = |case: &Case| case.layer.key() == kind;
     let examples = Case::examples().into_iter().filter(of_kind);
     for case in examples.take(if effort == Effort::Quick { 1 } else { usize::MAX }) {
@@ -187,7 +187,14 @@ pub(super) fn check(kind: &str, precision: Precision, device: &Device, effort: E
     }
 }
 
-fn check_case(case: &Case, mode: Mode, settings: &[Setup], precision: Precision, device: &Device, tally: &mut Tally) {
+fn check_case(
+    case: &Case,
+    mode: Mode,
+    settings: &[Setup],
+    precision: PrecisionCase,
+    device: &Device,
+    tally: &mut Tally,
+) {
     let plain = Setup { mode, implementation: Implementation::Reference, products: precision.products, ..case.setup() };
     let expected = case.run::<f64>(&plain, None);
     for setup in settings {
@@ -204,7 +211,7 @@ fn check_case(case: &Case, mode: Mode, settings: &[Setup], precision: Precision,
     }
 }
 
-fn compare(got: &[(Role, Vec<f32>)], expected: &[(Role, Vec<f64>)], precision: Precision) -> Vec<Compared> {
+fn compare(got: &[(Role, Vec<f32>)], expected: &[(Role, Vec<f64>)], precision: PrecisionCase) -> Vec<Compared> {
     let mut all = Vec::new();
     for ((role, got), (_, expected)) in got.iter().zip(expected) {
         let bound = if matches!(role, Role::Y | Role::Dx(_)) { precision.bound } else { SINGLE };

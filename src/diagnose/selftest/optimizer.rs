@@ -1,7 +1,7 @@
 //! The optimiser's chain over flat regions, with padding between segments, beside the same chain on the CPU in f64.
 
 use super::compare::{Compared, Tally, worst, worst_bits};
-use super::{Device, Effort};
+use super::device::{Device, Effort};
 use crate::cpu::{Args, Implementation};
 use crate::device::{Clock, Memory, Operand, Pool, Queue, Random, RandomStream};
 use crate::error::Result;

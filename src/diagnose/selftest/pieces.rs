@@ -1,7 +1,7 @@
 //! Kernels below the layers, where every bit is known: random numbers, copies and sums of strided pieces, casts.
 
-use super::Device;
 use super::compare::{Compared, Tally, unfit, worst_bits};
+use super::device::Device;
 use super::layers::Case;
 use crate::device::{Queue, Random, RandomStream};
 use crate::error::Result;

@@ -4,7 +4,7 @@
 //! small, and the norm of its gradients is clipped. So in ten updates f32 drifts from f64 by much less than the bound.
 
 use super::compare::{Compared, Difference, Tally};
-use super::{Device, Effort};
+use super::device::{Device, Effort};
 use crate::config;
 use crate::data::{self, Batches, Preparation};
 use crate::device::Clock;

@@ -1,6 +1,6 @@
 //! On a GPU (kernels/batch_norm.cu): statistics in parts of the rows, merged in order.
 
-use super::{BatchNorm, PART, SAVED, SUMS, width};
+use super::settings::{BatchNorm, PART, SAVED, SUMS, width};
 use crate::device::Operand;
 use crate::error::Result;
 use crate::gpu::kernels::{self, any};

@@ -12,36 +12,21 @@
 //! dx = w / sqrt(var + epsilon) * (dy - db / n - xhat dw / n), the sums again over the whole batch.
 
 mod launch;
+mod settings;
 mod statistics;
 
-use super::*;
 use crate::cpu::vectorized;
+use crate::device::{Epilogue, Target};
+use crate::error::{Fault, Result};
+use crate::layers::layer::unknown_phase;
+use crate::layers::{
+    Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands, Param, Phase, Role, by_precision,
+};
 use crate::tensor::Real;
+use crate::tensor::{Layout, Placement, Shape};
+use settings::{PART, SAVED, SUMS, width};
 
-/// In training, the count, mean and M2 of each channel of each part of the batch.
-const PART: Role = Role::Saved(0);
-/// In training, the mean and 1 / deviation of each channel, saved for the backward pass.
-const SAVED: Role = Role::Saved(1);
-/// Backward, the sums of dy and of dy xhat.
-const SUMS: Role = Role::Saved(2);
-
-/// The layer.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct BatchNorm {
-    /// Weight of this batch in the running statistics, 0 to 1; 0.1 by default.
-    pub momentum: f64,
-    /// Added to the variance, above 0; 1e-5 by default.
-    pub epsilon: f64,
-    /// Whether there are a weight and a bias; true by default.
-    pub affine: bool,
-}
-
-impl Default for BatchNorm {
-    fn default() -> Self {
-        BatchNorm { momentum: 0.1, epsilon: 1e-5, affine: true }
-    }
-}
+pub use settings::BatchNorm;
 
 /// Number of pixels that are channels of their own: 1, or after flatten H * W.
 fn pixels(x: Activation) -> usize {
@@ -184,14 +169,6 @@ impl Layer for BatchNorm {
     }
 }
 
-/// Returns the number of channels of this device.
-fn width(operands: &Operands) -> usize {
-    // Every phase reads or writes one of these; the first two are (parts, kinds, P, C).
-    let statistics = [SAVED, PART, Role::Statistic(0)].into_iter().find_map(|role| operands.get(role));
-    let o = statistics.expect("every phase has statistics of its channels");
-    if o.shape.rank() == 4 { o.len(2) * o.len(3) } else { o.elements() }
-}
-
 /// Elements per task, about.
 const BLOCK: usize = 1 << 14;
 
@@ -302,6 +279,8 @@ impl BatchNorm {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layers::{Mode, Setup, SingleLayer};
+    use crate::tensor::Mesh;
 
     fn layer(mesh: Mesh, mode: Mode) -> SingleLayer<'static, f64> {
         static LAYER: BatchNorm = BatchNorm { momentum: 0.1, epsilon: 1e-5, affine: true };

@@ -1,6 +1,6 @@
 //! Means, variances and gradient sums over the batch: in blocks of rows fixed by the shape, merged in order.
 
-use super::{PART, SAVED, SUMS};
+use super::settings::{PART, SAVED, SUMS};
 use crate::cpu::vectorized;
 use crate::layers::{Args, Operands, Role};
 use crate::tensor::Real;

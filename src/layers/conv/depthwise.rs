@@ -1,7 +1,7 @@
 //! Filters of depth 1 on a GPU, as in depthwise convolution (kernels/conv_depthwise.cu): there is too little to multiply
 //! for tiles of products.
 
-use super::LocalConv;
+use super::local::LocalConv;
 use crate::error::Result;
 use crate::gpu::kernels::any;
 use crate::gpu::{Const, Grid, int, threads};

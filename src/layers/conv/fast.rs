@@ -3,8 +3,8 @@
 //! rows at a time, and one product on one thread works on the tile. Tiles, slices of kernel rows, blocks of samples
 //! and so the order of every sum depend on the shape alone.
 
+use super::local::{Group, LocalConv};
 use super::windows::{self, Slice};
-use super::{Group, LocalConv};
 use crate::cpu::{Matrix, Scalar, vectorized};
 use crate::layers::dense::sum_rows;
 use crate::layers::{Args, Role};

@@ -1,12 +1,14 @@
 //! On a GPU: cuDNN where it can be used, else products whose operands are read from where they lie (kernels/conv.cu),
 //! whole groups in one launch.
 
-use super::{Group, LocalConv, Pair, depthwise};
+use super::depthwise;
+use super::local::{Group, LocalConv};
 use crate::error::Result;
 use crate::gpu::kernels::{ConvGeometry, any};
 use crate::gpu::libraries::{Convolution, Direction, Images};
 use crate::gpu::{Const, int, ints};
 use crate::layers::split_k::{SplitK, finish, sum_rows_on, tiles, tiles_of};
+use crate::layers::window::Pair;
 use crate::layers::{Launch, Role};
 
 impl LocalConv {

@@ -13,14 +13,23 @@
 mod depthwise;
 mod fast;
 mod launch;
+mod local;
 mod plain;
 mod windows;
 
 use super::dense::{Bias, wanted_weighted, weighted_phases};
 use super::window::{Pair, WindowGeometry};
-use super::*;
 use crate::cpu::Implementation;
+use crate::device::Target;
+use crate::error::{Fault, Result};
 use crate::gpu::libraries::{CONVOLUTION_WORKSPACE, Workspace};
+use crate::layers::layer::unknown_phase;
+use crate::layers::{
+    Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands, Param, Role, Split, by_precision,
+};
+use crate::tensor::{Mesh, Placement, Shape};
+use local::LocalConv;
+use serde::Deserialize;
 
 /// The layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -201,43 +210,6 @@ impl Layer for Conv {
     }
 }
 
-/// What one device does of the layer.
-#[derive(Debug, Clone, Copy)]
-struct LocalConv {
-    window: WindowGeometry,
-    /// Samples, and the image of one.
-    n: usize,
-    h: usize,
-    w: usize,
-    /// Input channels that the device holds.
-    c: usize,
-    /// The output image, and the output channels that the device holds.
-    oh: usize,
-    ow: usize,
-    o: usize,
-    /// Input channels of one filter that the device holds.
-    depth: usize,
-    /// Global index of the first output channel, outputs and input channels per group.
-    first: usize,
-    group_outputs: usize,
-    group_depth: usize,
-    /// Global index of the first channel held of x, less that of the first held of each filter.
-    offset: usize,
-    /// Whether there is a bias, and whether this device adds it.
-    has_bias: bool,
-    adds_bias: bool,
-}
-
-/// The outputs of one group on this device.
-#[derive(Debug, Clone, Copy)]
-struct Group {
-    /// First output channel and number of them, among the device's.
-    first: usize,
-    outputs: usize,
-    /// First input channel, among the device's.
-    channel: usize,
-}
-
 impl Conv {
     fn part(&self, operands: &Operands) -> LocalConv {
         let (x, w) = (&operands[Role::X(0)], &operands[Role::WEIGHT]);
@@ -262,43 +234,10 @@ impl Conv {
     }
 }
 
-impl LocalConv {
-    /// Returns the elements of one row of a filter on this device.
-    fn row(&self) -> usize {
-        self.window.kernel.w * self.depth
-    }
-
-    /// Returns the elements of one filter on this device.
-    fn filter(&self) -> usize {
-        self.window.kernel.h * self.row()
-    }
-
-    /// Returns true when a window is one pixel and every pixel is a window.
-    fn is_pointwise(&self) -> bool {
-        let s = self.window;
-        (s.kernel.h, s.kernel.w, s.stride.h, s.stride.w, s.pad.h, s.pad.w) == (1, 1, 1, 1, 0, 0)
-    }
-
-    /// Returns the output pixels of one sample.
-    fn pixels(&self) -> usize {
-        self.oh * self.ow
-    }
-
-    /// Returns the groups that the device's outputs belong to.
-    fn groups(&self) -> impl Iterator<Item = Group> + use<> {
-        let part = *self;
-        let (first, end) = (part.first, part.first + part.o);
-        (first / part.group_outputs..end.div_ceil(part.group_outputs)).filter(move |_| part.o > 0).map(move |group| {
-            let start = first.max(group * part.group_outputs);
-            let outputs = end.min((group + 1) * part.group_outputs) - start;
-            Group { first: start - first, outputs, channel: group * part.group_depth - part.offset }
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layers::{Init, Setup, SingleLayer};
 
     fn conv(filters: usize, groups: usize, pad: usize) -> Conv {
         let both = Pair::both;

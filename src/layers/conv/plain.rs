@@ -1,6 +1,6 @@
 //! The plain loops: what the fast path is tested against.
 
-use super::LocalConv;
+use super::local::LocalConv;
 use crate::cpu::Scalar;
 use crate::layers::dense::sum_rows;
 use crate::layers::{Args, Role};

@@ -1,6 +1,6 @@
 //! Copies windows of x into the rows of a matrix, and adds such rows back to where they came from.
 
-use super::LocalConv;
+use super::local::LocalConv;
 use crate::cpu::vectorized;
 use crate::tensor::Real;
 use std::ops::Range;

@@ -1,0 +1,98 @@
+//! A data set in memory, and its description.
+
+use serde::Deserialize;
+
+/// The subset of a data set that a source provides: `train` or `test`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Subset {
+    /// The samples for training.
+    Train,
+    /// The samples for evaluation only.
+    Test,
+}
+
+/// The pixels of all images, (N, H, W, C), as stored in the file.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Pixels {
+    /// 8-bit values, 0 to 255.
+    U8(Vec<u8>),
+    /// Finite floats.
+    F32(Vec<f32>),
+}
+
+/// The targets of all images.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Labels {
+    /// A class number for each image.
+    Index(Vec<u32>),
+    /// `classes` finite numbers for each image: (N, classes).
+    Dense(Vec<f32>),
+}
+
+/// The type of the pixels of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PixelType {
+    /// 8-bit values, 0 to 255.
+    U8,
+    /// Floats.
+    F32,
+}
+
+/// The description of a data set, available without reading its images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// Number of images N.
+    pub images: usize,
+    /// Height H, width W and channels C of each image.
+    pub shape: [usize; 3],
+    /// Number of classes: one more than the largest label, or the width of dense labels.
+    pub classes: usize,
+    /// Type of the pixels.
+    pub pixels: PixelType,
+    /// Number of values in the target of one image: 1 for a class number, `classes` for dense labels.
+    pub target_width: usize,
+}
+
+/// A data set in memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dataset {
+    /// Its images.
+    pub pixels: Pixels,
+    /// Its targets.
+    pub labels: Labels,
+    /// Height H, width W and channels C of each image.
+    pub shape: [usize; 3],
+    /// Number of classes.
+    pub classes: usize,
+}
+
+impl Dataset {
+    /// Returns the number of images.
+    pub fn images(&self) -> usize {
+        match &self.labels {
+            Labels::Index(labels) => labels.len(),
+            Labels::Dense(labels) => labels.len() / self.classes,
+        }
+    }
+
+    /// Returns the number of values in one image.
+    pub fn features(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Returns the description of the data set.
+    pub fn header(&self) -> Header {
+        let (pixels, target_width) = (
+            match self.pixels {
+                Pixels::U8(_) => PixelType::U8,
+                Pixels::F32(_) => PixelType::F32,
+            },
+            match self.labels {
+                Labels::Index(_) => 1,
+                Labels::Dense(_) => self.classes,
+            },
+        );
+        Header { images: self.images(), shape: self.shape, classes: self.classes, pixels, target_width }
+    }
+}

@@ -1,0 +1,42 @@
+//! The device that is checked, and how much of it.
+
+use crate::error::Result;
+use crate::gpu::{Driver, DriverKind, GpuOptions, Gpus, INPUTS};
+
+/// How much is checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effort {
+    /// Everything.
+    Whole,
+    /// A case or two of everything: for sanitizers, under which a device is slow.
+    Quick,
+}
+
+/// The device that is checked.
+#[derive(Debug)]
+pub(super) struct Device {
+    /// `cpu`, `cuda:0`, `emu`.
+    pub name: String,
+    pub ordinal: usize,
+    pub threads: usize,
+    /// None for the CPU.
+    pub driver: Option<Driver>,
+}
+
+impl Device {
+    pub fn kind(&self) -> Option<DriverKind> {
+        self.driver.as_ref().map(Driver::kind)
+    }
+
+    /// Returns what a configuration calls some logical devices of this device.
+    pub fn times(&self, devices: usize) -> String {
+        format!("{}*{devices}", self.name)
+    }
+
+    /// Opens a GPU with an arena of some elements.
+    pub fn gpus(&self, kind: DriverKind, elements: usize) -> Result<Gpus> {
+        let (ordinals, arenas, threads) = ([self.ordinal], [elements * size_of::<f32>()], self.threads);
+        let (ordinals, arenas, staging) = (&ordinals, &arenas, [0; INPUTS]);
+        Gpus::open(&GpuOptions { kind, ordinals, arenas, staging, values: 1, slots: 1, host: None, threads })
+    }
+}

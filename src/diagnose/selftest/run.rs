@@ -1,0 +1,187 @@
+//! The list of all checks, and what they found.
+
+use super::compare::{Row, Tally};
+use super::device::{Device, Effort};
+use super::{collectives, images, layers, optimizer, pieces, training};
+use crate::config;
+use crate::error::{Error, Problem, Result};
+use crate::gpu::{Driver, libraries};
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What kernels of the device run as.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Image {
+    /// In words: `machine code for sm_90`.
+    pub code: String,
+    /// How many of them.
+    pub kernels: usize,
+}
+
+/// What all checks found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SelftestReport {
+    /// The version of peristyle.
+    pub version: &'static str,
+    /// `cpu`, `cuda:0` or `emu`.
+    pub device: String,
+    /// What the device calls itself.
+    pub name: String,
+    /// Its compute capability; null where it has none.
+    pub capability: Option<String>,
+    /// What its kernels run as; empty on the CPU.
+    pub images: Vec<Image>,
+    /// True when only a part was checked.
+    pub quick: bool,
+    /// The checks.
+    pub rows: Vec<Row>,
+    /// What is not checked on this device.
+    pub skipped: Vec<String>,
+    /// Seconds in all.
+    pub seconds: f64,
+    /// True when all agree.
+    pub passed: bool,
+}
+
+/// What happens while the checks run.
+#[derive(Debug)]
+pub enum SelftestEvent<'a> {
+    /// A check begins.
+    Begins(&'a str),
+    /// A check is done.
+    Done(&'a Row),
+}
+
+/// The checks of one device.
+#[derive(Debug)]
+pub struct Selftest {
+    device: Device,
+    effort: Effort,
+    images: Vec<Image>,
+}
+
+/// The precision of everything but layers.
+const SINGLE_NAME: &str = "f32";
+
+impl Selftest {
+    /// Opens a device: `auto`, `cpu`, `emu` or `cuda:0`.
+    ///
+    /// # Errors
+    /// When there is no such device, or it cannot be used.
+    pub fn open(device: &str, effort: Effort) -> Result<Selftest> {
+        let job = training::job(device, &[]).map_err(|error| match error {
+            Error::Config(problems) => {
+                let location = "--device".to_string();
+                Error::Config(problems.into_iter().map(|p| Problem { location: location.clone(), ..p }).collect())
+            }
+            other => other,
+        });
+        let devices = job?.0.config.devices;
+        if devices.len() > 1 && device != "auto" {
+            let n = devices.len();
+            return Err(Error::Usage(format!(
+                "--device {device}: {n} devices, expected one; use \"auto\", \"cpu\", \"emu\" or \"cuda:0\""
+            )));
+        }
+        let (ordinal, threads) = (devices.ordinals[0], devices.threads);
+        let name = match devices.kind {
+            config::DeviceKind::Cuda => devices.name(0),
+            kind => kind.to_string(),
+        };
+        let driver = devices.kind.driver().map(|kind| Driver::open(kind, ordinal, threads)).transpose()?;
+        let images = driver.as_ref().map_or(Ok(Vec::new()), Driver::codes)?;
+        let images = images.into_iter().map(|(code, kernels)| Image { code: code.to_string(), kernels }).collect();
+        Ok(Selftest { device: Device { name, ordinal, threads, driver }, effort, images })
+    }
+
+    /// Returns what the device calls itself.
+    pub fn name(&self) -> &str {
+        self.device.driver.as_ref().map_or("this machine's processor", Driver::name)
+    }
+
+    /// Runs every check, and tells of each as it goes. What a device refuses is a row that fails; the others still run.
+    pub fn run(&self, tell: &mut dyn FnMut(SelftestEvent)) -> SelftestReport {
+        let (device, effort, begin) = (&self.device, self.effort, Instant::now());
+        let (mut rows, mut skipped) = (Vec::new(), Vec::new());
+        let mut row = |check: &str, precision: &'static str, bound: f64, run: &mut dyn FnMut(&mut Tally)| {
+            tell(SelftestEvent::Begins(&format!("{check} {precision}")));
+            let (mut tally, start) = (Tally::new(check, precision, bound), Instant::now());
+            run(&mut tally);
+            let row = tally.row(start.elapsed().as_secs_f64());
+            tell(SelftestEvent::Done(&row));
+            rows.push(row);
+        };
+        let precisions = if device.driver.is_some() { layers::PRECISIONS } else { &layers::PRECISIONS[..1] };
+        for &precision in precisions {
+            for kind in crate::layers::KEYS {
+                row(kind, precision.name, precision.bound, &mut |tally| {
+                    layers::check(kind, precision, device, effort, tally);
+                });
+            }
+        }
+        row("dropout words", SINGLE_NAME, 0.0, &mut |tally| pieces::dropout(device, tally));
+        row("optimizer", SINGLE_NAME, optimizer::BOUND, &mut |tally| optimizer::check(device, effort, tally));
+        match (&device.driver, device.kind()) {
+            (Some(driver), Some(kind)) => {
+                row("copies and sums", SINGLE_NAME, 0.0, &mut |tally| pieces::strided(device, kind, tally));
+                row("augmentation", SINGLE_NAME, 0.0, &mut |tally| images::check(device, kind, effort, tally));
+                row("casts", "bf16", 0.0, &mut |tally| pieces::casts(driver, tally));
+            }
+            _ => skipped.push("copies and sums, augmentation, casts, tf32 and bf16: the CPU does without".to_string()),
+        }
+        for collective in collectives::ALL {
+            row(&collective.to_string(), SINGLE_NAME, collectives::BOUND, &mut |tally| {
+                collectives::check(collective, device, effort, tally);
+            });
+            if let Some(kind) = device.kind() {
+                row(&collective.to_string(), "bf16", 0.0, &mut |tally| {
+                    collectives::check_bf16(collective, device, kind, effort, tally);
+                });
+            }
+        }
+        for mesh in training::meshes(effort) {
+            let check = format!("train {}x{}", mesh.0, mesh.1);
+            let way = (*mesh, (SINGLE_NAME, training::BOUND));
+            row(&check, SINGLE_NAME, training::BOUND, &mut |tally| training::check(way, device, effort, tally));
+        }
+        if device.driver.is_some() && effort != Effort::Quick {
+            for precision in training::ROUNDED {
+                let way = ((1, 1), precision);
+                row("train 1x1", precision.0, precision.1, &mut |tally| training::check(way, device, effort, tally));
+            }
+        }
+        // Last: from here on the device computes products and convolutions with NVIDIA's libraries, where they take them.
+        match &device.driver {
+            Some(driver @ Driver::Cuda(_)) if libraries::present() => match driver.use_libraries(&Arc::default()) {
+                Ok(()) => {
+                    for (kind, precision) in
+                        ["conv", "dense"].iter().flat_map(|k| precisions.iter().map(move |p| (k, *p)))
+                    {
+                        // An output with a bias is rounded twice.
+                        let precision = layers::PrecisionCase { bound: 2.0 * precision.bound, ..precision };
+                        row(&format!("{kind}, libraries"), precision.name, precision.bound, &mut |tally| {
+                            layers::check(kind, precision, device, effort, tally);
+                        });
+                    }
+                }
+                Err(error) => skipped.push(format!("libraries: {error}")),
+            },
+            Some(Driver::Cuda(_)) => skipped.extend(libraries::described()),
+            _ => {}
+        }
+        let capability = device.driver.as_ref().map(Driver::capability).filter(|&capability| capability != (0, 0));
+        SelftestReport {
+            version: env!("CARGO_PKG_VERSION"),
+            device: device.name.clone(),
+            name: self.name().to_string(),
+            capability: capability.map(|(major, minor)| format!("{major}.{minor}")),
+            images: self.images.clone(),
+            quick: effort == Effort::Quick,
+            passed: rows.iter().all(Row::passed),
+            rows,
+            skipped,
+            seconds: begin.elapsed().as_secs_f64(),
+        }
+    }
+}

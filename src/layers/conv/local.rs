@@ -1,0 +1,74 @@
+//! A convolution as one device computes it: with its samples, its filters and its input channels.
+
+use crate::layers::window::WindowGeometry;
+
+/// What one device does of the layer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LocalConv {
+    pub window: WindowGeometry,
+    /// Samples, and the image of one.
+    pub n: usize,
+    pub h: usize,
+    pub w: usize,
+    /// Input channels that the device holds.
+    pub c: usize,
+    /// The output image, and the output channels that the device holds.
+    pub oh: usize,
+    pub ow: usize,
+    pub o: usize,
+    /// Input channels of one filter that the device holds.
+    pub depth: usize,
+    /// Global index of the first output channel, outputs and input channels per group.
+    pub first: usize,
+    pub group_outputs: usize,
+    pub group_depth: usize,
+    /// Global index of the first channel held of x, less that of the first held of each filter.
+    pub offset: usize,
+    /// Whether there is a bias, and whether this device adds it.
+    pub has_bias: bool,
+    pub adds_bias: bool,
+}
+
+/// The outputs of one group on this device.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Group {
+    /// First output channel and number of them, among the device's.
+    pub first: usize,
+    pub outputs: usize,
+    /// First input channel, among the device's.
+    pub channel: usize,
+}
+
+impl LocalConv {
+    /// Returns the elements of one row of a filter on this device.
+    pub fn row(&self) -> usize {
+        self.window.kernel.w * self.depth
+    }
+
+    /// Returns the elements of one filter on this device.
+    pub fn filter(&self) -> usize {
+        self.window.kernel.h * self.row()
+    }
+
+    /// Returns true when a window is one pixel and every pixel is a window.
+    pub fn is_pointwise(&self) -> bool {
+        let s = self.window;
+        (s.kernel.h, s.kernel.w, s.stride.h, s.stride.w, s.pad.h, s.pad.w) == (1, 1, 1, 1, 0, 0)
+    }
+
+    /// Returns the output pixels of one sample.
+    pub fn pixels(&self) -> usize {
+        self.oh * self.ow
+    }
+
+    /// Returns the groups that the device's outputs belong to.
+    pub fn groups(&self) -> impl Iterator<Item = Group> + use<> {
+        let part = *self;
+        let (first, end) = (part.first, part.first + part.o);
+        (first / part.group_outputs..end.div_ceil(part.group_outputs)).filter(move |_| part.o > 0).map(move |group| {
+            let start = first.max(group * part.group_outputs);
+            let outputs = end.min((group + 1) * part.group_outputs) - start;
+            Group { first: start - first, outputs, channel: group * part.group_depth - part.offset }
+        })
+    }
+}
