@@ -1,4 +1,4 @@
-//! A chain of transforms, cut into stages, and its one pass over the flat regions of a device.
+//! A chain of transforms, divided into stages, each of which passes once over the flat regions of a device.
 
 use super::{Blocks, Elements, Slots, Transform};
 use crate::cpu::{Args, Ranges, vectorized};
@@ -7,8 +7,8 @@ use std::ops::Range;
 
 /// The part of one parameter in a device's flat regions.
 ///
-/// Weights, gradients and every slot lie at the same offsets, each in its own region. Segments are in the order of
-/// their offsets and may have padding between them, which nothing reads or writes.
+/// Weights, gradients and every slot are at the same offsets, each in its own region. Segments are ordered by offset.
+/// Padding between them is neither read nor written.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Segment {
     /// First element.
@@ -19,7 +19,7 @@ pub struct Segment {
     pub lr_mult: f64,
     /// Multiplies the weight decay.
     pub decay_mult: f64,
-    /// True on the one device, of all that hold a copy of this part, whose copy counts in norms.
+    /// Whether this device's copy counts in norms. Exactly one of the devices that hold a copy sets this.
     pub counted: bool,
 }
 
@@ -29,7 +29,7 @@ impl Segment {
     }
 }
 
-/// What an operand of the update is: whole flat regions, and one norm per segment.
+/// The role of an operand of the update. The norms have one element per segment; the others are whole flat regions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpdateRole {
     /// The weights.
@@ -47,29 +47,29 @@ pub enum UpdateRole {
 /// The arguments of a stage on a CPU device.
 pub type UpdateArgs<'a> = Args<'a, UpdateRole>;
 
-/// A part of the update that every device does without communication.
+/// A part of the update that every device executes without communication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UpdatePass {
-    /// Some of the transforms, in one pass.
+    /// Applies some of the transforms in one pass.
     ///
-    /// Reads the weights, or updates them when `update`; updates the gradients and the slots of the transforms; reads the
-    /// norms when `norm`; writes the bf16 copy of the weights when `update`, where there is one.
+    /// Updates the gradients and the slots of the transforms, and reads the norms if `norm`. If `update`, also updates
+    /// the weights and writes their bf16 copy, if there is one; otherwise only reads the weights.
     Apply {
-        /// Which transforms of the chain.
+        /// The range of transforms in the chain.
         transforms: Range<usize>,
         /// Whether w = w - lr * lr_mult * g follows.
         update: bool,
         /// Whether the first of the transforms reads the norms.
         norm: bool,
     },
-    /// The squared norms of this device's gradients, to be summed over all devices before the next stage.
+    /// Computes the squared norms of this device's gradients, which are summed over all devices before the next stage.
     ///
-    /// Reads the gradients and writes the norms: the sum of squares of each segment, or 0 when the segment is not counted
-    /// here.
+    /// Reads the gradients and writes the norms: the sum of squares of each segment, or 0 if the segment is not counted
+    /// on this device.
     Norm,
 }
 
-/// What a transform of a chain remembers of each weight.
+/// A value that a transform of a chain keeps for each weight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Slot {
     /// The transform's index in the chain.
@@ -78,23 +78,23 @@ pub struct Slot {
     pub name: &'static str,
 }
 
-/// The transforms of an optimiser, in order; without any it is plain gradient descent.
+/// The transforms of an optimiser, in order. An empty chain is plain gradient descent.
 #[derive(Debug, Default)]
 pub struct Chain(pub Vec<Box<dyn Transform>>);
 
-/// Elements per task: gradients, weights and a slot of one block stay in the nearest cache from transform to
+/// Elements per task: gradients, weights and a slot of one block stay in the first-level cache from transform to
 /// transform.
 const BLOCK: usize = 4096;
 
-/// Most slots of a stage: a GPU's kernel takes each as an operand.
+/// Maximum number of slots of a stage; the GPU kernel has one operand for each.
 pub(super) const SLOTS: usize = 4;
 
-/// Most tasks of one segment's norm: their sums lie on the stack.
+/// Maximum number of tasks for one segment's norm; their sums are on the stack.
 const SUMS: usize = 64;
 
 impl Chain {
-    /// Returns the stages: before each transform that needs norms the chain is cut, and the norms are taken; it is also
-    /// cut where a stage would have more than four slots.
+    /// Returns the stages. The chain is divided before each transform that needs norms, which a separate stage
+    /// computes, and wherever a stage would have more than four slots.
     pub fn stages(&self) -> Vec<UpdatePass> {
         let mut stages = Vec::new();
         let (mut start, mut norm, mut held) = (0, false, 0);
@@ -115,7 +115,7 @@ impl Chain {
         stages
     }
 
-    /// Returns the slots of some of the transforms, in their order.
+    /// Returns the slots of some of the transforms, in order.
     pub fn slots(&self, transforms: Range<usize>) -> Vec<Slot> {
         let slots = |i: usize| self.0[i].slots().iter().map(move |&name| Slot { transform: i, name });
         transforms.flat_map(slots).collect()
@@ -123,8 +123,8 @@ impl Chain {
 
     /// Runs a stage on one CPU device, at the learning rate of the clock.
     ///
-    /// Every element is treated alone and every sum has an order fixed by the segments, so the result does not
-    /// depend on the number of threads.
+    /// Elements are processed independently, and the order of every sum is fixed by the segments, so the result does
+    /// not depend on the number of threads.
     pub fn run(&self, stage: &UpdatePass, segments: &[Segment], args: &UpdateArgs) {
         match args.precision {
             Precision::F32 => self.run_in::<f32>(stage, segments, args),
@@ -152,7 +152,7 @@ impl Chain {
         }
     }
 
-    /// Applies the transforms to some elements of a segment and, at the end of the chain, moves its weights.
+    /// Applies the transforms to some elements of a segment and, at the end of the chain, updates its weights.
     fn apply<T: Blocks>(
         &self,
         transforms: Range<usize>,
@@ -198,8 +198,8 @@ fn descend<T: Real>(w: &mut [T], g: &[T], rate: T) {
     );
 }
 
-/// Writes the sum of squares of each segment that counts. Large segments are summed in at most [`SUMS`] parallel
-/// parts, each over whole blocks, and the parts in order.
+/// Writes the sum of squares of each counted segment. Large segments are summed in up to [`SUMS`] parallel parts of
+/// whole blocks, which are then added in order.
 fn norms<T: Real>(segments: &[Segment], args: &UpdateArgs) {
     let g = args.read::<T>(UpdateRole::Gradients);
     for (norm, segment) in args.write::<T>(UpdateRole::Norms).iter_mut().zip(segments) {
@@ -216,7 +216,7 @@ fn norms<T: Real>(segments: &[Segment], args: &UpdateArgs) {
     }
 }
 
-/// Sums over interleaved lanes, then the lanes in order: one fixed order that vectors of any width can follow.
+/// Sums over interleaved lanes, then over the lanes in order: a fixed order that vectors of any width can follow.
 fn sum_of_squares<T: Real>(g: &[T]) -> T {
     const LANES: usize = 32;
     vectorized(

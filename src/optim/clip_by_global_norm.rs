@@ -1,13 +1,13 @@
 //! Clipping by the global norm: g = g * min(1, max_norm / |g|), where |g| is the Euclidean norm of the gradients of
 //! all parameters together (Pascanu et al. 2013, <https://proceedings.mlr.press/v28/pascanu13.html>).
 //!
-//! The norm is over the whole network whatever devices hold its parts; a parameter that several devices hold counts
-//! once. A gradient that is not a number stays one.
+//! The norm is that of the whole network, whichever devices hold its parts; a parameter that several devices hold
+//! counts once. NaN gradients remain NaN.
 
 use super::*;
 use crate::cpu::vectorized;
 
-/// The transform: the largest norm, above 0.
+/// The transform, given by its maximum norm, which is above 0.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(transparent)]
 pub struct ClipByGlobalNorm(pub f64);
@@ -21,8 +21,8 @@ impl Transform for ClipByGlobalNorm {
             return Ok(());
         }
         Err(Fault::whole(format!(
-            "clip_by_global_norm = {}, expected the largest norm, a number above 0; leave clip_by_global_norm out \
-             for no clipping",
+            "clip_by_global_norm = {}, expected the maximum norm, a number above 0; leave clip_by_global_norm out \
+             to disable clipping",
             self.0
         )))
     }

@@ -1,18 +1,18 @@
-//! The chain on a GPU: one launch a stage, interpreted per element from tables in device memory.
+//! The chain on a GPU: each stage of transforms is one launch, interpreted per element from tables in device memory.
 
 use super::chain::SLOTS;
 use super::{Chain, Segment, UpdatePass, UpdateRole};
 use crate::error::Result;
 use crate::gpu::{Const, Gpus, Grid, Launch, Mut, kernels, threads};
 
-/// Floats of one operation in the table of a stage: code, first slot, settings.
+/// Floats per operation in the table of a stage: code, first slot, settings.
 const WORDS: usize = 8;
-/// Elements of a block of the interpreter: 256 threads of 4.
+/// Elements per block of the interpreter: 256 threads with 4 each.
 const BLOCK: usize = 1024;
-/// Parts of a segment's norm.
+/// Number of parts of a segment's norm.
 const PARTS: usize = 64;
 
-/// A transform as the interpreter in kernels/optim.cu reads it.
+/// A transform, as interpreted by kernels/optim.cu.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Opcode {
     /// g += a * decay_mult * w.
@@ -42,7 +42,7 @@ impl Opcode {
 /// The tables of a chain on one device.
 #[derive(Debug, Clone)]
 pub struct DeviceChain {
-    /// Operations of each stage: address and number.
+    /// The address and number of operations of each stage.
     programs: Vec<(u64, usize)>,
     ranges: u64,
     factors: u64,
@@ -56,7 +56,7 @@ impl DeviceChain {
     /// Uploads the tables of a chain for a device's segments.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     pub fn new(chain: &Chain, segments: &[Segment], gpus: &mut Gpus, device: usize) -> Result<DeviceChain> {
         let mut programs = Vec::new();
         for stage in chain.stages() {
@@ -89,13 +89,13 @@ impl Chain {
     /// Launches stage `number` of the chain.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     pub fn launch(&self, number: usize, tables: &DeviceChain, launch: &Launch<UpdateRole>) -> Result<()> {
         let segments = tables.segments as i32;
         match &self.stages()[number] {
             UpdatePass::Norm => {
                 let parts = Mut::at(tables.parts);
-                // SAFETY: there is one norm per segment; the tables are the device's own.
+                // SAFETY: there is one norm per segment, and the tables are in this device's memory.
                 unsafe {
                     let grid = Grid::new(PARTS, tables.segments, 1);
                     kernels::optim_norm_parts(
@@ -119,11 +119,11 @@ impl Chain {
             UpdatePass::Apply { transforms, update, .. } => {
                 let (program, ops) = tables.programs[number];
                 let slots = self.slots(transforms.clone());
-                assert!(slots.len() <= SLOTS, "stages are cut at four slots");
+                assert!(slots.len() <= SLOTS, "a stage has four slots at most");
                 let slot = |i: usize| slots.get(i).map_or(Mut::NONE, |&slot| launch.write(UpdateRole::Slot(slot)));
                 let copies = launch.has(UpdateRole::LowPrecision);
-                // SAFETY: weights, their copy, gradients and slots are whole regions of at least `elements`, there is one
-                // norm per segment; the tables are the device's own.
+                // SAFETY: weights, their copy, gradients and slots are whole regions of at least `elements` elements,
+                // there is one norm per segment, and the tables are in this device's memory.
                 unsafe {
                     kernels::optim_apply(
                         &launch.issue,

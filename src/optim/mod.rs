@@ -1,8 +1,9 @@
-//! From gradients to updates: a chain of transforms, and the schedules of the learning rate. Knows no network and no
-//! layer; works on flat regions in which each parameter's part is a [`Segment`].
+//! Turns gradients into updates: a chain of transforms, and the schedules of the learning rate. Does not depend on
+//! networks or layers; works on flat regions in which each parameter's part is a [`Segment`].
 //!
-//! To add a transform: write `optim/x.rs` with a struct that implements [`Transform`], and add one line to the list
-//! in `transforms!` below. To add a schedule: write its struct in `optim/schedule.rs`, and add a line to its list.
+//! To add a transform: write `optim/x.rs` with a struct that implements [`Transform`], add one line to the list in
+//! `transforms!` below, and add its [`Opcode`] to `optim/device.rs` and `kernels/optim.cu`. To add a schedule: write
+//! its struct in `optim/schedule.rs`, and add it to the lists there.
 
 mod chain;
 mod clip_by_global_norm;
@@ -24,25 +25,25 @@ use crate::tensor::{Dual, Real};
 use serde::Deserialize;
 use std::fmt::Debug;
 
-/// What a transform sees of one parameter: some of its consecutive elements.
+/// The input of a transform: some consecutive elements of one parameter.
 #[derive(Debug)]
 pub struct Elements<'a, T> {
-    /// The gradient as the transforms before left it; becomes what this one makes of it.
+    /// The gradient left by the previous transforms, to be replaced by the transformed one.
     pub g: &'a mut [T],
     /// The weights.
     pub w: &'a [T],
-    /// The transform's slots; they keep their values from step to step and are zero at first.
+    /// The transform's slots, which are initially zero and keep their values from step to step.
     pub slots: Slots<'a, T>,
-    /// For each segment the sum of squares of its parameter's whole gradient at this place in the chain; empty for
+    /// For each segment, the sum of squares of its parameter's whole gradient at this point in the chain; empty for
     /// transforms that do not need it.
     pub norms: &'a [T],
     /// The parameter's index in `norms`.
     pub segment: usize,
-    /// The parameter's factor of the weight decay.
+    /// Multiplies the weight decay.
     pub decay_mult: f64,
 }
 
-/// The slots of one transform: the same elements of each.
+/// The same elements of every slot of one transform.
 #[derive(Debug)]
 pub struct Slots<'a, T> {
     ranges: Ranges<'a, T, UpdateRole>,
@@ -55,16 +56,16 @@ impl<'a, T: Real> Slots<'a, T> {
         Slots { ranges: ranges.lend(is_own), transform }
     }
 
-    /// Takes the elements of a slot that [`Transform::slots`] names.
+    /// Takes the elements of a slot, by its name in [`Transform::slots`].
     ///
     /// # Panics
-    /// When the transform has no such slot, or took it already.
+    /// If the transform has no such slot, or has already taken it.
     pub fn take(&mut self, name: &'static str) -> &'a mut [T] {
         self.ranges.write(UpdateRole::Slot(Slot { transform: self.transform, name }))
     }
 }
 
-/// Elements of the precision that the step computes in.
+/// Elements in the precision of the step.
 #[derive(Debug)]
 pub enum Block<'a> {
     /// Single precision.
@@ -77,7 +78,7 @@ pub enum Block<'a> {
 
 /// One transform of the gradient.
 pub trait Transform: Debug + Send + Sync {
-    /// Returns the key that names it in the file.
+    /// Returns its key in the file.
     fn key(&self) -> &'static str;
 
     /// Checks the ranges of its settings.
@@ -86,12 +87,12 @@ pub trait Transform: Debug + Send + Sync {
     /// The first setting that is out of range.
     fn check(&self) -> Result<(), Fault>;
 
-    /// Returns the names of what it remembers of each weight from step to step.
+    /// Returns the names of its slots: the values that it keeps for each weight from step to step.
     fn slots(&self) -> &'static [&'static str] {
         &[]
     }
 
-    /// Returns true when it reads the norms of the gradients, which all devices must agree on first.
+    /// Returns true if it reads the norms of the gradients, which must first be summed over all devices.
     fn needs_norm(&self) -> bool {
         false
     }
@@ -99,7 +100,7 @@ pub trait Transform: Debug + Send + Sync {
     /// Transforms the gradient of a block.
     fn apply(&self, block: Block);
 
-    /// Returns what the interpreter on a GPU is told.
+    /// Returns the operation that the interpreter on a GPU executes.
     fn code(&self) -> Opcode;
 
     /// Returns a few transforms of this kind, for the shared test suite.
@@ -143,13 +144,13 @@ impl Blocks for Dual {
     }
 }
 
-/// The list of transforms: key in the file, type.
+/// The list of transforms: the key in the file, and the type.
 macro_rules! transforms {
     ($($kind:literal => $type:ty),* $(,)?) => {
         /// The keys of all transforms.
         pub const KEYS: &[&str] = &[$($kind),*];
 
-        /// Reads the settings of the transform named `kind`; none when there is no such transform.
+        /// Reads the settings of the transform named `kind`. Returns `None` if there is no such transform.
         pub fn read<'de, D: serde::Deserializer<'de>>(
             kind: &str,
             settings: D,

@@ -1,7 +1,7 @@
-//! Momentum: v = mu * v + g, with v = 0 at first; then g = v, or with Nesterov's look-ahead g = g + mu * v
+//! Momentum: v = mu * v + g, with v = 0 initially; then g = v or, with Nesterov's look-ahead, g = g + mu * v
 //! (Sutskever et al. 2013, <https://proceedings.mlr.press/v28/sutskever13.html>).
 //!
-//! As PyTorch's SGD without dampening: the learning rate multiplies v when it is used, not when it is summed.
+//! As in PyTorch's SGD without dampening, the learning rate multiplies v when it is used, not when it is accumulated.
 
 use super::*;
 use crate::cpu::vectorized;
@@ -11,9 +11,9 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor};
 /// The transform: `momentum = 0.9`, or `momentum = { mu = 0.9, nesterov = true }`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Momentum {
-    /// Share of the velocity that stays from step to step, above 0 and below 1.
+    /// The fraction of the velocity that is kept from step to step, above 0 and below 1.
     pub mu: f64,
-    /// Looks ahead along the new velocity; false by default.
+    /// Whether to look ahead along the new velocity; false by default.
     pub nesterov: bool,
 }
 
@@ -31,7 +31,7 @@ impl<'de> Deserialize<'de> for Momentum {
     }
 }
 
-/// Not an untagged enum: that would lose which key of the table is wrong.
+/// Used instead of an untagged enum, whose errors would not name the wrong key of the table.
 struct NumberOrTable;
 
 impl<'de> Visitor<'de> for NumberOrTable {
@@ -63,7 +63,7 @@ impl Transform for Momentum {
             return Ok(());
         }
         let message =
-            format!("momentum = {}, expected a number above 0 and below 1; leave momentum out for none", self.mu);
+            format!("momentum = {}, expected a number above 0 and below 1; leave momentum out to disable it", self.mu);
         Err(Fault::at("mu", message))
     }
     fn slots(&self) -> &'static [&'static str] {

@@ -1,4 +1,4 @@
-//! Schedules: the learning rate as a function of the number of the update.
+//! Schedules: the learning rate as a function of the update number.
 
 use crate::error::Fault;
 use serde::de::{Error, Visitor};
@@ -79,25 +79,25 @@ pub struct Constant {}
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StepDecay {
-    /// Updates or epochs from one fall to the next, at least 1.
+    /// Updates or epochs from one decay to the next, at least 1.
     pub every: Interval,
-    /// What each fall multiplies by, above 0 and not 1.
+    /// The factor of each decay, above 0 and not 1.
     pub factor: f64,
 }
 
-/// How the learning rate follows the number of the update. A pure function: nothing to save, nothing to resume.
+/// The learning rate as a function of the update number. It is a pure function, so there is no state to save or resume.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Schedule {
-    /// Stays.
+    /// The rate stays constant.
     Constant(Constant),
-    /// Falls by a factor at regular intervals.
+    /// The rate is multiplied by a factor at regular intervals.
     StepDecay(StepDecay),
 }
 
 /// The keys of all schedules.
 pub const KEYS: &[&str] = &["constant", "step"];
 
-/// Reads the settings of the schedule named `kind`; none when there is no such schedule.
+/// Reads the settings of the schedule named `kind`. Returns `None` if there is no such schedule.
 pub fn read<'de, D: Deserializer<'de>>(kind: &str, settings: D) -> Option<Result<Schedule, D::Error>> {
     match kind {
         "constant" => Some(Constant::deserialize(settings).map(Schedule::Constant)),
@@ -113,7 +113,7 @@ impl Default for Schedule {
 }
 
 impl Schedule {
-    /// Returns the key that names it in the file.
+    /// Returns its key in the file.
     pub fn key(&self) -> &'static str {
         match self {
             Schedule::Constant(_) => "constant",
@@ -138,7 +138,7 @@ impl Schedule {
         }
     }
 
-    /// Returns the learning rate of update `step` (from 1) for the base learning rate of the file.
+    /// Returns the learning rate of update `step` (from 1), given the base learning rate in the file.
     pub fn lr(&self, base: f64, step: u64, steps_per_epoch: u64) -> f64 {
         match self {
             Schedule::Constant(_) => base,
@@ -149,7 +149,7 @@ impl Schedule {
     }
 }
 
-/// Returns x to the power n by repeated squaring: unlike `powi`, the same bits on every machine.
+/// Returns x to the power n by repeated squaring, which unlike `powi` gives the same bits on every machine.
 fn power(mut x: f64, mut n: u64) -> f64 {
     let mut product = 1.0;
     while n > 0 {

@@ -1,4 +1,4 @@
-//! What every chain must do, on flat regions as programs lay them out.
+//! The behaviour of chains, on flat regions laid out as in programs.
 
 use super::UpdateRole::{Gradients, Norms, Weights};
 use super::*;
@@ -18,7 +18,7 @@ struct Device {
 }
 
 impl Device {
-    /// Lays regions of `elements` out, filled by `fill(role, element)`.
+    /// Creates regions of `elements` elements, filled by `fill(role, element)`.
     fn new<T: Real>(
         chain: Vec<Box<dyn Transform>>,
         segments: Vec<Segment>,
@@ -201,7 +201,8 @@ fn chains_are_cut_before_transforms_that_need_norms_and_where_slots_are_many() {
     assert_eq!(stages(clipped), [UpdatePass::Norm, apply(0..5, false, true), apply(5..6, true, false)]);
 }
 
-/// Three segments, one larger than many blocks, none aligned to blocks, with padding between and at the end.
+/// Segments of which one is empty, one has many blocks and none is aligned to blocks, with padding between them and at
+/// the end.
 fn uneven(chain: Vec<Box<dyn Transform>>) -> Device {
     let mut segments = vec![segment(3, 5), segment(16, 0), segment(64, 700_001), segment(700_100, 4097)];
     segments[3].lr_mult = 0.5;
@@ -238,7 +239,7 @@ fn the_bits_do_not_depend_on_threads_and_padding_stays() {
             let (old, new) = (before.values::<f32>(role), one.values::<f32>(role));
             let inside = |i: &usize| one.segments.iter().any(|s| (s.offset..s.offset + s.len).contains(i));
             assert!((0..old.len()).filter(|i| !inside(i)).all(|i| old[i] == new[i]), "chain {i}, {role:?}");
-            // Some gradients are too small to move their weight.
+            // Some gradients are too small to change their weight.
             let moved = (0..old.len()).filter(inside).filter(|&i| old[i] != new[i]).count();
             assert!(role == Gradients || moved > 600_000, "chain {i}: {moved} weights moved");
         }

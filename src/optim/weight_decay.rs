@@ -1,12 +1,13 @@
-//! Weight decay, L2: g = g + decay * decay_mult * w, the gradient of decay / 2 * |w|^2 added to the loss's (Krogh
-//! and Hertz 1991, <https://proceedings.neurips.cc/paper/1991/hash/8eefcfdf5990e441f0fb6f3fad709e21-Abstract.html>).
+//! L2 weight decay: g = g + decay * decay_mult * w, which adds the gradient of decay / 2 * |w|^2 to that of the loss
+//! (Krogh and Hertz 1991,
+//! <https://proceedings.neurips.cc/paper/1991/hash/8eefcfdf5990e441f0fb6f3fad709e21-Abstract.html>).
 //!
-//! As `weight_decay` of PyTorch's SGD when it stands before `momentum`.
+//! Equals `weight_decay` of PyTorch's SGD if it comes before `momentum`.
 
 use super::*;
 use crate::cpu::vectorized;
 
-/// The transform: the decay, above 0.
+/// The transform, given by its decay, which is above 0.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(transparent)]
 pub struct WeightDecay(pub f64);
@@ -20,7 +21,7 @@ impl Transform for WeightDecay {
             return Ok(());
         }
         Err(Fault::whole(format!(
-            "weight_decay = {}, expected a number above 0; leave weight_decay out for none",
+            "weight_decay = {}, expected a number above 0; leave weight_decay out to disable it",
             self.0
         )))
     }

@@ -1,5 +1,5 @@
-//! Builds the operations of a step: forward, backward, reductions, update, and between them the one table of
-//! redistributions.
+//! Builds the operations of a step: the forward and backward passes, the reductions of gradients and the update. One
+//! table inserts the redistributions between them (`move_along`).
 
 use super::flat::Flat;
 use super::resolve::{Resolved, resolve};
@@ -16,7 +16,7 @@ use std::collections::HashMap;
 /// Places one step of a network.
 ///
 /// # Errors
-/// Every split that does not fit its layer.
+/// Every split that does not suit its layer.
 pub fn place(network: &Network, chain: &Chain, spec: &Spec, variant: Variant) -> Result<Placed, Vec<Problem>> {
     let mesh = spec.mesh;
     let resolved = resolve(network, mesh, variant.mode, variant.batch)?;
@@ -52,15 +52,15 @@ pub fn place(network: &Network, chain: &Chain, spec: &Spec, variant: Variant) ->
     Ok(builder.placed)
 }
 
-/// A node's own tensors.
+/// The tensors of one node.
 #[derive(Debug, Clone, Default)]
 struct NodeTensors {
     saved: HashMap<usize, TensorId>,
     /// Gradients of its output, from its consumers.
     dy: Vec<TensorId>,
-    /// Whether it or something before it has parameters.
+    /// Whether it, or any node before it, has parameters.
     needs_gradient: bool,
-    /// Whether the node before it does its forward pass.
+    /// Whether the node before it computes its forward pass, as an epilogue.
     fused: bool,
 }
 
@@ -73,15 +73,15 @@ pub(super) struct Planner<'a> {
     pub(super) placed: Placed,
     /// Each node's output.
     outputs: Vec<TensorId>,
-    /// Redistributed copies: one per wanted layout, for all who want it.
+    /// Redistributed copies: one per required layout, shared by all its readers.
     moved: HashMap<(TensorId, Layout), TensorId>,
-    /// Copies in the type of activations.
+    /// Copies in the element type of activations.
     cast: HashMap<TensorId, TensorId>,
     nodes: Vec<NodeTensors>,
     images: TensorId,
     targets: TensorId,
     weights: Vec<TensorId>,
-    /// The parameters in the type of activations.
+    /// The parameters in the element type of activations.
     bf16_weights: Vec<TensorId>,
     gradients: Vec<TensorId>,
     statistics: Vec<TensorId>,
@@ -89,7 +89,7 @@ pub(super) struct Planner<'a> {
 }
 
 impl Planner<'_> {
-    /// Adds a tensor whose elements are as the program computes.
+    /// Adds a tensor in the precision of the program.
     pub(super) fn tensor(
         &mut self,
         name: String,
@@ -104,7 +104,7 @@ impl Planner<'_> {
         self.placed.tensors.len() - 1
     }
 
-    /// Adds a tensor whose elements are as the program computes or, when `low_precision`, as activations are.
+    /// Adds a tensor with its own buffer, in the precision of the program or (if `low_precision`) of activations.
     fn own(&mut self, name: String, shape: Shape, layout: Layout, low_precision: bool) -> TensorId {
         let id = self.tensor(name, shape, layout, Home::Own, MemoryUse::Activations);
         if low_precision {
@@ -113,12 +113,12 @@ impl Planner<'_> {
         id
     }
 
-    /// Returns how activations lie in memory.
+    /// Returns the element type of activations.
     fn low_precision(&self) -> Element {
         self.spec.products.activations(self.spec.precision)
     }
 
-    /// Creates what the step starts from: the batch, parameters, gradients, statistics, metrics.
+    /// Adds the tensors that the step starts from: the batch, parameters, gradients and statistics.
     fn inputs(&mut self) {
         let (network, variant) = (self.network, self.variant);
         let Spec { mesh, target_width, .. } = *self.spec;
@@ -157,7 +157,8 @@ impl Planner<'_> {
         }
     }
 
-    /// Names the parameters' copies in the type of activations, when that is another type.
+    /// Adds the bf16 copies of the parameters if products are in bf16; otherwise the parameters themselves take their
+    /// place.
     fn narrow_parameters(&mut self) {
         let network = self.network;
         if self.spec.products != MatmulPrecision::Bf16 || network.parameters.is_empty() {
@@ -187,7 +188,7 @@ impl Planner<'_> {
             let before = node.inputs.iter().any(|&input| self.needs_gradient(input));
             self.nodes[index].needs_gradient = before || !node.params.is_empty();
             if self.resolved[index].is_view() {
-                // The same tensor, so that whatever is made of it is made once for all who want it.
+                // A view is the same tensor, so each copy of it is made once and shared by all readers.
                 let place = self.resolved[index].place;
                 let view = self.redistribute(self.source(node.inputs[0]), Layout::new(Placement::Shard(0), place));
                 self.outputs.push(view);
@@ -195,7 +196,7 @@ impl Planner<'_> {
             }
             self.outputs.push(usize::MAX);
             if self.nodes[index].fused {
-                let Source::Node(before) = node.inputs[0] else { unreachable!("a node did its work") };
+                let Source::Node(before) = node.inputs[0] else { unreachable!("the images have no epilogue") };
                 self.outputs[index] = self.outputs[before];
                 continue;
             }
@@ -208,7 +209,7 @@ impl Planner<'_> {
         self.redistribute(self.metrics, Layout::REPLICATE);
     }
 
-    /// Adds a phase with its operands brought to the layouts that it works in.
+    /// Adds a phase, with its operands redistributed to the layouts that it declares.
     fn phase(&mut self, index: usize, pass: Pass, phase: &Phase) {
         let mesh = self.spec.mesh;
         let mut operands = Vec::with_capacity(phase.operands.len());
@@ -224,8 +225,8 @@ impl Planner<'_> {
         self.placed.ops.push(Op::Phase { node: index, pass, phase: phase.name, operands, epilogue });
     }
 
-    /// Returns the epilogue that a phase can apply to its output, and the node that it replaces: the only consumer of the
-    /// output, which wants it in the same layout.
+    /// Returns the epilogue that a phase can apply to its output, and the node that it replaces. That node must be the
+    /// only consumer of the output, and its own output must have the same layout.
     fn epilogue(&self, index: usize, phase: &Phase) -> Option<(Epilogue, usize)> {
         let (network, mesh) = (self.network, self.spec.mesh);
         if !self.spec.target.is_gpu() || phase.epilogues.is_empty() {
@@ -263,7 +264,7 @@ impl Planner<'_> {
             Role::Dy => {
                 let terms = std::mem::take(&mut self.nodes[index].dy);
                 let dy = self.combine(&format!("{}.dy", node.name), terms, layout);
-                // The next phase that asks takes the sum.
+                // Later phases of this node read the sum.
                 self.nodes[index].dy = vec![dy];
                 dy
             }
@@ -313,7 +314,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Notes a gradient of a node's output; a view passes it on to what it views.
+    /// Records a gradient of a node's output. A view passes it on to its input.
     fn contribute(&mut self, mut source: Source, gradient: TensorId) {
         while let Source::Node(node) = source {
             if !self.resolved[node].is_view() {
@@ -347,9 +348,10 @@ impl Planner<'_> {
         }
     }
 
-    /// Adds the gradients of several consumers: those in one layout locally, each sum brought to `to` once.
+    /// Adds the gradients of several consumers: first locally, layout by layout. Each of these sums is redistributed to
+    /// `to` once; then the sums are added.
     fn combine(&mut self, name: &str, terms: Vec<TensorId>, to: Layout) -> TensorId {
-        assert!(!terms.is_empty(), "{name}: somebody uses the output");
+        assert!(!terms.is_empty(), "{name}: the output has no consumers");
         let mut groups: Vec<(Layout, Vec<TensorId>)> = Vec::new();
         for term in terms {
             let layout = self.placed.tensors[term].layout;
@@ -377,7 +379,7 @@ impl Planner<'_> {
         to
     }
 
-    /// Returns a tensor in the type of activations: itself, or the one copy for all who want it.
+    /// Returns a tensor in the element type of activations: itself, or the one copy that all readers share.
     fn narrowed(&mut self, from: TensorId) -> TensorId {
         let Tensor { name, shape, layout, element, .. } = self.placed.tensors[from].clone();
         let low_precision = self.low_precision();
@@ -393,7 +395,7 @@ impl Planner<'_> {
         to
     }
 
-    /// Brings a tensor to a layout, one axis after the other, the inner one first.
+    /// Redistributes a tensor to a layout, one axis after the other, the inner one first.
     pub(super) fn redistribute(&mut self, from: TensorId, to: Layout) -> TensorId {
         let to = to.on_mesh(self.spec.mesh);
         let mut id = from;
@@ -403,7 +405,7 @@ impl Planner<'_> {
         id
     }
 
-    /// The table: what brings `from` to `want` along one axis.
+    /// Redistributes `from` to `want` along one axis: the table.
     fn move_along(&mut self, from: TensorId, axis: Axis, want: Placement) -> TensorId {
         let tensor = self.placed.tensors[from].clone();
         let have = tensor.layout.on(axis);
@@ -417,7 +419,7 @@ impl Planner<'_> {
         let replicated = self.moved.get(&(from, tensor.layout.with(axis, Placement::Replicate))).copied();
         let collective = match (have, want) {
             (Placement::Partial, Placement::Replicate) => Collective::AllReduce,
-            // An all-reduce works in place: what was partial is whole now.
+            // An all-reduce works in place: the memory of the partial tensor already holds the sum.
             (Placement::Partial, Placement::Shard(_)) if replicated.is_some() => {
                 return self.move_along(replicated.unwrap_or(from), axis, want);
             }
@@ -425,7 +427,7 @@ impl Planner<'_> {
             (Placement::Shard(_), Placement::Replicate) => Collective::AllGather,
             (Placement::Replicate, Placement::Shard(_)) => Collective::Slice,
             (Placement::Shard(_), Placement::Shard(_)) => Collective::AllToAll,
-            _ => unreachable!("nothing becomes partial"),
+            _ => unreachable!("no redistribution makes a tensor partial"),
         };
         let home = if collective == Collective::AllReduce { Home::Alias(from) } else { Home::Own };
         let name = tensor.name.split(" [").next().unwrap_or_default();

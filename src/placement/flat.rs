@@ -1,17 +1,17 @@
 //! The flat regions: all parameters of a device one after the other, in the order in which the backward pass
-//! finishes their gradients, so that a bucket of gradients is one contiguous piece.
+//! completes their gradients, so that each bucket of gradients is contiguous.
 
 use super::resolve::Resolved;
 use crate::layers::Role;
 use crate::network::Network;
 use crate::tensor::{Axis, Layout, Mesh, Placement};
 
-/// Elements to which a part's offset is aligned: a cache line of f32.
+/// The alignment of a part's offset, in elements: a cache line of f32.
 const ALIGN: usize = 16;
-/// Elements after which a bucket is closed.
+/// The size at which a bucket is closed, in elements.
 const BUCKET: usize = 1 << 20;
 
-/// A parameter's place in the flat regions.
+/// The range of a parameter in the flat regions.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FlatRange {
     /// Layout of the parameter.
@@ -20,7 +20,7 @@ pub struct FlatRange {
     pub gradient: Layout,
     /// First element.
     pub offset: usize,
-    /// Elements on each device.
+    /// Number of elements on each device.
     pub len: usize,
 }
 
@@ -29,7 +29,7 @@ pub struct FlatRange {
 pub struct Bucket {
     /// First element in the gradients region.
     pub offset: usize,
-    /// Elements.
+    /// Number of elements.
     pub len: usize,
     /// Its parameters.
     pub params: Vec<usize>,
@@ -37,7 +37,7 @@ pub struct Bucket {
     pub axes: Vec<Axis>,
 }
 
-/// The flat regions of parameters, gradients and optimiser state; the same offsets on every device.
+/// The flat regions of parameters, gradients and optimiser state, with the same offsets on every device.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Flat {
     /// Each parameter's part, by parameter.
@@ -46,7 +46,7 @@ pub struct Flat {
     pub order: Vec<usize>,
     /// The buckets, in the order in which the backward pass fills them.
     pub buckets: Vec<Bucket>,
-    /// Elements of a region.
+    /// Number of elements of a region.
     pub len: usize,
 }
 
@@ -81,7 +81,7 @@ impl Flat {
         let axes: Vec<Axis> = Axis::INNER_FIRST.into_iter().filter(partial).collect();
         for axis in Axis::INNER_FIRST {
             let (weight, gradient) = (part.layout.on(axis), part.gradient.on(axis));
-            assert!(weight == gradient || gradient == Placement::Partial, "a gradient becomes its parameter's layout");
+            assert!(weight == gradient || gradient == Placement::Partial, "a reduced gradient has w's layout");
         }
         match self.buckets.last_mut() {
             Some(bucket) if bucket.axes == axes && bucket.len < BUCKET => {

@@ -1,9 +1,9 @@
-//! Where it lives: a layout for every tensor on the mesh, and the redistributions between them.
+//! Assigns a layout to every tensor on the mesh, and inserts the redistributions between layouts.
 //!
-//! [`place`] turns a network into the list of operations of one step, the same for every device. Between phases one
-//! table (`builder.rs`) inserts what is missing: partial to replicate is an all-reduce, partial to shard a
+//! [`place`] turns a network into the list of operations of one step, the same for every device. Between phases, one
+//! table (`builder.rs`) inserts the redistributions: partial to replicate is an all-reduce, partial to shard a
 //! reduce-scatter, shard to replicate an all-gather, replicate to shard a local slice, shard to another shard an
-//! all-to-all. Knows no bytes, queues or events.
+//! all-to-all. Bytes, queues and events come later, in `program`.
 
 mod builder;
 mod flat;
@@ -25,7 +25,7 @@ use crate::tensor::{Axis, Element, Layout, Precision, Shape};
 /// A tensor of the step, as an index into [`Placed::tensors`].
 pub type TensorId = usize;
 
-/// What a tensor's bytes are for.
+/// The purpose of a tensor's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum MemoryUse {
     /// Parameters.
@@ -49,7 +49,8 @@ pub enum MemoryUse {
 pub enum Region {
     /// All parameters of a device.
     Weights,
-    /// The parameters in bf16, at the same offsets: what writes parameters, the optimiser or the host, writes both.
+    /// The bf16 copy of the parameters, at the same offsets. Whatever writes the parameters, the optimiser or the host,
+    /// writes both.
     Bf16Weights,
     /// Their gradients, at the same offsets.
     Gradients,
@@ -59,12 +60,12 @@ pub enum Region {
     Statistics,
     /// The loss and counts of the last batch.
     Metrics,
-    /// Where the host puts batches for a GPU while an earlier step runs: images and targets, twice.
+    /// Two input buffers of a GPU, each for images and targets: the host fills one while an earlier step runs.
     InputStaging,
 }
 
 impl Region {
-    /// Returns how its elements lie in memory when the program computes in `precision`.
+    /// Returns its element type when the program computes in `precision`.
     pub fn element(self, precision: Precision) -> Element {
         if self == Region::Bf16Weights { Element::Bf16 } else { Element::Real(precision) }
     }
@@ -84,35 +85,35 @@ impl std::fmt::Display for Region {
     }
 }
 
-/// Where a tensor's elements are.
+/// The location of a tensor's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Home {
     /// In a buffer of its own, for as long as the step needs it.
     Own,
-    /// Where another tensor is: a view, or the result of an operation in place.
+    /// In the memory of another tensor: a view, or the result of an in-place operation.
     Alias(TensorId),
-    /// At an element offset of a region.
+    /// At an element offset in a region.
     Fixed(Region, usize),
 }
 
 /// A logical tensor in one layout.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tensor {
-    /// Name for plans.
+    /// Its name in plans.
     pub name: String,
-    /// Shape of the whole.
+    /// Shape of the whole tensor.
     pub shape: Shape,
-    /// What each device holds.
+    /// Its layout, which determines the part that each device holds.
     pub layout: Layout,
-    /// Where it is.
+    /// Its location.
     pub home: Home,
-    /// What it is for.
+    /// Its purpose.
     pub purpose: MemoryUse,
-    /// How its elements lie in memory.
+    /// Its element type.
     pub element: Element,
 }
 
-/// What a batch brings.
+/// One of the two tensors of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
     /// The images.
@@ -121,14 +122,14 @@ pub enum Input {
     Targets,
 }
 
-/// An operation of the step, done by every device on its part.
+/// An operation of the step, which every device executes on its part.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Op {
-    /// Brings the device's window of the batch.
+    /// Loads the device's window of the batch.
     Load {
-        /// What.
+        /// The tensor of the batch.
         input: Input,
-        /// Where to.
+        /// The destination.
         to: TensorId,
     },
     /// A phase of a layer.
@@ -137,27 +138,27 @@ pub enum Op {
         node: usize,
         /// Forward or backward.
         pass: Pass,
-        /// Which of its phases.
+        /// The name of the phase.
         phase: &'static str,
-        /// The operands; those that nobody requires are absent.
+        /// The operands, without those that no operation needs.
         operands: Vec<(Role, TensorId, Access)>,
-        /// What it does to its output, and the node whose output that is.
+        /// The epilogue that it applies to its output, and the node that this replaces.
         epilogue: Option<(Epilogue, usize)>,
     },
     /// A redistribution along one axis.
     Move {
-        /// Which one.
+        /// The collective.
         collective: Collective,
-        /// Along which axis.
+        /// The axis.
         axis: Axis,
-        /// The tensor as it is.
+        /// The source.
         from: TensorId,
-        /// The tensor as it is wanted.
+        /// The result.
         to: TensorId,
     },
     /// A copy in another element type.
     Cast {
-        /// The tensor as it is.
+        /// The source.
         from: TensorId,
         /// The copy, in the same layout.
         to: TensorId,
@@ -171,28 +172,28 @@ pub enum Op {
     },
     /// A stage of the optimiser's chain.
     Optim {
-        /// Which of the chain's stages.
+        /// The index of the stage.
         stage: usize,
         /// The operands.
         operands: Vec<(UpdateRole, TensorId, Access)>,
     },
 }
 
-/// Which step a list of operations is for.
+/// The kind of step that a list of operations performs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Variant {
     /// Training or evaluation.
     pub mode: Mode,
     /// Samples in the global batch.
     pub batch: usize,
-    /// Whether the optimiser runs; without it a training step leaves the gradients to be read.
+    /// Whether the optimiser runs. If not, a training step only leaves gradients to be read.
     pub update: bool,
 }
 
 /// The operations of one step.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Placed {
-    /// Which step they are.
+    /// The kind of step.
     pub variant: Variant,
     /// The tensors.
     pub tensors: Vec<Tensor>,

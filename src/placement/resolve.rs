@@ -1,4 +1,5 @@
-//! Which layout each layer works in: its split, what the layers before it leave, what those after it want.
+//! Resolves the layout that each layer works in, from its split, the layout of its input, and the requirements of the
+//! layers after it.
 
 use crate::error::{Fault, Problem};
 use crate::layers::{Activation, LayerContext, LayerPhases, Mode, Role, Split};
@@ -8,16 +9,16 @@ use crate::tensor::{Mesh, Placement};
 /// A node with its layouts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resolved {
-    /// Where its inputs are wanted over the columns axis.
+    /// The placement that it requires of its inputs along the columns axis.
     pub place: Placement,
-    /// Where its output is over the columns axis.
+    /// The placement of its output along the columns axis.
     pub output: Placement,
     /// Its phases.
     pub phases: LayerPhases,
 }
 
 impl Resolved {
-    /// Returns true when the node's output is its input.
+    /// Returns true if the node's output is its input.
     pub fn is_view(&self) -> bool {
         self.phases.forward.is_empty() && self.phases.backward.is_empty()
     }
@@ -26,7 +27,7 @@ impl Resolved {
 /// Resolves every node.
 ///
 /// # Errors
-/// Every split that does not fit its layer.
+/// Every split that does not suit its layer.
 pub fn resolve(network: &Network, mesh: Mesh, mode: Mode, rows: usize) -> Result<Vec<Resolved>, Vec<Problem>> {
     let mut resolved: Vec<Resolved> = Vec::with_capacity(network.nodes.len());
     let mut problems = Vec::new();
@@ -65,7 +66,7 @@ fn resolve_node(
     let node = &network.nodes[index];
     let keep = |incoming| node.layer.wanted(node.input_shapes[0], incoming, node.split, mesh).unwrap_or(incoming);
     let place = match keep(incoming) {
-        // What suits a later layer is asked of this one as if its input were there already.
+        // The layer chooses as if its input already had the placement that a later layer requires.
         Placement::Partial => keep(wanted_later(network, index, mesh)),
         place => place,
     };
@@ -91,7 +92,8 @@ fn resolve_node(
     Ok(Resolved { place, output, phases })
 }
 
-/// Partial never enters a non-linear layer: it is reduced to what the next layer that cares wants.
+/// Returns the placement that the next layer with a preference requires: a partial tensor is never fed to a non-linear
+/// layer, but reduced directly to this placement.
 fn wanted_later(network: &Network, index: usize, mesh: Mesh) -> Placement {
     let shape = network.nodes[index].input_shapes[0];
     let mut at = index;
@@ -112,8 +114,8 @@ fn does_not_divide(input: Activation, mesh: Mesh) -> Fault {
     Fault::at(
         "split",
         format!(
-            "its input has {} channels, which do not divide by {} columns; change the channels or use split = \
-             \"none\" or \"batch\"",
+            "its input has {} channels, which do not divide evenly among {} columns; change their number or use \
+             split = \"none\" or \"batch\"",
             input.c, mesh.columns
         ),
     )

@@ -1,4 +1,4 @@
-//! Where and how a network runs: what placement, lowering and sessions take from the configuration.
+//! Where and how a network runs: the part of the configuration that placement, lowering and sessions use.
 
 use super::Variant;
 use crate::collectives::CollectiveAlgorithm;
@@ -6,13 +6,13 @@ use crate::cpu::Implementation;
 use crate::device::Target;
 use crate::tensor::{MatmulPrecision, Mesh, Precision};
 
-/// Which devices read each other's memory.
+/// The devices that can read each other's memory.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Peers {
     /// All of them.
     #[default]
     All,
-    /// Only devices of one GPU: the GPU of each device. What crosses between others goes through the host's memory.
+    /// Only devices on the same GPU, given the GPU of each device. Transfers between GPUs go through host memory.
     SameGpu(Vec<usize>),
 }
 
@@ -21,25 +21,25 @@ pub enum Peers {
 pub struct Spec {
     /// The mesh of devices.
     pub mesh: Mesh,
-    /// What kind of devices they are.
+    /// The kind of devices.
     pub target: Target,
     /// The element type.
     pub precision: Precision,
-    /// What GPUs round factors of products, and activations, to.
+    /// The precision to which GPUs round activations and the factors of products.
     pub products: MatmulPrecision,
-    /// How collectives are done.
+    /// The algorithm of collectives.
     pub algorithm: CollectiveAlgorithm,
-    /// Which devices read each other's memory.
+    /// The devices that can read each other's memory.
     pub peers: Peers,
-    /// Fast or plain layers.
+    /// The fast or the reference implementation of layers.
     pub implementation: Implementation,
-    /// Width of the targets: 1 for class indices, else the number of classes.
+    /// Width of the targets: 1 for class indices, otherwise the number of classes.
     pub target_width: usize,
-    /// Passes of augmentation that training images go through.
+    /// Number of augmentation steps applied to training images.
     pub augment: usize,
     /// The seed of counter-based random numbers.
     pub seed: u64,
-    /// The steps that will be run.
+    /// The kinds of steps that will be run.
     pub variants: Vec<Variant>,
 }
 

@@ -1,4 +1,4 @@
-//! The end of a training step: gradients are reduced bucket by bucket, then the optimiser's stages run over the flat
+//! The end of a training step: gradients are reduced bucket by bucket, then the optimiser's stages update the flat
 //! regions.
 
 use super::builder::Planner;
@@ -8,7 +8,7 @@ use crate::optim::{UpdatePass, UpdateRole};
 use crate::tensor::{Element, Layout, MatmulPrecision, Placement, Shape};
 
 impl Planner<'_> {
-    /// Reduces a bucket of gradients in place, while the backward pass goes on.
+    /// Reduces a bucket of gradients in place while the backward pass continues.
     pub(super) fn reduce(&mut self, number: usize) {
         let bucket = self.placed.flat.buckets[number].clone();
         if bucket.axes.is_empty() {
