@@ -1,4 +1,4 @@
-//! Checks gradients against differences of losses, and Hessian-vector products against differences of gradients.
+//! Checks gradients against finite differences of losses, and Hessian-vector products against those of gradients.
 //!
 //! The gradient g of the loss L along a coordinate is compared with the central difference
 //! (L(w + h) - L(w - h)) / 2h; the product H v, exact through dual numbers, with (g(w + h v) - g(w - h v)) / 2h.
@@ -15,7 +15,7 @@ use crate::program::{Persistent, Plan, Session};
 use crate::tensor::{Dual, Mesh, Precision, Real};
 use std::sync::Arc;
 
-/// A network with one batch, in one precision, whose gradients can be asked for.
+/// A network with one batch, in one precision, for computing losses and gradients.
 #[derive(Debug)]
 pub struct Probe {
     session: Session,
@@ -27,7 +27,7 @@ impl Probe {
     /// Plans the network on a mesh for one batch of `targets.len() / target_width` samples.
     ///
     /// # Errors
-    /// Every split that does not fit its layer, or too little memory.
+    /// Every split that does not suit its layer, or too little memory.
     pub fn new(
         network: &Arc<Network>,
         precision: Precision,
@@ -45,21 +45,21 @@ impl Probe {
 
     /// Sets a parameter.
     pub fn set<T: Real>(&mut self, parameter: usize, values: &[T]) {
-        self.session.write(Persistent::Parameter(parameter), values).expect("a CPU device has its memory at hand");
+        self.session.write(Persistent::Parameter(parameter), values).expect("CPU operands are host memory");
     }
 
-    /// Returns the loss; the gradients are there afterwards. Every call sees the same dropout masks.
+    /// Computes the gradients and returns the loss. Every call uses the same dropout masks.
     ///
     /// # Errors
-    /// When a step fails.
+    /// If a step fails.
     pub fn loss(&mut self) -> Result<f64> {
         let clock = Clock { step: 1, ..Clock::default() };
         Ok(self.session.run(self.variant, &mut self.batch, clock)?.loss)
     }
 
-    /// Returns the gradient of a parameter that the last call of [`Probe::loss`] left.
+    /// Returns the gradient of a parameter, as computed by the last call of [`Probe::loss`].
     pub fn gradient<T: Real>(&self, parameter: usize) -> Vec<T> {
-        self.session.read(Persistent::Gradient(parameter)).expect("a CPU device has its memory at hand")
+        self.session.read(Persistent::Gradient(parameter)).expect("CPU operands are host memory")
     }
 }
 
@@ -68,7 +68,7 @@ impl Probe {
 pub struct Check {
     /// The parameter's name.
     pub name: String,
-    /// Coordinates that were compared.
+    /// Number of coordinates that were compared.
     pub samples: usize,
     /// The largest difference, relative to the largest value compared.
     pub error: f64,
@@ -77,20 +77,20 @@ pub struct Check {
 /// A batch: images, targets, width of the targets.
 type Batch<'a> = (&'a [f32], &'a [f32], usize);
 
-/// Distance of the points of a difference: its error is about h^2 + 1e-16 / h.
+/// The step of a finite difference, whose error is about h^2 + 1e-16 / h.
 const H: f64 = 1e-5;
-/// The same for gradients, where all parameters move at once: some unit of a relu or a pool sits within 1e-5 of its
-/// kink in any network of some size, and within 1e-8 in few.
+/// The step for gradients, where all parameters move at once. In almost every network of some size, a unit of some relu
+/// or pool is within 1e-5 of its kink; in few networks, one is within 1e-8.
 const H_ALL: f64 = 1e-8;
 
 fn start(network: &Network, seed: u64) -> Vec<Vec<f64>> {
     (0..network.parameters.len()).map(|p| network::initial(network, seed, p)).collect()
 }
 
-/// Compares up to `samples` coordinates of every parameter's gradient with differences of losses.
+/// Compares up to `samples` coordinates of every parameter's gradient with finite differences of losses.
 ///
 /// # Errors
-/// When the network cannot be planned on one device or a step fails.
+/// If the network cannot be planned on one device or a step fails.
 pub fn gradient_check(network: &Arc<Network>, seed: u64, batch: Batch, samples: usize) -> Result<Vec<Check>> {
     let mut probe = Probe::new(network, Precision::F64, Mesh::ONE, seed, batch)?;
     let mut weights = start(network, seed);
@@ -123,17 +123,17 @@ pub fn gradient_check(network: &Arc<Network>, seed: u64, batch: Batch, samples: 
             scale = scale.max(difference.abs()).max(gradient[at].abs());
         }
         probe.set(p, &weights[p]);
-        // Below 1e-6 the difference of two losses near 1 holds fewer digits than the comparison wants.
+        // Below 1e-6, the difference of two losses near 1 has fewer digits than the comparison needs.
         checks.push(Check { name: network.parameters[p].name.clone(), samples: count, error: error / scale.max(1e-6) });
     }
     Ok(checks)
 }
 
-/// Compares Hessian-vector products along a random direction, exact through dual numbers, with differences of
+/// Compares Hessian-vector products along a random direction, exact through dual numbers, with finite differences of
 /// gradients.
 ///
 /// # Errors
-/// When the network cannot be planned on one device or a step fails.
+/// If the network cannot be planned on one device or a step fails.
 pub fn hessian_vector_check(network: &Arc<Network>, seed: u64, batch: Batch) -> Result<Vec<Check>> {
     let weights = start(network, seed);
     let direction: Vec<Vec<f64>> = (0..weights.len())

@@ -1,5 +1,4 @@
-//! Looks: checks of gradients and curvature, measurements of time, checks of a device. Trains nothing
-//! that is kept.
+//! Diagnostics: checks of gradients and curvature, benchmarks, and the selftest of a device. Keeps no trained weights.
 
 pub mod bench;
 mod gradients;

@@ -1,4 +1,4 @@
-//! A program that is one redistribution: what measures and checks collectives by themselves.
+//! A program that consists of one redistribution, for measuring and checking collectives by themselves.
 
 use crate::collectives::Collective;
 use crate::layers::{Activation, METRICS};
@@ -9,22 +9,22 @@ use crate::program::{InputStaging, Plan, Regions};
 use crate::tensor::{Axis, Element, Layout, Mesh, Placement, Precision, Shape};
 use std::sync::Arc;
 
-/// What moves over the data axis. It lies in the region of gradients, and afterwards in the region of weights; a sum
-/// that stays where it is stays in the first.
+/// A redistribution along the data axis. Its source is in the region of gradients and its result in the region of
+/// weights; an all-reduce works in place, in the region of gradients.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct OneMove {
-    /// What the redistribution is.
+    /// The collective.
     pub collective: Collective,
     /// Shape of the whole tensor.
     pub shape: Shape,
-    /// Where it is before.
+    /// The placement before.
     pub have: Placement,
-    /// Where it is wanted.
+    /// The placement after.
     pub want: Placement,
 }
 
 impl OneMove {
-    /// Returns where the result lies.
+    /// Returns the region of the result.
     pub fn result(&self) -> Region {
         if self.in_place() { Region::Gradients } else { Region::Weights }
     }
@@ -33,7 +33,7 @@ impl OneMove {
         self.collective == Collective::AllReduce
     }
 
-    /// Returns the layouts before and afterwards.
+    /// Returns the layouts before and after.
     pub fn layouts(&self) -> [Layout; 2] {
         [self.have, self.want].map(|place| Layout::new(place, Placement::Replicate))
     }
@@ -46,7 +46,7 @@ impl OneMove {
     /// Plans the program of the only variant.
     ///
     /// # Panics
-    /// When it is not free of races, which would be a fault in this crate.
+    /// If it has a race, which would be a bug in this crate.
     pub fn plan(&self, spec: Spec) -> Plan {
         let mesh = spec.mesh;
         let [from, to] = self.layouts();

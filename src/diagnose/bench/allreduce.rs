@@ -1,4 +1,4 @@
-//! Sums over devices: one program that holds a single all-reduce.
+//! Measures all-reduces, with programs that consist of a single one.
 
 use super::limits;
 use super::{Effort, load_average};
@@ -17,47 +17,47 @@ use serde::Serialize;
 use std::path::Path;
 use std::time::Instant;
 
-/// One size in one form.
+/// The measurement of one size with one algorithm.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AllReduce {
     /// `one_pass` or `ring`.
     pub form: &'static str,
-    /// Bytes that every device holds.
+    /// Bytes on each device.
     pub bytes: usize,
-    /// Milliseconds, from the host's call until every device has the sum.
+    /// Milliseconds from the host's call until every device has the sum.
     pub ms: f64,
     /// The fastest repeat.
     pub ms_min: f64,
     /// The slowest repeat.
     pub ms_max: f64,
-    /// 2 (n - 1) / n bytes / time, in GB/s: what a link between neighbours carries in a ring.
+    /// 2 (n - 1) / n bytes / time, in GB/s: the rate on a link between neighbours in a ring.
     pub busbw_gb_per_second: f64,
     /// `busbw_gb_per_second` / `memcpy_gb_per_second`.
     pub memcpy_ratio: f64,
 }
 
-/// All sizes.
+/// The measurements of all sizes.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AllReduces {
     /// `cpu`, `cuda` or `emu`.
     pub device: String,
     /// Number of devices.
     pub devices: usize,
-    /// Whether what crosses between GPUs goes through host memory.
+    /// Whether transfers between GPUs go through host memory.
     pub through_host: bool,
-    /// GB/s that one thread copies (on a GPU: the whole of it), each byte counted once.
+    /// GB/s that one thread (or one whole GPU) copies; each byte counts once.
     pub memcpy_gb_per_second: f64,
-    /// The machine's load average of the last minute when the bench began; none where it is not told.
+    /// The machine's load average of the last minute when the benchmark began; none if the system does not report it.
     pub load_average: Option<f64>,
     /// The measurements.
     pub all_reduces: Vec<AllReduce>,
 }
 
-/// Measures all-reduces of 64 KiB to 64 MiB with the given settings of `[devices]`, as in `--set`; `effort` is that of
-/// one size in one form. GPUs sum around a ring alone.
+/// Measures all-reduces of 64 KiB to 64 MiB with the given settings of `[devices]`, as in `--set`. `effort` applies to
+/// each size with each algorithm; on GPUs, the ring is the only one.
 ///
 /// # Errors
-/// When the devices do not exist or a step fails.
+/// If the devices do not exist or a step fails.
 pub fn all_reduce(sets: &[String], effort: Effort) -> Result<AllReduces> {
     let text = "[data]\ntrain = { synthetic = { images = 2, classes = 2, shape = [1, 1, 1] } }\nbatch = 2\n[model]\n\
                 input = [1, 1, 1]\nlayers = [{ dense = { units = 2 } }]\n[optimizer]\nlr = 0.1\n[train]\nsteps = 1\n";
@@ -104,7 +104,7 @@ pub fn all_reduce(sets: &[String], effort: Effort) -> Result<AllReduces> {
     Ok(report)
 }
 
-/// Opens the devices for a program that is one all-reduce.
+/// Opens the devices for a program that consists of one all-reduce.
 fn session(job: &Job, elements: usize, algorithm: CollectiveAlgorithm) -> Result<Session> {
     let (collective, shape) = (Collective::AllReduce, Shape::from([elements]));
     let sum = OneMove { collective, shape, have: Placement::Partial, want: Placement::Replicate };

@@ -1,4 +1,4 @@
-//! Where the time of a step goes.
+//! Measures how the time of a step is divided among its layers.
 
 use super::{About, Bench, Effort, Limits, Spread, is_product};
 use crate::error::Result;
@@ -9,21 +9,22 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// The time of one pass of a layer, of the batch's way to the devices, of the sums over devices, or of the optimiser.
+/// The time of one pass of a layer, or of one of the other parts of a step: loading the batch, casts, collectives and
+/// the optimiser.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LayerTime {
     /// The layer's name.
     pub layer: String,
-    /// Its kind; `load`, `sum` or `optimizer` for what is no layer.
+    /// Its kind; `load`, `cast`, `sum` or `optimizer` for the other parts.
     pub kind: &'static str,
-    /// `forward` or `backward`; empty for what is no layer.
+    /// `forward` or `backward`; empty for the other parts.
     pub pass: &'static str,
-    /// Milliseconds in a step: the mean over the devices, the median over the runs.
+    /// Milliseconds per step: the mean over the devices, the median over the runs.
     pub ms: f64,
-    /// Its share of all these.
+    /// Its share of the sum of these times.
     pub share: f64,
-    /// Operations over the whole batch: of convolutions and dense layers two (with the gradient of the input) forward
-    /// passes backwards, else one.
+    /// Operations over the whole batch. The backward pass of a convolution or dense layer counts as two forward passes
+    /// if it includes the gradient of the input; all others count as one.
     pub flops: f64,
     /// TFLOP/s.
     pub tflops: f64,
@@ -31,30 +32,30 @@ pub struct LayerTime {
     pub product_ratio: f64,
     /// Bytes of its operands on all devices.
     pub bytes: f64,
-    /// GB/s of these.
+    /// GB/s of these bytes.
     pub gb_per_second: f64,
     /// `gb_per_second` / `limit_gb_per_second`.
     pub copy_ratio: f64,
 }
 
-/// Where the time of a step goes.
+/// The time of a step, divided among its layers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Layers {
     /// What was measured.
     #[serde(flatten)]
     pub about: About,
-    /// What the devices can do at most.
+    /// The peak rates of the devices.
     #[serde(flatten)]
     pub limits: Limits,
-    /// Runs that were timed step by step.
+    /// Number of runs in which each instruction was timed.
     pub runs: usize,
-    /// A whole step without clocks inside, in ms.
+    /// A whole step, without timing its instructions, in ms.
     pub step_ms: f64,
     /// The passes, in the order of the network.
     pub layers: Vec<LayerTime>,
 }
 
-/// What a line of the table is about, in the table's order.
+/// The subject of a line of the table, in the table's order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Line {
     Load,
@@ -80,7 +81,7 @@ fn key(step: &Instruction) -> Key {
 /// Measures the layers of a configuration inside its training step.
 ///
 /// # Errors
-/// When a step fails.
+/// If a step fails.
 pub fn layers(bench: &mut Bench, effort: Effort) -> Result<Layers> {
     let about = bench.about();
     bench.warm_up()?;
@@ -147,7 +148,7 @@ fn flops_per_image(network: &Network, Key(line, backward): Key) -> f64 {
     passes * node.layer.cost(&node.input_shapes) as f64
 }
 
-/// Returns true when a gradient is wanted there: parameters lie at or below it.
+/// Returns true if the gradient of a source is needed: it depends on parameters.
 fn learns(network: &Network, source: Source) -> bool {
     match source {
         Source::Images => false,

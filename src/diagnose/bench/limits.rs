@@ -1,4 +1,4 @@
-//! What devices can do at most, measured: the rate of large copies and of large products.
+//! Measures the peak rates of devices: those of large copies and of large products.
 
 use crate::cpu::{Args, Implementation, Matrix, QueueProgram, Queues, Scalar};
 use crate::device::{Clock, Memory, Operand, Operands, Pool, Queue};
@@ -13,20 +13,21 @@ use std::time::Instant;
 const COPY_BYTES: usize = 1 << 27;
 /// Elements that a thread copies at a time.
 const BLOCK: usize = 1 << 16;
-/// Extents of a product: about a millisecond of one core, so that one of many runs undisturbed on a busy machine.
+/// Rows and columns of the matrices of a product: it takes one core about a millisecond, so that even on a busy machine
+/// one of many runs is undisturbed.
 const EXTENT: usize = 512;
-/// Seconds that each measurement takes at least.
+/// Minimum duration of each measurement, in seconds.
 const SECONDS: f64 = 0.5;
-/// Runs that each measurement makes at least.
+/// Minimum number of runs of each measurement.
 const RUNS: usize = 5;
 
-/// The rates of all devices together, the best of several runs.
+/// The rates of all devices together: the best of several runs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
-    /// Bytes of memory a second that a copy reads and writes.
+    /// Bytes per second that a copy reads and writes.
     pub copy_bytes_per_second: f64,
-    /// Floating-point operations a second of f32 products of 512 x 512 matrices, one to a thread: the sum of every
-    /// thread's best while all are at work.
+    /// Floating-point operations per second in f32 products of 512 x 512 matrices, one per thread: the sum of every
+    /// thread's best rate while all are busy.
     pub flops_per_second: f64,
 }
 
@@ -36,7 +37,7 @@ enum Work {
     Product,
 }
 
-/// A region of memory: a copy's source, or a product's first factor; the second factor; the result.
+/// A region of memory: the source of a copy or the first factor of a product, the second factor, or the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Region {
     From,
@@ -44,11 +45,11 @@ enum Region {
     To,
 }
 
-/// One step on every compute queue.
+/// One instruction on every compute queue.
 struct Load {
     work: Work,
     operands: Vec<Operands<Region>>,
-    /// The least nanoseconds that each thread of each device took for a product.
+    /// The shortest time of a product on each thread of each device, in nanoseconds.
     least: Vec<Vec<AtomicU64>>,
 }
 
@@ -71,7 +72,7 @@ impl Load {
         Ok(Load { work, operands, least: (0..devices).map(least).collect() })
     }
 
-    /// Returns the operations a second of all threads together.
+    /// Returns the operations per second of all threads together.
     fn flops_per_second(&self) -> f64 {
         let took = self.least.iter().flatten().map(|least| least.load(Ordering::Relaxed)).filter(|&ns| ns < u64::MAX);
         took.map(|ns| 2.0 * (EXTENT as f64).powi(3) / (ns as f64 * 1e-9)).sum()
@@ -102,7 +103,7 @@ impl QueueProgram for Load {
         let device = queue / Queue::COUNT;
         let args = self.args(device, pool);
         if clock.step == 0 {
-            // Fresh memory may be one page of zeros in disguise.
+            // Until it is written, all of fresh memory may map to one page of zeros.
             args.operands.roles().for_each(|region| args.write::<f32>(region).fill(1.0));
         } else if self.work == Work::Copy {
             let from = args.read::<f32>(Region::From);
@@ -127,7 +128,7 @@ impl QueueProgram for Load {
 /// Measures CPU devices of `threads` threads each, all at once.
 ///
 /// # Errors
-/// When a step fails.
+/// If a step fails.
 pub fn cpu(devices: usize, threads: usize) -> Result<Limits> {
     let mut queues = Queues::new(devices, threads)?;
     let mut best = |load: &Arc<Load>| {
@@ -149,10 +150,10 @@ pub fn cpu(devices: usize, threads: usize) -> Result<Limits> {
     Ok(Limits { copy_bytes_per_second: copied as f64 / copy, flops_per_second: products.flops_per_second() })
 }
 
-/// Measures the bytes a second that a copy within a GPU reads and writes.
+/// Measures the bytes per second that a copy within a GPU reads and writes.
 ///
 /// # Errors
-/// When there is no such device, or it fails.
+/// If there is no such device, or it fails.
 pub fn gpu_copy(kind: DriverKind, ordinal: usize, threads: usize) -> Result<f64> {
     let bytes = if kind == DriverKind::Emu { COPY_BYTES } else { 4 * COPY_BYTES };
     let gpus = Gpus::open(&GpuOptions {
@@ -179,7 +180,7 @@ pub fn gpu_copy(kind: DriverKind, ordinal: usize, threads: usize) -> Result<f64>
     Ok(2.0 * bytes as f64 / best)
 }
 
-/// Returns the least of several measured times.
+/// Returns the shortest of several measured times.
 fn best_of(mut seconds: impl FnMut() -> Result<f64>) -> Result<f64> {
     let begin = Instant::now();
     let (mut best, mut runs) = (f64::INFINITY, 0);

@@ -1,8 +1,8 @@
-//! How fast: the training step, its layers and its sums over devices, beside what the machine can do at most.
+//! Benchmarks of the training step, its layers and its all-reduces, compared with the machine's peak rates.
 //!
-//! What runs is the program that `train` runs, on a batch made once. A number is the median over repeats, with the
-//! least and the most; a repeat is the median of its steps. The limits are measured in the same run. Every report is
-//! a struct whose fields are the names in the JSON.
+//! A benchmark runs the same program as `train`, on one batch of noise. Each repeat yields the median of its steps;
+//! reported numbers are the median over the repeats, with minimum and maximum. The peak rates are measured in the same
+//! run. Every report is a struct whose fields have the names of the keys in the JSON.
 
 mod allreduce;
 mod layers;
@@ -28,18 +28,18 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How long a bench takes.
+/// The duration of a benchmark.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Effort {
-    /// Seconds of measured steps, all repeats together.
+    /// Seconds of measured steps, for all repeats together.
     pub seconds: f64,
-    /// Repeats, at least 1.
+    /// Number of repeats, at least 1.
     pub repeats: usize,
 }
 
 impl Effort {
-    /// Calls `run`, which returns its own time in seconds, for each repeat until the repeat's share of the time is
-    /// over; returns the median of every repeat, and how often it ran in all.
+    /// Calls `run`, which returns its own time in seconds, in each repeat until the repeat's share of the time is over.
+    /// Returns the spread of the repeats' medians, and the total number of calls.
     fn repeat(self, mut run: impl FnMut() -> Result<f64>) -> Result<(Spread, usize)> {
         let share = Duration::from_secs_f64(self.seconds / self.repeats as f64);
         let (mut medians, mut count) = (Vec::new(), 0);
@@ -56,19 +56,19 @@ impl Effort {
     }
 }
 
-/// The median of some numbers, with the least and the most.
+/// The median of some numbers, with their minimum and maximum.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spread {
     /// The median.
     pub median: f64,
-    /// The least.
+    /// The minimum.
     pub least: f64,
-    /// The most.
+    /// The maximum.
     pub most: f64,
 }
 
 impl Spread {
-    /// Returns the spread of some numbers, at least one.
+    /// Returns the spread of one or more numbers.
     pub fn of(mut all: Vec<f64>) -> Spread {
         all.sort_by(f64::total_cmp);
         let n = all.len();
@@ -77,11 +77,11 @@ impl Spread {
     }
 }
 
-/// What the devices can do at most, all together.
+/// The peak rates of all devices together.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Limits {
-    /// TFLOP/s of large products: on a CPU f32 products of 512 x 512 matrices on every thread, on a GPU a dense
-    /// layer of 4096 inputs, units and samples in the precision of the configuration.
+    /// TFLOP/s of large products: on a CPU, f32 products of 512 x 512 matrices on every thread; on a GPU, a dense layer
+    /// with 4096 inputs, units and samples in the precision of the configuration.
     pub limit_tflops: f64,
     /// GB/s that a large copy reads and writes.
     pub limit_gb_per_second: f64,
@@ -91,7 +91,7 @@ impl Limits {
     /// Measures the devices of a configuration.
     ///
     /// # Errors
-    /// When a device cannot be used.
+    /// If a device cannot be used.
     pub fn measure(devices: &Devices) -> Result<Limits> {
         let (copy, flops) = match devices.kind.driver() {
             None => {
@@ -110,7 +110,7 @@ impl Limits {
     }
 }
 
-/// Returns the operations a second of one GPU's dense layer, forwards.
+/// Returns the operations per second in the forward pass of a dense layer on one GPU.
 fn product_rate(devices: &Devices) -> Result<f64> {
     let n = if devices.kind == DeviceKind::Emu { 64 } else { 4096 };
     let name = if devices.kind == DeviceKind::Emu { "emu".to_string() } else { devices.name(0) };
@@ -124,7 +124,7 @@ fn product_rate(devices: &Devices) -> Result<f64> {
     let mut bench = Bench::of(Job::complete(CheckedConfig::new(parsed), DataPolicy::Optional)?)?;
     let steps = &bench.session.plan().programs[bench.program()].instructions;
     let forward = steps.iter().position(|step| matches!(step.work, Work::Phase { node: 0, phase: "forward", .. }));
-    let forward = forward.ok_or_else(|| Error::Run("the dense layer has no forward step".into()))?;
+    let forward = forward.ok_or_else(|| Error::Run("the dense layer has no forward phase".into()))?;
     let mut best = f64::INFINITY;
     for _ in 0..if devices.kind == DeviceKind::Emu { 2 } else { 20 } {
         best = best.min(bench.step_timed()?[forward]);
@@ -132,8 +132,8 @@ fn product_rate(devices: &Devices) -> Result<f64> {
     Ok(2.0 * (n as f64).powi(3) / best)
 }
 
-/// Makes a data set of one batch: 8-bit noise, as most images are 8-bit, for a GPU to augment and normalise as the job
-/// says.
+/// Makes a data set of one batch of noise. It is 8-bit, as most images are, so that a GPU augments and normalises it as
+/// the job specifies.
 fn noise(job: &Job, rows: usize, target_width: usize) -> SampleSets {
     let Activation { h, w, c, .. } = job.network.input;
     let random = Random::new(job.config.seed, RandomStream::Synthetic, 0, 0);
@@ -150,7 +150,7 @@ fn noise(job: &Job, rows: usize, target_width: usize) -> SampleSets {
     let samples: Vec<u32> = (0..rows as u32).collect();
     let measured = |how| Normalization::new(how, &data, &samples);
     let normalization = measured(Normalize::Standardize).or_else(|_| measured(Normalize::None));
-    let normalization = Arc::new(normalization.expect("as they are, pixels need no measure"));
+    let normalization = Arc::new(normalization.expect("unnormalised pixels need no statistics"));
     let train = Arc::new(SampleSet { name: "noise", data: Arc::new(data), samples, normalization });
     let (augment, order, seed) = (job.config.data.augment.clone(), SampleOrder::Sequential, job.config.seed);
     SampleSets { train, validation: None, test: None, batch: rows, augment, order, seed }
@@ -169,17 +169,17 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Opens a configuration; its data need not be there.
+    /// Opens a configuration, whose data need not exist.
     ///
     /// # Errors
-    /// Everything that is wrong with it, and when a device cannot be used.
+    /// Every mistake in the configuration, or a device that cannot be used.
     pub fn open(path: &Path, sets: &[String]) -> Result<Bench> {
         Self::of(Job::open(path, sets, DataPolicy::Optional)?)
     }
 
     fn of((job, plan): (Job, Plan)) -> Result<Bench> {
         let trained = plan.spec.variants.iter().filter(|v| v.mode == Mode::Train && v.update);
-        let variant = trained.max_by_key(|v| v.batch).copied().expect("a run trains on a batch");
+        let variant = trained.max_by_key(|v| v.batch).copied().expect("every run has a training variant");
         let noise = noise(&job, variant.batch, plan.spec.target_width);
         let mut session = job.session(plan)?;
         session.prepare(Preparation::of(&noise))?;
@@ -192,18 +192,18 @@ impl Bench {
 
     fn program(&self) -> usize {
         let found = self.session.plan().programs.iter().position(|p| p.variant == self.variant);
-        found.expect("every variant has its program")
+        found.expect("every variant has a program")
     }
 
     fn tick(&mut self) -> Clock {
         let step = self.clock.step + 1;
-        // Noise teaches nothing; a small learning rate keeps it from leading to infinities.
+        // Nothing can be learned from noise; a small learning rate keeps the values finite.
         self.clock = Clock { step, epoch: 0, lr: 1e-6 };
         self.clock
     }
 
-    /// Runs a step, and hands over the next one before its end where the devices take it, as training does; returns
-    /// its seconds.
+    /// Runs a step and returns its seconds. As in training, the next step is submitted before the end of this one if
+    /// the devices support it.
     fn step(&mut self) -> Result<f64> {
         let start = Instant::now();
         while self.session.under_way() < self.session.depth() {
@@ -214,7 +214,7 @@ impl Bench {
         Ok(start.elapsed().as_secs_f64())
     }
 
-    /// Finishes the steps that are under way.
+    /// Finishes the steps that were submitted.
     fn drain(&mut self) -> Result<()> {
         while self.session.under_way() > 0 {
             self.session.finish()?;
@@ -222,7 +222,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Runs a step and returns the seconds of each step of its program.
+    /// Runs a step and returns the seconds of each instruction of its program.
     fn step_timed(&mut self) -> Result<Vec<f64>> {
         self.drain()?;
         let clock = self.tick();
@@ -231,7 +231,7 @@ impl Bench {
         Ok(times)
     }
 
-    /// Returns the seconds of the first step, then runs until caches are warm and clocks up.
+    /// Runs until caches are warm and clocks have risen; returns the seconds of the first step.
     fn warm_up(&mut self) -> Result<f64> {
         self.drain()?;
         let begin = Instant::now();
@@ -265,23 +265,23 @@ impl Bench {
 /// What was measured.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct About {
-    /// `peristyle`, or `torch` where bench/torch_step.py writes the same fields.
+    /// `peristyle`; bench/torch_step.py writes the same fields, with `torch` here.
     pub framework: &'static str,
     /// Its version.
     pub version: &'static str,
     /// The name of the configuration.
     pub network: String,
-    /// Samples in a step, over all devices.
+    /// Samples per step, over all devices.
     pub batch: usize,
     /// `cpu`, `cuda` or `emu`.
     pub device: String,
     /// Number of devices.
     pub devices: usize,
-    /// Threads of each CPU device.
+    /// Threads per CPU device.
     pub threads: usize,
     /// `f32`, `f64`, `tf32` or `bf16`.
     pub precision: &'static str,
-    /// The machine's load average of the last minute when the bench began; none where it is not told.
+    /// The machine's load average of the last minute when the benchmark began; none if the system does not report it.
     pub load_average: Option<f64>,
 }
 
@@ -291,33 +291,33 @@ pub struct StepTime {
     /// What was measured.
     #[serde(flatten)]
     pub about: About,
-    /// Repeats.
+    /// Number of repeats.
     pub repeats: usize,
-    /// Steps in all repeats.
+    /// Number of steps in all repeats.
     pub steps: usize,
-    /// The first step, in ms: what is compiled, captured or touched once.
+    /// The first step, in ms, including all that is compiled, captured or touched only once.
     pub first_step_ms: f64,
-    /// A step, in ms.
+    /// The median step, in ms.
     pub step_ms: f64,
     /// The fastest repeat.
     pub step_ms_min: f64,
     /// The slowest repeat.
     pub step_ms_max: f64,
-    /// Images a second.
+    /// Images per second.
     pub images_per_second: f64,
-    /// Images a second of the slowest repeat.
+    /// Images per second of the slowest repeat.
     pub images_per_second_min: f64,
-    /// Images a second of the fastest repeat.
+    /// Images per second of the fastest repeat.
     pub images_per_second_max: f64,
     /// Operations of one image's forward pass: twice the multiplications of convolutions and dense layers.
     pub flops_per_image: u64,
     /// TFLOP/s of the step, counted as three forward passes.
     pub tflops: f64,
-    /// Bytes that the steps of the program read and write.
+    /// Bytes that the instructions of the program read and write.
     pub step_bytes: f64,
     /// GB/s of these bytes.
     pub gb_per_second: f64,
-    /// What the devices can do at most.
+    /// The peak rates of the devices.
     #[serde(flatten)]
     pub limits: Limits,
     /// `tflops` / `limit_tflops`.
@@ -331,7 +331,7 @@ pub struct StepTime {
 /// Measures the training step of a configuration.
 ///
 /// # Errors
-/// When a step fails.
+/// If a step fails.
 pub fn step(bench: &mut Bench, effort: Effort) -> Result<StepTime> {
     let about = bench.about();
     let first_step = bench.warm_up()?;
