@@ -1,16 +1,15 @@
-// Augmentation and normalisation of a batch: raw pixels, as the data set holds them, become what the network reads. The
-// draws of every image were made on the host; here the pixels move. Each product is rounded by itself, as the CPU does
-// it: a batch has the same bits wherever it was prepared.
+// Augments and normalises a batch of raw pixels, as stored in the data set. The random draws for every image are made
+// on the host. Each product is rounded separately, as on the CPU, so a batch has the same bits wherever it is prepared.
 #include "block.cuh"
 
-// Raw pixels: 8-bit values, or floats where these are given.
+// Raw pixels: 8-bit values, or floats if `floats` is not null.
 struct Pixels {
     const unsigned char* bytes;
     const float* floats;
     __device__ __forceinline__ float at(long long i) const { return floats ? floats[i] : (float)bytes[i]; }
 };
 
-// (x / scale - mean) / std by a table of scale, means and deviations. Without one x stays raw: another step follows.
+// (x / scale - mean) / std, from a table of scale, means and deviations. Without a table, x stays raw for another step.
 __device__ __forceinline__ float normalized(const float* table, int channel, int c, float x) {
     return table ? (x / table[0] - table[1 + channel]) / table[1 + c + channel] : x;
 }
@@ -42,11 +41,11 @@ __device__ void augment_normalize(
 }
 KERNEL(augment_normalize)
 
-// y[i + down, j + right] = x[i, j], and 0 where no x comes. One thread per pixel, a row of the grid per image.
+// y[i + down, j + right] = x[i, j], and 0 where x has no such pixel. One thread per pixel, a row of the grid per image.
 __device__ void augment_shift(
     const unsigned char* bytes,  // (N, H, W, C), or null
     const float* floats,         // (N, H, W, C), or null
-    const float* draws,          // (N, steps, 2): down, right of this step first
+    const float* draws,          // (N, steps, 2), from this step on: down, right
     const float* table,          // (1 + 2 C), or null
     float* y,                    // (N, H, W, C)
     int images, int pixels, int h, int w, int c, int steps) {
@@ -65,12 +64,12 @@ __device__ void augment_shift(
 }
 KERNEL(augment_shift)
 
-// Turns an image counter-clockwise about ((H - 1) / 2, (W - 1) / 2); y at p is x at p turned back, bilinear, 0 outside.
-// One thread per pixel, a row of the grid per image.
+// Rotates an image counter-clockwise about ((H - 1) / 2, (W - 1) / 2): y at p is x at p rotated back, interpolated
+// bilinearly, and 0 outside the image. One thread per pixel, a row of the grid per image.
 __device__ void augment_rotate(
     const unsigned char* bytes,  // (N, H, W, C), or null
     const float* floats,         // (N, H, W, C), or null
-    const float* draws,          // (N, steps, 2): sine, cosine of this step first
+    const float* draws,          // (N, steps, 2), from this step on: sine, cosine
     const float* table,          // (1 + 2 C), or null
     float* y,                    // (N, H, W, C)
     int images, int pixels, int h, int w, int c, int steps) {
@@ -82,7 +81,7 @@ __device__ void augment_rotate(
     const auto clamped = [](float at, float last) { return at < 0.0f ? 0.0f : at > last ? last : at; };
     for (long long image = blockIdx.y; image < images; image += gridDim.y) {
         const float sine = draws[image * steps * 2], cosine = draws[image * steps * 2 + 1];
-        // Counted from a black frame of one pixel, where all that is far outside ends.
+        // Coordinates include a black frame of one pixel, to which points farther outside are clamped.
         const float at_i = __fmul_rn(sine, dj) + __fmul_rn(cosine, di) + middle_i + 1.0f;
         const float at_j = __fmul_rn(cosine, dj) - __fmul_rn(sine, di) + middle_j + 1.0f;
         const float i = clamped(at_i, (float)(h + 1)), j = clamped(at_j, (float)(w + 1));

@@ -1,4 +1,4 @@
-// Means over windows. `padded` counts the padding that a window covers as zeros, but never what hangs over it.
+// Means over windows. With `padded`, padding inside a window counts as zeros; what extends beyond it never counts.
 #include "pool.cuh"
 
 __device__ __forceinline__ int extent(int begin, int kernel, int size, int pad, bool padded) {

@@ -1,10 +1,10 @@
 // Batch normalisation over rows of `width` channels. Statistics are (count, mean, M2), merged in a fixed order: within
-// a block, then over the blocks of a device, then over devices (Chan et al. 1983). Blocks of statistics and reduce
-// treat 32 channels (grid x) of one part of the rows (grid y); where widths and addresses allow it, a thread treats 16 bytes
-// of a row.
+// a block, then over the blocks of a device, then over devices (Chan et al. 1983). In batch_norm_statistics and
+// batch_norm_reduce, a block processes 32 channels (grid x) of one part of the rows (grid y). If width and addresses
+// allow it, a thread processes 16 bytes of a row at a time.
 #include "columns.cuh"
 
-// What a thread of statistics and reduce does of its block's part of the rows.
+// A thread's share of its block's rows, in batch_norm_statistics and batch_norm_reduce.
 template <int V> __device__ __forceinline__ Share<V> share_of(long long rows, int width, int rows_per_part) {
     const long long begin = (long long)blockIdx.y * rows_per_part;
     return Share<V>(blockIdx.x, begin, min(rows, begin + rows_per_part), width);
@@ -185,7 +185,7 @@ __device__ void batch_norm_backward(
 }
 KERNEL(batch_norm_backward, f32, bf16)
 
-// One thread per channel: the parts of a device become one part.
+// One thread per channel: merges the parts of a device into one.
 __device__ void batch_norm_merge(
     const float* parts,  // (parts, 3, width)
     float* part,         // (3, width)
@@ -199,8 +199,8 @@ __device__ void batch_norm_merge(
 }
 KERNEL(batch_norm_merge)
 
-// One thread per channel: the parts of all devices become the batch's mean and 1 / deviation, and move the running
-// statistics.
+// One thread per channel: merges the parts of all devices into the batch's mean and 1 / deviation, and updates the
+// running statistics.
 __device__ void batch_norm_keep(
     const float* parts,   // (devices, 3, width)
     float* running_mean,  // (width)
@@ -217,7 +217,7 @@ __device__ void batch_norm_keep(
 }
 KERNEL(batch_norm_keep)
 
-// One thread per channel, in evaluation.
+// For evaluation; one thread per channel.
 __device__ void batch_norm_deviation(
     const float* running_var,  // (width)
     float* deviation,          // (width): 1 / deviation

@@ -1,4 +1,4 @@
-// What a library leaves undone: y[row, column] += bias[column], and max(y, 0) where relu is not 0. One pack of y per
+// Completes the result of a library: y[row, column] += bias[column], then max(y, 0) if relu is not 0. One pack of y per
 // thread.
 #include "block.cuh"
 

@@ -1,4 +1,4 @@
-// What every kernel file builds on: shared memory, element types, 16-byte accesses, reductions in a fixed order.
+// The basis of every kernel file: shared memory, element types, 16-byte accesses, and reductions in a fixed order.
 #pragma once
 #ifndef EMULATED
 #include <cuda_bf16.h>
@@ -7,7 +7,7 @@
 #define DYNAMIC_SHARED(type, name) extern __shared__ type name[]
 #endif
 
-// KERNEL(name, f32, bf16): build.rs writes an entry for each variant of the function `name` (build/signatures.rs).
+// KERNEL(name, f32, bf16): build.rs generates an entry for each variant of the function `name` (build/signatures.rs).
 #define KERNEL(...)
 
 using bf16 = __nv_bfloat16;
@@ -20,7 +20,7 @@ template <> __device__ __forceinline__ bf16 from_float<bf16>(float x) { return _
 
 __device__ __forceinline__ long long thread_index() { return (long long)blockIdx.x * blockDim.x + threadIdx.x; }
 
-// The elements that one thread of an element-wise kernel treats, read and written as 16 bytes.
+// The elements that one thread of an element-wise kernel processes, read and written as 16 bytes.
 template <typename T> struct alignas(16) Pack {
     static constexpr int SIZE = 16 / sizeof(T);
     T at[SIZE];
@@ -57,7 +57,7 @@ __device__ __forceinline__ void map_packs(T* y, long long n, const F& f, const X
     map(load_pack(x, i, n)...);
 }
 
-// N neighbours as one access.
+// N neighbouring elements, for one access.
 template <typename T, int N> struct alignas(N * sizeof(T)) Run {
     T at[N];
 };
@@ -68,7 +68,8 @@ template <int N, typename T> __device__ __forceinline__ void store_run(T* y, con
     for (int j = 0; j < N; ++j) run.at[j] = from_float<T>(values[j]);
     *(Run<T, N>*)y = run;
 }
-// f(size): size elements of a row of `width` are one access, 16 bytes where widths and addresses allow it, else one element.
+// Calls f(size), where size is the number of elements per access in a row of `width`: 16 bytes if width and addresses
+// allow it, otherwise one element.
 template <typename T, class F, class... X>
 __device__ __forceinline__ void by_alignment(long long width, const F& f, const X*... x) {
     constexpr int V = Pack<T>::SIZE;
@@ -77,7 +78,8 @@ __device__ __forceinline__ void by_alignment(long long width, const F& f, const 
     else
         f(std::integral_constant<int, 1>());
 }
-// f(size, i) for a thread's 16 bytes of n elements: all at once where channels and addresses allow it, else one by one.
+// Calls f(size, i) for a thread's 16 bytes of the n elements: for all at once if channels and addresses allow it,
+// otherwise one by one.
 template <typename T, class F, class... X>
 __device__ __forceinline__ void each_run(long long n, int c, const F& f, const X*... x) {
     constexpr int V = Pack<T>::SIZE;
@@ -89,7 +91,7 @@ __device__ __forceinline__ void each_run(long long n, int c, const F& f, const X
     for (long long i = first; i < min(n, first + V); ++i) f(std::integral_constant<int, 1>(), i);
 }
 
-// What a kernel writes in place of y when the layer after it is a relu.
+// The value that a kernel writes instead of y if it applies the relu that follows.
 __device__ __forceinline__ float rectified(float y, int relu) { return relu && !(y > 0.0f) ? 0.0f : y; }
 
 // Sum over a warp; every lane gets the same bits.

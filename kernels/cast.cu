@@ -1,4 +1,4 @@
-// Between f32 and bf16, to the nearest, ties to even. One thread per 8 elements.
+// Converts between f32 and bf16, rounding to nearest even. One thread per 8 elements.
 #include "block.cuh"
 
 __device__ void cast_to_bf16(

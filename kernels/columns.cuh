@@ -1,13 +1,14 @@
-// Sums over rows, 32 columns a block of 256 threads; where widths and addresses allow it, a thread reads 16 bytes of a row.
+// Sums over rows: a block of 256 threads sums 32 columns. If width and addresses allow it, a thread reads 16 bytes of a
+// row at a time.
 #pragma once
 #include "block.cuh"
 
-// What a thread does: V columns of the rows first, first + STEP, ...
+// A thread's share: V columns of the rows first, first + STEP, ...
 template <int V> struct Share {
-    static constexpr int LANES = 32 / V, STEP = 8 * V;  // lanes that make up 32 columns, rows of a block at a time
+    static constexpr int LANES = 32 / V, STEP = 8 * V;  // lanes for 32 columns, rows per block at a time
     int across;
     long long column, first, end;
-    // Rows begin to stop of the columns from 32 block on.
+    // Rows begin .. stop of the 32 columns from 32 block on.
     __device__ Share(long long block, long long begin, long long stop, long long width) {
         across = threadIdx.x % LANES * V;
         column = block * 32 + across;
@@ -34,7 +35,8 @@ __device__ __forceinline__ void sum_share(const T* x, const Share<V>& share, lon
     }
 }
 
-// The sum over rows begin to stop of column 32 block + threadIdx.x, for the first 32 threads; the order is the shape's.
+// Returns, in the first 32 threads, the sum over rows begin .. stop of column 32 block + threadIdx.x. Its order is
+// fixed by the shape.
 template <typename T>
 __device__ __forceinline__ float column_sum(const T* x, long long block, long long begin, long long stop, long long width) {
     SHARED(ColumnSums, table);

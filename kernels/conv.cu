@@ -1,9 +1,10 @@
-// Convolution as products of matrices whose operands are read from where they lie (implicit GEMM).
-// As many equal groups at once as grid z says. Grid x and y are tiles of the result. Pointers are to the first channel of the first group, strides are the whole tensors'.
+// Convolution as matrix products whose operands are read in place (implicit GEMM). Grid x and y count the tiles of the
+// result, grid z equal groups. Pointers are to the first channel of the first group; strides are those of the whole
+// tensors.
 #include "conv.cuh"
 #include "tile.cuh"
 
-// Division by a number that stays: n / by = n * factor / 2^(31 + shift) for 0 <= n < 2^31, where 2^shift >= by and the
+// Division by an invariant number: n / by = n * factor / 2^(31 + shift) for 0 <= n < 2^31, where 2^shift >= by and the
 // factor is 2^(31 + shift) / by rounded up (Granlund and Montgomery, https://doi.org/10.1145/178243.178249).
 struct Divisor {
     unsigned factor;
@@ -11,7 +12,7 @@ struct Divisor {
     __device__ explicit Divisor(int number) : by(max(number, 1)), shift(32 - __clz(by - 1)) {
         const float inverse = 1.0f / (float)by;
         const long long power = 1ll << (31 + shift);
-        // Off by a few hundred at most, so that what is left is small enough for a float.
+        // This is off by a few hundred at most, so the remainder is small enough for a float.
         long long near = (long long)((float)power * inverse);
         near += (int)floorf((float)(power - near * by) * inverse + 0.5f);
         factor = (unsigned)(near + (near * by < power));
@@ -19,10 +20,10 @@ struct Divisor {
     __device__ int quotient(int n) const { return (int)(__umulhi(2u * (unsigned)n, factor) >> shift); }
 };
 
-// A row or column that no image has.
+// A row or column outside every image.
 constexpr int OUTSIDE = -(1 << 30);
 
-// Windows of x: slow = output pixel (n, oh, ow), fast = place in a filter (kh, kw, depth).
+// Windows of x: slow = output pixel (n, oh, ow), fast = position in a filter (kh, kw, depth).
 template <typename T, bool KFast> struct WindowView {
     static constexpr bool K_FAST = KFast;
     static constexpr int V = 16 / sizeof(T);
@@ -31,7 +32,7 @@ template <typename T, bool KFast> struct WindowView {
     bool wide;
     Divisor ow, oh, depth, kw;
     struct Slow {
-        long long offset;  // of the first pixel of the window, even where it lies outside the image
+        long long offset;  // of the first pixel of the window, even if it is outside the image
         int h, w;
     };
     struct Fast {
@@ -78,14 +79,14 @@ template <typename T, bool KFast> struct WindowView {
     }
 };
 
-// Input pixels whose rows and columns leave the same remainders by the strides: the same taps lead from outputs to them, so
-// that no tap is multiplied that cannot reach. Class (h % stride_h, w % stride_w).
+// A class of input pixels, (h % stride_h, w % stride_w): those whose rows and columns have the same remainders modulo
+// the strides. The same taps connect them with outputs, so no tap is multiplied that cannot reach them.
 struct Reach {
     int h, w;              // the first pixel
     int rows, columns;     // pixels of one image
     int kh, kw;            // the first tap; the next ones are strides apart
-    int taps_h, taps_w;    // taps
-    int oh, ow;            // the output that the first tap leads to the first pixel; later taps come from outputs before
+    int taps_h, taps_w;    // number of taps
+    int oh, ow;            // the output that the first tap connects with the first pixel; later taps: earlier outputs
     Divisor by_rows, by_columns, by_taps_w;
     __device__ static int steps(int from, int to, int stride) { return from < to ? (to - from + stride - 1) / stride : 0; }
     __device__ Reach(const ConvGeometry& g, int index)
@@ -105,12 +106,12 @@ template <typename T> struct ReachView {
     Divisor outputs;
     bool wide;
     struct Slow {
-        long long offset;  // of the output of the first tap, even where it lies outside the image
+        long long offset;  // of the output of the first tap, even if it is outside the image
         int h, w;
     };
     struct Fast {
         int h, w, o;
-        int offset;  // back from the first tap's output
+        int offset;  // relative to the first tap's output
     };
     __device__ ReachView(const T* dy, const ConvGeometry& g, const Reach& r, int outputs)
         : dy(dy), g(g), r(r), outputs(outputs), wide(is_wide(dy, g.o, outputs)) {}
@@ -152,7 +153,7 @@ template <typename T> struct ReachView {
     }
 };
 
-// Filters seen from the inputs of a class: slow = (tap, output of the group), fast = channel.
+// Filters as used by a class of inputs: slow = (tap, output of the group), fast = channel.
 template <typename T> struct FilterView {
     static constexpr bool K_FAST = false;
     static constexpr int V = 16 / sizeof(T);
@@ -216,7 +217,7 @@ __device__ void conv_forward(
 }
 KERNEL(conv_forward, f32(256, 2), bf16(128, 2), tf32(128, 2))
 
-// Tiles along grid x are those of class after class.
+// Along grid x, the tiles of one class follow those of another.
 template <class Kind, typename T = Storage<Kind>>
 __device__ void conv_backward_input(
     const T* dy,  // (N, OH, OW, O)
@@ -240,7 +241,8 @@ __device__ void conv_backward_input(
 }
 KERNEL(conv_backward_input, f32(256, 2), bf16(128, 2), tf32(128, 2))
 
-// Grid z: part after part, of each the groups. The parts of the output pixels go to parts of dw; sum.cu adds them.
+// Grid z counts the parts of the output pixels and, within each part, the groups. Each part has its own dw; sum.cu adds
+// them.
 template <class Kind, typename T = Storage<Kind>>
 __device__ void conv_backward_weight(
     const T* x,   // (N, H, W, C)

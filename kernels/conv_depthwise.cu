@@ -1,6 +1,6 @@
-// Convolution whose filters see one channel each: output q of a run of groups reads channel q / outputs. There is too little
-// to multiply for tiles; each thread adds its own products. Pointers are to the first channel of the first group, strides
-// are the whole tensors'.
+// Convolution whose filters have one channel each: output q of a run of groups reads channel q / outputs. There is too
+// little to multiply for tiles, so each thread adds its own products. Pointers are to the first channel of the first
+// group; strides are those of the whole tensors.
 #include "block.cuh"
 #include "conv.cuh"
 

@@ -25,7 +25,7 @@ __device__ void dense_backward_input(
 }
 KERNEL(dense_backward_input, f32(256, 2), bf16(128, 2), tf32(128, 2))
 
-// Part z of the samples goes to part z of dw; sum.cu adds the parts.
+// Part z of the samples contributes part z of dw; sum.cu adds the parts.
 template <class Kind, typename T = Storage<Kind>>
 __device__ void dense_backward_weight(
     const T* x,   // (N, I)

@@ -1,5 +1,6 @@
-// Dropout: y = x scale where the counted word of the value's place in the whole batch is at least the threshold, else
-// 0. Backward is the same map of dy. The step is read from memory, so that a captured graph draws anew each time.
+// Dropout: y = x scale if the counter-based random word for the value's index in the whole batch is at least the
+// threshold, otherwise 0. The backward pass applies the same map to dy. The step is read from memory, so that a
+// captured graph uses new words each time.
 #include "philox.cuh"
 
 template <typename T>
@@ -13,7 +14,7 @@ __device__ void dropout_mask(
     if (i >= n) return;
     const Philox random = {key_low, key_high, *step, layer};
     Pack<T> pack = load_pack(x, i, n);
-    // Where the device holds all channels, places follow one another as elements do.
+    // If the device holds all channels, consecutive elements have consecutive indices.
     const long long pixel = c == channels ? 0 : i / c;
     long long channel = i - pixel * c;
     unsigned long long index = (unsigned long long)((first_pixel + pixel) * channels + first_channel + channel);

@@ -1,5 +1,5 @@
-// Mean of each channel over the image. Forward: a block sums 32 channels of one sample (grid x:
-// sample after sample, of each the channels).
+// Mean of each channel over the image. In the forward pass, a block sums 32 channels of one sample; grid x counts the
+// samples and, within each sample, the blocks of channels.
 #include "columns.cuh"
 
 template <typename T>

@@ -1,6 +1,6 @@
 // Local response normalisation: s[c] = k + scale sum of x^2 over the window of c, y = x s^-beta (scale = alpha / size).
-// The window of c is c - size / 2 ..= c + (size - 1) / 2, cut at the edges of its group of channels. One thread treats 16
-// bytes; what windows add up is computed once for each element and shared by the block.
+// The window of c is c - size / 2 ..= c + (size - 1) / 2, clipped at the edges of its group of channels. One thread
+// processes 16 bytes; the terms of the windows are computed once per element and shared by the block.
 #include "block.cuh"
 
 // s^-beta and 1 / s; roots are many times faster than a power.
@@ -15,14 +15,14 @@ __device__ __forceinline__ Powers powers(float s, float beta) {
     return {powf(s, -beta), 1.0f / s};
 }
 
-// Elements on each side of a block's own whose terms it computes too; what reaches further is added from memory.
+// Number of elements on each side of a block's own whose terms it also computes. Wider windows are added from memory.
 constexpr int HALO = 32;
 
-// A word is left out after every 32, so that lanes which are 4 or 8 words apart meet different banks.
+// One word is skipped after every 32, so that lanes 4 or 8 words apart access different banks.
 __device__ constexpr int place(int at) { return at + at / 32; }
 
-// sums[j] = sum of the terms of the channels c - before ..= c + after in the group of a thread's element j, c its channel;
-// `own` are the terms of the thread's elements, term(i) is that of element i.
+// sums[j] = the sum of the terms of channels c - before ..= c + after in the group of a thread's element j, where c is
+// the channel of the element. `own` holds the terms of the thread's elements; term(i) is that of element i.
 template <int V, class Term>
 __device__ __forceinline__ void window_sums(float (&sums)[V], const float (&own)[V], long long n, int group, int before,
                                             int after, const Term& term) {

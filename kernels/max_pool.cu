@@ -1,12 +1,13 @@
-// Maxima over windows. Training keeps the place of each maximum in its window, kh KW + kw, the first of equal ones;
-// backward gathers: each input pixel asks the windows that hold it, in order, so nothing is added atomically.
+// Maxima over windows. Training keeps the position of each maximum in its window, kh KW + kw, the first one if several
+// are equal. The backward pass gathers: each input pixel reads the windows that contain it, in order, so nothing is
+// added atomically.
 #include "pool.cuh"
 
 template <typename T>
 __device__ void max_pool_forward(
     const T* x,  // (N, H, W, C)
     T* y,        // (N, OH, OW, C)
-    T* places,   // (N, OH, OW, C), or null; below 256, so that bf16 holds them
+    T* places,   // (N, OH, OW, C), or null; below 256, so exact in bf16
     long long n, PoolGeometry p) {
     const auto one = [&](auto size, long long i) {
         constexpr int N = decltype(size)::value;

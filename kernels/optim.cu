@@ -1,5 +1,6 @@
 // The optimiser: a chain of transforms, interpreted per element in one pass over the flat regions, and the squared
-// norms that some of them need. Learning rate and norms are read from memory, so that a captured graph follows them.
+// norms that some of them need. Learning rate and norms are read from memory, so that a captured graph uses their
+// current values.
 #include "block.cuh"
 
 // A transform in the chain: (code, first slot, settings...) in 8 floats.
@@ -34,8 +35,8 @@ __device__ inline int segment_of(const long long* ranges, int segments, long lon
     return low;
 }
 
-// One thread per 4 elements. With lr the weights move, and halves follow them, so that no step rounds them again;
-// without, the gradients are written for a later stage.
+// One thread per 4 elements. With lr, it updates the weights and their bf16 copy, so that no instruction has to round
+// them again; without lr, it writes the gradients for a later stage.
 __device__ void optim_apply(
     float* w,                 // (n)
     __nv_bfloat16* halves,    // (n), or null
@@ -63,7 +64,7 @@ __device__ void optim_apply(
     for (int s = 0; s < 4; ++s)
         if (regions[s]) slots[s] = load_pack(regions[s], i, n);
     int segment = segment_of(ranges, segments, i);
-    // What lies between segments is not the optimiser's.
+    // The padding between segments does not belong to the optimiser.
     if (i >= ranges[2 * segment + 1] && (segment + 1 == segments || i + 4 <= ranges[2 * segment + 2])) return;
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
@@ -99,7 +100,7 @@ __device__ void optim_apply(
 }
 KERNEL(optim_apply)
 
-// Squares of a segment's gradients in 64 parts: grid (64, segments).
+// Sums of squares of each segment's gradients, in 64 parts: grid (64, segments).
 __device__ void optim_norm_parts(
     const float* g,           // (n)
     float* parts,             // (segments, 64)
@@ -115,7 +116,7 @@ __device__ void optim_norm_parts(
 }
 KERNEL(optim_norm_parts)
 
-// One thread per segment: its parts in order, or 0 where another device counts it.
+// One thread per segment: adds its parts in order, or writes 0 if another device counts it.
 __device__ void optim_norm(
     const float* parts,    // (segments, 64)
     const float* counted,  // (segments): 1 or 0

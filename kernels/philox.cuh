@@ -1,4 +1,4 @@
-// Counted random numbers: Philox4x32-10, the same words as src/device/philox.rs.
+// Counter-based random numbers: Philox4x32-10, with the same words as src/device/philox.rs.
 #pragma once
 #include "block.cuh"
 

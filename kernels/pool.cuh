@@ -1,9 +1,9 @@
-// Windows of pools: which pixels of the input an output covers, and which outputs cover a pixel.
+// Pooling windows: which pixels of the input an output covers, and which outputs cover a pixel.
 #pragma once
 #include "block.cuh"
 
 struct PoolGeometry {
-    int h, w, c;  // the input: image, channels held
+    int h, w, c;  // the input: image, channels on this device
     int oh, ow;   // the output image
     int kh, kw;   // a window
     int stride_h, stride_w, pad_h, pad_w;
@@ -15,14 +15,14 @@ struct Element {
     int row, column, channel;
 };
 __device__ __forceinline__ Element element(long long i, int h, int w, int c) {
-    // A division of 64 bits is a call with registers of its own; one sample is counted in 32.
+    // A 64-bit division is a function call with extra registers; indices within a sample fit in 32 bits.
     const int image = h * w * c;
     const long long sample = i / image;
     const int rest = (int)(i - sample * image), pixel = rest / c, row = pixel / w;
     return {sample, row, pixel - row * w, rest - pixel * c};
 }
 
-// The first output whose window may hold index i: windows begin at o stride - pad.
+// The first output whose window may contain index i: windows begin at o stride - pad.
 __device__ __forceinline__ int first_output(int i, int kernel, int stride, int pad) {
     return max(0, (i + pad - kernel + stride) / stride);
 }

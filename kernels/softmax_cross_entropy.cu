@@ -1,6 +1,7 @@
-// Softmax and cross-entropy, one pass over the logits each way: one warp per sample, eight samples per block; logits beyond
-// the first 1024 of a sample are read three times. Where classes and addresses allow it, a lane treats 16 bytes.
-// Targets are f32 whatever the logits are: class indices above 256 have no bf16.
+// Softmax and cross-entropy, with one pass over the logits in each direction: one warp per sample, eight samples per
+// block. Logits beyond the first 1024 of a sample are read three times. If the number of classes and the addresses
+// allow it, a lane processes 16 bytes at a time. Targets are f32 whatever the logits are, because bf16 cannot represent
+// all class indices above 256.
 #include "block.cuh"
 
 struct Best {
@@ -8,7 +9,7 @@ struct Best {
     int index;
 };
 
-// The largest value of a warp, the first of equal ones.
+// The largest value of a warp, the first one if several are equal.
 __device__ inline Best warp_best(Best best) {
     for (int bits = 16; bits > 0; bits /= 2) {
         const float value = __shfl_xor_sync(0xffffffffu, best.value, bits);
@@ -31,7 +32,7 @@ __device__ inline float target_of(const float* target, int width, int label, int
     return (width > 1 ? target[c] : c == label ? 1.0f : 0.0f) * hard + soft;
 }
 
-// A warp's row: a lane has V neighbours of every 32 V, the first 32 of them in registers.
+// A warp's row: of every 32 V values, a lane has V neighbours. It holds its first 32 values in registers.
 template <typename T, int V> struct Row {
     static constexpr int STEP = 32 * V, HELD = 1024;
     const T* x;
@@ -49,7 +50,7 @@ template <typename T, int V> struct Row {
 #pragma unroll
         for (int j = 0; j < V; ++j) values[j] = to_float(run.at[j]);
     }
-    // f(c, values) for a lane's classes c .. c + V, in order.
+    // Calls f(c, values) for a lane's classes c .. c + V, in order.
     template <class F> __device__ __forceinline__ void each(const F& f) const {
 #pragma unroll
         for (int s = 0; s < HELD / STEP; ++s)
@@ -68,7 +69,7 @@ template <typename T>
 __device__ void softmax_cross_entropy_forward(
     const T* x,            // (N, classes)
     const float* targets,  // (N, width): width 1 or classes
-    float* rows,           // (N, 3): loss, among the first, among the first five
+    float* rows,           // (N, 3): loss, whether in the top 1, whether in the top 5
     T* p,                  // (N, classes), or null
     int n, int classes, int width, float hard, float soft) {
     const int row = blockIdx.x * 8 + threadIdx.x / 32;
@@ -140,10 +141,10 @@ __device__ void softmax_cross_entropy_backward(
 }
 KERNEL(softmax_cross_entropy_backward, f32, bf16)
 
-// One block: the sums of the rows in an order fixed by their number.
+// One block: sums the rows in an order fixed by their number.
 __device__ void softmax_cross_entropy_metrics(
     const float* rows,  // (N, 3)
-    float* metrics,  // (4): loss * scale, first, first five, samples
+    float* metrics,  // (4): loss * scale, top-1 hits, top-5 hits, samples
     int n, float scale) {
     float sums[3] = {0.0f, 0.0f, 0.0f};
     for (int row = threadIdx.x; row < n; row += blockDim.x)

@@ -1,4 +1,4 @@
-// Rows of a strided region: what collectives copy and add. Strides in elements; one thread per element.
+// Copies and adds rows of strided regions, for collectives. Strides are in elements; one thread per element.
 #include "block.cuh"
 
 struct Place {

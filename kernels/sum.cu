@@ -1,5 +1,5 @@
 // Sums over rows in a fixed order: gradients of biases, and the parts of anything that was summed in parts.
-// Grid: 32 columns a block along x, parts of the rows along y. A second launch with one part adds the parts.
+// Grid: 32 columns per block along x, parts of the rows along y. A second launch with one part adds the parts.
 #include "columns.cuh"
 
 template <typename T>

@@ -1,5 +1,6 @@
-// What feeds tensor cores, as on a GPU of compute 8.0 and above, and the same on the CPU lane by lane: copies into shared
-// memory that go on while a warp works, matrices of shared memory dealt out to the lanes of a warp, and products of them.
+// Operations for tensor cores, on GPUs of compute capability 8.0 and above, with an emulation on the CPU lane by lane:
+// copies into shared memory that continue while a warp works, matrices in shared memory distributed to the lanes of a
+// warp, and products of them.
 #pragma once
 #include "block.cuh"
 #ifndef EMULATED
@@ -12,7 +13,7 @@
 #define TENSOR_CORES 0
 #endif
 
-// Products of numbers that are f32 in memory and tf32 (8 bits of exponent, 10 of mantissa) when they are multiplied.
+// Products of numbers that are f32 in memory and rounded to tf32 (8 bits of exponent, 10 of mantissa) when multiplied.
 struct tf32 {};
 
 template <class Kind> struct StorageOf {
@@ -21,7 +22,7 @@ template <class Kind> struct StorageOf {
 template <> struct StorageOf<tf32> {
     using Type = float;
 };
-// What a product of this kind reads from memory.
+// The type that a product of this kind reads from memory.
 template <class Kind> using Storage = typename StorageOf<Kind>::Type;
 
 // The bits of a float rounded to tf32, to the nearest, ties away from zero.
@@ -34,14 +35,14 @@ __device__ __forceinline__ unsigned tf32_bits(unsigned bits) {
     return (bits & 0x7f800000u) == 0x7f800000u ? bits : (bits + 0x1000u) & ~0x1fffu;
 #endif
 }
-// A number as a product of this kind sees it.
+// A number as it enters a product of this kind.
 template <class Kind> __device__ __forceinline__ float as_operand(Storage<Kind> x) { return to_float(x); }
 template <> __device__ __forceinline__ float as_operand<tf32>(float x) {
     return __uint_as_float(tf32_bits(__float_as_uint(x)));
 }
 
-// Copies of 16 bytes to shared memory, in groups. On the CPU a copy happens as late as a GPU may do it: when its group is
-// waited for.
+// Copies of 16 bytes to shared memory, in groups. On the CPU, a copy happens as late as a GPU may do it: when its group
+// is waited for.
 class Copies {
 #ifdef EMULATED
     struct Copy {
@@ -55,7 +56,8 @@ class Copies {
 #endif
 
 public:
-    // 16 bytes of `from`, or zeros if they are not there. `from` is aligned to 16 bytes, and an address in either case.
+    // Copies 16 bytes from `from`, or zeros if not `there`. `from` must be a valid address, aligned to 16 bytes, in
+    // either case.
     template <typename T> __device__ __forceinline__ void copy(T* to, const T* from, bool there) {
 #ifdef EMULATED
         copies[closed % GROUPS][counts[closed % GROUPS]++] = {to, from, there ? 16 : 0};
@@ -76,7 +78,7 @@ public:
         asm volatile("cp.async.commit_group;" ::: "memory");
 #endif
     }
-    // Waits for all groups of this thread but the last N.
+    // Waits for all groups of this thread except the last N.
     template <int N> __device__ __forceinline__ void wait() {
 #ifdef EMULATED
         for (; closed - done > N; ++done)
@@ -92,9 +94,9 @@ public:
 };
 
 #if TENSOR_CORES
-// Four matrices of 8 rows of 16 bytes in shared memory. Lane l brings the address of row l % 8 of matrix l / 8, and gets of
-// each matrix the bytes 4 (l % 4) .. of row l / 4; transposed, as elements of 2 bytes: column l / 4 of rows 2 (l % 4) and
-// the next.
+// Loads four matrices of 8 rows of 16 bytes from shared memory. Lane l supplies the address of row l % 8 of matrix l /
+// 8. From each matrix, it receives the 4 bytes from byte 4 (l % 4) on in row l / 4 or, if transposed, the 2-byte
+// elements in column l / 4 of rows 2 (l % 4) and 2 (l % 4) + 1.
 template <bool Transposed> __device__ __forceinline__ void load_matrices(unsigned (&out)[4], const void* row) {
 #ifdef EMULATED
     emu::exchange(~0u, (uint64_t)row, __FILE__, __LINE__);
@@ -129,14 +131,15 @@ template <bool Transposed> __device__ __forceinline__ void load_matrices(unsigne
 #endif
 }
 
-// A warp's operands of a product of M x N fragments: a is 16 M x 32 bytes, b^T is 8 N x 32 bytes. Lane l holds the 4 bytes
-// l % 4 of 16 of row l / 4: of a fragment of a first the upper 8 rows, then the lower, then both of the other 16 bytes.
+// A warp's operands of a product of M x N fragments: a is 16 M x 32 bytes, b^T is 8 N x 32 bytes. Lane l holds bytes 4
+// (l % 4) .. of 16 bytes of row l / 4: in a fragment of a, first of the upper 8 rows, then of the lower, then of both
+// for the other 16 bytes.
 template <int M, int N> struct Operands {
     unsigned a[M][4], b[N][2];
 };
 
 #ifdef EMULATED
-// Numbers k and the next of 4 bytes of bf16, or the one of tf32.
+// Unpacks 4 bytes: two numbers in bf16, or one in tf32.
 template <class Kind> inline void unpack(float* to, unsigned bits) {
     if constexpr (sizeof(Storage<Kind>) == 2) {
         to[0] = __uint_as_float(bits << 16);
@@ -147,7 +150,7 @@ template <class Kind> inline void unpack(float* to, unsigned bits) {
 }
 #endif
 
-// sums += a b. Lane l holds of a sum of 16 x 8 the rows l / 4 and l / 4 + 8, columns l % 4 * 2 and the next.
+// sums += a b. Of each 16 x 8 fragment of sums, lane l holds rows l / 4 and l / 4 + 8, columns l % 4 * 2 and the next.
 template <class Kind, int M, int N>
 __device__ __forceinline__ void multiply_fragments(float (&sums)[M][N][4], const Operands<M, N>& own) {
 #ifdef EMULATED
@@ -175,7 +178,7 @@ __device__ __forceinline__ void multiply_fragments(float (&sums)[M][N][4], const
                         b[r * (K / 2) + quarter * PER_LANE + k][2 * j + e] = two[k];
                 }
     }
-    // The operands stay until every lane has read them.
+    // The operands must remain until every lane has read them.
     emu::exchange(~0u, 0, __FILE__, __LINE__);
     for (int k = 0; k < K; ++k)
         for (int i = 0; i < 2 * M; ++i)

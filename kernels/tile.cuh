@@ -1,22 +1,22 @@
-// Products of matrices by tiles: c (m x n) = a (m x k) b (k x n), one tile of c per block of TILE_THREADS, f32 sums in
-// the order of k. Tiles are LARGE x LARGE or SMALL x SMALL, as the grid says.
+// Matrix products in tiles: c (m x n) = a (m x k) b (k x n), with one tile of c per block of TILE_THREADS threads, and
+// f32 sums in the order of k. The grid determines whether tiles are LARGE x LARGE or SMALL x SMALL.
 //
-// The operands are views: they say how V elements that follow one another in memory are found, so that a matrix, its
-// transpose and the windows of a convolution feed the same loop. A view has a slow index and a fast one (along which
-// elements are neighbours); K_FAST says which of the two is k. Elements outside are zero.
+// The operands are views, which locate V consecutive elements in memory, so that a matrix, its transpose and the windows
+// of a convolution can use the same loop. A view has a slow index and a fast one (along which elements are neighbours);
+// K_FAST is true if the fast one is k. Elements outside are zero.
 //
-// A kind of product is float (ordinary arithmetic), bf16 or tf32 (tensor cores where the GPU has them for these: compute
-// 8.0 and above; elsewhere ordinary arithmetic).
+// The kind of a product is float (ordinary arithmetic), bf16 or tf32 (tensor cores on GPUs of compute capability 8.0 and
+// above, otherwise ordinary arithmetic).
 #pragma once
 #include "tensor_core.cuh"
 
-// Tensor cores are fed by four warps, so that each has 64 x 64 sums of a large tile: of smaller pieces, more bytes would
-// be read from shared memory than it gives while the tensor cores multiply (docs/PERFORMANCE.md).
+// Four warps feed the tensor cores, so that each has 64 x 64 sums of a large tile. With smaller pieces, the warps would
+// read more bytes than shared memory can deliver while the tensor cores multiply (docs/PERFORMANCE.md).
 template <class Kind> constexpr int TILE_THREADS = std::is_same<Kind, float>::value ? 256 : 128;
-// Rows and columns of a tile: src/layers/parts.rs makes the grids.
+// Rows and columns of a tile. src/layers/split_k.rs computes the grids.
 constexpr int LARGE = 128, SMALL = 64;
-// Slices of k in shared memory: one is multiplied while the others are on their way. Three of a large tile are the 48 KiB
-// that a block may have without asking.
+// Slices of k in shared memory: one is multiplied while the others are being loaded. Three slices of a large tile take
+// the 48 KiB that a block may use without opting in to more.
 constexpr int STAGES = 3;
 
 template <typename T> __device__ __forceinline__ bool is_wide(const T* at, int stride, int fasts) {
@@ -24,20 +24,20 @@ template <typename T> __device__ __forceinline__ bool is_wide(const T* at, int s
     return (unsigned long long)at % 16 == 0 && stride % V == 0 && fasts % V == 0;
 }
 
-// V neighbours in memory, or zeros where there are none.
+// V neighbours in memory, or zeros if they are outside.
 template <typename T> struct Chunk {
     const T* at;
     bool there;
 };
 
-// Element (s, f) is at[s * stride + f]. Chunks of rows (of the product) outside are those of the last one, without a test:
-// what they give is stored nowhere. Chunks of ks outside are zero.
+// Element (s, f) is at[s * stride + f]. For rows (of the product) outside, chunks are those of the last row, without a
+// test, because their results are never stored. For ks outside, chunks are zero.
 template <typename T, bool KFast> struct MatrixView {
     static constexpr bool K_FAST = KFast;
     static constexpr int V = 16 / sizeof(T);
     const T* at;
     int stride, slows, fasts;
-    bool wide;  // chunks are aligned, and whole
+    bool wide;  // whether chunks are aligned and whole
     using Slow = int;
     using Fast = int;
     __device__ MatrixView(const T* at, int stride, int slows, int fasts)
@@ -48,7 +48,7 @@ template <typename T, bool KFast> struct MatrixView {
         const long long line = (long long)(K_FAST ? s : min(s, slows - 1)) * stride;
         return {at + (line + min(f, fasts - V)), K_FAST ? f < fasts : s < slows};
     }
-    // Where chunks are not aligned.
+    // For chunks that are not aligned.
     __device__ void load(T* out, Slow s, Fast f) const {
 #pragma unroll
         for (int v = 0; v < V; ++v)
@@ -56,8 +56,8 @@ template <typename T, bool KFast> struct MatrixView {
     }
 };
 
-// Where a product goes: row i begins at line(i), and lines are an even number of elements apart where `paired`, so that two
-// neighbours are one access.
+// The destination of a product: row i begins at line(i). If `paired`, lines are an even number of elements apart, so
+// that two neighbours are written in one access.
 template <typename T> struct Rows {
     using Element = T;
     T* at;
@@ -71,11 +71,12 @@ template <typename T> struct alignas(2 * sizeof(T)) Pair {
     T first, second;
 };
 
-// A slice of an operand in shared memory: ROWS x 64 bytes, chunks of 16 bytes along k or along the rows, as in memory.
-// Chunks change places so that eight lanes which read one column of chunks meet eight different groups of banks.
+// A slice of an operand in shared memory: ROWS x 64 bytes, in chunks of 16 bytes along k or along the rows, as in
+// memory. Chunks are swizzled so that eight lanes that read one column of chunks access eight different groups of
+// banks.
 template <typename T, int ROWS, bool KFast> struct Slice {
     static constexpr int V = 16 / sizeof(T), K = 64 / sizeof(T);
-    // Rows (or ks) after which chunks have changed places in every way.
+    // The number of rows (or ks) after which the swizzle repeats.
     static constexpr int PERIOD = KFast || sizeof(T) == 2 ? 8 : 4;
     __device__ static __forceinline__ int offset(int row, int k) {
         if constexpr (KFast) return row * K + ((k / V) ^ (row / 2 & 3)) * V + k % V;
@@ -90,7 +91,7 @@ template <typename T, int THREADS, int ROWS, class View> struct Loader {
     static constexpr int V = View::V, K = Layout::K;
     static constexpr int ACROSS = (View::K_FAST ? K : ROWS) / V, STEP = THREADS / ACROSS;
     static constexpr int COUNT = ROWS * K / (V * THREADS);
-    static_assert(STEP % Layout::PERIOD == 0, "chunks of a thread lie equally far apart");
+    static_assert(STEP % Layout::PERIOD == 0, "the chunks of a thread are equally far apart");
     const View& view;
     int along, begin, offset;
     typename View::Slow slow[View::K_FAST ? COUNT : 1];
@@ -125,20 +126,20 @@ template <typename T, int THREADS, int ROWS, class View> struct Loader {
     }
 };
 
-// Ordinary arithmetic: thread (t / 16, t % 16) of DOWN x 16 makes ROWS / DOWN x COLUMNS / 16 sums.
+// Ordinary arithmetic: thread (t / 16, t % 16) of DOWN x 16 computes ROWS / DOWN x COLUMNS / 16 sums.
 template <class Kind, int ROWS, int COLUMNS, bool AKFast, bool BKFast> struct PlainTile {
     using T = Storage<Kind>;
     static constexpr int V = 16 / sizeof(T), K = 64 / sizeof(T), DOWN = TILE_THREADS<Kind> / 16;
     static constexpr int M = ROWS / DOWN, N = COLUMNS / 16;
     float sums[M][N] = {};
 
-    // Which of the rows (columns) of an operand are a thread's: those that it reads without conflict of banks.
+    // A thread's share of the rows (columns) of an operand: those that it can read without bank conflicts.
     template <int SIZE, int OWNERS, bool KFast> struct Share {
         static constexpr int RUN = KFast ? 1 : V < SIZE / OWNERS ? V : SIZE / OWNERS;
         __device__ static __forceinline__ int place(int thread, int i) {
             return i / RUN * OWNERS * RUN + thread * RUN + i % RUN;
         }
-        // Values of rows i .. i + COUNT at V ks.
+        // Reads rows i .. i + COUNT at V ks.
         template <int COUNT>
         __device__ static __forceinline__ void read(float (&out)[COUNT][V], const T* slice, int thread, int i, int k) {
             using Layout = Slice<T, SIZE, KFast>;
@@ -170,7 +171,8 @@ template <class Kind, int ROWS, int COLUMNS, bool AKFast, bool BKFast> struct Pl
     __device__ __forceinline__ void multiply(const T* a, const T* b) {
         constexpr int RUN = Left::RUN;
         static_assert(M % RUN == 0 && N % Right::RUN == 0, "whole runs");
-        // Unrolled, values of several ks would be held, more than the 128 registers of two blocks on a multiprocessor.
+        // An unrolled loop would hold the values of several ks, which exceed the 128 registers available with two
+        // blocks on a multiprocessor.
 #pragma unroll 1
         for (int k = 0; k < K; k += V) {
             float right[N][V];
@@ -204,7 +206,7 @@ template <class Kind, int ROWS, int COLUMNS, bool AKFast, bool BKFast> struct Pl
 #pragma unroll
             for (int j = 0; j < N; ++j) sums[i][j] = rectified(sums[i][j], 1);
     }
-    // To the m x n of c that begin at (row, column).
+    // Stores the sums in c (m x n), from (row, column) on.
     template <class C>
     __device__ __forceinline__ void store(const C& c, int row, int column, int m, int n) const {
 #pragma unroll
@@ -222,15 +224,15 @@ template <class Kind, int ROWS, int COLUMNS, bool AKFast, bool BKFast> struct Pl
 };
 
 #if TENSOR_CORES
-// What a lane reads of a slice: four matrices of 8 rows x 16 bytes at once, two down and two across, in the order that
-// mma.sync takes of a (DownFirst) and of b. The swizzle is an exclusive or of few bits, so that all places of a lane are a
-// few offsets, made once, and constants.
+// Reads a lane's part of a slice: four matrices of 8 rows x 16 bytes at once, two down and two across, in the order
+// that mma.sync requires of a (DownFirst) and of b. The swizzle is an exclusive or of a few bits, so that every
+// position of a lane follows from an offset, computed once, and constants.
 template <class Kind, int SIZE, bool KFast, bool DownFirst> struct Reader {
     using T = Storage<Kind>;
     using Layout = Slice<T, SIZE, KFast>;
     static constexpr int V = Layout::V, K = Layout::K;
     static constexpr bool MATRICES = KFast || sizeof(T) == 2;
-    int lane;  // where what the lane reads begins
+    int lane;  // the offset at which the lane's part begins
     __device__ static __forceinline__ int down(int q) { return (DownFirst ? q % 2 : q / 2) * 8; }
     __device__ static __forceinline__ int right(int q) { return (DownFirst ? q / 2 : q % 2) * V; }
 
@@ -240,7 +242,7 @@ template <class Kind, int SIZE, bool KFast, bool DownFirst> struct Reader {
         else if (MATRICES) lane = Layout::offset(row + down(matrix), right(matrix) + line);
         else lane = Layout::offset(row + own / 4, own % 4);
     }
-    // Rows `row` .. row + 16, a multiple of 16, and 2 V ks from k.
+    // Reads rows `row` .. row + 16, where row is a multiple of 16, at 2 V ks from k on.
     __device__ __forceinline__ void read(unsigned (&out)[4], const T* slice, int row, int k) const {
         if constexpr (KFast) {
             load_matrices<false>(out, slice + (lane ^ k) + row * K);
@@ -331,7 +333,7 @@ template <class Kind, int ROWS, int COLUMNS, bool AKFast, bool BKFast> struct Co
 };
 #endif
 
-// What is done to a sum: terms[column] is added unless terms is null, then max(sum, 0) is taken when relu is not 0.
+// The epilogue of a sum: terms[column] is added unless terms is null, then max(sum, 0) is taken if relu is not 0.
 struct Finish {
     const float* terms = nullptr;
     int relu = 0;
@@ -359,7 +361,8 @@ __device__ __forceinline__ void sized_product(TileMemory& memory, int block, int
     Loader<T, TILE_THREADS<Kind>, SIDE, B> right(b, column);
     Copies copies;
     Tile tile;
-    // A group is closed even when nothing is left to load, so that their number tells which slice is there.
+    // A group is closed even if nothing is left to load, so that the count of groups identifies the slice that has
+    // arrived.
     const auto load = [&](int stage, int k) {
         if (k < k_end) {
             left.load(copies, lefts + stage * SLICE, k);
@@ -371,8 +374,8 @@ __device__ __forceinline__ void sized_product(TileMemory& memory, int block, int
     int stage = 0;
     for (int k = k_begin; k < k_end; k += K) {
         copies.template wait<STAGES - 2>();
-        // Every thread's copies of this slice are there, and every thread is done with the slice before it, whose place the
-        // next one takes.
+        // After the barrier, every thread's copies of this slice have arrived and every thread has finished with the
+        // slice before it, which the next one replaces.
         __syncthreads();
         load(stage == 0 ? STAGES - 1 : stage - 1, k + (STAGES - 1) * K);
         tile.multiply(lefts + stage * SLICE, rights + stage * SLICE);
@@ -383,12 +386,14 @@ __device__ __forceinline__ void sized_product(TileMemory& memory, int block, int
     tile.store(c, row, column, m, n);
 }
 
-// The side of the tiles of n columns that the launch asks for. Large ones are only used for more than SMALL columns.
+// The side of the tiles for n columns, according to the grid of the launch. Large tiles are only used for more than
+// SMALL columns.
 __device__ __forceinline__ int tile_side(int n) {
     return (int)gridDim.y == (n + SMALL - 1) / SMALL ? SMALL : LARGE;
 }
 
-// Sums over k in [k_begin, k_end) for a tile of c (m x n), the block-th down and the blockIdx.y-th across, finished. k_begin is a multiple of 32; k_end too, or it is all of k.
+// Computes one tile of c (m x n), the block-th down and the blockIdx.y-th across: the sums over k in [k_begin, k_end),
+// and their epilogue. k_begin is a multiple of 32; so is k_end, unless it is the whole of k.
 template <class Kind, class A, class B, class C>
 __device__ __forceinline__ void tile_product(int block, int m, int n, int k_begin, int k_end, const A& a, const B& b,
                                              const Finish& finish, const C& c) {

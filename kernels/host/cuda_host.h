@@ -1,5 +1,5 @@
-// CUDA's built-ins as C++20: with this header a kernel file compiles for the CPU. One operating system thread runs
-// one block at a time; the threads of the block are fibers that change places at barriers and warp operations.
+// CUDA's built-ins in C++20: with this header, a kernel file compiles for the CPU. One operating-system thread runs one
+// block at a time; the threads of the block are fibers that switch at barriers and warp operations.
 #pragma once
 #define EMULATED 1
 
@@ -43,7 +43,8 @@ namespace emu {
 
 struct Lane;  // a thread of the running block
 
-// What the running thread sees. Plain and thread-local without initialiser, so that reading it costs one load.
+// The state of the running thread. It is plain and thread-local without an initialiser, so that reading it costs one
+// load.
 struct Here {
     Lane* lane;
     uint3 thread;
@@ -55,9 +56,9 @@ extern __thread Here here __attribute__((tls_model("initial-exec")));
 void* shared(const void* key, size_t bytes);
 void* dynamic_shared();
 void barrier(const char* file, int line);
-// Waits for the lanes of `mask`, each with its value; afterwards slot(i) is the value of lane i.
+// Waits for the lanes of `mask`, each of which passes a value; afterwards, slot(i) is the value of lane i.
 void exchange(unsigned mask, uint64_t value, const char* file, int line);
-// The value that lane i brought to the last exchange; false when that lane was not part of it.
+// Reads the value that a lane passed to the last exchange; returns false if the lane did not take part in it.
 bool slot(unsigned lane, uint64_t* value);
 
 using Call = void (*)(void** args);
@@ -68,7 +69,7 @@ struct Entry {
     Entry(const char* name, Call call);
 };
 
-// Calls a kernel with arguments taken from where cuLaunchKernel would take them.
+// Calls a kernel with its arguments in an array, as for cuLaunchKernel.
 template <auto Kernel> struct Caller;
 template <class... Args, void (*Kernel)(Args...)> struct Caller<Kernel> {
     template <size_t... I> static void spread(void** args, std::index_sequence<I...>) {
@@ -77,8 +78,8 @@ template <class... Args, void (*Kernel)(Args...)> struct Caller<Kernel> {
     static void call(void** args) { spread(args, std::index_sequence_for<Args...>{}); }
 };
 
-// Shuffles: `source` is the lane to read, `inside` false keeps the own value. What a lane that takes no part would
-// give is undefined on a GPU, and all ones (NaN) here.
+// Shuffles: `source` is the lane to read; if `inside` is false, a lane keeps its own value. The value of a lane that
+// does not take part is undefined on a GPU, and all ones (NaN) here.
 template <class T>
 inline T shuffle(unsigned mask, T value, unsigned source, bool inside, const char* file, int line) {
     static_assert(sizeof(T) <= 8, "shuffles move at most eight bytes");
@@ -126,13 +127,13 @@ inline unsigned __ballot_sync(unsigned mask, int predicate, EMU_PLACE) {
     return votes;
 }
 
-// Blocks may run on several threads of the operating system, so these are real.
+// Blocks may run on several operating-system threads, so these are real atomics.
 template <class T> inline T atomicAdd(T* at, std::type_identity_t<T> value) {
     static_assert(std::is_integral_v<T>, "the order of float atomics is not fixed; reduce in a fixed order instead");
     return __atomic_fetch_add(at, value, __ATOMIC_RELAXED);
 }
 template <class T> inline T atomicMax(T* at, std::type_identity_t<T> value) {
-    static_assert(std::is_integral_v<T>, "only on whole numbers");
+    static_assert(std::is_integral_v<T>, "atomicMax supports only integers");
     T old = __atomic_load_n(at, __ATOMIC_RELAXED);
     while (old < value && !__atomic_compare_exchange_n(at, &old, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
     return old;
@@ -148,10 +149,10 @@ inline unsigned __umulhi(unsigned a, unsigned b) { return unsigned(uint64_t(a) *
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __clz(int x) { return x == 0 ? 32 : __builtin_clz(x); }
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
-// Compiled with -ffp-contract=off: no product disappears in a sum.
+// The compiler runs with -ffp-contract=off, so no product is contracted into a sum.
 inline float __fmul_rn(float a, float b) { return a * b; }
 
-// bfloat16: storage and conversions, to the nearest, ties to even; NaN becomes the one that CUDA gives.
+// bfloat16: storage and conversions, rounding to nearest even; every NaN becomes the one that CUDA returns.
 struct alignas(2) __nv_bfloat16 { uint16_t bits; };
 inline float __bfloat162float(__nv_bfloat16 x) { return __uint_as_float(unsigned(x.bits) << 16); }
 inline __nv_bfloat16 __float2bfloat16_rn(float x) {

@@ -1,7 +1,7 @@
-// The emulated device: runs blocks of a kernel on the calling thread, the block's threads as fibers.
+// The emulated device: runs blocks of a kernel on the calling thread, with the block's threads as fibers.
 //
-// Finds: barriers and warp operations that not all threads reach, lanes that disagree on a mask, lanes that have
-// exited. Different orders of threads give different results where a barrier is missing.
+// It detects barriers and warp operations that not all threads reach, lanes that disagree on a mask, and masks with
+// lanes that have exited. If a barrier is missing, different orders of threads give different results.
 #include "cuda_host.h"
 
 #include <cstdio>
@@ -25,7 +25,7 @@
 
 #if defined(__x86_64__) && !defined(EMU_UCONTEXT)
 #define EMU_SWITCH 1
-// Saves the callee-saved registers, keeps the stack in *from and goes on with the stack `to`.
+// Saves the callee-saved registers, stores the stack in *from and continues with the stack `to`.
 extern "C" void emu_switch(void** from, void* to);
 asm(R"(
     .text
@@ -90,7 +90,7 @@ struct Shared {
 
 constexpr size_t STACK = 128 << 10, GUARD = 4096;
 
-// One per operating system thread, kept between launches because fresh stacks cost page faults.
+// One per operating-system thread, kept between launches because fresh stacks cost page faults.
 struct Block {
     std::vector<Lane> lanes;
     std::vector<Warp> warps;
@@ -235,7 +235,7 @@ void exchange(unsigned mask, uint64_t value, const char* file, int line) {
     lane.read = side;
     warp.arrived |= self;
     if (warp.arrived == mask) {
-        // The other side is free: who still reads it would not have arrived here.
+        // The other side is free: a lane that still reads it would not have arrived here.
         warp.parts[side] = mask;
         warp.arrived = 0;
         ++warp.round;
@@ -286,7 +286,7 @@ static void arrange(int order, uint64_t& seed) {
     }
 }
 
-// Says why nothing can go on, or opens the barrier.
+// Opens the barrier, or reports why no thread can continue.
 static bool open_barrier() {
     const Lane *first = nullptr, *other = nullptr, *in_warp = nullptr, *gone = nullptr;
     for (const Lane& lane : block->lanes) {
@@ -297,7 +297,7 @@ static bool open_barrier() {
         if (lane.line != first->line || lane.file != first->file) other = &lane;
     }
     if (in_warp) {
-        block->error = "deadlock: a warp operation waits for lanes that do not come: " + place(*in_warp);
+        block->error = "deadlock: a warp operation waits for lanes that never arrive: " + place(*in_warp);
         if (first) block->error += "; others wait at __syncthreads: " + place(*first);
     } else if (other) {
         block->error = "threads of a block wait at different __syncthreads: " + place(*first) + " and " + place(*other);
@@ -349,7 +349,7 @@ static void set_up(const unsigned* grid, const unsigned* size, int order) {
     }
 }
 
-// Block i of the launch, counted in the order asked for.
+// Returns the i-th block of the launch in the given order.
 static uint64_t pick(uint64_t i, uint64_t blocks, int order) {
     if (order == REVERSE) return blocks - 1 - i;
     return i;
@@ -357,14 +357,14 @@ static uint64_t pick(uint64_t i, uint64_t blocks, int order) {
 
 }  // namespace emu
 
-// Returns the kernel's handle, or null when there is none of that name.
+// Returns the kernel's handle, or null if there is no kernel of that name.
 extern "C" const void* emu_kernel(const char* name) {
     for (const emu::Entry* entry = emu::entries; entry; entry = entry->next)
         if (strcmp(entry->name, name) == 0) return entry;
     return nullptr;
 }
 
-// Runs blocks first .. first + count of a launch on this thread; returns 0, or 1 with a sentence in `error`.
+// Runs blocks first .. first + count of a launch on this thread; returns 0, or 1 with a message in `error`.
 extern "C" int emu_launch(const void* kernel, const unsigned* grid, const unsigned* size, size_t dynamic, void** args,
                           uint64_t first, uint64_t count, int order, uint64_t seed, char* error, size_t error_bytes) {
     using namespace emu;

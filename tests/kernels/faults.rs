@@ -75,7 +75,7 @@ fn what_was_never_written_is_nan() {
 fn barriers_and_warp_operations_that_not_all_threads_reach_are_errors_with_their_line() {
     for (kernel, words) in [
         ("different_barriers", "threads of a block wait at different __syncthreads"),
-        ("half_a_warp", "deadlock: a warp operation waits for lanes that do not come"),
+        ("half_a_warp", "deadlock: a warp operation waits for lanes that never arrive"),
         ("exited_lane", "a warp operation"),
         ("exited_at_barrier", "a __syncthreads waits for threads that have exited"),
     ] {
