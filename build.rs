@@ -13,16 +13,16 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Images in a fatbin: bf16 tensor-core types need 80, and PTX alone costs seconds of start-up.
+/// The images in a fatbin: bf16 on tensor cores requires 80, and PTX alone would cost seconds of start-up.
 const ARCHS: &str = "compute_75,compute_80,sm_80,sm_90";
 
-/// A command that makes one file.
+/// A command that produces one file.
 struct Job {
-    /// What it makes; its name holds a hash of everything that goes into it.
+    /// The file that it produces, whose name contains a hash of all inputs.
     output: PathBuf,
     program: PathBuf,
     args: Vec<String>,
-    /// What it compiles, for messages.
+    /// The name of its source in messages.
     source: String,
 }
 
@@ -30,14 +30,14 @@ struct Job {
 struct Source {
     stem: String,
     text: String,
-    /// What nvcc compiles.
+    /// The text that nvcc compiles.
     gpu: String,
-    /// What the C++ compiler compiles.
+    /// The text that the C++ compiler compiles.
     host: String,
 }
 
 impl Source {
-    /// Writes one of its two texts into OUT_DIR, and returns its path and what its compilation depends on.
+    /// Writes one of its two texts into OUT_DIR, and returns its path and the text that its compilation depends on.
     fn write(&self, generated: &str, suffix: &str, out: &Path) -> Result<(PathBuf, String), String> {
         let path = out.join(format!("{}.{suffix}", self.stem));
         fs::write(&path, generated).map_err(|error| format!("{}: {error}", path.display()))?;
@@ -55,7 +55,7 @@ fn on_path(name: &str) -> Option<PathBuf> {
     env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
-/// The nvcc of NVIDIA's Python wheels inside a virtual environment.
+/// Returns the nvcc of NVIDIA's Python wheels inside a virtual environment.
 fn in_wheels(environment: &Path) -> Option<PathBuf> {
     let pythons = fs::read_dir(environment.join("lib")).ok()?;
     let mut found: Vec<PathBuf> = pythons
@@ -72,7 +72,7 @@ fn find_nvcc(root: &Path) -> Result<PathBuf, String> {
     for name in ["PERISTYLE_NVCC", "NVCC"] {
         if let Some(value) = variable(name) {
             let path = PathBuf::from(&value);
-            return if path.is_file() { Ok(path) } else { Err(format!("{name} = {value} is no file")) };
+            return if path.is_file() { Ok(path) } else { Err(format!("{name} = {value} is not a file")) };
         }
     }
     let homes = ["CUDA_HOME", "CUDA_PATH"].into_iter().filter_map(variable).map(PathBuf::from);
@@ -98,7 +98,7 @@ fn find_cxx() -> Result<PathBuf, String> {
     known.iter().find_map(|name| on_path(name)).ok_or_else(|| format!("none of {} was found", known.join(", ")))
 }
 
-/// FNV-1a, to name outputs after what goes into them.
+/// Returns the FNV-1a hash, which names outputs after their inputs.
 fn hash(parts: &[&str]) -> String {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for byte in parts.iter().flat_map(|part| part.bytes().chain([0xff])) {
@@ -107,10 +107,10 @@ fn hash(parts: &[&str]) -> String {
     format!("{hash:016x}")
 }
 
-/// What a compiler says when asked for its version: part of what its outputs depend on.
+/// Returns the version that a compiler reports, on which its outputs depend.
 fn version(compiler: &Path) -> Result<String, String> {
     let asked = Command::new(compiler).arg("--version").output();
-    let answer = asked.map_err(|error| format!("{} does not start: {error}", compiler.display()))?;
+    let answer = asked.map_err(|error| format!("{} cannot be run: {error}", compiler.display()))?;
     Ok(String::from_utf8_lossy(&answer.stdout).into_owned())
 }
 
@@ -136,10 +136,10 @@ fn run(jobs: &[Job]) -> Result<(), String> {
 }
 
 fn run_one(job: &Job) -> Result<(), String> {
-    // Written under another name and renamed, so that an interrupted build leaves no half file behind.
+    // Written under another name and renamed, so that an interrupted build leaves no partial file.
     let partial = job.output.with_extension("partial");
     let done = Command::new(&job.program).args(&job.args).arg("-o").arg(&partial).output();
-    let done = done.map_err(|error| format!("{} does not start: {error}", job.program.display()))?;
+    let done = done.map_err(|error| format!("{} cannot be run: {error}", job.program.display()))?;
     if !done.status.success() {
         let said = String::from_utf8_lossy(&done.stderr).into_owned() + &String::from_utf8_lossy(&done.stdout);
         return Err(format!("{} does not compile:\n{said}", job.source));
@@ -147,7 +147,7 @@ fn run_one(job: &Job) -> Result<(), String> {
     fs::rename(&partial, &job.output).map_err(|error| format!("{}: {error}", job.output.display()))
 }
 
-/// One job per kernel file: PTX and machine code in one compressed fatbin.
+/// Returns one job per kernel file: PTX and machine code in one compressed fatbin.
 fn nvcc_jobs(nvcc: &Path, archs: &[&str], sources: &[Source], headers: &str, out: &Path) -> Result<Vec<Job>, String> {
     let mut args: Vec<String> =
         ["-std=c++17", "-O3", "-fatbin", "-Xfatbin", "-compress-all", "-Werror", "all-warnings"]
@@ -203,7 +203,7 @@ fn emulator(
     }
     run(&jobs)?;
     let objects: Vec<String> = jobs.iter().map(|job| job.output.display().to_string()).collect();
-    // The library must load on machines with another C++ runtime, or none.
+    // The library must load on machines with a different C++ runtime, or none.
     let flags = ["-shared", "-static-libstdc++", "-static-libgcc", "-Wl,--strip-debug"].map(String::from);
     let names: Vec<&str> = objects.iter().map(String::as_str).collect();
     let link = Job {
@@ -225,7 +225,7 @@ fn read_folder(folder: &Path, extension: &str) -> Vec<(PathBuf, String)> {
     files.into_iter().filter_map(|path| read(path).ok()).collect()
 }
 
-/// Deletes what earlier builds left in OUT_DIR.
+/// Deletes the outputs of earlier builds from OUT_DIR.
 fn sweep(out: &Path, kept: &[PathBuf]) {
     for path in fs::read_dir(out).into_iter().flatten().flatten().map(|entry| entry.path()) {
         let made = path.extension().is_some_and(|e| e == "fatbin" || e == "so" || e == "o" || e == "partial");
@@ -235,7 +235,7 @@ fn sweep(out: &Path, kept: &[PathBuf]) {
     }
 }
 
-/// Unwraps what may be missing: says so once, or fails when PERISTYLE_REQUIRE_KERNELS is 1.
+/// Handles an optional part: if it is missing, prints a warning, or fails if PERISTYLE_REQUIRE_KERNELS is 1.
 fn optional<T>(what: &str, made: Result<T, String>) -> Result<T, String> {
     if let Err(reason) = &made {
         if variable("PERISTYLE_REQUIRE_KERNELS").is_some_and(|value| value == "1") {
@@ -255,7 +255,7 @@ fn main() {
 }
 
 fn build() -> Result<(), String> {
-    let folder = |name: &str| env::var_os(name).map(PathBuf::from).ok_or(format!("cargo sets {name}"));
+    let folder = |name: &str| env::var_os(name).map(PathBuf::from).ok_or(format!("cargo did not set {name}"));
     let (root, out) = (folder("CARGO_MANIFEST_DIR")?, folder("OUT_DIR")?);
     ["build.rs", "build", "kernels"].iter().for_each(|path| println!("cargo:rerun-if-changed={path}"));
     variable("PERISTYLE_REQUIRE_KERNELS");
@@ -293,7 +293,7 @@ fn build() -> Result<(), String> {
         }
         kept.extend(jobs.into_iter().map(|job| job.output));
         println!("cargo:rustc-env=PERISTYLE_BUILT_WITH_NVCC={}", nvcc.display());
-        // Tests that need kernels are ignored in a build without.
+        // Tests that need kernels are ignored in a build without them.
         println!("cargo:rustc-cfg=peristyle_kernels");
     }
     table += "];\n\n/// The architectures in every fatbin: `compute_80` for PTX, `sm_80` for machine code.\n";

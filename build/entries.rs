@@ -1,11 +1,11 @@
-//! Writes the C++ that compilers get: a kernel file, and an entry of C name for each variant of its kernels.
+//! Writes the C++ for the compilers: a kernel file, and an entry with C linkage for each variant of its kernels.
 
 use super::signatures::{Kernel, Parameter, Type, Variant};
 use std::fmt::Write;
 
-/// Writes the file that nvcc compiles; `path` is the kernel file's.
+/// Writes the file that nvcc compiles; `path` is that of the kernel file.
 pub fn gpu_source(path: &str, kernels: &[Kernel]) -> String {
-    let mut out = format!("#include \"{path}\"\n// Apart from the functions, which entries of the same name call.\n");
+    let mut out = format!("#include \"{path}\"\n// Kept apart from the functions of the same names that they call.\n");
     out += "namespace entries {\n";
     for (kernel, variant) in each(kernels) {
         out += &entry(kernel, variant);
@@ -15,7 +15,7 @@ pub fn gpu_source(path: &str, kernels: &[Kernel]) -> String {
 
 /// Writes the file that compiles a kernel file for the CPU and registers its kernels.
 pub fn host_source(path: &str, kernels: &[Kernel]) -> String {
-    // The unnamed namespace keeps equal names of two kernel files apart, as separate modules do on a GPU.
+    // The unnamed namespace keeps equal names in two kernel files apart, as separate modules do on a GPU.
     let mut out = format!("#include \"cuda_host.h\"\nnamespace {{\n#include \"{path}\"\nnamespace entries {{\n");
     for (kernel, variant) in each(kernels) {
         let _ = writeln!(out, "{}EMU_KERNEL({})", entry(kernel, variant), kernel.entry(variant));
@@ -28,7 +28,7 @@ fn each(kernels: &[Kernel]) -> impl Iterator<Item = (&Kernel, &Variant)> {
 }
 
 fn entry(kernel: &Kernel, variant: &Variant) -> String {
-    // A struct stays where the launch puts it: a copy of it costs registers.
+    // A struct stays where the launch puts it, because a copy would cost registers.
     let qualifier = |p: &Parameter| if matches!(p.ty, Type::Geometry(_)) { "const __grid_constant__ " } else { "" };
     let parameters: Vec<String> =
         kernel.parameters.iter().map(|p| format!("{}{} {}", qualifier(p), p.cuda(variant.dtype), p.name)).collect();

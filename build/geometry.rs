@@ -8,7 +8,7 @@ use super::tokens::Code;
 pub struct Geometry {
     /// Its name, the same in C++ and in Rust.
     pub name: String,
-    /// Where it is defined: `kernels/pool.cuh:5`.
+    /// The location of its definition: `kernels/pool.cuh:5`.
     pub place: String,
     /// Its fields.
     pub fields: Vec<Field>,
@@ -25,14 +25,14 @@ pub struct Field {
     pub comment: String,
 }
 
-/// Reads `struct name { .. };` of a file; returns none where the file has no such struct.
+/// Reads `struct name { .. };` in a file. Returns `None` if the file has no such struct.
 ///
 /// # Errors
-/// `file:line: what cannot be read and how to write it`.
+/// A message `file:line: what cannot be read, and how to write it`.
 pub fn read(code: &Code, name: &str) -> Result<Option<Geometry>, String> {
     let head = format!("struct {name} {{");
     let Some(start) = (0..code.tokens().len()).find(|&i| code.reads(i, &head)) else { return Ok(None) };
-    let form = format!("expected numbers, as in `int h, w;`, in \"{name}\", which a kernel takes");
+    let form = format!("expected numbers, as in `int h, w;`, in \"{name}\", the type of a kernel parameter");
     let (mut fields, mut i) = (Vec::new(), start + 3);
     while !code.reads(i, "} ;") {
         let mut words = Vec::new();

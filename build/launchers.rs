@@ -1,12 +1,12 @@
-//! Writes the Rust of gpu/embedded.rs and gpu/kernels.rs: the table of entries, a typed launcher for each, and launchers that pick a
-//! variant by the formats of their operands.
+//! Writes the Rust code of gpu/embedded.rs and gpu/kernels.rs: the table of entries, a typed launcher for each, and
+//! launchers that choose a variant by the formats of their operands.
 
 use super::geometry::Geometry;
 use super::signatures::{Dtype, Kernel, Type, Variant};
 use std::fmt::Write;
 
-/// Writes the table of entries and the structs that kernels take, for `include!` inside `gpu/embedded.rs`. A file is its
-/// name without `.cu` and its kernels.
+/// Writes the table of entries and the structs that kernels take, for `include!` in `gpu/embedded.rs`. Each file is
+/// given by its name without `.cu`, and its kernels.
 pub fn entries(files: &[(String, Vec<Kernel>)]) -> String {
     let mut out = String::from("/// Every entry, in the order of [`Driver::launch`](super::Driver::launch).\n");
     out += "pub static ENTRIES: &[Entry] = &[\n";
@@ -27,7 +27,7 @@ pub fn entries(files: &[(String, Vec<Kernel>)]) -> String {
     out + "];\n" + &structs(files)
 }
 
-/// Writes one launcher per entry, and those that pick a variant, for `include!` inside `gpu/kernels.rs`.
+/// Writes one launcher per entry, and those that choose a variant, for `include!` in `gpu/kernels.rs`.
 pub fn launchers(files: &[(String, Vec<Kernel>)]) -> String {
     let mut out = String::new();
     for (index, (file, kernel, variant)) in each(files).enumerate() {
@@ -35,8 +35,8 @@ pub fn launchers(files: &[(String, Vec<Kernel>)]) -> String {
         for p in &kernel.parameters {
             let _ = writeln!(out, "/// - `{}`: `{}` {}", p.name, p.cuda(variant.dtype), p.shape.replace('[', "\\["));
         }
-        out += "///\n/// # Errors\n/// When the device refuses the launch.\n///\n/// # Safety\n";
-        out += "/// Each address is memory of the device, of the shape given, and stays so until the kernel has run.\n";
+        out += "///\n/// # Errors\n/// If the device rejects the launch.\n///\n/// # Safety\n";
+        out += "/// Each address is device memory of the given shape, and stays valid until the kernel has run.\n";
         out += "#[allow(clippy::too_many_arguments, reason = \"the kernel's own parameters\")]\n";
         let _ = write!(out, "pub unsafe fn {}(on: &Issue<'_>, grid: Grid", kernel.entry(variant));
         for p in &kernel.parameters {
@@ -47,7 +47,7 @@ pub fn launchers(files: &[(String, Vec<Kernel>)]) -> String {
             let _ = write!(out, "address(&{}), ", p.name);
         }
         let _ =
-            writeln!(out, "];\n    // SAFETY: the types are the kernel's own; the caller vouches for the addresses.");
+            writeln!(out, "];\n    // SAFETY: the types are those of the kernel; the caller guarantees the addresses.");
         let _ = writeln!(out, "    unsafe {{ on.driver.launch({index}, grid, &args, on.stream) }}\n}}");
     }
     out + &any(files)
@@ -83,19 +83,19 @@ fn each(files: &[(String, Vec<Kernel>)]) -> impl Iterator<Item = (&str, &Kernel,
 }
 
 const ANY: &str = r#"
-    /// Launches [`NAME`](super::NAME) or the variant of it for the format of its operands.
+    /// Launches [`NAME`](super::NAME), or its variant for the format of the operands.
     ///
     /// # Errors
-    /// When the device refuses the launch.
+    /// If the device rejects the launch.
     ///
     /// # Panics
-    /// When operands have different formats.
+    /// If operands have different formats.
     ///
     /// # Safety
     /// As for [`NAME`](super::NAME).
     #[allow(clippy::too_many_arguments, reason = "the kernel's own parameters")]
     pub unsafe fn NAME(on: &Issue<'_>, grid: GridPARAMETERS) -> Result<()> {
-        // SAFETY: passed on.
+        // SAFETY: the caller has the same obligations.
         unsafe {
             match ComputeType::common(&[FORMATS]) {
 VARIANTS                _ => super::NAME(on, gridGIVEN),
@@ -104,11 +104,11 @@ VARIANTS                _ => super::NAME(on, gridGIVEN),
     }
 "#;
 
-/// Writes the module `any`: for every kernel with several variants, a launcher that takes the operands that vary in
-/// whichever format they are, and launches the variant of that format.
+/// Writes the module `any`: for every kernel with several variants, a launcher that accepts the varying operands in any
+/// format, and launches the variant for that format.
 fn any(files: &[(String, Vec<Kernel>)]) -> String {
     let mut out = String::from(
-        "\n/// Launchers of kernels with variants: the formats of the operands pick one.\npub mod any {\n",
+        "\n/// Launchers of kernels with variants: the formats of the operands determine which.\npub mod any {\n",
     );
     out += "    use super::{AnyConst, AnyMut, ComputeType, Const, Grid, Issue, Mut, Result};\n";
     for kernel in files.iter().flat_map(|(_, kernels)| kernels).filter(|kernel| kernel.variants.len() > 1) {

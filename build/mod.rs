@@ -1,5 +1,5 @@
-//! What the build script reads out of kernels/*.cu and what it writes: [`signatures`] reads the kernels and [`geometry`]
-//! the structs that they take, [`entries`] writes their entries for the compilers, [`launchers`] writes their Rust.
+//! Generates code from kernels/*.cu: [`signatures`] reads the kernels and [`geometry`] the structs that they take;
+//! [`entries`] writes their entries for the compilers, and [`launchers`] their launchers in Rust.
 
 pub mod entries;
 pub mod geometry;

@@ -11,21 +11,21 @@
 //!
 //! - The line lists the variants of a template, in the order f32, bf16, tf32. It lists none for a plain function:
 //!   `KERNEL(optim_norm)`.
-//! - A block has 256 threads unless a variant states its launch bounds, the threads and optionally the blocks of a
+//! - A block has 256 threads unless a variant states its launch bounds, the threads and optionally the blocks per
 //!   multiprocessor: `KERNEL(dense_forward, f32(256, 2), bf16(128, 2), tf32(128, 2))`.
-//! - A template whose numbers are stored in another type than it multiplies them in, as for tf32, is
+//! - A template that stores numbers in a different type from the one it multiplies them in, as for tf32, is
 //!   `template <class Kind, typename T = Storage<Kind>>`; its pointers are to `T`.
-//! - A parameter is a scalar, a struct of scalars or a pointer, and every pointer carries its shape in a comment on its own
-//!   line. A struct is defined in the kernel's file or in a header.
+//! - A parameter is a scalar, a struct of scalars or a pointer, and every pointer has its shape in a comment at the end of
+//!   its line. A struct is defined in the kernel's file or in a header.
 //!
-//! The reader compares text, not C++: a kernel that a macro makes would escape it, so macros that contain `KERNEL` or
-//! `__global__` are refused.
+//! The reader compares text and does not parse C++: it would miss a kernel made by a macro, so macros that contain
+//! `KERNEL` or `__global__` are rejected.
 
 use super::geometry::{self, Geometry};
 use super::tokens::{Code, Token};
 use std::ops::Range;
 
-/// Threads of a block where the line states none.
+/// Threads per block if the line states none.
 const THREADS: u32 = 256;
 
 const FLOAT: Scalar = Scalar { cuda: "float", rust: "f32" };
@@ -54,7 +54,7 @@ pub struct Scalar {
 }
 
 impl Scalar {
-    /// Returns the scalar of a name in CUDA.
+    /// Returns the scalar with the given name in CUDA.
     pub fn of(cuda: &str) -> Option<Scalar> {
         SCALARS.iter().find(|scalar| scalar.cuda == cuda).copied()
     }
@@ -102,11 +102,11 @@ impl Dtype {
 /// One variant of a kernel: an entry of the image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Variant {
-    /// What it computes with; f32 for a plain function.
+    /// The type that it computes with; f32 for a plain function.
     pub dtype: Dtype,
-    /// Threads of a block.
+    /// Threads per block.
     pub threads: u32,
-    /// Blocks that a multiprocessor shall hold at least.
+    /// Minimum number of blocks per multiprocessor.
     pub blocks: Option<u32>,
 }
 
@@ -119,7 +119,7 @@ pub enum Type {
     Geometry(Geometry),
     /// An address.
     Pointer {
-        /// What it points to; none for the template's own type.
+        /// The type that it points to; `None` for the template's type.
         to: Option<Scalar>,
         /// Whether the kernel only reads it.
         constant: bool,
@@ -138,7 +138,7 @@ pub struct Parameter {
 }
 
 impl Parameter {
-    /// Returns true when its type differs between variants.
+    /// Returns true if its type differs between variants.
     pub fn varies(&self) -> bool {
         matches!(self.ty, Type::Pointer { to: None, .. })
     }
@@ -191,10 +191,10 @@ impl Kernel {
     }
 }
 
-/// Refuses a header that holds a kernel: the build script compiles kernels/*.cu.
+/// Rejects a header that contains a kernel, because the build script only compiles kernels/*.cu.
 ///
 /// # Errors
-/// `file:line: what belongs elsewhere`.
+/// A message `file:line: what belongs elsewhere`.
 pub fn check_header(code: &Code) -> Result<(), String> {
     let kernel = |i: usize| matches!(code.word(i), "KERNEL" | "__global__") && !code.tokens()[i].directive;
     match (0..code.tokens().len()).find(|&i| kernel(i)) {
@@ -206,7 +206,7 @@ pub fn check_header(code: &Code) -> Result<(), String> {
 /// Reads every kernel of a file; `headers` may define the structs that its kernels take.
 ///
 /// # Errors
-/// `file:line: what cannot be read and how to write it`.
+/// A message `file:line: what cannot be read, and how to write it`.
 pub fn read(code: &Code, headers: &[Code]) -> Result<Vec<Kernel>, String> {
     let mut kernels: Vec<Kernel> = Vec::new();
     for (i, placed) in code.tokens().iter().enumerate() {
@@ -218,7 +218,7 @@ pub fn read(code: &Code, headers: &[Code]) -> Result<Vec<Kernel>, String> {
             return Err(code.fault(i, "a macro makes a kernel; write out its function and its `KERNEL` line"));
         }
         if word == "__global__" {
-            let form = "`__global__` is build.rs's to write; expected `__device__ void name(...)` and `KERNEL(name)`";
+            let form = "`__global__` is written by build.rs; expected `__device__ void name(...)` and `KERNEL(name)`";
             return Err(code.fault(i, form));
         }
         let kernel = kernel(code, headers, i)?;
@@ -230,7 +230,7 @@ pub fn read(code: &Code, headers: &[Code]) -> Result<Vec<Kernel>, String> {
     Ok(kernels)
 }
 
-/// Reads the kernel that the `KERNEL` line at a place names.
+/// Reads the kernel named by the `KERNEL` line at a position.
 fn kernel(code: &Code, headers: &[Code], at: usize) -> Result<Kernel, String> {
     let variants = variants(code, at)?;
     let name = code.word(at + 2);
@@ -242,7 +242,7 @@ fn kernel(code: &Code, headers: &[Code], at: usize) -> Result<Kernel, String> {
     let element = element(code, start)?;
     let Some((own, stored)) = element else {
         if !variants.is_empty() {
-            return Err(code.fault(at, format!("\"{name}\" is no template; expected `KERNEL({name})`")));
+            return Err(code.fault(at, format!("\"{name}\" is not a template; expected `KERNEL({name})`")));
         }
         let plain = Variant { dtype: Dtype::F32, threads: THREADS, blocks: None };
         return finish(code, headers, start, None, vec![plain]);
@@ -303,8 +303,8 @@ fn variants(code: &Code, at: usize) -> Result<Vec<Variant>, String> {
     Ok(variants)
 }
 
-/// Reads the template that ends where a function begins: the name of the type that its pointers are to, and whether that
-/// is `Storage` of the template's parameter. Returns none where there is no template.
+/// Reads the template that ends where a function begins. Returns the name of the type that its pointers point to, and
+/// whether that is `Storage` of the template's parameter; `None` if there is no template.
 fn element(code: &Code, function: usize) -> Result<Option<(&str, bool)>, String> {
     if function == 0 || !code.reads(function - 1, ">") {
         return Ok(None);
@@ -321,11 +321,11 @@ fn element(code: &Code, function: usize) -> Result<Option<(&str, bool)>, String>
             return Ok(Some((own, true)));
         }
     }
-    let form = "expected `template <typename T>` or `template <class Kind, typename T = Storage<Kind>>` of a kernel";
+    let form = "expected `template <typename T>` or `template <class Kind, typename T = Storage<Kind>>` for a kernel";
     Err(code.fault(start, form))
 }
 
-/// Reads the parameters that begin at a place; `own` is the template's type.
+/// Reads the parameters that begin at a position; `own` is the template's type.
 fn parameters(code: &Code, headers: &[Code], first: usize, own: Option<&str>) -> Result<Vec<Parameter>, String> {
     let (mut parameters, mut start) = (Vec::new(), first);
     for (end, placed) in code.tokens().iter().enumerate().skip(first) {
@@ -342,7 +342,7 @@ fn parameters(code: &Code, headers: &[Code], first: usize, own: Option<&str>) ->
             return Err(code.fault(end, "cannot read the parameters of a kernel; expected `(type name, ...) {`"));
         }
     }
-    Err(code.fault(first, "the parameters of a kernel do not end"))
+    Err(code.fault(first, "the parameter list of a kernel does not end"))
 }
 
 fn parameter(code: &Code, headers: &[Code], range: Range<usize>, own: Option<&str>) -> Result<Parameter, String> {
@@ -373,7 +373,7 @@ fn parameter(code: &Code, headers: &[Code], range: Range<usize>, own: Option<&st
             }
             let known: Vec<&str> = SCALARS.iter().map(|scalar| scalar.cuda).collect();
             let own = own.map_or(String::new(), |own| format!(", pointers to {own}"));
-            let known = format!("known are {}{own}, and structs of them", known.join(", "));
+            let known = format!("expected one of {}{own}, or a struct of these", known.join(", "));
             return fault(format!("parameter \"{name}\" has the type `{written}`; {known}"));
         }
     };

@@ -13,7 +13,7 @@ pub enum Token {
     Comment(String),
 }
 
-/// A token and where it stands.
+/// A token and its location.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Placed {
     /// The token.
@@ -24,7 +24,7 @@ pub struct Placed {
     pub directive: bool,
 }
 
-/// Splits a source.
+/// Splits a source into tokens.
 pub fn tokens(source: &str) -> Vec<Placed> {
     let chars: Vec<char> = source.chars().collect();
     let (mut out, mut i, mut line, mut directive) = (Vec::new(), 0, 1, false);
@@ -73,7 +73,7 @@ pub struct Code {
 }
 
 impl Code {
-    /// Splits a source; `file` is its name in messages.
+    /// Splits a source into tokens; `file` is its name in messages.
     pub fn of(file: &str, source: &str) -> Self {
         let mut code = Code { file: file.to_string(), tokens: Vec::new(), comments: Vec::new() };
         for placed in tokens(source) {
@@ -90,7 +90,7 @@ impl Code {
         &self.tokens
     }
 
-    /// Returns the word at a place, or "".
+    /// Returns the word at a position, or "".
     pub fn word(&self, i: usize) -> &str {
         match self.tokens.get(i).map(|p| &p.token) {
             Some(Token::Word(word)) => word,
@@ -98,7 +98,7 @@ impl Code {
         }
     }
 
-    /// Returns true when the words and marks of `expected`, separated by spaces, begin at a place.
+    /// Returns true if the words and marks of `expected`, separated by spaces, begin at a position.
     pub fn reads(&self, i: usize, expected: &str) -> bool {
         expected.split(' ').enumerate().all(|(j, part)| match self.tokens.get(i + j).map(|p| &p.token) {
             Some(Token::Word(word)) => word == part,
@@ -107,7 +107,7 @@ impl Code {
         })
     }
 
-    /// Returns the line of a place.
+    /// Returns the line of a position.
     pub fn line(&self, i: usize) -> usize {
         self.tokens.get(i).or(self.tokens.last()).map_or(1, |p| p.line)
     }
@@ -117,12 +117,12 @@ impl Code {
         self.comments.iter().find(|(at, _)| *at == line).map_or("", |(_, text)| text)
     }
 
-    /// Returns `file:line` of the token at a place.
+    /// Returns `file:line` of the token at a position.
     pub fn place(&self, i: usize) -> String {
         format!("{}:{}", self.file, self.line(i))
     }
 
-    /// Returns `file:line: message` for the token at a place.
+    /// Returns `file:line: message` for the token at a position.
     pub fn fault(&self, i: usize, message: impl std::fmt::Display) -> String {
         format!("{}: {message}", self.place(i))
     }

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Every check on the kernels that needs no GPU: compiled by the real nvcc with warnings as errors, its entries equal
-# to build.rs's list, run on the emulated device in several orders of threads and under sanitizers.
+# Runs every check of the kernels that needs no GPU: they compile with the real nvcc and warnings as errors, their
+# entries equal build.rs's list, and they run on the emulated device in several orders of threads and under sanitizers.
 set -eu
 cd "$(dirname "$0")/.."
 ./scripts/cuda-toolchain.sh

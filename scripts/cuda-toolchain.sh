@@ -1,6 +1,6 @@
 #!/bin/sh
-# Puts the pinned nvcc into .cuda/, where build.rs finds it. Needs python3 with pip, no root and no GPU.
-# 13.0, because the PTX of a later nvcc does not load on driver 580.
+# Installs the pinned nvcc in .cuda/, where build.rs finds it. Needs python3 with pip, but neither root nor a GPU.
+# The version is 13.0 because the PTX of a later nvcc does not load on driver 580.
 set -eu
 cd "$(dirname "$0")/.."
 if [ ! -x .cuda/bin/python ]; then

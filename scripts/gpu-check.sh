@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Everything that a machine with a GPU can tell about a peristyle binary, in one call of under eight minutes: its own
-# checks, the CUDA sanitizer, and its speed beside PyTorch's. Needs no Rust; what is not installed is skipped and named.
+# Checks a peristyle binary on a machine with a GPU in under eight minutes: runs its own checks and the CUDA sanitizer,
+# and compares its speed with PyTorch's. Does not need Rust. Parts whose tools are not installed are skipped and listed.
 #
 #     scripts/gpu-check.sh [BINARY [FOLDER]]      BINARY: target/release/peristyle; FOLDER: gpu-check-DATE
 #
-#     DEVICE=cuda:0     what is checked; cpu makes a dry run without a GPU
+#     DEVICE=cuda:0     the device; with cpu, this is a dry run without a GPU
 #     PYTHON=python3    a Python with torch
-#     PRECISION=bf16    of products on the GPU
-#     SECONDS_EACH=2    of measured steps for each network
+#     PRECISION=bf16    the precision of products on the GPU
+#     SECONDS_EACH=2    seconds of measured steps for each network
 #     CONFIGS=...       the networks, as files of configs/ without .toml
-#     LIMIT=460         seconds for everything; what would start later is skipped
+#     LIMIT=460         seconds for everything; parts that would start later are skipped
 #
-# A part that fails does not stop the others. summary.json says what ran, what failed, what was skipped, and on what
-# machine; the exit status is 1 when a part failed.
+# A part that fails does not stop the others. summary.json lists which parts ran, failed or were skipped, and describes
+# the machine; the exit status is 1 if a part failed.
 set -u
 root=$(cd "$(dirname "$0")/.." && pwd)
 binary=$(realpath "${1:-$root/target/release/peristyle}")
@@ -43,19 +43,19 @@ note() {
     printf '%-28s %-8s %4s s  %s\n' "$1" "$2" "$3" "$4"
 }
 
-# part NAME AT_MOST COMMAND...: output into NAME.out, messages into NAME.err.
+# part NAME MAX_SECONDS COMMAND...: writes output to NAME.out and messages to NAME.err.
 part() {
     local name=$1 most=$2 start=$SECONDS status left=$((limit - SECONDS + begin))
     shift 2
     if ((left < 5)); then
-        note "$name" skipped 0 "no time left of $limit s"
+        note "$name" skipped 0 "under 5 s left of $limit s"
         return
     fi
     timeout "$((most < left ? most : left))" "$@" >"$folder/$name.out" 2>"$folder/$name.err"
     status=$?
     case $status in
     0) note "$name" ok $((SECONDS - start)) "" ;;
-    124) note "$name" failed $((SECONDS - start)) "took longer than it may" ;;
+    124) note "$name" failed $((SECONDS - start)) "exceeded its time limit" ;;
     *) note "$name" failed $((SECONDS - start)) "exit status $status: $(tail -n 1 "$folder/$name.err" | tr '\t' ' ' | cut -c 1-160)" ;;
     esac
 }
@@ -94,7 +94,7 @@ for config in "${configs[@]}"; do
 done
 part allreduce 60 "$binary" bench allreduce --devices "$device*2" --seconds 0.2 --json
 
-# The sanitizer slows kernels down many times: five steps of a small network, and a case or two of the selftest.
+# The sanitizer makes kernels many times slower, so it checks five steps of a small network and a few selftest cases.
 short=("$binary" bench step configs/lenet.toml --devices "$device" --set data.batch=8 --seconds 0.001 --repeats 1)
 if [[ $device == cuda* ]] && have compute-sanitizer; then
     for tool in memcheck racecheck; do

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Proves that a refactor changed no result: trains with two binaries and requires identical losses, to the last bit.
+# Verifies that a refactor changed no results: trains with two binaries and requires identical losses, to the last bit.
 # Usage: scripts/same-losses.sh OLD NEW      (two peristyle binaries; run from the repository root)
 set -euo pipefail
 cd "$(dirname "$0")/.."

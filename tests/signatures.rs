@@ -110,7 +110,7 @@ fn what_cannot_be_read_is_named_with_its_line() {
     let cases = [
         ("\n#define K(name) KERNEL(name)".to_string(), "a macro makes a kernel"),
         ("\n#define K(name) __global__ void name(int n) {}".to_string(), "a macro makes a kernel"),
-        ("\nextern \"C\" __global__ void f(int n) {}".to_string(), "`__global__` is build.rs's to write"),
+        ("\nextern \"C\" __global__ void f(int n) {}".to_string(), "`__global__` is written by build.rs"),
         ("\nKERNEL(f) __device__ void g() {}".to_string(), "expected one function `__device__ void f(...)`"),
         ("\n__device__ void f() {} __device__ void f(int n) {} KERNEL(f)".to_string(), "expected one function"),
         ("\n__device__ void f() {} KERNEL(f) KERNEL(f)".to_string(), "a second `KERNEL` line names \"f\""),
@@ -124,7 +124,7 @@ fn what_cannot_be_read_is_named_with_its_line() {
         ("\nstruct S { int h[2]; }; __device__ void f(S s) {} KERNEL(f)".to_string(), "expected numbers"),
         (plain("const float* x"), "lacks its shape"),
         (plain("float** x"), "expected `type name`"),
-        (template("", "f, f32"), "\"f\" is no template; expected `KERNEL(f)`"),
+        (template("", "f, f32"), "\"f\" is not a template; expected `KERNEL(f)`"),
         (typed("f"), "\"f\" is a template; list its variants"),
         (typed("f, bf16"), "with all variants or the first ones"),
         (typed("f, f32, f32"), "with all variants or the first ones"),
