@@ -1,4 +1,4 @@
-//! The configurations of the benchmark networks, and what `bench` says about them.
+//! The configurations of the benchmark networks, and the reports of `bench`.
 
 mod common;
 
@@ -6,8 +6,8 @@ use common::file;
 use peristyle::diagnose::bench::{self, Bench, Effort};
 use peristyle::train::{DataPolicy, Job};
 
-/// Configuration, number of parameters, operations of one image's forward pass in convolutions and dense layers: as
-/// PyTorch counts its own modules in `bench/torch_step.py`.
+/// Configuration, number of parameters, and operations of the convolutions and dense layers in one image's forward
+/// pass, as `bench/torch_step.py` counts them for PyTorch's modules.
 const NETWORKS: [(&str, usize, u64); 7] = [
     ("lenet", 431_080, 4_586_000),
     ("mlp", 1_863_690, 3_723_264),
@@ -37,7 +37,7 @@ fn digits(sets: &[&str]) -> Bench {
 const SHORT: Effort = Effort { seconds: 1e-3, repeats: 2 };
 
 #[test]
-fn a_step_is_told_under_stable_names() {
+fn the_report_of_a_step_has_stable_keys() {
     let report = bench::step(&mut digits(&[]), SHORT).unwrap();
     let json = serde_json::to_value(&report).unwrap();
     let names: Vec<&String> = json.as_object().unwrap().keys().collect();
@@ -78,7 +78,7 @@ fn a_step_is_told_under_stable_names() {
 }
 
 #[test]
-fn every_step_of_the_program_is_in_the_table_of_layers_once() {
+fn every_instruction_is_in_the_table_of_layers_once() {
     let mut bench = digits(&["devices.use=\"cpu*2\""]);
     let report = bench::layers(&mut bench, SHORT).unwrap();
     let lines: Vec<(&str, &str)> = report.layers.iter().map(|line| (line.layer.as_str(), line.pass)).collect();
@@ -86,7 +86,7 @@ fn every_step_of_the_program_is_in_the_table_of_layers_once() {
     assert_eq!(&lines[..4], &first);
     assert_eq!(&lines[lines.len() - 2..], &[("sums over devices", ""), ("optimizer", "")]);
     assert!((report.layers.iter().map(|line| line.share).sum::<f64>() - 1.0).abs() < 1e-9);
-    // conv1 reads images, which want no gradient; conv2 computes both of its gradients.
+    // conv1 reads images, which need no gradient; conv2 computes the gradients of both its input and its weights.
     let flops = |layer, pass| report.layers.iter().find(|l| (l.layer.as_str(), l.pass) == (layer, pass)).unwrap().flops;
     assert_eq!(flops("conv1", "backward"), flops("conv1", "forward"));
     assert_eq!(flops("conv2", "backward"), 2.0 * flops("conv2", "forward"));
@@ -110,11 +110,11 @@ fn gpus_are_measured_in_bf16_with_relus_inside_the_layers_before_them() {
     let report = bench::layers(&mut bench, SHORT).unwrap();
     let has = |layer, pass| report.layers.iter().any(|l| (l.layer.as_str(), l.pass) == (layer, pass));
     assert!(has("copies in bf16", "") && has("conv1", "forward") && has("relu1", "backward"));
-    assert!(!has("relu1", "forward"), "conv1 does its work");
+    assert!(!has("relu1", "forward"), "conv1 applies the relu");
 }
 
 #[test]
-fn gpus_sum_around_a_ring_also_through_the_host() {
+fn gpus_all_reduce_around_a_ring_even_through_the_host() {
     let sets = ["devices.use=\"emu*2\"", "devices.peer_access=\"off\""].map(String::from);
     let report = bench::all_reduce(&sets, SHORT).unwrap();
     let forms: Vec<&str> = report.all_reduces.iter().map(|line| line.form).collect();

@@ -1,11 +1,11 @@
-//! The command line: exit codes, what is printed where, and what is left on the disk.
+//! The command line: exit codes, output on stdout and stderr, and the files left on disk.
 
 mod common;
 
 use common::runs::{CommandOutput, Folder, SMALL, events, output_of, peristyle};
 use serde_json::Value;
 
-/// Asserts that a command was refused as a mistake of the user, with these words.
+/// Asserts that a command failed as a user mistake and printed these words.
 fn refused(output: &CommandOutput, words: &[&str]) {
     assert_eq!(output.code, Some(2), "{}", output.err);
     assert_eq!(output.out, "");
@@ -25,7 +25,7 @@ fn a_run_is_never_written_over() {
         &["run already holds a run; add --resume to continue it, or choose another --run-dir"],
     );
     assert_eq!(folder.files("run"), before);
-    // Without --run-dir a run gets a new name.
+    // Without --run-dir, each run gets a new name.
     for name in ["runs/small\n", "runs/small-2\n"] {
         assert_eq!(folder.good(&["train", "small.toml", "--set", "train.steps=1"]).out, name);
     }
@@ -100,7 +100,7 @@ fn eval_prints_the_last_results_of_the_run_from_any_folder() {
 }
 
 #[test]
-fn eval_without_data_to_evaluate_on_is_refused() {
+fn eval_without_test_data_is_rejected() {
     let folder = Folder::new("cli-nothing");
     let test = SMALL.lines().filter(|line| !line.starts_with("test =") && !line.starts_with("validation"));
     folder.write("small.toml", &test.map(|line| format!("{line}\n")).collect::<String>());
@@ -200,7 +200,7 @@ fn devices_of_the_command_line_that_do_not_fit_the_mesh_are_noted() {
 }
 
 #[test]
-fn a_loss_that_is_no_number_ends_the_run() {
+fn a_loss_that_is_not_a_number_ends_the_run() {
     let folder = Folder::new("cli-nan");
     let arguments = ["train", "small.toml", "--run-dir", "run", "--set", "optimizer.lr=1e6"];
     let output = folder.run(&[&arguments[..], &["--set", "optimizer.chain=[]"]].concat());
@@ -238,7 +238,7 @@ fn a_run_starts_from_the_weights_of_another() {
     std::fs::create_dir_all(folder.at("configs")).unwrap();
     let model = "base/checkpoints/step-00000014/model.safetensors";
     std::fs::copy(folder.at(model), folder.at("configs/near.safetensors")).unwrap();
-    // Relative to the file, or else to the current folder.
+    // The path is relative to the file, or otherwise to the current folder.
     for (file, text) in [("near.safetensors", &fine), (model, &fine)] {
         folder.write("configs/fine.toml", &from(text, &format!("\"{file}\"")));
         let dir = format!("fine-{}", file.len());
@@ -290,7 +290,7 @@ fn a_run_starts_from_the_weights_of_another() {
 
 /// Missing memory and threads are reported by name, and a grid that is too large is reported with its layer.
 #[test]
-fn what_the_machine_lacks_is_reported() {
+fn missing_memory_and_threads_are_reported() {
     let folder = Folder::new("cli-lacks");
     let write = |units: usize| {
         let text = format!(

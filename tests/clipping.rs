@@ -1,4 +1,4 @@
-//! The norm that clips counts every parameter once, however many devices hold a copy of it.
+//! The norm used for clipping counts every parameter once, however many devices hold a copy of it.
 
 mod common;
 
@@ -20,11 +20,11 @@ fn run(config: &str, mesh: (usize, usize), max_norm: f64) -> (Vec<f64>, Vec<Vec<
 
 #[test]
 fn a_clipped_network_is_the_same_on_every_mesh() {
-    // Their gradients have norms of about 1 to 5: every update is clipped. The first has layers in columns and one on
-    // all of them, the last layers in batch, columns and rows.
+    // Their gradients have norms of about 1 to 5, so every update is clipped. The first network has layers split by
+    // columns and one that is not split; the last has layers split by batch, columns and rows.
     for config in ["configs/columns_small.toml", "configs/residual_small.toml", "configs/one_weird_trick_small.toml"] {
         let (losses, parameters) = run(config, (1, 1), 0.1);
-        assert_ne!(losses, run(config, (1, 1), 1e9).0, "{config} is clipped");
+        assert_ne!(losses, run(config, (1, 1), 1e9).0, "{config}: clipping has no effect");
         let mut worst = 0.0f64;
         for mesh in MESHES.into_iter().skip(1) {
             let (l, p) = run(config, mesh, 0.1);
@@ -35,7 +35,7 @@ fn a_clipped_network_is_the_same_on_every_mesh() {
                 let scale = b.iter().fold(0.0f64, |m, v| m.max(v.abs()));
                 worst = a.iter().zip(b).fold(worst, |m, (a, b)| m.max((a - b).abs() / scale));
             }
-            // Only the order of sums differs; twenty updates amplify it.
+            // Only the order of sums differs; twenty updates amplify the difference.
             assert!(worst <= 1e-9, "{config} on {mesh:?}: {worst:e}");
         }
         println!("{config}: largest difference {worst:.1e}");

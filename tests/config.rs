@@ -1,4 +1,4 @@
-//! Configuration through its public interface: what is read, and how mistakes are reported.
+//! The configuration through its public interface: how files are read and how mistakes are reported.
 
 use peristyle::Error;
 use peristyle::config::{self, Collectives, Config, Parsed};
@@ -90,7 +90,7 @@ fn every_mistake_is_reported_at_its_location() {
 }
 
 #[test]
-fn mistakes_of_set_are_reported_at_the_set() {
+fn mistakes_in_a_set_are_reported_at_that_set() {
     for (set, expected) in [
         ("train.stepz=5", "train.stepz: [train]: unknown key \"stepz\" (did you mean \"steps\"?); ..."),
         ("trian.steps=5", "trian.steps: the file: unknown key \"trian\" (did you mean \"train\"?); ..."),
@@ -150,7 +150,7 @@ fn all_mistakes_are_reported_at_once_in_the_order_of_the_file() {
 }
 
 #[test]
-fn mistakes_of_reading_and_of_the_network_come_together() {
+fn mistakes_of_parsing_and_of_the_network_are_reported_together() {
     let text = BASE.replace("\"relu\"", "{ relu = {}, name = \"fc1\" }").replace("lr = 0.1", "lr = -1");
     assert_eq!(locations(&problems(&text, &[])), ["a.toml:18:23", "a.toml:24:6"]);
 }
@@ -195,7 +195,7 @@ fn a_file_that_cannot_be_read_is_a_problem_of_the_file() {
 }
 
 #[test]
-fn a_path_of_a_hundred_thousand_keys_is_refused() {
+fn a_path_of_a_hundred_thousand_keys_is_rejected() {
     let found = problems(&format!("a{} = 1", ".a".repeat(100_000)), &[]);
     assert!(found.starts_with("a.toml:1:"), "{found}");
 }
@@ -212,7 +212,7 @@ fn meaning(config: &Config, network: &Network) -> String {
 }
 
 #[test]
-fn what_a_run_keeps_reads_back_as_the_same_configuration() {
+fn a_stored_configuration_reads_back_as_the_same() {
     for sets in [
         &[][..],
         &["seed=3"],
@@ -228,7 +228,7 @@ fn what_a_run_keeps_reads_back_as_the_same_configuration() {
 }
 
 #[test]
-fn set_changes_what_it_names_and_nothing_else() {
+fn set_changes_only_the_value_it_names() {
     for (set, old, new) in [
         ("seed=8", "seed = 7", "seed = 8"),
         ("train.steps=5", "epochs = 2", "steps = 5"),
@@ -280,7 +280,7 @@ fn devices_are_counted_repeated_and_arranged() {
 }
 
 #[test]
-fn what_has_no_effect_on_where_and_how_is_noted() {
+fn settings_without_effect_are_noted() {
     let notes = |text: &str, sets: &[&str]| open(text, sets).unwrap().0.notes;
     let wide = "use = \"cpu*4\"\nmesh = { data = 2, columns = 2 }\nprecision = \"bf16\"";
     let wide = BASE.replace("use = \"cpu*2\"", wide);

@@ -44,7 +44,7 @@ fn bytes(dataset: &Dataset) -> &[u8] {
     }
 }
 
-/// All batches of an epoch, computed directly.
+/// Returns all batches of an epoch, computed directly.
 fn epoch(splits: &SampleSets, epoch: u64) -> Vec<Batch> {
     let mut batches = Batches::train(splits);
     (0..batches.plan().batches())
@@ -97,7 +97,7 @@ fn pixels_of_the_shipped_sets_are_golden() {
 }
 
 #[test]
-fn every_sample_comes_once_in_every_epoch_in_a_golden_order() {
+fn every_epoch_has_every_sample_once_in_a_golden_order() {
     let set = splits("train = { synthetic = { images = 23, classes = 23, shape = [1, 1, 1] } }\nbatch = 5");
     let targets = |number| epoch(&set, number).into_iter().flat_map(|batch| batch.targets).collect::<Vec<f32>>();
     for number in 0..3 {
@@ -170,7 +170,7 @@ fn the_loader_gives_the_same_bits_as_direct_computation_from_any_start() {
     for start in [0, 1, batches - 1] {
         let mut loader = Loader::train(&set, Preparer::Host, 5, start).expect("a thread starts");
         for expected in &direct[start..] {
-            let batch = loader.next_batch().expect("no failure").expect("training goes on");
+            let batch = loader.next_batch().expect("the loader works").expect("training batches never end");
             assert!(batch == expected, "epoch {} batch {}", expected.epoch, expected.index);
         }
     }
@@ -178,13 +178,13 @@ fn the_loader_gives_the_same_bits_as_direct_computation_from_any_start() {
 }
 
 #[test]
-fn evaluation_goes_once_through_the_split_without_augmentation() {
+fn evaluation_visits_every_sample_once_without_augmentation() {
     let set = splits(&format!("{AUGMENTED}batch = 1\ntest = \"digits\"\nvalidation = 0.1"));
     let plain =
         SampleSets { augment: vec![], order: peristyle::data::SampleOrder::Sequential, batch: 1800, ..set.clone() };
     let mut loader = Loader::eval(&set.train, Preparer::Host, 700).expect("a thread starts");
     let (mut images, mut rows) = (Vec::new(), Vec::new());
-    while let Some(batch) = loader.next_batch().expect("no failure") {
+    while let Some(batch) = loader.next_batch().expect("the loader works") {
         images.extend_from_slice(&batch.images);
         rows.push(batch.rows);
     }
@@ -221,9 +221,9 @@ fn normalisation_is_measured_on_the_training_split_alone() {
 }
 
 #[test]
-fn settings_that_do_not_fit_are_refused_on_opening() {
+fn settings_that_do_not_fit_are_rejected_on_opening() {
     let complaint =
-        |text: &str| open(&settings(text), 1, &Base::from(Path::new(ROOT))).expect_err("it is wrong").to_string();
+        |text: &str| open(&settings(text), 1, &Base::from(Path::new(ROOT))).expect_err("wrong settings").to_string();
     assert_eq!(complaint("train = \"digits\"\nbatch = 0"), "[data]: batch = 0, expected at least 1");
     assert_eq!(
         complaint("train = \"digits\"\nbatch = 1\ntest = { cifar = \"data/signs32/test_batch.bin\" }"),
@@ -242,12 +242,12 @@ fn settings_that_do_not_fit_are_refused_on_opening() {
 #[test]
 fn floats_reach_the_batch_as_they_are() {
     let folder = std::env::temp_dir().join(format!("peristyle-data-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder for the test");
+    std::fs::create_dir_all(&folder).expect("the temporary folder is writable");
     let images: Vec<f32> = (0..24).map(|i| i as f32 / 7.0).collect();
     let labels = [0.25f32, 0.75, 1.0, 0.0];
     let raw = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     let view = |shape: &[usize], data| {
-        safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.to_vec(), data).expect("a good tensor")
+        safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.to_vec(), data).expect("valid tensor")
     };
     let (image_bytes, label_bytes) = (raw(&images), raw(&labels));
     let tensors = [("images", view(&[2, 3, 2, 2], &image_bytes)), ("labels", view(&[2, 2], &label_bytes))];

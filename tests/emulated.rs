@@ -12,14 +12,14 @@ use peristyle::train::exchange;
 
 const UPDATES: usize = 5;
 
-/// Fails with a sentence when this build has no emulated device.
+/// Panics with an explanation if this build has no emulated device.
 fn emulated() {
     if let Err(error) = Driver::count(DriverKind::Emu) {
         panic!("these tests need the emulated device: {error}");
     }
 }
 
-/// The settings of a mesh of one kind of device; emulation is slow, so the batch is small.
+/// Returns the settings for a mesh of one kind of device. Emulation is slow, so the batch is small.
 fn sets(kind: &str, mesh: (usize, usize), more: &[&str]) -> Vec<String> {
     let mut sets = on_mesh(mesh);
     sets[0] = format!("devices.use=\"{kind}*{}\"", mesh.0 * mesh.1);
@@ -28,7 +28,7 @@ fn sets(kind: &str, mesh: (usize, usize), more: &[&str]) -> Vec<String> {
     sets
 }
 
-/// Returns the losses of some updates, and what all weights are before and after them.
+/// Returns the losses of five updates, and all weights before and after them.
 fn trained(config: &str, sets: &[String]) -> (Vec<f64>, Vec<Vec<f64>>, Vec<Vec<f64>>) {
     let mut training = Training::new(config, sets);
     let weights = |training: &Training| -> Vec<Vec<f64>> {
@@ -45,7 +45,7 @@ fn largest_difference(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
 }
 
-/// Five updates of a network on emulated devices give the losses and the weights of the CPU path in f64.
+/// Asserts that five updates on emulated devices give the losses and the weights of the CPU path in f64.
 fn proves(config: &str, meshes: &[(usize, usize)], more: &[&str]) {
     emulated();
     let double = [more, &["devices.precision=\"f64\""]].concat();
@@ -53,12 +53,12 @@ fn proves(config: &str, meshes: &[(usize, usize)], more: &[&str]) {
     for &mesh in meshes {
         let (losses, _, weights) = trained(config, &sets("emu", mesh, more));
         for (step, (loss, exact)) in losses.iter().zip(&exact).enumerate() {
-            // Rounding to f32 moves a loss by some 1e-7; these networks are left before training amplifies that.
+            // Rounding to f32 changes a loss by about 1e-7; five updates are too few for training to amplify that.
             let near = (loss - exact).abs() <= 1e-5 * exact.abs();
             assert!(near, "{config} on {mesh:?}, step {}: {loss}, expected {exact}", step + 1);
         }
         for (p, ((weights, after), before)) in weights.iter().zip(&after).zip(&before).enumerate() {
-            // A wrong gradient moves weights elsewhere; rounding is compared with the way they went, or with themselves.
+            // A wrong gradient moves weights elsewhere; rounding is small relative to their movement or their size.
             let moved = largest_difference(after, before);
             let size = after.iter().fold(0.0f64, |m, w| m.max(w.abs()));
             let error = largest_difference(weights, after);
@@ -85,8 +85,9 @@ fn one_weird_trick_learns_as_on_the_cpu() {
     proves("configs/one_weird_trick_small.toml", &MESHES, &[]);
 }
 
-/// Five small updates in bf16 on every mesh. Rounding activations to 8 bits moves a first layer's gradient by some ten
-/// per cent, PyTorch's too (tests/reference.rs holds ours against it); a wrong redistribution moves it by its own size.
+/// Five small updates in bf16 on two meshes. Rounding activations to 8 bits changes the gradient of a first layer by
+/// about ten per cent, in PyTorch too (tests/reference.rs compares the two); a wrong redistribution changes it by as
+/// much as its own size.
 #[test]
 fn bf16_learns_on_every_mesh() {
     emulated();
@@ -108,8 +109,8 @@ fn bf16_learns_on_every_mesh() {
     }
 }
 
-/// What a step multiplies with is the weights as the optimiser or the host left them, rounded to bf16: writing every
-/// weight as it is changes no loss, and writing the first weights again gives the first loss.
+/// A step multiplies with the weights as the optimiser or the host last wrote them, rounded to bf16: writing every
+/// weight back unchanged changes no loss, and writing the initial weights gives the first loss again.
 #[test]
 fn weights_in_bf16_follow_the_optimiser_and_the_host() {
     emulated();
@@ -128,7 +129,7 @@ fn weights_in_bf16_follow_the_optimiser_and_the_host() {
         }
         exchange::initialise(&mut training.session, training.job.config.seed).unwrap();
         training.step = 0;
-        assert_eq!(training.update(), losses[0], "the first weights on {mesh:?}");
+        assert_eq!(training.update(), losses[0], "initial weights on {mesh:?}");
         let regions: Vec<Vec<f32>> =
             (0..mesh.0 * mesh.1).map(|device| training.session.read_region(device, Region::Weights).unwrap()).collect();
         training.step = 1;
@@ -141,14 +142,14 @@ fn weights_in_bf16_follow_the_optimiser_and_the_host() {
     }
 }
 
-/// Every transform: a chain cut by a norm, with decay before and momentum after it.
+/// Every transform: a chain divided by clipping, with weight decay before it and momentum after it.
 #[test]
 fn clipped_gradients_learn_as_on_the_cpu() {
     let chain = "optimizer.chain=[{ weight_decay = 5e-2 }, { clip_by_global_norm = 0.5 }, { momentum = 0.9 }]";
     proves("configs/columns_small.toml", &[(1, 1), (2, 2)], &[chain]);
 }
 
-/// Trains digits for some steps on devices.
+/// Trains configs/digits.toml for some steps on the given devices.
 fn train(folder: &Folder, dir: &str, devices: &str, steps: usize, more: &[&str]) -> CommandOutput {
     let (config, steps) = (file("configs/digits.toml"), format!("train.steps={steps}"));
     let config = config.to_str().expect("the repository's path is text");
@@ -156,7 +157,7 @@ fn train(folder: &Folder, dir: &str, devices: &str, steps: usize, more: &[&str])
     folder.run(&[&["train", config, "--devices", devices], &sets[..], more].concat())
 }
 
-/// Trains, which must succeed, and returns the losses of all steps.
+/// Trains, asserts that it succeeds, and returns the losses of all steps.
 fn losses_of(folder: &Folder, dir: &str, devices: &str, steps: usize, more: &[&str]) -> Vec<f64> {
     let output = train(folder, dir, devices, steps, more);
     assert_eq!(output.code, Some(0), "{}", output.err);
@@ -165,7 +166,7 @@ fn losses_of(folder: &Folder, dir: &str, devices: &str, steps: usize, more: &[&s
 
 fn close(a: &[f64], b: &[f64]) {
     assert_eq!(a.len(), b.len());
-    // A handful of f32 updates from the same weights.
+    // Six f32 updates from the same weights.
     assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() <= 1e-4 * b.abs()), "{a:?}, expected {b:?}");
 }
 
@@ -186,7 +187,7 @@ fn digits_train_on_emulated_devices_as_on_the_cpu() {
 }
 
 #[test]
-fn a_checkpoint_of_an_emulated_device_goes_on_there_and_on_the_cpu() {
+fn a_checkpoint_of_an_emulated_device_resumes_there_and_on_the_cpu() {
     emulated();
     let folder = Folder::new("emulated-resume");
     let whole = losses_of(&folder, "whole", "emu", 6, &[]);
@@ -200,11 +201,11 @@ fn a_checkpoint_of_an_emulated_device_goes_on_there_and_on_the_cpu() {
     let whole = losses_of(&folder, "half", "emu", 4, &half);
     losses_of(&folder, "half-again", "emu", 2, &half);
     let resumed = losses_of(&folder, "half-again", "emu", 4, &[&half[..], &["--resume"]].concat());
-    assert_eq!(resumed, whole, "in bf16 too: parameters and state are kept in f32");
+    assert_eq!(resumed, whole, "in bf16 too, because parameters and state are kept in f32");
 }
 
 #[test]
-fn devices_that_cannot_be_used_are_refused_before_the_first_step() {
+fn devices_that_cannot_be_used_are_rejected_before_the_first_step() {
     let folder = Folder::new("emulated-refused");
     for (devices, set, words) in [
         ("cuda:99", "devices.threads=1", "[devices]: "),
@@ -213,7 +214,7 @@ fn devices_that_cannot_be_used_are_refused_before_the_first_step() {
         let output = train(&folder, "run", devices, 1, &["--set", set]);
         assert_eq!(output.code, Some(2), "{}", output.err);
         assert!(output.err.contains(words) && !output.err.contains("panicked"), "{}", output.err);
-        assert!(!folder.at("run").exists(), "nothing was begun");
+        assert!(!folder.at("run").exists(), "no run was started");
     }
     let config = file("configs/digits.toml");
     let output = output_of(peristyle(&folder.0).arg("plan").arg(config).args(["--devices", "cuda:0-3"]));

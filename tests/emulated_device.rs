@@ -1,4 +1,4 @@
-//! The emulated device through the driver's door: copies, streams, events, captures, and the misuses it refuses.
+//! The emulated device through the driver interface: copies, streams, events, captures, and the misuse it rejects.
 
 use peristyle::gpu::kernels::relu_forward;
 use peristyle::gpu::{Driver, DriverKind, EmulatorSettings, Grid, Issue, Mut, Rows};
@@ -8,7 +8,7 @@ fn device() -> Driver {
 }
 
 #[test]
-fn new_memory_is_nan_and_copies_go_there_and_back() -> peristyle::Result<()> {
+fn new_memory_is_nan_and_copies_round_trip() -> peristyle::Result<()> {
     let device = device();
     let (stream, at) = (device.stream()?, device.allocate(64)?);
     let mut x = [0f32; 16];
@@ -30,14 +30,14 @@ fn new_memory_is_nan_and_copies_go_there_and_back() -> peristyle::Result<()> {
 }
 
 #[test]
-fn what_a_gpu_would_let_pass_is_an_error() -> peristyle::Result<()> {
+fn misuse_that_a_gpu_would_tolerate_is_an_error() -> peristyle::Result<()> {
     let device = device();
     let (stream, at) = (device.stream()?, device.allocate(64)?);
     let said = |result: peristyle::Result<()>| result.unwrap_err().to_string();
     let never = device.event()?;
     assert!(said(device.wait(stream, never)).contains("never recorded"));
     let mut x = [0u8; 65];
-    // SAFETY: the device refuses what lies outside.
+    // SAFETY: the device rejects accesses outside its allocations.
     unsafe {
         let text = said(device.copy_out(x.as_mut_ptr(), at, 65, stream));
         assert!(text.contains("cannot copy from 65 bytes") && text.contains("outside every allocation"), "{text}");
@@ -90,8 +90,8 @@ fn a_captured_graph_does_nothing_until_it_is_launched() -> peristyle::Result<()>
 }
 
 #[test]
-fn a_machine_without_a_gpu_says_so() {
-    // On a machine with a GPU there is nothing to say.
+fn a_missing_gpu_is_reported() {
+    // On a machine with a GPU, there is nothing to check.
     if let Err(error) = Driver::count(DriverKind::Cuda) {
         let text = error.to_string();
         assert!(text.contains("NVIDIA driver") || text.contains("no GPU"), "{text}");

@@ -1,5 +1,5 @@
-//! The suite that every layer passes: gradients against differences, fast against plain, any number of threads,
-//! exact second derivatives, every split on every small mesh.
+//! The suite that every layer passes: gradients against finite differences, fast implementations against plain ones,
+//! any number of threads, exact second derivatives, and every split on every small mesh.
 
 use peristyle::cpu::{Implementation, Scalar};
 use peristyle::device::{Epilogue, Random, RandomStream};
@@ -12,7 +12,7 @@ fn single<'a, T: Scalar>(case: &'a Case, setup: &Setup) -> SingleLayer<'a, T> {
     case.single(setup).unwrap_or_else(|fault| panic!("{}: {}", case.name, fault.message))
 }
 
-/// The roles that the tests take derivatives for, and the roles of those derivatives.
+/// Returns the roles that derivatives are taken with respect to, and the roles of those derivatives.
 fn sources<T: Scalar>(single: &SingleLayer<T>) -> Vec<(Role, Role)> {
     let pair = |role| match role {
         Role::X(i) => Some((role, Role::Dx(i))),
@@ -22,7 +22,7 @@ fn sources<T: Scalar>(single: &SingleLayer<T>) -> Vec<(Role, Role)> {
     single.roles().into_iter().filter_map(pair).collect()
 }
 
-/// The scalar whose gradient backward computes: the loss, or the output times its given gradient.
+/// Returns the scalar whose gradient backward computes: the loss, or the output times its given gradient.
 fn objective(single: &mut SingleLayer<f64>) -> f64 {
     single.forward().unwrap();
     if is_loss(single) {
@@ -56,7 +56,7 @@ fn gradients_agree_with_differences() {
             single.backward().unwrap();
             for (source, gradient) in sources(&single) {
                 let exact = single.values(gradient).to_vec();
-                // At most about 60 elements of each, spread over all of it.
+                // At most 60 elements of each tensor, evenly spaced.
                 for i in (0..exact.len()).step_by(exact.len().div_ceil(60)) {
                     let x = single.values(source)[i];
                     let mut at = |x| {
@@ -150,14 +150,14 @@ fn every_split_on_every_small_mesh_gives_the_same_values() {
                     accepted += 1;
                     let many = run::<f64>(&case, &setup);
                     for ((role, many), (_, one)) in many.iter().zip(&one) {
-                        // Sums of some hundred doubles in another order.
+                        // Sums of a few hundred f64 terms in a different order.
                         let what = || format!("{}: {role:?} on {mesh}, {split:?}, from {incoming:?}", case.name);
                         assert_near(many, one, 1e-12, what);
                     }
                 }
             }
             let refused = split == Some(Split::Rows) && case.name.contains("groups");
-            assert!(accepted > 0 || refused, "{}: {split:?} is refused everywhere", case.name);
+            assert!(accepted > 0 || refused, "{}: {split:?} is rejected on every mesh", case.name);
         }
     }
 }
@@ -175,7 +175,7 @@ fn layers_run_without_the_gradient_of_their_input() {
 }
 
 #[test]
-fn evaluation_keeps_nothing_and_runs_on_any_mesh() {
+fn evaluation_saves_nothing_and_runs_on_any_mesh() {
     for case in Case::examples() {
         let outputs = [Mesh::ONE, Mesh { data: 2, columns: 1 }, Mesh { data: 1, columns: 2 }].map(|mesh| {
             let mut single = single::<f64>(&case, &Setup { mesh, mode: Mode::Eval, ..case.setup() });
@@ -189,7 +189,7 @@ fn evaluation_keeps_nothing_and_runs_on_any_mesh() {
     }
 }
 
-/// An emulated device whose blocks are shared by `threads` threads.
+/// Returns an emulated device whose blocks are shared by `threads` threads.
 fn emulated(order: ThreadOrder, threads: usize) -> Driver {
     Driver::emulated(EmulatorSettings { threads, order })
         .unwrap_or_else(|e| panic!("these tests need a C++ compiler: {e}"))
@@ -282,7 +282,7 @@ fn layers_apply_the_relu_after_them_in_every_format() {
             let (before, after) = (output(None), output(Some(Epilogue::Relu)));
             let wanted: Vec<f32> = before.iter().map(|&y| if y > 0.0 { y } else { 0.0 }).collect();
             assert_eq!(after, wanted, "{}: {products:?}, {mode:?}", case.name);
-            assert_ne!(before, after, "{}: relu does something", case.name);
+            assert_ne!(before, after, "{}: relu has no effect", case.name);
             found.insert(case.layer.key());
         }
     }
@@ -312,7 +312,7 @@ fn kernels_in_bf16_agree_with_the_plain_path_in_f64_under_every_split() {
                 let what = || format!("{}: {role:?} in bf16 on {mesh}, {split:?}", case.name);
                 assert_near(launched, plain, if low_precision { HALF } else { SINGLE }, what);
                 let rounded = launched.iter().all(|&v| v == half::bf16::from_f32(v).to_f32());
-                assert!(rounded || !low_precision || mesh != Mesh::ONE, "{} is kept in bf16", what());
+                assert!(rounded || !low_precision || mesh != Mesh::ONE, "{} is not rounded to bf16", what());
             }
         }
     }

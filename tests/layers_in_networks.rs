@@ -1,5 +1,5 @@
-//! Every layer's `examples()` inside a network, under every split that the layer declares, on up to four columns: a
-//! new layer comes in by being in the list of layers.
+//! Every layer's `examples()` inside a network, under every split that the layer declares, on up to four columns. A
+//! new layer is included once it is in the list of layers.
 
 mod common;
 
@@ -12,7 +12,7 @@ use peristyle::tensor::{Mesh, Placement};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Sums of some hundred doubles in another order, through three layers; batch norm amplifies most.
+/// Sums of a few hundred f64 terms in a different order, through three layers; batch norm amplifies the most.
 const TOLERANCE: f64 = 1e-11;
 
 fn read(kind: &str, settings: &str) -> Arc<dyn Layer> {
@@ -52,7 +52,7 @@ fn push(network: &mut Network, layer: Arc<dyn Layer>, inputs: Vec<Source>, split
     Source::Node(network.nodes.len() - 1)
 }
 
-/// Images, a convolution for each input of the layer, the layer, a dense layer, the loss.
+/// Builds a network: images, a convolution for each input of the layer, the layer, a dense layer, the loss.
 fn around(layer: &Arc<dyn Layer>, inputs: &[Activation], before: Split, split: Option<Split>) -> Arc<Network> {
     let Activation { h, w, .. } = inputs[0];
     let mut network =
@@ -113,12 +113,12 @@ fn every_example_is_the_same_under_every_split_in_a_network() {
             }
             runs += accepted;
             let fits = |p: &Problem| p.message.contains("divide") || p.message.contains("groups");
-            assert!(accepted > 0 || refusals.iter().all(fits), "{layer:?} refuses {split:?}: {refusals:?}");
+            assert!(accepted > 0 || refusals.iter().all(fits), "{layer:?} rejects {split:?}: {refusals:?}");
             let split = split.map_or("no split".to_string(), |split| split.to_string());
             *by_split.entry((layer.key(), split)).or_insert(0) += accepted;
         }
     }
     let refused: Vec<_> = by_split.iter().filter(|(_, accepted)| **accepted == 0).collect();
-    assert!(refused.is_empty(), "no example takes the splits {refused:?}");
+    assert!(refused.is_empty(), "no example supports the splits {refused:?}");
     println!("{runs} networks, largest difference {worst:.1e}");
 }

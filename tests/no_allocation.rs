@@ -1,6 +1,6 @@
-//! No step allocates: whatever a step needs lies in the arena before the first one.
+//! No step allocates: all the memory that a step needs is in the arena before the first one.
 //!
-//! Products of matrices are counted apart: the `gemm` crate allocates its packing buffers itself.
+//! Matrix products are counted separately: the `gemm` crate allocates its own packing buffers.
 
 mod common;
 
@@ -20,11 +20,11 @@ fn count() {
     counter.fetch_add(1, Ordering::SeqCst);
 }
 
-// SAFETY: every call is handed on to the system's allocator as it came.
+// SAFETY: every call is forwarded unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count();
-        // SAFETY: the caller's promises are those that the system asks for.
+        // SAFETY: the caller upholds the contract, which is the same for the system's allocator.
         unsafe { System.alloc(layout) }
     }
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
@@ -46,7 +46,7 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Returns how many allocations all threads made meanwhile, and how many of products besides.
+/// Returns the number of allocations that all threads made during `work`: outside matrix products, and inside them.
 fn during(work: impl FnOnce()) -> (u64, u64) {
     let before = (ALLOCATIONS.load(Ordering::SeqCst), INSIDE_GEMM.load(Ordering::SeqCst));
     work();
@@ -59,18 +59,18 @@ fn steps_allocate_nothing(config: &str, mesh: (usize, usize), more: &[&str]) {
     let mut sets = on_mesh(mesh);
     sets.extend(more.iter().map(|set| set.to_string()));
     let mut training = Training::new(config, &sets);
-    // Batches too come without allocations, but for the order of an epoch.
+    // Filling a batch allocates nothing either, except for the order of an epoch.
     training.losses(3);
     let (steps, products) = during(|| {
         for _ in 0..STEPS {
             training.update();
         }
     });
-    assert_eq!(steps, 0, "{config} on {mesh:?} {more:?}: allocations of {STEPS} steps; {products} more inside gemm");
-    println!("{config} on {mesh:?} {more:?}: {} allocations a step, all inside gemm", products / STEPS as u64);
+    assert_eq!(steps, 0, "{config} on {mesh:?} {more:?}: allocations in {STEPS} steps; {products} more inside gemm");
+    println!("{config} on {mesh:?} {more:?}: {} allocations per step, all inside gemm", products / STEPS as u64);
 }
 
-/// One test, so that no other one allocates meanwhile.
+/// A single test, so that no other test allocates at the same time.
 #[test]
 fn after_the_first_steps_nothing_allocates() {
     let products = during(|| drop(std::hint::black_box(Box::new([0u8; 64]))));
@@ -87,8 +87,8 @@ fn after_the_first_steps_nothing_allocates() {
     prefetching_allocates_no_batch();
 }
 
-/// The loader's channels keep a list of who waits, which may grow at any time but not for ever; an epoch has an
-/// order. A batch has nothing.
+/// The loader's channels keep a list of waiting threads, which may grow at any time but not without limit; each epoch
+/// allocates its order. A batch allocates nothing.
 fn prefetching_allocates_no_batch() {
     let training = Training::new("configs/columns_small.toml", &on_mesh((1, 1)));
     let config = &training.job.config;

@@ -1,4 +1,4 @@
-//! A step that panics on one device ends the run with its name, on every mesh, and nothing hangs.
+//! A panic on one device ends the run with an error that names the layer, on every mesh, and nothing hangs.
 
 mod common;
 
@@ -20,13 +20,13 @@ use std::time::Duration;
 struct When {
     phase: &'static str,
     step: u64,
-    /// Only where the device's part of the batch begins here.
+    /// Only the device whose part of the batch begins at this row panics.
     first_row: usize,
-    /// In a task that the device's threads share, instead of on the queue itself.
+    /// Whether it panics in a task that the device's threads share, instead of on the queue itself.
     in_task: bool,
 }
 
-/// A layer that does its work until it panics.
+/// A layer that works until it panics.
 #[derive(Debug)]
 struct Planted(Arc<dyn Layer>, When);
 
@@ -78,7 +78,7 @@ impl Layer for Planted {
     }
 }
 
-/// Trains until a layer panics; returns the failed step, the error, and what holds the layer.
+/// Trains until a layer panics; returns the failed step, the error, and a weak reference to the layer.
 fn trained(mesh: (usize, usize), layer: &str, when: When, more: &[&str]) -> (u64, peristyle::Error, Weak<dyn Layer>) {
     let mut sets = on_mesh(mesh);
     sets.extend(more.iter().map(|set| set.to_string()));
@@ -99,21 +99,21 @@ fn trained(mesh: (usize, usize), layer: &str, when: When, more: &[&str]) -> (u64
         let batch = &mut training.batch;
         if let Err(error) = training.session.run(variant, batch, clock) {
             let again = training.session.run(variant, batch, clock);
-            assert!(again.is_err(), "a session that failed runs nothing more");
+            assert!(again.is_err(), "a failed session runs nothing more");
             return (training.step, error, held);
         }
         assert!(training.step < 10, "the planted layer did not panic");
     }
 }
 
-/// Calls `work` on a thread of its own and panics when it does not end.
+/// Calls `work` on a separate thread and panics if it does not end.
 fn ends(what: &str, work: impl FnOnce() + Send + 'static) {
     let (done, ended) = channel();
     let thread = std::thread::spawn(move || {
         work();
         let _ = done.send(());
     });
-    // A second is enough; this is for a machine that is busy with everything else.
+    // A second is enough; the limit allows for a busy machine.
     if ended.recv_timeout(Duration::from_secs(60)) == Err(RecvTimeoutError::Timeout) {
         panic!("{what} hangs");
     }
@@ -131,11 +131,11 @@ fn a_panic_on_one_of_four_devices_ends_the_run_with_the_step_named() {
                 let text = error.to_string();
                 assert_eq!((step, error.exit_code()), (3, 1), "{text}");
                 for part in [device, "compute queue, step 3", layer, "planted"] {
-                    // On two columns either device of the row may be the first to panic.
+                    // With two columns, either device of the row may be the first to panic.
                     let found = text.contains(part) || (mesh == (2, 2) && text.contains("device 3"));
                     assert!(found, "{part} is not in: {text}");
                 }
-                assert!(held.upgrade().is_none(), "the session ended its threads and let go of the plan");
+                assert!(held.upgrade().is_none(), "the session did not end its threads and release the plan");
             });
         }
     }

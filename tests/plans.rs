@@ -1,5 +1,5 @@
-//! Golden plans: what `peristyle plan` prints for eight small plans, in tests/plans/*.txt. A refactor leaves them as they
-//! are, or changes printed names alone: each file ends with a checksum per program over everything but names.
+//! Golden plans: the output of `peristyle plan` for eight small plans, in tests/plans/*.txt. A refactor leaves them
+//! unchanged or changes only printed names: each file ends with a checksum per program of everything except names.
 //!
 //! `PERISTYLE_BLESS=1 cargo test --release --test plans` rewrites the files.
 
@@ -12,7 +12,7 @@ use peristyle::program::{Plan, Program};
 use peristyle::train::{DataPolicy, Job};
 use std::fmt::Write;
 
-/// A plan: its file, its configuration, what the devices are called, and its settings.
+/// A plan: the name of its file, its configuration, the name of its devices, and its settings.
 struct Golden {
     name: &'static str,
     config: &'static str,
@@ -66,7 +66,7 @@ const GOLDEN: [Golden; 8] = [
     },
 ];
 
-/// FNV-1a over the numbers that a program consists of.
+/// Returns the FNV-1a hash of the numbers in a program.
 fn checksum(program: &Program) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     let mut add = |numbers: &[usize]| {
@@ -97,7 +97,7 @@ fn checksum(program: &Program) -> u64 {
 
 fn printed(golden: &Golden, plan: &Plan, steps: u64) -> String {
     let text = plan.text(Printer { device: golden.device, steps, hardware: &HARDWARE[0] });
-    // The estimate is a model's, and models get better.
+    // The estimate is left out: it comes from a model, which may improve.
     let mut out: String =
         text.lines().filter(|l| !l.starts_with("estimate")).map(|l| format!("{}\n", l.trim_end())).collect();
     for program in &plan.programs {
@@ -130,7 +130,7 @@ fn plans_are_the_stored_ones() {
     }
     assert!(
         changed.is_empty(),
-        "{}\nIf this was meant: PERISTYLE_BLESS=1 cargo test --release --test plans",
+        "{}\nIf this is intended: PERISTYLE_BLESS=1 cargo test --release --test plans",
         changed.join("\n")
     );
 }

@@ -1,5 +1,5 @@
-//! Images that the emulated device augments and normalises, beside the same images from the host: a run has the same
-//! bits.
+//! Images that the emulated device augments and normalises, compared with the same images from the host: a run has the
+//! same bits.
 
 mod common;
 
@@ -37,12 +37,12 @@ fn write(folder: &Folder, source: &str, augment: &str) {
     folder.write("prepared.toml", &text);
 }
 
-/// Returns the losses of updates over more than two epochs and of an evaluation, and what the weights are then.
+/// Returns the losses of updates over more than two epochs and of an evaluation, followed by the final weights.
 fn losses(config: &Path, sets: &[String], preparer: Preparer) -> Vec<f64> {
     let (job, plan) = Job::open(config, sets, DataPolicy::Required).unwrap_or_else(|e| panic!("{e}"));
     let splits = data::open(&job.config.data, job.config.seed, &job.config.base).unwrap();
     let mut session = job.session(plan).unwrap();
-    assert_eq!(session.preparer(), Preparer::Host, "a session takes ready images until it is told how they are made");
+    assert_eq!(session.preparer(), Preparer::Host, "a session expects prepared images by default");
     if preparer == Preparer::Device {
         session.prepare(Preparation::of(&splits)).unwrap();
         assert_eq!(session.preparer(), Preparer::Device);
@@ -101,24 +101,24 @@ fn a_run_has_the_same_bits_wherever_its_images_are_prepared() {
                 let config = folder.at("prepared.toml");
                 let [host, device] = [Preparer::Host, Preparer::Device].map(|by| losses(&config, &sets, by));
                 assert_eq!(device, host, "{source}, {augment} on {data}x{columns}");
-                assert_ne!(host, before, "augmentation changes what is learned");
+                assert_ne!(host, before, "augmentation has no effect on training");
                 before = host;
             }
         }
     }
 }
 
-/// A CPU device has nothing that could prepare images.
+/// CPU devices cannot prepare images.
 #[test]
 #[should_panic(expected = "images come as the session takes them")]
-fn raw_images_are_not_for_cpu_devices() {
+fn cpu_devices_reject_raw_images() {
     let mut training = Training::new("configs/digits.toml", &["devices.use=\"cpu\"".to_string()]);
     training.batches = training.batches.clone().prepared_by(Preparer::Device);
     training.batch = training.batches.empty();
     training.update();
 }
 
-/// What the command says of a run on CPU devices and on emulated ones differs by rounding alone.
+/// The losses of a run on CPU devices and on emulated ones differ only by rounding.
 #[test]
 fn augmented_images_are_the_same_on_every_device() {
     let sets = |devices: &str| vec![format!("devices.use=\"{devices}\""), "data.batch=8".to_string()];

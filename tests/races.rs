@@ -1,4 +1,4 @@
-//! The checker catches what it is for: real programs, broken on purpose.
+//! The checker rejects real programs that were broken on purpose.
 
 mod common;
 
@@ -11,7 +11,7 @@ use peristyle::program::{Instruction, Program, Use, Work};
 use peristyle::tensor::Strided;
 use peristyle::train::{DataPolicy, Job};
 
-/// A step in bf16 casts its images alone: the optimiser writes the weights in bf16, which layers read.
+/// A step in bf16 casts only its images: the optimiser writes the bf16 weights that layers read.
 #[test]
 fn only_the_last_stage_of_the_optimiser_writes_weights_in_bf16() {
     let mut sets = on_mesh((2, 2));
@@ -26,15 +26,15 @@ fn only_the_last_stage_of_the_optimiser_writes_weights_in_bf16() {
         };
         let (writers, readers) = (steps(&|u| u.access.writes()), steps(&|u| u.access.reads()));
         let updates = program.variant.mode == Mode::Train && program.variant.update;
-        assert_eq!(writers.len(), if updates { 4 } else { 0 }, "one a device: {writers:?}");
+        assert_eq!(writers.len(), if updates { 4 } else { 0 }, "one per device: {writers:?}");
         assert!(writers.iter().all(|step| matches!(step.work, Work::Optim { stage: 1, .. })), "{writers:?}");
         assert!(readers.len() > 8 && readers.iter().all(|step| matches!(step.work, Work::Phase { .. })), "{readers:?}");
         let casts = program.instructions.iter().filter(|step| matches!(step.work, Work::Cast { .. })).count();
-        assert_eq!(casts, 4, "each device's images");
+        assert_eq!(casts, 4, "one cast of images per device");
     }
 }
 
-/// The training program of a configuration on a mesh, and its number of queues.
+/// Returns the training program of a configuration on a mesh, and its number of queues.
 fn program(config: &str, mesh: (usize, usize), form: &str) -> (Program, usize) {
     let mut sets = on_mesh(mesh);
     if form == "staged" {
@@ -67,7 +67,7 @@ fn programs() -> Vec<(&'static str, Program, usize)> {
 }
 
 #[test]
-fn a_program_without_any_one_of_its_waits_is_refused() {
+fn a_program_that_lacks_any_one_of_its_waits_is_rejected() {
     for (config, mut program, queues) in programs() {
         let mut waits = 0;
         for number in 0..program.instructions.len() {
@@ -85,19 +85,19 @@ fn a_program_without_any_one_of_its_waits_is_refused() {
     }
 }
 
-/// What a step uses of buffers that are not memory of the run.
+/// Returns the uses of an instruction that are not in a region, so their memory does not outlive the step.
 fn own_uses(program: &Program, step: usize) -> Vec<Use> {
     program.instructions[step].uses.iter().filter(|u| program.buffers[u.buffer].region.is_none()).copied().collect()
 }
 
 #[test]
-fn a_buffer_on_the_bytes_of_a_live_one_is_refused() {
+fn a_buffer_that_overlaps_a_live_one_is_rejected() {
     for (config, mut program, queues) in programs() {
         let mut moves = 0;
         for step in (0..program.instructions.len()).step_by(2) {
             for pair in own_uses(&program, step).windows(2) {
                 let (a, b) = (pair[0].buffer, pair[1].buffer);
-                // The first elements that the step uses of both fall together.
+                // Move b so that the first elements that the instruction uses of both coincide.
                 let at = program.buffers[a].bytes_of(pair[0].part).offset;
                 let (offset, inside) =
                     (program.buffers[b].offset, pair[1].part.offset * program.buffers[b].element.bytes());
@@ -105,18 +105,18 @@ fn a_buffer_on_the_bytes_of_a_live_one_is_refused() {
                     continue;
                 }
                 program.buffers[b].offset = at - inside;
-                assert!(check(&program, queues).is_err(), "{config}: step \"{}\"", program.instructions[step].name);
+                assert!(check(&program, queues).is_err(), "{config}: \"{}\"", program.instructions[step].name);
                 program.buffers[b].offset = offset;
                 moves += 1;
             }
         }
-        println!("{config}: {moves} moves, all refused");
+        println!("{config}: {moves} moves, all rejected");
         assert!(moves > 20);
     }
 }
 
 #[test]
-fn a_read_of_what_one_writer_left_out_is_refused() {
+fn a_read_of_elements_that_were_not_written_is_rejected() {
     for (config, mut program, queues) in programs() {
         let mut left = 0;
         for step in 0..program.instructions.len() {
@@ -142,12 +142,12 @@ fn a_read_of_what_one_writer_left_out_is_refused() {
                 } else {
                     part.rows -= 1;
                 }
-                assert!(check(&program, queues).is_err(), "{config}: step \"{}\"", program.instructions[step].name);
+                assert!(check(&program, queues).is_err(), "{config}: \"{}\"", program.instructions[step].name);
                 program.instructions[step].uses[number] = kept;
                 left += 1;
             }
         }
-        println!("{config}: {left} omissions, all refused");
+        println!("{config}: {left} omissions, all rejected");
         assert!(left > 20);
     }
 }

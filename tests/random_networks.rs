@@ -1,5 +1,6 @@
 //! Random networks on random meshes under random splits: the loss, every gradient, every running statistic and the
-//! evaluation are those of the same network on one device, and on queues the very bits of one step after another.
+//! evaluation match those of the same network on one device, and running on queues gives the bits of running one
+//! instruction after another.
 
 mod common;
 
@@ -19,12 +20,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
-/// 1e-16 an operation, some ten thousand of them, through a few layers that amplify.
+/// 1e-16 per operation, for some ten thousand operations, amplified by a few layers.
 const TOLERANCE: f64 = 1e-9;
 
 const MESHES: [(usize, usize); 10] = [(1, 2), (2, 2), (1, 3), (2, 1), (4, 1), (1, 4), (3, 1), (2, 3), (3, 2), (1, 6)];
 
-/// What flows between layers of the drawing.
+/// The shape of a tensor between layers of a drawing.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Shape {
     h: usize,
@@ -33,13 +34,13 @@ struct Shape {
     flat: bool,
 }
 
-/// A network as it is drawn from a list of numbers: a shorter list, and smaller numbers, make a simpler network, so
-/// that proptest can make a failure small.
+/// A network that is drawn from a list of numbers. A shorter list and smaller numbers make a simpler network, so that
+/// proptest can shrink a failure.
 struct Drawing<'a> {
     numbers: std::slice::Iter<'a, u16>,
     columns: usize,
     text: String,
-    /// Every layer's name and output; the images first.
+    /// The name and output of every layer, after those of the images.
     outputs: Vec<(String, Shape)>,
 }
 
@@ -52,7 +53,7 @@ impl Drawing<'_> {
         from[self.next(from.len())]
     }
 
-    /// Channels: mostly a multiple of the columns.
+    /// Draws a number of channels, mostly a multiple of the columns.
     fn channels(&mut self) -> usize {
         if self.next(16) == 15 { self.pick(&[5, 7]) } else { self.columns * self.pick(&[2, 4, 1]) }
     }
@@ -125,7 +126,7 @@ impl Drawing<'_> {
         self.layer(&[x], &settings, split, Shape { h: out(s.h), w: out(s.w), ..s })
     }
 
-    /// A layer that keeps the shape.
+    /// Adds a layer that keeps the shape.
     fn simple(&mut self, x: usize) -> usize {
         let s = self.shape(x);
         let fits = |g: &usize| s.c.is_multiple_of(*g);
@@ -157,7 +158,7 @@ impl Drawing<'_> {
         self.layer(&[x], "global_avg_pool = {}", split, Shape { h: 1, w: 1, ..s })
     }
 
-    /// Two or three branches from one layer, joined again.
+    /// Adds two or three branches from one layer and joins them.
     fn join(&mut self, x: usize) -> usize {
         let s = self.shape(x);
         let count = 2 + self.next(2);
@@ -206,7 +207,7 @@ impl Drawing<'_> {
         self.layer(&ends, "add = {}", split, output)
     }
 
-    /// An image to two heads: a dense layer on its flattened values, and one on its means.
+    /// Adds two heads to an image: a dense layer on its flattened values, and one on its means.
     fn heads(&mut self, x: usize) -> usize {
         if self.shape(x).flat {
             return self.join(x);
@@ -220,7 +221,7 @@ impl Drawing<'_> {
     }
 }
 
-/// Draws a network's configuration, and where it runs.
+/// Draws a network's configuration, and how it is run.
 fn draw(numbers: &[u16]) -> (String, Where) {
     let mut drawing = Drawing { numbers: numbers.iter(), columns: 1, text: String::new(), outputs: Vec::new() };
     let (data, columns) = drawing.pick(&MESHES);
@@ -260,7 +261,7 @@ fn draw(numbers: &[u16]) -> (String, Where) {
     (text, at)
 }
 
-/// What a drawn network has that makes placement hard.
+/// Returns the features of a network that make placement hard.
 fn features(network: &Network, at: Where) -> Vec<String> {
     let variant = Variant { mode: Mode::Train, batch: at.rows, update: false };
     let Ok(resolved) = resolve(network, at.mesh, Mode::Train, at.rows) else { return vec![] };
@@ -277,8 +278,8 @@ fn features(network: &Network, at: Where) -> Vec<String> {
         let wants = |place| users.iter().any(|&n| resolved[n].place == place);
         let wanted =
             [Placement::Replicate, Placement::Shard(0), Placement::Shard(3)].into_iter().filter(|&p| wants(p)).count();
-        add(wanted > 1, "a fan-out whose consumers want different layouts");
-        add(wanted > 1 && output == Placement::Partial, "a partial output whose consumers want different layouts");
+        add(wanted > 1, "a fan-out whose consumers need different layouts");
+        add(wanted > 1 && output == Placement::Partial, "a partial output whose consumers need different layouts");
         add(users.len() > 1 && output == Placement::Partial, "a partial output with several consumers");
         let view = |&n: &usize| resolved[n].is_view();
         add(output == Placement::Partial && users.iter().any(view), "a view of a partial output");
@@ -294,7 +295,7 @@ fn features(network: &Network, at: Where) -> Vec<String> {
     add(at.rows < at.mesh.devices(), "devices that may hold no rows");
     add(at.staged, "collectives through the host's memory");
     let spec = Spec { mesh: at.mesh, precision: Precision::F64, ..Spec::default() };
-    let placed = place(network, &Chain::default(), &spec, variant).expect("it was resolved");
+    let placed = place(network, &Chain::default(), &spec, variant).expect("the network was resolved above");
     let backward = |op: &Op| matches!(op, Op::Phase { pass: Pass::Backward, .. });
     let first = placed.ops.iter().position(backward).unwrap_or(0);
     for (number, op) in placed.ops.iter().enumerate() {
@@ -315,11 +316,11 @@ fn features(network: &Network, at: Where) -> Vec<String> {
     found
 }
 
-/// What the drawings must have had, each at least ten times.
+/// The features that the drawn networks must have, each at least ten times.
 const NEEDED: [&str; 18] = [
-    "a fan-out whose consumers want different layouts",
+    "a fan-out whose consumers need different layouts",
     "a join of differently placed inputs",
-    "a partial output whose consumers want different layouts",
+    "a partial output whose consumers need different layouts",
     "a partial output with several consumers",
     "a sum of gradients",
     "a view beside other consumers",
@@ -344,12 +345,12 @@ fn network(text: &str) -> Arc<Network> {
 fn compare(network: &Arc<Network>, at: Where) -> Result<(f64, String), Vec<Problem>> {
     let split = Outcome::of(network, at)?;
     split.assert_same_bits(&Outcome::executed(network, at, Execution::Serial)?, "differs between queues and serial");
-    let whole = Outcome::of(network, Where { mesh: Mesh::ONE, ..at }).expect("one device fits everything");
+    let whole = Outcome::of(network, Where { mesh: Mesh::ONE, ..at }).expect("every network fits one device");
     let (difference, name) = split.difference(&whole);
     Ok((difference, name.to_string()))
 }
 
-/// Compares a list of layers, on images of 3x3 with 4 channels, with itself on meshes of two columns.
+/// Compares a list of layers, on 3x3 images with 4 channels, with the same layers on meshes of two columns.
 fn same_in_two_columns(layers: &str) {
     let text = format!(
         "name = \"written\"\n[data]\ntrain = {{ synthetic = {{ images = 9, classes = 2, shape = [3, 3, 4] }} }}\n\
@@ -379,7 +380,7 @@ fn a_view_of_partial_sums_and_its_neighbours_share_one_reduction() {
 }
 
 #[test]
-fn ungrouped_lrn_sees_all_channels_of_what_was_partial() {
+fn ungrouped_lrn_sees_all_channels_of_a_partial_input() {
     same_in_two_columns(
         r#"{ conv = { filters = 4, kernel = 1 }, split = "rows" },
         { lrn = { size = 3, alpha = 0.5 } },

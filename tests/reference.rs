@@ -1,5 +1,5 @@
-//! Against something independent: four networks that PyTorch trained from the same weights on the same batches.
-//! `tests/reference/README.md` says what the files hold and where their numbers come from.
+//! Comparison with an independent implementation: four networks that PyTorch trained from the same weights on the same
+//! batches. `tests/reference/README.md` describes the files and how their numbers were computed.
 
 mod common;
 
@@ -15,13 +15,13 @@ use peristyle::train::{DataPolicy, Job, exchange};
 use serde_json::Value;
 use std::sync::Arc;
 
-/// How near to PyTorch a network is held; losses, learning rates and norms relatively, tensors by their largest
-/// difference over their largest value.
+/// How closely a network must agree with PyTorch: relative differences for losses and norms, and for tensors their
+/// largest difference over their largest value. Learning rates must be equal.
 #[derive(Debug, Clone, Copy)]
 struct Tolerances {
     /// Losses of all steps, and of the evaluation after the last.
     loss: f64,
-    /// Norms of all gradients together, at every step, before clipping.
+    /// The norm of all gradients together, at every step, before clipping.
     norm: f64,
     /// Gradients of the first step.
     gradient: f64,
@@ -29,12 +29,13 @@ struct Tolerances {
     last: f64,
 }
 
-/// Both sides sum in doubles, in different orders: 1e-16 an operation; twenty updates amplify it a little. Seen:
+/// Both sides sum in f64, in different orders: 1e-16 per operation, which twenty updates amplify a little. Observed:
 /// 1e-15 for losses, 2e-14 for everything else.
 const F64: Tolerances = Tolerances { loss: 1e-12, norm: 1e-12, gradient: 1e-12, last: 1e-12 };
-/// The seeds are such that rounding to f32 (6e-8 an operation) decides no kink of a relu or a pool: PyTorch's own f32
-/// runs stay within 3e-7 of its f64 losses and 5e-6 of its f64 tensors, and noise of 1e-6 in every activation within
-/// 1e-5. Seen: 1e-6 for losses, 3e-6 for tensors, both with batch norm; 4e-7 and 6e-7 without.
+/// The seeds were chosen so that rounding to f32 (6e-8 per operation) decides no kink of a relu or a pool: PyTorch's
+/// own f32 runs stay within 3e-7 of its f64 losses and 5e-6 of its f64 tensors, and with noise of 1e-6 in every
+/// activation, its runs stay within 1e-5. Observed: 1e-6 for losses, 3e-6 for tensors, both with batch norm; 4e-7 and
+/// 6e-7 without.
 const F32: Tolerances = Tolerances { loss: 5e-6, norm: 5e-6, gradient: 2e-5, last: 2e-5 };
 
 /// A reference: PyTorch's numbers and tensors.
@@ -58,7 +59,7 @@ impl Reference {
         self.tensors.tensors.iter().find(|t| t.name == name)
     }
 
-    /// The values of a tensor of the file, in the order of the parameter's memory.
+    /// Returns the values of a tensor in the file, in the order of the parameter's memory.
     fn values(&self, name: &str, parameter: &Parameter) -> Option<Vec<f64>> {
         let values = match &self.tensor(name)?.data {
             Values::F64(values) => values.clone(),
@@ -68,27 +69,27 @@ impl Reference {
     }
 }
 
-/// The largest difference over the largest value.
+/// Returns the largest difference over the largest value.
 fn apart(a: &[f64], b: &[f64]) -> f64 {
     assert_eq!(a.len(), b.len());
     let largest = |values: &mut dyn Iterator<Item = f64>| values.fold(0.0, f64::max);
     largest(&mut a.iter().zip(b).map(|(a, b)| (a - b).abs())) / largest(&mut b.iter().map(|b| b.abs()))
 }
 
-/// The largest relative difference of two curves.
+/// Returns the largest relative difference of two curves.
 fn curves_apart(a: &[f64], b: &[f64]) -> f64 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(a, b)| ((a - b) / b).abs()).fold(0.0, f64::max)
 }
 
-/// What a session of a reference's network, its weights and its batches gave.
+/// The results of training the network of a reference from its weights on its batches.
 struct Run {
     /// The name of the reference.
     name: String,
     parameters: Vec<Parameter>,
     lrs: Vec<f64>,
     losses: Vec<f64>,
-    /// Norms of all gradients together, before clipping.
+    /// The norm of all gradients together at every step, before clipping.
     norms: Vec<f64>,
     /// The gradients of the first step.
     gradients: Vec<Vec<f64>>,
@@ -114,7 +115,7 @@ fn run(reference: &Reference, name: &str, sets: &[String]) -> Run {
     let states = job.network.statistics.iter().enumerate().map(|(s, state)| (Persistent::Statistic(s), state));
     let all: Vec<(Persistent, &Parameter)> = all.chain(states).collect();
     for (which, parameter) in &all {
-        let tensor = reference.tensor(&format!("init.{}", parameter.name)).expect("every parameter has a start");
+        let tensor = reference.tensor(&format!("init.{}", parameter.name)).expect("every tensor has an initial value");
         exchange::import(&mut session, *which, parameter, tensor, &config).unwrap();
     }
 
@@ -126,7 +127,7 @@ fn run(reference: &Reference, name: &str, sets: &[String]) -> Run {
         let (epoch, index) = batches.plan().at(step - 1);
         batches.fill(epoch, index, &mut batch);
         let clock = Clock { step, epoch, lr: job.lr(step) };
-        // The gradients as they are before the optimiser clips them: those of a second session with these weights.
+        // The gradients before the optimiser clips them are those of a second session with the same weights.
         for p in 0..parameters.len() {
             let values = exchange::read_values(&session, Persistent::Parameter(p)).unwrap();
             exchange::write_values(&mut mirror, Persistent::Parameter(p), &values).unwrap();
@@ -192,8 +193,8 @@ fn agrees(name: &str, precision: &str, mesh: (usize, usize), tolerances: Toleran
     assert!(last <= tolerances.last, "{name} in {precision}: the last parameters differ by {last:e}");
 }
 
-/// Mixed precision strays no further from f64 than twice what PyTorch's does: in the gradients of the first step, for
-/// every parameter, and in the losses, whose rounding each update amplifies.
+/// Asserts that mixed precision strays at most twice as far from f64 as PyTorch's does: in the gradients of the first
+/// step, for every parameter, and in the losses, whose rounding each update amplifies.
 fn strays_no_further_than_pytorch(name: &str, mesh: (usize, usize)) {
     let reference = Reference::open(name);
     let text = std::fs::read_to_string(file("tests/reference/bf16.json")).unwrap();
@@ -221,31 +222,31 @@ fn strays_no_further_than_pytorch(name: &str, mesh: (usize, usize)) {
 }
 
 #[test]
-fn a_perceptron_is_pytorchs() {
+fn a_perceptron_agrees_with_pytorch() {
     agrees("mlp", "f64", (1, 1), F64);
     agrees("mlp", "f32", (1, 1), F32);
 }
 
 #[test]
-fn lenet_is_pytorchs() {
+fn lenet_agrees_with_pytorch() {
     agrees("lenet", "f64", (1, 1), F64);
     agrees("lenet", "f32", (1, 1), F32);
 }
 
 #[test]
-fn local_response_normalisation_is_pytorchs() {
+fn local_response_normalisation_agrees_with_pytorch() {
     agrees("lrn", "f64", (1, 1), F64);
     agrees("lrn", "f32", (1, 1), F32);
 }
 
 #[test]
-fn batch_norm_is_pytorchs() {
+fn batch_norm_agrees_with_pytorch() {
     agrees("batch_norm", "f64", (1, 1), F64);
     agrees("batch_norm", "f32", (1, 1), F32);
 }
 
 #[test]
-fn four_devices_are_pytorchs() {
+fn four_devices_agree_with_pytorch() {
     for name in ["lrn", "batch_norm"] {
         agrees(name, "f64", (2, 2), F64);
         agrees(name, "f32", (2, 2), F32);

@@ -13,7 +13,7 @@ fn resume(folder: &Folder, dir: &str, to: u64, more: &[&str]) {
 
 /// Compares a resumed run with one that never stopped: weights, optimiser and the events of all steps.
 fn assert_same(folder: &Folder, resumed: &str, whole: &str, step: u64) {
-    assert!(folder.checkpoint(resumed, step) == folder.checkpoint(whole, step), "{resumed}: other bits at step {step}");
+    assert!(folder.checkpoint(resumed, step) == folder.checkpoint(whole, step), "{resumed} differs at step {step}");
     let steps = |dir: &str| {
         let metrics = folder.metrics(dir);
         let losses = losses(&metrics);
@@ -25,7 +25,7 @@ fn assert_same(folder: &Folder, resumed: &str, whole: &str, step: u64) {
     assert_eq!(steps(resumed), steps(whole), "{resumed}");
 }
 
-/// Copies a run as it was at one of its checkpoints, but with all of its metrics, as a kill leaves it.
+/// Copies a run as it was at one of its checkpoints, but with all of its metrics, as a killed run leaves them.
 fn copy(folder: &Folder, from: &str, to: &str, step: u64) {
     let copied = Command::new("cp").arg("-r").arg(folder.at(from)).arg(folder.at(to)).status().unwrap();
     assert!(copied.success());
@@ -39,13 +39,13 @@ fn copy(folder: &Folder, from: &str, to: &str, step: u64) {
 }
 
 #[test]
-fn a_run_goes_on_from_any_checkpoint_bit_for_bit_with_any_number_of_threads() {
+fn a_run_resumes_from_any_checkpoint_bit_for_bit_with_any_number_of_threads() {
     let folder = Folder::new("resume-steps");
     for precision in ["f32", "f64"] {
         let precise = format!("devices.precision=\"{precision}\"");
         let whole = format!("whole-{precision}");
         folder.train(&whole, &["--set", &precise, "--set", "train.steps=30", "--set", "devices.threads=1"]);
-        // In the first epoch, at its end (13 steps are an epoch; the checkpoints are not), and in later ones.
+        // In the first epoch, just after its end (an epoch has 13 steps, not a multiple of 7), and in a later one.
         for (at, threads) in [(7, 3), (14, 2), (28, 1)] {
             let dir = format!("{precision}-{at}");
             copy(&folder, &whole, &dir, at);
@@ -62,7 +62,7 @@ fn a_run_goes_on_from_any_checkpoint_bit_for_bit_with_any_number_of_threads() {
 }
 
 #[test]
-fn a_run_of_fewer_steps_goes_on_as_if_it_had_been_longer() {
+fn a_finished_run_resumes_as_if_it_had_been_longer() {
     let folder = Folder::new("resume-longer");
     folder.train("whole", &["--set", "train.steps=25"]);
     for steps in [1, 12, 13, 17] {
@@ -124,7 +124,7 @@ impl Running<'_> {
 }
 
 #[test]
-fn a_run_stopped_by_a_signal_goes_on_bit_for_bit() {
+fn a_run_stopped_by_a_signal_resumes_bit_for_bit() {
     let folder = Folder::new("resume-signals");
     // The step at which a signal arrives varies; the uninterrupted run is as long as the longest of these.
     let mut ends = Vec::new();
@@ -182,7 +182,7 @@ fn a_run_moves_from_four_devices_to_one_and_back_on_its_curve() {
             format!("devices.precision=\"{precision}\""),
         ]
     };
-    // In f64 only the order of sums differs; in f32 forty updates of a batch-norm network amplify rounding.
+    // In f64, only the order of sums differs; in f32, thirty updates of a batch-norm network amplify rounding.
     for (precision, bound) in [("f64", 1e-9), ("f32", 1e-3)] {
         let (moved, whole) = (format!("moved-{precision}"), format!("whole-{precision}"));
         let train = |dir: &str, steps: u64, devices: &str, mesh: &str, resume: bool| {

@@ -1,4 +1,4 @@
-//! `peristyle selftest` on the devices that every machine has. On a GPU's stand-in, with planted faults: tests/gpu.
+//! `peristyle selftest` on the devices that every machine has. tests/gpu runs it on a stand-in GPU with planted faults.
 
 mod common;
 
@@ -7,17 +7,17 @@ use peristyle::gpu::{Driver, DriverKind};
 use peristyle::layers::KEYS;
 use serde_json::Value;
 
-/// Runs it where there are no files at all.
+/// Runs the selftest in an empty folder.
 fn selftest(name: &str, arguments: &[&str]) -> CommandOutput {
     let folder = Folder::new(name);
     std::fs::remove_file(folder.at("data")).unwrap();
     std::fs::remove_file(folder.at("small.toml")).unwrap();
     let output = folder.run(&[&["selftest"], arguments].concat());
-    assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 0, "it leaves nothing behind");
+    assert_eq!(std::fs::read_dir(&folder.0).unwrap().count(), 0, "the selftest leaves files behind");
     output
 }
 
-/// Returns the one JSON object of a selftest that passed, and checks what every device's must hold.
+/// Returns the JSON report of a selftest that passed, after checking what must hold on every device.
 fn report(output: &CommandOutput) -> Value {
     assert_eq!(output.code, Some(0), "{}{}", output.out, output.err);
     assert_eq!(output.out.lines().count(), 1, "{}", output.out);
@@ -30,7 +30,7 @@ fn report(output: &CommandOutput) -> Value {
     }
     let precisions = if report["device"] == "cpu" { 1 } else { 3 };
     let layers: Vec<&str> = names(&report).into_iter().filter(|name| KEYS.contains(name)).collect();
-    assert_eq!(layers, KEYS.repeat(precisions), "every layer has its row in each precision");
+    assert_eq!(layers, KEYS.repeat(precisions), "every layer has a row in each precision");
     report
 }
 
@@ -39,18 +39,18 @@ fn names(report: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn the_cpu_computes_right() {
+fn the_cpu_passes_the_selftest() {
     let report = report(&selftest("selftest-cpu", &["--device", "cpu", "--json"]));
     let rest = ["dropout words", "optimizer", "all-reduce", "reduce-scatter", "all-gather", "all-to-all"];
     let trained = ["train 1x1", "train 2x1", "train 1x2", "train 2x2"];
     assert_eq!(names(&report)[KEYS.len()..], [&rest[..], &trained[..]].concat());
     assert_eq!((&report["device"], &report["quick"]), (&"cpu".into(), &false.into()));
     assert_eq!(report["images"].as_array().unwrap().len(), 0);
-    assert_eq!(report["skipped"].as_array().unwrap().len(), 1, "what is skipped is said");
+    assert_eq!(report["skipped"].as_array().unwrap().len(), 1, "skipped checks are reported");
 }
 
 #[test]
-fn the_emulated_device_computes_right() {
+fn the_emulated_device_passes_the_selftest() {
     if let Err(error) = Driver::count(DriverKind::Emu) {
         panic!("this test needs the emulated device: {error}");
     }
@@ -67,7 +67,7 @@ fn the_emulated_device_computes_right() {
 }
 
 #[test]
-fn the_table_tells_each_check_as_it_goes() {
+fn the_table_reports_every_check() {
     let output = selftest("selftest-table", &["--device", "cpu", "--quick"]);
     assert_eq!(output.code, Some(0), "{}", output.err);
     for kind in KEYS {
@@ -83,7 +83,7 @@ fn the_table_tells_each_check_as_it_goes() {
 }
 
 #[test]
-fn a_device_that_is_not_there_is_the_users_mistake() {
+fn a_missing_device_is_the_users_mistake() {
     for (device, words) in [
         ("cuda:99", "--device: [devices]: "),
         ("gpu", "--device: [devices]: use = \"gpu\", expected \"auto\", \"cpu\""),

@@ -1,4 +1,4 @@
-//! What the build script reads out of kernel files, what it writes, and what it refuses.
+//! The build script: how it reads kernel files, the code that it generates, and the mistakes that it rejects.
 
 #![allow(missing_docs, reason = "build/ documents itself")]
 
@@ -25,12 +25,12 @@ fn rust(kernels: &[Kernel]) -> String {
 fn a_function_becomes_an_entry_and_a_typed_launcher() {
     let source = "/* __global__ */ // __global__\n\n__device__ void f(const float* __restrict__ x,  // (N, C)\n  \
                   __nv_bfloat16* y,  // (N)\n int n, unsigned long long k) {}\nKERNEL(f)";
-    let kernels = read(source).expect("it reads");
+    let kernels = read(source).expect("valid source");
     assert_eq!((kernels[0].name.as_str(), kernels[0].line, kernels[0].variants[0].threads), ("f", 3, 256));
     let code = rust(&kernels);
     assert!(code.contains("pub unsafe fn f(on: &Issue<'_>, grid: Grid, x: Const<f32>, y: Mut<bf16>, n: i32, k: u64)"));
     assert!(code.contains(r#"parameters: &["const float*", "__nv_bfloat16*", "int", "unsigned long long"]"#));
-    assert!(!code.contains("ComputeType::common"), "only kernels with variants have a launcher that picks one");
+    assert!(!code.contains("ComputeType::common"), "only kernels with variants have a launcher that chooses one");
     let entry = "extern \"C\" __global__ void __launch_bounds__(256) f(const float* x, __nv_bfloat16* y, int n, \
                  unsigned long long k) {\n    ::f(x, y, n, k);\n}\n";
     let (gpu, host) = (gpu_source("/f.cu", &kernels), host_source("/f.cu", &kernels));
@@ -43,7 +43,7 @@ const TEMPLATE: &str = "template <typename T>\n__device__ void f(\nconst T* x,  
 
 #[test]
 fn a_template_becomes_an_entry_for_each_variant_of_its_line() {
-    let kernels = read(&format!("{TEMPLATE}KERNEL(f, f32(128, 2), bf16)")).expect("it reads");
+    let kernels = read(&format!("{TEMPLATE}KERNEL(f, f32(128, 2), bf16)")).expect("valid source");
     let gpu = gpu_source("f.cu", &kernels);
     for entry in [
         "__launch_bounds__(128, 2) f(const float* x, const float* b, float* y, int n) {\n    ::f<float>(x, b, y, n);\n}\n",
@@ -63,7 +63,7 @@ fn a_template_becomes_an_entry_for_each_variant_of_its_line() {
 #[test]
 fn numbers_that_are_multiplied_as_tf32_are_stored_as_floats() {
     let template = TEMPLATE.replace("<typename T>", "<class Kind, typename T = Storage<Kind>>");
-    let kernels = read(&format!("{template}KERNEL(f, f32, bf16, tf32(128))")).expect("it reads");
+    let kernels = read(&format!("{template}KERNEL(f, f32, bf16, tf32(128))")).expect("valid source");
     let entry = "__launch_bounds__(128) f_tf32(const float* x, const float* b, float* y, int n) {\n    ::f<tf32>(x, b, \
                  y, n);\n}\n";
     assert!(gpu_source("f.cu", &kernels).contains(entry));
@@ -72,7 +72,7 @@ fn numbers_that_are_multiplied_as_tf32_are_stored_as_floats() {
 
 #[test]
 fn a_variant_is_launched_by_the_format_of_its_operands() {
-    let code = rust(&read(&format!("{TEMPLATE}KERNEL(f, f32, bf16)")).expect("it reads"));
+    let code = rust(&read(&format!("{TEMPLATE}KERNEL(f, f32, bf16)")).expect("valid source"));
     assert!(code.contains("f(on: &Issue<'_>, grid: Grid, x: AnyConst, b: Const<f32>, y: AnyMut, n: i32)"), "{code}");
     assert!(code.contains("ComputeType::Bf16 => super::f_bf16(on, grid, x.typed(), b, y.typed(), n)"), "{code}");
     assert!(code.contains("_ => super::f(on, grid, x.typed(), b, y.typed(), n)"), "{code}");
@@ -80,8 +80,8 @@ fn a_variant_is_launched_by_the_format_of_its_operands() {
 }
 
 #[test]
-fn a_struct_travels_by_value_and_has_a_rust_twin() {
-    let kernels = read(&format!("{}KERNEL(f, f32, bf16)", TEMPLATE.replace("int n", "Shape s"))).expect("it reads");
+fn a_struct_is_passed_by_value_and_has_a_rust_counterpart() {
+    let kernels = read(&format!("{}KERNEL(f, f32, bf16)", TEMPLATE.replace("int n", "Shape s"))).expect("valid source");
     let code = rust(&kernels);
     let twin = "/// `Shape` of kernels/g.cuh:1.\n#[derive(Debug, Clone, Copy, PartialEq)]\n#[repr(C)]\npub struct Shape {\n    \
                 /// `int h`: the image.\n    pub h: i32,\n    /// `int w`: the image.\n    pub w: i32,\n    /// `unsigned long \
@@ -99,11 +99,11 @@ fn a_struct_travels_by_value_and_has_a_rust_twin() {
 fn a_header_holds_no_kernels() {
     let check = |source: &str| signatures::check_header(&Code::of("kernels/g.cuh", source));
     assert_eq!(check("// KERNEL(f)\n#define KERNEL(...)"), Ok(()));
-    assert!(check("\nKERNEL(f)").expect_err("it is refused").starts_with("kernels/g.cuh:2: a kernel in a header"));
+    assert!(check("\nKERNEL(f)").expect_err("wrong source").starts_with("kernels/g.cuh:2: a kernel in a header"));
 }
 
 #[test]
-fn what_cannot_be_read_is_named_with_its_line() {
+fn mistakes_are_reported_with_their_line() {
     let plain = |parameters: &str| format!("\n__device__ void f({parameters}) {{}} KERNEL(f)");
     let template = |head: &str, line: &str| format!("\n{head} __device__ void f(int n) {{}} KERNEL({line})");
     let typed = |line: &str| template("template <typename T>", line);
@@ -139,7 +139,7 @@ fn what_cannot_be_read_is_named_with_its_line() {
         (typed("f, f32").replace("int n", "U* n"), "parameter \"n\" has the type `U`"),
     ];
     for (source, words) in cases {
-        let text = read(&source).expect_err("it is refused");
+        let text = read(&source).expect_err("wrong source");
         assert!(text.starts_with("kernels/f.cu:2: ") && text.contains(words), "{text}");
     }
 }

@@ -1,4 +1,4 @@
-//! Devices that cannot read each other's memory train through the host's, to the same bits.
+//! Devices that cannot read each other's memory exchange data through host memory and give the same bits.
 
 mod common;
 
@@ -15,7 +15,7 @@ const CONFIGS: [&str; 3] =
     ["configs/columns_small.toml", "configs/residual_small.toml", "configs/one_weird_trick_small.toml"];
 const MESHES: [(usize, usize); 4] = [(2, 1), (1, 2), (2, 2), (4, 1)];
 
-/// The settings of a mesh of emulated devices, each a GPU of its own.
+/// Returns the settings for a mesh of emulated devices, each on a separate GPU.
 fn sets((data, columns): (usize, usize), access: &str, precision: &str) -> Vec<String> {
     if let Err(error) = Driver::count(DriverKind::Emu) {
         panic!("these tests need the emulated device: {error}");
@@ -49,18 +49,18 @@ fn same_bits(precision: &str, meshes: &[(usize, usize)]) {
             let ((losses, weights), (direct, expected)) = (with("off"), with("auto"));
             assert_eq!(losses, direct, "{config} on {mesh:?} in {precision}");
             assert!(losses.iter().all(|loss| loss.is_finite()) && losses[0] != losses[1]);
-            assert!(weights == expected, "{config} on {mesh:?} in {precision}: other weights");
+            assert!(weights == expected, "{config} on {mesh:?} in {precision}: different weights");
         }
     }
 }
 
 #[test]
-fn staged_networks_learn_bit_for_bit_as_directly_in_f32() {
+fn staged_networks_have_the_bits_of_direct_ones_in_f32() {
     same_bits("f32", &MESHES);
 }
 
 #[test]
-fn staged_networks_learn_bit_for_bit_as_directly_in_bf16() {
+fn staged_networks_have_the_bits_of_direct_ones_in_bf16() {
     same_bits("bf16", &[(2, 2)]);
 }
 
@@ -86,7 +86,7 @@ fn a_graph_changes_no_bit_of_a_staged_run() {
 }
 
 #[test]
-fn a_staged_step_uses_the_memory_of_its_own_gpu_and_of_the_host_alone() {
+fn a_staged_instruction_uses_only_the_memory_of_its_own_gpu_and_of_the_host() {
     for config in CONFIGS {
         for mesh in MESHES {
             let (job, direct) = open(config, &sets(mesh, "auto", "f32"));
@@ -98,7 +98,7 @@ fn a_staged_step_uses_the_memory_of_its_own_gpu_and_of_the_host_alone() {
                     let device = |buffer: usize| program.buffers[buffer].device;
                     let own = |u: &&Use| device(u.buffer) == step.device;
                     let (near, far): (Vec<&Use>, Vec<&Use>) = step.uses.iter().partition(own);
-                    assert!(far.iter().all(|u| device(u.buffer) == devices), "\"{}\" reaches too far", step.name);
+                    assert!(far.iter().all(|u| device(u.buffer) == devices), "\"{}\" uses another GPU", step.name);
                     if let [host] = far[..] {
                         let copy = matches!(&step.work, Work::Sum { sources, .. } if sources.len() == 1);
                         assert!(copy && near.len() == 1 && step.queue == Queue::Communication, "{}", step.name);
@@ -108,9 +108,9 @@ fn a_staged_step_uses_the_memory_of_its_own_gpu_and_of_the_host_alone() {
                         assert!(far.is_empty(), "{}", step.name);
                     }
                 }
-                assert!(crossings > 0 && crossings % 2 == 0, "out and in again: {crossings}");
+                assert!(crossings > 0 && crossings % 2 == 0, "each copy out has a copy in: {crossings}");
             }
-            assert_eq!(plan.wire_bytes_per_step(), direct.wire_bytes_per_step(), "what crosses is counted once");
+            assert_eq!(plan.wire_bytes_per_step(), direct.wire_bytes_per_step(), "hops through the host count once");
             assert_eq!((direct.host, direct.spec.peers.clone()), (0, Peers::All));
             assert!(plan.host > 0 && !job.notes.iter().any(|note| note.contains("peer")), "{:?}", job.notes);
         }
@@ -118,7 +118,7 @@ fn a_staged_step_uses_the_memory_of_its_own_gpu_and_of_the_host_alone() {
 }
 
 #[test]
-fn devices_of_one_gpu_reach_each_other_and_the_rest_crosses() {
+fn only_data_between_gpus_goes_through_the_host() {
     let config = "configs/columns_small.toml";
     let run = |gpus: Option<[usize; 4]>| {
         let sets = sets((2, 2), "auto", "f32");
@@ -139,12 +139,12 @@ fn devices_of_one_gpu_reach_each_other_and_the_rest_crosses() {
     let (direct, pairs, apart) = (run(None), run(Some([0, 0, 1, 1])), run(Some([0, 1, 2, 3])));
     assert!(direct.0 == 0 && 0 < pairs.0 && pairs.0 < apart.0, "{} {} {}", direct.0, pairs.0, apart.0);
     assert!(direct.1 == pairs.1 && direct.1 == apart.1);
-    assert_eq!(run(Some([5; 4])).0, 0, "nothing crosses within one GPU");
+    assert_eq!(run(Some([5; 4])).0, 0, "data within one GPU does not go through the host");
 }
 
-/// What arrives before it has left is what the checker is for.
+/// The checker detects data that is copied in before it was copied out.
 #[test]
-fn a_copy_in_that_does_not_wait_for_its_copy_out_is_refused() {
+fn a_copy_in_that_does_not_wait_for_its_copy_out_is_rejected() {
     let (_, mut plan) = open("configs/columns_small.toml", &sets((2, 2), "off", "f32"));
     let queues = plan.spec.mesh.devices() * Queue::COUNT;
     let program = &mut plan.programs[0];
@@ -158,12 +158,12 @@ fn a_copy_in_that_does_not_wait_for_its_copy_out_is_refused() {
             refused += 1;
         }
     }
-    println!("{refused} copies, all refused");
+    println!("{refused} copies, all rejected");
     assert!(refused > 10 && check(program, queues) == Ok(()));
 }
 
 #[test]
-fn a_plan_shows_what_goes_through_the_host() {
+fn a_plan_shows_the_copies_through_the_host() {
     let folder = Folder::new("staged-plan");
     let plan = |sets: &[&str]| {
         let mut command = peristyle(&folder.0);

@@ -1,5 +1,5 @@
-//! What several test files share.
-#![allow(dead_code, reason = "each test file uses its part")]
+//! Code that several test files share.
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub mod outcome;
 pub mod runs;
@@ -14,15 +14,15 @@ use peristyle::train::{DataPolicy, Job, exchange};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// The meshes of every proof: data x columns.
+/// The meshes on which networks are compared: (data, columns).
 pub const MESHES: [(usize, usize); 6] = [(1, 1), (1, 2), (2, 1), (4, 1), (2, 2), (1, 4)];
 
-/// Returns a file of the repository.
+/// Returns the path of a file in the repository.
 pub fn file(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// Returns the settings that put a configuration on a mesh of CPU devices of one thread each.
+/// Returns the settings that put a configuration on a mesh of CPU devices with one thread each.
 pub fn on_mesh((data, columns): (usize, usize)) -> Vec<String> {
     vec![
         format!("devices.use=\"cpu*{}\"", data * columns),
@@ -54,7 +54,7 @@ impl Training {
         Training { job, session, preparation, batches, batch, step: 0 }
     }
 
-    /// Hands one update to the devices.
+    /// Submits one update to the devices.
     fn submit(&mut self) {
         let (epoch, index) = self.batches.plan().at(self.step);
         self.batches.fill(epoch, index, &mut self.batch);
@@ -70,7 +70,7 @@ impl Training {
         self.session.finish().unwrap().loss
     }
 
-    /// Makes updates, each handed over before the one before it is finished, and returns their losses.
+    /// Makes updates, submitting each before the previous one is finished, and returns their losses.
     pub fn losses_ahead(&mut self, updates: usize) -> Vec<f64> {
         assert_eq!(self.session.depth(), 2, "only GPUs run ahead");
         self.submit();

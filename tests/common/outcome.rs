@@ -1,4 +1,4 @@
-//! Everything that one batch makes of a network on a mesh, to be compared with one device.
+//! All results of a network for one batch on a mesh, for comparison with one device.
 
 use peristyle::collectives::CollectiveAlgorithm;
 use peristyle::data::Batch;
@@ -18,12 +18,12 @@ use std::sync::Arc;
 pub struct Where {
     pub mesh: Mesh,
     pub algorithm: CollectiveAlgorithm,
-    /// Whether what crosses goes through the host's memory.
+    /// Whether devices exchange data through host memory.
     pub staged: bool,
     pub rows: usize,
 }
 
-/// The named results of a training step without update, and of an evaluation after it, in f64.
+/// The named results of a training step without an update, and of an evaluation after it, in f64.
 pub struct Outcome {
     pub values: Vec<(String, Vec<f64>)>,
     /// The largest gradient of any parameter.
@@ -36,7 +36,7 @@ impl Outcome {
         Outcome::executed(network, at, Execution::Queues)
     }
 
-    /// Runs it on queues, or one step after another.
+    /// Runs a network as in [`Outcome::of`], on queues or one instruction after another.
     pub fn executed(network: &Arc<Network>, at: Where, execution: Execution) -> Result<Outcome, Vec<Problem>> {
         let Where { mesh, algorithm, rows, staged } = at;
         let peers = if staged { Peers::SameGpu((0..mesh.devices()).collect()) } else { Peers::All };
@@ -88,8 +88,8 @@ impl Outcome {
 
     /// Returns the largest difference relative to the largest value of its tensor, and the tensor's name.
     ///
-    /// A gradient that is zero but for rounding (of a bias before batch norm) has no digits of its own: tensors
-    /// are measured against a thousandth of the largest gradient at least.
+    /// A gradient that is zero except for rounding (of a bias before batch norm) has no significant digits, so tensors
+    /// are measured against at least a thousandth of the largest gradient.
     pub fn difference(&self, other: &Outcome) -> (f64, &str) {
         let mut worst = (0.0, "");
         for ((name, a), (_, b)) in self.values.iter().zip(&other.values) {
@@ -97,7 +97,7 @@ impl Outcome {
             let scale = b.iter().fold(1e-3 * other.scale, |m, v| m.max(v.abs()));
             for (a, b) in a.iter().zip(b) {
                 let difference = (a - b).abs() / scale;
-                // What is not a number is the worst; equal infinities and zeros are equal.
+                // NaN is the largest difference; equal infinities and zeros are equal.
                 let difference = if difference.is_nan() && a != b { f64::INFINITY } else { difference };
                 if difference > worst.0 {
                     worst = (difference, name.as_str());

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A small network with every layer that makes resuming hard, on digits of 8x8 pixels: 1,293 training samples in 13
+/// A small network with all layers that make resuming hard, on digits of 8x8 pixels: 1,293 training samples in 13
 /// batches, the last one of 93.
 pub const SMALL: &str = r#"name = "small"
 seed = 3
@@ -43,7 +43,7 @@ evaluate = "10 steps"
 checkpoint = { every = "7 steps", keep = 1000 }
 "#;
 
-/// A folder of a test, removed at its end.
+/// A temporary folder, removed when it is dropped.
 pub struct Folder(pub PathBuf);
 
 impl Folder {
@@ -75,7 +75,7 @@ impl Folder {
         output_of(peristyle(&self.0).args(arguments))
     }
 
-    /// Runs the program, which must succeed.
+    /// Runs the program and asserts that it succeeds.
     pub fn good(&self, arguments: &[&str]) -> CommandOutput {
         let output = self.run(arguments);
         assert_eq!(output.code, Some(0), "{arguments:?}: {}", output.err);
@@ -87,7 +87,7 @@ impl Folder {
         self.good(&[&["train", "small.toml", "--run-dir", dir], more].concat())
     }
 
-    /// Returns what a run wrote in `metrics.jsonl`.
+    /// Returns the events that a run wrote to `metrics.jsonl`.
     pub fn metrics(&self, dir: &str) -> Vec<Value> {
         let text = self.read(&format!("{dir}/metrics.jsonl"));
         text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{line}: {e}"))).collect()
@@ -131,7 +131,7 @@ pub struct CommandOutput {
     pub err: String,
 }
 
-/// Returns the program, to be run in a folder.
+/// Returns a command that runs the program in a folder.
 pub fn peristyle(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_peristyle"));
     command.current_dir(folder);
@@ -155,7 +155,7 @@ pub fn events(metrics: &[Value], kind: &str) -> Vec<Value> {
     events
 }
 
-/// Returns the losses of all steps; each step must be there once, in order.
+/// Returns the losses of all steps, each of which must be reported once, in order.
 pub fn losses(metrics: &[Value]) -> Vec<f64> {
     let steps = events(metrics, "step");
     let numbers: Vec<u64> = steps.iter().map(|event| event["step"].as_u64().unwrap()).collect();
