@@ -1,5 +1,5 @@
-//! NVIDIA's libraries where there are none: stand-ins of cuBLASLt and cuDNN work on the stand-in driver's streams, and
-//! end the process when a call breaks the contract of the real ones.
+//! NVIDIA's libraries on machines without them: stand-ins for cuBLASLt and cuDNN work on the stand-in driver's streams
+//! and end the process if a call breaks the contract of the real libraries.
 
 use super::common::runs::{Folder, losses, output_of, peristyle};
 use super::fake_driver;
@@ -13,7 +13,7 @@ use std::sync::OnceLock;
 const LT: &str = "libcublasLt";
 const DNN: &str = "libcudnn";
 
-/// Compiles the stand-ins once, each into a folder of its own.
+/// Compiles the stand-ins once, each into a separate folder.
 fn folders() -> &'static [PathBuf; 2] {
     static FOLDERS: OnceLock<[PathBuf; 2]> = OnceLock::new();
     let make = |(name, version): (&str, &str)| {
@@ -35,7 +35,7 @@ fn folders() -> &'static [PathBuf; 2] {
     FOLDERS.get_or_init(|| [(LT, "13"), (DNN, "9")].map(make))
 }
 
-/// Returns the environment in which the stand-in driver and some of the libraries are found.
+/// Returns an environment in which the stand-in driver and the given libraries are found.
 fn environment(libraries: &[&str]) -> Vec<(&'static str, OsString)> {
     let driver = fake_driver();
     let [lt, dnn] = folders();
@@ -50,7 +50,7 @@ fn environment(libraries: &[&str]) -> Vec<(&'static str, OsString)> {
     ]
 }
 
-/// Runs a test of `with_libraries` in a process of its own.
+/// Runs a test of `with_libraries` in a separate process.
 fn run(test: &str, libraries: &[&str], settings: &[(&str, &str)]) {
     let done = Command::new(std::env::current_exe().expect("a test runs from a file"))
         .args(["--exact", "--ignored", "--nocapture", &format!("libraries::with_libraries::{test}")])
@@ -71,13 +71,13 @@ fn layers_give_the_values_of_the_plain_path() {
 
 #[test]
 #[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
-fn operands_are_rounded_as_they_are_told_to() {
+fn operands_are_rounded_to_the_requested_type() {
     run("precisions", &[LT, DNN], &[]);
 }
 
 #[test]
 #[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
-fn networks_learn_as_with_own_kernels_and_a_graph_changes_no_bit() {
+fn networks_learn_as_with_our_kernels_and_a_graph_changes_no_bit() {
     run("trains", &[LT, DNN], &[("WANTED", "both")]);
     run("trains", &[LT], &[("WANTED", "products")]);
     run("trains", &[DNN], &[("WANTED", "convolutions")]);
@@ -85,7 +85,7 @@ fn networks_learn_as_with_own_kernels_and_a_graph_changes_no_bit() {
 
 #[test]
 #[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
-fn without_libraries_or_handles_or_answers_own_kernels_compute() {
+fn our_kernels_compute_if_libraries_are_missing_fail_or_decline() {
     run("is_off", &[], &[]);
     run("is_off", &[LT, DNN], &[("FAKE_LT_FAILS", "create"), ("FAKE_CUDNN_FAILS", "create")]);
     run("is_off", &[LT, DNN], &[("FAKE_LT_FAILS", "refuses"), ("FAKE_CUDNN_FAILS", "refuses")]);
@@ -95,7 +95,7 @@ fn without_libraries_or_handles_or_answers_own_kernels_compute() {
 
 #[test]
 #[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
-fn a_library_that_fails_is_a_sentence_with_the_layer_in_it() {
+fn a_failure_of_a_library_is_reported_with_the_layer() {
     let product = "\"fc6.forward with relu6\": cuda:0 cannot compute output ";
     run("fails", &[LT, DNN], &[("FAKE_LT_FAILS", "matmul"), ("WANTED", product)]);
     let convolution = "\"conv1.forward with relu1\": cuda:0 cannot compute forward ";
@@ -123,7 +123,7 @@ fn a_resumed_run_keeps_its_algorithms_and_its_bits() {
     train("other", "9", &other, false);
     let bits = |dir: &str| folder.checkpoint(dir, 9);
     assert!(bits("resumed") == bits("whole"), "the resumed run chose other algorithms");
-    assert!(bits("other") != bits("whole"), "the algorithms of the stand-ins differ in their bits");
+    assert!(bits("other") != bits("whole"), "the algorithms of the stand-ins give the same bits");
     assert_eq!(losses(&folder.metrics("resumed")), losses(&folder.metrics("whole")));
 
     train("newer", "7", &[], false);
@@ -131,7 +131,7 @@ fn a_resumed_run_keeps_its_algorithms_and_its_bits() {
     let note = "the checkpoint's algorithms are for cuBLASLt 130100 on fake GPU, not for cuBLASLt 130200 on fake \
                 GPU: they are chosen anew";
     assert!(log.contains(note), "{log}");
-    assert!(bits("newer") != bits("whole"), "another version chose by itself");
+    assert!(bits("newer") != bits("whole"), "another version reused the algorithms");
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn devices_lists_the_libraries() {
 }
 
 #[test]
-fn a_plan_knows_the_workspace_without_a_gpu() {
+fn a_plan_includes_the_workspace_without_a_gpu() {
     let usage = |libraries: &str| {
         let sets = ["devices.use=\"cuda:0\"".to_string(), format!("devices.libraries=\"{libraries}\"")];
         let config = super::common::file("configs/columns_small.toml");
@@ -175,13 +175,13 @@ fn a_plan_knows_the_workspace_without_a_gpu() {
     };
     let (off, auto) = (usage("off"), usage("auto"));
     assert!(auto.arena >= CONVOLUTION_WORKSPACE && off.arena < CONVOLUTION_WORKSPACE, "{auto:?} {off:?}");
-    // Bytes that it shares with activations count as theirs.
+    // Bytes that the workspace shares with activations count as activations.
     assert!(auto.workspace > CONVOLUTION_WORKSPACE / 2 && off.workspace == 0, "{auto:?} {off:?}");
     // No two phases of a device run at the same time, so there is one workspace.
     assert!(auto.arena <= off.arena + CONVOLUTION_WORKSPACE + 1024, "{auto:?} {off:?}");
 }
 
-/// What runs in the other process.
+/// The tests that run in the other process.
 mod with_libraries {
     use crate::common::Training;
     use half::bf16;
@@ -238,7 +238,7 @@ mod with_libraries {
         **algorithm == Algorithm::Own
     }
 
-    /// Own kernels keep the gradients of weights in f32 where cuDNN would round them to bf16.
+    /// Returns true if our kernel is used without need. It must compute bf16 weight gradients, which cuDNN would round.
     fn is_lost(one: &(&String, &Algorithm)) -> bool {
         is_own(one) && !(one.0.starts_with("backward weight") && one.0.ends_with("bf16"))
     }
@@ -248,8 +248,8 @@ mod with_libraries {
     fn layers() -> Result<()> {
         let (choices, driver) = (Arc::new(Choices::default()), Driver::open(DriverKind::Cuda, 0, 1)?);
         driver.use_libraries(&choices)?;
-        // With factors that bf16 holds products are exact in every mode; each rounding of a result to bf16 errs by 2^-8
-        // of a value. y is rounded twice: the product, and its sum with the bias.
+        // The factors are exact in bf16, so products are exact in every mode; each rounding of a result to bf16 errs by
+        // up to 2^-8 of a value. y is rounded twice: the product, and its sum with the bias.
         let modes = [
             (MatmulPrecision::Full, (1, 1), SINGLE),
             (MatmulPrecision::Full, (2, 1), SINGLE),
@@ -258,7 +258,7 @@ mod with_libraries {
             (MatmulPrecision::Bf16, (1, 1), 1.0 / 256.0),
             (MatmulPrecision::Bf16, (1, 2), 1.0 / 256.0),
         ];
-        // Another preference of the heuristics changes the order of the sums, whatever the mode.
+        // A different preference of the heuristics changes the order of the sums in the same way in every mode.
         let counted = if std::env::var_os("FAKE_LT_ORDER").is_some() { 1 } else { modes.len() };
         for (products, (data, columns), tolerance) in modes.into_iter().take(counted) {
             let mesh = Mesh { data, columns };
@@ -285,7 +285,7 @@ mod with_libraries {
                 }
             }
             let Record { products, convolutions, .. } = choices.record();
-            // Every shape that a whole layer has: what cuts a group is left to own kernels before it is asked for.
+            // The libraries compute every recorded shape; parts of a group go to our kernels and are not recorded.
             assert!(products.algorithms.len() > 10 && !products.algorithms.iter().any(|one| is_own(&one)));
             assert!(convolutions.algorithms.len() > 10 && !convolutions.algorithms.iter().any(|one| is_lost(&one)));
         }
@@ -345,7 +345,7 @@ mod with_libraries {
                 bias: None,
                 result: room.put(&vec![9.0; n], result)?,
             };
-            // SAFETY: all operands are as long as the product says.
+            // SAFETY: all operands have the lengths that the product requires.
             assert!(unsafe { driver.multiply(&product, &at, work, room.1) }?);
             room.take(at.result, n, result)
         };
@@ -357,7 +357,7 @@ mod with_libraries {
         ];
         for (which, samples, other, n) in all {
             let exact = multiply(which, &rounded(samples), &rounded(other), n, ComputeType::F32, ComputeType::F32)?;
-            // The same algorithm adds in the same order, so that nothing but the rounding of the result is between them.
+            // The same algorithm adds in the same order, so the results differ only by their rounding.
             assert_eq!(multiply(which, samples, other, n, ComputeType::Bf16, ComputeType::F32)?, exact, "{which:?}");
             assert_eq!(
                 multiply(which, samples, other, n, ComputeType::Bf16, ComputeType::Bf16)?,
@@ -367,7 +367,7 @@ mod with_libraries {
             let full = multiply(which, samples, other, n, ComputeType::F32, ComputeType::F32)?;
             let tf32 = multiply(which, samples, other, n, ComputeType::Tf32, ComputeType::F32)?;
             let error = full.iter().zip(&tf32).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-            // Inputs of size 1 keep 11 bits: some tens of terms err by a few 2^-11, and not by nothing.
+            // Inputs of about 1 keep 11 bits: sums of some tens of terms err by a few 2^-11, and not by zero.
             assert!(error > 1e-4 && error < 3e-2, "{which:?}: {error}");
         }
         let convolve = |direction, [x, w, y]: [&[f32]; 3], element| -> Result<(bool, [Vec<f32>; 3])> {
@@ -382,7 +382,7 @@ mod with_libraries {
                 format: element,
             };
             let at = Images { x: room.put(x, element)?, w: room.put(w, element)?, y: room.put(y, element)? };
-            // SAFETY: all operands are as long as the convolution says.
+            // SAFETY: all operands have the lengths that the convolution requires.
             let done = unsafe { driver.convolve(&convolution, &at, work, room.1) }?;
             let take = |at, like: &[f32]| room.take(at, like.len(), element);
             Ok((done, [take(at.x, x)?, take(at.w, w)?, take(at.y, y)?]))
@@ -417,7 +417,7 @@ mod with_libraries {
         Training::new("configs/columns_small.toml", &sets)
     }
 
-    /// Returns which of the libraries computes something.
+    /// Returns for each library whether it computes something.
     fn at_work(training: &Training) -> [bool; 2] {
         let Record { products, convolutions, .. } = training.session.choices();
         [products, convolutions].map(|table| table.algorithms.iter().any(|one| !is_own(&one)))
@@ -430,9 +430,9 @@ mod with_libraries {
         let mut with = training("auto");
         let got = with.losses(4);
         for (got, own) in got.iter().zip(&own) {
-            assert!((got - own).abs() <= 1e-3 * own.abs(), "{got} for {own}");
+            assert!((got - own).abs() <= 1e-3 * own.abs(), "{got}, expected {own}");
         }
-        assert_ne!(got, own, "the stand-ins add in another order");
+        assert_ne!(got, own, "the stand-ins add in the same order");
         let wanted = match std::env::var("WANTED").as_deref() {
             Ok("both") => [true, true],
             Ok("products") => [true, false],

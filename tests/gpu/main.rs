@@ -1,8 +1,8 @@
-//! The code for GPUs where there is none: a process of its own loads tests/gpu/libcuda.cpp as its NVIDIA driver, which
-//! runs the emulated device's kernels as late as a GPU may.
+//! The code for GPUs on machines without one: a separate process loads tests/gpu/libcuda.cpp as its NVIDIA driver,
+//! which runs the emulated device's kernels as late as a GPU may.
 //!
-//! Each test here starts itself again with that driver; the tests in `on_the_fake_driver` are what runs there. They are
-//! ignored in a build without kernels, which is one without nvcc: scripts/cuda-toolchain.sh puts it where build.rs looks.
+//! Each test here starts this binary again with that driver, to run the tests in `on_the_fake_driver`. They are ignored
+//! in a build without nvcc, which has no kernels; scripts/cuda-toolchain.sh installs nvcc where build.rs finds it.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -48,7 +48,7 @@ fn fake_driver() -> &'static Path {
     FOLDER.get_or_init(make)
 }
 
-/// Gives a process the driver, and some of its settings.
+/// Makes a process load the driver, with some settings.
 fn with_driver<'a>(command: &'a mut Command, settings: &[(&str, &str)]) -> &'a mut Command {
     let folder = fake_driver();
     command
@@ -58,7 +58,7 @@ fn with_driver<'a>(command: &'a mut Command, settings: &[(&str, &str)]) -> &'a m
         .envs(settings.iter().copied())
 }
 
-/// Runs a test of `on_the_fake_driver` in a process with the driver, and some of its settings.
+/// Runs a test of `on_the_fake_driver` in a process with the driver and some settings.
 fn run(test: &str, settings: &[(&str, &str)]) {
     let mut command = Command::new(std::env::current_exe().expect("a test runs from a file"));
     command.args(["--exact", "--ignored", "--nocapture", &format!("on_the_fake_driver::{test}")]);
@@ -69,7 +69,7 @@ fn run(test: &str, settings: &[(&str, &str)]) {
 
 #[test]
 #[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
-fn copies_kernels_events_and_timing() {
+fn copies_kernels_events_and_timing_work() {
     run("works", &[]);
 }
 
@@ -109,23 +109,23 @@ fn a_missing_device_is_named() {
 
 #[test]
 #[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
-fn too_little_memory_is_said_with_what_is_free() {
+fn too_little_memory_is_reported_with_the_free_bytes() {
     let wanted = "cuda:0 cannot allocate 5000 bytes";
     run("does_not_allocate", &[("FAKE_CUDA_BYTES", "4096"), ("WANTED", wanted)]);
 }
 
 #[test]
 #[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
-fn a_kernel_that_faults_is_an_error_and_no_panic() {
+fn a_kernel_that_faults_is_an_error_and_not_a_panic() {
     run("faults", &[("FAKE_CUDA_FAULT", "relu_forward")]);
 }
 
-/// Runs the selftest of the first GPU, or another command, in a process with the driver.
+/// Runs a command of the program in a process with the driver.
 fn program(arguments: &[&str], settings: &[(&str, &str)]) -> CommandOutput {
     output_of(with_driver(peristyle(Path::new(env!("CARGO_MANIFEST_DIR"))).args(arguments), settings))
 }
 
-/// The command on the driver, a kernel of which faults: exit status 1 and one sentence, at once.
+/// If a kernel faults, the command exits at once with status 1 and prints one message.
 #[test]
 #[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
 fn a_fault_in_training_names_the_layer_and_the_step() {
@@ -147,7 +147,7 @@ const SELFTEST: [&str; 4] = ["selftest", "--device", "cuda:0", "--quick"];
 
 #[test]
 #[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
-fn a_gpu_passes_its_selftest_which_says_what_its_kernels_run_as() {
+fn a_gpu_passes_its_selftest_which_reports_the_code_of_its_kernels() {
     let good = program(&SELFTEST, &[]);
     assert_eq!(good.code, Some(0), "{}{}", good.out, good.err);
     let words = format!("{} kernels: machine code for sm_90\n", ENTRIES.len());
@@ -166,7 +166,7 @@ fn a_gpu_passes_its_selftest_which_says_what_its_kernels_run_as() {
 
 #[test]
 #[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
-fn a_kernel_that_computes_wrong_fails_the_selftest_of_its_layer_and_of_no_other() {
+fn a_wrong_kernel_fails_the_selftest_of_its_layer_and_of_no_other() {
     for (kernel, check, role) in [
         ("lrn_backward", "lrn", "Dx(0)[0]"),
         ("optim_apply", "optimizer", "weights[0]"),
@@ -192,18 +192,18 @@ fn a_kernel_that_computes_wrong_fails_the_selftest_of_its_layer_and_of_no_other(
 
 #[test]
 #[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
-fn a_kernel_that_faults_fails_the_selftest_in_words() {
+fn a_kernel_that_faults_fails_the_selftest_with_a_message() {
     let fault = program(&SELFTEST, &[("FAKE_CUDA_FAULT", "relu_forward")]);
     assert_eq!(fault.code, Some(1), "{}", fault.err);
     assert!(!fault.err.contains("panicked"), "{}", fault.err);
     let words = "cuda:0 cannot finish its work: a kernel touched memory that is not its own";
     assert!(fault.out.contains("\nrelu f32: ") && fault.out.contains(words), "{}", fault.out);
-    // What came before is told, and what comes after a fault that the context does not survive.
+    // Checks before the fault pass; checks after it fail, because the context does not survive a fault.
     let verdict = |check: &str| fault.out.lines().find(|line| line.starts_with(check)).map(|line| line.ends_with("ok"));
     assert_eq!((verdict("conv "), verdict("relu "), verdict("train 2x2")), (Some(true), Some(false), Some(false)));
 }
 
-/// What runs in the other process.
+/// The tests that run in the other process.
 mod on_the_fake_driver {
     use super::common::{Training, on_mesh};
     use peristyle::Result;
@@ -307,9 +307,9 @@ mod on_the_fake_driver {
             let sets = [&gpus[..], &small].concat();
             let got = Training::new(config, &sets).losses(5);
             let ahead = Training::new(config, &sets).losses_ahead(5);
-            assert_eq!(got, ahead, "copying a batch while the step before runs changes no bit");
+            assert_eq!(got, ahead, "copying a batch during the previous step changes no bit");
             for (got, cpu) in got.iter().zip(&cpu) {
-                assert!((got - cpu).abs() <= 1e-3 * cpu.abs(), "{config}: {got} for {cpu}");
+                assert!((got - cpu).abs() <= 1e-3 * cpu.abs(), "{config}: {got}, expected {cpu}");
             }
         }
     }
@@ -322,7 +322,7 @@ mod on_the_fake_driver {
         let (x, y, stream) = (first.allocate(16)?, second.allocate(16)?, second.stream()?);
         assert!(!first.reach(&second)?);
         let rows = |address| Rows { address, pitch: 8 };
-        // SAFETY: inside 16 bytes, and refused.
+        // SAFETY: inside 16 bytes, and rejected.
         unsafe {
             let grid = Grid::cover(4, 1024);
             assert!(

@@ -2,18 +2,19 @@ use crate::rig::*;
 use peristyle::gpu::kernels::{augment_normalize, augment_rotate, augment_shift};
 use peristyle::gpu::{Const, Grid, Mut};
 
-/// (images, h, w, c, rows of the grid): one pixel, odd, more pixels than a block has threads, fewer rows than images.
+/// (images, h, w, c, rows of the grid): one pixel, odd sizes, more pixels than a block has threads,
+/// fewer rows than images.
 const CASES: [[usize; 5]; 4] = [[1, 1, 1, 1, 1], [5, 4, 7, 3, 2], [2, 19, 17, 1, 2], [3, 2, 9, 5, 3]];
 
-/// Steps of the list; the kernels are given the draws of the second.
+/// The number of steps in the list; the kernels receive the draws of the second.
 const STEPS: usize = 3;
 
-/// Raw pixels as the two types that data sets have: whole numbers of 8 bits.
+/// Returns raw pixels that both types of a data set can hold: whole numbers of 8 bits.
 fn raw(n: usize) -> Vec<u8> {
     values(n, 3).iter().map(|v| (v.abs() * 255.0) as u8).collect()
 }
 
-/// Scale, means and deviations of c channels.
+/// Returns the scale, and the means and standard deviations of c channels.
 fn table(c: usize) -> Vec<f32> {
     let channels = |from: f32| (0..c).map(move |k| from + 0.125 * k as f32);
     [255.0].into_iter().chain(channels(0.25)).chain(channels(0.5)).collect()
@@ -24,7 +25,7 @@ fn normalized(table: &[f32], k: usize, c: usize, x: f64) -> f64 {
     (x / scale - mean) / std
 }
 
-/// Bytes or floats, the other one null.
+/// Returns pixels as bytes or as floats; the other pointer is null.
 fn pixels(rig: &Rig, x: &[u8], floats: bool) -> (Const<u8>, Const<f32>) {
     match floats {
         true => (Const::NONE, rig.give(&x.iter().map(|&v| f32::from(v)).collect::<Vec<_>>())),
@@ -69,10 +70,11 @@ fn pixels_begin_at_any_byte() {
     }
 }
 
-/// What a step draws for each image, and where the pixel of y at (i, j) is in x.
+/// The two numbers that a step draws for each image.
 type Draws = Vec<[f32; 2]>;
 
-/// Runs both kernels with and without a table, of bytes and of floats, beside bilinear samples in f64.
+/// Compares a kernel, with and without a table, on bytes and on floats, with bilinear samples in f64. `at` returns the
+/// position in x of the pixel (i, j) of y, from the draws of its image and the middle of x.
 fn moved(rotates: bool, draws: impl Fn(usize) -> Draws, at: impl Fn([f32; 2], [f64; 2], [f64; 2]) -> [f64; 2]) {
     for [images, h, w, c, rows] in CASES {
         let n = images * h * w * c;
@@ -108,7 +110,7 @@ fn moved(rotates: bool, draws: impl Fn(usize) -> Draws, at: impl Fn([f32; 2], [f
             });
             let y: Vec<f64> =
                 y.iter().enumerate().map(|(e, &v)| if last { normalized(&all, e % c, c, v) } else { v }).collect();
-            // Places are f32, some 1e-6 of a pixel off; neighbours differ by up to the largest value.
+            // Positions are f32, about 1e-6 of a pixel off; neighbouring pixels differ by up to the largest value.
             close("y", &got[0], &y, 1e-5);
         }
     }

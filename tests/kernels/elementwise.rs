@@ -6,7 +6,7 @@ use peristyle::gpu::{Const, Grid};
 
 const SIZES: [usize; 5] = [1, 3, 8, 1023, 4100];
 
-/// Checks a map y = f(x) with dx = g(y, dy), g seeing the y that the kernel itself rounded.
+/// Checks a map y = f(x) with dx = g(y, dy), where g receives the y that the kernel has rounded.
 macro_rules! map {
     ($forward:ident | $forward_bf16:ident, $backward:ident | $backward_bf16:ident, $f:expr, $g:expr) => {
         for n in SIZES {
@@ -31,19 +31,19 @@ macro_rules! map {
 }
 
 #[test]
-fn relu_and_its_gradient() {
+fn relu_and_its_gradient_are_correct() {
     let positive = |y: f64, dy: f64| if y > 0.0 { dy } else { 0.0 };
     map!(relu_forward | relu_forward_bf16, relu_backward | relu_backward_bf16, |x: f64| x.max(0.0), positive);
 }
 
 #[test]
-fn tanh_and_its_gradient() {
+fn tanh_and_its_gradient_are_correct() {
     let slope = |y: f64, dy: f64| dy * (1.0 - y * y);
     map!(tanh_forward | tanh_forward_bf16, tanh_backward | tanh_backward_bf16, f64::tanh, slope);
 }
 
 #[test]
-fn sigmoid_and_its_gradient() {
+fn sigmoid_and_its_gradient_are_correct() {
     let (logistic, slope) = (|x: f64| 1.0 / (1.0 + (-x).exp()), |y: f64, dy: f64| dy * y * (1.0 - y));
     map!(sigmoid_forward | sigmoid_forward_bf16, sigmoid_backward | sigmoid_backward_bf16, logistic, slope);
 }
@@ -142,11 +142,11 @@ fn strided_regions_are_copied_added_and_filled() {
 }
 
 #[test]
-fn dropout_draws_the_words_of_the_host() {
+fn dropout_draws_the_same_words_as_the_host() {
     let (seed, layer, step) = (0x1234_5678_9abc_def0u64, 3u64, 77u32);
     let random = Random::new(seed, RandomStream::Dropout, u64::from(step), layer);
     let key = random.key();
-    // A device that holds channels 2..7 of 9, from pixel 11 on; and one that holds all.
+    // A device with channels 2..7 of 9, from pixel 11 on; then devices with all channels.
     for (c, channels, first_channel, first_pixel) in [(5, 9, 2, 11), (8, 8, 0, 1), (3, 3, 0, 0)] {
         let n = c * 101;
         let x = values(n, 4);

@@ -1,10 +1,11 @@
-//! The emulated device finds what it promises to find: each planted fault is caught, and a sound kernel is not.
+//! The emulated device detects the faults that it promises to detect: each planted fault is caught, and a sound kernel
+//! passes.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-/// Flags that find accesses outside memory.
+/// Compiler flags that detect accesses outside memory.
 pub const SANITIZE: [&str; 3] =
     ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"];
 
@@ -30,7 +31,7 @@ pub fn compile(output: &Path, flags: &[&str], sources: &[PathBuf]) {
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
 
-/// Runs a kernel of faults.cu in an order of threads; `sanitized` under AddressSanitizer.
+/// Runs a kernel of faults.cu in an order of threads, under AddressSanitizer if `sanitized`.
 fn run(kernel: &str, order: u32, sanitized: bool) -> Output {
     static PLAIN: OnceLock<PathBuf> = OnceLock::new();
     static SANITIZED: OnceLock<PathBuf> = OnceLock::new();
@@ -42,7 +43,7 @@ fn run(kernel: &str, order: u32, sanitized: bool) -> Output {
         compile(&path, flags, &[main]);
         path
     });
-    Command::new(path).args([kernel, &order.to_string()]).output().expect("it starts")
+    Command::new(path).args([kernel, &order.to_string()]).output().expect("the program starts")
 }
 
 fn said(output: &Output) -> String {
@@ -66,7 +67,7 @@ fn a_missing_barrier_shows_in_another_order_of_threads() {
 }
 
 #[test]
-fn what_was_never_written_is_nan() {
+fn unwritten_memory_is_nan() {
     assert!(said(&run("unwritten_output", 0, false)).contains("nan"));
     assert!(said(&run("unwritten_shared", 0, false)).contains("nan"));
 }

@@ -3,7 +3,7 @@ use crate::rig::*;
 use peristyle::gpu::kernels::{PoolGeometry, global_avg_pool_forward};
 use peristyle::gpu::{Const, Grid, Mut, ThreadOrder};
 
-/// A pool: samples, image, channels, kernel, stride, padding, outputs (of which the last may hang over the edge).
+/// A pool: samples, image, channels, kernel, stride, padding, outputs (the last windows may extend beyond the edge).
 #[derive(Debug, Clone, Copy)]
 struct Case {
     n: usize,
@@ -30,8 +30,8 @@ impl Case {
     fn outputs(self) -> usize {
         self.n * self.out[0] * self.out[1] * self.c
     }
-    /// Returns (index in x, place in the window) of the pixels that an output covers, and the extent of its window on
-    /// the image with its padding.
+    /// Returns (index in x, index in the window) of the pixels that an output covers, and the area of its window within
+    /// the padded image.
     fn window(self, output: usize) -> (Vec<(usize, usize)>, usize) {
         let (c, pixel) = (output % self.c, output / self.c);
         let (sample, at) =
@@ -61,7 +61,7 @@ impl Case {
 fn max_pool_gives_the_gradient_to_the_first_maximum() {
     for case in CASES {
         let (nx, ny) = (case.inputs(), case.outputs());
-        // Few different values, so that maxima are often equal.
+        // Few distinct values, so that maxima are often tied.
         let x: Vec<f32> = values(nx, 1).iter().map(|v| (v * 3.0).round()).collect();
         let dy = values(ny, 2);
         let (mut y, mut dx) = (vec![0.0; ny], vec![0.0; nx]);
@@ -93,7 +93,7 @@ fn max_pool_gives_the_gradient_to_the_first_maximum() {
 }
 
 #[test]
-fn avg_pool_with_and_without_padding_in_the_mean() {
+fn avg_pool_may_count_padding_in_the_mean() {
     for (case, padded) in CASES.into_iter().flat_map(|case| [(case, 0), (case, 1)]) {
         let (nx, ny) = (case.inputs(), case.outputs());
         let (x, dy) = (values(nx, 1), values(ny, 2));
@@ -158,7 +158,7 @@ fn global_avg_pool_is_the_mean_of_each_channel() {
 }
 
 #[test]
-fn global_avg_pool_takes_more_samples_than_a_grid_has_rows() {
+fn global_avg_pool_accepts_more_samples_than_a_grid_has_rows() {
     let n = 65_600;
     let (rig, x) = (Rig::new(ThreadOrder::Forward, 2), values(n, 1));
     let y = rig.out::<f32>(n);
@@ -174,7 +174,7 @@ fn lrn_windows_stop_at_the_edges_of_groups() {
         (5, 12, 6, 5, 0.9, 0.75, 1.5),
         (3, 7, 7, 4, 0.8, 0.6, 1.0),
         (90, 4, 2, 3, 0.5, 0.5, 1.0),
-        // Windows across the edges of blocks, as wide as a block looks, and wider.
+        // Windows across the edges of blocks, as wide as the margins of a block, and wider.
         (70, 96, 48, 5, 0.9, 0.75, 1.0),
         (3, 1111, 1111, 65, 0.9, 0.75, 1.0),
         (3, 1111, 1111, 90, 0.9, 0.6, 1.0),
@@ -206,7 +206,7 @@ fn lrn_windows_stop_at_the_edges_of_groups() {
             });
             close("y", &got[0], &y, T::TOLERANCE);
             close("s", &got[1], &s, T::TOLERANCE);
-            // Backward sees the s that was kept.
+            // Backward reads the s that forward stored.
             let s = wide(&got[1]);
             let term = |d: usize| f64::from(dy[d]) * f64::from(x[d]) * s[d].powf(-beta - 1.0);
             let sum = |i: usize| near(i, after, before).map(term).sum::<f64>();

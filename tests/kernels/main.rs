@@ -1,7 +1,7 @@
-//! Every kernel of kernels/, run on the emulated device, against plain f64 computations, on odd shapes.
+//! Every kernel of kernels/ on the emulated device, compared with plain f64 computations on odd shapes.
 //!
-//! Outputs are full of NaN before a kernel runs, so that what it does not write shows; every launch is repeated with
-//! the threads of a block in other orders, so that a missing barrier shows.
+//! Outputs are filled with NaN before a kernel runs, so that unwritten elements are noticed; every launch is repeated
+//! with the threads of a block in other orders, so that a missing barrier is noticed.
 
 mod augmentation;
 mod elementwise;

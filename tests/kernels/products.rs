@@ -3,10 +3,10 @@ use crate::rig::*;
 use peristyle::gpu::kernels::*;
 use peristyle::gpu::{Const, Grid, Mut, kernels};
 
-/// A kind of product: what it reads, and how it sees that.
+/// A kind of product: the type of its operands in memory, and how it rounds them.
 trait Kind {
     type Storage: Element;
-    /// How far a product of operands as they are seen may be from the product of operands as they are, as a share of
+    /// The largest difference between a sum of products of rounded operands and one of exact operands, as a share of
     /// the sum of the products' magnitudes.
     const OPERANDS: f64;
     fn seen(x: f32) -> f32;
@@ -41,13 +41,13 @@ impl Kind for Bf16 {
 
 impl Kind for Tf32 {
     type Storage = f32;
-    /// Each operand is off by at most 2^-11 of itself, so their product by 2^-10 + 2^-22.
+    /// Each operand is off by at most 2^-11 of its value, so a product by 2^-10 + 2^-22.
     const OPERANDS: f64 = 9.77e-4;
-    /// 10 bits behind the point, to the nearest, ties away from zero.
+    /// Rounds to 10 bits after the binary point, to the nearest value, ties away from zero.
     fn seen(x: f32) -> f32 {
         f32::from_bits((x.to_bits() + 0x1000) & !0x1fff)
     }
-    /// Numbers with all bits, and some halfway between two that tf32 has.
+    /// Returns numbers that use all bits, some of them halfway between two values of tf32.
     fn operand(n: usize, seed: u64) -> Vec<f32> {
         let halfway =
             |i: usize, v: f32| if i.is_multiple_of(5) { f32::from_bits(v.to_bits() | 0x1000) } else { v * 1.234_567 };
@@ -55,7 +55,7 @@ impl Kind for Tf32 {
     }
 }
 
-/// What a product should be: of operands as they are seen, as they are, and of their magnitudes.
+/// The expected results: of rounded operands, of exact operands, and of their magnitudes.
 #[derive(Clone)]
 struct Want {
     seen: Vec<f64>,
@@ -67,7 +67,7 @@ impl Want {
     fn zeros(n: usize) -> Self {
         Want { seen: vec![0.0; n], exact: vec![0.0; n], magnitude: vec![0.0; n] }
     }
-    /// Adds a term that is rounded by no kind.
+    /// Adds a term that no kind of product rounds.
     fn term(&mut self, i: usize, value: f32) {
         self.seen[i] += f64::from(value);
         self.exact[i] += f64::from(value);
@@ -109,10 +109,10 @@ macro_rules! each_kind {
     };
 }
 
-/// Sides of a tile of results: kernels/tile.cuh.
+/// The sides of the two tiles of results in kernels/tile.cuh.
 const SIDES: [usize; 2] = [64, 128];
 
-/// Large tiles are for more columns than a small one has.
+/// Returns the grid of a product. Large tiles are used only for more columns than a small tile has.
 fn tiles(side: usize, m: usize, n: usize, z: usize) -> Grid {
     tiles_of(side, &[m], n, z)
 }
@@ -122,7 +122,7 @@ fn tiles_of(side: usize, rows: &[usize], n: usize, z: usize) -> Grid {
     Grid::new(rows.iter().map(|m| m.div_ceil(side)).sum(), n.div_ceil(side), z)
 }
 
-/// Sums over rows in parts, and then the parts: the way that launches do it.
+/// Sums all rows in one part, as launches do with the sums of several parts.
 fn summed(rig: &Rig, x: Const<f32>, rows: usize, columns: usize) -> Mut<f32> {
     let sums = rig.out(columns);
     // SAFETY: x has rows * columns elements.
@@ -134,7 +134,7 @@ fn summed(rig: &Rig, x: Const<f32>, rows: usize, columns: usize) -> Mut<f32> {
 
 #[test]
 fn rows_are_summed_in_parts() {
-    // The last ones are read 16 bytes at a time, where their address allows it.
+    // The last shapes are read 16 bytes at a time if their address allows it.
     let shapes = [(1, 1, 8), (100, 33, 32), (1000, 70, 137), (1000, 72, 137), (3, 40, 1), (129, 64, 64)];
     for ((rows, columns, per_part), first) in shapes.into_iter().flat_map(|shape| [(shape, 0), (shape, 1)]) {
         let x = values(rows * columns, 1);
@@ -156,7 +156,7 @@ fn rows_are_summed_in_parts() {
 }
 
 #[test]
-fn dense_forward_and_backward() {
+fn dense_agrees_with_sums_of_products() {
     let cases = [
         (1usize, 1usize, 1usize, true),
         (3, 7, 5, false),
@@ -244,7 +244,7 @@ impl Case {
         let [n, h, w, c, o, depth] = [self.n, self.h, self.w, self.c, self.o, self.depth()].map(i);
         ConvGeometry { n, h, w, c, oh, ow, o, kh, kw, depth, stride_h, stride_w, pad_h, pad_w }
     }
-    /// Pixels of the input by the remainders of their row and column by the strides.
+    /// Returns the number of input pixels for each pair of remainders of row and column modulo the strides.
     fn classes(self) -> Vec<usize> {
         let along = |n: usize, first: usize, stride: usize| (first..n).step_by(stride).count();
         let one = |h, w| self.n * along(self.h, h, self.stride[0]) * along(self.w, w, self.stride[1]);
@@ -270,7 +270,7 @@ impl Case {
 }
 
 #[test]
-fn conv_forward_and_backward() {
+fn conv_agrees_with_sums_of_products() {
     for (case, side) in CASES.into_iter().flat_map(|case| SIDES.map(|side| (case, side))) {
         let ([oh, ow], filter) = (case.out(), case.kernel[0] * case.kernel[1] * case.depth());
         let (pixels, outputs_each) = (case.n * oh * ow, case.o / case.groups);
@@ -313,7 +313,7 @@ fn conv_forward_and_backward() {
 }
 
 #[test]
-fn conv_depthwise_forward_and_backward() {
+fn conv_depthwise_agrees_with_sums_of_products() {
     for case in CASES.into_iter().filter(|case| case.depth() == 1) {
         let ([oh, ow], filter) = (case.out(), case.kernel[0] * case.kernel[1]);
         let pixels = case.n * oh * ow;
@@ -353,7 +353,7 @@ fn conv_depthwise_forward_and_backward() {
     }
 }
 
-/// The grids of element-wise kernels count on it, in every format.
+/// The grids of element-wise kernels rely on this in every format.
 #[test]
 fn every_kernel_but_those_for_tensor_cores_has_256_threads() {
     for entry in kernels::ENTRIES {

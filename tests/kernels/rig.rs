@@ -1,4 +1,4 @@
-//! An emulated device with memory that is filled and read back, and comparisons with plain f64 computations.
+//! An emulated device whose memory is filled and read back, and comparisons with plain f64 computations.
 
 use half::bf16;
 use peristyle::gpu::{Const, Driver, EmulatorSettings, Grid, Issue, Mut, Stream, ThreadOrder};
@@ -14,11 +14,11 @@ pub struct Rig {
 impl Rig {
     pub fn new(order: ThreadOrder, threads: usize) -> Rig {
         let driver = Driver::emulated(EmulatorSettings { threads, order }).expect("the tests need a C++ compiler");
-        let stream = driver.stream().expect("streams are free");
+        let stream = driver.stream().expect("a stream is created");
         Rig { driver, stream, allocations: RefCell::default() }
     }
 
-    /// Where launches go.
+    /// Returns the driver and stream of launches.
     pub fn on(&self) -> Issue<'_> {
         Issue { driver: &self.driver, stream: self.stream }
     }
@@ -38,17 +38,17 @@ impl Rig {
         to
     }
 
-    /// Copies elements to the device, to be read only.
+    /// Copies elements to the device for reading only.
     pub fn give<T: Copy>(&self, x: &[T]) -> Const<T> {
         self.put(x).into()
     }
 
-    /// Copies numbers to the device in an element type.
+    /// Copies numbers to the device, converted to an element type.
     pub fn element<T: Element>(&self, x: &[f32]) -> Const<T> {
         self.give(&T::all_from(x))
     }
 
-    /// Copies elements of some type from the device as numbers.
+    /// Copies elements from the device and converts them to numbers.
     pub fn numbers<T: Element>(&self, from: Mut<T>, n: usize) -> Vec<f32> {
         T::all_to(&self.get(from, n))
     }
@@ -66,14 +66,14 @@ impl Rig {
 impl Drop for Rig {
     fn drop(&mut self) {
         for address in self.allocations.borrow_mut().drain(..) {
-            // SAFETY: allocated in `out`; nothing runs any more.
+            // SAFETY: allocated in `out`; no launch is running.
             unsafe { self.driver.free(address) }.expect("allocated once");
         }
     }
 }
 
-/// Runs the same launches with the threads forward, backward and shuffled, on one and two threads of the operating
-/// system; returns the outputs, which must be the same bits every time.
+/// Runs the same launches with the threads of a block forward, backward and shuffled, on one and two threads of the
+/// operating system; returns the outputs, which must have the same bits every time.
 pub fn outputs(launches: impl Fn(&Rig) -> Vec<Vec<f32>>) -> Vec<Vec<f32>> {
     let first = launches(&Rig::new(ThreadOrder::Forward, 1));
     for (order, threads) in [(ThreadOrder::Reverse, 1), (ThreadOrder::Random(1), 2), (ThreadOrder::Random(2), 1)] {
@@ -86,7 +86,7 @@ pub fn outputs(launches: impl Fn(&Rig) -> Vec<Vec<f32>>) -> Vec<Vec<f32>> {
     first
 }
 
-/// Fails unless got = want within `tolerance` times the largest magnitude wanted; NaN never passes.
+/// Panics unless got = want within `tolerance` times the largest expected magnitude; NaN never passes.
 #[track_caller]
 pub fn close(what: &str, got: &[f32], want: &[f64], tolerance: f64) {
     assert_eq!(got.len(), want.len(), "{what}: length");
@@ -97,7 +97,7 @@ pub fn close(what: &str, got: &[f32], want: &[f64], tolerance: f64) {
     }
 }
 
-/// n values in -1..1 that bf16 represents exactly, from a fixed sequence.
+/// Returns n values in -1..1 that bf16 represents exactly, from a fixed sequence.
 pub fn values(n: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let next = || {
@@ -111,14 +111,14 @@ pub fn values(n: usize, seed: u64) -> Vec<f32> {
 
 /// An element type of activations.
 pub trait Element: Copy + Default {
-    /// How far a rounded output may be from the exact one, as a share of the largest.
+    /// The largest allowed error of a rounded output, as a share of the largest exact one.
     const TOLERANCE: f64;
     fn all_from(x: &[f32]) -> Vec<Self>;
     fn all_to(x: &[Self]) -> Vec<f32>;
 }
 
 impl Element for f32 {
-    /// Sums of some hundred terms stay within this.
+    /// Sums of a few hundred terms stay within this bound.
     const TOLERANCE: f64 = 2e-6;
     fn all_from(x: &[f32]) -> Vec<f32> {
         x.to_vec()
@@ -160,7 +160,7 @@ pub fn wide(x: &[f32]) -> Vec<f64> {
     x.iter().map(|&x| f64::from(x)).collect()
 }
 
-/// A grid for an element-wise kernel of 256 threads with 16 bytes each.
+/// Returns a grid for an element-wise kernel of 256 threads with 16 bytes each.
 pub fn packs<T>(n: usize) -> Grid {
     Grid::cover(n, 256 * 16 / size_of::<T>())
 }

@@ -5,7 +5,7 @@ use peristyle::gpu::kernels::*;
 use peristyle::gpu::{Const, Grid, Mut};
 
 #[test]
-fn batch_norm_over_two_devices_far_from_zero() {
+fn batch_norm_merges_two_devices_far_from_zero() {
     for (rows, width, per_part, offset) in
         [(5, 3, 2, 0.0f32), (300, 33, 64, 256.0), (97, 70, 97, -512.0), (300, 40, 130, 256.0), (3, 8, 9, 0.0)]
     {
@@ -50,7 +50,7 @@ fn batch_norm_over_two_devices_far_from_zero() {
                 let blocks = rig.out::<f32>(3 * num_parts * width);
                 let (mean, var, kept) = (rig.put(&vec![0f32; width]), rig.put(&vec![1f32; width]), rig.out::<f32>(2 * width));
                 let (y, dx, sums) = (rig.out::<T>(n), rig.out::<T>(n), rig.out::<f32>(2 * width));
-                // SAFETY: x, y, dy, dx (rows, width); the others as their kernels say.
+                // SAFETY: x, y, dy, dx (rows, width); the others as their kernels require.
                 unsafe {
                     let grid = Grid::new(width.div_ceil(32), 1, 1);
                     statistics(on, grid, x, parts, 1, channels, 1).unwrap();
@@ -73,7 +73,7 @@ fn batch_norm_over_two_devices_far_from_zero() {
                 }
                 vec![rig.numbers(y, n), rig.numbers(dx, n), rig.get(mean, width), rig.get(var, width), rig.get(sums, 2 * width)]
             });
-            // The mean is known to half a unit in the last place of numbers around `offset`.
+            // The mean is accurate to half a unit in the last place of numbers around `offset`.
             let place = 3e-8 * f64::from(offset.abs());
             let tolerance = T::TOLERANCE + 4.0 * place;
             close("y", &got[0], &y, tolerance);
@@ -86,7 +86,7 @@ fn batch_norm_over_two_devices_far_from_zero() {
 }
 
 #[test]
-fn batch_norm_in_evaluation() {
+fn batch_norm_in_evaluation_uses_running_statistics() {
     let (rows, width) = (9, 5);
     let (x, mean) = (values(rows * width, 1), values(width, 2));
     let var: Vec<f32> = values(width, 3).iter().map(|v| v.abs() + 0.5).collect();
@@ -110,7 +110,7 @@ fn batch_norm_in_evaluation() {
 }
 
 #[test]
-fn softmax_cross_entropy_with_classes_and_with_distributions() {
+fn softmax_cross_entropy_accepts_classes_and_distributions() {
     for (n, classes, width, smoothing) in [
         (1, 2, 1, 0.0),
         (19, 10, 1, 0.0),
@@ -118,7 +118,7 @@ fn softmax_cross_entropy_with_classes_and_with_distributions() {
         (9, 7, 7, 0.2),
         (9, 24, 24, 0.2),
         (3, 1000, 1, 0.0),
-        // More than registers hold.
+        // More classes than registers hold.
         (2, 1025, 1025, 0.1),
         (2, 2600, 1, 0.1),
     ] {
@@ -158,7 +158,7 @@ fn softmax_cross_entropy_with_classes_and_with_distributions() {
                 let (p, dx) = (rig.out::<T>(n * classes), rig.out::<T>(n * classes));
                 let (on, grid) = (&rig.on(), Grid::cover(n, 8));
                 let (ni, ci, wi, hard, soft) = (n as i32, classes as i32, width as i32, hard as f32, soft as f32);
-                // SAFETY: shapes as the kernels say.
+                // SAFETY: shapes as the kernels require.
                 unsafe {
                     forward(on, grid, x, targets, rows, Mut::NONE, ni, ci, wi, hard, soft).unwrap();
                     forward(on, grid, x, targets, rows, p, ni, ci, wi, hard, soft).unwrap();
@@ -170,7 +170,7 @@ fn softmax_cross_entropy_with_classes_and_with_distributions() {
             close("loss", &got[0][..1], &[loss / 40.0], 2e-5);
             close("counts", &got[0][1..], &[first, five, n as f64], 0.0);
             close("p", &got[1], &p, T::TOLERANCE);
-            // Backward sees the p that was kept.
+            // Backward reads the p that forward stored.
             let dx: Vec<f64> = got[1].iter().zip(&ts).map(|(&p, t)| (f64::from(p) - t) / 40.0).collect();
             close("dx", &got[2], &dx, T::TOLERANCE);
         });
@@ -182,11 +182,11 @@ const MOMENTUM: f32 = 1.0;
 const NESTEROV: f32 = 2.0;
 const CLIP: f32 = 3.0;
 
-/// What no weight is.
+/// A value that no weight has.
 const UNTOUCHED: f32 = 512.0;
 
 #[test]
-fn the_whole_chain_of_an_optimiser_in_one_launch() {
+fn a_whole_optimiser_chain_runs_in_one_launch() {
     // Three parameters, the second empty, with padding between them; the third is larger than one part of a norm.
     let ranges: [[i64; 2]; 3] = [[0, 37], [48, 48], [48, 48 + 9001]];
     let factors = [[1.0f32, 1.0], [1.0, 1.0], [2.0, 0.5]];
@@ -198,7 +198,7 @@ fn the_whole_chain_of_an_optimiser_in_one_launch() {
         .flat_map(|op| op.iter().copied().chain([0.0; 5]))
         .collect();
     let square = |r: [i64; 2]| wide(&g[r[0] as usize..r[1] as usize]).iter().map(|g| g * g).sum::<f64>();
-    // The first parameter is counted on another device.
+    // The norm of the first parameter is counted on another device.
     let norms: Vec<f64> = vec![0.0, square(ranges[1]), square(ranges[2])];
     let norm = norms.iter().sum::<f64>().sqrt();
     assert!(norm > f64::from(clip));
@@ -235,9 +235,9 @@ fn the_whole_chain_of_an_optimiser_in_one_launch() {
     close("velocity", &got[1], &v1, 2e-6);
     close("second velocity", &got[2], &u1, 2e-6);
     close("norms", &got[3], &norms, 2e-6);
-    assert_eq!(got[4], g, "the last stage leaves the gradients alone");
+    assert_eq!(got[4], g, "the last stage does not write gradients");
     for (i, (&half, &w)) in got[5].iter().zip(&got[0]).enumerate() {
-        // One thread writes what lies between the segments and beside them: packs of 4 elements.
+        // Threads write whole packs of 4 elements, also if a segment ends inside one; other padding is untouched.
         let padding = (40..48).contains(&i);
         assert_eq!(half, if padding { UNTOUCHED } else { bf16::from_f32(w).to_f32() }, "element {i} in bf16");
     }

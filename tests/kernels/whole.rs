@@ -1,4 +1,4 @@
-//! Checks on all kernels at once: the list that build.rs reads, and every test again under a sanitizer.
+//! Checks of all kernels at once: the list that build.rs reads, and every test again under sanitizers.
 
 use crate::faults::{SANITIZE, compile, cxx};
 use peristyle::gpu::kernels::ENTRIES;
@@ -22,7 +22,7 @@ fn the_ptx_has_the_entries_that_the_build_script_read() {
             .output()
             .expect("nvcc starts");
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-        let text = std::fs::read_to_string(&ptx).expect("nvcc wrote it");
+        let text = std::fs::read_to_string(&ptx).expect("nvcc wrote the file");
         let mut found: Vec<&str> =
             text.split(".entry ").skip(1).map(|rest| rest.split('(').next().unwrap_or("").trim()).collect();
         let mut listed: Vec<&str> = ENTRIES.iter().filter(|entry| entry.file == file).map(|entry| entry.name).collect();
@@ -32,8 +32,8 @@ fn the_ptx_has_the_entries_that_the_build_script_read() {
     }
 }
 
-/// Compiles the emulated device with AddressSanitizer and UndefinedBehaviorSanitizer, and runs this file's other
-/// tests with it. Each tensor of a test is an allocation of its own, fenced on both sides.
+/// Compiles the emulated device with AddressSanitizer and UndefinedBehaviorSanitizer, and runs this binary's other
+/// tests with it. Each tensor of a test is a separate allocation with guarded memory on both sides.
 #[test]
 #[ignore = "compiles every kernel again; scripts/check-kernels.sh runs it"]
 fn every_kernel_stays_inside_its_memory() {
