@@ -27,7 +27,7 @@ fn only_the_last_stage_of_the_optimiser_writes_weights_in_bf16() {
         let (writers, readers) = (steps(&|u| u.access.writes()), steps(&|u| u.access.reads()));
         let updates = program.variant.mode == Mode::Train && program.variant.update;
         assert_eq!(writers.len(), if updates { 4 } else { 0 }, "one per device: {writers:?}");
-        assert!(writers.iter().all(|step| matches!(step.work, Work::Optim { stage: 1, .. })), "{writers:?}");
+        assert!(writers.iter().all(|step| matches!(step.work, Work::Update { stage: 1, .. })), "{writers:?}");
         assert!(readers.len() > 8 && readers.iter().all(|step| matches!(step.work, Work::Phase { .. })), "{readers:?}");
         let casts = program.instructions.iter().filter(|step| matches!(step.work, Work::Cast { .. })).count();
         assert_eq!(casts, 4, "one cast of images per device");

@@ -171,7 +171,7 @@ pub enum Op {
         to: TensorId,
     },
     /// A stage of the optimiser's chain.
-    Optim {
+    Update {
         /// The index of the stage.
         stage: usize,
         /// The operands.

@@ -69,7 +69,7 @@ impl Planner<'_> {
                     first.into_iter().chain(norm).chain(bf16_weights).chain(own).collect()
                 }
             };
-            self.placed.ops.push(Op::Optim { stage: number, operands });
+            self.placed.ops.push(Op::Update { stage: number, operands });
             if *stage == UpdatePass::Norm {
                 norms = norms.map(|norm| self.redistribute(norm, Layout::REPLICATE));
             }

@@ -144,7 +144,7 @@ enum Action {
     Load { input: Input, to: Operands<Only> },
     Phase { layer: Arc<dyn Layer>, node: u64, phase: &'static str, operands: Operands<Role> },
     Sum(SumTask),
-    Optim { stage: usize, operands: Operands<UpdateRole> },
+    Update { stage: usize, operands: Operands<UpdateRole> },
 }
 
 /// The steps of all queues, each with its operands in memory.
@@ -191,9 +191,9 @@ impl Executable {
                     Action::Sum(SumTask::new(slices(sources), slices(targets), precision))
                 }
                 Work::Cast { .. } => unreachable!("CPU devices have one element type"),
-                Work::Optim { stage, operands } => {
+                Work::Update { stage, operands } => {
                     let operands = operands.iter().map(|(role, l)| (*role, operand(l))).collect();
-                    Action::Optim { stage: *stage, operands }
+                    Action::Update { stage: *stage, operands }
                 }
             };
             queues[step.queue_index()].push(Ready { name: step.name.clone(), waits: step.waits.clone(), action });
@@ -247,7 +247,7 @@ impl QueueProgram for Executable {
                 layer.run(phase, &self.args(operands, pool, clock, *node));
             }
             Action::Sum(transfer) => transfer.run(),
-            Action::Optim { stage, operands } => {
+            Action::Update { stage, operands } => {
                 let segments = &self.segments[queue / Queue::COUNT];
                 self.chain.run(&self.stages[*stage], segments, &self.args(operands, pool, clock, 0));
             }

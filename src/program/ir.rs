@@ -117,7 +117,7 @@ pub enum Work {
         wire: usize,
     },
     /// A stage of the optimiser's chain.
-    Optim {
+    Update {
         /// Which stage.
         stage: usize,
         /// The operands.

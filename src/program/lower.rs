@@ -174,13 +174,13 @@ impl Emitter<'_> {
                 }
             }
             Op::Move { collective, axis, from, to } => self.collective(*collective, *axis, *from, *to),
-            Op::Optim { stage, operands } => {
+            Op::Update { stage, operands } => {
                 let norms =
                     operands.iter().any(|(role, _, access)| (*role, *access) == (UpdateRole::Norms, Access::Write));
                 let name = if norms { "optimizer.norms" } else { "optimizer.update" };
                 for device in 0..devices {
                     let (operands, uses) = self.operands(operands, device);
-                    let work = Work::Optim { stage: *stage, operands };
+                    let work = Work::Update { stage: *stage, operands };
                     self.push(device, Queue::Compute, work, uses, name.into());
                 }
             }

@@ -17,6 +17,8 @@ pub mod events;
 mod execution;
 mod gpu;
 mod ir;
+mod issue_list;
+mod issuer;
 mod lower;
 mod plan;
 pub mod print;

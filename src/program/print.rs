@@ -143,7 +143,7 @@ impl Plan {
                 let scratch = scratch.as_ref().map(|local| format!("  scratch={}", local.window.elements()));
                 format!("{}{}", arrow(&step.name, named), scratch.unwrap_or_default())
             }
-            Work::Optim { operands, .. } => {
+            Work::Update { operands, .. } => {
                 let named = operands.iter().map(|(role, local)| {
                     let name = match role {
                         UpdateRole::Weights => "weights".to_string(),

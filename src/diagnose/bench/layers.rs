@@ -74,7 +74,7 @@ fn key(step: &Instruction) -> Key {
         Work::Phase { node, pass, .. } => Key(Line::Layer(node), pass == Pass::Backward),
         Work::Cast { .. } => Key(Line::Cast, false),
         Work::Sum { .. } => Key(Line::Sum, false),
-        Work::Optim { .. } => Key(Line::Optimizer, false),
+        Work::Update { .. } => Key(Line::Optimizer, false),
     }
 }
 

@@ -1,0 +1,161 @@
+//! A program as a list that can be issued to the streams of GPUs: with addresses in place of buffers and events in place of waits.
+
+use super::{InputStaging, Instruction, LocalOperand, Plan, Program, Work};
+use crate::data::{Augmented, LoadRole};
+use crate::device::{Epilogue, Operand, Operands, Queue};
+use crate::error::Result;
+use crate::gpu::{GpuEvent, Gpus, Graph};
+use crate::layers::{Layer, Mode, Role};
+use crate::optim::UpdateRole;
+use crate::placement::Input;
+use crate::tensor::{Element, Strided};
+use std::sync::Arc;
+
+/// The parts of a batch, in the order of their staging buffers.
+pub(super) const IMAGES: usize = 0;
+pub(super) const TARGETS: usize = 1;
+pub(super) const DRAWS: usize = 2;
+
+/// A step that is ready to be issued.
+#[derive(Debug)]
+pub(super) struct Ready {
+    pub name: String,
+    pub device: usize,
+    pub queue: Queue,
+    pub waits: Vec<GpuEvent>,
+    pub record: Option<GpuEvent>,
+    pub action: Action,
+}
+
+#[derive(Debug)]
+pub(super) enum Action {
+    Load {
+        input: usize,
+        first: usize,
+        rows: usize,
+        width: usize,
+        to: Operands<LoadRole>,
+    },
+    Phase {
+        layer: Arc<dyn Layer>,
+        node: u64,
+        phase: &'static str,
+        operands: Operands<Role>,
+        epilogue: Option<Epilogue>,
+    },
+    Cast {
+        from: Operand,
+        to: Operand,
+    },
+    Sum {
+        element: Element,
+        sources: Vec<(u64, Strided)>,
+        targets: Vec<(u64, Strided)>,
+    },
+    Update {
+        stage: usize,
+        operands: Operands<UpdateRole>,
+    },
+}
+
+/// One program, ready to be issued or replayed.
+#[derive(Debug)]
+pub(super) struct IssueList {
+    pub steps: Vec<Ready>,
+    /// Fork from device 0's compute queue, and one event per queue to join back.
+    pub fork: GpuEvent,
+    pub joins: Vec<(usize, Queue, GpuEvent)>,
+    /// One for each slot.
+    pub graphs: [Option<Graph>; InputStaging::SLOTS],
+    /// Whether every step has run once, alone.
+    pub proven: bool,
+    /// Around every step, once somebody asked for its time.
+    pub clocks: Vec<(GpuEvent, GpuEvent)>,
+    pub rows: usize,
+    pub augmented: Augmented,
+}
+
+impl IssueList {
+    /// Creates the list of a program, with its events.
+    pub fn new(plan: &Plan, program: &Program, gpus: &Gpus) -> Result<IssueList> {
+        let queues = plan.spec.mesh.devices() * Queue::COUNT;
+        let mut numbers: Vec<Vec<usize>> = vec![Vec::new(); queues];
+        for (number, step) in program.instructions.iter().enumerate() {
+            numbers[step.queue_index()].push(number);
+        }
+        let mut events: Vec<Option<GpuEvent>> = vec![None; program.instructions.len()];
+        for step in &program.instructions {
+            for &(queue, count) in &step.waits {
+                let number = numbers[queue][count - 1];
+                if events[number].is_none() {
+                    events[number] = Some(gpus.event(queue / Queue::COUNT)?);
+                }
+            }
+        }
+        let operand = |local: &LocalOperand| {
+            let buffer = &program.buffers[local.buffer];
+            let address = gpus.address(buffer.device, buffer.offset + local.offset * buffer.element.bytes());
+            Operand::at(address, buffer.element, local.shape.clone(), local.window.clone())
+        };
+        let pieces = |pieces: &[(usize, Strided)]| {
+            let piece = |&(buffer, part): &(usize, Strided)| {
+                let buffer = &program.buffers[buffer];
+                (gpus.address(buffer.device, buffer.offset), part)
+            };
+            pieces.iter().map(piece).collect()
+        };
+        let ready = |(number, step): (usize, &Instruction)| {
+            let action = match &step.work {
+                Work::Load { input, to, scratch } => {
+                    let width = to.shape.elements() / to.shape.0[0];
+                    let input = if *input == Input::Images { IMAGES } else { TARGETS };
+                    let (first, rows) = (to.window.start[0], to.window.len[0]);
+                    let batch: Operands<LoadRole> = [(LoadRole::Batch, operand(to))].into_iter().collect();
+                    let to = batch.with_scratch(scratch.as_ref().map(operand));
+                    Action::Load { input, first, rows, width, to }
+                }
+                Work::Phase { node, phase, operands, scratch, epilogue, .. } => {
+                    let layer = Arc::clone(&plan.network.nodes[*node].layer);
+                    let operands: Operands<Role> = operands.iter().map(|(role, l)| (*role, operand(l))).collect();
+                    let operands = operands.with_scratch(scratch.as_ref().map(operand));
+                    let epilogue = epilogue.map(|(epilogue, _)| epilogue);
+                    Action::Phase { layer, node: *node as u64, phase, operands, epilogue }
+                }
+                Work::Cast { from, to } => Action::Cast { from: operand(from), to: operand(to) },
+                Work::Sum { sources, targets, .. } => {
+                    let element = program.buffers[targets[0].0].element;
+                    Action::Sum { element, sources: pieces(sources), targets: pieces(targets) }
+                }
+                Work::Update { stage, operands } => {
+                    let operands = operands.iter().map(|(role, l)| (*role, operand(l))).collect();
+                    Action::Update { stage: *stage, operands }
+                }
+            };
+            let waits = step.waits.iter().filter_map(|&(queue, count)| events[numbers[queue][count - 1]]).collect();
+            let (name, device, queue) = (step.name.clone(), step.device, step.queue);
+            Ready { name, device, queue, waits, record: events[number], action }
+        };
+        let steps = program.instructions.iter().enumerate().map(ready).collect();
+        let mut joins = Vec::new();
+        for (queue, _) in numbers.iter().enumerate().filter(|(queue, n)| *queue > 0 && !n.is_empty()) {
+            let device = queue / Queue::COUNT;
+            joins.push((device, Queue::ALL[queue % Queue::COUNT], gpus.event(device)?));
+        }
+        // The clock goes to every device's compute queue, so each takes part.
+        for device in 1..plan.spec.mesh.devices() {
+            if !joins.iter().any(|&(d, queue, _)| (d, queue) == (device, Queue::Compute)) {
+                joins.push((device, Queue::Compute, gpus.event(device)?));
+            }
+        }
+        Ok(IssueList {
+            steps,
+            fork: gpus.event(0)?,
+            joins,
+            graphs: [None; InputStaging::SLOTS],
+            proven: false,
+            clocks: Vec::new(),
+            rows: program.variant.batch,
+            augmented: if program.variant.mode == Mode::Train { Augmented::Yes } else { Augmented::No },
+        })
+    }
+}

@@ -1,0 +1,149 @@
+//! Issues a program to the streams of its GPUs.
+
+use super::InputStaging;
+use super::issue_list::{Action, DRAWS, IMAGES, IssueList, Ready};
+use crate::data::{Arrived, LoadRole, Preparation};
+use crate::device::{Operands, Queue};
+use crate::error::{Error, Result};
+use crate::gpu::{Const, GpuEvent, Gpus, Launch};
+use crate::optim::{Chain, DeviceChain};
+use crate::tensor::Element;
+use std::sync::Arc;
+
+/// What becomes of raw images, with the table of each device.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub preparation: Preparation,
+    pub tables: Vec<u64>,
+}
+
+/// The inbox in the arena of every device.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StagingBuffers {
+    pub byte: usize,
+    pub staging: InputStaging,
+}
+
+impl StagingBuffers {
+    pub fn address(self, gpus: &Gpus, device: usize, slot: usize, input: usize) -> u64 {
+        gpus.address(device, self.byte + self.staging.at(slot, input) * Element::F32.bytes())
+    }
+}
+
+/// What else is done at every step.
+pub(super) enum Watch<'a> {
+    /// Nothing.
+    None,
+    /// The host waits for it, so that what it does wrong is known by its name.
+    Each,
+    /// Events are recorded before and after it.
+    Timed(&'a [(GpuEvent, GpuEvent)]),
+}
+
+/// The GPUs, and what the instructions of every program need on them.
+#[derive(Debug)]
+pub(super) struct Issuer {
+    pub gpus: Gpus,
+    pub chains: Vec<DeviceChain>,
+    pub chain: Arc<Chain>,
+    /// The first byte and the number of elements of the metrics.
+    pub metrics: (usize, usize),
+    pub staging: StagingBuffers,
+    /// None if batches arrive prepared.
+    pub prepared: Option<Prepared>,
+    pub seed: u64,
+    pub tf32: bool,
+}
+
+impl Issuer {
+    /// Issues every step in the one order: fork from device 0's compute queue, join back, and take the metrics out.
+    pub fn issue(&self, script: &IssueList, slot: usize, watch: &Watch) -> Result<()> {
+        let gpus = &self.gpus;
+        gpus.record(0, Queue::Compute, script.fork)?;
+        for &(device, queue, _) in &script.joins {
+            gpus.wait(device, queue, script.fork)?;
+        }
+        for device in 0..self.chains.len() {
+            gpus.load_clock(device, Queue::Compute, slot)?;
+        }
+        for (number, step) in script.steps.iter().enumerate() {
+            let clocks = if let Watch::Timed(clocks) = watch { Some(clocks[number]) } else { None };
+            let issued = self.issue_step(step, script, slot, clocks);
+            let waited = issued.and_then(|()| match watch {
+                Watch::Each => gpus.synchronize(step.device, step.queue),
+                _ => Ok(()),
+            });
+            waited.map_err(|e| named(&step.name, &e))?;
+        }
+        for &(device, queue, join) in &script.joins {
+            gpus.record(device, queue, join)?;
+            gpus.wait(0, Queue::Compute, join)?;
+        }
+        let (offset, elements) = self.metrics;
+        gpus.unload(0, Queue::Compute, slot, gpus.address(0, offset), elements)
+    }
+
+    fn issue_step(
+        &self,
+        step: &Ready,
+        script: &IssueList,
+        slot: usize,
+        clocks: Option<(GpuEvent, GpuEvent)>,
+    ) -> Result<()> {
+        let (gpus, device, queue) = (&self.gpus, step.device, step.queue);
+        for &event in &step.waits {
+            gpus.wait(device, queue, event)?;
+        }
+        if let Some((start, _)) = clocks {
+            gpus.record(device, queue, start)?;
+        }
+        match &step.action {
+            Action::Load { input, to, .. } => {
+                let at = |input| self.staging.address(gpus, device, slot, input);
+                match self.prepared.as_ref().filter(|_| *input == IMAGES) {
+                    None => gpus.receive(device, queue, at(*input), &to[LoadRole::Batch])?,
+                    Some(Prepared { preparation, tables }) => {
+                        let (draws, table) = (Const::at(at(DRAWS)), Const::at(tables[device]));
+                        let launch = self.launch(step, script, to);
+                        preparation.launch(script.augmented, &Arrived { pixels: at(IMAGES), draws, table }, &launch)?;
+                    }
+                }
+            }
+            Action::Phase { layer, node, phase, operands, epilogue } => {
+                let launch = Launch { layer: *node, epilogue: *epilogue, ..self.launch(step, script, operands) };
+                layer.launch(phase, &launch)?;
+            }
+            Action::Cast { from, to } => gpus.to_bf16(device, queue, from, to)?,
+            Action::Sum { element, sources, targets } => {
+                for &target in targets {
+                    gpus.sum(device, queue, *element, sources, target)?;
+                }
+            }
+            Action::Update { stage, operands } => {
+                self.chain.launch(*stage, &self.chains[device], &self.launch(step, script, operands))?;
+            }
+        }
+        if let Some((_, end)) = clocks {
+            gpus.record(device, queue, end)?;
+        }
+        step.record.map_or(Ok(()), |event| gpus.record(device, queue, event))
+    }
+
+    fn launch<'a, R>(&'a self, step: &Ready, script: &IssueList, operands: &'a Operands<R>) -> Launch<'a, R> {
+        Launch {
+            issue: self.gpus.issue(step.device, step.queue),
+            operands,
+            clock: self.gpus.clock(step.device),
+            seed: self.seed,
+            layer: 0,
+            batch: script.rows,
+            tf32: self.tf32,
+            epilogue: None,
+        }
+    }
+}
+
+/// Says in which part of a step a device failed.
+fn named(part: &str, error: &Error) -> Error {
+    Error::Run(format!("\"{part}\": {error}"))
+}
