@@ -1,12 +1,12 @@
-//! Addresses in the memory of a GPU, as kernels take them.
+//! Addresses in GPU memory, in the types that kernel launchers accept.
 
 use crate::tensor::Element;
 use half::bf16;
 use std::marker::PhantomData;
 
-/// Returns the bytes of numbers, as they are copied to a device.
+/// Returns `values` as bytes, to be copied to a device.
 pub fn bytes_of(values: &[f32]) -> &[u8] {
-    // SAFETY: the same memory; every byte of a float may be read, and has no alignment.
+    // SAFETY: this is the same memory; every byte of a float is readable, and bytes need no alignment.
     unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
 }
 
@@ -29,14 +29,14 @@ macro_rules! pointer {
         }
         impl<T> Copy for $name<T> {}
         impl<T> $name<T> {
-            /// An operand that the kernel is told to do without.
+            /// A null address, for an optional operand that is absent.
             pub const NONE: Self = $name(0, PhantomData);
 
-            /// Names an address.
+            /// Creates a pointer from an address.
             pub fn at(address: u64) -> Self {
                 $name(address, PhantomData)
             }
-            /// Returns the address of the element `count` further on.
+            /// Returns the address `count` elements further on.
             pub fn offset(self, count: usize) -> Self {
                 Self::at(self.0 + (count * size_of::<T>()) as u64)
             }
@@ -56,22 +56,22 @@ impl<T> From<Mut<T>> for Const<T> {
     }
 }
 
-/// How a kernel treats numbers: which of its variants is launched.
+/// The arithmetic of a kernel; it determines which variant is launched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ComputeType {
     /// f32.
     F32,
-    /// f32 in memory, factors of products rounded to tf32: the variant `_tf32`, where there is one.
+    /// f32 in memory, with the factors of products rounded to tf32: the variant `_tf32` if the kernel has one.
     Tf32,
     /// bf16 in memory: the variant `_bf16`.
     Bf16,
 }
 
 impl ComputeType {
-    /// Returns the format of elements in memory; `tf32`: factors of f32 products are rounded.
+    /// Returns the compute type for elements in memory; `tf32` means that the factors of f32 products are rounded.
     ///
     /// # Panics
-    /// For elements that GPUs do not compute with.
+    /// If GPUs do not compute with these elements.
     pub fn of(element: Element, tf32: bool) -> Self {
         match element {
             Element::Bf16 => ComputeType::Bf16,
@@ -81,19 +81,19 @@ impl ComputeType {
         }
     }
 
-    /// Returns the bytes of an element.
+    /// Returns the size of an element in bytes.
     pub fn bytes(self) -> usize {
         if self == ComputeType::Bf16 { size_of::<bf16>() } else { size_of::<f32>() }
     }
 
-    /// Returns the one format of operands, of which absent ones have none.
+    /// Returns the format that all operands share; absent ones (address 0) are ignored.
     ///
     /// # Panics
-    /// When two differ.
+    /// If two formats differ.
     pub(super) fn common(operands: &[(u64, ComputeType)]) -> ComputeType {
         let mut present = operands.iter().filter(|(address, _)| *address != 0).map(|(_, format)| *format);
         let first = present.next().unwrap_or(ComputeType::F32);
-        assert!(present.all(|format| format == first), "the operands of a kernel have one format: {operands:?}");
+        assert!(present.all(|format| format == first), "the operands of a kernel must share one format: {operands:?}");
         first
     }
 }
@@ -101,14 +101,14 @@ impl ComputeType {
 macro_rules! any {
     ($name:ident, $typed:ident) => {
         impl $name {
-            /// An operand that the kernel is told to do without.
+            /// A null address, for an optional operand that is absent.
             pub const NONE: Self = $name { address: 0, format: ComputeType::F32 };
 
-            /// Returns the address of the element `count` further on.
+            /// Returns the address `count` elements further on.
             pub fn offset(self, count: usize) -> Self {
                 $name { address: self.address + (count * self.format.bytes()) as u64, ..self }
             }
-            /// Returns the address, whose elements are `T`.
+            /// Returns the address as a pointer to elements of type `T`.
             pub(super) fn typed<T>(self) -> $typed<T> {
                 debug_assert!(self.address == 0 || self.format.bytes() == size_of::<T>());
                 $typed::at(self.address)
@@ -117,22 +117,22 @@ macro_rules! any {
     };
 }
 
-/// Device memory that a kernel reads, in the format that it is in.
+/// Device memory that a kernel reads, with its format.
 #[derive(Debug, Clone, Copy)]
 pub struct AnyConst {
     /// The address of the first element.
     pub address: u64,
-    /// What lies there.
+    /// The format of the elements.
     pub format: ComputeType,
 }
 any!(AnyConst, Const);
 
-/// Device memory that a kernel writes, in the format that it is in.
+/// Device memory that a kernel writes, with its format.
 #[derive(Debug, Clone, Copy)]
 pub struct AnyMut {
     /// The address of the first element.
     pub address: u64,
-    /// What lies there.
+    /// The format of the elements.
     pub format: ComputeType,
 }
 any!(AnyMut, Mut);

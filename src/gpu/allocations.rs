@@ -1,4 +1,4 @@
-//! Memory of one device that is filled, used by a few launches and read back: how a layer by itself runs on a GPU.
+//! Device memory that is filled, used by a few launches and read back, for running a single layer on a GPU.
 
 use super::driver::{Driver, Issue};
 use super::handles::Stream;
@@ -16,53 +16,53 @@ pub struct Allocations<'a> {
     allocations: Vec<u64>,
 }
 
-/// How a step runs by itself.
+/// How a single step is launched.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct LaunchOptions {
-    /// When.
+    /// The step, epoch and learning rate.
     pub clock: Clock,
     /// Samples in the global batch.
     pub batch: usize,
     /// Whether products round f32 factors to tf32.
     pub tf32: bool,
-    /// What is done to the output.
+    /// The operation fused into the output, if any.
     pub epilogue: Option<Epilogue>,
 }
 
 impl<'a> Allocations<'a> {
-    /// A workspace without allocations.
+    /// Creates an empty set of allocations.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     pub fn new(driver: &'a Driver) -> Result<Self> {
         Ok(Allocations { driver, stream: driver.stream()?, allocations: Vec::new() })
     }
 
-    /// Copies values to the device, rounded to its element type, each operand to an allocation of its own.
+    /// Copies values to a new allocation on the device, rounded to `element`.
     ///
     /// # Errors
-    /// When there is not enough memory.
+    /// If there is not enough memory.
     ///
     /// # Panics
-    /// When the window has another number of elements.
+    /// If the number of values differs from the number of elements in the window.
     pub fn put(&mut self, values: &[f32], element: Element, shape: Shape, window: LocalSlice) -> Result<Operand> {
-        assert_eq!(values.len(), window.elements(), "an operand has as many values as its window");
+        assert_eq!(values.len(), window.elements(), "an operand needs as many values as its window has elements");
         let bytes: Vec<u8> = match element {
             Element::Bf16 => values.iter().flat_map(|&v| bf16::from_f32(v).to_ne_bytes()).collect(),
             Element::Real(_) => values.iter().flat_map(|v| v.to_ne_bytes()).collect(),
         };
         let address = self.driver.allocate(bytes.len().max(1))?;
         self.allocations.push(address);
-        // SAFETY: the allocation has room; the wait follows.
+        // SAFETY: the allocation is large enough, and `bytes` lives until the synchronisation below.
         unsafe { self.driver.copy_in(address, bytes.as_ptr(), bytes.len(), self.stream)? };
         self.driver.synchronize(self.stream)?;
         Ok(Operand::at(address, element, shape, window))
     }
 
-    /// Calls `f` with a launch of seed 1 and layer 0, and waits until all that it launched is done.
+    /// Calls `f` with a launch of seed 1 and layer 0, and waits until everything it launched has finished.
     ///
     /// # Errors
-    /// What `f` returns, or when the device refuses.
+    /// The error that `f` returns, or if the device reports an error.
     pub fn launch<R>(
         &mut self,
         operands: &Operands<R>,
@@ -81,10 +81,11 @@ impl<'a> Allocations<'a> {
     /// Copies an operand from the device, as f32.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     pub fn take(&self, operand: &Operand) -> Result<Vec<f32>> {
         let mut bytes = vec![0u8; operand.bytes()];
-        // SAFETY: `bytes` has room, the device reports an operand of another; the wait follows.
+        // SAFETY: `bytes` is large enough and lives until the synchronisation below; the device reports an error if the
+        // operand is not in its memory.
         unsafe { self.driver.copy_out(bytes.as_mut_ptr(), operand.address(), bytes.len(), self.stream)? };
         self.driver.synchronize(self.stream)?;
         Ok(match operand.element {
@@ -98,7 +99,7 @@ impl Drop for Allocations<'_> {
     fn drop(&mut self) {
         if self.driver.synchronize(self.stream).is_ok() {
             for &address in &self.allocations {
-                // SAFETY: allocated in `put`; nothing runs any more.
+                // SAFETY: allocated in `put`; all work on the stream has finished.
                 let _ = unsafe { self.driver.free(address) };
             }
             let _ = self.driver.discard(self.stream);

@@ -1,4 +1,4 @@
-//! A GPU through NVIDIA's driver.
+//! A GPU accessed through NVIDIA's driver.
 
 use super::cuda_api::{able, count, sentence};
 use super::embedded::{ARCHS, ENTRIES, IMAGES};
@@ -10,7 +10,7 @@ use cudarc::driver::{DriverError, result, sys};
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// A GPU and everything made on it.
+/// A GPU and every object created on it.
 #[derive(Debug)]
 pub struct Cuda {
     ordinal: usize,
@@ -27,7 +27,7 @@ pub struct Cuda {
     libraries: OnceLock<Libraries>,
 }
 
-// SAFETY: the driver's handles may be used from any thread once the context is current there, which `enter` sees to.
+// SAFETY: the driver's handles may be used from any thread in which the context is current; `enter` makes it so.
 unsafe impl Send for Cuda {}
 unsafe impl Sync for Cuda {}
 
@@ -41,21 +41,21 @@ impl Cuda {
         let found = count()?;
         if ordinal >= found {
             return Err(Error::Usage(format!(
-                "cuda:{ordinal} does not exist: the driver shows {found} GPU(s), counted from 0 (CUDA_VISIBLE_DEVICES \
-                 hides others)"
+                "cuda:{ordinal} does not exist: the driver reports {found} GPU(s), numbered from 0 \
+                 (CUDA_VISIBLE_DEVICES may hide others)"
             )));
         }
         let fail = |action: &str, error: DriverError| sentence(ordinal, action, error);
         let device = result::device::get(ordinal as i32).map_err(|e| fail("be opened", e))?;
         let attribute = |which| {
             // SAFETY: the device exists.
-            unsafe { result::device::get_attribute(device, which) }.map_err(|e| fail("be asked", e))
+            unsafe { result::device::get_attribute(device, which) }.map_err(|e| fail("be queried", e))
         };
         let major = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
         let minor = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
-        let name = result::device::get_name(device).map_err(|e| fail("be named", e))?;
+        let name = result::device::get_name(device).map_err(|e| fail("report its name", e))?;
         // SAFETY: released in `drop`.
-        let context = unsafe { result::primary_ctx::retain(device) }.map_err(|e| fail("make a context", e))?;
+        let context = unsafe { result::primary_ctx::retain(device) }.map_err(|e| fail("create a context", e))?;
         let mut cuda = Cuda {
             ordinal,
             device,
@@ -76,13 +76,13 @@ impl Cuda {
 
     fn load(&mut self) -> Result<()> {
         for (file, image) in IMAGES {
-            // SAFETY: the image is a whole fatbin, which holds its own length.
+            // SAFETY: the image is a complete fatbin, which records its length.
             let module = unsafe { result::module::load_data(image.as_ptr().cast()) };
             let module = module.map_err(|e| self.fail(&format!("load kernels/{file}.cu"), e))?;
             self.modules.push(module);
             for entry in ENTRIES.iter().filter(|entry| entry.file == *file) {
-                let name = std::ffi::CString::new(entry.name).expect("a kernel's name has no zero byte");
-                // SAFETY: the module is loaded, and unloaded only in `drop`.
+                let name = std::ffi::CString::new(entry.name).expect("a kernel's name contains no zero byte");
+                // SAFETY: the module is loaded, and is not unloaded before `drop`.
                 let function = unsafe { result::module::get_function(module, name) };
                 self.functions.push(function.map_err(|e| self.fail(&format!("find {}", entry.name), e))?);
             }
@@ -91,7 +91,7 @@ impl Cuda {
         Ok(())
     }
 
-    /// Makes this GPU the current one of this thread.
+    /// Makes this GPU's context current in the calling thread.
     fn enter(&self) -> Result<()> {
         // SAFETY: the context lives as long as `self`.
         unsafe { result::ctx::set_current(self.context) }.map_err(|e| self.fail("be made current", e))
@@ -101,7 +101,7 @@ impl Cuda {
         sentence(self.ordinal, action, error)
     }
 
-    /// Enters and turns the outcome of a driver call into a sentence.
+    /// Makes the context current and calls the driver; an error is described as `cuda:0 cannot {action}: ...`.
     fn call<T>(&self, action: &str, f: impl FnOnce() -> std::result::Result<T, DriverError>) -> Result<T> {
         self.enter()?;
         f().map_err(|error| self.fail(action, error))
@@ -120,19 +120,19 @@ impl Cuda {
         let ask = |attribute| {
             // SAFETY: the function lives as long as `self`.
             let asked = || unsafe { result::function::get_function_attribute(self.functions[kernel], attribute) };
-            self.call(&format!("tell what {} runs as", ENTRIES[kernel].name), asked)
+            self.call(&format!("report the architecture of {}", ENTRIES[kernel].name), asked)
         };
         let (ptx, machine) = (ask(CU_FUNC_ATTRIBUTE_PTX_VERSION)?, ask(CU_FUNC_ATTRIBUTE_BINARY_VERSION)?);
         Ok(KernelImage::of(ptx as u32, machine as u32, ARCHS))
     }
 
     pub(super) fn memory(&self) -> Result<(usize, usize)> {
-        self.call("tell its memory", result::mem_get_info)
+        self.call("report its memory", result::mem_get_info)
     }
 
     pub(super) fn allocate(&self, bytes: usize) -> Result<u64> {
         self.enter()?;
-        // SAFETY: plain bytes.
+        // SAFETY: the allocation has no type.
         unsafe { result::malloc_sync(bytes.max(1)) }.map_err(|error| {
             let free = result::mem_get_info().map_or(0, |(free, _)| free);
             Error::Run(format!(
@@ -149,7 +149,7 @@ impl Cuda {
     }
 
     pub(super) fn allocate_pinned(&self, bytes: usize) -> Result<*mut u8> {
-        // SAFETY: plain bytes; no flags, because write-combined memory is slow to read back.
+        // SAFETY: the allocation has no type. No flags: write-combined memory is slow to read back.
         self.call("allocate pinned memory", || unsafe { result::malloc_host(bytes.max(1), 0) }).map(<*mut c_void>::cast)
     }
 
@@ -166,27 +166,27 @@ impl Cuda {
             return Ok(false);
         }
         self.enter()?;
-        // SAFETY: both contexts live.
+        // SAFETY: both contexts are alive.
         match unsafe { sys::cuCtxEnablePeerAccess(other.context, 0) } {
             sys::CUresult::CUDA_SUCCESS | sys::CUresult::CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED => Ok(true),
-            error => Err(self.fail("reach its peer", DriverError(error))),
+            error => Err(self.fail("access the memory of its peer", DriverError(error))),
         }
     }
 
     pub(super) fn stream(&self) -> Result<Stream> {
-        let made = self.call("make a stream", || result::stream::create(result::stream::StreamKind::NonBlocking))?;
+        let made = self.call("create a stream", || result::stream::create(result::stream::StreamKind::NonBlocking))?;
         lock(&self.streams).push(made);
         Ok(Stream(made as u64))
     }
 
     pub(super) fn discard(&self, stream: Stream) -> Result<()> {
         lock(&self.streams).retain(|&kept| kept as u64 != stream.0);
-        // SAFETY: it was made here and is forgotten now; the driver finishes its work before it goes.
+        // SAFETY: this driver created the stream and no longer lists it; CUDA destroys it after its work has finished.
         self.call("discard a stream", || unsafe { result::stream::destroy(stream.0 as _) })
     }
 
     pub(super) fn event(&self) -> Result<GpuEvent> {
-        let made = self.call("make an event", || result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT))?;
+        let made = self.call("create an event", || result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT))?;
         lock(&self.events).push(made);
         Ok(GpuEvent(made as u64))
     }
@@ -233,7 +233,7 @@ impl Cuda {
     }
 
     pub(super) unsafe fn copy(&self, to: u64, from: u64, bytes: usize, stream: Stream) -> Result<()> {
-        // SAFETY: the caller vouches for both ranges; unified addresses tell the driver whose they are.
+        // SAFETY: the caller vouches for both ranges; the driver derives the devices from the unified addresses.
         self.call("copy", || unsafe { sys::cuMemcpyAsync(to, from, bytes, stream.0 as _).result() })
     }
 
@@ -343,7 +343,7 @@ impl Cuda {
         let graph = self.call("end a capture", || unsafe { result::stream::end_capture(origin.0 as _) })?;
         let mut made: sys::CUgraphExec = std::ptr::null_mut();
         let instantiated = self.call("instantiate a graph", || {
-            // SAFETY: the graph was just made.
+            // SAFETY: the graph was just captured.
             unsafe { sys::cuGraphInstantiateWithFlags(&raw mut made, graph, 0).result() }
         });
         // SAFETY: the executable graph does not need the captured one.
@@ -354,7 +354,7 @@ impl Cuda {
     }
 
     pub(super) unsafe fn launch_graph(&self, graph: Graph, stream: Stream) -> Result<()> {
-        // SAFETY: graphs live as long as their driver; the caller vouches for the addresses inside.
+        // SAFETY: graphs live as long as their driver; the caller vouches for the addresses in the graph.
         self.call("launch a graph", || unsafe { result::graph::launch(graph.0 as _, stream.0 as _) })
     }
 }
@@ -364,7 +364,7 @@ impl Drop for Cuda {
         if self.enter().is_err() {
             return;
         }
-        // SAFETY: all were made on this context, and nobody can use them after the driver.
+        // SAFETY: all of them were created in this context, and nothing can use them after the driver is dropped.
         unsafe {
             let _ = result::ctx::synchronize();
             drop(self.libraries.take());

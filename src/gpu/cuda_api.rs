@@ -1,37 +1,37 @@
-//! NVIDIA's driver, loaded at run time: which GPUs it shows, which of them reach each other, what its errors mean.
+//! NVIDIA's driver, loaded at run time: the GPUs it reports, their access to each other's memory, and its errors.
 
 use super::embedded::IMAGES;
 use crate::error::{Error, Result};
 use cudarc::driver::{DriverError, result, sys};
 use std::sync::OnceLock;
 
-/// The driver API version that the bindings are made for: 13.0, of driver 580.
+/// The version of the driver API for which the bindings were generated: 13.0, of driver 580.
 const DRIVER: i32 = 13000;
 
-/// Loads the driver once; the error says what is missing.
+/// Loads the driver once; the error describes what is missing.
 fn driver() -> Result<()> {
     static STATE: OnceLock<std::result::Result<(), String>> = OnceLock::new();
     let state = STATE.get_or_init(|| {
-        // SAFETY: only opens the library. cudarc panics in every other call when it is missing.
+        // SAFETY: this call only opens the library. If the library is missing, every other call of cudarc panics.
         if !unsafe { sys::is_culib_present() } {
             return Err("no NVIDIA driver was found (libcuda.so.1); install driver 580 or later, or use \"cpu\"".into());
         }
         let mut version = 0;
-        // SAFETY: exists in every driver and needs no initialisation.
+        // SAFETY: the function exists in every driver and needs no initialisation.
         let asked = unsafe { sys::cuDriverGetVersion(&raw mut version) };
         if asked != sys::CUresult::CUDA_SUCCESS || version < DRIVER {
             let (major, minor) = (version / 1000, version % 1000 / 10);
             return Err(format!(
-                "the NVIDIA driver is too old: it speaks CUDA {major}.{minor}, expected 13.0; install driver 580 or \
-                 later, or use \"cpu\""
+                "the NVIDIA driver is too old: it supports CUDA {major}.{minor}, expected 13.0 or later; install \
+                 driver 580 or later, or use \"cpu\""
             ));
         }
-        result::init().map_err(|error| format!("the NVIDIA driver does not start ({:?})", error.0))
+        result::init().map_err(|error| format!("the NVIDIA driver cannot be initialised ({:?})", error.0))
     });
     state.clone().map_err(Error::Usage)
 }
 
-/// Returns the number of GPUs that the driver shows (CUDA_VISIBLE_DEVICES hides others).
+/// Returns the number of GPUs that the driver reports (CUDA_VISIBLE_DEVICES may hide others).
 pub(super) fn count() -> Result<usize> {
     driver()?;
     if IMAGES.is_empty() {
@@ -39,11 +39,11 @@ pub(super) fn count() -> Result<usize> {
             "this build has no GPU kernels; run scripts/cuda-toolchain.sh and build again, or use \"cpu\"".into(),
         ));
     }
-    let count = result::device::get_count().map_err(|error| Error::Usage(format!("no GPU answers ({:?})", error.0)))?;
+    let count = result::device::get_count().map_err(|error| Error::Usage(format!("no GPU found ({:?})", error.0)))?;
     Ok(count as usize)
 }
 
-/// Returns the first two GPUs of which one cannot reach the other's memory.
+/// Returns the first two GPUs of which one cannot access the other's memory.
 pub(super) fn apart(ordinals: &[usize]) -> Result<Option<(usize, usize)>> {
     driver()?;
     let device =
@@ -58,30 +58,30 @@ pub(super) fn apart(ordinals: &[usize]) -> Result<Option<(usize, usize)>> {
     Ok(None)
 }
 
-/// Returns whether a GPU can be made to reach the memory of another.
+/// Returns whether a GPU can be given access to the memory of another.
 pub(super) fn able(ordinal: usize, this: sys::CUdevice, other: sys::CUdevice) -> Result<bool> {
     let mut able = 0;
     // SAFETY: both devices exist.
     let asked = unsafe { sys::cuDeviceCanAccessPeer(&raw mut able, this, other) };
-    asked.result().map_err(|error| sentence(ordinal, "be asked about its peers", error))?;
+    asked.result().map_err(|error| sentence(ordinal, "be queried about its peers", error))?;
     Ok(able != 0)
 }
 
-/// What went wrong, in words: `cuda:0 cannot launch dense_forward: ...`.
+/// Describes an error of the driver in a sentence: `cuda:0 cannot launch dense_forward: ...`.
 pub(super) fn sentence(ordinal: usize, action: &str, error: DriverError) -> Error {
     use sys::CUresult as C;
     let meaning = match error.0 {
         C::CUDA_ERROR_OUT_OF_MEMORY => "there is not enough memory",
         C::CUDA_ERROR_ILLEGAL_ADDRESS | C::CUDA_ERROR_MISALIGNED_ADDRESS | C::CUDA_ERROR_LAUNCH_FAILED => {
-            "a kernel touched memory that is not its own; this is a fault in peristyle, please report it"
+            "a kernel made an invalid memory access; this is a bug in peristyle, please report it"
         }
         C::CUDA_ERROR_NO_BINARY_FOR_GPU | C::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => {
-            "this build has no kernels for this GPU; build with PERISTYLE_CUDA_ARCHS naming it"
+            "this build has no kernels for this GPU; add its architecture to PERISTYLE_CUDA_ARCHS and build again"
         }
-        C::CUDA_ERROR_DEVICE_UNAVAILABLE => "another process holds the GPU",
+        C::CUDA_ERROR_DEVICE_UNAVAILABLE => "another process is using the GPU",
         C::CUDA_ERROR_ECC_UNCORRECTABLE | C::CUDA_ERROR_HARDWARE_STACK_ERROR => "the GPU's hardware failed",
-        C::CUDA_ERROR_STREAM_CAPTURE_UNJOINED => "a stream was not joined to the one that the capture began with",
-        _ => "the driver refuses",
+        C::CUDA_ERROR_STREAM_CAPTURE_UNJOINED => "a stream was not joined to the stream on which the capture began",
+        _ => "the driver reports an error",
     };
     Error::Run(format!("cuda:{ordinal} cannot {action}: {meaning} ({:?})", error.0))
 }

@@ -97,7 +97,7 @@ fn gpus_that_cannot_reach_each_other_train_through_the_host() {
 #[test]
 #[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
 fn an_old_driver_is_named() {
-    let wanted = "the NVIDIA driver is too old: it speaks CUDA 12.4, expected 13.0";
+    let wanted = "the NVIDIA driver is too old: it supports CUDA 12.4, expected 13.0";
     run("does_not_open", &[("FAKE_CUDA_VERSION", "12040"), ("WANTED", wanted)]);
 }
 
@@ -135,7 +135,7 @@ fn a_fault_in_training_names_the_layer_and_the_step() {
     let train = ["train", "configs/digits.toml", "--devices", "cuda:0", "--set", "data.batch=8", "--run-dir", runs];
     let output = program(&train, &[("FAKE_CUDA_FAULT", "max_pool_backward")]);
     let wanted =
-        "step 1: \"max_pool2.backward\": cuda:0 cannot finish its work: a kernel touched memory that is not its own";
+        "step 1: \"max_pool2.backward\": cuda:0 cannot finish its work: a kernel made an invalid memory access";
     assert!(
         output.code == Some(1) && output.err.contains(wanted) && !output.err.contains("panicked"),
         "{}",
@@ -196,7 +196,7 @@ fn a_kernel_that_faults_fails_the_selftest_with_a_message() {
     let fault = program(&SELFTEST, &[("FAKE_CUDA_FAULT", "relu_forward")]);
     assert_eq!(fault.code, Some(1), "{}", fault.err);
     assert!(!fault.err.contains("panicked"), "{}", fault.err);
-    let words = "cuda:0 cannot finish its work: a kernel touched memory that is not its own";
+    let words = "cuda:0 cannot finish its work: a kernel made an invalid memory access";
     assert!(fault.out.contains("\nrelu f32: ") && fault.out.contains(words), "{}", fault.out);
     // Checks before the fault pass; checks after it fail, because the context does not survive a fault.
     let verdict = |check: &str| fault.out.lines().find(|line| line.starts_with(check)).map(|line| line.ends_with("ok"));
@@ -378,10 +378,7 @@ mod on_the_fake_driver {
         // SAFETY: inside 16 bytes.
         unsafe { relu_forward(&on, Grid::cover(4, 1024), Mut::at(x).into(), Mut::at(x), 4)? };
         let text = device.synchronize(stream).unwrap_err().to_string();
-        assert!(
-            text.starts_with("cuda:0 cannot finish its work: a kernel touched memory that is not its own"),
-            "{text}"
-        );
+        assert!(text.starts_with("cuda:0 cannot finish its work: a kernel made an invalid memory access"), "{text}");
         Ok(())
     }
 }
