@@ -1,8 +1,8 @@
-//! The seam to GPUs: some 30 calls on raw addresses, answered by CUDA or by the emulated device. Nothing above this
-//! file sees which.
+//! The abstraction boundary to GPUs: about 30 calls on raw addresses, implemented by CUDA and by the emulated device.
+//! Nothing above this file depends on which one is in use.
 //!
-//! Streams are in-order; one host thread issues everything, so an event is recorded before it is waited for.
-//! Events and graphs live as long as the driver that made them; so do streams that nobody discards.
+//! Streams are in-order, and one host thread issues everything, so an event is always recorded before it is waited for.
+//! Events and graphs live as long as the driver that created them; so do streams, unless they are discarded.
 
 use super::cuda::Cuda;
 use super::embedded::ENTRIES;
@@ -14,7 +14,7 @@ use crate::error::Result;
 use std::ffi::c_void;
 use std::sync::Arc;
 
-/// Where a step's launches go: a device and one of its streams.
+/// The target of a step's launches: a device and one of its streams.
 #[derive(Debug, Clone, Copy)]
 pub struct Issue<'a> {
     /// The device.
@@ -32,7 +32,7 @@ pub enum Driver {
     Emu(Emu),
 }
 
-/// Calls the same method of whichever device it is.
+/// Calls the same method on whichever device this is.
 macro_rules! either {
     ($self:expr, $device:ident => $call:expr) => {
         match $self {
@@ -43,10 +43,10 @@ macro_rules! either {
 }
 
 impl Driver {
-    /// Returns the number of devices of a kind: GPUs that the driver shows, or 1 emulated one.
+    /// Returns the number of devices of a kind: the GPUs that the driver reports, or 1 for the emulated device.
     ///
     /// # Errors
-    /// When there is no driver, or it is too old, or this build has no kernels: what is missing and what to do.
+    /// If there is no driver, it is too old, or this build has no kernels; the message explains what to do.
     pub fn count(kind: DriverKind) -> Result<usize> {
         match kind {
             DriverKind::Cuda => super::cuda_api::count(),
@@ -54,10 +54,10 @@ impl Driver {
         }
     }
 
-    /// Returns the first two of these GPUs that cannot read each other's memory, without opening any.
+    /// Returns the first two of these GPUs that cannot read each other's memory, without opening any of them.
     ///
     /// # Errors
-    /// As [`Driver::count`], and when a GPU does not exist.
+    /// As for [`Driver::count`], and if a GPU does not exist.
     pub fn apart(kind: DriverKind, ordinals: &[usize]) -> Result<Option<(usize, usize)>> {
         match kind {
             DriverKind::Cuda => super::cuda_api::apart(ordinals),
@@ -65,10 +65,10 @@ impl Driver {
         }
     }
 
-    /// Opens a GPU by its number, or the emulated device (whose number is only a name) with `threads` threads.
+    /// Opens GPU number `ordinal`, or an emulated device with `threads` threads, for which `ordinal` is only a name.
     ///
     /// # Errors
-    /// As [`Driver::count`], and when there is no such device.
+    /// As for [`Driver::count`], and if there is no such device.
     pub fn open(kind: DriverKind, ordinal: usize, threads: usize) -> Result<Driver> {
         match kind {
             DriverKind::Cuda => Ok(Driver::Cuda(Cuda::open(ordinal)?)),
@@ -78,15 +78,15 @@ impl Driver {
         }
     }
 
-    /// Opens an emulated device with an order of threads.
+    /// Opens an emulated device with the given settings.
     ///
     /// # Errors
-    /// When this build has no emulated device.
+    /// If this build has no emulated device.
     pub fn emulated(settings: EmulatorSettings) -> Result<Driver> {
         Ok(Driver::Emu(Emu::open(0, settings)?))
     }
 
-    /// Returns the kind.
+    /// Returns the kind of this device.
     pub fn kind(&self) -> DriverKind {
         match self {
             Driver::Cuda(_) => DriverKind::Cuda,
@@ -94,7 +94,7 @@ impl Driver {
         }
     }
 
-    /// Returns what the device calls itself.
+    /// Returns the name that the device reports.
     pub fn name(&self) -> &str {
         either!(self, device => device.name())
     }
@@ -104,18 +104,18 @@ impl Driver {
         either!(self, device => device.capability())
     }
 
-    /// Returns what entry `kernel` of [`ENTRIES`] runs as.
+    /// Returns the kind of code that entry `kernel` of [`ENTRIES`] runs.
     ///
     /// # Errors
-    /// When the device does not answer.
+    /// If the device cannot be queried.
     pub fn code(&self, kernel: usize) -> Result<KernelImage> {
         either!(self, device => device.code(kernel))
     }
 
-    /// Returns what all kernels run as, each with the number of kernels.
+    /// Returns the kinds of code that the kernels run, each with its number of kernels.
     ///
     /// # Errors
-    /// When the device does not answer.
+    /// If the device cannot be queried.
     pub fn codes(&self) -> Result<Vec<(KernelImage, usize)>> {
         let mut all: Vec<(KernelImage, usize)> = Vec::new();
         for kernel in 0..ENTRIES.len() {
@@ -128,10 +128,10 @@ impl Driver {
         Ok(all)
     }
 
-    /// Returns the memory in bytes, as (free, total).
+    /// Returns the device's memory in bytes, as (free, total).
     ///
     /// # Errors
-    /// When the device does not answer.
+    /// If the device cannot be queried.
     pub fn memory(&self) -> Result<(usize, usize)> {
         either!(self, device => device.memory())
     }
@@ -139,7 +139,7 @@ impl Driver {
     /// Allocates device memory, aligned to 256 bytes; its contents are undefined (NaN on the emulated device).
     ///
     /// # Errors
-    /// When there is not enough: how much was asked for and how much is free.
+    /// If there is not enough memory; on a GPU, the message gives the size requested and how much is free.
     pub fn allocate(&self, bytes: usize) -> Result<u64> {
         either!(self, device => device.allocate(bytes))
     }
@@ -147,19 +147,19 @@ impl Driver {
     /// Frees device memory.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     ///
     /// # Safety
-    /// The address came from [`Driver::allocate`], and no issued work uses it any more.
+    /// The address came from [`Driver::allocate`], and no issued work still uses it.
     pub unsafe fn free(&self, address: u64) -> Result<()> {
-        // SAFETY: passed on.
+        // SAFETY: the caller's guarantees are passed on.
         either!(self, device => unsafe { device.free(address) })
     }
 
-    /// Allocates host memory that copies reach without staging; its contents are undefined.
+    /// Allocates pinned host memory, which devices copy without staging; its contents are undefined.
     ///
     /// # Errors
-    /// When there is not enough.
+    /// If there is not enough memory.
     pub fn allocate_pinned(&self, bytes: usize) -> Result<*mut u8> {
         either!(self, device => device.allocate_pinned(bytes))
     }
@@ -167,19 +167,19 @@ impl Driver {
     /// Frees pinned host memory.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     ///
     /// # Safety
-    /// The address came from [`Driver::allocate_pinned`], and no issued copy uses it any more.
+    /// The address came from [`Driver::allocate_pinned`], and no issued copy still uses it.
     pub unsafe fn free_pinned(&self, address: *mut u8) -> Result<()> {
-        // SAFETY: passed on.
+        // SAFETY: the caller's guarantees are passed on.
         either!(self, device => unsafe { device.free_pinned(address) })
     }
 
-    /// Lets kernels of this device read the other's memory; false when the hardware cannot.
+    /// Lets kernels on this device access the other's memory. Returns false if the hardware does not support this.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     pub fn reach(&self, other: &Driver) -> Result<bool> {
         match (self, other) {
             (Driver::Cuda(this), Driver::Cuda(other)) => this.reach(other),
@@ -188,26 +188,26 @@ impl Driver {
         }
     }
 
-    /// Makes a stream.
+    /// Creates a stream.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     pub fn stream(&self) -> Result<Stream> {
         either!(self, device => device.stream())
     }
 
-    /// Discards a stream that this device made, once its work is done.
+    /// Discards a stream of this device once its work has finished.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     pub fn discard(&self, stream: Stream) -> Result<()> {
         either!(self, device => device.discard(stream))
     }
 
-    /// Makes an event.
+    /// Creates an event.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     pub fn event(&self) -> Result<GpuEvent> {
         either!(self, device => device.event())
     }
@@ -215,39 +215,39 @@ impl Driver {
     /// Records an event after everything issued to the stream so far.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     pub fn record(&self, event: GpuEvent, stream: Stream) -> Result<()> {
         either!(self, device => device.record(event, stream))
     }
 
-    /// Makes everything issued to the stream from now on wait for an event, which may be another device's.
+    /// Makes all work issued to the stream from now on wait for an event, which may belong to another device.
     ///
     /// # Errors
-    /// When the device refuses; the emulated device also when the event was never recorded.
+    /// If the device reports an error; on the emulated device, also if the event was never recorded.
     pub fn wait(&self, stream: Stream, event: GpuEvent) -> Result<()> {
         either!(self, device => device.wait(stream, event))
     }
 
-    /// Returns when everything issued to the stream is done.
+    /// Waits until all work issued to the stream has finished.
     ///
     /// # Errors
-    /// When a kernel faulted or the device was lost.
+    /// If a kernel faulted or the device was lost.
     pub fn synchronize(&self, stream: Stream) -> Result<()> {
         either!(self, device => device.synchronize(stream))
     }
 
-    /// Returns when an event has happened.
+    /// Waits until an event has occurred.
     ///
     /// # Errors
-    /// When a kernel faulted or the device was lost.
+    /// If a kernel faulted or the device was lost.
     pub fn synchronize_event(&self, event: GpuEvent) -> Result<()> {
         either!(self, device => device.synchronize_event(event))
     }
 
-    /// Returns the seconds between two events that have happened.
+    /// Returns the time in seconds between two events, both of which have occurred.
     ///
     /// # Errors
-    /// When one was not recorded.
+    /// If one of them was not recorded.
     pub fn seconds_between(&self, start: GpuEvent, end: GpuEvent) -> Result<f64> {
         either!(self, device => device.seconds_between(start, end))
     }
@@ -255,67 +255,67 @@ impl Driver {
     /// Copies from the host to the device.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     ///
     /// # Safety
-    /// Both ranges are valid, and stay so until the copy is done.
+    /// Both ranges are valid and remain so until the copy has finished.
     pub unsafe fn copy_in(&self, to: u64, from: *const u8, bytes: usize, stream: Stream) -> Result<()> {
-        // SAFETY: passed on.
+        // SAFETY: the caller's guarantees are passed on.
         either!(self, device => unsafe { device.copy_in(to, from, bytes, stream) })
     }
 
     /// Copies from the device to the host.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     ///
     /// # Safety
-    /// Both ranges are valid, and stay so until the copy is done.
+    /// Both ranges are valid and remain so until the copy has finished.
     pub unsafe fn copy_out(&self, to: *mut u8, from: u64, bytes: usize, stream: Stream) -> Result<()> {
-        // SAFETY: passed on.
+        // SAFETY: the caller's guarantees are passed on.
         either!(self, device => unsafe { device.copy_out(to, from, bytes, stream) })
     }
 
-    /// Copies between device memories, of one device or of two, and pinned host memory.
+    /// Copies within the memory of a device, between two devices, or between a device and pinned host memory.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     ///
     /// # Safety
-    /// Both ranges are valid, and stay so until the copy is done; they do not overlap.
+    /// Both ranges are valid and remain so until the copy has finished; they do not overlap.
     pub unsafe fn copy(&self, to: u64, from: u64, bytes: usize, stream: Stream) -> Result<()> {
-        // SAFETY: passed on.
+        // SAFETY: the caller's guarantees are passed on.
         either!(self, device => unsafe { device.copy(to, from, bytes, stream) })
     }
 
-    /// Copies `height` rows of `width` bytes between device memories, of one device or of two, and pinned host memory.
+    /// Copies `height` rows of `width` bytes, within or between the same kinds of memory as [`Driver::copy`].
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     ///
     /// # Safety
-    /// All rows are valid, and stay so until the copy is done; they do not overlap.
+    /// All rows are valid and remain so until the copy has finished; they do not overlap.
     pub unsafe fn copy_rows(&self, to: Rows, from: Rows, width: usize, height: usize, stream: Stream) -> Result<()> {
-        // SAFETY: passed on.
+        // SAFETY: the caller's guarantees are passed on.
         either!(self, device => unsafe { device.copy_rows(to, from, width, height, stream) })
     }
 
-    /// Sets every byte of device memory.
+    /// Sets every byte of a range of device memory to `byte`.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     ///
     /// # Safety
-    /// The range is valid, and stays so until it is filled.
+    /// The range is valid and remains so until it is filled.
     pub unsafe fn fill(&self, to: u64, byte: u8, bytes: usize, stream: Stream) -> Result<()> {
-        // SAFETY: passed on.
+        // SAFETY: the caller's guarantees are passed on.
         either!(self, device => unsafe { device.fill(to, byte, bytes, stream) })
     }
 
     /// Launches entry `kernel` of [`ENTRIES`]; the typed launchers call this.
     ///
     /// # Errors
-    /// When the device refuses, or the grid is too large.
+    /// If the device reports an error or the grid is too large.
     ///
     /// # Safety
     /// `args` point to values of the kernel's parameter types, and the addresses among them are valid.
@@ -324,22 +324,22 @@ impl Driver {
             return Ok(());
         }
         grid.check()?;
-        // SAFETY: passed on.
+        // SAFETY: the caller's guarantees are passed on.
         either!(self, device => unsafe { device.launch(kernel, grid, args, stream) })
     }
 
-    /// Starts to capture what is issued to a stream, and to the streams that wait for its events, instead of doing it.
+    /// Captures, instead of executing, the work issued from now on to a stream and to streams that wait for its events.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     pub fn begin_capture(&self, origin: Stream) -> Result<()> {
         either!(self, device => device.begin_capture(origin))
     }
 
-    /// Ends a capture, once every stream in it has been joined back to the origin.
+    /// Ends a capture, after every stream in it has been joined back to the origin.
     ///
     /// # Errors
-    /// When a stream was not joined, or the device refuses.
+    /// If a stream was not joined or the device reports an error.
     pub fn end_capture(&self, origin: Stream) -> Result<Graph> {
         either!(self, device => device.end_capture(origin))
     }
@@ -347,19 +347,19 @@ impl Driver {
     /// Launches captured work.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     ///
     /// # Safety
     /// Every address in the graph is still valid.
     pub unsafe fn launch_graph(&self, graph: Graph, stream: Stream) -> Result<()> {
-        // SAFETY: passed on.
+        // SAFETY: the caller's guarantees are passed on.
         either!(self, device => unsafe { device.launch_graph(graph, stream) })
     }
 
-    /// Opens NVIDIA's libraries for this GPU, those that are there; does nothing on the emulated device.
+    /// Opens those of NVIDIA's libraries that are available for this GPU; does nothing on the emulated device.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     pub fn use_libraries(&self, choices: &Arc<Choices>) -> Result<()> {
         match self {
             Driver::Cuda(device) => device.use_libraries(choices),
@@ -367,37 +367,37 @@ impl Driver {
         }
     }
 
-    /// Returns true when libraries may be used.
+    /// Returns true if libraries may be used.
     pub fn has_libraries(&self) -> bool {
         matches!(self, Driver::Cuda(device) if device.has_libraries())
     }
 
-    /// Issues a product to a library. Returns false when an own kernel shall compute it.
+    /// Issues a product to a library. Returns false if the caller should fall back to its own kernel.
     ///
     /// # Errors
-    /// When the library fails.
+    /// If the library fails.
     ///
     /// # Safety
-    /// The addresses are of this device, hold as much as the product says, stay valid until it is computed, and do not
-    /// overlap.
+    /// The addresses belong to this device, are large enough for the product, remain valid until it is computed, and do
+    /// not overlap.
     pub unsafe fn multiply(&self, product: &Product, at: &Factors, work: Workspace, stream: Stream) -> Result<bool> {
         match self {
-            // SAFETY: passed on.
+            // SAFETY: the caller's guarantees are passed on.
             Driver::Cuda(device) => unsafe { device.multiply(product, at, work, stream) },
             Driver::Emu(_) => Ok(false),
         }
     }
 
-    /// Issues a convolution to a library. Returns false when an own kernel shall compute it.
+    /// Issues a convolution to a library. Returns false if the caller should fall back to its own kernel.
     ///
     /// # Errors
-    /// When the library fails.
+    /// If the library fails.
     ///
     /// # Safety
-    /// As for a product.
+    /// As for [`Driver::multiply`].
     pub unsafe fn convolve(&self, what: &Convolution, at: &Images, work: Workspace, stream: Stream) -> Result<bool> {
         match self {
-            // SAFETY: passed on.
+            // SAFETY: the caller's guarantees are passed on.
             Driver::Cuda(device) => unsafe { device.convolve(what, at, work, stream) },
             Driver::Emu(_) => Ok(false),
         }

@@ -1,4 +1,4 @@
-//! What build.rs embeds: the table of the kernels, their images for GPUs, and the library of the emulated device.
+//! The data that build.rs embeds: the table of kernels, their images for GPUs, and the emulated device's library.
 
 use super::address::{Const, Mut};
 use super::handles::Entry;

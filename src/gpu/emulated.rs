@@ -1,10 +1,10 @@
-//! The emulated device: the kernels of kernels/*.cu compiled for the CPU, so that the whole GPU path runs, and is
-//! tested, on a machine without one.
+//! The emulated device: the kernels of kernels/*.cu compiled for the CPU, so that the whole GPU path runs, and can be
+//! tested, on a machine without a GPU.
 //!
-//! Every call is done before it returns, in the order of issue: one host thread issues a program's calls in an order
-//! in which every event is recorded before it is waited for, so this order is one that the streams allow. In return
-//! it checks what a GPU would let pass: waiting for an event that was never recorded, addresses outside every
-//! allocation, streams that a capture does not join. New memory is full of NaN.
+//! Every call finishes before it returns, in the order of issue. This order is one that the streams allow, because one
+//! host thread issues all calls of a program and records every event before anything waits for it. The emulated device
+//! also detects errors that a GPU would ignore: waiting for an event that was never recorded, addresses outside every
+//! allocation, and streams that a capture does not join. New memory is filled with NaN.
 
 use super::embedded::{EMULATOR, ENTRIES};
 use super::emulated_world::{Command, lock};
@@ -17,22 +17,22 @@ use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-/// The order in which the threads of a block, and the blocks, run. Results that differ show a missing barrier.
+/// The order in which blocks, and the threads of a block, run. If results depend on it, a barrier is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ThreadOrder {
-    /// By their numbers.
+    /// By number.
     #[default]
     Forward,
     /// From the last to the first.
     Reverse,
-    /// Shuffled anew between any two barriers; the blocks by their numbers.
+    /// Threads reshuffled after every barrier, with this seed; blocks by number.
     Random(u64),
 }
 
 /// How an emulated device runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EmulatorSettings {
-    /// Threads of the operating system that share the blocks of a launch; at least 1.
+    /// Operating-system threads that share the blocks of a launch; at least 1.
     pub threads: usize,
     /// The order of the threads of a block.
     pub order: ThreadOrder,
@@ -66,11 +66,11 @@ struct Library {
     kernels: Vec<*const c_void>,
 }
 
-// SAFETY: the library is never unloaded, and its entries hold no state outside the calling thread.
+// SAFETY: the library is never unloaded, and its functions keep no state outside the calling thread.
 unsafe impl Send for Library {}
 unsafe impl Sync for Library {}
 
-/// Loads the embedded library once. `PERISTYLE_EMU_LIBRARY` names another one, built with a sanitizer.
+/// Loads the embedded library once. `PERISTYLE_EMU_LIBRARY` names another one to use instead, built with a sanitizer.
 fn library() -> Result<&'static Library> {
     static LIBRARY: OnceLock<std::result::Result<Library, String>> = OnceLock::new();
     LIBRARY.get_or_init(load).as_ref().map_err(|message| Error::Usage(message.clone()))
@@ -93,31 +93,31 @@ fn load() -> std::result::Result<Library, String> {
         std::fs::write(&path, EMULATOR).map_err(|error| format!("{}: cannot write: {error}", path.display()))?;
     }
     let describe = |error: libloading::Error| format!("{}: cannot load: {error}", path.display());
-    // SAFETY: the library's constructors only list its kernels.
+    // SAFETY: the library's constructors only register its kernels.
     let opened = unsafe { libloading::Library::new(&path) };
     if given.is_none() {
-        // The loader has mapped it; a file that stays behind would collect in the temporary folder.
+        // The loader has mapped the file; without this, such files would accumulate in the temporary folder.
         let _ = std::fs::remove_file(&path);
     }
     let opened = Box::leak(Box::new(opened.map_err(describe)?));
-    // SAFETY: kernels/host/runtime.cpp gives both functions these types.
+    // SAFETY: kernels/host/runtime.cpp declares both functions with these types.
     let (find, launch) = unsafe {
         let find = *opened.get::<FindKernel>(b"emu_kernel\0").map_err(describe)?;
         (find, *opened.get::<LaunchKernel>(b"emu_launch\0").map_err(describe)?)
     };
     let kernels: Vec<*const c_void> = ENTRIES
         .iter()
-        .map(|entry| CString::new(entry.name).expect("a kernel's name has no zero byte"))
+        .map(|entry| CString::new(entry.name).expect("a kernel's name contains no zero byte"))
         // SAFETY: the name is a C string.
         .map(|name| unsafe { find(name.as_ptr()) })
         .collect();
     match kernels.iter().position(|kernel| kernel.is_null()) {
-        Some(missing) => Err(format!("{}: has no kernel {}", path.display(), ENTRIES[missing].name)),
+        Some(missing) => Err(format!("{}: does not contain kernel {}", path.display(), ENTRIES[missing].name)),
         None => Ok(Library { launch, kernels }),
     }
 }
 
-/// Returns 1: a device of which there may be any number.
+/// Returns 1; any number of emulated devices can be opened.
 pub(super) fn count() -> Result<usize> {
     library().map(|_| 1)
 }
@@ -210,13 +210,13 @@ impl Emu {
 
     pub(super) unsafe fn copy_in(&self, to: u64, from: *const u8, bytes: usize, stream: Stream) -> Result<()> {
         lock().inside(to, bytes, "copy to")?;
-        // SAFETY: the caller vouches for the host's range.
+        // SAFETY: the caller vouches for the host range.
         unsafe { self.issue(Command::Copy { to, from: from as u64, bytes }, stream) }
     }
 
     pub(super) unsafe fn copy_out(&self, to: *mut u8, from: u64, bytes: usize, stream: Stream) -> Result<()> {
         lock().inside(from, bytes, "copy from")?;
-        // SAFETY: the caller vouches for the host's range.
+        // SAFETY: the caller vouches for the host range.
         unsafe { self.issue(Command::Copy { to: to as u64, from, bytes }, stream) }
     }
 
@@ -238,7 +238,7 @@ impl Emu {
         if width == 0 || height == 0 {
             return Ok(());
         }
-        assert!(height == 1 || (width <= to.pitch && width <= from.pitch), "rows do not overlap");
+        assert!(height == 1 || (width <= to.pitch && width <= from.pitch), "rows must not overlap");
         lock().inside(to.address, (height - 1) * to.pitch + width, "copy to")?;
         lock().inside(from.address, (height - 1) * from.pitch + width, "copy from")?;
         // SAFETY: all rows were checked.
@@ -253,7 +253,7 @@ impl Emu {
 
     pub(super) unsafe fn launch(&self, kernel: usize, grid: Grid, args: &[*mut c_void], stream: Stream) -> Result<()> {
         let entry = &ENTRIES[kernel];
-        assert_eq!(args.len(), entry.parameters.len(), "{} takes other arguments", entry.name);
+        assert_eq!(args.len(), entry.parameters.len(), "wrong number of arguments for {}", entry.name);
         let mut values = Vec::new();
         {
             let world = lock();
@@ -266,7 +266,7 @@ impl Emu {
                 values.extend(words);
             }
         }
-        // SAFETY: the addresses point into live allocations; their extents are the caller's promise.
+        // SAFETY: the addresses point into live allocations; the caller vouches for their extents.
         unsafe { self.issue(Command::Launch { kernel, grid, values }, stream) }
     }
 
@@ -284,14 +284,14 @@ impl Emu {
             world.not_captured(stream)?;
             world.graph(graph)
         };
-        // SAFETY: the caller vouches that the addresses are still valid.
+        // SAFETY: the caller guarantees that the addresses are still valid.
         commands.iter().try_for_each(|command| unsafe { self.perform(command) })
     }
 
-    /// Does a command, or adds it to the capture that its stream is in.
+    /// Executes a command, or adds it to the capture that includes its stream.
     unsafe fn issue(&self, command: Command, stream: Stream) -> Result<()> {
         let Some(command) = lock().captured(stream, command) else { return Ok(()) };
-        // SAFETY: passed on.
+        // SAFETY: the caller's guarantees are passed on.
         unsafe { self.perform(&command) }
     }
 
@@ -325,7 +325,7 @@ impl Emu {
         let pool = self.pool.lock().unwrap_or_else(PoisonError::into_inner);
         let parts = blocks.min(pool.threads() as u64 * 4);
         let failure = Mutex::new(None);
-        // Addresses as whole numbers, because the pool's tasks cross threads.
+        // Addresses are kept as integers, because pointers may not be sent to the pool's threads.
         let mut rest = values;
         let args: Vec<usize> = (entry.sizes.iter())
             .map(|bytes| {
@@ -337,7 +337,7 @@ impl Emu {
         pool.run(parts as usize, |part, _| {
             let (first, end) = (blocks * part as u64 / parts, blocks * (part as u64 + 1) / parts);
             let mut text = [0u8; 1024];
-            // SAFETY: the kernel gets arguments of its own types; the library keeps `text` zero-terminated.
+            // SAFETY: the arguments have the kernel's parameter types; the library keeps `text` zero-terminated.
             let code = unsafe {
                 (library.launch)(
                     library.kernels[kernel],
@@ -366,10 +366,10 @@ impl Emu {
     }
 }
 
-/// Reads an argument of some size into words of its own; the processor is little-endian, so its bytes come first.
+/// Copies an argument of `bytes` bytes into new words; the processor is little-endian, so its bytes come first.
 unsafe fn words(argument: *mut c_void, bytes: usize) -> Vec<u64> {
     let mut words = vec![0u64; bytes.div_ceil(8)];
-    // SAFETY: the caller vouches for `bytes` readable bytes; the words hold as many.
+    // SAFETY: the caller vouches for `bytes` readable bytes; the words have room for them.
     unsafe { std::ptr::copy_nonoverlapping(argument.cast::<u8>(), words.as_mut_ptr().cast::<u8>(), bytes) };
     words
 }

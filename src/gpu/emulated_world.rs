@@ -1,4 +1,4 @@
-//! What the emulated devices of a process share: allocations, streams, events and captures, and the checks on them.
+//! The state shared by a process's emulated devices: allocations, streams, events and captures, with their checks.
 
 use super::handles::{GpuEvent, Graph, Grid, Rows, Stream};
 use crate::error::{Error, Result};
@@ -7,23 +7,23 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// Alignment of allocations, a GPU's own.
+/// Alignment of allocations, the same as on a GPU.
 const ALIGN: usize = 256;
 
-/// A call whose turn may come later, in a graph.
+/// A call that may be executed later, as part of a graph.
 #[derive(Debug, Clone)]
 pub(super) enum Command {
-    /// Between any two addresses, the host's included.
+    /// A copy between any two addresses, including host addresses.
     Copy { to: u64, from: u64, bytes: usize },
-    /// `height` rows of `width` bytes.
+    /// A copy of `height` rows of `width` bytes.
     CopyRows { to: Rows, from: Rows, width: usize, height: usize },
-    /// The same byte everywhere.
+    /// Sets every byte to the same value.
     Fill { to: u64, byte: u8, bytes: usize },
-    /// A kernel and the values of its arguments, each in the first bytes of words of its own.
+    /// A kernel and its argument values, each starting at a new word.
     Launch { kernel: usize, grid: Grid, values: Vec<u64> },
 }
 
-/// How much of each stream of a capture comes before a point.
+/// For a point in a capture, the number of commands of each stream that come before it.
 type VectorClock = HashMap<Stream, u64>;
 
 #[derive(Debug)]
@@ -54,20 +54,20 @@ pub(super) struct World {
 
 static WORLD: LazyLock<Mutex<World>> = LazyLock::new(Mutex::default);
 
-/// Returns the world of this process.
+/// Locks the state of this process.
 pub(super) fn lock() -> MutexGuard<'static, World> {
     WORLD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn misuse<T>(message: impl Into<String>) -> Result<T> {
-    Err(Error::Run(format!("emu: {}; this is a fault in peristyle, please report it", message.into())))
+    Err(Error::Run(format!("emu: {}; this is a bug in peristyle, please report it", message.into())))
 }
 
 impl World {
-    /// Allocates memory full of NaN.
+    /// Allocates memory filled with NaN.
     pub(super) fn allocate(&mut self, bytes: usize) -> Result<u64> {
         let layout = Layout::from_size_align(bytes.max(1), ALIGN);
-        // SAFETY: the size is not zero.
+        // SAFETY: the size is at least 1.
         let base = layout.map_or(std::ptr::null_mut(), |layout| unsafe { std::alloc::alloc(layout) });
         if base.is_null() {
             return Err(Error::Run(format!("emu: cannot allocate {bytes} bytes; use a smaller batch or more devices")));
@@ -80,21 +80,21 @@ impl World {
 
     pub(super) fn free(&mut self, address: u64) -> Result<()> {
         let Some(bytes) = self.allocations.remove(&address) else {
-            return misuse(format!("address {address:#x} was never allocated, or is freed twice"));
+            return misuse(format!("address {address:#x} was never allocated or is freed twice"));
         };
-        let layout = Layout::from_size_align(bytes.max(1), ALIGN).expect("it was allocated with this layout");
-        // SAFETY: allocated in `allocate` with this layout, and forgotten here.
+        let layout = Layout::from_size_align(bytes.max(1), ALIGN).expect("the same layout was used to allocate");
+        // SAFETY: allocated in `allocate` with this layout, and just removed from the list.
         unsafe { std::alloc::dealloc(address as *mut u8, layout) };
         Ok(())
     }
 
-    /// Checks that a range lies in one allocation; `action` says what wants it, as a verb.
+    /// Checks that a range is within one allocation; `action` is a verb that names the use, for the message.
     pub(super) fn inside(&self, address: u64, bytes: usize, action: &str) -> Result<()> {
         let holds = |(&start, &length): (&u64, &usize)| address - start + bytes as u64 <= length as u64;
         if bytes == 0 || self.allocations.range(..=address).next_back().is_some_and(holds) {
             return Ok(());
         }
-        misuse(format!("cannot {action} {bytes} bytes at {address:#x}: they lie outside every allocation"))
+        misuse(format!("cannot {action} {bytes} bytes at {address:#x}: they are outside every allocation"))
     }
 
     fn handle(&mut self) -> u64 {
@@ -112,7 +112,7 @@ impl World {
         match self.streams.remove(&stream) {
             Some(None) => Ok(()),
             Some(Some(_)) => misuse("a stream is discarded while it is captured"),
-            None => misuse("a stream was never made, or is discarded twice"),
+            None => misuse("a stream was never created or is discarded twice"),
         }
     }
 
@@ -162,7 +162,7 @@ impl World {
         self.captures.entry(origin).or_default().clocks.entry(stream).or_default()
     }
 
-    /// Checks that the host may wait for a stream.
+    /// Checks that the host may wait for a stream: it must not be captured.
     pub(super) fn not_captured(&mut self, stream: Stream) -> Result<()> {
         match self.streams[&stream] {
             None => Ok(()),
@@ -178,7 +178,7 @@ impl World {
         }
     }
 
-    /// Adds a command to the capture of its stream, or gives it back to be done now.
+    /// Adds a command to the capture of its stream; if there is none, returns it to be executed now.
     pub(super) fn captured(&mut self, stream: Stream, command: Command) -> Option<Command> {
         let Some(origin) = self.streams[&stream] else { return Some(command) };
         *self.clock(origin, stream).entry(stream).or_default() += 1;
@@ -188,7 +188,7 @@ impl World {
 
     pub(super) fn begin_capture(&mut self, origin: Stream) -> Result<()> {
         if self.streams[&origin].is_some() {
-            return misuse("a stream that is captured already begins a capture");
+            return misuse("a capture begins on a stream that is already captured");
         }
         self.streams.insert(origin, Some(origin));
         self.captures.insert(origin, Capture::default());
@@ -198,7 +198,7 @@ impl World {
     /// Ends a capture: every stream in it must have been joined back to the origin after its last command.
     pub(super) fn end_capture(&mut self, origin: Stream) -> Result<Graph> {
         let Some(mut capture) = self.captures.remove(&origin) else {
-            return misuse("a capture ends on a stream that began none");
+            return misuse("a capture ends on a stream on which none began");
         };
         self.streams.values_mut().filter(|of| **of == Some(origin)).for_each(|of| *of = None);
         let joined = capture.clocks.remove(&origin).unwrap_or_default();

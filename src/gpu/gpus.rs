@@ -1,5 +1,5 @@
-//! The GPUs of a run: each opened once, one arena, three streams and pinned staging each. Everything is issued by the
-//! thread that calls, in the order of the calls.
+//! The GPUs of a run. Each GPU is opened once; each logical device has one arena and three streams, and all share
+//! pinned staging memory. The calling thread issues all work, in the order of the calls.
 
 use super::address::{AnyConst, AnyMut, ComputeType, Const, Mut};
 use super::driver::{Driver, Issue};
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::tensor::{Element, Strided};
 use std::sync::Arc;
 
-/// A logical device: several may share one GPU.
+/// A logical device. Several may share one GPU.
 #[derive(Debug)]
 struct Gpu {
     driver: Arc<Driver>,
@@ -30,15 +30,15 @@ struct Gpu {
 pub struct Gpus {
     devices: Vec<Gpu>,
     slots: Vec<Slot>,
-    /// What GPUs exchange through that do not reach each other.
+    /// Pinned memory through which GPUs without peer access exchange data.
     host: Pinned,
     choices: Arc<Choices>,
 }
 
-// SAFETY: the pinned memory is this value's own; addresses of the device are numbers.
+// SAFETY: the pinned memory is owned by this value; device addresses are plain integers.
 unsafe impl Send for Gpus {}
 
-/// What opening needs to know.
+/// The settings for opening the GPUs.
 #[derive(Debug, Clone)]
 pub struct GpuOptions<'a> {
     /// CUDA or emulated.
@@ -47,23 +47,23 @@ pub struct GpuOptions<'a> {
     pub ordinals: &'a [usize],
     /// Bytes of each logical device's arena.
     pub arenas: &'a [usize],
-    /// Bytes of host memory that GPUs exchange through; none: they reach each other's.
+    /// Bytes of host memory through which GPUs exchange data; `None` if they access each other's memory.
     pub host: Option<usize>,
     /// Bytes of each part of the largest batch.
     pub staging: [usize; INPUTS],
-    /// Elements of the values that come back after a step.
+    /// The number of values that the host reads back after a step.
     pub values: usize,
-    /// Steps that the host may have under way at once.
+    /// The number of steps that the host may have in progress at once.
     pub slots: usize,
-    /// Threads that an emulated device runs on.
+    /// The number of threads of an emulated device.
     pub threads: usize,
 }
 
 impl Gpus {
-    /// Opens the GPUs and allocates what they need.
+    /// Opens the GPUs and allocates their memory.
     ///
     /// # Errors
-    /// When a GPU is missing or has too little memory, or two of them cannot reach each other's.
+    /// If a GPU is missing or has too little memory, or if `host` is `None` and a GPU cannot access another's memory.
     pub fn open(opening: &GpuOptions) -> Result<Gpus> {
         let mut opened: Vec<(usize, Arc<Driver>)> = Vec::new();
         for &ordinal in opening.ordinals {
@@ -76,14 +76,14 @@ impl Gpus {
             for (b, other) in opened.iter().filter(|(b, _)| b != a && opening.host.is_none()) {
                 if !this.reach(other)? {
                     return Err(Error::Usage(format!(
-                        "{0}:{a} cannot reach the memory of {0}:{b}; set [devices] peer_access = \"off\", or use GPUs \
+                        "{0}:{a} cannot access the memory of {0}:{b}; set [devices] peer_access = \"off\", or use GPUs \
                          that are connected (nvidia-smi topo -p2p r shows which)",
                         opening.kind
                     )));
                 }
             }
         }
-        let first = &opened.first().ok_or_else(|| Error::Usage("no GPU was asked for".into()))?.1;
+        let first = &opened.first().ok_or_else(|| Error::Usage("the run uses no GPU".into()))?.1;
         let slot = |_| Slot::new(first, opening.staging, opening.values);
         let slots = (0..opening.slots).map(slot).collect::<Result<_>>()?;
         let host = Pinned::new(first, opening.host.unwrap_or(0))?;
@@ -93,7 +93,7 @@ impl Gpus {
             let driver = driver.expect("every ordinal was opened");
             let streams = [driver.stream()?, driver.stream()?, driver.stream()?];
             let (arena, clock) = (driver.allocate(bytes.max(4))?, driver.allocate(CLOCK_BYTES)?);
-            // SAFETY: both were just allocated. Weights, optimiser state and statistics start at zero.
+            // SAFETY: the arena was just allocated. Weights, optimiser state and statistics start at zero.
             unsafe { driver.fill(arena, 0, bytes, streams[0])? };
             driver.synchronize(streams[0])?;
             gpus.devices.push(Gpu { driver, arena, bytes, streams, clock, tables: Vec::new() });
@@ -101,26 +101,26 @@ impl Gpus {
         Ok(gpus)
     }
 
-    /// Opens NVIDIA's libraries on every GPU, those that are there. GPUs of several models do without: their libraries
-    /// choose other algorithms, and copies of a tensor would differ.
+    /// Opens those of NVIDIA's libraries that are available, on every GPU. If the mesh mixes GPU models, no library is
+    /// used: the libraries would choose different algorithms for them, and copies of a tensor would differ.
     ///
     /// # Errors
-    /// When a device refuses.
+    /// If a device reports an error.
     pub fn use_libraries(&self) -> Result<()> {
         let name = self.name(0);
         if let Some(other) = (1..self.devices.len()).map(|device| self.name(device)).find(|other| *other != name) {
-            tracing::info!("own kernels compute products and convolutions: {name} and {other} are different GPUs");
+            tracing::info!("products and convolutions use our own kernels: {name} and {other} are different models");
             return Ok(());
         }
         self.devices.iter().try_for_each(|gpu| gpu.driver.use_libraries(&self.choices))
     }
 
-    /// Returns which algorithms the libraries use.
+    /// Returns the algorithms that the libraries use.
     pub fn choices(&self) -> Record {
         self.choices.record()
     }
 
-    /// Takes over the choices of a checkpoint; returns a line for those that do not fit.
+    /// Restores the choices from a checkpoint; returns a message for each library whose choices do not apply.
     pub fn restore_choices(&self, record: &Record) -> Vec<String> {
         self.choices.restore(record)
     }
@@ -129,28 +129,29 @@ impl Gpus {
         &self.devices[device]
     }
 
-    /// Returns where a queue's launches go.
+    /// Returns the driver and stream of a queue.
     pub fn issue(&self, device: usize, queue: Queue) -> Issue<'_> {
         let gpu = self.gpu(device);
         Issue { driver: &gpu.driver, stream: gpu.streams[queue as usize] }
     }
 
-    /// Returns what a device calls itself.
+    /// Returns the name that a device reports.
     pub fn name(&self, device: usize) -> &str {
         self.gpu(device).driver.name()
     }
 
-    /// Returns the address of a byte of a device's arena, or of the host's memory, which is the device after the last.
+    /// Returns the address of a byte in a device's arena. The device number after the last one selects the host memory
+    /// through which GPUs exchange data.
     ///
     /// # Panics
-    /// When it lies outside.
+    /// If the byte is outside this memory.
     pub fn address(&self, device: usize, byte: usize) -> u64 {
         let (start, bytes) = match self.devices.get(device) {
             Some(gpu) => (gpu.arena, gpu.bytes),
-            // Pinned memory has one address for the host and for every GPU.
+            // Pinned memory has the same address on the host and on every GPU.
             None => (self.host.at as u64, self.host.bytes),
         };
-        assert!(byte <= bytes, "an address lies inside its arena");
+        assert!(byte <= bytes, "an address must be within its arena");
         start + byte as u64
     }
 
@@ -159,25 +160,25 @@ impl Gpus {
         self.gpu(device).clock
     }
 
-    /// Copies a table to a device, where it stays; returns its address.
+    /// Copies a table to a device, where it stays as long as `self` lives; returns its address.
     ///
     /// # Errors
-    /// When there is not enough memory.
+    /// If there is not enough memory.
     pub fn upload<T: Copy>(&mut self, device: usize, table: &[T]) -> Result<u64> {
         let gpu = &mut self.devices[device];
         let address = gpu.driver.allocate(size_of_val(table).max(4))?;
         gpu.tables.push(address);
         let stream = gpu.streams[Queue::Copy as usize];
-        // SAFETY: just allocated; the wait follows.
+        // SAFETY: the memory was just allocated; the stream is synchronised before `table` is released.
         unsafe { gpu.driver.copy_in(address, table.as_ptr().cast(), size_of_val(table), stream)? };
         gpu.driver.synchronize(stream)?;
         Ok(address)
     }
 
-    /// Makes an event of a device.
+    /// Creates an event on a device.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     pub fn event(&self, device: usize) -> Result<GpuEvent> {
         self.gpu(device).driver.event()
     }
@@ -185,16 +186,16 @@ impl Gpus {
     /// Records an event on a queue.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     pub fn record(&self, device: usize, queue: Queue, event: GpuEvent) -> Result<()> {
         let Issue { driver, stream } = self.issue(device, queue);
         driver.record(event, stream)
     }
 
-    /// Returns the seconds between two events of a device that are both past.
+    /// Returns the time in seconds between two events of a device, both of which have occurred.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     pub fn seconds_between(&self, device: usize, start: GpuEvent, end: GpuEvent) -> Result<f64> {
         self.gpu(device).driver.seconds_between(start, end)
     }
@@ -202,16 +203,16 @@ impl Gpus {
     /// Makes a queue wait for an event.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     pub fn wait(&self, device: usize, queue: Queue, event: GpuEvent) -> Result<()> {
         let Issue { driver, stream } = self.issue(device, queue);
         driver.wait(stream, event)
     }
 
-    /// Puts a batch and the clock into slot `slot` of the staging memory. No step of this slot is under way.
+    /// Stores a batch and the clock in slot `slot` of the staging memory. No step of this slot may be in progress.
     ///
     /// # Panics
-    /// When the batch is larger than what was opened for.
+    /// If the batch is larger than the slot was allocated for.
     pub fn stage(&mut self, slot: usize, inputs: [&[u8]; INPUTS], clock: Clock) {
         self.slots[slot].stage(inputs, clock);
     }
@@ -219,20 +220,20 @@ impl Gpus {
     /// Copies a slot's clock to a device.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     pub fn load_clock(&self, device: usize, queue: Queue, slot: usize) -> Result<()> {
         let Issue { driver, stream } = self.issue(device, queue);
         // SAFETY: both are CLOCK_BYTES long and live as long as `self`.
         unsafe { driver.copy_in(self.clock(device), self.slots[slot].clock.at, CLOCK_BYTES, stream) }
     }
 
-    /// Copies `bytes` of a part of a slot's batch, from byte `from` on, to an address of a device's arena.
+    /// Copies `bytes` bytes of a part of a slot's batch, starting at byte `from`, to an address in a device's arena.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     ///
     /// # Panics
-    /// When they lie outside.
+    /// If they are outside the part.
     pub fn send(
         &self,
         device: usize,
@@ -243,44 +244,44 @@ impl Gpus {
         bytes: usize,
     ) -> Result<()> {
         let staging = self.slots[slot].staging[input];
-        assert!(from + bytes <= staging.bytes, "the rows lie inside the batch");
+        assert!(from + bytes <= staging.bytes, "the rows must be within the batch");
         let Issue { driver, stream } = self.issue(device, queue);
-        // SAFETY: inside both; `to` comes from `address`.
+        // SAFETY: the range is within both; `to` comes from `address`.
         unsafe { driver.copy_in(to, staging.at.add(from), bytes, stream) }
     }
 
-    /// Copies the bytes of an operand from an address of the same device.
+    /// Copies data from an address on a device to an operand of the same device.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     pub fn receive(&self, device: usize, queue: Queue, from: u64, to: &Operand) -> Result<()> {
         let Issue { driver, stream } = self.issue(device, queue);
-        // SAFETY: both lie in the device's arena and do not overlap; the event order keeps others away.
+        // SAFETY: both are in the device's arena and do not overlap; events order conflicting accesses.
         unsafe { driver.copy(to.address(), from, to.bytes(), stream) }
     }
 
-    /// Copies the first `elements` of an address to where [`Gpus::values`] finds them.
+    /// Copies `elements` f32 values from a device address to the slot, where [`Gpus::values`] returns them.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     pub fn unload(&self, device: usize, queue: Queue, slot: usize, from: u64, elements: usize) -> Result<()> {
         let values = self.slots[slot].values;
         assert!(elements * 4 <= values.bytes);
         let Issue { driver, stream } = self.issue(device, queue);
-        // SAFETY: it fits; `from` comes from `address`.
+        // SAFETY: the values fit; `from` comes from `address`.
         unsafe { driver.copy_out(values.at, from, elements * 4, stream) }
     }
 
-    /// Returns the values that the last step of a slot left. It is done.
+    /// Returns the values that the last step of a slot wrote. That step must have finished.
     pub fn values(&self, slot: usize) -> &[f32] {
         self.slots[slot].values()
     }
 
-    /// Sets target = sum of the sources, for strided pieces at arena addresses. With several sources there is one
-    /// target, and it may be the first or second source. Each piece is one run, or in runs of one common length.
+    /// Sets the target to the sum of the sources, for strided pieces at arena addresses. If there are several sources,
+    /// the target may be the first or second of them. Each piece is one run, or in runs of one common length.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     pub fn sum(
         &self,
         device: usize,
@@ -304,7 +305,7 @@ impl Gpus {
         let format = ComputeType::of(element, false);
         let mut first = sources[0];
         for &next in &sources[1..] {
-            // SAFETY: as above; element by element, so the target may be a source.
+            // SAFETY: as above. The sum is computed element by element, so the target may be a source.
             unsafe {
                 kernels::any::strided_add(
                     &issue,
@@ -324,50 +325,50 @@ impl Gpus {
         Ok(())
     }
 
-    /// Copies f32 operand `from` to bf16 operand `to`, rounded to nearest, ties to even.
+    /// Copies f32 operand `from` to bf16 operand `to`, rounding to nearest with ties to even.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     ///
     /// # Panics
-    /// When their lengths or types are others.
+    /// If their lengths differ or the types are not f32 and bf16.
     pub fn to_bf16(&self, device: usize, queue: Queue, from: &Operand, to: &Operand) -> Result<()> {
         assert_eq!((from.element, to.element, from.elements()), (Element::F32, Element::Bf16, to.elements()));
         let (x, y, n) = (Const::at(from.address()), Mut::at(to.address()), to.elements());
-        // SAFETY: both operands have n elements; the event order keeps others away.
+        // SAFETY: both operands have n elements; events order conflicting accesses.
         unsafe { kernels::cast_to_bf16(&self.issue(device, queue), Grid::cover(n, 256 * 8), x, y, n as i64) }
     }
 
-    /// Reads elements of a device's arena from a byte on. No step runs meanwhile.
+    /// Reads elements from a device's arena, starting at a byte. No step may be running.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     pub fn fetch(&self, device: usize, byte: usize, to: &mut [f32]) -> Result<()> {
         let Issue { driver, stream } = self.issue(device, Queue::Copy);
         let from = self.address(device, byte);
         let _end = self.address(device, byte + size_of_val(to));
-        // SAFETY: inside the arena; the wait follows.
+        // SAFETY: the range is within the arena; the stream is synchronised before the host memory is released.
         unsafe { driver.copy_out(to.as_mut_ptr().cast(), from, size_of_val(to), stream)? };
         driver.synchronize(stream)
     }
 
-    /// Writes elements of a device's arena from a byte on. No step runs meanwhile.
+    /// Writes elements to a device's arena, starting at a byte. No step may be running.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     pub fn store(&self, device: usize, byte: usize, from: &[f32]) -> Result<()> {
         let Issue { driver, stream } = self.issue(device, Queue::Copy);
         let to = self.address(device, byte);
         let _end = self.address(device, byte + size_of_val(from));
-        // SAFETY: inside the arena; the wait follows.
+        // SAFETY: the range is within the arena; the stream is synchronised before the host memory is released.
         unsafe { driver.copy_in(to, from.as_ptr().cast(), size_of_val(from), stream)? };
         driver.synchronize(stream)
     }
 
-    /// Captures what `issue` issues into a graph that starts and ends on device 0's compute queue.
+    /// Captures the work that `issue` issues as a graph that starts and ends on device 0's compute queue.
     ///
     /// # Errors
-    /// When a device refuses.
+    /// If a device reports an error.
     pub fn capture(&self, issue: impl FnOnce() -> Result<()>) -> Result<Graph> {
         let origin = self.issue(0, Queue::Compute);
         origin.driver.begin_capture(origin.stream)?;
@@ -378,7 +379,7 @@ impl Gpus {
     /// Launches a graph on device 0's compute queue.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     pub fn launch_graph(&self, graph: Graph) -> Result<()> {
         let origin = self.issue(0, Queue::Compute);
         // SAFETY: every address in the graph belongs to `self`.
@@ -388,7 +389,7 @@ impl Gpus {
     /// Waits for an event of a device.
     ///
     /// # Errors
-    /// When a kernel faulted or the device was lost.
+    /// If a kernel faulted or the device was lost.
     pub fn synchronize_event(&self, device: usize, event: GpuEvent) -> Result<()> {
         self.gpu(device).driver.synchronize_event(event)
     }
@@ -396,14 +397,14 @@ impl Gpus {
     /// Waits for everything issued to a queue.
     ///
     /// # Errors
-    /// When a kernel faulted or the device was lost.
+    /// If a kernel faulted or the device was lost.
     pub fn synchronize(&self, device: usize, queue: Queue) -> Result<()> {
         let Issue { driver, stream } = self.issue(device, queue);
         driver.synchronize(stream)
     }
 }
 
-/// The common shape of pieces: the shortest run, and how many of them.
+/// Returns the common shape of pieces: the length of the shortest run, and the number of runs of that length.
 fn run<'a>(pieces: impl Iterator<Item = &'a (u64, Strided)>) -> (usize, usize) {
     let (mut width, mut elements, mut longest) = (usize::MAX, 0, 0);
     for (_, part) in pieces {
@@ -413,7 +414,7 @@ fn run<'a>(pieces: impl Iterator<Item = &'a (u64, Strided)>) -> (usize, usize) {
             longest = longest.max(part.len);
         }
     }
-    assert!(longest <= width, "pieces are in one run, or in runs of one length");
+    assert!(longest <= width, "each piece must be one run or runs of one common length");
     (width, elements.checked_div(width).unwrap_or(0))
 }
 
@@ -422,7 +423,8 @@ impl Drop for Gpus {
         for gpu in &self.devices {
             let waited = gpu.streams.iter().all(|&stream| gpu.driver.synchronize(stream).is_ok());
             if waited {
-                // SAFETY: allocated in `open`; nothing runs any more. A device that failed is left to the process' end.
+                // SAFETY: allocated in `open` or `upload`, and all work has finished. The memory of a failed device is
+                // left until the process ends.
                 for &address in gpu.tables.iter().chain([&gpu.arena, &gpu.clock]) {
                     let _ = unsafe { gpu.driver.free(address) };
                 }

@@ -1,10 +1,10 @@
-//! What the calls to a device take and return: its kind, streams, events, graphs, grids, the entries of kernels.
+//! The types in the calls to a device: its kind, streams, events, graphs, grids, and the table entries of kernels.
 //!
-//! A handle is a number that only the device that made it can read.
+//! A handle is a number that only the device that created it can interpret.
 
 use crate::error::{Error, Result};
 
-/// Which implementation answers.
+/// Which implementation executes the calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum DriverKind {
     /// NVIDIA's driver.
@@ -22,19 +22,19 @@ impl std::fmt::Display for DriverKind {
     }
 }
 
-/// An in-order queue of a device.
+/// An in-order queue of work on a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Stream(pub(super) u64);
 
-/// A point in a stream that others can wait for.
+/// A point in a stream for which the host and other streams can wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct GpuEvent(pub(super) u64);
 
-/// Work that was captured once and is launched as one.
+/// Work that was captured once and is launched as a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Graph(pub(super) u64);
 
-/// The blocks of a launch; none when an extent is 0. The threads of a block are the kernel's own.
+/// The blocks of a launch; none if an extent is 0. The kernel determines the threads per block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Grid {
     /// Blocks along x, y and z.
@@ -44,58 +44,58 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// A grid of blocks. [`Driver::launch`](super::Driver::launch) refuses extents above what CUDA takes.
+    /// Returns a grid of blocks. [`Driver::launch`](super::Driver::launch) rejects extents above CUDA's limits.
     pub fn new(x: usize, y: usize, z: usize) -> Self {
         Grid { blocks: [x, y, z].map(|extent| u32::try_from(extent).unwrap_or(u32::MAX)), shared: 0 }
     }
-    /// Enough blocks for `n` things when each block treats `each`.
+    /// Returns a grid with enough blocks for `n` items if each block processes `each` of them.
     pub fn cover(n: usize, each: usize) -> Self {
         Grid::new(n.div_ceil(each), 1, 1)
     }
-    /// Refuses extents above what CUDA takes: 2^31 - 1 along x, 65535 along y and z.
+    /// Rejects extents above CUDA's limits: 2^31 - 1 along x, 65535 along y and z.
     pub(super) fn check(self) -> Result<()> {
         let [x, y, z] = self.blocks;
         if x <= i32::MAX as u32 && y <= 65535 && z <= 65535 {
             return Ok(());
         }
         Err(Error::Run(format!(
-            "a kernel needs {x} x {y} x {z} blocks, more than the 2147483647 x 65535 x 65535 that a GPU takes; use a \
-             smaller layer, a smaller batch or more devices"
+            "a kernel needs {x} x {y} x {z} blocks, more than the 2147483647 x 65535 x 65535 that a GPU supports; use \
+             a smaller layer, a smaller batch or more devices"
         )))
     }
-    /// Returns true when there is nothing to launch.
+    /// Returns true if there is nothing to launch.
     pub fn is_empty(self) -> bool {
         self.blocks.contains(&0)
     }
 }
 
-/// What is known about a kernel.
+/// The description of a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entry {
     /// Its name.
     pub name: &'static str,
-    /// The file in kernels/ that it comes from, without `.cu`.
+    /// Its source file in kernels/, without `.cu`.
     pub file: &'static str,
-    /// Threads of a block.
+    /// Threads per block.
     pub threads: u32,
-    /// The types of its parameters, in CUDA's words.
+    /// The types of its parameters, as written in CUDA.
     pub parameters: &'static [&'static str],
     /// The sizes of its parameters in bytes.
     pub sizes: &'static [usize],
 }
 
 impl Entry {
-    /// Returns true when a parameter is an address.
+    /// Returns true if a parameter is an address.
     pub fn is_pointer(&self, parameter: usize) -> bool {
         self.parameters[parameter].ends_with('*')
     }
 }
 
-/// Rows of a strided copy: the address of the first, and the bytes from one to the next.
+/// The rows of a strided copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rows {
     /// Address of the first row.
     pub address: u64,
-    /// Bytes between the starts of two rows.
+    /// Bytes from the start of one row to the start of the next.
     pub pitch: usize,
 }

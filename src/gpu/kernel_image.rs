@@ -1,24 +1,25 @@
-//! What a kernel runs as on a device: machine code that this build brought, or what the driver made of its PTX.
+//! The kind of code a kernel runs on a device: machine code from this build, or PTX compiled by the driver.
 
-/// What a kernel runs as.
+/// The kind of code that a kernel runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KernelImage {
     /// Compiled for the CPU, on the emulated device.
     Cpu,
-    /// Machine code from the image; the number is its architecture: 90 for sm_90.
+    /// Machine code from the image, with its architecture: 90 for sm_90.
     Machine(u32),
-    /// PTX from the image that the driver compiled when it loaded it.
+    /// PTX from the image, compiled by the driver when it loaded the image.
     Compiled {
         /// The architecture of the PTX: 80 for compute_80.
         ptx: u32,
-        /// The architecture that it was compiled for.
+        /// The architecture for which it was compiled.
         machine: u32,
     },
 }
 
 impl KernelImage {
-    /// Tells machine code from compiled PTX. `ptx` and `machine` are what the driver says about a loaded kernel, and
-    /// `embedded` are the architectures of the images; machine code in them was made through PTX of its own number.
+    /// Distinguishes machine code from compiled PTX. `ptx` and `machine` are the architectures that the driver reports
+    /// for a loaded kernel, and `embedded` lists those of the images. Machine code in the images was compiled through
+    /// PTX of the same number.
     pub fn of(ptx: u32, machine: u32, embedded: &[&str]) -> KernelImage {
         let number = |arch: &str| arch.strip_prefix("sm_")?.trim_end_matches(char::is_alphabetic).parse::<u32>().ok();
         let brought = embedded.iter().any(|arch| number(arch) == Some(machine));
@@ -43,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_build_brought_is_told_from_what_the_driver_compiled() {
+    fn machine_code_of_the_build_is_distinguished_from_compiled_ptx() {
         let embedded = ["compute_75", "compute_80", "sm_80", "sm_90a"];
         assert_eq!(KernelImage::of(80, 80, &embedded).to_string(), "machine code for sm_80");
         assert_eq!(KernelImage::of(90, 90, &embedded), KernelImage::Machine(90));
@@ -51,7 +52,7 @@ mod tests {
             KernelImage::of(80, 120, &embedded).to_string(),
             "PTX for compute_80, compiled by the driver for sm_120"
         );
-        // A driver that is told to ignore machine code compiles the PTX for a GPU that the build has code for.
+        // A driver told to ignore machine code compiles the PTX even for a GPU that has machine code in this build.
         assert_eq!(KernelImage::of(80, 90, &embedded), KernelImage::Compiled { ptx: 80, machine: 90 });
         assert_eq!(KernelImage::of(75, 75, &embedded), KernelImage::Compiled { ptx: 75, machine: 75 });
     }

@@ -1,5 +1,5 @@
-//! A typed launcher for each kernel of kernels/*.cu. Written by build.rs from the kernels' own signatures, so that an
-//! argument of the wrong type does not compile, with or without nvcc.
+//! A typed launcher for each kernel of kernels/*.cu. build.rs generates them from the kernels' signatures, so an
+//! argument of the wrong type is a compile error, with or without nvcc.
 
 use super::address::{AnyConst, AnyMut, ComputeType, Const, Mut};
 use super::driver::Issue;
@@ -12,12 +12,12 @@ pub use super::embedded::*;
 
 include!(concat!(env!("OUT_DIR"), "/kernels.rs"));
 
-/// The launcher of an element-wise kernel of one operand: x, y, elements.
+/// The launcher of an element-wise kernel with one operand; its arguments are x, y and the number of elements.
 pub type UnaryMap = unsafe fn(&Issue, Grid, AnyConst, AnyMut, i64) -> Result<()>;
-/// The launcher of an element-wise kernel of two operands: a, b, y, elements.
+/// The launcher of an element-wise kernel with two operands; its arguments are a, b, y and the number of elements.
 pub type BinaryMap = unsafe fn(&Issue, Grid, AnyConst, AnyConst, AnyMut, i64) -> Result<()>;
 
-/// The address of an argument, as a launch wants it.
+/// Returns the address of an argument in the form that a launch requires.
 fn address<T>(argument: &T) -> *mut c_void {
     std::ptr::from_ref(argument).cast_mut().cast()
 }

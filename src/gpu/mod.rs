@@ -1,12 +1,12 @@
 //! GPUs: memory, streams, events, copies, launches of kernels, graphs and NVIDIA's libraries, on CUDA or on the
-//! emulated device. No type of CUDA leaves this room.
+//! emulated device. No CUDA type is visible outside this room.
 //!
-//! It does not depend on layers or on `cpu/`, and does not decide about order: it issues each call to the stream that
-//! the caller names.
+//! It does not depend on layers or on `cpu/`, and does not choose an order: it issues each call to the stream that the
+//! caller names.
 //!
-//! To add a call to devices: a method in `cuda.rs`, in `emulated.rs` and in `driver.rs`, which picks one of them; types
-//! that it takes or returns go into `handles.rs`. To add a library: a file in `libraries/`, and what it computes in
-//! `libraries/on_gpu.rs`. A kernel needs nothing here: build.rs writes its launcher.
+//! To add a device call, add a method to `cuda.rs`, `emulated.rs` and `driver.rs`, which dispatches to one of the other
+//! two; its argument and result types go into `handles.rs`. To add a library, add a file to `libraries/` and its
+//! computations to `libraries/on_gpu.rs`. A new kernel needs no change here: build.rs generates its launcher.
 
 mod address;
 mod allocations;

@@ -1,14 +1,14 @@
-//! Pinned host memory: what one step hands to the GPUs, and what comes back from it.
+//! Pinned host memory: the inputs that a step passes to the GPUs, and the values that it returns.
 
 use super::driver::Driver;
 use super::launch::CLOCK_BYTES;
 use crate::device::Clock;
 use crate::error::Result;
 
-/// The parts of a batch that are copied to a GPU: its images, its targets, what augmentation drew.
+/// The number of parts of a batch that are copied to a GPU: images, targets, and the random draws of augmentation.
 pub const INPUTS: usize = 3;
 
-/// Pinned host memory that copies read or write: an address and its length in bytes.
+/// Pinned host memory that copies read or write: its address and length in bytes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pinned {
     pub at: *mut u8,
@@ -22,7 +22,7 @@ impl Pinned {
     }
 }
 
-/// What one step exchanges with the host.
+/// The memory through which one step exchanges data with the host.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Slot {
     /// The parts of the batch.
@@ -32,22 +32,22 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    /// Allocates the parts of the largest batch, a clock and a number of values.
+    /// Allocates memory for the parts of the largest batch, a clock and `values` f32 values.
     pub fn new(driver: &Driver, [images, targets, draws]: [usize; INPUTS], values: usize) -> Result<Self> {
         let pinned = |bytes| Pinned::new(driver, bytes);
         let staging = [pinned(images)?, pinned(targets)?, pinned(draws)?];
         Ok(Slot { staging, clock: pinned(CLOCK_BYTES)?, values: pinned(values * 4)? })
     }
 
-    /// Puts a batch and the clock here. No step of this slot is under way.
+    /// Stores a batch and the clock. No step of this slot may be in progress.
     ///
     /// # Panics
-    /// When the batch is larger than what was opened for.
+    /// If the batch is larger than the slot was allocated for.
     pub fn stage(&mut self, inputs: [&[u8]; INPUTS], clock: Clock) {
         let Slot { staging, clock: at, .. } = *self;
         for (bytes, staging) in inputs.into_iter().zip(staging) {
-            assert!(bytes.len() <= staging.bytes, "the batch fits its staging memory");
-            // SAFETY: it fits; nothing reads it while no step of the slot is under way.
+            assert!(bytes.len() <= staging.bytes, "the batch must fit its staging memory");
+            // SAFETY: it fits, and nothing reads the slot while none of its steps is in progress.
             unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), staging.at, bytes.len()) };
         }
         let mut bytes = [0; CLOCK_BYTES];
@@ -58,14 +58,14 @@ impl Slot {
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), at.at, CLOCK_BYTES) };
     }
 
-    /// Returns the values that the last step left. It is done.
+    /// Returns the values that the last step wrote. That step must have finished.
     pub fn values(&self) -> &[f32] {
         let values = self.values;
-        // SAFETY: pinned memory is aligned; every step writes it whole before it is done.
+        // SAFETY: pinned memory is aligned, and every step writes all of it before it finishes.
         unsafe { std::slice::from_raw_parts(values.at.cast::<f32>(), values.bytes / 4) }
     }
 
-    /// Returns all memory of this slot, for who frees it.
+    /// Returns all memory of this slot, for the caller to free.
     pub fn all(&self) -> impl Iterator<Item = Pinned> + use<> {
         self.staging.into_iter().chain([self.clock, self.values])
     }

@@ -129,7 +129,7 @@ fn a_resumed_run_keeps_its_algorithms_and_its_bits() {
     train("newer", "7", &[], false);
     let log = train("newer", "9", &[other[0], ("FAKE_LT_VERSION", "130200")], true);
     let note = "the checkpoint's algorithms are for cuBLASLt 130100 on fake GPU, not for cuBLASLt 130200 on fake \
-                GPU: they are chosen anew";
+                GPU: they are chosen again";
     assert!(log.contains(note), "{log}");
     assert!(bits("newer") != bits("whole"), "another version reused the algorithms");
 }
@@ -461,7 +461,7 @@ mod with_libraries {
         let clock = Clock { step: 1, epoch: 0, lr: 0.1 };
         let error = training.session.run(variant, &mut training.batch, clock).unwrap_err();
         let (text, wanted) = (error.to_string(), std::env::var("WANTED").unwrap_or_default());
-        assert!(text.contains(&wanted) && text.contains("says: "), "{text}");
-        assert!(text.contains("set libraries = \"off\" in [devices] to do without it"), "{text}");
+        assert!(text.contains(&wanted) && text.contains("reports: "), "{text}");
+        assert!(text.contains("set libraries = \"off\" in [devices] to run without it"), "{text}");
     }
 }

@@ -1,24 +1,24 @@
-//! Which algorithm computes each product and convolution. A choice is made once and kept, in checkpoints too: another
-//! algorithm would add in another order.
+//! The algorithm that computes each product and convolution. A choice is made once and kept, also in checkpoints,
+//! because another algorithm would add in another order.
 
 use crate::gpu::address::ComputeType;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// What computes one product or convolution.
+/// The algorithm of one product or convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum Algorithm {
     /// Peristyle's own kernel.
     Own,
-    /// An algorithm of cuBLASLt, in its own encoding, which only the same version reads.
+    /// An algorithm of cuBLASLt, in an encoding that only the same version of the library can read.
     CublasLt([u64; 8]),
-    /// An algorithm of cuDNN and its kind of arithmetic.
+    /// An algorithm of cuDNN with its math type.
     Cudnn {
-        /// Its number.
+        /// The number of the algorithm.
         algorithm: i32,
-        /// The number of its arithmetic.
+        /// The number of its math type.
         math: i32,
     },
 }
@@ -39,7 +39,7 @@ impl From<Algorithm> for String {
 impl TryFrom<String> for Algorithm {
     type Error = String;
     fn try_from(text: String) -> Result<Self, String> {
-        let wrong = || format!("\"{text}\" is no algorithm, expected \"own\", \"cublasLt ...\" or \"cudnn ...\"");
+        let wrong = || format!("\"{text}\" is not an algorithm, expected \"own\", \"cublasLt ...\" or \"cudnn ...\"");
         let (library, numbers) = text.split_once(' ').unwrap_or((&text, ""));
         match library {
             "own" => Ok(Algorithm::Own),
@@ -61,28 +61,28 @@ impl TryFrom<String> for Algorithm {
 /// The choices of one library.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Table {
-    /// The library's version; 0 when it was not there.
+    /// The library's version; 0 if it was not available.
     pub version: usize,
-    /// What computes each product or convolution, by its extents.
+    /// The algorithm of each product or convolution, keyed by a text with its extents.
     pub algorithms: BTreeMap<String, Algorithm>,
 }
 
-/// The choices of a run, as checkpoints keep them.
+/// The choices of a run, as stored in checkpoints.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Record {
-    /// The GPU that they were made for.
+    /// The GPU for which they were made.
     pub gpu: String,
-    /// Those of cuBLASLt.
+    /// The choices of cuBLASLt.
     pub products: Table,
-    /// Those of cuDNN.
+    /// The choices of cuDNN.
     pub convolutions: Table,
 }
 
-/// The choices of a run, shared by its GPUs, so that copies of a tensor have the same bits everywhere.
+/// The choices of a run. Its GPUs share them, so copies of a tensor are bit-identical everywhere.
 #[derive(Debug, Default)]
 pub struct Choices(Mutex<Record>);
 
-/// Which of the tables.
+/// The library to which a table belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Library {
     CublasLt,
@@ -103,7 +103,7 @@ impl Choices {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Names the GPU and the versions that choices are made for.
+    /// Records the GPU and the library versions for which choices are made.
     pub(super) fn begin(&self, gpu: &str, cublas_lt: usize, cudnn: usize) {
         let mut record = self.lock();
         record.gpu = gpu.to_string();
@@ -123,8 +123,8 @@ impl Choices {
         self.lock().clone()
     }
 
-    /// Takes over the choices of a checkpoint. Returns a line for those that do not fit: they were made for another GPU
-    /// or another version of the library, and are made anew.
+    /// Restores the choices from a checkpoint. Returns a message for each library whose choices were made for another
+    /// GPU or another version; these are made again.
     pub fn restore(&self, kept: &Record) -> Vec<String> {
         let mut now = self.lock();
         let mut notes = Vec::new();
@@ -137,14 +137,14 @@ impl Choices {
             if was == is {
                 now.table(library).algorithms.append(&mut kept.table(library).algorithms);
             } else if !kept.table(library).algorithms.is_empty() {
-                notes.push(format!("the checkpoint's algorithms are for {was}, not for {is}: they are chosen anew"));
+                notes.push(format!("the checkpoint's algorithms are for {was}, not for {is}: they are chosen again"));
             }
         }
         notes
     }
 }
 
-/// Names a format in the table of choices.
+/// Returns the name of a format in the table of choices.
 pub(super) fn name(format: ComputeType) -> &'static str {
     match format {
         ComputeType::F32 => "f32",
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn choices_survive_a_file_and_another_version_makes_its_own() {
+    fn choices_survive_a_file_and_another_version_chooses_again() {
         let made = choices("H", 130_100);
         let lt = Algorithm::CublasLt([1, 2, 3, 4, 5, 6, 7, u64::MAX]);
         made.keep(Library::CublasLt, "a", lt);
@@ -181,7 +181,7 @@ mod tests {
 
         let newer = choices("H", 130_200);
         let note = "the checkpoint's algorithms are for cuBLASLt 130100 on H, not for cuBLASLt 130200 on H: they are \
-                    chosen anew";
+                    chosen again";
         assert_eq!(newer.restore(&read), [note]);
         assert_eq!(newer.known(Library::CublasLt, "a"), None);
         assert_eq!(newer.known(Library::Cudnn, "a"), Some(Algorithm::Cudnn { algorithm: 1, math: 3 }));
@@ -189,9 +189,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_algorithm_is_said() {
+    fn text_that_is_not_an_algorithm_is_rejected() {
         for text in ["cublasLt 1:2", "cublasLt g:2:3:4:5:6:7:8", "cudnn 1", "mkl", ""] {
-            assert!(Algorithm::try_from(text.to_string()).unwrap_err().contains("is no algorithm"), "{text}");
+            assert!(Algorithm::try_from(text.to_string()).unwrap_err().contains("is not an algorithm"), "{text}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Convolutions by cuDNN, in NHWC: its filters (K, R, S, C) are ours (O, KH, KW, depth), so nothing is moved.
+//! Convolutions by cuDNN, in NHWC. Its filters (K, R, S, C) are our (O, KH, KW, depth), so no data is rearranged.
 
 use super::choices::{Algorithm, Library, name};
 use super::find::{Opened, functions, open};
@@ -10,12 +10,12 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-/// Bytes of workspace that every convolution may take. The implicit products in NHWC, which the heuristic prefers, take
-/// none or a table; cutting the sum of dw takes one copy of dw in f32 for each part: 64 MiB hold seven of the largest
-/// filters of VGG and ResNet (512 x 3 x 3 x 512). Not measured.
+/// Bytes of workspace that each convolution may use. The implicit products in NHWC, which the heuristic prefers, need
+/// none or a table. Splitting the sum of dw needs one copy of dw in f32 per part; 64 MiB hold seven copies of the
+/// largest filters of VGG and ResNet (512 x 3 x 3 x 512). This size was not tuned by measurement.
 pub const CONVOLUTION_WORKSPACE: usize = 64 << 20;
 
-/// Which of the three passes.
+/// One of the three passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// y from x and w, without bias.
@@ -29,7 +29,7 @@ pub enum Direction {
 /// A convolution of x (N, H, W, C) with filters (O, KH, KW, C / groups) to y (N, OH, OW, O).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Convolution {
-    /// Which pass.
+    /// The pass.
     pub direction: Direction,
     /// N, H, W, C.
     pub x: [usize; 4],
@@ -37,17 +37,17 @@ pub struct Convolution {
     pub y: [usize; 4],
     /// KH, KW.
     pub kernel: [usize; 2],
-    /// Steps down and right.
+    /// Stride down and right.
     pub stride: [usize; 2],
-    /// Zeros above and below, left and right.
+    /// Rows of zeros above and below, and columns of zeros left and right.
     pub pad: [usize; 2],
-    /// Groups of channels; they divide C and O.
+    /// Groups of channels; their number divides C and O.
     pub groups: usize,
-    /// What x, w, y and their gradients hold.
+    /// The format of x, w, y and their gradients.
     pub format: ComputeType,
 }
 
-/// Where the operands of a convolution lie: each is read, or written when it is the result.
+/// The addresses of a convolution's operands. The result is written, the others are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Images {
     /// x or dx.
@@ -59,8 +59,8 @@ pub struct Images {
 }
 
 impl Convolution {
-    /// Returns true when cuDNN may take it in hand: it counts with 32 bits, vectors of 16 bytes lie at multiples of 16,
-    /// and dw of bf16 operands would be rounded to bf16, while ours is f32.
+    /// Returns true if cuDNN may compute this convolution. It uses 32-bit counts and vectors of 16 bytes at multiples
+    /// of 16. It would round dw of bf16 operands to bf16, while our own kernel keeps it in f32.
     fn fits(&self, at: &Images) -> bool {
         let weights = [self.y[3], self.kernel[0], self.kernel[1], self.x[3] / self.groups.max(1)];
         let tensors = [self.x, self.y, weights];
@@ -78,16 +78,16 @@ const DATA_FLOAT: c_int = 0;
 const DATA_BFLOAT16: c_int = 9;
 const CROSS_CORRELATION: c_int = 1;
 const DETERMINISTIC: c_int = 1;
-/// Arithmetic as the element types say; f32 may become TF32.
+/// The arithmetic follows from the element types; f32 may become TF32.
 const DEFAULT_MATH: c_int = 0;
 const TENSOR_OP_MATH: c_int = 1;
 /// f32 stays f32.
 const FMA_MATH: c_int = 3;
 
-/// Algorithms that cuDNN is asked for: it has at most 8 for a pass, some with two kinds of arithmetic.
+/// The number of algorithms requested from cuDNN, which has up to 8 for a pass, some with two math types.
 const ASKED: usize = 24;
 
-/// What the heuristic says about an algorithm; the same for all three passes.
+/// The heuristic's result for one algorithm; all three passes use the same struct.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 struct Found {
@@ -105,7 +105,7 @@ type Heuristic =
 type Size = unsafe extern "C" fn(Pointer, Pointer, Pointer, Pointer, Pointer, c_int, *mut usize) -> Status;
 
 functions! {
-    /// The functions of cudnn.h that are called here.
+    /// The functions of cudnn.h that are used here.
     Functions {
         cudnnGetVersion() -> usize;
         cudnnGetErrorString(Status) -> *const c_char;
@@ -160,22 +160,22 @@ functions! {
 #[derive(Debug)]
 pub(super) struct Cudnn {
     functions: Functions,
-    /// As the library counts: 91002 is 9.10.2.
+    /// The version number that the library reports: 91002 is 9.10.2.
     pub version: usize,
     /// Its file.
     pub path: PathBuf,
     _opened: Opened,
 }
 
-/// Opens cuDNN; the error says why it cannot be used.
+/// Opens cuDNN; the error explains why it cannot be used.
 pub(super) fn library() -> Result<&'static Cudnn, &'static str> {
     static LIBRARY: OnceLock<Result<Cudnn, String>> = OnceLock::new();
     let load = || {
-        // Some of its engines call cuBLASLt, and look for it by its name: the one in use is open before.
+        // Some engines of cuDNN load cuBLASLt by name, so the copy that is in use must be opened first.
         let _ = super::products::library();
         let opened = open(&["libcudnn.so.9"])?;
         let functions = Functions::load(&opened)?;
-        // SAFETY: it needs no handle.
+        // SAFETY: the function needs no handle.
         let version = unsafe { (functions.cudnnGetVersion)() };
         Ok(Cudnn { functions, version, path: opened.path.clone(), _opened: opened })
     };
@@ -183,17 +183,17 @@ pub(super) fn library() -> Result<&'static Cudnn, &'static str> {
 }
 
 impl Cudnn {
-    /// Makes a status a refusal or a failure.
+    /// Converts an error status into a refusal or a failure.
     fn check(&self, status: Status) -> Result<(), Refusal> {
         if status == SUCCESS {
             return Ok(());
         }
-        // SAFETY: the library's own constant text, or null.
+        // SAFETY: the text is a constant of the library, or null.
         let text = unsafe {
             let text = (self.functions.cudnnGetErrorString)(status);
             if text.is_null() { "no text".into() } else { CStr::from_ptr(text).to_string_lossy().into_owned() }
         };
-        // 2xxx are parameters that it does not take, 3xxx what it does not support.
+        // 2xxx means invalid parameters, 3xxx unsupported ones.
         Err(Refusal { refused: (2000..4000).contains(&status), text: format!("{text} (status {status})") })
     }
 }
@@ -207,7 +207,7 @@ struct Described {
 }
 
 impl Described {
-    /// Returns the descriptors in the order in which the pass takes them: two operands, the convolution, the result.
+    /// Returns the descriptors in the order that the pass expects: two operands, the convolution, the result.
     fn in_order(&self, direction: Direction) -> [Pointer; 4] {
         let (x, w, y, convolution) = (self.x.raw, self.w.raw, self.y.raw, self.convolution.raw);
         match direction {
@@ -218,7 +218,7 @@ impl Described {
     }
 }
 
-/// A handle of cuDNN on one GPU.
+/// A cuDNN handle for one GPU.
 #[derive(Debug)]
 pub(super) struct Handle {
     library: &'static Cudnn,
@@ -227,13 +227,13 @@ pub(super) struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // SAFETY: made in `new`; the owner made the context current.
+        // SAFETY: created in `new`; the owner has made the context current.
         unsafe { (self.library.functions.cudnnDestroy)(self.raw) };
     }
 }
 
 impl Handle {
-    /// Makes a handle on the GPU whose context is current.
+    /// Creates a handle on the GPU whose context is current.
     pub fn new(library: &'static Cudnn) -> Result<Self, Refusal> {
         let mut raw = std::ptr::null_mut();
         // SAFETY: the context is current.
@@ -248,7 +248,7 @@ impl Handle {
         set: impl FnOnce(Pointer) -> Status,
     ) -> Result<Owned, Refusal> {
         let mut raw = std::ptr::null_mut();
-        // SAFETY: plain memory.
+        // SAFETY: `raw` is a valid place for a handle.
         self.library.check(unsafe { create(&raw mut raw) })?;
         let made = Owned { raw, destroy };
         self.library.check(set(raw))?;
@@ -262,21 +262,21 @@ impl Handle {
         let Convolution { x, y, kernel, stride, pad, groups, .. } = *convolution;
         let images = |[n, h, w, c]: [usize; 4]| {
             self.make(f.cudnnCreateTensorDescriptor, f.cudnnDestroyTensorDescriptor, |to| {
-                // SAFETY: plain numbers.
+                // SAFETY: the arguments are numbers.
                 unsafe { (f.cudnnSetTensor4dDescriptor)(to, FORMAT_NHWC, kind, int(n), int(c), int(h), int(w)) }
             })
         };
         let filters = self.make(f.cudnnCreateFilterDescriptor, f.cudnnDestroyFilterDescriptor, |to| {
             let (o, depth) = (int(y[3]), int(x[3] / groups));
-            // SAFETY: plain numbers.
+            // SAFETY: the arguments are numbers.
             unsafe { (f.cudnnSetFilter4dDescriptor)(to, kind, FORMAT_NHWC, o, depth, int(kernel[0]), int(kernel[1])) }
         })?;
         let window = self.make(f.cudnnCreateConvolutionDescriptor, f.cudnnDestroyConvolutionDescriptor, |to| {
             let ([ph, pw], [sh, sw]) = (pad.map(int), stride.map(int));
-            // SAFETY: plain numbers. Sums are f32 whatever the operands are.
+            // SAFETY: the arguments are numbers. Sums are f32 whatever the operands are.
             unsafe { (f.cudnnSetConvolution2dDescriptor)(to, ph, pw, sh, sw, 1, 1, CROSS_CORRELATION, DATA_FLOAT) }
         })?;
-        // SAFETY: plain numbers.
+        // SAFETY: the arguments are numbers.
         self.library.check(unsafe { (f.cudnnSetConvolutionGroupCount)(window.raw, int(groups)) })?;
         let described = Described { x: images(x)?, w: filters, y: images(y)?, convolution: window };
         self.set_math(&described, if convolution.format == ComputeType::F32 { FMA_MATH } else { DEFAULT_MATH })?;
@@ -284,12 +284,12 @@ impl Handle {
     }
 
     fn set_math(&self, described: &Described, math: c_int) -> Result<(), Refusal> {
-        // SAFETY: the descriptor lives.
+        // SAFETY: the descriptor is alive.
         let status = unsafe { (self.library.functions.cudnnSetConvolutionMathType)(described.convolution.raw, math) };
         self.library.check(status)
     }
 
-    /// Returns the fastest algorithm, as cuDNN guesses, that gives the same bits every time.
+    /// Returns the algorithm that gives the same bits every time and that cuDNN's heuristic expects to be fastest.
     fn choose(&self, convolution: &Convolution, described: &Described) -> Result<Algorithm, Refusal> {
         let f = self.library.functions;
         let heuristic: Heuristic = match convolution.direction {
@@ -299,7 +299,7 @@ impl Handle {
         };
         let [first, second, window, result] = described.in_order(convolution.direction);
         let (mut found, mut count) = ([Found::default(); ASKED], 0);
-        // SAFETY: all descriptors live; there is room for as many results as are asked for.
+        // SAFETY: all descriptors are alive; there is room for the requested number of results.
         self.library.check(unsafe {
             let asked = ASKED as c_int;
             heuristic(self.raw, first, second, window, result, asked, &raw mut count, found.as_mut_ptr())
@@ -309,7 +309,7 @@ impl Handle {
             let math = match (convolution.format, one.math) {
                 (ComputeType::F32, DEFAULT_MATH | FMA_MATH) => FMA_MATH,
                 (ComputeType::Tf32 | ComputeType::Bf16, DEFAULT_MATH | TENSOR_OP_MATH | FMA_MATH) => one.math,
-                // Arithmetic that rounds more than was asked for.
+                // This arithmetic rounds more than the format allows.
                 _ => continue,
             };
             if self.runs(convolution, described, one.algorithm, math) {
@@ -319,7 +319,7 @@ impl Handle {
         Ok(Algorithm::Own)
     }
 
-    /// Returns true when an algorithm runs here within the workspace, and leaves its arithmetic in the descriptor.
+    /// Returns true if an algorithm runs here within the workspace. Leaves its math type set in the descriptor.
     fn runs(&self, convolution: &Convolution, described: &Described, algorithm: c_int, math: c_int) -> bool {
         let f = self.library.functions;
         let size: Size = match convolution.direction {
@@ -330,15 +330,17 @@ impl Handle {
         let [first, second, window, result] = described.in_order(convolution.direction);
         let mut bytes = 0;
         self.set_math(described, math).is_ok()
-            // SAFETY: all descriptors live.
+            // SAFETY: all descriptors are alive.
             && unsafe { size(self.raw, first, second, window, result, algorithm, &raw mut bytes) } == SUCCESS
             && bytes <= CONVOLUTION_WORKSPACE
     }
 
-    /// Issues a convolution, or says that the caller's own kernel shall compute it. `known` is the choice made before.
+    /// Issues a convolution and returns the algorithm used. [`Algorithm::Own`] means that nothing was issued and the
+    /// caller should use its own kernel. `known` is the earlier choice, if any.
     ///
     /// # Safety
-    /// The context is current, the addresses are of its GPU, hold as much as the convolution says, and do not overlap.
+    /// The context is current; the addresses belong to its GPU, are large enough for the convolution, and do not
+    /// overlap.
     pub unsafe fn convolve(
         &self,
         convolution: &Convolution,
@@ -384,7 +386,7 @@ impl Handle {
     }
 }
 
-/// Names a convolution in the table of choices.
+/// Returns the key of a convolution in the table of choices.
 pub(super) fn key(convolution: &Convolution) -> String {
     let Convolution { direction, x, y, kernel, stride, pad, groups, format } = convolution;
     let direction = match direction {
@@ -397,5 +399,5 @@ pub(super) fn key(convolution: &Convolution) -> String {
     format!("{direction} {x} -> {y} kernel {kernel} stride {stride} pad {pad} groups {groups} {}", name(*format))
 }
 
-/// The table that convolutions are kept in.
+/// The table that holds the choices for convolutions.
 pub(super) const TABLE: Library = Library::Cudnn;

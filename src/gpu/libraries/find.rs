@@ -1,23 +1,23 @@
-//! Where NVIDIA's libraries are found, and how their functions are: a library that is missing, or lacks a function, is
-//! a sentence.
+//! Finding NVIDIA's libraries and their functions. A missing library or function results in an error message.
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use std::path::{Path, PathBuf};
 
-/// Where a CUDA installation has its libraries.
+/// The library folder of a CUDA installation.
 const INSTALLED: &str = "/usr/local/cuda/lib64";
 
-/// A library that stays open as long as the process, and the file that it came from.
+/// A library, which stays open as long as the process, and its file.
 #[derive(Debug)]
 pub(super) struct Opened {
     /// The library.
     pub library: Library,
-    /// Its file, as far as it is known.
+    /// Its file, or its name if the file cannot be determined.
     pub path: PathBuf,
 }
 
-/// Opens the first library of these names, newest first: from the folders of PERISTYLE_LIBRARIES when it is set, else
-/// where the loader looks (LD_LIBRARY_PATH), in the wheels of the active Python environment, in /usr/local/cuda.
+/// Opens the first library found under one of these names, which are listed newest first. If PERISTYLE_LIBRARIES is
+/// set, only its folders are searched; otherwise the loader's path (LD_LIBRARY_PATH), the wheels of the active Python
+/// environment and /usr/local/cuda.
 pub(super) fn open(names: &[&str]) -> Result<Opened, String> {
     let mut candidates: Vec<PathBuf> = Vec::new();
     let inside = |folders: Vec<PathBuf>| -> Vec<PathBuf> {
@@ -32,18 +32,18 @@ pub(super) fn open(names: &[&str]) -> Result<Opened, String> {
         candidates.extend(names.iter().map(PathBuf::from));
         candidates.extend(inside(wheels()));
         candidates.extend(inside(vec![INSTALLED.into()]));
-        "by LD_LIBRARY_PATH, in the Python wheels of VIRTUAL_ENV, in /usr/local/cuda".to_string()
+        "through LD_LIBRARY_PATH, in the Python wheels of VIRTUAL_ENV, or in /usr/local/cuda".to_string()
     };
     let mut refused = None;
     for path in candidates {
-        // Global, because cuDNN looks for cuBLASLt by its name; a name without a folder goes through the loader.
+        // Global, because cuDNN loads cuBLASLt by name. A name without a folder is resolved by the loader.
         // SAFETY: NVIDIA's libraries may be initialised at any time, from any thread.
         match unsafe { Library::open(Some(&path), RTLD_NOW | RTLD_GLOBAL) } {
             Ok(library) => {
                 let path = if path.is_absolute() { path } else { loaded(&path).unwrap_or(path) };
                 return Ok(Opened { library, path });
             }
-            // The loader's answer about a mere name says only that it is not there.
+            // For a name without a folder, the loader only reports that there is no such library.
             Err(error) if path.is_absolute() => refused = Some(format!("{error}")),
             Err(_) => {}
         }
@@ -51,7 +51,7 @@ pub(super) fn open(names: &[&str]) -> Result<Opened, String> {
     Err(refused.unwrap_or_else(|| format!("{} was not found {looked}", names.join(" or "))))
 }
 
-/// Returns the folders of NVIDIA's wheels in the active Python environment.
+/// Returns the library folders of NVIDIA's wheels in the active Python environment.
 fn wheels() -> Vec<PathBuf> {
     let Some(environment) = std::env::var_os("VIRTUAL_ENV") else { return Vec::new() };
     let entries = |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -65,7 +65,7 @@ fn wheels() -> Vec<PathBuf> {
     found
 }
 
-/// Returns the file that a loaded library came from.
+/// Returns the file from which a library was loaded.
 fn loaded(name: &Path) -> Option<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
     let name = name.to_str()?;
@@ -74,18 +74,18 @@ fn loaded(name: &Path) -> Option<PathBuf> {
     files.find(|file| file.rsplit('/').next().is_some_and(|last| last.starts_with(name))).map(PathBuf::from)
 }
 
-/// Declares the functions of a library, as a struct of pointers that is filled from the library.
+/// Declares the functions of a library: a struct of function pointers, with a constructor that loads them.
 macro_rules! functions {
     ($(#[$doc:meta])* $name:ident { $($function:ident($($parameter:ty),* $(,)?) -> $result:ty;)* }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy)]
-        #[allow(non_snake_case, reason = "the library's own names")]
+        #[allow(non_snake_case, reason = "the names are those of the library")]
         struct $name { $($function: unsafe extern "C" fn($($parameter),*) -> $result,)* }
 
         impl $name {
             fn load(opened: &$crate::gpu::libraries::find::Opened) -> Result<Self, String> {
                 Ok($name {
-                    // SAFETY: the signature is that of the library's header.
+                    // SAFETY: the signature matches the library's header.
                     $($function: unsafe { *opened.get(stringify!($function))? },)*
                 })
             }
@@ -95,12 +95,12 @@ macro_rules! functions {
 pub(super) use functions;
 
 impl Opened {
-    /// Returns a function.
+    /// Returns a function of the library.
     ///
     /// # Safety
-    /// `T` is the type of a pointer to it.
+    /// `T` is the type of a pointer to this function.
     pub unsafe fn get<T>(&self, name: &str) -> Result<libloading::os::unix::Symbol<T>, String> {
-        // SAFETY: the caller knows the type.
+        // SAFETY: the caller vouches for the type.
         let found = unsafe { self.library.get(name) };
         found.map_err(|_| format!("{} has no function {name}", self.path.display()))
     }
@@ -111,12 +111,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_missing_is_said() {
+    fn a_missing_library_or_function_is_named() {
         let said = open(&["libnothing.so.13", "libnothing.so.12"]).unwrap_err();
         assert!(said.starts_with("libnothing.so.13 or libnothing.so.12 was not found"), "{said}");
         let opened = open(&["libc.so.6"]).unwrap();
         assert!(opened.path.is_absolute() && opened.path.ends_with("libc.so.6"), "{:?}", opened.path);
-        // SAFETY: it is not called.
+        // SAFETY: the function is never called.
         let said = unsafe { opened.get::<unsafe extern "C" fn()>("no_such_function") }.unwrap_err();
         assert!(said.ends_with("libc.so.6 has no function no_such_function"), "{said}");
     }

@@ -1,12 +1,12 @@
-//! NVIDIA's libraries for products and convolutions, where they can be opened: cuBLASLt and cuDNN. What they refuse is
-//! left to the caller's own kernels.
+//! NVIDIA's libraries for products and convolutions, cuBLASLt and cuDNN, if they can be opened. The caller computes
+//! what a library declines with our own kernels.
 //!
-//! The functions are declared here, not taken from cudarc: its loaders panic when a library or a function is missing,
-//! look for names only, and its enums have no room for the statuses of newer libraries.
+//! The functions are declared here instead of using cudarc, because its loaders panic if a library or function is
+//! missing and find libraries only by name, and its enums cannot represent the statuses of newer libraries.
 //!
-//! An algorithm is chosen when a product or convolution is issued for the first time, outside of a capture, and kept in
-//! [`Choices`]: among those that give the same bits every time and stay inside a workspace of fixed size, the one that
-//! the library's heuristic puts first.
+//! An algorithm is chosen when a product or convolution is first issued, outside a capture, and recorded in
+//! [`Choices`]: the one that the library's heuristic ranks first among those that give the same bits every time and
+//! need no more than a workspace of fixed size.
 
 mod choices;
 mod convolutions;

@@ -1,4 +1,4 @@
-//! The libraries on one GPU: their handles, and what they do with a choice that was made before.
+//! The libraries on one GPU: their handles, and the choice of an algorithm for each call.
 
 use super::choices::{self, Algorithm, Choices};
 use super::convolutions::{self, Convolution, Images};
@@ -9,12 +9,12 @@ use crate::error::{Error, Result};
 use crate::gpu::handles::Stream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Returns how a version is written: 91002 is 9.10.2.
+/// Returns a version as text: 91002 is 9.10.2.
 fn version_text(version: usize) -> String {
     format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100)
 }
 
-/// Returns one line for each library: its version and file, or why it cannot be used.
+/// Returns one line for each library: its version and file, or the reason why it cannot be used.
 pub fn described() -> [String; 2] {
     let lt = products::library().map(|l| (version_text(l.version), l.path.display().to_string()));
     let dnn = convolutions::library().map(|l| (version_text(l.version), l.path.display().to_string()));
@@ -24,7 +24,7 @@ pub fn described() -> [String; 2] {
     })
 }
 
-/// Returns true when this machine has one of the libraries.
+/// Returns true if this machine has at least one of the libraries.
 pub fn present() -> bool {
     products::library().is_ok() || convolutions::library().is_ok()
 }
@@ -35,21 +35,21 @@ struct Handles {
     convolutions: Option<convolutions::Handle>,
 }
 
-/// The libraries on one GPU. Those that cannot be used are absent, which was said in the log.
+/// The libraries on one GPU. Those that cannot be used are absent, and the log records why.
 #[derive(Debug)]
 pub struct Libraries {
-    /// What the GPU is called in messages: `cuda:0`.
+    /// The name of the GPU in messages: `cuda:0`.
     gpu: String,
     handles: Mutex<Handles>,
     choices: Arc<Choices>,
 }
 
-// SAFETY: the handles may be used from any thread, by one at a time, which the mutex sees to.
+// SAFETY: the handles may be used from any thread, one at a time; the mutex ensures that.
 unsafe impl Send for Libraries {}
 unsafe impl Sync for Libraries {}
 
 impl Libraries {
-    /// Makes handles on the GPU whose context is current; `name` is the hardware's.
+    /// Creates handles on the GPU whose context is current; `name` is the model of the GPU.
     pub(in crate::gpu) fn new(gpu: String, name: &str, choices: &Arc<Choices>) -> Self {
         let products = products::library().map_err(String::from).and_then(|library| {
             products::Handle::new(library).map(|handle| (handle, library.version)).map_err(|why| why.text)
@@ -68,13 +68,13 @@ impl Libraries {
         self.handles.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Issues a product to a stream. Returns false when the caller's own kernel shall compute it.
+    /// Issues a product to a stream. Returns false if the caller should fall back to its own kernel.
     ///
     /// # Errors
-    /// When the library fails.
+    /// If the library fails.
     ///
     /// # Safety
-    /// The GPU's context is current, the addresses are its, hold as much as the product says, and do not overlap.
+    /// The GPU's context is current; the addresses belong to it, are large enough for the product, and do not overlap.
     pub(in crate::gpu) unsafe fn multiply(
         &self,
         product: &Product,
@@ -86,18 +86,18 @@ impl Libraries {
         let Some(handle) = &handles.products else { return Ok(false) };
         let key = products::key(product, at);
         let known = self.choices.known(products::TABLE, &key);
-        // SAFETY: passed on.
+        // SAFETY: the caller's guarantees are passed on.
         let issued = unsafe { handle.multiply(product, at, workspace, stream, known) };
         self.settle(products::TABLE, "cuBLASLt", &key, known, issued)
     }
 
-    /// Issues a convolution to a stream. Returns false when the caller's own kernel shall compute it.
+    /// Issues a convolution to a stream. Returns false if the caller should fall back to its own kernel.
     ///
     /// # Errors
-    /// When the library fails.
+    /// If the library fails.
     ///
     /// # Safety
-    /// As for a product.
+    /// As for [`Libraries::multiply`].
     pub(in crate::gpu) unsafe fn convolve(
         &self,
         convolution: &Convolution,
@@ -109,12 +109,12 @@ impl Libraries {
         let Some(handle) = &handles.convolutions else { return Ok(false) };
         let key = convolutions::key(convolution);
         let known = self.choices.known(convolutions::TABLE, &key);
-        // SAFETY: passed on.
+        // SAFETY: the caller's guarantees are passed on.
         let issued = unsafe { handle.convolve(convolution, at, workspace, stream, known) };
         self.settle(convolutions::TABLE, "cuDNN", &key, known, issued)
     }
 
-    /// Keeps the choice that was made, or makes the library's answer a sentence.
+    /// Records the algorithm that was used, or turns the library's failure into an error.
     fn settle(
         &self,
         table: choices::Library,
@@ -127,19 +127,19 @@ impl Libraries {
         let algorithm = match issued {
             Ok(algorithm) => algorithm,
             Err(Refusal { refused: true, text }) => {
-                tracing::info!("{gpu}: an own kernel computes {key}, which {library} refuses: {text}");
+                tracing::info!("{gpu}: our own kernel computes {key}, because {library} declines it: {text}");
                 Algorithm::Own
             }
             Err(Refusal { text, .. }) => {
                 return Err(Error::Run(format!(
-                    "{gpu} cannot compute {key}: {library} says: {text}; set libraries = \"off\" in [devices] to do \
-                     without it"
+                    "{gpu} cannot compute {key}: {library} reports: {text}; set libraries = \"off\" in [devices] to \
+                     run without it"
                 )));
             }
         };
         if known != Some(algorithm) {
             if known.is_some() {
-                tracing::warn!("{gpu}: the algorithm kept for {key} does not run here; another one was chosen");
+                tracing::warn!("{gpu}: the algorithm recorded for {key} does not run here; another one was chosen");
             }
             self.choices.keep(table, key, algorithm);
         }
@@ -147,7 +147,7 @@ impl Libraries {
     }
 }
 
-/// Says in the log what computes; returns a library's handle, and its version or 0.
+/// Logs whether a library is used. Returns its handle and version, or 0 as the version if it is not.
 fn used<H>(gpu: &str, what: &str, library: &str, made: Result<(H, usize), String>) -> (Option<H>, usize) {
     match made {
         Ok((handle, version)) => {
@@ -155,7 +155,7 @@ fn used<H>(gpu: &str, what: &str, library: &str, made: Result<(H, usize), String
             (Some(handle), version)
         }
         Err(reason) => {
-            tracing::info!("{gpu}: own kernels compute {what}: no {library}: {reason}");
+            tracing::info!("{gpu}: our own kernels compute {what}, because {library} cannot be used: {reason}");
             (None, 0)
         }
     }

@@ -1,7 +1,7 @@
-//! Products of matrices by cuBLASLt.
+//! Matrix products by cuBLASLt.
 //!
-//! cuBLASLt stores columns: a row-major (r, c) matrix is its (c, r) matrix with leading dimension c. So y = x w^T is
-//! computed as y^T = w x^T, and nothing is moved.
+//! cuBLASLt uses column-major order: a row-major (r, c) matrix is its (c, r) matrix with leading dimension c. So
+//! y = x w^T is computed as y^T = w x^T, and no data is rearranged.
 
 use super::choices::{Algorithm, Library, name};
 use super::find::{Opened, functions, open};
@@ -13,10 +13,10 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-/// Bytes of workspace that every product may take: what cuBLAS itself reserves on Hopper, and advises.
+/// Bytes of workspace that each product may use: the size that cuBLAS reserves on Hopper, and recommends.
 pub const PRODUCT_WORKSPACE: usize = 32 << 20;
 
-/// Which of the three products of a fully connected layer.
+/// One of the three products of a fully connected layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProductOf {
     /// y (N, O) = x (N, I) w^T + bias.
@@ -30,7 +30,7 @@ pub enum ProductOf {
 /// A product of a fully connected layer with weights (O, I).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Product {
-    /// Which one.
+    /// Which of the three products.
     pub which: ProductOf,
     /// Samples N.
     pub rows: usize,
@@ -38,15 +38,15 @@ pub struct Product {
     pub inputs: usize,
     /// Outputs O.
     pub outputs: usize,
-    /// What the operands hold.
+    /// The format of the operands.
     pub operands: ComputeType,
-    /// What the result holds.
+    /// The format of the result.
     pub result: ComputeType,
-    /// Whether the result, bias included, becomes max(result, 0).
+    /// Whether max(result, 0) is stored, where the result includes the bias.
     pub relu: bool,
 }
 
-/// Where the operands of a product lie.
+/// The addresses of a product's operands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Factors {
     /// x, or dy for [`ProductOf::Input`].
@@ -59,7 +59,7 @@ pub struct Factors {
     pub result: u64,
 }
 
-/// A matrix as cuBLASLt sees it: rows, columns; the leading dimension is the number of rows.
+/// A matrix in cuBLASLt's terms: rows, columns; the leading dimension is the number of rows.
 type Extents = (usize, usize);
 
 impl Product {
@@ -73,7 +73,7 @@ impl Product {
         }
     }
 
-    /// Returns true when cuBLASLt takes the product in hand at all: all extents fit, and none is 0.
+    /// Returns true if cuBLASLt may compute this product: all extents fit in 32 bits, and none is 0.
     fn fits(&self) -> bool {
         [self.rows, self.inputs, self.outputs].iter().all(|&n| n > 0 && i32::try_from(n).is_ok())
     }
@@ -89,7 +89,7 @@ const CUDA_R_16BF: c_int = 14;
 const COMPUTE_32F: c_int = 68;
 const COMPUTE_32F_FAST_TF32: c_int = 77;
 const OP_T: i32 = 1;
-/// No more than the product.
+/// The product alone.
 const EPILOGUE_DEFAULT: u32 = 1;
 const EPILOGUE_RELU: u32 = 2;
 const EPILOGUE_BIAS: u32 = 4;
@@ -101,22 +101,22 @@ const DESC_BIAS_POINTER: c_int = 8;
 
 const PREF_MAX_WORKSPACE_BYTES: c_int = 1;
 const PREF_REDUCTION_SCHEME_MASK: c_int = 3;
-/// The alignments of A, B, C and D are this and the next three.
+/// The attributes for the alignments of A, B, C and D are this one and the next three.
 const PREF_MIN_ALIGNMENT_A_BYTES: c_int = 5;
 
 const CONFIG_REDUCTION_SCHEME: c_int = 3;
-/// Parts of a sum are kept in f32 in the workspace and added by a second kernel, in order.
+/// Partial sums are stored in f32 in the workspace, and a second kernel adds them in order.
 const REDUCTION_COMPUTE_TYPE: u32 = 2;
-/// NONE is 0: every other scheme has its bit. Left out are INPLACE (1), where parts are added to the result as they
-/// come, and OUTPUT_TYPE (4), which rounds each part to the result's type.
+/// NONE is 0, and every other scheme has a bit. This mask excludes INPLACE (1), which adds partial sums to the result
+/// in the order of their arrival, and OUTPUT_TYPE (4), which rounds each partial sum to the result's type.
 const REDUCTIONS: u32 = REDUCTION_COMPUTE_TYPE;
 
-/// Algorithms that cuBLASLt is asked for.
+/// The number of algorithms requested from cuBLASLt.
 const ASKED: usize = 16;
-/// Vectors of 16 bytes are the widest that its kernels load.
+/// The widest vectors that its kernels load are 16 bytes.
 const WIDEST: u64 = 16;
 
-/// What the heuristic says about an algorithm.
+/// The heuristic's result for one algorithm.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default)]
 struct Found {
@@ -128,7 +128,7 @@ struct Found {
 }
 
 functions! {
-    /// The functions of cublasLt.h that are called here.
+    /// The functions of cublasLt.h that are used here.
     Functions {
         cublasLtGetVersion() -> usize;
         cublasLtGetStatusString(Status) -> *const c_char;
@@ -160,20 +160,20 @@ functions! {
 #[derive(Debug)]
 pub(super) struct CublasLt {
     functions: Functions,
-    /// As the library counts: 130100 is 13.1.0.
+    /// The version number that the library reports: 130100 is 13.1.0.
     pub version: usize,
     /// Its file.
     pub path: PathBuf,
     _opened: Opened,
 }
 
-/// Opens cuBLASLt; the error says why it cannot be used.
+/// Opens cuBLASLt; the error explains why it cannot be used.
 pub(super) fn library() -> Result<&'static CublasLt, &'static str> {
     static LIBRARY: OnceLock<Result<CublasLt, String>> = OnceLock::new();
     let load = || {
         let opened = open(&["libcublasLt.so.13", "libcublasLt.so.12"])?;
         let functions = Functions::load(&opened)?;
-        // SAFETY: it needs no handle.
+        // SAFETY: the function needs no handle.
         let version = unsafe { (functions.cublasLtGetVersion)() };
         Ok(CublasLt { functions, version, path: opened.path.clone(), _opened: opened })
     };
@@ -181,12 +181,12 @@ pub(super) fn library() -> Result<&'static CublasLt, &'static str> {
 }
 
 impl CublasLt {
-    /// Makes a status a refusal or a failure.
+    /// Converts an error status into a refusal or a failure.
     fn check(&self, status: Status) -> Result<(), Refusal> {
         if status == SUCCESS {
             return Ok(());
         }
-        // SAFETY: the library's own constant text, or null.
+        // SAFETY: the text is a constant of the library, or null.
         let text = unsafe {
             let text = (self.functions.cublasLtGetStatusString)(status);
             if text.is_null() { "no text".into() } else { CStr::from_ptr(text).to_string_lossy().into_owned() }
@@ -204,7 +204,7 @@ struct Described {
     d: Owned,
 }
 
-/// A handle of cuBLASLt on one GPU.
+/// A cuBLASLt handle for one GPU.
 #[derive(Debug)]
 pub(super) struct Handle {
     library: &'static CublasLt,
@@ -213,13 +213,13 @@ pub(super) struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        // SAFETY: made in `new`; the owner made the context current.
+        // SAFETY: created in `new`; the owner has made the context current.
         unsafe { (self.library.functions.cublasLtDestroy)(self.raw) };
     }
 }
 
 impl Handle {
-    /// Makes a handle on the GPU whose context is current.
+    /// Creates a handle on the GPU whose context is current.
     pub fn new(library: &'static CublasLt) -> Result<Self, Refusal> {
         let mut raw = std::ptr::null_mut();
         // SAFETY: the context is current.
@@ -243,11 +243,11 @@ impl Handle {
         let compute = if product.operands == ComputeType::Tf32 { COMPUTE_32F_FAST_TF32 } else { COMPUTE_32F };
         let matrix = |element: ComputeType, (rows, columns): Extents| {
             let (kind, ld) = (data_type(element), rows as i64);
-            // SAFETY: plain numbers.
+            // SAFETY: the arguments are numbers.
             let create = |to| unsafe { (f.cublasLtMatrixLayoutCreate)(to, kind, rows as u64, columns as u64, ld) };
             self.make(create, f.cublasLtMatrixLayoutDestroy)
         };
-        // SAFETY: plain numbers.
+        // SAFETY: the arguments are numbers.
         let create = |to| unsafe { (f.cublasLtMatmulDescCreate)(to, compute, CUDA_R_32F) };
         let described = Described {
             product: self.make(create, f.cublasLtMatmulDescDestroy)?,
@@ -281,21 +281,21 @@ impl Handle {
         self.library.check(unsafe { set(to, attribute, (&raw const value).cast(), size_of::<T>()) })
     }
 
-    /// Returns the fastest algorithm, as cuBLASLt guesses, that gives the same bits every time.
+    /// Returns the algorithm that gives the same bits every time and that cuBLASLt's heuristic expects to be fastest.
     fn choose(&self, described: &Described, at: &Factors) -> Result<Algorithm, Refusal> {
         let f = self.library.functions;
-        // SAFETY: plain memory.
+        // SAFETY: `to` is a valid place for the descriptor.
         let create = |to| unsafe { (f.cublasLtMatmulPreferenceCreate)(to) };
         let preference = self.make(create, f.cublasLtMatmulPreferenceDestroy)?;
         let set = f.cublasLtMatmulPreferenceSetAttribute;
         self.set(set, preference.raw, PREF_MAX_WORKSPACE_BYTES, PRODUCT_WORKSPACE)?;
         self.set(set, preference.raw, PREF_REDUCTION_SCHEME_MASK, REDUCTIONS)?;
-        // Without this it takes every matrix to lie at a multiple of 256 bytes.
+        // Without these attributes, cuBLASLt assumes that every matrix starts at a multiple of 256 bytes.
         for (attribute, align) in (PREF_MIN_ALIGNMENT_A_BYTES..).zip(alignments(at)) {
             self.set(set, preference.raw, attribute, align)?;
         }
         let (mut found, mut count) = ([Found::default(); ASKED], 0);
-        // SAFETY: all descriptors live; there is room for as many results as are asked for.
+        // SAFETY: all descriptors are alive; there is room for the requested number of results.
         let asked = unsafe {
             let (product, a, b, d) = (described.product.raw, described.a.raw, described.b.raw, described.d.raw);
             let asked = ASKED as c_int;
@@ -324,7 +324,7 @@ impl Handle {
 
     fn is_deterministic(&self, algorithm: &[u64; 8]) -> Result<bool, Refusal> {
         let (mut scheme, mut written) = (0u32, 0);
-        // SAFETY: there is room for the attribute.
+        // SAFETY: `scheme` has room for the attribute.
         let asked = unsafe {
             (self.library.functions.cublasLtMatmulAlgoConfigGetAttribute)(
                 algorithm,
@@ -338,11 +338,11 @@ impl Handle {
         Ok(scheme & !REDUCTIONS == 0)
     }
 
-    /// Returns true when a choice of a checkpoint runs here.
+    /// Returns true if a choice from a checkpoint runs here.
     fn runs(&self, described: &Described, algorithm: &[u64; 8]) -> bool {
         let mut found = Found::default();
         let Described { product, a, b, d } = described;
-        // SAFETY: all descriptors live.
+        // SAFETY: all descriptors are alive.
         let status = unsafe {
             (self.library.functions.cublasLtMatmulAlgoCheck)(
                 self.raw,
@@ -358,10 +358,11 @@ impl Handle {
         status == SUCCESS && found.workspace <= PRODUCT_WORKSPACE
     }
 
-    /// Issues a product; false when the caller's own kernel shall compute it. `known` is the choice made before.
+    /// Issues a product and returns the algorithm used. [`Algorithm::Own`] means that nothing was issued and the caller
+    /// should use its own kernel. `known` is the earlier choice, if any.
     ///
     /// # Safety
-    /// The context is current, the addresses are of its GPU, hold as much as the product says, and do not overlap.
+    /// The context is current; the addresses belong to its GPU, are large enough for the product, and do not overlap.
     pub unsafe fn multiply(
         &self,
         product: &Product,
@@ -413,11 +414,11 @@ impl Handle {
     }
 }
 
-/// Returns the alignments of A, B, C and D, at most the widest that matters: those of a plan's addresses are the same in
-/// every run.
+/// Returns the alignments of A, B, C and D in bytes, capped at [`WIDEST`]. A plan's addresses have the same alignments
+/// in every run.
 fn alignments(at: &Factors) -> [u32; 4] {
     let align = |address: u64| (1u64 << address.trailing_zeros().min(8)).min(WIDEST) as u32;
-    // A and B in either order: the smaller counts for both.
+    // A and B may be in either order, so the smaller alignment applies to both.
     let operands = align(at.samples).min(align(at.other)).min(at.bias.map_or(WIDEST as u32, align));
     [operands, operands, align(at.result), align(at.result)]
 }
@@ -426,7 +427,7 @@ fn data_type(element: ComputeType) -> c_int {
     if element == ComputeType::Bf16 { CUDA_R_16BF } else { CUDA_R_32F }
 }
 
-/// Names a product in the table of choices.
+/// Returns the key of a product in the table of choices.
 pub(super) fn key(product: &Product, at: &Factors) -> String {
     let Product { which, rows, inputs, outputs, operands, result, relu } = product;
     let [align, _, result_align, _] = alignments(at);
@@ -437,5 +438,5 @@ pub(super) fn key(product: &Product, at: &Factors) -> String {
     format!("{which} {rows}x{inputs}x{outputs} {operands} {result}{bias}{relu} {align} {result_align}")
 }
 
-/// The table that products are kept in.
+/// The table that holds the choices for products.
 pub(super) const TABLE: Library = Library::CublasLt;

@@ -1,12 +1,12 @@
-//! What the interfaces in C of both libraries have in common: statuses, handles and descriptors.
+//! Types common to the C interfaces of both libraries: statuses, handles and descriptors.
 
-/// What a library answers; 0 is success.
+/// The status that a library returns; 0 is success.
 pub(super) type Status = i32;
 
 /// A handle or a descriptor of a library.
 pub(super) type Pointer = *mut std::ffi::c_void;
 
-/// A descriptor, destroyed with its owner.
+/// A descriptor, destroyed when this value is dropped.
 pub(super) struct Owned {
     pub raw: Pointer,
     pub destroy: unsafe extern "C" fn(Pointer) -> Status,
@@ -14,16 +14,16 @@ pub(super) struct Owned {
 
 impl Drop for Owned {
     fn drop(&mut self) {
-        // SAFETY: made by the function that `destroy` belongs to, and used by nobody else.
+        // SAFETY: created by the counterpart of `destroy`, and nothing else uses it.
         unsafe { (self.destroy)(self.raw) };
     }
 }
 
-/// Why a library did not do something.
+/// The reason why a library did not execute a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal {
-    /// True when it does not take the shape or type, false when it failed.
+    /// True if it does not support the shape or type, false if it failed.
     pub refused: bool,
-    /// The library's words.
+    /// The library's error text.
     pub text: String,
 }

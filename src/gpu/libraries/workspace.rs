@@ -1,24 +1,24 @@
-//! Scratch memory as libraries want it.
+//! Scratch memory in the form that the libraries require.
 
-/// Where workspace begins: at a multiple of this many bytes, as cuBLASLt asks for.
+/// The alignment of a workspace in bytes, as cuBLASLt requires.
 pub const WORKSPACE_ALIGN: usize = 256;
 
-/// Device memory that a library may use while it computes.
+/// Device memory that a library may use during a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Workspace {
     /// Its address.
     pub address: u64,
-    /// Its length.
+    /// Its length in bytes.
     pub bytes: usize,
 }
 
 impl Workspace {
-    /// Returns the elements of scratch memory, wherever it lies, that hold `bytes` of workspace.
+    /// Returns how many elements of scratch memory are enough for `bytes` of workspace, whatever their address.
     pub const fn elements(bytes: usize) -> usize {
         (bytes + WORKSPACE_ALIGN).div_ceil(4)
     }
 
-    /// Takes scratch memory from the first place where workspace may begin.
+    /// Returns the part of the scratch memory from its first aligned address on.
     pub fn inside(address: u64, bytes: usize) -> Self {
         let start = address.next_multiple_of(WORKSPACE_ALIGN as u64);
         Workspace { address: start, bytes: bytes.saturating_sub((start - address) as usize) }
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn workspace_begins_at_its_alignment_and_is_whole() {
+    fn workspace_is_aligned_and_large_enough() {
         for address in [0, 64, 255, 256, 1000] {
             let bytes = Workspace::elements(1 << 20) * 4;
             let inside = Workspace::inside(address, bytes);
