@@ -1,15 +1,15 @@
-//! What a step sees on a CPU: its operands, the clock, the worker threads.
+//! The arguments of a step on a CPU: its operands, the clock and the worker threads.
 
 use crate::device::{Clock, Key, Operand, Operands, Pool, Random, RandomStream};
 use crate::tensor::{Precision, Real};
 
-/// Which of a layer's two CPU implementations runs.
+/// One of a layer's two CPU implementations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Implementation {
-    /// The fast one: tiles, products of matrices.
+    /// The fast implementation, with tiles and matrix products.
     #[default]
     Fast,
-    /// The plain loops that the fast one is tested against.
+    /// Plain loops, against which the fast implementation is tested.
     Reference,
 }
 
@@ -22,9 +22,9 @@ pub struct Args<'a, R> {
     pub pool: &'a Pool,
     /// The element type.
     pub precision: Precision,
-    /// Fast or plain.
+    /// The implementation to run.
     pub implementation: Implementation,
-    /// Step, epoch and learning rate.
+    /// The step, epoch and learning rate.
     pub clock: Clock,
     /// The run's seed.
     pub seed: u64,
@@ -35,68 +35,69 @@ pub struct Args<'a, R> {
 }
 
 impl<R: Key> Args<'_, R> {
-    /// Returns true when the step has an operand of this role.
+    /// Returns true if the step has an operand with this role.
     pub fn has(&self, role: R) -> bool {
         self.operands.has(role)
     }
 
-    /// Returns the operand of a role.
+    /// Returns the operand with this role.
     ///
     /// # Panics
-    /// When the step has none.
+    /// If the step has no such operand.
     pub fn operand(&self, role: R) -> &Operand {
         &self.operands[role]
     }
 
     fn placed<'o, T: Real>(&self, operand: &'o Operand) -> &'o Operand {
-        assert_eq!(T::PRECISION, self.precision, "a step computes in its program's precision");
+        assert_eq!(T::PRECISION, self.precision, "a step must compute in its program's precision");
         operand
     }
 
-    /// Returns the elements of an operand, to read.
+    /// Returns the elements of an operand, for reading.
     pub fn read<T: Real>(&self, role: R) -> &[T] {
         let o = self.placed::<T>(self.operand(role));
-        // SAFETY: `Operand::new` checked the bounds; the event order keeps writers away.
+        // SAFETY: `Operand::new` checked the bounds; events order all writes before or after this step.
         unsafe { std::slice::from_raw_parts(o.base().cast::<T>(), o.elements()) }
     }
 
-    /// Returns the elements of an operand, to write.
+    /// Returns the elements of an operand, for writing.
     ///
-    /// Operands of one step never overlap, so several may be held at once; take each once.
-    #[allow(clippy::mut_from_ref, reason = "each operand is its own memory, and each is taken once")]
+    /// The operands of a step never overlap, so several may be held at once. Call this only once per operand.
+    #[allow(clippy::mut_from_ref, reason = "operands do not overlap, and each is taken once")]
     pub fn write<T: Real>(&self, role: R) -> &mut [T] {
         let o = self.placed::<T>(self.operand(role));
-        // SAFETY: `Operand::new` checked the bounds; the event order makes this step their only user.
+        // SAFETY: `Operand::new` checked the bounds; events order all other accesses before or after this step.
         unsafe { std::slice::from_raw_parts_mut(o.base().cast::<T>(), o.elements()) }
     }
 
-    /// Returns the scratch memory; empty when the step asked for none. Take it once.
-    #[allow(clippy::mut_from_ref, reason = "it is its own memory, and is taken once")]
+    /// Returns the scratch memory, which is empty if the step requested none. Call this only once.
+    #[allow(clippy::mut_from_ref, reason = "scratch overlaps no operand, and is taken once")]
     pub fn scratch<T: Real>(&self) -> &mut [T] {
         let Some(scratch) = self.operands.scratch() else { return Default::default() };
         let o = self.placed::<T>(scratch);
-        // SAFETY: `Operand::new` checked the bounds; the event order makes this step its only user.
+        // SAFETY: `Operand::new` checked the bounds; events order all other accesses before or after this step.
         unsafe { std::slice::from_raw_parts_mut(o.base().cast::<T>(), o.elements()) }
     }
 
-    /// Returns the counted random numbers of this layer at this step.
+    /// Returns the counter-based random numbers of this layer at this step.
     pub fn random(&self, purpose: RandomStream) -> Random {
         Random::new(self.seed, purpose, self.clock.step, self.layer)
     }
 
-    /// Shares out disjoint parts of a slice: task i gets `data[i * size..(i + 1) * size]`, the last one less.
+    /// Divides a slice among tasks: task i gets `data[i * size..(i + 1) * size]`; the last part may be shorter.
     pub fn chunks<T: Real>(&self, data: &mut [T], size: usize, task: impl Fn(usize, &mut [T], usize) + Sync) {
         let len = data.len();
         let base = Shared(data.as_mut_ptr());
         self.pool.run(len.div_ceil(size.max(1)), |i, worker| {
             let start = i * size;
-            // SAFETY: the ranges of different tasks are disjoint and inside `data`.
+            // SAFETY: the ranges of different tasks are disjoint and within `data`.
             let part = unsafe { std::slice::from_raw_parts_mut(base.get().add(start), size.min(len - start)) };
             task(i, part, worker);
         });
     }
 
-    /// Shares out two slices side by side: task i gets the i-th `size` elements of each, the last one less.
+    /// Divides two slices in parallel: task i gets the i-th part of each, with `a_size` and `b_size` elements; the last
+    /// parts may be shorter.
     pub fn zip_chunks<T: Real>(
         &self,
         (a, a_size): (&mut [T], usize),
@@ -106,13 +107,13 @@ impl<R: Key> Args<'_, R> {
         let (b_len, b_base) = (b.len(), Shared(b.as_mut_ptr()));
         self.chunks(a, a_size, |i, a, _| {
             let start = (i * b_size).min(b_len);
-            // SAFETY: the ranges of different tasks are disjoint and inside `b`.
+            // SAFETY: the ranges of different tasks are disjoint and within `b`.
             let b = unsafe { std::slice::from_raw_parts_mut(b_base.get().add(start), b_size.min(b_len - start)) };
             task(i, a, b);
         });
     }
 
-    /// Like [`Args::chunks`], with `task(i, part, scratch)`: each worker has its own equal part of `scratch`.
+    /// Works like [`Args::chunks`], but calls `task(i, part, scratch)`: each worker has an equal part of `scratch`.
     pub fn chunks_with_scratch<T: Real>(
         &self,
         data: &mut [T],
@@ -123,14 +124,14 @@ impl<R: Key> Args<'_, R> {
         let each = scratch.len() / self.pool.threads();
         let base = Shared(scratch.as_mut_ptr());
         self.chunks(data, size, |i, part, worker| {
-            // SAFETY: no two running tasks share a worker's number, which is below the number of threads.
+            // SAFETY: no two running tasks share a worker number, and it is less than the number of threads.
             let scratch = unsafe { std::slice::from_raw_parts_mut(base.get().add(worker * each), each) };
             task(i, part, scratch);
         });
     }
 
-    /// Gives `task(i, scratch, whole)` the i-th worker-private scratch and the whole of `out`, for outputs that
-    /// tasks write in strided, disjoint parts.
+    /// Calls `task(i, out, scratch)` for each i, with all of `out` and the worker's part of `scratch`, for tasks that
+    /// write strided, disjoint parts of an output.
     ///
     /// # Safety
     /// Different tasks must write different elements of `out`.
@@ -145,7 +146,7 @@ impl<R: Key> Args<'_, R> {
         let each = scratch.len() / self.pool.threads();
         let (out, scratch) = (Shared(out.as_mut_ptr()), Shared(scratch.as_mut_ptr()));
         self.pool.run(tasks, |i, worker| {
-            // SAFETY: workers have their own scratch; the caller promises disjoint writes to `out`.
+            // SAFETY: each worker has its own scratch; the caller guarantees disjoint writes to `out`.
             let (out, scratch) = unsafe {
                 (
                     std::slice::from_raw_parts_mut(out.get(), len),
@@ -157,7 +158,7 @@ impl<R: Key> Args<'_, R> {
     }
 }
 
-/// A pointer that tasks may share because each uses its own part.
+/// A pointer that tasks may share, because each task uses its own part.
 struct Shared<T>(*mut T);
 
 // SAFETY: the methods above hand out disjoint parts.

@@ -1,4 +1,4 @@
-//! Products of matrices on one thread, through the `gemm` crate (AVX-512 where the processor has it).
+//! Matrix products on one thread, computed by the `gemm` crate (with AVX-512 if the processor supports it).
 
 use crate::tensor::{Dual, Real};
 use std::cell::Cell;
@@ -7,8 +7,8 @@ thread_local! {
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Returns true while this thread is inside a product: the `gemm` crate allocates its packing buffers per call,
-/// and the test that no step allocates counts those apart.
+/// Returns true while this thread is computing a product. The `gemm` crate allocates packing buffers in each call, and
+/// the test that no step allocates counts them separately.
 pub fn inside_gemm() -> bool {
     INSIDE.try_with(Cell::get).unwrap_or(false)
 }
@@ -16,7 +16,7 @@ pub fn inside_gemm() -> bool {
 /// A strided view of a matrix in a slice: element (i, j) is at `i * row + j * col`.
 #[derive(Debug, Clone, Copy)]
 pub struct Matrix<'a, T> {
-    /// The elements, from (0, 0) on.
+    /// The elements, starting with (0, 0).
     pub data: &'a [T],
     /// Distance between rows.
     pub row: usize,
@@ -25,11 +25,11 @@ pub struct Matrix<'a, T> {
 }
 
 impl<'a, T> Matrix<'a, T> {
-    /// A row-major matrix whose rows are `row` apart.
+    /// Returns a row-major matrix whose rows are `row` elements apart.
     pub fn rows(data: &'a [T], row: usize) -> Self {
         Matrix { data, row, col: 1 }
     }
-    /// The transpose of a row-major matrix whose rows are `row` apart.
+    /// Returns the transpose of a row-major matrix whose rows are `row` elements apart.
     pub fn transposed(data: &'a [T], row: usize) -> Self {
         Matrix { data, row: 1, col: row }
     }
@@ -37,10 +37,10 @@ impl<'a, T> Matrix<'a, T> {
 
 /// An element type with a matrix product.
 pub trait Scalar: Real {
-    /// Computes `c = a b` (m x k times k x n), or `c += a b` when `accumulate`; rows of `c` are `c_row` apart.
+    /// Computes `c = a b` (m x k times k x n), or `c += a b` if `accumulate` is true; rows of `c` are `c_row` apart.
     ///
     /// # Panics
-    /// When a slice is too short for its matrix.
+    /// If a slice is too short for its matrix.
     #[allow(clippy::too_many_arguments, reason = "the arguments of a product")]
     fn gemm(
         m: usize,
@@ -60,7 +60,7 @@ fn check<T>(m: usize, n: usize, k: usize, a: &Matrix<T>, b: &Matrix<T>, c: &[T],
     assert!(c.len() > (m - 1) * c_row + n - 1, "c is too short");
 }
 
-/// Handles empty products; returns true when there is nothing left to do.
+/// Handles empty products. Returns true if there is nothing left to do.
 fn trivial<T: Real>(m: usize, n: usize, k: usize, c: &mut [T], c_row: usize, accumulate: bool) -> bool {
     if m == 0 || n == 0 {
         return true;
@@ -89,7 +89,7 @@ macro_rules! scalar {
                 }
                 check(m, n, k, &a, &b, c, c_row);
                 INSIDE.set(true);
-                // SAFETY: `check` proved that all three matrices lie inside their slices.
+                // SAFETY: `check` ensured that all three matrices are within their slices.
                 unsafe {
                     gemm::gemm(
                         m,
@@ -122,7 +122,7 @@ scalar!(f32);
 scalar!(f64);
 
 impl Scalar for Dual {
-    /// Three real products: (A + A' e)(B + B' e) = A B + (A B' + A' B) e.
+    /// Computes three real products: (A + A' e)(B + B' e) = A B + (A B' + A' B) e.
     fn gemm(
         m: usize,
         n: usize,
@@ -141,8 +141,8 @@ impl Scalar for Dual {
         let a0 = a.data.as_ptr().cast::<f64>();
         let b0 = b.data.as_ptr().cast::<f64>();
         let c0 = c.as_mut_ptr().cast::<f64>();
-        // SAFETY: `Dual` is two doubles (repr(C)), so doubling the strides visits one part of every element;
-        // `check` proved that all elements lie inside their slices.
+        // SAFETY: `Dual` is two doubles (repr(C)), so doubled strides visit one part of every element. `check` ensured
+        // that all elements are within their slices.
         unsafe {
             for (part, left, right, add) in [(0, 0, 0, accumulate), (1, 0, 1, accumulate), (1, 1, 0, true)] {
                 gemm::gemm(

@@ -1,10 +1,10 @@
-//! CPU devices: queues that are threads, the arguments of a step, products of matrices, vectorised loops, copies and
+//! CPU devices: queues, each with a thread, the arguments of a step, matrix products, vectorised loops, and copies and
 //! sums between devices that share memory.
 //!
-//! It does not depend on layers or on GPUs; worker threads and memory, which it shares with `gpu/`, are in `device/`.
+//! It does not depend on layers or on GPUs. Worker threads and memory are shared with `gpu/` and are in `device/`.
 //!
-//! To add a way to divide a step among threads: a method of [`Args`]. To add an element type: `Real` in `tensor/`, then
-//! [`Scalar`] in `gemm.rs`.
+//! To add a way to divide a step among threads, add a method to [`Args`]. To add an element type, implement `Real` in
+//! `tensor/`, then [`Scalar`] in `gemm.rs`.
 
 mod args;
 mod gemm;

@@ -1,6 +1,8 @@
-//! The queues of CPU devices: one thread each, which runs its steps in order and waits for events of others.
+//! The queues of CPU devices. Each has one thread, which runs the queue's steps in order and waits for events of other
+//! queues.
 //!
-//! An event is "queue q has finished its first n steps of this run"; a queue's progress counter is all its events.
+//! An event means that queue q has finished its first n steps of this run. A queue's progress counter represents all
+//! its events.
 
 use crate::device::{Clock, Pool, Queue, thread};
 use crate::error::{Error, Result};
@@ -11,17 +13,17 @@ use std::time::{Duration, Instant};
 
 const SPIN: Duration = Duration::from_micros(20);
 
-/// What the queues run: for each queue a list of steps, each with the events that it waits for.
+/// A program for the queues: for each queue a list of steps, each with the events for which it waits.
 pub trait QueueProgram: Send + Sync {
     /// Returns the number of steps of a queue.
     fn len(&self, queue: usize) -> usize;
-    /// Returns true when a queue has no step.
+    /// Returns true if a queue has no steps.
     fn is_empty(&self, queue: usize) -> bool {
         self.len(queue) == 0
     }
-    /// Returns the events that a step waits for, as (queue, number of its steps that must be finished).
+    /// Returns the events for which a step waits, as (queue, number of its steps that must have finished).
     fn waits(&self, queue: usize, step: usize) -> &[(usize, usize)];
-    /// Does the step.
+    /// Executes the step.
     fn perform(&self, queue: usize, step: usize, clock: Clock, pool: &Pool);
     /// Returns the step's name, for messages.
     fn name(&self, queue: usize, step: usize) -> String;
@@ -34,11 +36,11 @@ struct Command {
 
 struct Shared {
     order: Mutex<Command>,
-    /// Run number that each queue was last asked for.
+    /// The number of the latest run requested from each queue.
     asked: Vec<AtomicU64>,
-    /// Steps that each queue has finished in this run.
+    /// The number of steps that each queue has finished in this run.
     progress: Vec<AtomicUsize>,
-    /// Queues still busy with this run.
+    /// The number of queues that have not finished this run.
     busy: AtomicUsize,
     failed: AtomicBool,
     failure: Mutex<Option<String>>,
@@ -46,7 +48,7 @@ struct Shared {
     sleepers: AtomicUsize,
     bell: Mutex<()>,
     rung: Condvar,
-    /// Spinning pays only when every thread has a core.
+    /// How long a thread spins before it sleeps. Spinning only helps if every thread has a core.
     spin: Duration,
 }
 
@@ -55,7 +57,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
-    /// Returns when `ready`; spins a little, then sleeps until the bell rings.
+    /// Waits until `ready` returns true: spins briefly, then sleeps until the bell rings.
     fn wait(&self, ready: impl Fn() -> bool) {
         let start = Instant::now();
         while start.elapsed() < self.spin {
@@ -73,7 +75,7 @@ impl Shared {
         self.sleepers.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Wakes every sleeper; call after changing what they wait for.
+    /// Wakes every sleeping thread. Must be called after each change of a condition that may be waited for.
     fn ring(&self) {
         if self.sleepers.load(Ordering::SeqCst) > 0 {
             drop(lock(&self.bell));
@@ -82,7 +84,7 @@ impl Shared {
     }
 }
 
-/// The queue threads of a number of CPU devices.
+/// The queue threads of one or more CPU devices.
 pub struct Queues {
     shared: Arc<Shared>,
     handles: Vec<JoinHandle<()>>,
@@ -99,7 +101,7 @@ impl Queues {
     /// Starts the queues of `devices` devices; each device's compute queue has `threads` threads.
     ///
     /// # Errors
-    /// When the operating system starts no more threads.
+    /// If the operating system cannot start a thread.
     pub fn new(devices: usize, threads: usize) -> Result<Self> {
         let count = devices * Queue::COUNT;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -122,16 +124,16 @@ impl Queues {
             let queue = Queue::ALL[index % Queue::COUNT];
             let pool = Pool::new(if queue == Queue::Compute { threads } else { 1 })?;
             let name = format!("cpu:{} {queue}", index / Queue::COUNT);
-            // When this one does not start, those that did end with the queues.
+            // If a thread does not start, those already started end when `queues` is dropped.
             queues.handles.push(thread(name, move || serve(&shared, index, &pool))?);
         }
         Ok(queues)
     }
 
-    /// Runs a script once on all queues and returns when every step is done.
+    /// Runs a program once on all queues and returns when every step has finished.
     ///
     /// # Errors
-    /// When a step panics: the error names its device, queue and step. The run is over then.
+    /// If a step panics: the error names its device, queue and step. The queues cannot be used again after that.
     pub fn run(&mut self, script: &Arc<dyn QueueProgram>, clock: Clock) -> Result<()> {
         let shared = &*self.shared;
         if shared.failed.load(Ordering::SeqCst) {
@@ -158,10 +160,11 @@ impl Queues {
     }
 }
 
-/// Runs a script once on this thread, its steps in the order of `list`: (queue, number on that queue). Nothing waits.
+/// Runs a program once on this thread, with its steps in the order of `list`, as (queue, step of that queue). Waits for
+/// no event.
 ///
 /// # Errors
-/// As [`Queues::run`].
+/// As for [`Queues::run`].
 pub fn run_serially(script: &dyn QueueProgram, list: &[(usize, usize)], clock: Clock, pool: &Pool) -> Result<()> {
     list.iter().try_for_each(|&(queue, step)| perform(script, queue, step, clock, pool)).map_err(Error::Run)
 }
@@ -189,7 +192,7 @@ fn serve(shared: &Shared, queue: usize, pool: &Pool) {
         served = shared.asked[queue].load(Ordering::SeqCst);
         let (script, clock) = {
             let order = lock(&shared.order);
-            (Arc::clone(order.script.as_ref().expect("a run has a script")), order.clock)
+            (Arc::clone(order.script.as_ref().expect("a run sets its program before it is requested")), order.clock)
         };
         for step in 0..script.len(queue) {
             for &(other, count) in script.waits(queue, step) {
@@ -214,7 +217,7 @@ fn serve(shared: &Shared, queue: usize, pool: &Pool) {
     }
 }
 
-/// Does a step; a panic becomes a message that names it.
+/// Executes a step; a panic becomes a message that names the step.
 fn perform(
     script: &dyn QueueProgram,
     queue: usize,
@@ -225,7 +228,7 @@ fn perform(
     let work = std::panic::AssertUnwindSafe(|| script.perform(queue, step, clock, pool));
     std::panic::catch_unwind(work).map_err(|panic| {
         format!(
-            "device {}, {} queue, step {} \"{}\": {}; this is a fault in peristyle, please report it",
+            "device {}, {} queue, step {} \"{}\": {}; this is a bug in peristyle, please report it",
             queue / Queue::COUNT,
             Queue::ALL[queue % Queue::COUNT],
             clock.step,

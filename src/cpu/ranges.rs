@@ -1,29 +1,28 @@
-//! The same range of several operands in the hands of one task: how a step updates many regions in one parallel
-//! pass.
+//! Gives a task the same range of several operands, so that a step can update many regions in one parallel pass.
 
 use super::args::Args;
 use crate::device::{Key, Operands};
 use crate::tensor::Real;
 use std::marker::PhantomData;
 
-/// One range of elements of every operand, which the holder alone may touch.
+/// One range of elements of every operand, which only its holder may access.
 #[derive(Debug)]
 pub struct Ranges<'a, T, R> {
     operands: &'a Operands<R>,
     start: usize,
     len: usize,
-    /// A bit for each operand whose range is in other hands.
+    /// A bit for each operand whose range was taken, or belongs to another holder.
     taken: u64,
     elements: PhantomData<*const T>,
 }
 
 impl<R: Key + Sync> Args<'_, R> {
-    /// Shares out the ranges `size * i..size * (i + 1)` (the last one less) of elements 0..`elements` of all
-    /// operands: each task gets one range.
+    /// Divides elements 0..`elements` of all operands among tasks: task i gets the range `size * i..size * (i + 1)`;
+    /// the last range may be shorter.
     pub fn ranges<T: Real>(&self, elements: usize, size: usize, task: impl Fn(Ranges<T, R>) + Sync) {
         assert_eq!(T::PRECISION, self.precision);
         let operands = self.operands;
-        assert!(operands.roles().count() <= u64::BITS as usize, "a bit marks an operand");
+        assert!(operands.roles().count() <= u64::BITS as usize, "a step may have up to 64 operands");
         self.pool.blocks(elements, size, |range| {
             task(Ranges { operands, start: range.start, len: range.len(), taken: 0, elements: PhantomData });
         });
@@ -31,55 +30,55 @@ impl<R: Key + Sync> Args<'_, R> {
 }
 
 impl<'a, T: Real, R: Key> Ranges<'a, T, R> {
-    /// Returns the first element of the range.
+    /// Returns the index of the first element of the range.
     pub fn start(&self) -> usize {
         self.start
     }
 
-    /// Returns the number of elements of each part.
+    /// Returns the number of elements of the range.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Returns true when the range holds no element.
+    /// Returns true if the range has no elements.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Cuts the range in two before element `at` of the operands; one side is empty when that lies outside.
+    /// Divides the range in two before element `at` of the operands. If `at` is outside the range, one part is empty.
     pub fn cut(self, at: usize) -> (Self, Self) {
         let end = self.start + self.len;
         let at = at.clamp(self.start, end);
         (Ranges { len: at - self.start, ..self }, Ranges { start: at, len: end - at, ..self })
     }
 
-    /// Lends the ranges of some operands: the holder of the result may take them, this one no longer.
+    /// Hands over the ranges of some operands: from now on they can be taken from the result, not from `self`.
     ///
     /// # Panics
-    /// When one of them was taken already.
+    /// If one of them was already taken.
     pub fn lend(&mut self, lent: impl Fn(R) -> bool) -> Self {
         let bits = self.operands.roles().enumerate().filter(|&(_, role)| lent(role)).map(|(i, _)| 1 << i);
         let lent = bits.sum::<u64>();
-        assert_eq!(self.taken & lent, 0, "a range is in one hand");
+        assert_eq!(self.taken & lent, 0, "a range must have one holder");
         self.taken |= lent;
         Ranges { taken: !lent, ..*self }
     }
 
-    /// Takes the range of an operand, to read.
+    /// Takes the range of an operand, for reading.
     ///
     /// # Panics
-    /// When the step has no such operand, it is too short, or its range was taken already.
+    /// If the step has no such operand, the operand is too short, or its range was already taken.
     pub fn read(&mut self, role: R) -> &'a [T] {
         let base = self.take(role);
-        // SAFETY: inside the operand; operands do not overlap, `Args::ranges` and `cut` give every range once, and `take`
-        // gives the range of an operand once.
+        // SAFETY: the range is within the operand. Operands do not overlap, `Args::ranges` and `cut` return each range
+        // once, and `take` returns the range of an operand once.
         unsafe { std::slice::from_raw_parts(base, self.len) }
     }
 
-    /// Takes the range of an operand, to read and write.
+    /// Takes the range of an operand, for reading and writing.
     ///
     /// # Panics
-    /// When the step has no such operand, it is too short, or its range was taken already.
+    /// If the step has no such operand, the operand is too short, or its range was already taken.
     pub fn write(&mut self, role: R) -> &'a mut [T] {
         let base = self.take(role);
         // SAFETY: as above.
@@ -88,11 +87,11 @@ impl<'a, T: Real, R: Key> Ranges<'a, T, R> {
 
     fn take(&mut self, role: R) -> *mut T {
         let operand = &self.operands[role];
-        let bit = 1 << self.operands.roles().position(|r| r == role).expect("it was found above");
-        assert_eq!(self.taken & bit, 0, "the range of {role:?} is taken once");
+        let bit = 1 << self.operands.roles().position(|r| r == role).expect("indexing found this role");
+        assert_eq!(self.taken & bit, 0, "the range of {role:?} can only be taken once");
         self.taken |= bit;
-        assert!(self.start + self.len <= operand.elements(), "the range lies inside the operand");
-        // SAFETY: inside the operand.
+        assert!(self.start + self.len <= operand.elements(), "the range must be within the operand");
+        // SAFETY: the range is within the operand.
         unsafe { operand.base().cast::<T>().add(self.start) }
     }
 }

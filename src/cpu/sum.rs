@@ -14,12 +14,12 @@ pub struct MemorySlice {
 }
 
 impl MemorySlice {
-    /// Names a piece; `part` counts elements of `precision` from a byte of the memory.
+    /// Describes a piece; `part` is in elements of `precision`, relative to byte `byte` of the memory.
     ///
     /// # Panics
-    /// When it lies outside the memory.
+    /// If the piece is not within the memory.
     pub fn new(memory: &Arc<Memory>, byte: usize, part: Strided, precision: Precision) -> Self {
-        assert!(byte + part.end() * precision.bytes() <= memory.bytes(), "a piece lies inside its memory");
+        assert!(byte + part.end() * precision.bytes() <= memory.bytes(), "a piece must be within its memory");
         MemorySlice { memory: Arc::clone(memory), byte, part }
     }
 
@@ -30,7 +30,7 @@ impl MemorySlice {
     }
 }
 
-/// Every target = the sum of the sources, in their order. A target may be one of the sources.
+/// Sets every target to the sum of the sources, added in their order. A target may be one of the sources.
 #[derive(Debug, Clone)]
 pub struct SumTask {
     sources: Vec<MemorySlice>,
@@ -38,21 +38,21 @@ pub struct SumTask {
     precision: Precision,
 }
 
-/// Elements summed at a time, in a buffer on the stack.
+/// The number of elements summed at a time, in a buffer on the stack.
 const BLOCK: usize = 512;
 
 impl SumTask {
-    /// Describes a transfer of pieces that all have the same number of elements.
+    /// Describes a sum of pieces, which must all have the same number of elements.
     ///
     /// # Panics
-    /// When they differ.
+    /// If the numbers of elements differ.
     pub fn new(sources: Vec<MemorySlice>, targets: Vec<MemorySlice>, precision: Precision) -> Self {
         let elements = sources[0].part.elements();
-        assert!(sources.iter().chain(&targets).all(|e| e.part.elements() == elements), "equal pieces");
+        assert!(sources.iter().chain(&targets).all(|e| e.part.elements() == elements), "pieces must have equal length");
         SumTask { sources, targets, precision }
     }
 
-    /// Does it.
+    /// Computes the sum.
     pub fn run(&self) {
         match self.precision {
             Precision::F32 => self.sum::<f32>(),
@@ -69,8 +69,8 @@ impl SumTask {
         for start in (0..elements).step_by(run.max(1)) {
             if copy {
                 for target in &self.targets {
-                    // SAFETY: both pieces were checked to lie inside their memories, run by run; the event order
-                    // makes this step the only writer of the target; `copy` allows overlap.
+                    // SAFETY: both pieces were checked to be within their memories, and a run is contiguous in both.
+                    // Events order all other accesses to the target before or after this step; `copy` allows overlap.
                     unsafe { std::ptr::copy(self.sources[0].at::<T>(start), target.at::<T>(start), run) };
                 }
                 continue;
@@ -80,7 +80,7 @@ impl SumTask {
                 let mut sum = [T::ZERO; BLOCK];
                 let sum = &mut sum[..len];
                 for (k, source) in self.sources.iter().enumerate() {
-                    // SAFETY: as above; nobody writes the sources while this step reads them.
+                    // SAFETY: as above; nothing else writes the sources while this step reads them.
                     let source =
                         unsafe { std::slice::from_raw_parts(source.at::<T>(start).add(block).cast_const(), len) };
                     if k == 0 {

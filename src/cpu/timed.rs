@@ -1,4 +1,4 @@
-//! A script with a clock around every step: what it does is the script's.
+//! A wrapper that times every step of a program and otherwise behaves as the program.
 
 use super::queues::QueueProgram;
 use crate::device::{Clock, Pool};
@@ -6,21 +6,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// A script whose steps are timed one by one; waiting for events is not counted.
+/// A program whose steps are timed individually, without the time spent waiting for events.
 pub struct Timed {
     script: Arc<dyn QueueProgram>,
     nanoseconds: Vec<Vec<AtomicU64>>,
 }
 
 impl Timed {
-    /// Puts a clock around every step of a script on `queues` queues.
+    /// Wraps a program for `queues` queues.
     pub fn new(script: Arc<dyn QueueProgram>, queues: usize) -> Self {
         let clocks = |queue| (0..script.len(queue)).map(|_| AtomicU64::new(0)).collect();
         let nanoseconds = (0..queues).map(clocks).collect();
         Timed { script, nanoseconds }
     }
 
-    /// Returns the seconds that a step took when it last ran.
+    /// Returns the time in seconds that a step took when it last ran.
     pub fn seconds(&self, queue: usize, step: usize) -> f64 {
         self.nanoseconds[queue][step].load(Ordering::Relaxed) as f64 * 1e-9
     }

@@ -1,16 +1,16 @@
-//! One allocation per device, made once.
+//! The memory of a CPU device: one allocation, made once.
 
 use crate::error::{Error, Result};
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 
-/// Bytes aligned to a cache line, all zero at first. The device's arena.
+/// The arena of a device: bytes aligned to a cache line, initially zero.
 #[derive(Debug)]
 pub struct Memory {
     base: *mut u8,
     layout: Layout,
 }
 
-// SAFETY: plain bytes; the program's event order decides who may touch which of them when.
+// SAFETY: these are plain bytes; the program's events order all conflicting accesses.
 unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
@@ -21,10 +21,10 @@ impl Memory {
     /// Allocates `bytes` zero bytes.
     ///
     /// # Errors
-    /// When this machine has not as many.
+    /// If there is not enough memory.
     pub fn new(bytes: usize) -> Result<Self> {
         let layout = Layout::from_size_align(bytes.max(1), Self::ALIGN);
-        // SAFETY: the size is not zero.
+        // SAFETY: the size is at least 1.
         let allocated = layout.map(|layout| (unsafe { alloc_zeroed(layout) }, layout));
         match allocated {
             Ok((base, layout)) if !base.is_null() => Ok(Memory { base, layout }),
@@ -35,10 +35,10 @@ impl Memory {
     /// Returns the address of a byte.
     ///
     /// # Panics
-    /// When `offset` lies outside.
+    /// If `offset` is outside the memory.
     pub fn at(&self, offset: usize) -> *mut u8 {
         assert!(offset <= self.layout.size());
-        // SAFETY: inside the allocation.
+        // SAFETY: the byte is within the allocation.
         unsafe { self.base.add(offset) }
     }
 

@@ -1,10 +1,10 @@
-//! What devices of every kind share: operands and the clock of a step, the names of queues, host memory, worker threads
+//! The parts common to all devices: operands and the clock of a step, the names of queues, host memory, worker threads
 //! and counter-based random numbers.
 //!
-//! It does not depend on layers, and does not run anything itself: CPU devices are in `cpu/`, GPUs in `gpu/`. What only
-//! one of them needs belongs there.
+//! It does not depend on layers and does not run anything itself: CPU devices are in `cpu/`, GPUs in `gpu/`. Code that
+//! only one of them needs belongs there.
 //!
-//! To add something that both need: a file here, which depends on neither.
+//! To add something that both need, add a file here that depends on neither.
 
 mod memory;
 mod operand;

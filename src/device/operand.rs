@@ -1,24 +1,24 @@
-//! What a step is given, on a device of any kind: its operands and the clock.
+//! The arguments common to steps on all devices: operands and the clock.
 
 use super::memory::Memory;
 use crate::tensor::{Element, LocalSlice, Precision, Shape};
 use std::sync::Arc;
 
-/// One operand of a step on one device: which part of which tensor, and where it lies.
+/// One operand of a step on one device: a part of a tensor, and its location in memory.
 #[derive(Debug, Clone)]
 pub struct Operand {
     /// Shape of the whole logical tensor.
     pub shape: Shape,
-    /// The part that this device holds; its elements are contiguous, row-major.
+    /// The part that this device holds, stored contiguously in row-major order.
     pub window: LocalSlice,
-    /// How its elements lie in memory.
+    /// The type of its elements in memory.
     pub element: Element,
     memory: Option<Arc<Memory>>,
     base: *mut u8,
     elements: usize,
 }
 
-// SAFETY: a pointer into the arena; the program's checked event order decides who may use it when.
+// SAFETY: the pointer is into the arena; the program's events, which are checked, order all conflicting accesses.
 unsafe impl Send for Operand {}
 unsafe impl Sync for Operand {}
 
@@ -26,32 +26,32 @@ impl Operand {
     /// Places an operand of `precision` at a byte offset of a device's memory.
     ///
     /// # Panics
-    /// When it does not fit or is not aligned to its elements.
+    /// If it does not fit, or is not aligned to its elements.
     pub fn new(memory: &Arc<Memory>, offset: usize, shape: Shape, window: LocalSlice, precision: Precision) -> Self {
         let elements = window.elements();
-        assert!(offset.is_multiple_of(precision.bytes()), "an operand is aligned to its elements");
-        assert!(offset + elements * precision.bytes() <= memory.bytes(), "an operand lies inside its memory");
+        assert!(offset.is_multiple_of(precision.bytes()), "an operand must be aligned to its elements");
+        assert!(offset + elements * precision.bytes() <= memory.bytes(), "an operand must be within its memory");
         let element = Element::Real(precision);
         Operand { shape, window, element, memory: Some(Arc::clone(memory)), base: memory.at(offset), elements }
     }
 
-    /// Describes an operand that has no memory yet, for questions about sizes.
+    /// Describes an operand without memory, for computing sizes.
     pub fn described(element: Element, shape: Shape, window: LocalSlice) -> Self {
         Operand::at(0, element, shape, window)
     }
 
-    /// Places an operand at an address of a GPU.
+    /// Places an operand at an address in GPU memory.
     pub fn at(address: u64, element: Element, shape: Shape, window: LocalSlice) -> Self {
         let (elements, base) = (window.elements(), std::ptr::without_provenance_mut(address as usize));
         Operand { shape, window, element, memory: None, base, elements }
     }
 
-    /// Returns its address.
+    /// Returns the address of the first element.
     pub fn address(&self) -> u64 {
         self.base.addr() as u64
     }
 
-    /// Returns its length in bytes.
+    /// Returns the length in bytes.
     pub fn bytes(&self) -> usize {
         self.elements * self.element.bytes()
     }
@@ -61,12 +61,12 @@ impl Operand {
         self.elements
     }
 
-    /// Returns the first byte in the memory of a CPU device.
+    /// Returns a pointer to the first byte, in the memory of a CPU device.
     ///
     /// # Panics
-    /// When it has no such memory.
+    /// If the operand has no such memory.
     pub(crate) fn base(&self) -> *mut u8 {
-        assert!(self.memory.is_some(), "an operand that runs has memory");
+        assert!(self.memory.is_some(), "an operand of a step must have memory");
         self.base
     }
 
@@ -75,7 +75,7 @@ impl Operand {
         self.window.len[dim]
     }
 
-    /// Returns true when this device holds no element.
+    /// Returns true if this device holds no elements.
     pub fn is_empty(&self) -> bool {
         self.elements == 0
     }
@@ -86,7 +86,7 @@ impl Operand {
     }
 }
 
-/// What changes from step to step.
+/// The values that change from step to step.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Clock {
     /// The number of this update, from 1.

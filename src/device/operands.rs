@@ -1,15 +1,15 @@
-//! The operands of a step, each under the role in which the step uses it.
+//! The operands of a step, each identified by its role in the step.
 
 use super::operand::Operand;
 use std::fmt::Debug;
 use std::ops::Index;
 
-/// What names an operand. Each room that runs steps has roles of its own; this one knows none of them.
+/// The role of an operand. Each room that runs steps defines its roles; this room does not depend on them.
 pub trait Key: Copy + PartialEq + Debug {}
 
 impl<R: Copy + PartialEq + Debug> Key for R {}
 
-/// The operands of a step by their roles, and its scratch memory. An operand that nobody requires is absent.
+/// The operands of a step by role, and its scratch memory. An operand that is not required is absent.
 #[derive(Debug, Clone)]
 pub struct Operands<R> {
     operands: Vec<(R, Operand)>,
@@ -23,22 +23,22 @@ impl<R> FromIterator<(R, Operand)> for Operands<R> {
 }
 
 impl<R: Key> Operands<R> {
-    /// Adds the scratch memory that the step asked for.
+    /// Adds the scratch memory that the step requested.
     pub fn with_scratch(self, scratch: Option<Operand>) -> Self {
         Operands { scratch, ..self }
     }
 
-    /// Returns the scratch memory, if the step asked for any.
+    /// Returns the scratch memory, if the step requested any.
     pub fn scratch(&self) -> Option<&Operand> {
         self.scratch.as_ref()
     }
 
-    /// Returns the operand of a role, if the step has one.
+    /// Returns the operand with this role, if the step has one.
     pub fn get(&self, role: R) -> Option<&Operand> {
         self.operands.iter().find(|(r, _)| *r == role).map(|(_, operand)| operand)
     }
 
-    /// Returns true when the step has an operand of this role.
+    /// Returns true if the step has an operand with this role.
     pub fn has(&self, role: R) -> bool {
         self.get(role).is_some()
     }
@@ -52,47 +52,48 @@ impl<R: Key> Operands<R> {
 impl<R: Key> Index<R> for Operands<R> {
     type Output = Operand;
 
-    /// Returns the operand of a role.
+    /// Returns the operand with this role.
     ///
     /// # Panics
-    /// When the step has none.
+    /// If the step has no such operand.
     fn index(&self, role: R) -> &Operand {
         let roles = || self.roles().collect::<Vec<_>>();
         self.get(role).unwrap_or_else(|| panic!("the step has no operand {role:?}, only {:?}", roles()))
     }
 }
 
-/// What runs the steps of a device.
+/// The kind of device that runs steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     /// A CPU device.
     Cpu {
-        /// Its threads.
+        /// The number of its threads.
         threads: usize,
     },
-    /// A GPU, or an emulated one.
+    /// A GPU, or an emulated GPU.
     Gpu {
-        /// Whether NVIDIA's libraries may compute products and convolutions: there is scratch memory for them.
+        /// Whether NVIDIA's libraries may compute products and convolutions. Scratch memory then includes their
+        /// workspace.
         libraries: bool,
-        /// Threads of this machine that emulate one.
+        /// The number of host threads of an emulated GPU.
         threads: usize,
     },
 }
 
 impl Target {
-    /// Returns the threads of a device.
+    /// Returns the number of threads.
     pub fn threads(self) -> usize {
         let (Target::Cpu { threads } | Target::Gpu { threads, .. }) = self;
         threads
     }
 
-    /// Returns true for a GPU, or an emulated one.
+    /// Returns true for a GPU, including an emulated one.
     pub fn is_gpu(self) -> bool {
         matches!(self, Target::Gpu { .. })
     }
 }
 
-/// What a step does to its output before it stores it, in place of a step of its own.
+/// An operation that a step applies to its output before it stores it, instead of a separate step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Epilogue {
     /// y = max(y, 0).

@@ -1,12 +1,12 @@
-//! Random numbers that are counted, not drawn: Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as
-//! easy as 1, 2, 3", <https://doi.org/10.1145/2063384.2063405>).
+//! Counter-based random numbers: Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3",
+//! <https://doi.org/10.1145/2063384.2063405>).
 //!
-//! A number is a pure function of (seed, purpose, time, stream, index), so a device can compute the numbers of
-//! its own window of a tensor, and a resumed run needs no saved state.
+//! A number is a pure function of (seed, purpose, time, stream, index), so a device can compute the numbers for its
+//! window of a tensor, and a resumed run needs no saved state.
 
 use std::convert::Infallible;
 
-/// What a random number is for; numbers for different purposes are independent.
+/// The purpose of a random number. Numbers for different purposes are independent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RandomStream {
     /// Initial values of parameters.
@@ -19,13 +19,13 @@ pub enum RandomStream {
     Dropout = 4,
     /// Synthetic data.
     Synthetic = 5,
-    /// Directions and samples of diagnoses and tests.
+    /// Directions and samples in diagnostics and tests.
     Probe = 6,
-    /// Which training samples become the validation share.
+    /// The choice of training samples for the validation share.
     Validation = 7,
 }
 
-/// Counted random numbers of one (seed, purpose, time, stream).
+/// The sequence of random numbers of one (seed, purpose, time, stream).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Random {
     key: [u32; 2],
@@ -34,7 +34,7 @@ pub struct Random {
 }
 
 impl Random {
-    /// Names a sequence. `time` is a step or an epoch, `stream` a layer or a sample.
+    /// Returns a sequence. `time` is a step or an epoch, `stream` a layer or a sample.
     pub fn new(seed: u64, purpose: RandomStream, time: u64, stream: u64) -> Self {
         let key = [seed as u32, (seed >> 32) as u32 ^ (purpose as u32).wrapping_mul(0x9E37_79B9)];
         Random { key, time: time as u32, stream: stream as u32 }
@@ -63,13 +63,13 @@ impl Random {
         to_unit(a, b)
     }
 
-    /// Returns a standard normal double (Box-Muller on the four words at counter `index`).
+    /// Returns a standard normal double, computed by Box-Muller from the four words at counter `index`.
     pub fn normal(&self, index: u64) -> f64 {
         let [a, b, c, d] = self.words(index);
         (-2.0 * (1.0 - to_unit(a, b)).ln()).sqrt() * (std::f64::consts::TAU * to_unit(c, d)).cos()
     }
 
-    /// Returns a whole number in 0..n (multiply and shift; the bias is below n / 2^64).
+    /// Returns an integer in 0..n (multiply and shift; the bias is less than n / 2^64).
     pub fn below(&self, index: u64, n: u64) -> u64 {
         let [a, b, ..] = self.words(index);
         let word = u64::from(a) << 32 | u64::from(b);
@@ -91,7 +91,7 @@ impl Random {
     }
 }
 
-/// The words of a [`Random`] in order, as a generator for code that wants `rand`'s traits.
+/// A generator that yields the words of a [`Random`] in order, for code that requires the traits of `rand`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RandomWords {
     random: Random,
@@ -139,7 +139,7 @@ mod tests {
     use rand::Rng;
 
     #[test]
-    fn philox_gives_the_published_vectors() {
+    fn philox_matches_the_published_vectors() {
         assert_eq!(philox([0; 4], [0; 2]), [0x6627_e8d5, 0xe169_c58d, 0xbc57_ac4c, 0x9b00_dbd8]);
         assert_eq!(philox([!0; 4], [!0; 2]), [0x408f_276d, 0x41c8_3b0e, 0xa20b_c7c6, 0x6d54_51fd]);
         let pi = philox([0x243f_6a88, 0x85a3_08d3, 0x1319_8a2e, 0x0370_7344], [0xa409_3822, 0x299f_31d0]);

@@ -1,7 +1,7 @@
-//! The worker threads of one device: a CPU device, or an emulated one.
+//! The worker threads of one device, either a CPU device or an emulated GPU.
 //!
-//! A job is a number of tasks fixed by the shapes at hand; which worker takes which task changes nothing in the
-//! result. Workers spin for some microseconds and then park: more threads than cores must not cost more.
+//! A job is a number of tasks, which depends only on shapes. The result does not depend on which worker executes which
+//! task. Workers spin for some microseconds and then sleep, so that having more threads than cores does not cost time.
 
 use crate::error::{Error, Result};
 use std::any::Any;
@@ -23,7 +23,7 @@ struct Job {
     stop: bool,
 }
 
-// SAFETY: the pointer is used only between `run` publishing it and `run` seeing `active == 0`.
+// SAFETY: the pointer is only used after `run` publishes it and before `run` observes `active == 0`.
 unsafe impl Send for Job {}
 
 struct Shared {
@@ -33,7 +33,7 @@ struct Shared {
     generation: AtomicU64,
     next: AtomicUsize,
     panicked: AtomicBool,
-    /// What the first worker that panicked said.
+    /// The payload of the first worker's panic.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
@@ -46,7 +46,7 @@ impl Shared {
 /// Starts a thread.
 ///
 /// # Errors
-/// When the operating system does not: its words, and what to do.
+/// If the operating system cannot start it; the message gives the system's reason and suggests what to change.
 pub fn thread<T: Send + 'static>(name: String, work: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
     let started = std::thread::Builder::new().name(name.clone()).spawn(work);
     started.map_err(|error| {
@@ -54,7 +54,7 @@ pub fn thread<T: Send + 'static>(name: String, work: impl FnOnce() -> T + Send +
     })
 }
 
-/// A fixed number of threads, the caller included, that share the tasks of a job.
+/// A fixed number of threads, including the caller, that share the tasks of a job.
 pub struct Pool {
     shared: Arc<Shared>,
     threads: usize,
@@ -65,7 +65,7 @@ impl Pool {
     /// Starts `threads - 1` workers; the thread that calls [`Pool::run`] is the last one.
     ///
     /// # Errors
-    /// When the operating system starts no more threads.
+    /// If the operating system cannot start a thread.
     pub fn new(threads: usize) -> Result<Self> {
         let shared = Arc::new(Shared {
             job: Mutex::new(Job { task: None, tasks: 0, active: 0, stop: false }),
@@ -79,23 +79,23 @@ impl Pool {
         let mut pool = Pool { shared, threads: threads.max(1), handles: Vec::new() };
         for worker in 1..pool.threads {
             let shared = Arc::clone(&pool.shared);
-            // When this one does not start, those that did end with the pool.
+            // If a thread does not start, those already started end when `pool` is dropped.
             pool.handles.push(thread(format!("worker-{worker}"), move || work(&shared, worker))?);
         }
         Ok(pool)
     }
 
-    /// Returns the number of threads, the caller included.
+    /// Returns the number of threads, including the caller.
     pub fn threads(&self) -> usize {
         self.threads
     }
 
-    /// Calls `task(i, worker)` once for every i in 0..tasks and returns when all are done.
+    /// Calls `task(i, worker)` once for every i in 0..tasks and returns when all calls have finished.
     ///
-    /// `worker` is below [`Pool::threads`] and no two running tasks share it: it selects scratch memory.
+    /// `worker` is less than [`Pool::threads`], and no two running tasks share it, so it can select scratch memory.
     ///
     /// # Panics
-    /// When a task panics on any thread.
+    /// If a task panics on any thread.
     pub fn run(&self, tasks: usize, task: impl Fn(usize, usize) + Sync) {
         if self.threads == 1 || tasks <= 1 {
             (0..tasks).for_each(|i| task(i, 0));
@@ -119,17 +119,17 @@ impl Pool {
         }
         if shared.panicked.swap(false, Ordering::AcqRel) {
             let panic = shared.panic.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
-            std::panic::resume_unwind(panic.expect("a worker that panicked left its reason"));
+            std::panic::resume_unwind(panic.expect("a worker that panicked stores its payload first"));
         }
     }
 
-    /// Cuts 0..n into blocks of `block` and calls `task(start..end)` for each, in parallel.
+    /// Divides 0..n into blocks of length `block` and calls `task(start..end)` for each, in parallel.
     pub fn blocks(&self, n: usize, block: usize, task: impl Fn(std::ops::Range<usize>) + Sync) {
         self.run(n.div_ceil(block), |i, _| task(i * block..n.min((i + 1) * block)));
     }
 }
 
-/// Closes the job and waits for its last worker, whatever happens.
+/// Closes the job and waits for its last worker when dropped, so also if a task panics.
 struct Finish<'a>(&'a Shared);
 
 impl Drop for Finish<'_> {
@@ -171,7 +171,7 @@ fn work(shared: &Shared, worker: usize) {
         let tasks = job.tasks;
         job.active += 1;
         drop(job);
-        // SAFETY: `active` was raised under the lock while the job was open, so `run` has not returned.
+        // SAFETY: `active` was incremented under the lock while the job was open, so `run` has not returned.
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             claim(shared, tasks, unsafe { &*task }, worker);
         }));
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_in_a_task_reaches_the_caller_and_the_pool_lives_on() {
+    fn a_panic_in_a_task_reaches_the_caller_and_the_pool_remains_usable() {
         let pool = Pool::new(3).unwrap();
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             pool.run(64, |i, _| assert!(i != 33, "task {i}"));

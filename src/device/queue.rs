@@ -1,4 +1,4 @@
-//! The three in-order queues of a device: threads of a CPU device, streams of a GPU.
+//! The three in-order queues of a device: threads on a CPU device, streams on a GPU.
 
 /// A device's queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -7,17 +7,17 @@ pub enum Queue {
     Compute,
     /// Collectives.
     Communication,
-    /// Batches in, values out.
+    /// Copies of batches to the device, and of values from it.
     Copy,
 }
 
 impl Queue {
-    /// Queues per device.
+    /// The number of queues per device.
     pub const COUNT: usize = 3;
-    /// All of them.
+    /// All queues of a device.
     pub const ALL: [Queue; 3] = [Queue::Compute, Queue::Communication, Queue::Copy];
 
-    /// Returns the number of this queue of a device among all queues.
+    /// Returns the index of this queue of a device among the queues of all devices.
     pub fn index(self, device: usize) -> usize {
         device * Self::COUNT + self as usize
     }
