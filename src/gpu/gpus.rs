@@ -297,7 +297,7 @@ impl Gpus {
         let at = |(base, p): (u64, Strided)| base + (p.offset * bytes) as u64;
         if let [source] = sources {
             let rows = |piece: (u64, Strided)| Rows { address: at(piece), pitch: stride(piece.1) * bytes };
-            // SAFETY: the plan's checker proved that the pieces lie inside their buffers and do not overlap.
+            // SAFETY: the plan's checker proved that the pieces are within their buffers and do not overlap.
             return unsafe {
                 issue.driver.copy_rows(rows((target, part)), rows(*source), width * bytes, height, issue.stream)
             };
