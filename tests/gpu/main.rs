@@ -104,7 +104,8 @@ fn an_old_driver_is_named() {
 #[test]
 #[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
 fn a_missing_device_is_named() {
-    run("does_not_open", &[("FAKE_CUDA_DEVICES", "0"), ("WANTED", "cuda:0 does not exist: the driver reports 0 GPUs")]);
+    let wanted = "cuda:0 does not exist: the driver reports 0 GPU(s)";
+    run("does_not_open", &[("FAKE_CUDA_DEVICES", "0"), ("WANTED", wanted)]);
 }
 
 #[test]
