@@ -2,7 +2,7 @@
 
 use crate::tensor::Shape;
 
-/// What flows between layers, for one sample: (H, W, C).
+/// The shape of the values that flow between layers, for one sample: (H, W, C).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Activation {
     /// Height.
@@ -11,13 +11,13 @@ pub struct Activation {
     pub w: usize,
     /// Channels.
     pub c: usize,
-    /// True after `flatten`: the values are one vector of H * W * C features. They keep their order in memory, and
-    /// a shard of them is still a shard of the channels.
+    /// True after `flatten`: the values form one vector of H * W * C features. Their order in memory does not change,
+    /// and a shard of the features is still a shard of the channels.
     pub flat: bool,
 }
 
 impl Activation {
-    /// An image-like activation.
+    /// Creates an image-like activation.
     pub fn new(h: usize, w: usize, c: usize) -> Self {
         Activation { h, w, c, flat: false }
     }

@@ -1,7 +1,7 @@
-//! Sum of 2 to 8 inputs of the same shape: y = x0 + x1 + ... (the shortcut of He et al. 2016,
+//! Sum of 2 to 8 inputs of the same shape: y = x0 + x1 + ... (the shortcut connection of He et al. 2016,
 //! <https://arxiv.org/abs/1512.03385>).
 //!
-//! x0, x1, ..., y: (N, H, W, C). Backward: dx_i = dy. The output is where the first input is. No settings.
+//! x0, x1, ..., y: (N, H, W, C). Backward: dx_i = dy. The output has the layout of the first input. No settings.
 
 use super::layer::unknown_phase;
 use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands, Phase, Role, by_precision};
@@ -12,7 +12,7 @@ use crate::gpu::kernels::any;
 use crate::tensor::Real;
 use serde::Deserialize;
 
-/// The layer.
+/// The `add` layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Add {}
@@ -66,7 +66,7 @@ impl Layer for Add {
                     let (n, y) = (launch.count(Role::Y), launch.any_mut(Role::Y));
                     let sum = if i == 1 { launch.any(Role::X(0)) } else { y.into() };
                     let (grid, x) = (launch.packs(Role::Y), launch.any(Role::X(i)));
-                    // SAFETY: all operands have n elements; y may be read too.
+                    // SAFETY: all operands have n elements; y may also be read.
                     unsafe { any::add_forward(&launch.issue, grid, sum, x, y, n, relu) }
                 })
             }
@@ -84,7 +84,7 @@ fn inputs(operands: &Operands) -> usize {
     operands.roles().filter(|role| matches!(role, Role::X(_))).count()
 }
 
-/// Returns the gradients of inputs that are wanted.
+/// Returns the roles of the input gradients to compute.
 fn gradients(operands: &Operands) -> impl Iterator<Item = Role> {
     operands.roles().filter(|role| matches!(role, Role::Dx(_)))
 }
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn inputs_of_different_shapes_are_refused() {
+    fn inputs_of_different_shapes_are_rejected() {
         let fault = Add {}.output(&[Activation::new(2, 2, 3), Activation::new(2, 2, 4)]).unwrap_err();
         assert!(fault.message.starts_with("its inputs are 2x2x3 and 2x2x4"), "{}", fault.message);
     }

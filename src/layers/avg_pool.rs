@@ -1,9 +1,10 @@
 //! Mean over windows: y[n, i, j, c] = sum over the window of x[n, i s - p + a, j s - p + b, c] / D (LeCun et al.
 //! 1998, <https://doi.org/10.1109/5.726791>).
 //!
-//! x: (N, H, W, C); y: (N, floor((H + 2 p - K) / s) + 1, likewise, C), with `ceil` rounded up, as PyTorch does: a
-//! window must start on the image or on the padding before it. D counts the window's places on the image, and with
-//! `count_include_pad` those on the padding too. Backward: dx gets dy / D from each window that it lies in.
+//! x: (N, H, W, C); y: (N, floor((H + 2 p - K) / s) + 1, likewise for W, C). With `ceil` the quotient is rounded up,
+//! but as in PyTorch every window must start on the image or on the padding before it. D is the number of positions
+//! of the window on the image; with `count_include_pad` it includes those on the padding. Backward: each element of
+//! dx is the sum of dy / D over the windows that contain it.
 
 use super::layer::unknown_phase;
 use super::window::{Pair, Span, WindowGeometry};
@@ -14,21 +15,21 @@ use crate::gpu::kernels::any;
 use crate::tensor::Real;
 use serde::Deserialize;
 
-/// The layer.
+/// The `avg_pool` layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AvgPool {
-    /// Extent of the windows, at least 1: a number or `[height, width]`.
+    /// Size of the windows, at least 1: a number or `[height, width]`.
     pub kernel: Pair,
-    /// Step, at least 1; `kernel` by default.
+    /// Step between windows, at least 1; `kernel` by default.
     pub stride: Option<Pair>,
     /// Padding on each side, at most half the kernel; 0 by default.
     #[serde(default = "zero")]
     pub pad: Pair,
-    /// Whether a window that hangs over the far edge counts; false by default.
+    /// Whether to include windows that extend beyond the bottom or right edge; false by default.
     #[serde(default)]
     pub ceil: bool,
-    /// Whether D counts padding; true by default.
+    /// Whether D includes padding; true by default.
     #[serde(default = "yes")]
     pub count_include_pad: bool,
 }
@@ -95,7 +96,7 @@ impl Layer for AvgPool {
         let (n, grid, padded) = (launch.count(to), launch.packs(to), i32::from(self.count_include_pad));
         let (on, from, to) = (&launch.issue, launch.any(from), launch.any_mut(to));
         let launch_kernel = if phase == "forward" { any::avg_pool_forward } else { any::avg_pool_backward };
-        // SAFETY: x or dx is (rows, h, w, c), y or dy (rows, oh, ow, c); the one written has n elements.
+        // SAFETY: x or dx is (rows, h, w, c), y or dy (rows, oh, ow, c); the output has n elements.
         unsafe { launch_kernel(on, grid, from, to, n, geometry, padded) }
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
@@ -115,7 +116,7 @@ impl Layer for AvgPool {
 }
 
 impl AvgPool {
-    /// A task is a row of y.
+    /// Computes y; each task handles one row of it.
     fn forward<T: Real>(&self, args: &Args) {
         let (window, xo, yo) = (self.window(), args.operand(Role::X(0)), args.operand(Role::Y));
         let (h, w, c, oh) = (xo.len(1), xo.len(2), xo.len(3), yo.len(1));
@@ -141,7 +142,7 @@ impl AvgPool {
         });
     }
 
-    /// A task is a sample.
+    /// Computes dx; each task handles one sample.
     fn backward<T: Real>(&self, args: &Args) {
         if !args.has(Role::Dx(0)) {
             return;
@@ -189,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn padding_counts_unless_told_otherwise() {
+    fn padding_counts_by_default() {
         assert_eq!(corner(true), [1.0, 2.0, 3.0, 4.0]);
         assert_eq!(corner(false), [4.0, 8.0, 12.0, 16.0]);
     }

@@ -3,8 +3,8 @@
 //! x: (N, H, W, C) read as N vectors of I = H * W * C; weight: (O, H, W, C) in memory, (O, C * H * W) in files;
 //! bias: (O); y: (N, 1, 1, O). dw = dy^T x, db = sum over n of dy, dx = dy w.
 //!
-//! Splits: `columns` shards the outputs, `rows` the input channels (y is partial, the bias is added once), `batch`
-//! the samples, `none` nothing.
+//! Splits: `columns` shards the outputs, `rows` the input channels (y is partial and the bias is added only once),
+//! `batch` the samples, and `none` nothing.
 
 use super::layer::unknown_phase;
 use super::split_k::{SplitK, finish, sum_rows_on, tiles};
@@ -20,13 +20,13 @@ use crate::gpu::{ComputeType, Const, int};
 use crate::tensor::{Layout, Mesh, Placement, Shape};
 use serde::Deserialize;
 
-/// The layer.
+/// The `dense` layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dense {
     /// Number of outputs O, at least 1.
     pub units: usize,
-    /// Initial bias: a number, or `false` for a layer without bias; 0 by default.
+    /// Initial bias: a number, `true` for 0, or `false` for no bias; 0 by default.
     #[serde(default)]
     pub bias: Bias,
 }
@@ -35,7 +35,7 @@ pub struct Dense {
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(untagged, expecting = "expected a number (the initial bias), true (0.0) or false (no bias)")]
 pub enum Bias {
-    /// `true` is a bias that starts at 0, `false` none.
+    /// `true` for a bias that starts at 0, `false` for no bias.
     Switch(bool),
     /// A bias that starts at this value.
     Value(f64),
@@ -48,7 +48,7 @@ impl Default for Bias {
 }
 
 impl Bias {
-    /// Returns the initial value, or none when there is no bias.
+    /// Returns the initial value, or none if there is no bias.
     pub fn value(self) -> Option<f64> {
         match self {
             Bias::Switch(false) => None,
@@ -58,7 +58,7 @@ impl Bias {
     }
 }
 
-/// Where x, weight, bias, y, dx and db are over the columns axis; dw is where the weight is but for `batch`.
+/// The placements of all tensors along the columns axis. That of dw equals that of the weight except with `batch`.
 struct Places {
     x: Placement,
     w: Placement,
@@ -70,8 +70,8 @@ struct Places {
     db: Placement,
 }
 
-/// The one table of splits of a layer with weights whose outputs are dimension 0 and whose input channels are the
-/// last dimension of the weight.
+/// Returns the placements of each split, for a layer whose weight has the outputs as its first dim and the input
+/// channels as its last.
 fn places(split: Split) -> Places {
     use Placement::{Partial as P, Replicate as R, Shard as S};
     match split {
@@ -82,7 +82,8 @@ fn places(split: Split) -> Places {
     }
 }
 
-/// Lowers a layer with a weight, perhaps a bias, and one phase each way. `aligned`: each column's outputs need only the column's own inputs.
+/// Lowers a layer with a weight, an optional bias, and one phase per pass. `aligned` means that the outputs of each
+/// column need only the inputs of that column.
 pub(super) fn weighted_phases(cx: &LayerContext, bias: bool, aligned: bool) -> LayerPhases {
     use Placement::{Partial, Replicate, Shard};
     let mut at = places(cx.split);
@@ -113,7 +114,7 @@ pub(super) fn weighted_phases(cx: &LayerContext, bias: bool, aligned: bool) -> L
     LayerPhases { params, statistics: vec![], saved: vec![], forward: vec![forward], backward: vec![backward] }
 }
 
-/// Returns where a layer with weights wants its input over the columns axis.
+/// Returns the placement along the columns axis that a layer with weights requires for its input.
 pub(super) fn wanted_weighted(split: Option<Split>) -> Option<Placement> {
     Some(places(split.unwrap_or(Split::Columns)).x)
 }
@@ -206,7 +207,7 @@ impl Layer for Dense {
 }
 
 impl Dense {
-    /// Computes a product of two operands with a library, where one can. Returns false where not.
+    /// Computes a product of two operands with a library. Returns false if no library supports it.
     fn library(
         &self,
         launch: &Launch,
@@ -223,7 +224,7 @@ impl Dense {
         let product = Product { which, rows, inputs, outputs, operands, result, relu };
         let [samples, other] = factors.map(at);
         let factors = Factors { samples, other, bias: bias.map(at), result: at(to) };
-        // SAFETY: x is (n, i), w and dw (o, i), the bias (o), y and dy (n, o), dx (n, i).
+        // SAFETY: x and dx are (n, i), w and dw (o, i), the bias (o), y and dy (n, o).
         unsafe { launch.multiply(&product, &factors) }
     }
 
@@ -231,7 +232,7 @@ impl Dense {
         let (rows, inputs, units) = sizes(launch.operands);
         let adds_bias = self.bias.value().is_some() && launch.operand(Role::WEIGHT).start(3) == 0;
         let bias = adds_bias.then_some(Role::BIAS);
-        // The library adds a bias of the result's type alone, and ours are f32; relu comes after the bias.
+        // The library requires the bias to have the result's type, but ours is f32. relu must follow the bias.
         let fuses = bias.is_none() || launch.format(Role::Y) != ComputeType::Bf16;
         let factors = [Role::X(0), Role::WEIGHT];
         let (with_bias, relu) = (bias.filter(|_| fuses), fuses && launch.relu());
@@ -272,7 +273,7 @@ impl Dense {
     }
 }
 
-/// Returns (N, I, O) of this device.
+/// Returns (N, I, O) on this device.
 fn sizes(operands: &Operands) -> (usize, usize, usize) {
     let (x, w) = (&operands[Role::X(0)], &operands[Role::WEIGHT]);
     let outputs = w.len(0);
@@ -310,7 +311,7 @@ fn forward<T: Scalar>(args: &Args) {
 fn backward<T: Scalar>(args: &Args) {
     let (rows, inputs, units) = sizes(args.operands);
     let (x, w, dy) = (args.read::<T>(Role::X(0)), args.read::<T>(Role::WEIGHT), args.read::<T>(Role::Dy));
-    // Every task packs the whole of x, so tasks are few; each piece of w is packed once.
+    // Every task packs all of x, so there are few tasks. The tiles of dx below pack each part of w once per ROWS samples.
     args.chunks(args.write::<T>(Role::D_WEIGHT), UNITS * inputs, |task, dw, _| {
         let unit = task * UNITS;
         let a = if rows == 0 { Matrix::transposed(dy, units) } else { Matrix::transposed(&dy[unit..], units) };
@@ -334,7 +335,7 @@ fn backward<T: Scalar>(args: &Args) {
     }
 }
 
-/// sums[c] = sum over rows of x[row, c], in the order of the rows.
+/// Computes sums[c] = sum over rows of x[row, c], in row order.
 pub(super) fn sum_rows<T: Scalar>(x: &[T], sums: &mut [T]) {
     sums.fill(T::ZERO);
     vectorized(

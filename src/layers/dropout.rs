@@ -1,8 +1,8 @@
-//! Dropout: y = x m / (1 - rate) in training, y = x in evaluation; m is 0 with probability `rate`, else 1
+//! Dropout: y = x m / (1 - rate) in training, y = x in evaluation; m is 0 with probability `rate`, otherwise 1
 //! (Srivastava et al. 2014, <https://jmlr.org/papers/v15/srivastava14a.html>).
 //!
-//! x, y: (N, H, W, C). The mask is a function of (seed, step, layer, place in the whole batch), so it is the same
-//! however the layer is split; backward computes it again: dx = dy m / (1 - rate).
+//! x, y: (N, H, W, C). The mask is a function of (seed, step, layer, index in the global batch), so it does not
+//! depend on how the layer is split. Backward recomputes it: dx = dy m / (1 - rate).
 
 use super::layer::unknown_phase;
 use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Phase, Role, Split, by_precision};
@@ -14,7 +14,7 @@ use crate::gpu::kernels::any;
 use crate::tensor::Real;
 use serde::Deserialize;
 
-/// The layer.
+/// The `dropout` layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dropout {
@@ -44,7 +44,7 @@ impl Layer for Dropout {
         20 * inputs[0].features() as u64
     }
     fn splits(&self) -> &'static [Split] {
-        // In evaluation it is a view and stays where its input is; so it does in training.
+        // In evaluation it is a view, which keeps the layout of its input. Training does the same.
         &[]
     }
     fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
@@ -67,7 +67,7 @@ impl Layer for Dropout {
         }
         let (o, n) = (launch.operand(from), launch.count(from));
         let before = o.start(0) * o.len(1) * o.len(2);
-        // The kernel reads the step, the time of these numbers, from memory.
+        // The kernel reads the step from memory, so it is left out of the key.
         let [low, high] = Random::new(launch.seed, RandomStream::Dropout, 0, launch.layer).key();
         // SAFETY: x and y, or dy and dx, have n elements.
         unsafe {
@@ -98,7 +98,7 @@ impl Layer for Dropout {
     }
 }
 
-/// Returns what is read and what is written: the two passes are the same map.
+/// Returns the operands that a phase reads and writes; both passes apply the same function.
 fn masked_operands(phase: &str) -> (Role, Role) {
     match phase {
         "forward" => (Role::X(0), Role::Y),
@@ -107,11 +107,11 @@ fn masked_operands(phase: &str) -> (Role, Role) {
     }
 }
 
-/// Elements per task, about.
+/// Approximate number of elements per task.
 const BLOCK: usize = 1 << 13;
 
 impl Dropout {
-    /// Returns what a word is below with probability rate, to within 2^-32.
+    /// Returns the threshold that a random word is below with probability `rate`, to within 2^-32.
     fn threshold(&self) -> u32 {
         (self.rate * 4_294_967_296.0).round() as u32
     }
@@ -127,7 +127,7 @@ impl Dropout {
         let (c, channels, first) = (o.len(3), o.shape.0[3], o.start(3));
         let before = o.start(0) * o.len(1) * o.len(2);
         let x = args.read::<T>(from);
-        // Values whose places in the whole tensor follow one another: all, or the channels of one pixel.
+        // A run of values that are contiguous in the whole tensor: all of them, or the channels of one pixel.
         let pixels = (BLOCK / c.max(1)).max(1);
         let run = if c == channels { pixels * c } else { c };
         args.chunks(args.write::<T>(to), pixels * c, |task, y, _| {
@@ -143,7 +143,7 @@ impl Dropout {
 /// Counters per inner loop.
 const LANES: usize = 64;
 
-/// y[i] = x[i] scale where word `start + i` is at least the threshold, else 0.
+/// Sets y[i] to x[i] scale if word `start + i` is at least the threshold, otherwise to 0.
 fn masked<T: Real>(random: &Random, start: u64, threshold: u32, scale: T, x: &[T], y: &mut [T]) {
     let mut words = [0; 4 * LANES];
     let skip = (start % 4) as usize;
@@ -176,7 +176,7 @@ mod tests {
     use crate::layers::{Mode, Setup, SingleLayer};
 
     #[test]
-    fn values_are_kept_where_the_counted_word_says_so() {
+    fn values_are_kept_where_the_random_word_reaches_the_threshold() {
         let mut layer =
             SingleLayer::<f32>::new(&Dropout { rate: 0.25 }, &[Activation::new(5, 7, 9)], &Setup::of_rows(4)).unwrap();
         layer.values_mut(Role::X(0)).fill(3.0);

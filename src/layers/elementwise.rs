@@ -1,4 +1,4 @@
-//! What layers that map each value by itself share: their phases and their loops.
+//! The phases and loops shared by layers that apply a function to each element independently.
 
 use super::layer::unknown_phase;
 use super::{Args, Launch, LayerContext, LayerPhases, Phase, Role};
@@ -10,7 +10,7 @@ use crate::tensor::{Precision, Real};
 /// Elements per task.
 const BLOCK: usize = 1 << 14;
 
-/// Lowers y = f(x), dx = g(y, dy), wherever x is.
+/// Lowers y = f(x), dx = g(y, dy), in the layout of x.
 pub(super) fn phases(cx: &LayerContext) -> LayerPhases {
     let x = cx.x();
     LayerPhases::simple(
@@ -46,7 +46,7 @@ pub(super) fn launch(phase: &str, launch: &Launch, f: UnaryMap, g: BinaryMap) ->
     }
 }
 
-/// `f` must be `#[inline(always)]`.
+/// Computes y = f(x). `f` must be `#[inline(always)]`.
 fn forward<T: Real>(args: &Args, f: impl Fn(T) -> T + Sync) {
     let x = args.read::<T>(Role::X(0));
     args.chunks(args.write::<T>(Role::Y), BLOCK, |i, y, _| {
@@ -58,7 +58,7 @@ fn forward<T: Real>(args: &Args, f: impl Fn(T) -> T + Sync) {
     });
 }
 
-/// `g` must be `#[inline(always)]`.
+/// Computes dx = g(y, dy). `g` must be `#[inline(always)]`.
 fn backward<T: Real>(args: &Args, g: impl Fn(T, T) -> T + Sync) {
     if !args.has(Role::Dx(0)) {
         return;
@@ -77,19 +77,19 @@ fn backward<T: Real>(args: &Args, g: impl Fn(T, T) -> T + Sync) {
     });
 }
 
-/// Hyperbolic tangent; in f32 a rational function that vectors can compute, tens of times faster than the
+/// Hyperbolic tangent. In f32 it is a rational function that can be vectorised, tens of times faster than the
 /// standard library's.
 #[inline(always)]
 pub(super) fn tanh<T: Real>(x: T) -> T {
     match T::PRECISION {
-        // Casts there and back vanish.
+        // The compiler removes the casts to f64 and back.
         Precision::F32 => T::from_f64(f64::from(tanh_f32(x.to_f64() as f32))),
         _ => x.tanh(),
     }
 }
 
-/// The quotient of polynomials of degrees 13 and 6 that Eigen uses (<https://eigen.tuxfamily.org>), within 6e-7 of
-/// the value relatively; beyond +-7.9 it is +-1 in f32, and close to 0 the quotient would round more than x itself.
+/// Eigen's quotient of polynomials of degrees 13 and 6 (<https://eigen.tuxfamily.org>), with a relative error within
+/// 6e-7. Beyond +-7.9 the result is +-1 in f32; close to 0 the quotient would be less accurate than x itself.
 #[inline(always)]
 fn tanh_f32(x: f32) -> f32 {
     const ODD: [f32; 7] =
@@ -104,8 +104,8 @@ fn tanh_f32(x: f32) -> f32 {
     if near != 0.0 { near } else { x * odd / even }
 }
 
-/// Logistic sigmoid; in f32 with an exponential that vectors can compute. Written with tanh it would never overflow,
-/// but lose the digits of small values.
+/// Logistic sigmoid. In f32 it uses an exponential that can be vectorised. With tanh it could not overflow, but
+/// small values would lose precision.
 #[inline(always)]
 pub(super) fn sigmoid<T: Real>(x: T) -> T {
     let half = T::from_f64(0.5);
@@ -115,18 +115,18 @@ pub(super) fn sigmoid<T: Real>(x: T) -> T {
     }
 }
 
-/// e^x = 2^n e^r with a polynomial for e^r, |r| <= ln 2 / 2 (the coefficients of Cephes,
-/// <https://www.netlib.org/cephes/>), within 2e-7 relatively; x is cut to the range of normal floats.
+/// e^x = 2^n e^r with a polynomial for e^r, |r| <= ln 2 / 2 (coefficients from Cephes,
+/// <https://www.netlib.org/cephes/>), with a relative error within 2e-7. x is clamped to the range of normal floats.
 #[inline(always)]
 fn exp_f32(x: f32) -> f32 {
     const TERMS: [f32; 6] = [1.987_569_1e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_6e-1, 0.5];
-    // Adding this rounds to a whole number, which is then in the low bits.
+    // Adding this rounds to an integer, which is then in the low bits.
     const ROUND: f32 = 12_582_912.0;
     let x = if x > 88.0 { 88.0 } else { x };
     let x = if x < -87.0 { -87.0 } else { x };
     let rounded = x * std::f32::consts::LOG2_E + ROUND;
     let n = rounded - ROUND;
-    // ln 2 in two parts, so that n times the first is exact.
+    // ln 2 is split into two parts so that n times the first is exact.
     let r = x - n * 0.693_359_4 + n * 2.121_944_4e-4;
     let sum = TERMS.iter().fold(0.0, |sum, &a| sum * r + a);
     let power = rounded.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23;

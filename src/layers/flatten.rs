@@ -1,13 +1,13 @@
-//! Flatten: the values of a sample become one vector of H * W * C features. Moves no bytes.
+//! Flatten: turns the values of a sample into one vector of H * W * C features, without moving any bytes.
 //!
 //! x, y: (N, H, W, C), in the same order in memory; a shard of the features is still a shard of the channels. In
-//! files the weights of a layer after it are in PyTorch's order, C * H * W. No settings.
+//! files, the weights of the following layer are in PyTorch's order, C * H * W. No settings.
 
 use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Split};
 use crate::error::{Fault, Result};
 use serde::Deserialize;
 
-/// The layer.
+/// The `flatten` layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Flatten {}

@@ -12,7 +12,7 @@ use crate::gpu::{Grid, int};
 use crate::tensor::Real;
 use serde::Deserialize;
 
-/// The layer.
+/// The `global_avg_pool` layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GlobalAvgPool {}
@@ -75,7 +75,7 @@ impl Layer for GlobalAvgPool {
     }
 }
 
-/// A task is a sample.
+/// Computes y; each task handles one sample.
 fn forward<T: Real>(args: &Args) {
     let o = args.operand(Role::X(0));
     let (size, c) = (o.len(1) * o.len(2), o.len(3));
@@ -96,7 +96,7 @@ fn forward<T: Real>(args: &Args) {
     });
 }
 
-/// A task is a sample.
+/// Computes dx; each task handles one sample.
 fn backward<T: Real>(args: &Args) {
     if !args.has(Role::Dx(0)) {
         return;

@@ -3,7 +3,8 @@
 use crate::device::Random;
 use serde::Deserialize;
 
-/// How a parameter starts. `fan_in` and `fan_out` are the inputs of one output and the outputs of one input.
+/// How a parameter is initialised. `fan_in` is the number of inputs of one output, `fan_out` the number of outputs of
+/// one input.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Init {
@@ -16,7 +17,7 @@ pub enum Init {
         /// Standard deviation.
         std: f64,
     },
-    /// Uniform in +-sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010,
+    /// Uniform within +-sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio 2010,
     /// <https://proceedings.mlr.press/v9/glorot10a.html>).
     Xavier,
     /// Normal with standard deviation sqrt(2 / fan_in) (He et al. 2015, <https://arxiv.org/abs/1502.01852>).
@@ -24,7 +25,7 @@ pub enum Init {
 }
 
 impl Init {
-    /// Returns value `index` of a parameter; `random` is the parameter's own sequence.
+    /// Returns element `index` of a parameter; `random` is the random sequence of that parameter.
     pub fn value(self, random: &Random, index: u64, fan_in: usize, fan_out: usize) -> f64 {
         match self {
             Init::Zeros => 0.0,

@@ -1,8 +1,8 @@
-//! The mathematics: one file per layer holds its configuration, shapes, cost, phases with their layouts, and its
-//! forward and backward passes. Knows neither the network around a layer nor the devices that it runs on.
+//! Layer definitions: one file or folder per layer holds its settings, shapes, cost, phases with their layouts, and
+//! its forward and backward passes. Layers depend neither on the surrounding network nor on the devices of the run.
 //!
-//! To add a layer: write `layers/x.rs` with a struct that implements [`Layer`], write `kernels/x.cu`, and add one
-//! line to the list in `layers!` below. The shared suite then takes its `examples()`.
+//! To add a layer, write `layers/x.rs` with a struct that implements [`Layer`], write `kernels/x.cu`, and add one
+//! line to the list in `layers!` below. The shared test suite then runs its `examples()`.
 
 mod activation;
 mod add;
@@ -37,13 +37,13 @@ pub use softmax_cross_entropy::{METRICS, SoftmaxCrossEntropy};
 
 use serde::Deserialize;
 
-/// The list of layers: key in the file, type.
+/// The list of layers: the key in the configuration file and the type.
 macro_rules! layers {
     ($($kind:literal => $type:ty),* $(,)?) => {
         /// The keys of all layers.
         pub const KEYS: &[&str] = &[$($kind),*];
 
-        /// Reads the settings of the layer named `kind`; none when there is no such layer.
+        /// Reads the settings of a layer of type `kind`, or returns none if there is no such layer.
         pub fn read<'de, D: serde::Deserializer<'de>>(
             kind: &str,
             settings: D,
