@@ -311,7 +311,8 @@ fn forward<T: Scalar>(args: &Args) {
 fn backward<T: Scalar>(args: &Args) {
     let (rows, inputs, units) = sizes(args.operands);
     let (x, w, dy) = (args.read::<T>(Role::X(0)), args.read::<T>(Role::WEIGHT), args.read::<T>(Role::Dy));
-    // Every task packs all of x, so there are few tasks. The tiles of dx below pack each part of w once per ROWS samples.
+    // Every task packs all of x, so there are few tasks. The tiles of dx below are large for the same reason: each part
+    // of w is packed only once per ROWS samples.
     args.chunks(args.write::<T>(Role::D_WEIGHT), UNITS * inputs, |task, dw, _| {
         let unit = task * UNITS;
         let a = if rows == 0 { Matrix::transposed(dy, units) } else { Matrix::transposed(&dy[unit..], units) };

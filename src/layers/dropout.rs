@@ -67,7 +67,7 @@ impl Layer for Dropout {
         }
         let (o, n) = (launch.operand(from), launch.count(from));
         let before = o.start(0) * o.len(1) * o.len(2);
-        // The kernel reads the step from memory, so it is left out of the key.
+        // The step, which is the time of this sequence, is 0 here because the kernel reads it from memory.
         let [low, high] = Random::new(launch.seed, RandomStream::Dropout, 0, launch.layer).key();
         // SAFETY: x and y, or dy and dx, have n elements.
         unsafe {

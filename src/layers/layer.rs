@@ -1,4 +1,4 @@
-//! The interface of a layer: what it declares about itself, and how it runs.
+//! The interface of a layer: its declarations and its implementation.
 
 use super::activation::Activation;
 use super::init::Init;
@@ -9,7 +9,7 @@ use crate::tensor::{Layout, Mesh, Placement, Shape};
 use serde::Deserialize;
 use std::fmt::Debug;
 
-/// How a layer is cut over the columns axis.
+/// How a layer is divided along the columns axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
@@ -17,9 +17,9 @@ pub enum Split {
     Columns,
     /// Input channels are sharded; outputs are partial sums.
     Rows,
-    /// The batch is sharded over the columns too.
+    /// The batch is also sharded along the columns axis.
     Batch,
-    /// Every column does everything.
+    /// Every column computes everything.
     None,
 }
 
@@ -34,37 +34,37 @@ impl std::fmt::Display for Split {
     }
 }
 
-/// What a program is for.
+/// The purpose of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Mode {
     /// Forward, backward and update.
     #[default]
     Train,
-    /// Forward alone, with the layers in evaluation mode.
+    /// Forward only, with the layers in evaluation mode.
     Eval,
 }
 
 /// A parameter or a running statistic of a layer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Param {
-    /// Last part of its name, as PyTorch calls it: `weight`, `bias`, `running_mean`.
+    /// Last part of its name, following PyTorch: `weight`, `bias`, `running_mean`.
     pub name: &'static str,
     /// Shape in memory.
     pub shape: Shape,
     /// Shape in files.
     pub file_shape: Shape,
-    /// The dimension of memory that each dimension of the file runs over, before dimensions are joined.
+    /// For each dim in files, the corresponding dim in memory, before dims are merged.
     pub file_order: Vec<usize>,
-    /// Inputs of one output; what initial values scale by.
+    /// Number of inputs of one output, by which initial values are scaled.
     pub fan_in: usize,
-    /// Outputs of one input.
+    /// Number of outputs of one input.
     pub fan_out: usize,
-    /// Its initial value, when the layer fixes it; else the model's `init` decides.
+    /// Its initial value if the layer fixes it; otherwise the model's `init` applies.
     pub init: Option<Init>,
 }
 
 impl Param {
-    /// A vector over channels, in the same order in memory and in files, with a fixed initial value.
+    /// Creates a vector over channels, in the same order in memory and in files, with a fixed initial value.
     pub fn vector(name: &'static str, len: usize, value: f64) -> Self {
         Param {
             name,
@@ -78,16 +78,16 @@ impl Param {
     }
 }
 
-/// What a layer is lowered for.
+/// The context that a layer is lowered for.
 #[derive(Debug, Clone, Copy)]
 pub struct LayerContext<'a> {
     /// The inputs, for one sample.
     pub inputs: &'a [Activation],
     /// The output, for one sample.
     pub output: Activation,
-    /// Where the inputs are over the columns axis: what [`Layer::wanted`] asked for. Never partial.
+    /// The placement of the inputs along the columns axis, which satisfies [`Layer::wanted`]. Never partial.
     pub place: Placement,
-    /// The split in force: the file's, or the default.
+    /// The split from the configuration file, or the default.
     pub split: Split,
     /// The mesh.
     pub mesh: Mesh,
@@ -98,8 +98,8 @@ pub struct LayerContext<'a> {
 }
 
 impl LayerContext<'_> {
-    /// Returns the layout of an activation whose batch is cut over the data axis and which is `columns` over the
-    /// columns axis.
+    /// Returns the layout of an activation whose batch is sharded along the data axis and whose placement along the
+    /// columns axis is `columns`.
     pub fn batch_layout(&self, columns: Placement) -> Layout {
         Layout::new(Placement::Shard(0), columns)
     }
@@ -107,26 +107,26 @@ impl LayerContext<'_> {
     pub fn x(&self) -> Layout {
         self.batch_layout(self.place)
     }
-    /// Returns true in training.
+    /// Returns true if the mode is training.
     pub fn training(&self) -> bool {
         self.mode == Mode::Train
     }
 }
 
-/// A layer: configuration, shapes, cost, phases and their implementation.
+/// A layer: settings, shapes, cost, phases and their implementation.
 pub trait Layer: Debug + Send + Sync {
-    /// Returns the key that names it in the file.
+    /// Returns the key that selects this layer in the configuration file.
     fn key(&self) -> &'static str;
 
-    /// Checks the ranges of its settings.
+    /// Checks the ranges of the settings.
     ///
     /// # Errors
-    /// The first setting that is out of range.
+    /// If a setting is out of range; reports the first one.
     fn check(&self) -> Result<(), Fault> {
         Ok(())
     }
 
-    /// Returns how many inputs it takes, at least and at most.
+    /// Returns the minimum and maximum number of inputs.
     fn num_inputs(&self) -> std::ops::RangeInclusive<usize> {
         1..=1
     }
@@ -134,31 +134,31 @@ pub trait Layer: Debug + Send + Sync {
     /// Returns the output for one sample.
     ///
     /// # Errors
-    /// When the inputs do not fit the layer.
+    /// If the layer does not support these inputs.
     fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault>;
 
-    /// Returns its parameters.
+    /// Returns the parameters.
     fn params(&self, _inputs: &[Activation]) -> Vec<Param> {
         Vec::new()
     }
 
-    /// Returns its running statistics.
+    /// Returns the running statistics.
     fn statistics(&self, _inputs: &[Activation]) -> Vec<Param> {
         Vec::new()
     }
 
-    /// Returns the floating-point operations of one sample's forward pass.
+    /// Returns the number of floating-point operations in the forward pass of one sample.
     fn cost(&self, inputs: &[Activation]) -> u64 {
         inputs.iter().map(|x| x.features() as u64).sum()
     }
 
-    /// Returns the splits that it can be given.
+    /// Returns the splits that the layer supports.
     fn splits(&self) -> &'static [Split] {
         &[Split::Columns, Split::Batch, Split::None]
     }
 
-    /// Returns where it wants its inputs over the columns axis; none means wherever they are. `incoming` is where
-    /// the first input is, `split` what the file says.
+    /// Returns the placement along the columns axis that the layer requires for its inputs, or none if it accepts
+    /// any. `incoming` is the placement of the first input, `split` the split given in the configuration file.
     fn wanted(&self, _input: Activation, _incoming: Placement, split: Option<Split>, _mesh: Mesh) -> Option<Placement> {
         split.map(|split| match split {
             Split::Columns | Split::Rows => Placement::Shard(3),
@@ -167,13 +167,14 @@ pub trait Layer: Debug + Send + Sync {
         })
     }
 
-    /// Declares its phases. A layer that declares none is a view: its output is its input.
+    /// Declares the phases. A layer without phases is a view: its output is its input.
     ///
     /// # Errors
-    /// When the split does not fit the layer's sizes.
+    /// If the layer's sizes do not allow the split.
     fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault>;
 
-    /// Returns how many elements of scratch memory a phase needs on a target; `shapes` are its operands, without memory.
+    /// Returns the number of elements of scratch memory that a phase needs on a target. `shapes` describes its
+    /// operands, without memory.
     fn scratch(&self, _phase: &str, _shapes: &Operands, _target: Target) -> usize {
         0
     }
@@ -181,10 +182,10 @@ pub trait Layer: Debug + Send + Sync {
     /// Runs a phase on one CPU device.
     ///
     /// # Panics
-    /// When the layer has no phase of this name.
+    /// If the layer has no phase of this name.
     fn run(&self, phase: &str, args: &Args);
 
-    /// Returns the epilogue that has the same effect as this layer, if there is one: a phase before it may apply that.
+    /// Returns the epilogue equivalent to this layer, if there is one. A preceding phase may apply it instead.
     fn as_epilogue(&self) -> Option<Epilogue> {
         None
     }
@@ -192,24 +193,24 @@ pub trait Layer: Debug + Send + Sync {
     /// Launches a phase on a GPU.
     ///
     /// # Errors
-    /// When the device refuses.
+    /// If the device reports an error.
     ///
     /// # Panics
-    /// When the layer has no phase of this name.
+    /// If the layer has no phase of this name.
     fn launch(&self, phase: &str, launch: &Launch) -> Result<()>;
 
-    /// Returns small layers of this kind with inputs, for the shared test suite.
+    /// Returns small layers of this type with their inputs, for the shared test suite.
     fn examples() -> Vec<(Self, Vec<Activation>)>
     where
         Self: Sized;
 }
 
-/// Ends a match on the name of a phase.
+/// Panics; the last arm of a match on the name of a phase.
 pub(super) fn unknown_phase(phase: &str) -> ! {
     panic!("the layer has no phase \"{phase}\"")
 }
 
-/// Calls a function generic over the element type with the type that the step computes in.
+/// Calls a function that is generic over the element type with the type in which the step computes.
 macro_rules! by_precision {
     ($args:expr, $T:ident => $call:expr) => {
         match $args.precision {

@@ -2,12 +2,12 @@
 //! s = k + alpha / size * sum of x^2 over the `size` channels around c (Krizhevsky et al. 2012, section 3.3,
 //! <https://doi.org/10.1145/3065386>; alpha / size as in Caffe and PyTorch).
 //!
-//! x, y, s: (N, H, W, C). The window of c is c - size / 2 ..= c + (size - 1) / 2, cut at the edges of c's group of
+//! x, y, s: (N, H, W, C). The window of c is c - size / 2 ..= c + (size - 1) / 2, clipped to c's group of
 //! C / groups channels. Backward: dx[c] = dy[c] s[c]^-beta - 2 alpha beta / size * x[c] * sum of
-//! dy[d] x[d] s[d]^(-beta - 1) over the channels d whose window holds c. Training keeps s.
+//! dy[d] x[d] s[d]^(-beta - 1) over the channels d whose window contains c. In training, s is saved for this.
 //!
-//! With `groups` a multiple of the columns each column's channels are normalised where they are; else every column
-//! needs all channels.
+//! If `groups` is a multiple of the number of columns, each column normalises its own channels; otherwise every
+//! column needs all channels.
 
 use super::layer::unknown_phase;
 use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands, Phase, Role, Split, by_precision};
@@ -23,19 +23,19 @@ use serde::Deserialize;
 /// In training, k + alpha / size * the sum of squares of each window.
 const SUMS: Role = Role::Saved(0);
 
-/// The layer.
+/// The `lrn` layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Lrn {
-    /// Channels in a window, at least 1; 5 by default.
+    /// Number of channels in a window, at least 1; 5 by default.
     pub size: usize,
-    /// Weight of the squares, at least 0; 1e-4 by default.
+    /// Weight of the squares, before division by `size`; at least 0; 1e-4 by default.
     pub alpha: f64,
     /// Exponent, at least 0; 0.75 by default.
     pub beta: f64,
-    /// What the sum starts from, above 0; 2 by default.
+    /// Constant added to the sum, above 0; 2 by default.
     pub k: f64,
-    /// Groups of channels normalised apart, a divisor of the channels; 1 by default.
+    /// Number of groups of channels that are normalised separately, a divisor of the channels; 1 by default.
     pub groups: usize,
 }
 
@@ -86,7 +86,7 @@ impl Layer for Lrn {
             Some(Split::Batch) => Some(Placement::Shard(0)),
             Some(Split::None) => Some(Placement::Replicate),
             Some(Split::Columns | Split::Rows) => Some(channels),
-            // What is partial may be brought anywhere, also to shards of channels, unless the layer says where.
+            // A partial input may be reduced to any placement, even shards of channels, unless the layer requires one.
             None if matches!(incoming, Placement::Shard(3) | Placement::Partial) && channels != Placement::Shard(3) => {
                 Some(channels)
             }
@@ -117,7 +117,7 @@ impl Layer for Lrn {
         }
     }
     fn run(&self, phase: &str, args: &Args) {
-        // Square roots are many times faster than a power, and vectors have them.
+        // Square roots are many times faster than a power, and can be vectorised.
         by_precision!(args, T => match self.beta {
             0.75 => self.pass::<T>(
                 phase,
@@ -149,14 +149,14 @@ impl Layer for Lrn {
             "forward" => {
                 let y = launch.any_mut(Role::Y);
                 let kept = if launch.has(SUMS) { launch.any_mut(SUMS) } else { AnyMut::NONE };
-                // SAFETY: x, y and the sums have n elements, whole groups of channels.
+                // SAFETY: x, y and the sums have n elements, in whole groups of channels.
                 unsafe { any::lrn_forward(&launch.issue, grid, x, y, kept, n, group, size, scale as f32, beta, k) }
             }
             "backward" if !launch.has(Role::Dx(0)) => Ok(()),
             "backward" => {
                 let (sums, dy, dx) = (launch.any(SUMS), launch.any(Role::Dy), launch.any_mut(Role::Dx(0)));
                 let slope = (2.0 * scale * self.beta) as f32;
-                // SAFETY: x, the sums, dy and dx have n elements, whole groups of channels.
+                // SAFETY: x, the sums, dy and dx have n elements, in whole groups of channels.
                 unsafe { any::lrn_backward(&launch.issue, grid, x, sums, dy, dx, n, group, size, slope, beta) }
             }
             _ => unknown_phase(phase),
@@ -176,7 +176,7 @@ impl Layer for Lrn {
 const PIXELS: usize = 128;
 
 impl Lrn {
-    /// `power` is s^-beta and `#[inline(always)]`.
+    /// Runs a phase. `power` computes s^-beta and must be `#[inline(always)]`.
     fn pass<T: Real>(&self, phase: &str, args: &Args, power: impl Fn(T) -> T + Sync) {
         match phase {
             "forward" => self.forward(args, power),
@@ -245,7 +245,7 @@ impl Lrn {
         });
     }
 
-    /// sums[c] = sum of x[d]^2 over the window of c.
+    /// Computes sums[c] = sum of x[d]^2 over the window of c.
     #[inline(always)]
     fn sums<T: Real>(&self, x: &[T], sums: &mut [T]) {
         sums.iter_mut().zip(x).for_each(|(s, &x)| *s = x * x);
@@ -257,7 +257,7 @@ impl Lrn {
         }
     }
 
-    /// sums[c] = sum of t[d] over the channels d whose window holds c.
+    /// Computes sums[c] = sum of t[d] over the channels d whose window contains c.
     #[inline(always)]
     fn mirrored_sums<T: Real>(&self, t: &[T], sums: &mut [T]) {
         sums.copy_from_slice(t);
@@ -276,7 +276,7 @@ mod tests {
     use crate::layers::{Setup, SingleLayer};
 
     #[test]
-    fn windows_across_columns_are_never_cut() {
+    fn windows_across_columns_are_never_divided() {
         let (x, mesh) = (Activation::new(2, 2, 8), Mesh { data: 1, columns: 2 });
         for incoming in [Placement::Shard(3), Placement::Partial] {
             let wanted = |groups| Lrn { groups, ..Lrn::default() }.wanted(x, incoming, None, mesh);

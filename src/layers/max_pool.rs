@@ -1,9 +1,10 @@
 //! Maximum over windows: y[n, i, j, c] = max over the window of x[n, i s - p + a, j s - p + b, c] (LeCun et al.
 //! 1998; overlapping windows as in Krizhevsky et al. 2012, <https://doi.org/10.1145/3065386>).
 //!
-//! x: (N, H, W, C); y: (N, floor((H + 2 p - K) / s) + 1, likewise, C), with `ceil` rounded up, as PyTorch does: a
-//! window must start on the image or on the padding before it. Padding never wins. Backward: dy goes to the first
-//! maximum of each window, whose index in the window is kept. A window with a NaN has the value NaN.
+//! x: (N, H, W, C); y: (N, floor((H + 2 p - K) / s) + 1, likewise for W, C). With `ceil` the quotient is rounded up,
+//! but as in PyTorch every window must start on the image or on the padding before it. Padding is never the maximum.
+//! Backward: dy is added at the first maximum of each window, whose index in the window is saved. The maximum of a
+//! window that contains a NaN is NaN.
 
 use super::layer::unknown_phase;
 use super::window::{Pair, WindowGeometry};
@@ -15,21 +16,21 @@ use crate::gpu::kernels::any;
 use crate::tensor::Real;
 use serde::Deserialize;
 
-/// In training, the place of each maximum in its window.
+/// In training, the index of each maximum in its window.
 const ARGMAX: Role = Role::Saved(0);
 
-/// The layer.
+/// The `max_pool` layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MaxPool {
-    /// Extent of the windows, at least 1: a number or `[height, width]`.
+    /// Size of the windows, at least 1: a number or `[height, width]`.
     pub kernel: Pair,
-    /// Step, at least 1; `kernel` by default.
+    /// Step between windows, at least 1; `kernel` by default.
     pub stride: Option<Pair>,
     /// Padding on each side, at most half the kernel; 0 by default.
     #[serde(default = "zero")]
     pub pad: Pair,
-    /// Whether a window that hangs over the far edge counts; false by default.
+    /// Whether to include windows that extend beyond the bottom or right edge; false by default.
     #[serde(default)]
     pub ceil: bool,
 }
@@ -89,12 +90,12 @@ impl Layer for MaxPool {
         if phase == "forward" {
             let (grid, n, x, y) = (launch.packs(y), launch.count(y), launch.any(x), launch.any_mut(y));
             let places = if launch.has(ARGMAX) { launch.any_mut(ARGMAX) } else { AnyMut::NONE };
-            // SAFETY: y and the places have n elements, x is (rows, h, w, c).
+            // SAFETY: y and the indices have n elements, x is (rows, h, w, c).
             unsafe { any::max_pool_forward(&launch.issue, grid, x, y, places, n, geometry) }
         } else {
             let (grid, n, dx) = (launch.packs(x), launch.count(x), launch.any_mut(x));
             let (places, dy) = (launch.any(ARGMAX), launch.any(y));
-            // SAFETY: dx has n elements, the places and dy are (rows, oh, ow, c).
+            // SAFETY: dx has n elements, the indices and dy are (rows, oh, ow, c).
             unsafe { any::max_pool_backward(&launch.issue, grid, places, dy, dx, n, geometry) }
         }
     }
@@ -109,7 +110,7 @@ impl Layer for MaxPool {
 }
 
 impl MaxPool {
-    /// A task is a row of y.
+    /// Computes y; each task handles one row of it.
     fn forward<T: Real>(&self, args: &Args) {
         let (window, xo, yo) = (self.window(), args.operand(Role::X(0)), args.operand(Role::Y));
         let (h, w, c, oh, row) = (xo.len(1), xo.len(2), xo.len(3), yo.len(1), yo.len(2) * yo.len(3));
@@ -139,7 +140,7 @@ impl MaxPool {
         });
     }
 
-    /// A task is a sample.
+    /// Computes dx; each task handles one sample.
     fn backward<T: Real>(&self, args: &Args) {
         if !args.has(Role::Dx(0)) {
             return;
@@ -168,7 +169,7 @@ impl MaxPool {
     }
 }
 
-/// Takes the values of one tap where they are larger, and its index where it is kept.
+/// Updates the maxima with the values of one tap, and their indices if these are saved.
 #[inline(always)]
 fn take<T: Real>(x: &[T], tap: T, first: bool, y: &mut [T], argmax: &mut [T]) {
     if first {
@@ -185,7 +186,7 @@ fn take<T: Real>(x: &[T], tap: T, first: bool, y: &mut [T], argmax: &mut [T]) {
     }
 }
 
-/// Returns true when `x` takes the place of `y`: it is larger, or not a number.
+/// Returns true if `x` replaces the maximum `y`: it is larger, or NaN.
 #[inline(always)]
 fn wins<T: Real>(x: T, y: T) -> bool {
     x > y || x.to_f64().is_nan()
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn padding_over_half_the_kernel_is_refused() {
+    fn padding_over_half_the_kernel_is_rejected() {
         let layer = MaxPool { kernel: Pair::both(3), stride: None, pad: Pair::both(2), ceil: false };
         assert_eq!(layer.check().unwrap_err().message, "pad = 2, expected at most half the kernel, 1");
     }

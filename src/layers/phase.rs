@@ -1,16 +1,16 @@
-//! The phases of a layer: parts that run on every device without communication, and what they do to which operand.
+//! The phases of a layer: the parts that run on every device without communication, and the operands they access.
 
 use crate::device::Epilogue;
 use crate::tensor::{Layout, Shape};
 
-/// The operands of a phase by their roles.
+/// The operands of a phase, by role.
 pub type Operands = crate::device::Operands<Role>;
-/// The operands of a phase on a CPU device, with what it needs to run there.
+/// The operands of a phase on a CPU device, and everything else it needs to run.
 pub type Args<'a> = crate::cpu::Args<'a, Role>;
-/// The operands of a phase on a GPU, with what it needs to launch kernels there.
+/// The operands of a phase on a GPU, and everything else it needs to launch kernels.
 pub type Launch<'a> = crate::gpu::Launch<'a, Role>;
 
-/// What an operand of a phase is.
+/// The role of an operand in a phase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Role {
     /// Input i: (N, H, W, C).
@@ -19,7 +19,7 @@ pub enum Role {
     Y,
     /// The gradient of the output.
     Dy,
-    /// The gradient of input i; absent when nobody wants it.
+    /// The gradient of input i; absent if it is not needed.
     Dx(usize),
     /// Parameter i.
     Param(usize),
@@ -27,18 +27,18 @@ pub enum Role {
     DParam(usize),
     /// Running statistic i.
     Statistic(usize),
-    /// The layer's own tensor i, kept from its first writer to its last reader.
+    /// Tensor i that the layer saves, alive from its first write to its last read.
     Saved(usize),
     /// The targets: (N, 1) class indices or (N, C).
     Target,
-    /// The loss and counts of this batch: see [`METRICS`](super::METRICS).
+    /// The loss and counts of this batch; see [`METRICS`](super::METRICS).
     Metrics,
 }
 
 impl Role {
     /// The weight of a layer with weights.
     pub const WEIGHT: Role = Role::Param(0);
-    /// Its bias.
+    /// The bias of such a layer.
     pub const BIAS: Role = Role::Param(1);
     /// The gradient of the weight.
     pub const D_WEIGHT: Role = Role::DParam(0);
@@ -46,7 +46,7 @@ impl Role {
     pub const D_BIAS: Role = Role::DParam(1);
 }
 
-/// What a phase does to an operand.
+/// How a phase accesses an operand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// Reads it.
@@ -55,48 +55,48 @@ pub enum Access {
     Write,
     /// Reads and writes it.
     Update,
-    /// Uses it as scratch memory: its contents are undefined before and after.
+    /// Uses it as scratch memory, whose contents are undefined before and after.
     Scratch,
 }
 
 impl Access {
-    /// Returns true when it depends on what was there before.
+    /// Returns true if the previous contents are read.
     pub fn reads(self) -> bool {
         matches!(self, Access::Read | Access::Update)
     }
-    /// Returns true when it changes what is there.
+    /// Returns true if the contents are changed.
     pub fn writes(self) -> bool {
         self != Access::Read
     }
 }
 
-/// One operand of a phase, in the layout that the phase works in.
+/// One operand of a phase, in the layout that the phase requires.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PhaseOperand {
-    /// What it is.
+    /// Its role.
     pub role: Role,
-    /// What is done to it.
+    /// How the phase accesses it.
     pub access: Access,
-    /// Where it must be, or where it will be when it is written.
+    /// The layout in which the phase reads it, or in which the phase writes it.
     pub layout: Layout,
-    /// Whether its elements are of the activations' type (bf16 in mixed precision): inputs, outputs and their
-    /// gradients always are, other operands when the phase says so.
+    /// Whether its elements have the type of activations (bf16 in mixed precision). This is always true of inputs,
+    /// outputs and their gradients, and of other operands if the phase declares it.
     pub low_precision: bool,
 }
 
 /// A part of a layer that runs on every device without communication.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Phase {
-    /// Its name, which no other phase of the layer has: `forward`, `statistics`.
+    /// Its name, unique within the layer: `forward`, `statistics`.
     pub name: &'static str,
     /// Its operands.
     pub operands: Vec<PhaseOperand>,
-    /// What it can do to its output in place of the next layer, on a GPU.
+    /// The epilogues that it can apply to its output on a GPU, in place of the next layer.
     pub epilogues: Vec<Epilogue>,
 }
 
 impl Phase {
-    /// A phase without operands.
+    /// Creates a phase without operands.
     pub fn new(name: &'static str) -> Self {
         Phase { name, operands: Vec::new(), epilogues: Vec::new() }
     }
@@ -105,15 +105,15 @@ impl Phase {
         self.operands.push(PhaseOperand { role, access, layout, low_precision });
         self
     }
-    /// Gives the last operand the activations' type: a parameter is read from its copy, a tensor of the layer's own
-    /// is kept so. Every phase that uses such a tensor says so.
+    /// Gives the last operand the type of activations. A parameter is then read from its low-precision copy; a saved
+    /// tensor is stored in this type, and every phase that uses it must declare this.
     pub fn low_precision(mut self) -> Self {
         if let Some(last) = self.operands.last_mut() {
             last.low_precision = true;
         }
         self
     }
-    /// Lets the phase apply an epilogue: its kernels heed [`crate::gpu::Launch::epilogue`].
+    /// Declares that the phase can apply an epilogue: its kernels must honour [`crate::gpu::Launch::epilogue`].
     pub fn accepts(mut self, epilogue: Epilogue) -> Self {
         self.epilogues.push(epilogue);
         self
@@ -122,7 +122,7 @@ impl Phase {
     pub fn read(self, role: Role, layout: Layout) -> Self {
         self.with(role, Access::Read, layout)
     }
-    /// Adds an operand whose every element is written.
+    /// Adds an operand of which every element is written.
     pub fn write(self, role: Role, layout: Layout) -> Self {
         self.with(role, Access::Write, layout)
     }
@@ -148,7 +148,7 @@ pub struct LayerPhases {
     pub params: Vec<Layout>,
     /// Layout of each running statistic.
     pub statistics: Vec<Layout>,
-    /// Shape of each of the layer's own tensors.
+    /// Shape of each saved tensor.
     pub saved: Vec<Shape>,
     /// The forward phases, in order.
     pub forward: Vec<Phase>,
@@ -157,11 +157,11 @@ pub struct LayerPhases {
 }
 
 impl LayerPhases {
-    /// A layer of one forward and one backward phase, without parameters.
+    /// Creates the phases of a layer with one forward and one backward phase and no parameters.
     pub fn simple(forward: Phase, backward: Phase) -> Self {
         LayerPhases { forward: vec![forward], backward: vec![backward], ..LayerPhases::default() }
     }
-    /// A layer whose output is its input.
+    /// Creates the phases of a view, a layer whose output is its input: there are none.
     pub fn view() -> Self {
         LayerPhases::default()
     }

@@ -1,6 +1,6 @@
 //! Rectified linear unit: y = max(x, 0) (Nair and Hinton 2010, <https://dl.acm.org/doi/10.5555/3104322.3104425>).
 //!
-//! x, y: (N, H, W, C). Backward: dx = dy where y > 0, else 0. No settings.
+//! x, y: (N, H, W, C). Backward: dx = dy where y > 0, otherwise 0. No settings.
 
 use super::elementwise;
 use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, by_precision};
@@ -10,7 +10,7 @@ use crate::gpu::kernels::any;
 use crate::tensor::Real;
 use serde::Deserialize;
 
-/// The layer.
+/// The `relu` layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Relu {}

@@ -10,7 +10,7 @@ use crate::gpu::kernels::any;
 use crate::tensor::Real;
 use serde::Deserialize;
 
-/// The layer.
+/// The `sigmoid` layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sigmoid {}
