@@ -1,8 +1,8 @@
-//! Runs one layer by itself, on one device or on a small mesh: what tests and `selftest` compare layers with.
+//! Runs one layer by itself, on one device or on a small mesh. Tests and `selftest` use it to check layers.
 //!
-//! The logical tensors are kept whole. For each phase every device gets the windows that the phase declares, runs,
-//! and its results are put together as the declared layouts say: shards are placed, partial sums added, copies
-//! compared. So a layer can be proved right under every split before any program exists.
+//! All tensors are stored whole. In each phase every device receives the windows that the phase declares and runs;
+//! the results are then combined according to the declared layouts: shards are placed, partial sums are added, and
+//! copies are compared. A layer can thus be verified under every split without a program.
 
 use super::{Access, Activation, Args, Layer, LayerContext, LayerPhases, METRICS, Mode, Operands, Phase, Role, Split};
 use crate::cpu::{Implementation, Scalar};
@@ -12,28 +12,28 @@ use crate::gpu::{Allocations, Driver, LaunchOptions};
 use crate::tensor::{Axis, Element, Layout, LocalSlice, MatmulPrecision, Mesh, Placement, Precision, Shape};
 use std::sync::Arc;
 
-/// How the layer runs.
+/// The conditions under which the layer runs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Setup {
     /// The devices.
     pub mesh: Mesh,
-    /// The split that the file would give.
+    /// The split that a configuration file would specify.
     pub split: Option<Split>,
-    /// Where the inputs are before the layer says what it wants.
+    /// The placement of the inputs before the layer's own requirement applies.
     pub incoming: Placement,
     /// Training or evaluation.
     pub mode: Mode,
     /// Samples in the global batch.
     pub batch: usize,
-    /// Fast or plain.
+    /// The fast or the reference implementation.
     pub implementation: Implementation,
-    /// What a GPU rounds factors of products, and activations, to.
+    /// The precision to which a GPU rounds activations and the factors of products.
     pub products: MatmulPrecision,
-    /// What a GPU does to the output, in phases that accept it.
+    /// The epilogue that a GPU applies to the output, in phases that accept it.
     pub epilogue: Option<Epilogue>,
     /// Threads per device.
     pub threads: usize,
-    /// Whether the gradients of the inputs are wanted.
+    /// Whether to compute the gradients of the inputs.
     pub wants_dx: bool,
 }
 
@@ -55,13 +55,13 @@ impl Default for Setup {
 }
 
 impl Setup {
-    /// A batch of `rows` samples on one device.
+    /// Creates a setup with a batch of `rows` samples on one device.
     pub fn of_rows(rows: usize) -> Self {
         Setup { batch: rows, ..Setup::default() }
     }
 }
 
-/// A tensor of the layer, whole.
+/// A whole tensor of the layer.
 #[derive(Debug, Clone)]
 struct Tensor<T> {
     role: Role,
@@ -76,19 +76,19 @@ pub struct SingleLayer<'a, T> {
     setup: Setup,
     phases: LayerPhases,
     pool: Pool,
-    /// The GPU that stands in for every device of the mesh; none for CPU devices.
+    /// The GPU that acts as every device of the mesh; none for CPU devices.
     driver: Option<&'a Driver>,
     tensors: Vec<Tensor<T>>,
 }
 
-/// When every phase runs.
+/// The clock with which every phase runs.
 const CLOCK: Clock = Clock { step: 1, epoch: 0, lr: 0.0 };
 
 impl<'a, T: Scalar> SingleLayer<'a, T> {
-    /// Lowers a layer; its tensors are zero, its statistics as the layer starts them.
+    /// Lowers a layer. Its tensors are zero, and its running statistics have their initial values.
     ///
     /// # Errors
-    /// When the layer does not fit the inputs or the split.
+    /// If the layer does not support the inputs or the split.
     pub fn new(layer: &'a dyn Layer, inputs: &[Activation], setup: &Setup) -> std::result::Result<Self, Fault> {
         let (mesh, rows) = (setup.mesh, setup.batch);
         let output = layer.output(inputs)?;
@@ -125,13 +125,13 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
         Ok(SingleLayer { layer, setup: setup.clone(), phases, pool, driver: None, tensors })
     }
 
-    /// Runs the layer on a GPU, in f32: all devices of the mesh on the same one.
+    /// Runs the layer on a GPU, in f32. All devices of the mesh use the same GPU.
     pub fn on(mut self, driver: &'a Driver) -> Self {
         self.driver = Some(driver);
         self
     }
 
-    /// Returns what the layer lowered to.
+    /// Returns the phases of the lowered layer.
     pub fn phases(&self) -> &LayerPhases {
         &self.phases
     }
@@ -151,20 +151,20 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
         &self.tensors[self.index(role)].values
     }
 
-    /// Returns a whole tensor, to change.
+    /// Returns a whole tensor for writing.
     pub fn values_mut(&mut self, role: Role) -> &mut [T] {
         let index = self.index(role);
         &mut self.tensors[index].values
     }
 
     fn index(&self, role: Role) -> usize {
-        self.tensors.iter().position(|t| t.role == role).expect("the layer has a tensor of this role")
+        self.tensors.iter().position(|t| t.role == role).expect("the layer has a tensor with this role")
     }
 
-    /// Runs the forward phases; a view passes its input on.
+    /// Runs the forward phases. A view copies its input to its output.
     ///
     /// # Errors
-    /// When the GPU refuses or a kernel faults, or copies on several devices differ.
+    /// If the GPU reports an error, a kernel faults, or copies on several devices differ.
     pub fn forward(&mut self) -> Result<()> {
         if self.phases.forward.is_empty() {
             let x = self.values(Role::X(0)).to_vec();
@@ -176,10 +176,10 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
         Ok(())
     }
 
-    /// Runs the backward phases; a view passes its output's gradient on.
+    /// Runs the backward phases. A view copies the gradient of its output to that of its input.
     ///
     /// # Errors
-    /// As [`SingleLayer::forward`].
+    /// The same as [`SingleLayer::forward`].
     pub fn backward(&mut self) -> Result<()> {
         if self.phases.backward.is_empty() {
             let dy = self.values(Role::Dy).to_vec();
@@ -200,7 +200,7 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
                 continue;
             }
             let layout = wanted.layout.on_mesh(mesh);
-            let whole = &mut self.tensors.iter_mut().find(|t| t.role == wanted.role).expect("it was read above");
+            let whole = &mut self.tensors.iter_mut().find(|t| t.role == wanted.role).expect("it was looked up above");
             whole.values.fill(T::from_f64(f64::NAN));
             let of = |device: usize| {
                 let found = results[device].iter().find(|(role, _)| *role == wanted.role);
@@ -213,7 +213,7 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
         Ok(())
     }
 
-    /// Returns how elements lie in memory: on a GPU f32, or as activations do.
+    /// Returns the type of elements in memory: on a GPU f32, or the type of activations if `low_precision`.
     fn element(&self, low_precision: bool) -> Element {
         match self.driver {
             None => Element::Real(T::PRECISION),
@@ -226,7 +226,7 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
         self.setup.wants_dx || !matches!(role, Role::Dx(_))
     }
 
-    /// Runs a phase on one device and returns all its operands as they are afterwards.
+    /// Runs a phase on one device and returns the resulting values of all its operands.
     fn run_on(&self, device: usize, phase: &Phase) -> Result<Vec<(Role, Vec<T>)>> {
         let mesh = self.setup.mesh;
         let mut given = Vec::new();
@@ -234,7 +234,7 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
         for wanted in phase.operands.iter().filter(|wanted| self.is_wanted(wanted.role)) {
             let tensor = &self.tensors[self.index(wanted.role)];
             let window = wanted.layout.on_mesh(mesh).window(&tensor.shape, mesh, mesh.position(device));
-            // Poisoned, so that a read of an uninitialised element shows.
+            // Poison the memory so that reads of uninitialised elements show.
             let mut values = vec![T::from_f64(f64::NAN); window.elements()];
             if wanted.access != Access::Write {
                 each(&tensor.shape, &window, |local, index| values[local] = tensor.values[index]);
@@ -336,10 +336,10 @@ impl<T: Scalar> Tensor<T> {
         Tensor { role, shape, values }
     }
 
-    /// Puts one device's part into the whole.
+    /// Stores one device's part in the whole tensor.
     ///
     /// # Errors
-    /// When copies on two devices differ.
+    /// If copies on two devices differ.
     fn put<'r>(
         &mut self,
         layout: Layout,
@@ -374,7 +374,7 @@ impl<T: Scalar> Tensor<T> {
     }
 }
 
-/// Calls `visit(index in the window, index in the whole)` for every element of a window, in order.
+/// Calls `visit(index in the window, index in the whole tensor)` for every element of a window, in order.
 fn each(shape: &Shape, window: &LocalSlice, mut visit: impl FnMut(usize, usize)) {
     for local in 0..window.elements() {
         let (mut rest, mut index, mut stride) = (local, 0, 1);

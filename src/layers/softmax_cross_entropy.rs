@@ -1,8 +1,8 @@
 //! Softmax and cross-entropy: the loss of a classifier.
 //!
 //! p[n, c] = exp(x[n, c]) / sum over k of exp(x[n, k]); loss = -1/N sum over n, c of t[n, c] ln p[n, c], with N the
-//! *global* batch and t the target distribution: 1 at the class, or with label smoothing s (0 <= s < 1, default 0)
-//! 1 - s + s / C at the class and s / C elsewhere (Szegedy et al. 2016, <https://arxiv.org/abs/1512.00567>).
+//! *global* batch and t the target distribution: 1 at the class, or 1 - s + s / C at the class and s / C elsewhere
+//! with label smoothing s, 0 <= s < 1, 0 by default (Szegedy et al. 2016, <https://arxiv.org/abs/1512.00567>).
 //! Backward: dx = (p - t) / N.
 //!
 //! x: (N, H, W, C) read as N vectors of H * W * C; targets: (N, 1) class indices or (N, C) distributions;
@@ -23,17 +23,17 @@ use serde::Deserialize;
 /// In training, the softmax of the logits.
 const PROBABILITIES: Role = Role::Saved(0);
 
-/// The loss.
+/// The `softmax_cross_entropy` layer.
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SoftmaxCrossEntropy {
-    /// Label smoothing s.
+    /// Label smoothing s, 0 <= s < 1; 0 by default.
     #[serde(default)]
     pub label_smoothing: f64,
 }
 
-/// Elements of the metrics of a batch: loss / N summed over the samples, samples whose class has the largest
-/// logit, samples whose class is among the five largest, samples.
+/// Number of metrics of a batch: the loss summed over the samples and divided by N, the number of samples whose class
+/// has the largest logit, the number whose class is among the five largest, and the number of samples.
 pub const METRICS: usize = 4;
 
 impl Layer for SoftmaxCrossEntropy {
@@ -86,7 +86,7 @@ impl Layer for SoftmaxCrossEntropy {
     }
     fn scratch(&self, phase: &str, shapes: &Operands, target: Target) -> usize {
         match (phase, target) {
-            // Loss and counts of each sample.
+            // The loss and counts of each sample.
             ("forward", Target::Gpu { .. }) => 3 * shapes[Role::X(0)].len(0).max(1),
             _ => 0,
         }
@@ -102,7 +102,7 @@ impl Layer for SoftmaxCrossEntropy {
                 let (x, each) = (launch.any(logits), launch.scratch());
                 let p = if launch.has(PROBABILITIES) { launch.any_mut(PROBABILITIES) } else { AnyMut::NONE };
                 let (one, metrics) = (Grid::new(1, 1, 1), launch.write(Role::Metrics));
-                // SAFETY: x and p are (rows, classes), targets (rows, width), the scratch (rows, 3), metrics (4).
+                // SAFETY: x and p are (rows, classes), targets (rows, width), scratch (rows, 3), metrics (4).
                 unsafe {
                     any::softmax_cross_entropy_forward(
                         &launch.issue,
@@ -217,12 +217,12 @@ impl SoftmaxCrossEntropy {
     }
 }
 
-/// Returns the values per sample.
+/// Returns the number of values per sample.
 fn width(operand: &Operand) -> usize {
     operand.shape.elements() / operand.shape.0[0]
 }
 
-/// The class of a sample: its index, or the largest entry of its distribution.
+/// Returns the class of a sample: the given index, or that of the largest entry of its distribution.
 fn class_of<T: Real>(target: &[T]) -> usize {
     if target.len() == 1 {
         return target[0].to_f64() as usize;

@@ -1,33 +1,33 @@
-//! How sums over the samples are cut into parts on a GPU, so that all of it has work: by the shape alone. The parts
-//! go to scratch memory, and a second launch adds them in order.
+//! Divides sums over the samples into parts, so that they occupy the whole GPU. The division depends only on the
+//! shape. The parts are written to scratch memory, and a second launch adds them in order.
 
 use crate::error::Result;
 use crate::gpu::kernels::{self, any};
 use crate::gpu::{Const, Grid, Mut, int};
 use crate::layers::{Launch, Role};
 
-/// Blocks that keep a large GPU busy, about two for each of its multiprocessors.
+/// Number of blocks that keeps a large GPU busy, about two per multiprocessor.
 const BLOCKS: usize = 256;
-/// Rows, and columns, of a tile of a product that one block makes, for every kind of number: `LARGE` and `SMALL` in
-/// kernels/tile.cuh, which tells from the grid which of them is meant.
+/// Number of rows, and of columns, of the product tile that one block computes, for every element type: `LARGE` and
+/// `SMALL` in kernels/tile.cuh, where the kernels infer the size from the grid.
 const LARGE: usize = 128;
 const SMALL: usize = 64;
-/// Fewest large tiles that keep a large GPU busy; fewer are cut into small ones.
+/// Minimum number of large tiles that keeps a large GPU busy; below it, small tiles are used.
 const ENOUGH: usize = 128;
-/// Rows of a part of a product begin at multiples of this.
+/// The first row of a part of a product is a multiple of this.
 const STEP: usize = 32;
-/// Fewest rows of a part.
+/// Minimum number of rows in a part.
 const ROWS: usize = 128;
-/// Columns that one block sums.
+/// Number of columns that one block sums.
 const COLUMNS: usize = 32;
 
-/// A sum over rows in `count` parts of `each` rows, the last one less; at least one part, of which all rows may be
-/// missing.
+/// A sum over rows, divided into `count` parts of `each` rows. The last part may be shorter. There is always at least
+/// one part; without rows it is empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SplitK {
     /// Number of parts.
     pub count: usize,
-    /// Rows of a part.
+    /// Number of rows in a part.
     pub each: usize,
 }
 
@@ -38,45 +38,46 @@ impl SplitK {
         SplitK { count: rows.div_ceil(each).max(1), each }
     }
 
-    /// Cuts the rows that `z` products (m, rows) (rows, n) sum over.
+    /// Divides the rows that `z` products (m, rows) (rows, n) sum over.
     pub fn of_products(rows: usize, m: usize, n: usize, z: usize) -> Self {
         let side = if m.min(n) > SMALL { LARGE } else { SMALL };
         SplitK::new(rows, m.div_ceil(side) * n.div_ceil(side) * z)
     }
 
-    /// Cuts the rows of a table of `columns` columns.
+    /// Divides the rows of a table with `columns` columns.
     pub fn of_rows(rows: usize, columns: usize) -> Self {
         SplitK::new(rows, columns.div_ceil(COLUMNS))
     }
 
-    /// Returns the scratch that parts of `elements` elements take: none when there is one part.
+    /// Returns the scratch size for parts of `elements` elements: 0 if there is only one part.
     pub fn scratch(self, elements: usize) -> usize {
         if self.count > 1 { self.count * elements } else { 0 }
     }
 
-    /// Returns where the parts go: to the scratch memory, or the only one to operand `to`.
+    /// Returns the destination of the parts: scratch memory, or operand `to` if there is only one part.
     pub fn target(self, launch: &Launch, to: Role) -> Mut<f32> {
         if self.count > 1 { launch.scratch() } else { launch.write(to) }
     }
 
-    /// Adds the parts into operand `to`, unless the only one is there already.
+    /// Writes the sum of the parts to operand `to`; a single part is already there.
     pub fn add(self, launch: &Launch, to: Role) -> Result<()> {
         if self.count == 1 {
             return Ok(());
         }
         let (parts, to, columns) = (int(self.count)?, launch.write(to), launch.operand(to).elements());
         let grid = Grid::cover(columns, COLUMNS);
-        // SAFETY: the scratch holds every part, each of as many elements as the operand.
+        // SAFETY: the scratch memory holds all parts, each with as many elements as the operand.
         unsafe { kernels::sum_rows(&launch.issue, grid, launch.scratch().into(), to, parts, columns as i64, parts) }
     }
 }
 
-/// Returns the grid of a product with m rows and n columns, `z` of them at once.
+/// Returns the grid of `z` simultaneous products, each with m rows and n columns.
 pub(super) fn tiles(m: usize, n: usize, z: usize) -> Grid {
     tiles_of(&[m], n, z)
 }
 
-/// Returns the grid of products with these rows, one after another along x, and n columns each; `z` of all at once.
+/// Returns the grid of `z` simultaneous sets of products. The products of a set, which have these numbers of rows and
+/// n columns each, follow one another along x.
 pub(super) fn tiles_of(rows: &[usize], n: usize, z: usize) -> Grid {
     let down = |side: usize| rows.iter().map(|m| m.div_ceil(side)).sum::<usize>();
     let most = rows.iter().copied().max().unwrap_or(0);
@@ -85,7 +86,7 @@ pub(super) fn tiles_of(rows: &[usize], n: usize, z: usize) -> Grid {
     Grid::new(down(side), n.div_ceil(side), z)
 }
 
-/// Finishes the output that a library computed: adds the bias, if `adds_bias`, to every row, then applies the epilogue.
+/// Finishes an output computed by a library: adds the bias to every row if `adds_bias`, then applies the epilogue.
 pub(super) fn finish(launch: &Launch, adds_bias: bool) -> Result<()> {
     if !adds_bias && launch.epilogue.is_none() {
         return Ok(());
@@ -97,14 +98,14 @@ pub(super) fn finish(launch: &Launch, adds_bias: bool) -> Result<()> {
     unsafe { any::bias_add(&launch.issue, launch.packs(Role::Y), y, bias, n, columns, relu) }
 }
 
-/// Operand `to` (columns) = sum over the rows of operand `from` (rows, columns); the scratch holds
+/// Computes operand `to` (columns) = sum over the rows of operand `from` (rows, columns). The scratch memory must hold
 /// `SplitK::of_rows(rows, columns).scratch(columns)` elements.
 pub(super) fn sum_rows_on(launch: &Launch, from: Role, rows: usize, to: Role) -> Result<()> {
     let (x, columns) = (launch.any(from), launch.operand(to).elements());
     let parts = SplitK::of_rows(rows, columns);
     let grid = Grid::new(columns.div_ceil(COLUMNS), parts.count, 1);
     let sums = parts.target(launch, to);
-    // SAFETY: operand `from` is (rows, columns); the parts fit the scratch, or operand `to`.
+    // SAFETY: operand `from` is (rows, columns); the parts fit in the scratch memory, or in operand `to`.
     unsafe {
         any::sum_rows(&launch.issue, grid, x, sums, int(rows)?, columns as i64, int(parts.each)?)?;
     }
@@ -123,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn large_tiles_where_there_are_enough() {
+    fn large_tiles_are_used_if_there_are_enough() {
         let blocks = |m, n, z| tiles(m, n, z).blocks;
         assert_eq!(blocks(4096, 4096, 1), [32, 32, 1]);
         assert_eq!(blocks(128, 4096, 1), [2, 64, 1]);

@@ -1,4 +1,4 @@
-//! Kernels that slide over height and width: the geometry that conv and the pools share.
+//! Windows that slide over height and width: the geometry shared by conv and the pooling layers.
 
 use super::Activation;
 use crate::device::Operand;
@@ -7,7 +7,7 @@ use crate::gpu::ints;
 use crate::gpu::kernels::PoolGeometry;
 use serde::Deserialize;
 
-/// A number for height and width, or `[height, width]`.
+/// One number for both height and width, or `[height, width]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(from = "PairForm")]
 pub struct Pair {
@@ -34,7 +34,7 @@ impl From<PairForm> for Pair {
 }
 
 impl Pair {
-    /// The same number for both.
+    /// Creates a pair with the same number for both.
     pub const fn both(n: usize) -> Self {
         Pair { h: n, w: n }
     }
@@ -46,24 +46,24 @@ impl std::fmt::Display for Pair {
     }
 }
 
-/// The largest extent, step and padding, so that sums of them are numbers.
+/// The largest kernel, stride and padding allowed, so that their sums do not overflow.
 const MOST: usize = 1 << 16;
 
-/// A kernel's extent, its step, and the rows and columns of nothing around the image.
+/// The size of a kernel, its stride, and the padding around the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WindowGeometry {
-    /// Extent.
+    /// Size of the kernel.
     pub kernel: Pair,
-    /// Step.
+    /// Step between windows.
     pub stride: Pair,
     /// Padding on each side.
     pub pad: Pair,
-    /// Whether a window that hangs over the far edge counts.
+    /// Whether to include windows that extend beyond the bottom or right edge.
     pub ceil: bool,
 }
 
 impl WindowGeometry {
-    /// Checks the ranges: kernel and stride at least 1, nothing beyond [`MOST`].
+    /// Checks the ranges: kernel and stride are at least 1, and nothing exceeds [`MOST`].
     pub fn check(&self) -> Result<(), Fault> {
         for (key, pair) in [("kernel", self.kernel), ("stride", self.stride)] {
             if pair.h == 0 || pair.w == 0 {
@@ -78,7 +78,7 @@ impl WindowGeometry {
         Ok(())
     }
 
-    /// Checks that padding is at most half the kernel, so that every window meets the image.
+    /// Checks the ranges, and that padding is at most half the kernel so that every window overlaps the image.
     pub fn check_pool(&self) -> Result<(), Fault> {
         self.check()?;
         let most = Pair { h: self.kernel.h / 2, w: self.kernel.w / 2 };
@@ -116,36 +116,36 @@ impl WindowGeometry {
         if !self.ceil {
             return room / stride + 1;
         }
-        // A window starts inside the image or the padding before it, never in the padding after it.
+        // A window starts on the image or on the padding before it, never on the padding after it.
         let count = room.div_ceil(stride) + 1;
         if (count - 1) * stride >= n + pad { count - 1 } else { count }
     }
 
-    /// Returns the geometry as the kernels of pools take it, for a device's part of the image and of the output.
+    /// Returns the geometry in the form that the pooling kernels expect, for a device's part of the image and output.
     pub fn geometry(&self, x: &Operand, y: &Operand) -> crate::error::Result<PoolGeometry> {
         let WindowGeometry { kernel, stride, pad, .. } = *self;
         let (h, w, c, oh, ow) = (x.len(1), x.len(2), x.len(3), y.len(1), y.len(2));
-        // Kernels count in one image.
+        // Kernels use 32-bit indices within one image.
         ints([h * w * c, oh * ow * c])?;
         let [h, w, c, oh, ow] = ints([h, w, c, oh, ow])?;
         let [kh, kw, stride_h, stride_w, pad_h, pad_w] = ints([kernel.h, kernel.w, stride.h, stride.w, pad.h, pad.w])?;
         Ok(PoolGeometry { h, w, c, oh, ow, kh, kw, stride_h, stride_w, pad_h, pad_w })
     }
 
-    /// Returns the window of output row `oh`: image rows `range`, of which the first is kernel row `first`.
+    /// Returns the rows of an image of height `h` that the window of output row `oh` covers.
     #[inline(always)]
     pub fn rows(&self, oh: usize, h: usize) -> Span {
         Span::new(oh * self.stride.h, self.kernel.h, self.pad.h, h)
     }
 
-    /// Returns the window of output column `ow`.
+    /// Returns the columns of an image of width `w` that the window of output column `ow` covers.
     #[inline(always)]
     pub fn cols(&self, ow: usize, w: usize) -> Span {
         Span::new(ow * self.stride.w, self.kernel.w, self.pad.w, w)
     }
 
-    /// Calls `visit(pixel of the image, place in the kernel)` for the part of the window of output pixel (oh, ow)
-    /// that lies on an image of (h, w), row by row.
+    /// Calls `visit(pixel of the image, position in the kernel)`, row by row, for the part of the window of output
+    /// pixel (oh, ow) that is on an image of size (h, w).
     #[inline(always)]
     pub fn each_tap(&self, (oh, ow): (usize, usize), (h, w): (usize, usize), mut visit: impl FnMut(usize, usize)) {
         let (rows, cols) = (self.rows(oh, h), self.cols(ow, w));
@@ -158,21 +158,21 @@ impl WindowGeometry {
     }
 }
 
-/// The part of a window that lies on the image, in one direction.
+/// The part of a window that is on the image, along height or width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
     /// First index in the image.
     pub start: usize,
     /// One past the last index in the image.
     pub end: usize,
-    /// Index in the kernel that falls on `start`.
+    /// Index in the kernel that corresponds to `start`.
     pub first: usize,
-    /// Extent of the window on the image with its padding.
+    /// Size of the part of the window that is on the image or its padding.
     pub padded: usize,
 }
 
 impl Span {
-    /// The window that begins at `at` when the padding is counted.
+    /// Creates the span of a window that starts at `at`, counted from the start of the padding.
     #[inline(always)]
     fn new(at: usize, kernel: usize, pad: usize, n: usize) -> Self {
         let start = at.saturating_sub(pad);
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn windows_are_cut_at_the_edges() {
+    fn windows_are_clipped_at_the_edges() {
         let s = window(3, 2, 1, true);
         assert_eq!(s.rows(0, 4), Span { start: 0, end: 2, first: 1, padded: 3 });
         assert_eq!(s.rows(1, 4), Span { start: 1, end: 4, first: 0, padded: 3 });
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_larger_than_its_input_is_refused() {
+    fn a_kernel_larger_than_its_input_is_rejected() {
         let fault = window(5, 1, 0, false).output("conv", Activation::new(4, 8, 3), 1).unwrap_err();
         assert!(fault.message.starts_with("kernel = 5 is larger than its input 4x8x3"), "{}", fault.message);
     }
