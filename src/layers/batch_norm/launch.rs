@@ -1,4 +1,5 @@
-//! On a GPU (kernels/batch_norm.cu): statistics in parts of the rows, merged in order.
+//! Batch normalisation on a GPU (kernels/batch_norm.cu): statistics are computed for parts of the rows, then merged
+//! in order.
 
 use super::settings::{BatchNorm, PART, SAVED, SUMS, width};
 use crate::device::Operand;
@@ -7,13 +8,14 @@ use crate::gpu::kernels::{self, any};
 use crate::gpu::{Const, Grid, int, threads};
 use crate::layers::{Launch, Operands, Role};
 
-/// Channels that one block treats.
+/// Number of channels that one block processes.
 const CHANNELS: usize = 32;
-/// Fewest rows of a part, and most parts.
+/// Minimum number of rows in a part, and maximum number of parts.
 const ROWS: usize = 128;
 const PARTS: usize = 256;
 
-/// (rows, rows of a part, parts) of a device's input, at least one part; by the shape alone.
+/// Returns (rows, rows per part, parts) of a device's input. There is at least one part; the division depends only on
+/// the shape.
 fn cut(x: &Operand, width: usize) -> (usize, usize, usize) {
     let rows = x.elements() / width.max(1);
     let each = rows.div_ceil(PARTS).max(ROWS);
@@ -39,7 +41,7 @@ pub(super) fn count(launch: &Launch) -> Result<()> {
     let (on, x, c) = (&launch.issue, launch.any(Role::X(0)), int(width)?);
     let to = if parts > 1 { launch.scratch() } else { launch.write(PART) };
     let grid = Grid::new(width.div_ceil(CHANNELS), parts, 1);
-    // SAFETY: x is (rows, width), the scratch (parts, 3, width), the part (3, width).
+    // SAFETY: x is (rows, width), scratch (parts, 3, width), PART (3, width).
     unsafe {
         any::batch_norm_statistics(on, grid, x, to, rows as i64, c, int(each)?)?;
         if parts > 1 {
@@ -56,7 +58,7 @@ pub(super) fn reduce(launch: &Launch) -> Result<()> {
     let (on, x, kept, dy) = (&launch.issue, launch.any(Role::X(0)), launch.read(SAVED), launch.any(Role::Dy));
     let to = if parts > 1 { launch.scratch() } else { launch.write(SUMS) };
     let grid = Grid::new(width.div_ceil(CHANNELS), parts, 1);
-    // SAFETY: x and dy are (rows, width), kept (2, width), the scratch (parts, 2, width), the term (2, width).
+    // SAFETY: x and dy are (rows, width), kept (2, width), scratch (parts, 2, width), SUMS (2, width).
     unsafe {
         any::batch_norm_reduce(on, grid, x, kept, dy, to, rows as i64, int(width)?, int(each)?)?;
         if parts > 1 {
@@ -95,7 +97,7 @@ impl BatchNorm {
         self.launch_apply(launch, launch.read(Role::Statistic(0)), deviation.into())
     }
 
-    /// y = (x - mean) deviation w + b.
+    /// Computes y = (x - mean) deviation w + b.
     fn launch_apply(&self, launch: &Launch, mean: Const<f32>, deviation: Const<f32>) -> Result<()> {
         let affine = |role| if self.affine { launch.read(role) } else { Const::NONE };
         let (n, c, x) = (launch.count(Role::X(0)), int(width(launch.operands))?, launch.any(Role::X(0)));

@@ -1,15 +1,15 @@
-//! Batch normalisation: y = w (x - mean) / sqrt(var + epsilon) + b, per channel, with the mean and the variance of
-//! the whole batch in training and running ones in evaluation (Ioffe and Szegedy 2015,
+//! Batch normalisation: y = w (x - mean) / sqrt(var + epsilon) + b, per channel, with the mean and variance of the
+//! whole batch in training, and the running ones in evaluation (Ioffe and Szegedy 2015,
 //! <https://arxiv.org/abs/1502.03167>).
 //!
-//! x, y: (N, H, W, C); weight, bias, running_mean, running_var: (C), or after flatten (H, W, C), each feature being
-//! its own channel. Statistics run over the n = N H W (or N) values of a channel on *all* devices that share the
-//! batch: each device counts its part as (count, mean, M2 = sum of squared distances from the mean), the parts are
-//! gathered and merged in a fixed order (Chan et al. 1983, <https://doi.org/10.1080/00031305.1983.10483115>); sums
-//! of squares would cancel. The running variance is the unbiased M2 / (n - 1), as in PyTorch.
+//! x, y: (N, H, W, C); weight, bias, running_mean, running_var: (C), or (H, W, C) after flatten, where each feature
+//! is a channel. Statistics cover the n = N H W (or N) values of a channel on *all* devices that share the batch.
+//! Each device computes (count, mean, M2 = sum of squared distances from the mean) of its part; the parts are gathered
+//! and merged in a fixed order (Chan et al. 1983, <https://doi.org/10.1080/00031305.1983.10483115>). Sums of squares
+//! would suffer from cancellation. The running variance is the unbiased M2 / (n - 1), as in PyTorch.
 //!
 //! Backward, with xhat = (x - mean) / sqrt(var + epsilon): db = sum of dy, dw = sum of dy xhat,
-//! dx = w / sqrt(var + epsilon) * (dy - db / n - xhat dw / n), the sums again over the whole batch.
+//! dx = w / sqrt(var + epsilon) * (dy - db / n - xhat dw / n). These sums are also over the whole batch.
 
 mod launch;
 mod settings;
@@ -28,12 +28,12 @@ use settings::{PART, SAVED, SUMS, width};
 
 pub use settings::BatchNorm;
 
-/// Number of pixels that are channels of their own: 1, or after flatten H * W.
+/// Returns the number of pixels that have separate channels: 1, or H * W after flatten.
 fn pixels(x: Activation) -> usize {
     if x.flat { x.h * x.w } else { 1 }
 }
 
-/// A vector over channels.
+/// Creates a vector over channels.
 fn vector(name: &'static str, x: Activation, value: f64) -> Param {
     if pixels(x) == 1 {
         return Param::vector(name, x.c, value);
@@ -72,10 +72,10 @@ impl Layer for BatchNorm {
         let (x, input) = (cx.x(), cx.inputs[0]);
         let sharded = cx.place == Placement::Shard(3);
         let shares_batch = cx.place == Placement::Shard(0);
-        // Where a tensor over channels is, its channels being dimension `dim`.
+        // The placement of a tensor over channels, whose channels are its dim `dim`.
         let channels = |dim| if sharded { Shard(dim) } else { Replicate };
         let param = Layout::new(Replicate, channels(if pixels(input) == 1 { 0 } else { 2 }));
-        // Statistics are (parts, kinds, P, C): a part of one device, a term of one device, or the same on all.
+        // Statistics are (parts, kinds, P, C): one device's part, one device's term, or equal on all devices.
         let part = Layout::new(Shard(0), if shares_batch { Shard(0) } else { channels(3) });
         let term = Layout::new(Partial, if shares_batch { Partial } else { channels(3) });
         let all = Layout::new(Replicate, channels(3));
@@ -169,7 +169,7 @@ impl Layer for BatchNorm {
     }
 }
 
-/// Elements per task, about.
+/// Approximate number of elements per task.
 const BLOCK: usize = 1 << 14;
 
 impl BatchNorm {
@@ -204,7 +204,7 @@ impl BatchNorm {
         self.apply(args, mean, scale);
     }
 
-    /// y = (x - mean) scale w + b.
+    /// Computes y = (x - mean) scale w + b.
     fn apply<T: Real>(&self, args: &Args, mean: &[T], scale: &mut [T]) {
         let width = mean.len();
         let bias = self.affine.then(|| args.read::<T>(Role::BIAS));
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn the_batch_is_normalised_whole_on_any_number_of_devices() {
+    fn statistics_cover_the_whole_batch_on_any_number_of_devices() {
         for mesh in [Mesh::ONE, Mesh { data: 3, columns: 1 }, Mesh { data: 6, columns: 1 }] {
             let mut layer = layer(mesh, Mode::Train);
             layer.forward().unwrap();

@@ -1,11 +1,13 @@
-//! Means, variances and gradient sums over the batch: in blocks of rows fixed by the shape, merged in order.
+//! Means, variances and gradient sums over the batch, computed in blocks of rows that depend only on the shape and
+//! merged in order.
 
 use super::settings::{PART, SAVED, SUMS};
 use crate::cpu::vectorized;
 use crate::layers::{Args, Operands, Role};
 use crate::tensor::Real;
 
-/// Rows of `width` channels per block: what fits the second-level cache, for it is read twice.
+/// Returns the number of rows of `width` channels in a block, which fits in the second-level cache because it is read
+/// twice.
 fn rows_per_block(width: usize) -> usize {
     ((1 << 16) / width).max(32)
 }
@@ -14,18 +16,18 @@ fn num_blocks(elements: usize, width: usize) -> usize {
     (elements / width).div_ceil(rows_per_block(width))
 }
 
-/// Elements of scratch that [`count`] and [`reduce`] need: two values per channel and block.
+/// Returns the scratch elements that [`count`] and [`reduce`] need: two values per channel and block.
 pub(super) fn scratch(shapes: &Operands, width: usize) -> usize {
     if width == 0 { 0 } else { 2 * width * num_blocks(shapes[Role::X(0)].elements(), width).max(1) }
 }
 
-/// Returns the number of values of a channel in the whole batch.
+/// Returns the number of values per channel in the whole batch.
 pub(super) fn values_per_channel(args: &Args) -> usize {
     let (x, kept) = (&args.operand(Role::X(0)).shape, &args.operand(SAVED).shape);
     x.elements() / (kept.0[2] * kept.0[3])
 }
 
-/// PART = (count, mean, M2) of each channel of this device's part of the batch.
+/// Computes PART = (count, mean, M2) of each channel in this device's part of the batch.
 pub(super) fn count<T: Real>(args: &Args, width: usize) {
     let x = args.read::<T>(Role::X(0));
     let block = rows_per_block(width) * width;
@@ -67,7 +69,7 @@ pub(super) fn count<T: Real>(args: &Args, width: usize) {
     counts.fill(T::from_f64(total));
 }
 
-/// Merges all parts in order into mean and M2 of each channel, and returns the count.
+/// Merges all parts, in order, into the mean and M2 of each channel. Returns the count.
 pub(super) fn merge<T: Real>(parts: &[T], mean: &mut [T], m2: &mut [T]) -> f64 {
     mean.fill(T::ZERO);
     m2.fill(T::ZERO);
@@ -78,7 +80,7 @@ pub(super) fn merge<T: Real>(parts: &[T], mean: &mut [T], m2: &mut [T]) -> f64 {
     })
 }
 
-/// Merges the statistics of `more` values into those of `count` values and returns the new count.
+/// Merges the statistics of `more` values into those of `count` values. Returns the new count.
 fn chan<T: Real>(count: f64, mean: &mut [T], m2: &mut [T], more: f64, more_mean: &[T], more_m2: &[T]) -> f64 {
     if more == 0.0 {
         return count;
@@ -99,7 +101,7 @@ fn chan<T: Real>(count: f64, mean: &mut [T], m2: &mut [T], more: f64, more_mean:
     total
 }
 
-/// SUMS = this device's sums of dy and of dy xhat.
+/// Computes SUMS = this device's sums of dy and of dy xhat.
 pub(super) fn reduce<T: Real>(args: &Args, width: usize) {
     let (x, dy) = (args.read::<T>(Role::X(0)), args.read::<T>(Role::Dy));
     let (mean, deviation) = args.read::<T>(SAVED).split_at(width);
@@ -136,7 +138,7 @@ pub(super) fn reduce<T: Real>(args: &Args, width: usize) {
     }
 }
 
-/// sums[c] = sum over rows of f(c, x[row, c]), four rows at a time.
+/// Computes sums[c] = sum over rows of f(c, x[row, c]), four rows at a time.
 #[inline(always)]
 fn sum_into<T: Real>(x: &[T], sums: &mut [T], f: impl Fn(usize, T) -> T) {
     let width = sums.len();

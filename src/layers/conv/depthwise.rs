@@ -1,5 +1,5 @@
-//! Filters of depth 1 on a GPU, as in depthwise convolution (kernels/conv_depthwise.cu): there is too little to multiply
-//! for tiles of products.
+//! Convolution on a GPU with filters of depth 1, as in depthwise convolution (kernels/conv_depthwise.cu). There are too
+//! few products to fill tiles.
 
 use super::local::LocalConv;
 use crate::error::Result;
@@ -7,12 +7,12 @@ use crate::gpu::kernels::any;
 use crate::gpu::{Const, Grid, int, threads};
 use crate::layers::{Launch, Role};
 
-/// Most outputs of a group whose products are added one by one; more fill a tile.
+/// Maximum number of outputs in a group for these kernels, which add products one by one; more outputs fill a tile.
 const OUTPUTS: usize = 8;
-/// Outputs that one block sums.
+/// Number of outputs that one block sums.
 const COLUMNS: usize = 32;
 
-/// Returns true where these kernels are the faster ones.
+/// Returns true if these kernels are faster than tiled products.
 pub(super) fn fits(part: &LocalConv) -> bool {
     part.depth == 1 && part.group_outputs <= OUTPUTS
 }

@@ -1,7 +1,7 @@
-//! The fast path: for a tile of output pixels the windows of x are copied into rows of a matrix that stays in the
-//! second-level cache ("im2col", Chellapilla et al. 2006, <https://inria.hal.science/inria-00112631>), some kernel
-//! rows at a time, and one product on one thread works on the tile. Tiles, slices of kernel rows, blocks of samples
-//! and so the order of every sum depend on the shape alone.
+//! The fast path. The windows of x for a tile of output pixels are copied, some kernel rows at a time, into the rows
+//! of a matrix that stays in the second-level cache ("im2col", Chellapilla et al. 2006,
+//! <https://inria.hal.science/inria-00112631>); one thread then computes one product with it. Tiles, slices of kernel
+//! rows and blocks of samples, and therefore the order of every sum, depend only on the shape.
 
 use super::local::{Group, LocalConv};
 use super::windows::{self, Slice};
@@ -11,19 +11,19 @@ use crate::layers::{Args, Role};
 use crate::tensor::cut;
 use std::ops::Range;
 
-/// Elements of a tile of windows: 640 KiB of f32.
+/// Number of elements in a tile of windows: 640 KiB of f32.
 const TILE: usize = 160 << 10;
 
-/// Pixels of a tile when one kernel row allows it: what makes packing the filters pay.
+/// Minimum number of pixels in a tile, so that packing the filters pays off.
 const PIXELS: usize = 256;
 
-/// Elements that all partial sums of the weight gradient may take together.
+/// Maximum number of elements in all partial sums of the weight gradient together.
 const SUMS: usize = 1 << 22;
 
-/// Blocks of samples that the weight gradient is summed in, at most.
+/// Maximum number of blocks of samples over which the weight gradient is summed.
 const BLOCKS: usize = 16;
 
-/// How a pass walks over windows: tiles of pixels, slices of kernel rows.
+/// How a pass traverses the windows: in tiles of pixels and slices of kernel rows.
 #[derive(Debug, Clone, Copy)]
 struct Walk {
     pixels: usize,
@@ -31,14 +31,14 @@ struct Walk {
 }
 
 impl Walk {
-    /// Walks over `rows` kernel rows in as few slices as leave tiles of [`PIXELS`].
+    /// Creates a walk over `rows` kernel rows, in as few slices as allow tiles of [`PIXELS`] pixels.
     fn new(part: &LocalConv, rows: usize) -> Self {
         let row = part.row().max(1);
         let rows = (TILE / (PIXELS * row)).clamp(1, rows);
         Walk { pixels: (TILE / (rows * row)).clamp(PIXELS, 4 * PIXELS), rows }
     }
 
-    /// Returns the elements of a worker's tile.
+    /// Returns the number of elements in a worker's tile.
     fn scratch(&self, part: &LocalConv) -> usize {
         if part.is_pointwise() { 0 } else { self.pixels * self.rows * part.row() + windows::SLACK }
     }
@@ -54,12 +54,12 @@ impl Walk {
     }
 }
 
-/// How the weight gradient is summed: blocks of samples by slabs of kernel rows, each into its own sums.
+/// How the weight gradient is summed: each pair of a block of samples and a slab of kernel rows has separate sums.
 struct Sums {
     blocks: usize,
     rows: usize,
     slabs: usize,
-    /// Elements of the sums of one block and slab.
+    /// Number of elements in the sums of one block and slab.
     size: usize,
     walk: Walk,
 }
@@ -68,7 +68,7 @@ impl Sums {
     fn new(part: &LocalConv) -> Self {
         let weights = part.o * part.filter();
         let blocks = (SUMS / weights.max(1)).clamp(1, BLOCKS).min(part.n);
-        // A large weight has few blocks: slabs make up for the tasks.
+        // A large weight has few blocks; dividing it into slabs provides enough tasks.
         let rows = if blocks < BLOCKS { 1 } else { part.window.kernel.h };
         let slabs = part.window.kernel.h.div_ceil(rows);
         Sums { blocks, rows, slabs, size: part.o * rows * part.row(), walk: Walk::new(part, rows) }
@@ -88,19 +88,19 @@ impl Sums {
     }
 }
 
-/// Returns the scratch elements of the forward phase: each worker's tile.
+/// Returns the scratch elements of the forward phase: a tile per worker.
 pub(super) fn forward_scratch(part: &LocalConv, threads: usize) -> usize {
     threads * Walk::new(part, part.window.kernel.h).scratch(part)
 }
 
-/// Returns the scratch elements of the backward phase: the sums, then each worker's tile.
+/// Returns the scratch elements of the backward phase: the sums, then a tile per worker.
 pub(super) fn backward_scratch(part: &LocalConv, threads: usize) -> usize {
     let sums = Sums::new(part);
     let tile = forward_scratch(part, 1).max(sums.walk.scratch(part));
     sums.weights() + sums.biases(part) + threads * tile
 }
 
-/// y = windows w^T + b.
+/// Computes y = windows w^T + b.
 pub(super) fn forward<T: Scalar>(part: &LocalConv, args: &Args) {
     let (x, w) = (args.read::<T>(Role::X(0)), args.read::<T>(Role::WEIGHT));
     let bias = part.adds_bias.then(|| args.read::<T>(Role::BIAS));
@@ -142,7 +142,7 @@ pub(super) fn backward<T: Scalar>(part: &LocalConv, args: &Args) {
     }
 }
 
-/// dw = dy^T windows: each block and slab into its own sums, then over the blocks in order.
+/// Computes dw = dy^T windows: first the sums of each block and slab, then their sum over the blocks in order.
 fn backward_filter<T: Scalar>(part: &LocalConv, args: &Args, sums: &Sums, weights: &mut [T], tiles: &mut [T]) {
     let (x, dy) = (args.read::<T>(Role::X(0)), args.read::<T>(Role::Dy));
     let slab = |task: usize| {
@@ -181,8 +181,8 @@ fn backward_filter<T: Scalar>(part: &LocalConv, args: &Args, sums: &Sums, weight
     });
 }
 
-/// dx: the gradients of the windows are dy w, and each goes where its window was taken from. A task is a sample,
-/// or several small ones.
+/// Computes dx: the gradients of the windows are dy w, and are added where the windows were taken from. Each task
+/// handles one sample, or several small ones.
 fn backward_data<T: Scalar>(part: &LocalConv, args: &Args, tiles: &mut [T]) {
     let (w, dy) = (args.read::<T>(Role::WEIGHT), args.read::<T>(Role::Dy));
     let walk = Walk::new(part, part.window.kernel.h);
@@ -212,7 +212,7 @@ fn backward_data<T: Scalar>(part: &LocalConv, args: &Args, tiles: &mut [T]) {
     });
 }
 
-/// Returns the windows of a slice as the rows of a matrix: x itself, or copies.
+/// Returns the windows of a slice as the rows of a matrix, which is either x itself or a copy in `tile`.
 fn matrix<'a, T: Scalar>(slice: &Slice, x: &'a [T], tile: &'a mut [T]) -> Matrix<'a, T> {
     let part = slice.part;
     if part.is_pointwise() {
@@ -222,7 +222,7 @@ fn matrix<'a, T: Scalar>(slice: &Slice, x: &'a [T], tile: &'a mut [T]) -> Matrix
     Matrix::rows(tile, slice.width())
 }
 
-/// Returns the weights of a group from a slice's first kernel row on; filters are `part.filter()` apart.
+/// Returns the weights of a group starting at the first kernel row of a slice; filters are `part.filter()` apart.
 fn filters<'a, T: Scalar>(part: &LocalConv, w: &'a [T], group: Group, slice: &Slice) -> &'a [T] {
     &w[group.first * part.filter() + slice.rows.start * part.row()..]
 }

@@ -1,5 +1,5 @@
-//! On a GPU: cuDNN where it can be used, else products whose operands are read from where they lie (kernels/conv.cu),
-//! whole groups in one launch.
+//! Convolution on a GPU: with cuDNN if possible, otherwise as products whose operands are read in place
+//! (kernels/conv.cu), with one launch per run of equal groups.
 
 use super::depthwise;
 use super::local::{Group, LocalConv};
@@ -12,7 +12,7 @@ use crate::layers::window::Pair;
 use crate::layers::{Launch, Role};
 
 impl LocalConv {
-    /// Returns the groups as runs of equal ones: the first of a run, and how many follow one another.
+    /// Returns the groups as runs of consecutive groups of equal size: the first group of each run, and its length.
     pub(super) fn runs(&self) -> impl Iterator<Item = (Group, usize)> + use<> {
         let mut groups = self.groups().peekable();
         std::iter::from_fn(move || {
@@ -25,7 +25,7 @@ impl LocalConv {
         })
     }
 
-    /// Returns how the sum over the output pixels in dw is cut.
+    /// Returns how the sum over the output pixels in dw is divided into parts.
     pub(super) fn parts(&self) -> SplitK {
         let (rows, groups) = (self.n * self.pixels(), self.groups().count());
         if depthwise::fits(self) {
@@ -34,11 +34,11 @@ impl LocalConv {
         SplitK::of_products(rows, self.o.div_ceil(groups.max(1)), self.filter(), groups)
     }
 
-    /// Returns the geometry as kernels take it.
+    /// Returns the geometry in the form that kernels expect.
     pub(super) fn geometry(&self) -> Result<ConvGeometry> {
         let (kernel, stride, pad) = (self.window.kernel, self.window.stride, self.window.pad);
         let LocalConv { n, h, w, c, oh, ow, o, depth, .. } = *self;
-        // Kernels count pixels, and the places in all filters, with 32 bits.
+        // Kernels use 32-bit indices for pixels and for positions in all filters.
         ints([n * h * w, n * self.pixels(), kernel.h * kernel.w * o.max(depth)])?;
         let [n, h, w, c, oh, ow, o] = ints([n, h, w, c, oh, ow, o])?;
         let [kh, kw, depth] = ints([kernel.h, kernel.w, depth])?;
@@ -46,8 +46,8 @@ impl LocalConv {
         Ok(ConvGeometry { n, h, w, c, oh, ow, o, kh, kw, depth, stride_h, stride_w, pad_h, pad_w })
     }
 
-    /// Returns the pixels of the input by the remainders of their row and column by the strides, as
-    /// conv_backward_input takes them one after another.
+    /// Returns the number of input pixels in each class, in the order of conv_backward_input. The pixels of a class
+    /// have the same remainders of row and column, divided by the strides.
     fn classes(&self) -> Vec<usize> {
         let stride = self.window.stride;
         let along = |first: usize, size: usize, stride: usize| size.saturating_sub(first).div_ceil(stride);
@@ -63,11 +63,11 @@ pub(super) fn backward_scratch(part: &LocalConv) -> usize {
     weight.max(bias)
 }
 
-/// Computes a pass with a library, where one can: x, w and y are the operands, or their gradients. Returns false where
-/// not.
+/// Computes a pass with a library; x, w and y are the operands or their gradients. Returns false if no library supports
+/// it.
 fn library(part: &LocalConv, launch: &Launch, direction: Direction, [x, w, y]: [Role; 3]) -> Result<bool> {
     let groups = part.groups().count();
-    // A split may cut a group, or leave channels that no filter of this device reads.
+    // A split may divide a group, or leave channels that no filter on this device reads.
     let whole = part.groups().all(|group| group.outputs * groups == part.o) && groups * part.depth == part.c;
     if !whole || depthwise::fits(part) {
         return Ok(false);
@@ -154,7 +154,7 @@ fn backward_input(part: &LocalConv, launch: &Launch) -> Result<()> {
         return Ok(());
     }
     if part.groups().count() * part.depth < part.c {
-        // Channels that no filter of this device reads.
+        // Some channels are not read by any filter on this device.
         launch.clear(Role::Dx(0))?;
     }
     if depthwise::fits(part) {

@@ -1,30 +1,30 @@
-//! A convolution as one device computes it: with its samples, its filters and its input channels.
+//! The part of a convolution that one device computes: its samples, filters and input channels.
 
 use crate::layers::window::WindowGeometry;
 
-/// What one device does of the layer.
+/// The part of the layer on one device.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct LocalConv {
     pub window: WindowGeometry,
-    /// Samples, and the image of one.
+    /// Number of samples, and the height and width of an input image.
     pub n: usize,
     pub h: usize,
     pub w: usize,
-    /// Input channels that the device holds.
+    /// Number of input channels that the device holds.
     pub c: usize,
-    /// The output image, and the output channels that the device holds.
+    /// Height and width of an output image, and the number of output channels that the device holds.
     pub oh: usize,
     pub ow: usize,
     pub o: usize,
-    /// Input channels of one filter that the device holds.
+    /// Number of input channels of a filter that the device holds.
     pub depth: usize,
-    /// Global index of the first output channel, outputs and input channels per group.
+    /// Global index of the first output channel, then the numbers of outputs and input channels per group.
     pub first: usize,
     pub group_outputs: usize,
     pub group_depth: usize,
-    /// Global index of the first channel held of x, less that of the first held of each filter.
+    /// Global index of the first channel of x that the device holds, minus that of each filter.
     pub offset: usize,
-    /// Whether there is a bias, and whether this device adds it.
+    /// Whether the layer has a bias, and whether this device adds it.
     pub has_bias: bool,
     pub adds_bias: bool,
 }
@@ -32,31 +32,31 @@ pub(super) struct LocalConv {
 /// The outputs of one group on this device.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Group {
-    /// First output channel and number of them, among the device's.
+    /// First output channel of the group, among the device's, and the number of them.
     pub first: usize,
     pub outputs: usize,
-    /// First input channel, among the device's.
+    /// First input channel of the group, among the device's.
     pub channel: usize,
 }
 
 impl LocalConv {
-    /// Returns the elements of one row of a filter on this device.
+    /// Returns the number of elements in one row of a filter on this device.
     pub fn row(&self) -> usize {
         self.window.kernel.w * self.depth
     }
 
-    /// Returns the elements of one filter on this device.
+    /// Returns the number of elements in one filter on this device.
     pub fn filter(&self) -> usize {
         self.window.kernel.h * self.row()
     }
 
-    /// Returns true when a window is one pixel and every pixel is a window.
+    /// Returns true if every window is one pixel and every pixel is a window.
     pub fn is_pointwise(&self) -> bool {
         let s = self.window;
         (s.kernel.h, s.kernel.w, s.stride.h, s.stride.w, s.pad.h, s.pad.w) == (1, 1, 1, 1, 0, 0)
     }
 
-    /// Returns the output pixels of one sample.
+    /// Returns the number of output pixels per sample.
     pub fn pixels(&self) -> usize {
         self.oh * self.ow
     }

@@ -3,12 +3,12 @@
 //! <https://doi.org/10.1145/3065386>).
 //!
 //! x: (N, H, W, I); weight: (O, KH, KW, I / groups) in memory, (O, I / groups, KH, KW) in files; bias: (O);
-//! y: (N, floor((H + 2 p - K) / s) + 1, likewise, O). With groups, output o reads the channels of group
-//! o / (O / groups) alone.
+//! y: (N, floor((H + 2 p - K) / s) + 1, likewise for W, O). With groups, output o depends only on the channels of
+//! group o / (O / groups).
 //!
-//! Splits: `columns` shards the filters; when `groups` is a multiple of the columns each column needs only its own
-//! input channels, else all. `rows` shards the input channels (y is partial, the bias is added once) and needs
-//! groups = 1. `batch` shards the samples, `none` nothing.
+//! Splits: `columns` shards the filters; if `groups` is a multiple of the number of columns, each column needs only
+//! its own input channels, otherwise all of them. `rows` shards the input channels (y is partial and the bias is added
+//! only once) and requires groups = 1. `batch` shards the samples, and `none` nothing.
 
 mod depthwise;
 mod fast;
@@ -31,15 +31,15 @@ use crate::tensor::{Mesh, Placement, Shape};
 use local::LocalConv;
 use serde::Deserialize;
 
-/// The layer.
+/// The `conv` layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Conv {
     /// Number of outputs O, at least 1, a multiple of `groups`.
     pub filters: usize,
-    /// Extent of the filters, at least 1: a number or `[height, width]`.
+    /// Size of the filters, at least 1: a number or `[height, width]`.
     pub kernel: Pair,
-    /// Step, at least 1; 1 by default.
+    /// Step between windows, at least 1; 1 by default.
     #[serde(default = "one")]
     pub stride: Pair,
     /// Rows and columns of zeros on each side; 0 by default.
@@ -48,7 +48,7 @@ pub struct Conv {
     /// Number of groups of channels, at least 1, a divisor of the input channels; 1 by default.
     #[serde(default = "single")]
     pub groups: usize,
-    /// Initial bias: a number, or `false` for a layer without bias; 0 by default.
+    /// Initial bias: a number, `true` for 0, or `false` for no bias; 0 by default.
     #[serde(default)]
     pub bias: Bias,
 }
@@ -74,7 +74,7 @@ impl Conv {
         self.bias.value().is_some()
     }
 
-    /// Returns true when each column needs only its own channels of the input.
+    /// Returns true if each column needs only its own channels of the input.
     fn is_aligned(&self, mesh: Mesh) -> bool {
         self.groups.is_multiple_of(mesh.columns)
     }
@@ -137,7 +137,7 @@ impl Layer for Conv {
         let columns = cx.mesh.columns;
         if cx.split == Split::Columns && !self.filters.is_multiple_of(columns) {
             let fits = |n: &usize| n.is_multiple_of(columns) && n.is_multiple_of(self.groups);
-            let fit = (self.filters..).find(fits).expect("columns * groups has a multiple");
+            let fit = (self.filters..).find(fits).expect("columns * groups has larger multiples");
             return Err(Fault::at(
                 "filters",
                 format!(
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bias_starts_where_the_file_says() {
+    fn the_bias_starts_at_the_value_in_the_file() {
         let layer = Conv::deserialize(
             toml::de::ValueDeserializer::parse("{ filters = 2, kernel = [1, 3], bias = 1.0 }").unwrap(),
         );

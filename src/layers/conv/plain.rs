@@ -1,11 +1,11 @@
-//! The plain loops: what the fast path is tested against.
+//! The plain loops, which the fast path is tested against.
 
 use super::local::LocalConv;
 use crate::cpu::Scalar;
 use crate::layers::dense::sum_rows;
 use crate::layers::{Args, Role};
 
-/// Visits every product of the layer as (index in x, index in w, index in y).
+/// Calls `visit(index in x, index in w, index in y)` for every product of the layer.
 fn products(part: &LocalConv, mut visit: impl FnMut(usize, usize, usize)) {
     let taps = part.window.kernel.h * part.window.kernel.w;
     for position in 0..part.n * part.pixels() {

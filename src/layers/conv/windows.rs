@@ -1,21 +1,21 @@
-//! Copies windows of x into the rows of a matrix, and adds such rows back to where they came from.
+//! Copies windows of x into the rows of a matrix, and adds such rows to the positions that they came from.
 
 use super::local::LocalConv;
 use crate::cpu::vectorized;
 use crate::tensor::Real;
 use std::ops::Range;
 
-/// Elements copied at a time: short rows are copied past their end, and what follows overwrites that.
+/// Number of elements copied at a time. Short rows are copied past their end; the next row overwrites the excess.
 const CHUNK: usize = 16;
 
-/// Elements that a tile needs beyond its windows.
+/// Number of elements that a tile needs beyond its windows.
 pub(super) const SLACK: usize = CHUNK;
 
 /// Some kernel rows of the windows of some output pixels, in the channels of one group.
 #[derive(Debug, Clone)]
 pub(super) struct Slice<'a> {
     pub part: &'a LocalConv,
-    /// Counted over the samples of the tensors that it is used with.
+    /// Output pixels, counted over all samples of the tensors with which the slice is used.
     pub pixels: Range<usize>,
     pub rows: Range<usize>,
     /// First channel.
@@ -23,12 +23,12 @@ pub(super) struct Slice<'a> {
 }
 
 impl Slice<'_> {
-    /// Returns the elements of one window.
+    /// Returns the number of elements in one window.
     pub fn width(&self) -> usize {
         self.rows.len() * self.part.row()
     }
 
-    /// Copies the windows of x into the rows of `tile`, zeros where they lie outside.
+    /// Copies the windows of x into the rows of `tile`, with zeros outside the image.
     pub fn gather<T: Real>(&self, x: &[T], tile: &mut [T]) {
         vectorized(
             #[inline(always)]
@@ -41,7 +41,7 @@ impl Slice<'_> {
         );
     }
 
-    /// Adds the rows of `tile` to dx where their windows lie.
+    /// Adds the rows of `tile` to dx at the positions of their windows.
     pub fn scatter<T: Real>(&self, tile: &[T], dx: &mut [T]) {
         vectorized(
             #[inline(always)]
@@ -54,7 +54,7 @@ impl Slice<'_> {
         );
     }
 
-    /// Visits the kernel rows of all windows, in the order in which they lie in a tile.
+    /// Visits the kernel rows of all windows, in the order in which a tile stores them.
     #[inline(always)]
     fn each_row(&self, mut visit: impl FnMut(Row)) {
         let (part, s) = (self.part, self.part.window);
@@ -90,9 +90,9 @@ struct Row {
     tile: usize,
     /// First element in the image.
     image: usize,
-    /// Elements of the row that lie before the image.
+    /// Number of elements of the row before the image.
     before: usize,
-    /// Pixels of the row that lie on the image.
+    /// Number of pixels of the row on the image.
     inside: usize,
 }
 
@@ -105,7 +105,7 @@ impl Row {
         }
         let to = self.tile + self.before;
         if part.depth == part.c {
-            // A copy past the end would overwrite the zeros after it.
+            // A copy past the end would overwrite the zeros that follow.
             if self.before + len == part.row() {
                 copy(x, self.image, tile, to, len);
             } else {
@@ -133,7 +133,7 @@ impl Row {
     }
 }
 
-/// Copies `len` elements, in whole chunks where they are few and there is room.
+/// Copies `len` elements, in whole chunks if they are few and x is long enough.
 #[inline(always)]
 fn copy<T: Real>(x: &[T], from: usize, tile: &mut [T], to: usize, len: usize) {
     let whole = len.next_multiple_of(CHUNK);
@@ -141,7 +141,7 @@ fn copy<T: Real>(x: &[T], from: usize, tile: &mut [T], to: usize, len: usize) {
         return tile[to..to + len].copy_from_slice(&x[from..from + len]);
     }
     for at in (0..whole).step_by(CHUNK) {
-        let chunk: &[T; CHUNK] = x[from + at..].first_chunk().expect("there is room");
+        let chunk: &[T; CHUNK] = x[from + at..].first_chunk().expect("the chunk is within x");
         tile[to + at..to + at + CHUNK].copy_from_slice(chunk);
     }
 }
