@@ -110,7 +110,7 @@ fn a_run_has_the_same_bits_wherever_its_images_are_prepared() {
 
 /// CPU devices cannot prepare images.
 #[test]
-#[should_panic(expected = "images come as the session takes them")]
+#[should_panic(expected = "the batch must match the session's preparer")]
 fn cpu_devices_reject_raw_images() {
     let mut training = Training::new("configs/digits.toml", &["devices.use=\"cpu\"".to_string()]);
     training.batches = training.batches.clone().prepared_by(Preparer::Device);

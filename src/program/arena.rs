@@ -1,23 +1,23 @@
-//! Gives the buffers of a step their bytes: one arena per device.
+//! Assigns bytes to the buffers of a step: one arena per device.
 //!
-//! Two buffers share bytes only if every use of one is finished before every use of the other starts, *in the event
-//! order*: a bucket of gradients outlives its last compute step, and a ring reads its neighbour's buffers.
+//! Two buffers share bytes only if every use of one has finished before any use of the other starts, *in the event
+//! order*: a bucket of gradients outlives its last compute instruction, and a ring reads its neighbour's buffers.
 
 use super::Program;
 use super::events::VectorClocks;
 
-/// Bytes to which buffers are aligned.
+/// The alignment of buffers, in bytes.
 pub const ALIGN: usize = 64;
 
-/// A buffer's life: its first and last step on each queue that uses it.
+/// A buffer's lifetime: its first and last instruction on each queue that uses it.
 #[derive(Debug, Clone, Default)]
 struct Life {
-    /// (queue, first step, last step), steps as indices into the program.
+    /// (queue, first instruction, last instruction), as indices into the program.
     queues: Vec<(usize, usize, usize)>,
 }
 
-/// Places every buffer that is not a region, from byte `base` of its device on; returns each device's end, and the
-/// host's, which begins at 0.
+/// Assigns an offset to every buffer that is not a region, starting at byte `base` of its device, or at 0 on the host;
+/// returns the end of each device's arena and of the host's memory.
 pub fn assign(program: &mut Program, clocks: &VectorClocks, base: usize, devices: usize) -> (Vec<usize>, usize) {
     let mut lives = vec![Life::default(); program.buffers.len()];
     for (number, step) in program.instructions.iter().enumerate() {
@@ -66,6 +66,6 @@ pub fn assign(program: &mut Program, clocks: &VectorClocks, base: usize, devices
             placed.push(buffer);
         }
     }
-    let host = ends.pop().expect("the host is the last");
+    let host = ends.pop().expect("the last end is the host's");
     (ends, host)
 }

@@ -1,15 +1,15 @@
-//! The race detector of the whole project: proves from bytes and waits alone that a program is free of races and
-//! reads nothing that was not written.
+//! The race detector: proves from bytes and waits alone that a program is free of races and reads no byte that was
+//! not written before.
 //!
-//! It shares no code with the derivation of waits or the assignment of bytes: it replays the waits, and compares
-//! every pair of uses whose bytes meet.
+//! It shares no code with the derivation of waits or the assignment of bytes: it replays the waits and compares every
+//! pair of uses whose bytes overlap.
 
 use super::Program;
 use super::events::VectorClocks;
 use crate::tensor::Strided;
 use std::collections::HashMap;
 
-/// What makes a program unsafe.
+/// The reason why a program is unsafe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Race(String);
 
@@ -19,22 +19,22 @@ impl std::fmt::Display for Race {
     }
 }
 
-/// Checks a program for a number of queues.
+/// Checks a program that runs on `queues` queues.
 ///
 /// # Errors
-/// The first pair of steps that may run at the same time on the same bytes, or the first read of unwritten bytes.
+/// The first pair of instructions that may use the same bytes at the same time, or the first read of unwritten bytes.
 pub fn check(program: &Program, queues: usize) -> Result<(), Race> {
     let clocks = VectorClocks::of(&program.instructions, queues);
     let devices = program.buffers.iter().map(|b| b.device + 1).max().unwrap_or(0);
     for device in 0..devices {
-        // (step, part in bytes of the arena, read, write, buffer)
+        // (instruction, part in bytes of the arena, read, write, buffer)
         let mut uses: Vec<(usize, Strided, bool, bool, usize)> = Vec::new();
         for (number, step) in program.instructions.iter().enumerate() {
             for u in &step.uses {
                 let buffer = &program.buffers[u.buffer];
                 if buffer.device == device {
                     if u.part.end() > buffer.elements {
-                        return Err(Race(format!("\"{}\" leaves buffer \"{}\"", step.name, buffer.name)));
+                        return Err(Race(format!("step \"{}\" exceeds buffer \"{}\"", step.name, buffer.name)));
                     }
                     uses.push((number, buffer.bytes_of(u.part), u.access.reads(), u.access.writes(), u.buffer));
                 }
@@ -42,7 +42,7 @@ pub fn check(program: &Program, queues: usize) -> Result<(), Race> {
         }
         uses.sort_unstable_by_key(|u| u.1.offset);
         let mut open: Vec<usize> = Vec::new();
-        // Of two buffers that share bytes, which one was used before the other.
+        // For two buffers that share bytes, the one that is used first.
         let mut first: HashMap<(usize, usize), usize> = HashMap::new();
         for (i, &(step, part, _, write, buffer)) in uses.iter().enumerate() {
             open.retain(|&j| uses[j].1.end() > part.offset);
@@ -84,8 +84,8 @@ pub fn check(program: &Program, queues: usize) -> Result<(), Race> {
     initialised(program, &clocks)
 }
 
-/// Every part of a step's own buffer that is read was written before, by steps of the same buffer; that nobody else
-/// wrote over it in between follows from the check of bytes.
+/// Checks that every part of a buffer that is read was written before through the same buffer. Regions are exempt
+/// because they outlive the step. The check of bytes ensures that no other buffer overwrites it in between.
 fn initialised(program: &Program, clocks: &VectorClocks) -> Result<(), Race> {
     let mut writes: Vec<Vec<(usize, Strided)>> = vec![Vec::new(); program.buffers.len()];
     let mut earlier = Vec::new();
@@ -97,7 +97,7 @@ fn initialised(program: &Program, clocks: &VectorClocks) -> Result<(), Race> {
             earlier.extend(done.map(|(_, part)| *part));
             if !earlier.iter().any(|part| part.covers(u.part)) && !covered(u.part, &earlier) {
                 return Err(Race(format!(
-                    "step \"{}\" reads what nobody wrote of buffer \"{}\"",
+                    "step \"{}\" reads elements of buffer \"{}\" that were never written",
                     step.name, program.buffers[u.buffer].name
                 )));
             }
@@ -109,12 +109,13 @@ fn initialised(program: &Program, clocks: &VectorClocks) -> Result<(), Race> {
     Ok(())
 }
 
-/// Rows and columns of a grid, each as (first, end).
+/// The rows and columns of a rectangle on a grid, each as (first, end).
 type Rectangle = [(usize, usize); 2];
 
 /// Returns true when every element of `part` is in one of the pieces.
 ///
-/// Memory is cut into rows as long as the stride that the pieces share; on that grid each is a few rectangles.
+/// Memory is divided into rows as long as the stride that the pieces share; on that grid each piece is a few
+/// rectangles.
 fn covered(part: Strided, pieces: &[Strided]) -> bool {
     let shared = [part].iter().chain(pieces).find(|piece| piece.rows > 1).map_or(part.end(), |piece| piece.stride);
     let (mut wanted, mut given) = (Vec::new(), Vec::new());
@@ -123,7 +124,7 @@ fn covered(part: Strided, pieces: &[Strided]) -> bool {
     let mut edges: Vec<usize> = wanted.iter().chain(&given).flat_map(|[_, cols]| [cols.0, cols.1]).collect();
     edges.sort_unstable();
     edges.dedup();
-    // Between two edges only rows matter.
+    // Between two adjacent edges, only the rows matter.
     edges.windows(2).all(|strip| {
         let rows = |all: &[Rectangle]| {
             let across = all.iter().filter(|[_, cols]| cols.0 <= strip[0] && strip[1] <= cols.1);
@@ -139,7 +140,7 @@ fn covered(part: Strided, pieces: &[Strided]) -> bool {
     })
 }
 
-/// Adds the rectangles that a piece is on a grid of rows of `stride` elements.
+/// Adds the rectangles that a piece covers on a grid of rows of `stride` elements.
 fn rectangles(piece: Strided, stride: usize, all: &mut Vec<Rectangle>) {
     if piece.elements() == 0 {
         return;
@@ -173,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn coverage_agrees_with_the_sets() {
+    fn coverage_agrees_with_sets_of_elements() {
         let set = |s: Strided| (0..s.rows).flat_map(move |r| (0..s.len).map(move |i| s.offset + r * s.stride + i));
         let mut pieces = Vec::new();
         for offset in [0, 1, 3, 5, 8] {

@@ -1,25 +1,25 @@
-//! The passes, in order: from the operations of a step to a program with waits and bytes that is proved free of races.
+//! The passes, in order: they turn the operations of a step into a program with waits and bytes, proved free of races.
 
 use super::{Program, Race, Regions, arena, check, events, lower};
 use crate::device::Queue;
 use crate::network::Network;
 use crate::placement::{Placed, Spec};
 
-/// A program and the memory that it takes.
+/// A program and the memory that it needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Compiled {
     /// The program.
     pub program: Program,
     /// Bytes of each device's arena.
     pub arena: Vec<usize>,
-    /// Bytes of the host's memory that GPUs exchange through.
+    /// Bytes of host memory for transfers between GPUs.
     pub host: usize,
 }
 
 /// Compiles one placed step.
 ///
 /// # Errors
-/// The first race that the checker finds, which would be a fault in this crate.
+/// The first race that the checker finds, which would be a bug in this crate.
 pub fn compile(network: &Network, placed: &Placed, regions: &Regions, spec: &Spec) -> Result<Compiled, Race> {
     let devices = spec.mesh.devices();
     let queues = devices * Queue::COUNT;

@@ -1,4 +1,4 @@
-//! A program with its addresses: what the queues of CPU devices run.
+//! Programs with their addresses, as the queues of CPU devices run them.
 
 use super::{Execution, LocalOperand, Plan, Program, Work};
 use crate::cpu::{Args, Implementation, MemorySlice, QueueProgram, Queues, SumTask, Timed, run_serially};
@@ -14,19 +14,19 @@ use std::sync::{Arc, RwLock};
 /// The programs of a plan on its CPU devices.
 pub(super) struct Programs {
     precision: Precision,
-    /// Of the devices, then of the host.
+    /// The memory of each device, then that of the host.
     memories: Vec<Arc<Memory>>,
     queues: Queues,
     scripts: Vec<Arc<dyn QueueProgram>>,
-    /// What the host handed to the devices.
+    /// The batch that the devices work on.
     batch: Arc<RwLock<Batch>>,
-    /// For the host's own reads and writes.
+    /// The thread pool for reads and writes by the host.
     host: Pool,
-    /// Where device 0 leaves the loss and counts of a batch.
+    /// The operand to which device 0 writes the loss and counts of a batch.
     metrics: Operands<Only>,
-    /// The order in which steps run.
+    /// The order in which instructions run.
     pub execution: Execution,
-    /// For each program, its steps in the order of the list: (queue, number on that queue).
+    /// The instructions of each program in the order of the list: (queue, index on that queue).
     lists: Vec<Vec<(usize, usize)>>,
 }
 
@@ -68,7 +68,7 @@ impl Programs {
         result
     }
 
-    /// Runs a program on a batch with a clock around every step.
+    /// Runs a program on a batch and measures the time of every instruction.
     pub fn run_timed(&mut self, number: usize, batch: &mut Batch, clock: Clock) -> Result<Arc<Timed>> {
         let queues = (self.memories.len() - 1) * Queue::COUNT;
         let timed = Arc::new(Timed::new(Arc::clone(&self.scripts[number]), queues));
@@ -83,7 +83,7 @@ impl Programs {
         std::mem::swap(&mut *self.batch.write().unwrap_or_else(|poisoned| poisoned.into_inner()), batch);
     }
 
-    /// Returns the metrics that the last run left.
+    /// Returns the metrics of the last run.
     pub fn metrics(&self) -> [f64; METRICS] {
         match self.precision {
             Precision::F32 => self.metrics_in::<f32>(),
@@ -112,20 +112,20 @@ impl Programs {
         }
     }
 
-    /// Calls `f` with elements of a device's arena. No step runs meanwhile: the queues are idle between runs.
+    /// Calls `f` with elements of a device's arena. No instruction runs meanwhile: the queues are idle between runs.
     pub fn with<T: Real>(&self, device: usize, offset: usize, elements: usize, f: impl FnOnce(&mut [T])) {
         let operand = operand(&self.memories[device], offset, elements, self.precision);
         f(self.args(&only(operand)).write::<T>(Only));
     }
 }
 
-/// Places consecutive elements at a byte of an arena.
+/// Returns an operand of consecutive elements that starts at a byte of an arena.
 fn operand(memory: &Arc<Memory>, offset: usize, elements: usize, precision: Precision) -> Operand {
     let window = LocalSlice { start: vec![0], len: vec![elements] };
     Operand::new(memory, offset, Shape::from([elements]), window, precision)
 }
 
-/// The role of an operand that stands alone.
+/// The role of a single operand.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Only;
 
@@ -133,7 +133,7 @@ fn only(operand: Operand) -> Operands<Only> {
     [(Only, operand)].into_iter().collect()
 }
 
-/// A step that is ready to run.
+/// An instruction that is ready to run.
 struct Ready {
     name: String,
     waits: Vec<(usize, usize)>,
@@ -147,7 +147,7 @@ enum Action {
     Update { stage: usize, operands: Operands<UpdateRole> },
 }
 
-/// The steps of all queues, each with its operands in memory.
+/// The instructions of all queues, each with its operands in memory.
 struct Executable {
     queues: Vec<Vec<Ready>>,
     batch: Arc<RwLock<Batch>>,
@@ -190,7 +190,7 @@ impl Executable {
                 Work::Sum { sources, targets, .. } => {
                     Action::Sum(SumTask::new(slices(sources), slices(targets), precision))
                 }
-                Work::Cast { .. } => unreachable!("CPU devices have one element type"),
+                Work::Cast { .. } => unreachable!("programs of CPU devices have one element type"),
                 Work::Update { stage, operands } => {
                     let operands = operands.iter().map(|(role, l)| (*role, operand(l))).collect();
                     Action::Update { stage: *stage, operands }

@@ -1,9 +1,9 @@
-//! How long a program should take: its steps played on their queues at the rates of a machine.
+//! Estimates the time of a program by simulating its queues with the rates of a machine.
 //!
-//! A step takes the longer of its arithmetic at the machine's rate of products and its bytes at the rate of memory;
-//! a sum across devices takes its bytes at the rate of the link, a
-//! copy to or from the host at the rate of that link. A step starts when its queue is free and its
-//! events are there. The rates are a model, not a measurement: compare plans with it.
+//! The time of an instruction is the longest of its arithmetic at the machine's rate of products, its bytes at the rate
+//! of memory, and its transfers at the rate of their link: between devices, or to or from the host. An instruction
+//! starts when its queue is free and its events have been recorded. This is a model, not a measurement: use it to
+//! compare plans.
 
 use super::staged::uses_host;
 use super::{Instruction, LocalOperand, Plan, Program, Work};
@@ -15,17 +15,17 @@ use crate::tensor::MatmulPrecision;
 pub struct Hardware {
     /// Its name for `--hardware`.
     pub name: &'static str,
-    /// Floating-point operations a second of one device (for a CPU: of one thread), in full precision, tf32 and bf16.
+    /// Floating-point operations per second of one device (for a CPU: of one thread) in full precision, tf32 and bf16.
     pub flops_per_second: [f64; 3],
-    /// Bytes of memory a second, read or written.
+    /// Bytes of memory read or written per second.
     pub memory_bytes_per_second: f64,
-    /// Bytes a second between devices.
+    /// Bytes per second between devices.
     pub link_bytes_per_second: f64,
-    /// Bytes a second between a device and the host.
+    /// Bytes per second between a device and the host.
     pub host_bytes_per_second: f64,
-    /// Seconds that a step costs however small it is.
+    /// The fixed cost of an instruction in seconds.
     pub step_seconds: f64,
-    /// Whether a device has as many of these as it has threads.
+    /// Whether the arithmetic rate is per thread of a device.
     pub per_thread: bool,
 }
 
@@ -52,7 +52,7 @@ pub const HARDWARE: &[Hardware] = &[
     },
 ];
 
-/// Returns the seconds that one run of a program should take.
+/// Returns the estimated seconds of one run of a program.
 pub fn seconds(plan: &Plan, program: &Program, hardware: &Hardware) -> f64 {
     let mut finished: Vec<Vec<f64>> = Vec::new();
     for step in &program.instructions {
@@ -90,7 +90,8 @@ fn step_seconds(plan: &Plan, program: &Program, step: &Instruction, hardware: &H
     hardware.step_seconds + arithmetic.max(memory).max(link)
 }
 
-/// The device's share of the layer's operations: its share of the samples and of the weight, or of the input.
+/// Returns the operations of a phase on its device. The device's share of the layer is its share of the samples times
+/// that of the weight, or without a weight its share of the input.
 fn flops(plan: &Plan, program: &Program, node: usize, pass: Pass, operands: &[(Role, LocalOperand)]) -> f64 {
     let node = &plan.network.nodes[node];
     let rows = program.variant.batch as f64;

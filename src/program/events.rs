@@ -1,8 +1,8 @@
-//! Events: which steps of other queues a step waits for, derived from what the steps read and write.
+//! Events: derives the instructions of other queues that each instruction waits for from what they read and write.
 
 use super::{Instruction, Program, Use};
 
-/// For each step, how many steps of each queue are known to be finished when it starts.
+/// For each instruction, the number of instructions of each queue that have certainly finished when it starts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VectorClocks {
     queues: usize,
@@ -10,29 +10,29 @@ pub struct VectorClocks {
 }
 
 impl VectorClocks {
-    /// Returns true when step `a` is finished before step `b` starts.
+    /// Returns true if instruction `a` finishes before instruction `b` starts.
     pub fn before(&self, steps: &[Instruction], a: usize, b: usize) -> bool {
         self.finished(b, steps[a].queue_index()) > steps[a].index
     }
 
-    /// Returns how many steps of `queue` are finished when `step` starts.
+    /// Returns the number of instructions of `queue` that have finished when `step` starts.
     pub fn finished(&self, step: usize, queue: usize) -> usize {
         self.counts[step * self.queues + queue] as usize
     }
 
-    /// Follows the waits that the steps have; the steps are in a valid order of issue.
+    /// Computes the clocks from the waits of the instructions, which are in a valid order of issue.
     ///
     /// # Panics
-    /// When a step waits for one that is issued later.
+    /// If an instruction waits for one that is issued later.
     pub fn of(steps: &[Instruction], queues: usize) -> VectorClocks {
         let mut clocks = VectorClocks { queues, counts: vec![0; steps.len() * queues] };
         let mut issued: Vec<Vec<usize>> = vec![Vec::new(); queues];
         for (number, step) in steps.iter().enumerate() {
             let own = step.queue_index();
-            assert_eq!(step.index, issued[own].len(), "steps are numbered in their order");
+            assert_eq!(step.index, issued[own].len(), "the steps of a queue are numbered in order");
             let previous = step.index.checked_sub(1).map(|index| (own, index + 1));
             for (queue, count) in previous.into_iter().chain(step.waits.iter().copied()) {
-                assert!(issued[queue].len() >= count, "step {} waits for an event not recorded yet", step.name);
+                assert!(issued[queue].len() >= count, "step {} waits for an event that is recorded later", step.name);
                 clocks.join(number, queue, count, issued[queue][count - 1]);
             }
             issued[own].push(number);
@@ -40,7 +40,8 @@ impl VectorClocks {
         clocks
     }
 
-    /// Takes over all that `other`, the `count`-th step of `queue`, knew, and that it is finished.
+    /// Merges the clock of `other`, the `count`-th instruction of `queue`, into that of `step`, and marks `other` as
+    /// finished.
     fn join(&mut self, step: usize, queue: usize, count: usize, other: usize) {
         for q in 0..self.queues {
             let known = self.counts[other * self.queues + q];
@@ -52,8 +53,8 @@ impl VectorClocks {
     }
 }
 
-/// Gives every step its waits: for each earlier step that writes what it uses, or uses what it writes, unless the
-/// order is known already.
+/// Derives the waits: an instruction waits for each earlier one that writes what it uses or uses what it writes, unless
+/// other waits imply the order. Returns the resulting clocks.
 pub fn derive(program: &mut Program, queues: usize) -> VectorClocks {
     let mut seen: Vec<Vec<(usize, Use)>> = vec![Vec::new(); program.buffers.len()];
     let mut issued: Vec<Vec<usize>> = vec![Vec::new(); queues];
@@ -74,7 +75,7 @@ pub fn derive(program: &mut Program, queues: usize) -> VectorClocks {
         after.sort_unstable();
         after.dedup();
         let mut waits: Vec<(usize, usize)> = Vec::new();
-        // The latest first: what it waited for needs no wait of its own.
+        // The latest first: it may imply earlier ones.
         for &earlier in after.iter().rev() {
             let other = &program.instructions[earlier];
             let queue = other.queue_index();
@@ -85,7 +86,7 @@ pub fn derive(program: &mut Program, queues: usize) -> VectorClocks {
         }
         for u in step.uses.clone() {
             if u.access.writes() {
-                // Whoever clashes with what this covers clashes with this, which comes after it.
+                // A later use that conflicts with a covered one also conflicts with this use, which follows it.
                 seen[u.buffer].retain(|(_, other)| !u.part.covers(other.part));
             }
             seen[u.buffer].push((number, u));

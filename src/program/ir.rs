@@ -14,22 +14,22 @@ pub type BufferId = usize;
 /// A part of a buffer.
 pub type Slice = (BufferId, Strided);
 
-/// A stretch of one device's arena.
+/// A contiguous range of one device's arena.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Buffer {
-    /// The device; the host is the one after the last.
+    /// The device; the index after the last device is the host.
     pub device: usize,
-    /// Its length.
+    /// The number of elements.
     pub elements: usize,
-    /// How an element lies in memory.
+    /// The type of its elements in memory.
     pub element: Element,
-    /// What it is for.
+    /// Its purpose.
     pub purpose: MemoryUse,
-    /// Set when it outlives the step.
+    /// Its region if it outlives the step, otherwise `None`.
     pub region: Option<Region>,
-    /// Name for plans and messages.
+    /// The name for plans and messages.
     pub name: String,
-    /// First byte in the device's arena.
+    /// Its first byte in the device's arena.
     pub offset: usize,
 }
 
@@ -39,7 +39,7 @@ impl Buffer {
         self.elements * self.element.bytes()
     }
 
-    /// Returns the bytes of the arena that a part of it takes.
+    /// Returns the bytes of the arena that a part of the buffer occupies.
     pub fn bytes_of(&self, part: Strided) -> Strided {
         part.scaled(self.element.bytes()).shifted(self.offset)
     }
@@ -52,7 +52,7 @@ pub struct Use {
     pub buffer: BufferId,
     /// The part, in elements of the buffer.
     pub part: Strided,
-    /// What is done to it.
+    /// How the instruction accesses it.
     pub access: Access,
 }
 
@@ -61,26 +61,26 @@ pub struct Use {
 pub struct LocalOperand {
     /// The buffer.
     pub buffer: BufferId,
-    /// First element in the buffer.
+    /// Its first element in the buffer.
     pub offset: usize,
-    /// Shape of the whole logical tensor.
+    /// The shape of the whole logical tensor.
     pub shape: Shape,
     /// The device's part of it.
     pub window: LocalSlice,
-    /// What the instruction does to it.
+    /// How the instruction accesses it.
     pub access: Access,
 }
 
-/// What an instruction does.
+/// The work of an instruction.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Work {
-    /// Brings the device's window of the batch.
+    /// Loads the device's window of the batch.
     Load {
         /// Images or targets.
         input: Input,
-        /// Where to.
+        /// The destination.
         to: LocalOperand,
-        /// Memory of the same size, where images are augmented in several steps.
+        /// Memory of the same size, if images are augmented in several steps.
         scratch: Option<LocalOperand>,
     },
     /// A phase of a layer.
@@ -89,36 +89,36 @@ pub enum Work {
         node: usize,
         /// Forward or backward.
         pass: Pass,
-        /// Which of its phases.
+        /// The name of the phase.
         phase: &'static str,
         /// The operands.
         operands: Vec<(Role, LocalOperand)>,
-        /// The scratch memory, if it asks for any.
+        /// The scratch memory, if it needs any.
         scratch: Option<LocalOperand>,
-        /// What it does to its output, and the node whose output that is.
+        /// The epilogue that it applies to its output, and the node that this replaces.
         epilogue: Option<(Epilogue, usize)>,
     },
-    /// The same values in another element type.
+    /// Converts values to another element type.
     Cast {
-        /// What is read.
+        /// The source.
         from: LocalOperand,
-        /// Where they go.
+        /// The destination of the same values.
         to: LocalOperand,
     },
-    /// Every target = the sum of the sources: a hop of a collective, a slice, or a sum of gradients.
+    /// Sets every target to the sum of the sources: a hop of a collective, a slice, or a sum of gradients.
     Sum {
-        /// The collective that it is a part of, with its axis; none for a sum of gradients.
+        /// The collective that it belongs to, with its axis; `None` for a sum of gradients.
         collective: Option<(Collective, Axis)>,
-        /// What is added.
+        /// The terms.
         sources: Vec<Slice>,
-        /// Where the sum goes.
+        /// The destinations of the sum.
         targets: Vec<Slice>,
         /// Bytes that cross between devices.
         wire: usize,
     },
     /// A stage of the optimiser's chain.
     Update {
-        /// Which stage.
+        /// The index of the stage.
         stage: usize,
         /// The operands.
         operands: Vec<(UpdateRole, LocalOperand)>,
@@ -128,24 +128,24 @@ pub enum Work {
 /// One entry of the globally ordered list.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Instruction {
-    /// The device that does it.
+    /// The device that executes it.
     pub device: usize,
-    /// On which of its queues.
+    /// The queue of the device.
     pub queue: Queue,
-    /// Its number on that queue.
+    /// Its index on that queue.
     pub index: usize,
-    /// What it does.
+    /// Its work.
     pub work: Work,
-    /// What it reads and writes.
+    /// The parts of buffers that it reads and writes.
     pub uses: Vec<Use>,
-    /// The events that it waits for: (queue, number of that queue's instructions that must be finished).
+    /// The events that it waits for: (queue, number of that queue's instructions that must have finished).
     pub waits: Vec<(usize, usize)>,
-    /// Name for plans and messages.
+    /// The name for plans and messages.
     pub name: String,
 }
 
 impl Instruction {
-    /// Returns the number of its queue among all queues.
+    /// Returns the index of its queue among the queues of all devices.
     pub fn queue_index(&self) -> usize {
         self.queue.index(self.device)
     }
@@ -154,11 +154,11 @@ impl Instruction {
 /// The instructions of one step of the run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Program {
-    /// What it is for.
+    /// The mode and batch size that it was compiled for.
     pub variant: Variant,
     /// The buffers of all devices.
     pub buffers: Vec<Buffer>,
-    /// The instructions, in the one order in which they are issued.
+    /// The instructions, in the order in which they are issued.
     pub instructions: Vec<Instruction>,
 }
 

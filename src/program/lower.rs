@@ -1,4 +1,4 @@
-//! From operations on all devices to steps on queues.
+//! Lowers operations, which concern all devices, to instructions on queues.
 
 use super::ir::{Buffer, BufferId, Instruction, LocalOperand, Program, Slice, Use, Work};
 use super::staged::{Sum, through_host};
@@ -12,7 +12,7 @@ use crate::placement::{Home, Input, MemoryUse, Op, Peers, Placed, Region, Spec, 
 use crate::tensor::{Axis, Element, LocalSlice, Strided};
 use std::collections::HashMap;
 
-/// Lowers the operations of one step; waits and the offsets of its own buffers come later.
+/// Lowers the operations of one step; later passes add the waits and the offsets of buffers that are not regions.
 pub(super) fn lower(network: &Network, placed: &Placed, regions: &Regions, spec: &Spec) -> Program {
     let devices = spec.mesh.devices();
     let mut emitter = Emitter {
@@ -115,7 +115,7 @@ impl Emitter<'_> {
         let devices = self.spec.mesh.devices();
         match op {
             Op::Load { input, to } => {
-                // Steps of augmentation write the images and this memory in turn, the last one the images.
+                // Steps of augmentation write the images and this memory in turn; the last one writes the images.
                 let turns = *input == Input::Images && self.placed.variant.mode == Mode::Train && self.spec.augment > 1;
                 for device in 0..devices {
                     let to = self.local(*to, device, Access::Write);
@@ -132,7 +132,7 @@ impl Emitter<'_> {
                         scratch = Some(self.scratch(device, to.window.elements(), "augmented".into(), &mut uses));
                     }
                     let name = format!("load {input:?}").to_lowercase();
-                    // A GPU finds its part in the inbox.
+                    // On a GPU, the device's part is already in the input staging buffer.
                     let queue = if staging.is_some() { Queue::Compute } else { Queue::Copy };
                     self.push(device, queue, Work::Load { input: *input, to, scratch }, uses, name);
                 }
@@ -187,7 +187,7 @@ impl Emitter<'_> {
         }
     }
 
-    /// Returns memory for a step alone.
+    /// Allocates scratch memory for a single instruction.
     fn scratch(&mut self, device: usize, elements: usize, name: String, uses: &mut Vec<Use>) -> LocalOperand {
         let element = Element::Real(self.spec.precision);
         let buffer = self.buffer(device, elements, element, MemoryUse::Workspace, name);
@@ -214,7 +214,7 @@ impl Emitter<'_> {
         (locals, uses)
     }
 
-    /// Describes an operand that has no address yet.
+    /// Returns the description of an operand that has no address yet.
     fn described(&self, local: &LocalOperand) -> Operand {
         Operand::described(self.buffers[local.buffer].element, local.shape.clone(), local.window.clone())
     }
@@ -224,7 +224,7 @@ impl Emitter<'_> {
         (buffer, Strided::contiguous(offset, self.window(tensor, device).elements()))
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the fields of one step")]
+    #[allow(clippy::too_many_arguments, reason = "the fields of one instruction")]
     fn sum(
         &mut self,
         device: usize,

@@ -1,12 +1,13 @@
-//! What each queue does, in order, in which bytes.
+//! Programs: the instructions that each queue executes, in order, and the bytes that they use.
 //!
-//! `ir` is the list of instructions; each pass over it has a file. [`compile`] calls them in order: `lower` writes the
-//! list from the operations of a step (`staged` takes what GPUs cannot read directly through the host), [`events`] derives
-//! the waits, [`arena`] gives every buffer its bytes, and [`check`] proves from the bytes alone that no two instructions
-//! race. [`Session`] runs the programs on CPU devices (`cpu`) or GPUs (`gpu`). [`Plan`] is all of it as data: what
-//! `peristyle plan` prints is what `train` runs. Knows neither epochs nor files.
+//! `ir` defines the list of instructions; each pass over it has a file. [`compile`] calls the passes in order: `lower`
+//! generates the list from the operations of a step (`staged` routes transfers between GPUs that cannot access each
+//! other's memory through the host), [`events`] derives the waits, [`arena`] assigns every buffer its bytes, and
+//! [`check`] proves from the bytes alone that no two instructions race. [`Session`] runs the programs on CPU devices
+//! (`cpu`) or GPUs (`gpu`). [`Plan`] holds everything as data: `peristyle plan` prints exactly what `train` runs. Does
+//! not depend on epochs or files.
 //!
-//! To add a pass: a file with one function over [`Program`], and its call in [`compile`].
+//! To add a pass: write a file with one function over [`Program`], and call it in [`compile`].
 
 pub mod arena;
 pub mod check;

@@ -1,4 +1,4 @@
-//! Everything that is known before the first step, as data.
+//! The plan: everything that is determined before the first step, as data.
 
 use super::{Compiled, InputStaging, Program, Regions, compile};
 use crate::error::Problem;
@@ -15,19 +15,19 @@ pub struct Plan {
     pub network: Arc<Network>,
     /// The optimiser.
     pub chain: Arc<Chain>,
-    /// Where and how it runs.
+    /// The mesh, precision, batch sizes and other settings of how it runs.
     pub spec: Spec,
-    /// What outlives a step on every device.
+    /// The regions, which outlive a step, on every device.
     pub regions: Regions,
-    /// Where each parameter lies in its regions.
+    /// The layout and offset of each parameter in the flat regions.
     pub flat: Flat,
-    /// Layout and offset of each running statistic in its region.
+    /// The layout and offset of each running statistic in its region.
     pub statistics: Vec<(Layout, usize)>,
     /// One program per variant.
     pub programs: Vec<Program>,
     /// Bytes of each device's arena.
     pub arena: Vec<usize>,
-    /// Bytes of the host's memory that GPUs exchange through.
+    /// Bytes of host memory for transfers between GPUs.
     pub host: usize,
 }
 
@@ -38,7 +38,7 @@ impl Plan {
     /// Every split that does not fit its layer.
     ///
     /// # Panics
-    /// When a program fails its own proof of being free of races, which would be a fault in this crate.
+    /// If the checker finds a race in a program, which would be a bug in this crate.
     pub fn new(network: Arc<Network>, chain: Arc<Chain>, spec: Spec) -> Result<Plan, Vec<Problem>> {
         let place = |&variant| placement::place(&network, &chain, &spec, variant);
         let placed: Vec<Placed> = spec.variants.iter().map(place).collect::<Result<_, _>>()?;
@@ -51,10 +51,10 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Compiles a placed step and adds its program; the arena grows to what it takes.
+    /// Compiles a placed step and adds its program; the arena grows if the program needs more.
     ///
     /// # Panics
-    /// When the program is not free of races.
+    /// If the program is not free of races.
     pub fn add(&mut self, placed: &Placed) {
         let compiled = compile(&self.network, placed, &self.regions, &self.spec);
         let Compiled { program, arena, host } = compiled.unwrap_or_else(|race| {
@@ -65,7 +65,7 @@ impl Plan {
         self.programs.push(program);
     }
 
-    /// Returns each parameter's segment of the flat regions on a device, in the order of their offsets.
+    /// Returns each parameter's segment of the flat regions on a device, in the order of offsets.
     pub fn segments(&self, device: usize) -> Vec<Segment> {
         let at = self.spec.mesh.position(device);
         let segment = |&param: &usize| {
@@ -86,15 +86,15 @@ impl Plan {
     /// Returns the first byte of a region in every device's arena, and the number of its elements.
     ///
     /// # Panics
-    /// When the chain has no such slot.
+    /// If the plan has no such region.
     pub fn region(&self, wanted: Region) -> (usize, usize) {
         self.regions
             .get(wanted)
             .map(|allocated| (allocated.offset, allocated.elements))
-            .expect("every region is laid out")
+            .expect("the region is part of the plan")
     }
 
-    /// Returns where batches wait on a GPU.
+    /// Returns the layout of the input staging buffer of a GPU.
     pub fn staging(&self) -> InputStaging {
         InputStaging::of(&self.network, &self.spec)
     }

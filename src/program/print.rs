@@ -12,14 +12,14 @@ use crate::tensor::{Layout, Placement, Shape};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// What a plan says beside its programs.
+/// What a printed plan contains besides its programs.
 #[derive(Debug, Clone, Copy)]
 pub struct Printer<'a> {
-    /// The kind of device: `cpu`.
+    /// The kind of the devices: `cpu`.
     pub device: &'a str,
-    /// Updates of the whole run.
+    /// The updates of the whole run.
     pub steps: u64,
-    /// What the times are estimated for.
+    /// The machine for which times are estimated.
     pub hardware: &'a Hardware,
 }
 
@@ -36,7 +36,8 @@ impl Plan {
         self.main().instructions.iter().map(|s| wire(&s.work)).sum()
     }
 
-    /// Returns the plan as text: what each device does, what crosses the wire, what the bytes are for.
+    /// Returns the plan as text: the instructions of each device, the purposes of its bytes, and the traffic between
+    /// devices.
     pub fn text(&self, cx: Printer) -> String {
         let mut out = String::new();
         let main = self.main();
@@ -63,7 +64,7 @@ impl Plan {
             self.write_device(&mut out, main, device);
         }
         if self.spec.peers != Peers::All {
-            let through = "pinned, for what crosses between GPUs that cannot read each other's";
+            let through = "pinned, for transfers between GPUs that cannot read each other's memory";
             let _ = writeln!(out, "\nhost memory {}: {through}", human(self.host));
         }
         let _ = writeln!(out, "\ncollectives of one training step");
@@ -83,7 +84,7 @@ impl Plan {
         out
     }
 
-    /// Where each layer lives: R = replicate, S(dim) = shard, P = partial, over [data columns].
+    /// Writes the layout of each layer over [data columns]: R = replicate, S(dim) = shard, P = partial.
     fn write_layouts(&self, out: &mut String, main: &Program) {
         let mesh = self.spec.mesh;
         let Ok(resolved) = resolve(&self.network, mesh, Mode::Train, main.variant.batch) else { return };
@@ -165,7 +166,7 @@ impl Plan {
         }
     }
 
-    /// Returns the short name of a role, as formulas have it, and the name of a parameter or statistic that holds it.
+    /// Returns the short name of a role, as in formulas, and the name of the parameter or statistic that it refers to.
     fn names(&self, node: &Node, role: Role) -> (String, Option<String>) {
         let numbered = |name: &str, i: usize| {
             if node.inputs.len() == 1 { name.to_string() } else { format!("{name}{i}") }
@@ -236,7 +237,7 @@ impl Plan {
         })
     }
 
-    /// Returns the network with its layouts as a Mermaid flowchart: what device 0 does in a training step.
+    /// Returns the instructions of device 0 in a training step as a Mermaid flowchart.
     pub fn mermaid(&self) -> String {
         let mut out = String::from("flowchart TD\n");
         let main = self.main();
@@ -261,7 +262,7 @@ impl Plan {
     }
 }
 
-/// Returns an instruction as `name  what it reads -> what it writes`.
+/// Returns an instruction as `name  reads -> writes`.
 fn arrow<'a>(name: &str, operands: impl Iterator<Item = (String, &'a super::LocalOperand)>) -> String {
     let (mut read, mut written) = (Vec::new(), Vec::new());
     for (text, local) in operands {
@@ -285,7 +286,8 @@ fn title(program: &Program) -> String {
     .to_lowercase()
 }
 
-/// Transfers (of slices, which cross no wire: their copies) and bytes on the wire by collective and axis.
+/// Returns the number of transfers and the bytes on the wire by collective and axis. Slices cross no wire; their copies
+/// are counted instead.
 fn collectives(program: &Program) -> BTreeMap<(String, String), (usize, usize)> {
     let mut all = BTreeMap::new();
     for step in &program.instructions {

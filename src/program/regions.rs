@@ -1,4 +1,4 @@
-//! The regions of an arena: what outlives a step, at the same bytes of every device.
+//! The regions of an arena: the memory that outlives a step, at the same bytes on every device.
 
 use super::arena;
 use crate::data::Augment;
@@ -11,15 +11,15 @@ use crate::tensor::{Layout, MatmulPrecision, Precision};
 /// A region in the arena of every device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AllocatedRegion {
-    /// Which one.
+    /// The region.
     pub region: Region,
-    /// Its length.
+    /// The number of its elements.
     pub elements: usize,
     /// Its first byte.
     pub offset: usize,
 }
 
-/// All regions, one after the other from the first byte of the arena on.
+/// All regions, one after another from the first byte of the arena.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Regions {
     /// The regions.
@@ -29,7 +29,7 @@ pub struct Regions {
 }
 
 impl Regions {
-    /// Lays out regions of some numbers of elements.
+    /// Lays out regions with the given numbers of elements.
     pub fn new(sizes: &[(Region, usize)], precision: Precision) -> Self {
         let mut end = 0;
         let lay = |&(region, elements): &(Region, usize)| {
@@ -40,7 +40,8 @@ impl Regions {
         Regions { all: sizes.iter().map(lay).collect(), end }
     }
 
-    /// Lays out what a run keeps between the steps of one of its placed networks; all have the same.
+    /// Lays out the memory that a run keeps between steps. `placed` is any of its placed networks; all have the same
+    /// regions.
     pub fn of(network: &Network, chain: &Chain, placed: &Placed, spec: &Spec) -> Self {
         let (flat, mesh) = (&placed.flat, spec.mesh);
         let state = |(i, (layout, offset)): (usize, &(Layout, usize))| {
@@ -61,25 +62,25 @@ impl Regions {
         Regions::new(&sizes, spec.precision)
     }
 
-    /// Returns a region, if the arena has it.
+    /// Returns a region, or `None` if the arena does not have it.
     pub fn get(&self, region: Region) -> Option<AllocatedRegion> {
         self.all.iter().find(|allocated| allocated.region == region).copied()
     }
 }
 
-/// Where a batch for a GPU waits in its inbox.
+/// The layout of a GPU's input staging buffer, which holds submitted batches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct InputStaging {
-    /// Elements of the device's images in the largest batch.
+    /// The elements of the device's images in the largest batch.
     pub images: usize,
-    /// Elements of its targets.
+    /// The elements of their targets.
     pub targets: usize,
-    /// Elements of what augmentation draws for them.
+    /// The elements of their random draws for augmentation.
     pub draws: usize,
 }
 
 impl InputStaging {
-    /// Batches that the host may be ahead of the GPU.
+    /// The number of batches that the host may submit ahead of the GPU.
     pub const SLOTS: usize = 2;
 
     /// Returns the first element of images (`input` 0), targets (1) or draws (2) of a slot.
@@ -88,12 +89,12 @@ impl InputStaging {
         slot * parts.iter().sum::<usize>() + parts[..input].iter().sum::<usize>()
     }
 
-    /// Returns the elements of all slots.
+    /// Returns the number of elements of all slots.
     pub fn elements(self) -> usize {
         self.at(Self::SLOTS, 0)
     }
 
-    /// Returns the inbox that is large enough for every variant: the first device holds the most rows.
+    /// Returns a layout that is large enough for every variant. The first device has the most rows.
     pub fn of(network: &Network, spec: &Spec) -> InputStaging {
         let rows = spec.variants.iter().map(|v| v.batch).max().unwrap_or(0).div_ceil(spec.mesh.data);
         InputStaging {

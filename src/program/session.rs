@@ -1,4 +1,4 @@
-//! Runs the programs of a plan, and reads and writes what outlives a step.
+//! Runs the programs of a plan, and reads and writes the tensors that outlive a step.
 
 use super::execution::{Execution, Graphs};
 use super::{InputStaging, Plan, cpu, gpu};
@@ -14,13 +14,13 @@ use crate::tensor::{Axis, Layout, LocalSlice, Placement, Precision, Real, Shape,
 /// The loss and counts of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Metrics {
-    /// Mean loss over the samples of the global batch.
+    /// The mean loss over the samples of the global batch.
     pub loss: f64,
-    /// Samples whose class has the largest logit.
+    /// The number of samples whose class has the largest logit.
     pub top1: f64,
-    /// Samples whose class is among the five largest logits.
+    /// The number of samples whose class is among the five largest logits.
     pub top5: f64,
-    /// Samples.
+    /// The number of samples.
     pub rows: f64,
 }
 
@@ -43,7 +43,7 @@ pub enum Persistent {
     Statistic(usize),
 }
 
-/// From the device or to it.
+/// The direction of a copy: to the device or from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Direction {
     In,
@@ -62,7 +62,7 @@ enum Devices {
 pub struct Session {
     plan: Plan,
     devices: Devices,
-    /// Metrics of a step that CPU devices ran and nobody asked for yet.
+    /// The metrics of a step that CPU devices ran, until [`Session::finish`] returns them.
     finished: Option<[f64; METRICS]>,
 }
 
@@ -74,16 +74,16 @@ impl Session {
     /// Allocates the arenas of a plan on CPU devices and starts their queues. All values are zero.
     ///
     /// # Errors
-    /// When this machine has not as much memory or as many threads.
+    /// If this machine does not have enough memory or threads.
     pub fn new(plan: Plan) -> Result<Self> {
         let devices = Devices::Cpu(cpu::Programs::new(&plan)?);
         Ok(Session { plan, devices, finished: None })
     }
 
-    /// Allocates the arenas of a plan on GPUs, emulated ones included: `ordinals` says which GPU each device is.
+    /// Allocates the arenas of a plan on GPUs, which may be emulated; `ordinals` holds the GPU of each device.
     ///
     /// # Errors
-    /// When a GPU is missing, has too little memory, or cannot be used.
+    /// If a GPU is missing, has too little memory, or cannot be used.
     pub fn on_gpus(plan: Plan, kind: DriverKind, ordinals: &[usize]) -> Result<Self> {
         assert_eq!(plan.spec.precision, Precision::F32, "GPUs compute in f32");
         let rows = plan.spec.variants.iter().map(|v| v.batch).max().unwrap_or(0);
@@ -108,7 +108,7 @@ impl Session {
         Ok(Session { plan, devices, finished: None })
     }
 
-    /// Chooses how GPUs get their work; CPU devices know no graphs.
+    /// Sets how GPUs receive their work; no effect on CPU devices.
     pub fn graphs(mut self, graphs: Graphs) -> Self {
         if let Devices::Gpu(programs) = &mut self.devices {
             programs.graphs = graphs;
@@ -116,7 +116,7 @@ impl Session {
         self
     }
 
-    /// Chooses whether steps run on queues or one after another.
+    /// Sets whether instructions run on queues or one after another.
     pub fn execution(mut self, execution: Execution) -> Self {
         match &mut self.devices {
             Devices::Cpu(programs) => programs.execution = execution,
@@ -130,7 +130,7 @@ impl Session {
         &self.plan
     }
 
-    /// Returns which algorithms NVIDIA's libraries use: those of the programs that ran, and those taken over.
+    /// Returns the algorithms that NVIDIA's libraries use: those of the programs that ran, and those of a checkpoint.
     pub fn choices(&self) -> Record {
         match &self.devices {
             Devices::Cpu(_) => Record::default(),
@@ -138,7 +138,7 @@ impl Session {
         }
     }
 
-    /// Takes over the choices of a checkpoint, before the first step; returns a line for those that do not fit.
+    /// Restores the choices of a checkpoint, before the first step; returns a line for those that do not apply.
     pub fn restore_choices(&mut self, record: &Record) -> Vec<String> {
         match &self.devices {
             Devices::Cpu(_) => Vec::new(),
@@ -146,7 +146,7 @@ impl Session {
         }
     }
 
-    /// Returns who augments and normalises the images of its batches.
+    /// Returns whether the host or the device augments and normalises the images of its batches.
     pub fn preparer(&self) -> Preparer {
         match &self.devices {
             Devices::Gpu(programs) if programs.prepares() => Preparer::Device,
@@ -154,10 +154,10 @@ impl Session {
         }
     }
 
-    /// Lets GPUs augment and normalise the images of all batches from now on; CPU devices get them ready.
+    /// Makes GPUs augment and normalise the images of all batches from now on; CPU devices receive them prepared.
     ///
     /// # Errors
-    /// When a device has too little memory.
+    /// If a device has too little memory.
     pub fn prepare(&mut self, preparation: Preparation) -> Result<()> {
         match &mut self.devices {
             Devices::Cpu(_) => Ok(()),
@@ -165,7 +165,7 @@ impl Session {
         }
     }
 
-    /// Returns how many steps may be under way at once: on a GPU the batch of one step is copied while another runs.
+    /// Returns how many steps may be in flight at once: on a GPU the batch of one step is copied while another runs.
     pub fn depth(&self) -> usize {
         match self.devices {
             Devices::Cpu(_) => 1,
@@ -173,7 +173,7 @@ impl Session {
         }
     }
 
-    /// Returns the steps that were submitted and not finished.
+    /// Returns the number of steps that were submitted and have not finished.
     pub fn under_way(&self) -> usize {
         match &self.devices {
             Devices::Cpu(_) => usize::from(self.finished.is_some()),
@@ -181,20 +181,20 @@ impl Session {
         }
     }
 
-    /// Starts one step on a batch, as [`Session::run`] describes it; its metrics come from [`Session::finish`]. On a
-    /// CPU the step runs here.
+    /// Starts one step on a batch, as in [`Session::run`]; [`Session::finish`] returns its metrics. On CPU devices the
+    /// step runs during this call.
     ///
     /// # Errors
-    /// When a step fails on a device, or the plan has no such variant.
+    /// If a step fails on a device, or the plan has no such variant.
     ///
     /// # Panics
-    /// When [`Session::depth`] steps are under way, or others than [`Session::preparer`] prepare the batch.
+    /// If [`Session::depth`] steps are in flight, or the batch does not match [`Session::preparer`].
     pub fn submit(&mut self, variant: Variant, batch: &mut Batch, clock: Clock) -> Result<()> {
         let number = self.number(variant, batch)?;
         match &mut self.devices {
             Devices::Gpu(programs) => programs.submit(number, batch, clock),
             Devices::Cpu(programs) => {
-                assert!(self.finished.is_none(), "one step at a time");
+                assert!(self.finished.is_none(), "CPU devices run one step at a time");
                 programs.run(number, batch, clock)?;
                 self.finished = Some(programs.metrics());
                 Ok(())
@@ -202,13 +202,13 @@ impl Session {
         }
     }
 
-    /// Waits for the oldest step that is under way, and returns its metrics.
+    /// Waits for the oldest step in flight and returns its metrics.
     ///
     /// # Errors
-    /// When a step failed on a device.
+    /// If a step failed on a device.
     ///
     /// # Panics
-    /// When none is under way.
+    /// If no step is in flight.
     pub fn finish(&mut self) -> Result<Metrics> {
         let values = match &mut self.devices {
             Devices::Gpu(programs) => floats(programs.finish()?),
@@ -217,24 +217,24 @@ impl Session {
         Ok(Metrics::of(values))
     }
 
-    /// Runs one step on a batch, which comes back as it was.
+    /// Runs one step on a batch, which is unchanged afterwards.
     ///
     /// # Errors
-    /// When a step fails on a device, or the plan has no such variant.
+    /// If a step fails on a device, or the plan has no such variant.
     pub fn run(&mut self, variant: Variant, batch: &mut Batch, clock: Clock) -> Result<Metrics> {
-        assert_eq!(self.under_way(), 0, "steps that were submitted are finished first");
+        assert_eq!(self.under_way(), 0, "submitted steps must finish first");
         self.submit(variant, batch, clock)?;
         self.finish()
     }
 
-    /// Runs one step as [`Session::run`] does (on GPUs without its graph), and returns also the seconds that each step
-    /// of the program took, in the program's order. Waiting for events is not counted.
+    /// Runs one step as [`Session::run`] does (on GPUs without a graph), and also returns the seconds of each
+    /// instruction in the program's order. Waiting for events is not counted.
     ///
     /// # Errors
     /// As [`Session::run`].
     pub fn run_timed(&mut self, variant: Variant, batch: &mut Batch, clock: Clock) -> Result<(Metrics, Vec<f64>)> {
         let number = self.number(variant, batch)?;
-        assert_eq!(self.under_way(), 0, "steps that were submitted are finished first");
+        assert_eq!(self.under_way(), 0, "submitted steps must finish first");
         Ok(match &mut self.devices {
             Devices::Gpu(programs) => {
                 let (metrics, seconds) = programs.run_timed(number, batch, clock)?;
@@ -249,10 +249,10 @@ impl Session {
         })
     }
 
-    /// Returns the program for a batch.
+    /// Returns the index of the program for a batch.
     fn number(&self, variant: Variant, batch: &Batch) -> Result<usize> {
         let prepared_by = if batch.raw.is_some() { Preparer::Device } else { Preparer::Host };
-        assert_eq!(prepared_by, self.preparer(), "images come as the session takes them");
+        assert_eq!(prepared_by, self.preparer(), "the batch must match the session's preparer");
         let number = self.plan.programs.iter().position(|p| p.variant == variant);
         number.ok_or_else(|| Error::Run(format!("no program was planned for {variant:?}")))
     }
@@ -278,13 +278,13 @@ impl Session {
         }
     }
 
-    /// Returns a device's own elements of a region.
+    /// Returns a device's elements of a region.
     ///
     /// # Errors
-    /// When a GPU does not answer.
+    /// If a GPU reports an error.
     ///
     /// # Panics
-    /// When `T` is not the plan's precision.
+    /// If `T` is not the plan's precision.
     pub fn read_region<T: Real>(&self, device: usize, region: Region) -> Result<Vec<T>> {
         let (at, elements) = self.plan.region(region);
         let mut all = vec![T::ZERO; elements];
@@ -292,19 +292,19 @@ impl Session {
         Ok(all)
     }
 
-    /// Gives one device its own elements of a region.
+    /// Writes a device's elements of a region.
     ///
     /// # Errors
-    /// When a GPU does not answer.
+    /// If a GPU reports an error.
     ///
     /// # Panics
-    /// When `T` is not the plan's precision, or the number of elements is not the region's.
+    /// If `T` is not the plan's precision, or the number of elements is not the region's.
     pub fn write_region<T: Real>(&mut self, device: usize, region: Region, all: &[T]) -> Result<()> {
         let (at, elements) = self.plan.region(region);
         self.with::<T>(device, at, elements, Direction::In, |to| to.copy_from_slice(all))
     }
 
-    /// Calls `f` with elements of a device's arena, brought here before or taken back after.
+    /// Calls `f` with elements of a device's arena; for GPUs, copies them from the device before or to it after.
     fn with<T: Real>(
         &self,
         device: usize,
@@ -331,13 +331,13 @@ impl Session {
         Ok(())
     }
 
-    /// Returns all elements of a tensor, put together from the devices that hold them.
+    /// Returns all elements of a tensor, assembled from the devices that hold them.
     ///
     /// # Errors
-    /// When a GPU does not answer.
+    /// If a GPU reports an error.
     ///
     /// # Panics
-    /// When `T` is not the plan's precision.
+    /// If `T` is not the plan's precision.
     pub fn read<T: Real>(&self, which: Persistent) -> Result<Vec<T>> {
         let (layout, shape, offset) = self.find(which);
         let mesh = self.plan.spec.mesh;
@@ -360,13 +360,13 @@ impl Session {
         Ok(all)
     }
 
-    /// Gives every device its part of a tensor.
+    /// Writes its part of a tensor to every device.
     ///
     /// # Errors
-    /// When a GPU does not answer.
+    /// If a GPU reports an error.
     ///
     /// # Panics
-    /// When `T` is not the plan's precision, or the number of elements is not the tensor's.
+    /// If `T` is not the plan's precision, or the number of elements is not the tensor's.
     pub fn write<T: Real>(&mut self, which: Persistent, all: &[T]) -> Result<()> {
         let (layout, shape, offset) = self.find(which);
         assert_eq!(all.len(), shape.elements());

@@ -1,14 +1,15 @@
-//! GPUs that cannot read each other's memory: what crosses between them goes through pinned memory of the host.
+//! Transfers between GPUs that cannot read each other's memory, through pinned host memory.
 //!
-//! A transfer with a source on another GPU becomes a copy to the host by the source's device, a copy from there by the
-//! transfer's own, and the transfer itself with what has arrived, so the order of additions stays. What goes out of a
-//! round does so before anything comes in: else each device would wait until its neighbour is done.
+//! A transfer with a source on another GPU becomes a copy to the host by the source's device, a copy from the host by
+//! the transfer's own device, and the transfer itself on the copied data, so the order of additions is unchanged. All
+//! copies to the host in a round precede all copies from it; otherwise each device would wait for its neighbour to
+//! finish.
 
 use super::ir::{Buffer, BufferId, Instruction, Program, Slice};
 use crate::placement::MemoryUse;
 use crate::tensor::Strided;
 
-/// Target = sum of the sources, for every target, done by a device.
+/// Sets every target to the sum of the sources, on a device.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Sum {
     pub device: usize,
@@ -16,20 +17,20 @@ pub(super) struct Sum {
     pub targets: Vec<Slice>,
     /// Bytes that cross between devices.
     pub wire: usize,
-    /// What it does beside the collective's own name.
+    /// A suffix for the name of the collective that describes the copy.
     pub way: &'static str,
 }
 
-/// Returns true when a step reads or writes the host's memory.
+/// Returns true if an instruction reads or writes host memory.
 pub(super) fn uses_host(program: &Program, step: &Instruction, devices: usize) -> bool {
     step.uses.iter().any(|u| program.buffers[u.buffer].device == devices)
 }
 
-/// Lowers the transfers of a collective for devices of different GPUs; adds the buffers that they need. The host is the
-/// device after the last.
+/// Lowers the transfers of a collective for devices on different GPUs, and adds the buffers that they need. The index
+/// after the last device is the host.
 ///
 /// # Panics
-/// When a device writes to another GPU, as the one-pass form does.
+/// If a device writes to another GPU, as the one-pass algorithm does.
 pub(super) fn through_host(sums: &[Sum], gpus: &[usize], buffers: &mut Vec<Buffer>) -> Vec<Sum> {
     let mut all = Vec::new();
     let mut rest = sums;
@@ -38,7 +39,7 @@ pub(super) fn through_host(sums: &[Sum], gpus: &[usize], buffers: &mut Vec<Buffe
         let (mut out, mut own) = (Vec::new(), Vec::new());
         for sum in round {
             let near = |&(buffer, _): &Slice| gpus[buffers[buffer].device] == gpus[sum.device];
-            assert!(sum.targets.iter().all(near), "GPUs that cannot reach each other sum around a ring");
+            assert!(sum.targets.iter().all(near), "GPUs without peer access use ring collectives");
             let mut sum = sum.clone();
             let copy = sum.sources.len() == 1;
             for source in &mut sum.sources {
@@ -80,8 +81,8 @@ pub(super) fn through_host(sums: &[Sum], gpus: &[usize], buffers: &mut Vec<Buffe
     all
 }
 
-/// Returns how many of the transfers may have their sources copied out before the first of them is done: none reads
-/// from another GPU what one before it writes.
+/// Returns how many transfers form a round: their sources may be copied out before the first of them runs, because none
+/// reads from another GPU what an earlier one writes.
 fn round(sums: &[Sum], gpus: &[usize], buffers: &[Buffer]) -> usize {
     let far = |sum: &Sum, piece: &Slice| gpus[buffers[piece.0].device] != gpus[sum.device];
     let depends = |number: usize| {
@@ -92,7 +93,7 @@ fn round(sums: &[Sum], gpus: &[usize], buffers: &[Buffer]) -> usize {
     (1..sums.len()).find(|&number| depends(number)).unwrap_or(sums.len())
 }
 
-/// Adds a buffer for the elements of another.
+/// Adds a buffer that stages elements of another one.
 fn add(buffers: &mut Vec<Buffer>, device: usize, of: BufferId, elements: usize) -> Slice {
     let Buffer { element, ref name, .. } = buffers[of];
     let purpose = MemoryUse::Communication;

@@ -1,23 +1,23 @@
-//! What the bytes of a device's arena are for.
+//! The memory of a device's arena by purpose.
 
 use super::{AllocatedRegion, Plan};
 use crate::placement::{MemoryUse, Region};
 
-/// Bytes of one device's arena by purpose. A byte that several purposes share in turn counts for the first of
+/// The bytes of one device's arena by purpose. A byte that serves several purposes in turn counts for the first of
 /// activations, workspace and communication.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
-    /// All of it.
+    /// The whole arena.
     pub arena: usize,
     /// Parameters.
     pub weights: usize,
     /// Gradients of parameters.
     pub gradients: usize,
-    /// State of the optimiser.
+    /// The optimiser's state.
     pub optimizer: usize,
     /// Running statistics and metrics.
     pub statistics: usize,
-    /// Inputs, outputs, their gradients.
+    /// Inputs, outputs and their gradients.
     pub activations: usize,
     /// Scratch memory of phases.
     pub workspace: usize,
@@ -26,7 +26,7 @@ pub struct Usage {
 }
 
 impl Plan {
-    /// Returns what the bytes of a device's arena are for.
+    /// Returns the bytes of a device's arena by purpose.
     pub fn usage(&self, device: usize) -> Usage {
         let mut usage = Usage { arena: self.arena[device], ..Usage::default() };
         for &AllocatedRegion { region, elements, .. } in &self.regions.all {
