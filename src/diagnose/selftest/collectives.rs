@@ -1,4 +1,4 @@
-//! Redistributions over logical devices of one device, beside sums worked out on the host.
+//! Checks redistributions among logical devices of one device against sums computed on the host.
 
 use super::compare::{Compared, Tally, worst, worst_bits};
 use super::device::{Device, Effort};
@@ -13,17 +13,17 @@ use crate::placement::{Region, Spec};
 use crate::tensor::{Element, Layout, LocalSlice, MatmulPrecision, Mesh, Placement, Precision, Shape, Strided};
 use half::bf16;
 
-/// What is checked; a slice is a copy that no device waits for.
+/// The collectives to check; a slice is only a local copy.
 pub(super) const ALL: [Collective; 4] =
     [Collective::AllReduce, Collective::ReduceScatter, Collective::AllGather, Collective::AllToAll];
 
-/// Four terms are three roundings of 6e-8.
+/// The sum of four terms has three roundings of 6e-8.
 pub(super) const BOUND: f64 = 2e-7;
 
-/// (N, H, W, C) of the tensors: smaller than the devices are many, odd, and of many blocks.
+/// The shapes (N, H, W, C) of the tensors: fewer elements than devices, odd sizes, and many blocks.
 const SHAPES: [[usize; 4]; 4] = [[1, 1, 1, 3], [5, 1, 3, 7], [8, 2, 2, 16], [33, 3, 5, 67]];
 
-/// Returns what a collective moves, in several sizes.
+/// Returns the redistributions that use a collective, in several sizes.
 fn moves(collective: Collective, effort: Effort) -> Vec<OneMove> {
     let moves: &[(Placement, Placement)] = match collective {
         Collective::AllReduce => &[(Placement::Partial, Placement::Replicate)],
@@ -65,7 +65,7 @@ fn run(device: &Device, devices: usize, algorithm: CollectiveAlgorithm, moved: &
         Spec { algorithm, precision: Precision::F32, products: MatmulPrecision::Full, ..job.spec(vec![VARIANT]) };
     let mesh = spec.mesh;
     let mut session = job.session(moved.plan(spec))?;
-    // A partial sum has a term of its own on every device; else all hold parts of the first.
+    // A partial tensor has a different term on every device; otherwise all devices hold parts of the first.
     let terms: Vec<Vec<f32>> = (0..devices)
         .map(|term| {
             let random =
@@ -81,15 +81,15 @@ fn run(device: &Device, devices: usize, algorithm: CollectiveAlgorithm, moved: &
     let [from, to] = moved.layouts();
     let window = |layout: Layout, device: usize| layout.window(&moved.shape, mesh, mesh.position(device));
     let mut compared = Vec::new();
-    // GPUs capture a program when it runs again.
+    // GPUs capture a program on its second run.
     for run in ["first run", "second run"] {
         for (d, term) in terms.iter().enumerate() {
             let mut mine = cut(term, &moved.shape, &window(from, d));
-            // Regions are as long on every device as the longest part.
+            // On every device, a region has the length of the longest part.
             mine.resize(session.plan().region(Region::Gradients).1, 0.0);
             session.write_region(d, Region::Gradients, &mine)?;
             if moved.result() != Region::Gradients {
-                // What an earlier run left must not pass for a result.
+                // Overwrite the results of an earlier run, so that they cannot pass for those of this one.
                 let room = session.plan().region(moved.result()).1;
                 session.write_region(d, moved.result(), &vec![f32::NAN; room])?;
             }
@@ -106,8 +106,8 @@ fn run(device: &Device, devices: usize, algorithm: CollectiveAlgorithm, moved: &
     Ok(compared)
 }
 
-/// Runs the copies and sums of collectives in bf16 on two and four devices, one after the other, beside the same on the
-/// host: every addition in f32, rounded where it is stored. What waits for what is checked in f32.
+/// Runs the copies and sums of collectives in bf16 on two and four devices, one after another, and compares them with
+/// the host's: every addition in f32, rounded when stored. Their waits are checked in f32.
 pub(super) fn check_bf16(collective: Collective, device: &Device, kind: DriverKind, effort: Effort, tally: &mut Tally) {
     for moved in moves(collective, effort) {
         for devices in [2, 4] {
@@ -156,7 +156,7 @@ fn run_bf16(device: &Device, kind: DriverKind, devices: usize, moved: &OneMove) 
         let sums: Vec<bf16> = (0..sources[0].part.elements())
             .map(|e| {
                 let terms = sources.iter().map(|p| expected[p.rank][place(p, first(p.buffer), e)]);
-                terms.reduce(|sum, term| bf16::from_f32(sum.to_f32() + term.to_f32())).expect("a sum has terms")
+                terms.reduce(|sum, term| bf16::from_f32(sum.to_f32() + term.to_f32())).expect("every sum has a term")
             })
             .collect();
         let terms: Vec<(u64, Strided)> = sources.iter().map(at).collect();
@@ -180,13 +180,13 @@ fn run_bf16(device: &Device, kind: DriverKind, devices: usize, moved: &OneMove) 
     Ok(compared)
 }
 
-/// Returns where element `e` of a piece lies, whose buffer begins at `first`.
+/// Returns the index of element `e` of a piece whose buffer begins at `first`.
 fn place(piece: &HopSlice, first: usize, e: usize) -> usize {
     let Strided { offset, len, stride, .. } = piece.part;
     first + offset + e / len * stride + e % len
 }
 
-/// Returns a device's elements of a whole tensor.
+/// Returns the elements of a whole tensor that are inside a device's window.
 fn cut<T: Copy>(whole: &[T], shape: &Shape, window: &LocalSlice) -> Vec<T> {
     let part = Strided::of(window, &LocalSlice { start: vec![0; shape.rank()], len: shape.0.clone() });
     (0..part.rows).flat_map(|row| &whole[part.offset + row * part.stride..][..part.len]).copied().collect()

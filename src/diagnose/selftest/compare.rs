@@ -1,35 +1,36 @@
-//! What was computed beside what was expected: the worst element, and the account of a check over its cases.
+//! Compares computed with expected values: the worst element of a tensor, and the tally of a check over its cases.
 
 use crate::error::{Error, Result};
 use crate::tensor::Real;
 use serde::Serialize;
 
-/// The element that is furthest from what was expected.
+/// The element with the largest error.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Difference {
-    /// Its place.
+    /// Its index.
     pub index: usize,
-    /// What was computed.
+    /// The computed value.
     pub got: f64,
-    /// What was expected.
+    /// The expected value.
     pub expected: f64,
-    /// How far it is off; infinite when one of the two is no number.
+    /// The error; infinite if one of the values is NaN.
     pub error: f64,
 }
 
-/// Returns the worst element, in shares of the largest value expected, or of 1 where all are smaller.
+/// Returns the worst element. Its error is relative to the largest expected magnitude, or to 1 if that is smaller.
 ///
 /// # Panics
-/// When there are not as many values as expected.
+/// If the numbers of values differ.
 pub fn worst<A: Real, B: Real>(got: &[A], expected: &[B]) -> Difference {
     let scale = expected.iter().fold(1.0, |m: f64, v| m.max(v.to_f64().abs()));
     furthest(got, expected, |got, expected| (got - expected).abs() / scale)
 }
 
-/// Returns the worst element where every bit counts; zeros of different signs are the least number apart.
+/// Returns the worst element of values that must be bit-identical. Zeros of different signs differ by the smallest
+/// normal number.
 ///
 /// # Panics
-/// When there are not as many values as expected.
+/// If the numbers of values differ.
 pub fn worst_bits(got: &[f32], expected: &[f32]) -> Difference {
     furthest(got, expected, |got, expected| match (got - expected).abs() {
         _ if got.to_bits() == expected.to_bits() => 0.0,
@@ -39,7 +40,7 @@ pub fn worst_bits(got: &[f32], expected: &[f32]) -> Difference {
 }
 
 fn furthest<A: Real, B: Real>(got: &[A], expected: &[B], apart: impl Fn(f64, f64) -> f64) -> Difference {
-    assert_eq!(got.len(), expected.len(), "as many values as expected");
+    assert_eq!(got.len(), expected.len(), "the numbers of computed and expected values must agree");
     let mut worst = Difference { index: 0, got: 0.0, expected: 0.0, error: -1.0 };
     for (index, (got, expected)) in got.iter().zip(expected).enumerate() {
         let (got, expected) = (got.to_f64(), expected.to_f64());
@@ -52,10 +53,10 @@ fn furthest<A: Real, B: Real>(got: &[A], expected: &[B], apart: impl Fn(f64, f64
     Difference { error: worst.error.max(0.0), ..worst }
 }
 
-/// A tensor of a case, compared.
+/// The comparison of a tensor of a case.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Compared {
-    /// What it is: a layer's role, a region of the optimiser, a loss.
+    /// The tensor: a layer's role, a region of the optimiser, a loss.
     pub role: String,
     /// Its worst element.
     pub difference: Difference,
@@ -63,34 +64,34 @@ pub struct Compared {
     pub bound: f64,
 }
 
-/// What is wrong with a case.
+/// The reason why a case failed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Wrong {
-    /// A value is further off than the bound.
+    /// The error of a value exceeds the bound.
     Value {
         /// The tensor.
         role: String,
-        /// Its worst element.
+        /// The index of its worst element.
         index: usize,
-        /// What was computed; null in JSON when it is no number.
+        /// The computed value; null in JSON if it is not finite.
         got: f64,
-        /// What was expected.
+        /// The expected value.
         expected: f64,
     },
-    /// The device failed.
+    /// The device reported an error.
     Device {
-        /// Its sentence.
+        /// The error message.
         message: String,
     },
 }
 
-/// A case that does not agree.
+/// A case that failed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Failure {
-    /// The case: what was computed, on which mesh, under which split.
+    /// The case: the computation, its mesh and its split.
     pub case: String,
-    /// What is wrong with it.
+    /// The reason.
     #[serde(flatten)]
     pub wrong: Wrong,
 }
@@ -109,48 +110,48 @@ impl std::fmt::Display for Failure {
 /// One check: a row of the table.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Row {
-    /// What was checked: the kind of a layer, or a part of the machinery.
+    /// The subject: a kind of layer, or another part of the program.
     pub check: String,
     /// The precision of activations and products.
     pub precision: &'static str,
-    /// Cases that were run.
+    /// Number of cases that were run.
     pub cases: usize,
-    /// The largest error, in shares of its bound the largest; null in JSON when it is no number.
+    /// The error that is largest relative to its bound; null in JSON if it is not finite.
     pub error: f64,
     /// The bound of that error.
     pub bound: f64,
-    /// Seconds for all cases.
+    /// Seconds that all cases took.
     pub seconds: f64,
-    /// Cases that do not agree.
+    /// Number of cases that failed.
     pub failed: usize,
-    /// The first of them, with what is furthest off in it.
+    /// The first failure, with its worst value.
     pub failure: Option<Failure>,
 }
 
 impl Row {
-    /// Returns true when every case agrees, and there was one.
+    /// Returns true if there was at least one case and none failed.
     pub fn passed(&self) -> bool {
         self.failed == 0 && self.cases > 0
     }
 }
 
-/// The account of a check while its cases run.
+/// The results of a check so far, while its cases run.
 #[derive(Debug)]
 pub(super) struct Tally(Row);
 
-/// How large an error is for its bound; a bound of 0 lets nothing pass.
+/// Returns an error relative to its bound; with a bound of 0, any error fails.
 fn share(error: f64, bound: f64) -> f64 {
     if error <= bound { error / bound.max(f64::MIN_POSITIVE) } else { (error / bound).max(1.0).max(error) }
 }
 
 impl Tally {
-    /// A check without cases; `bound` is what the row shows before there are any.
+    /// Creates the tally of a check without cases; `bound` is printed if there are none.
     pub fn new(check: &str, precision: &'static str, bound: f64) -> Self {
         let (check, failure) = (check.to_string(), None);
         Tally(Row { check, precision, cases: 0, error: 0.0, bound, seconds: 0.0, failed: 0, failure })
     }
 
-    /// Counts a case, with everything that it computed or the device's error.
+    /// Adds a case: the comparisons of its tensors, or the device's error.
     pub fn add(&mut self, case: &str, outcome: Result<Vec<Compared>>) {
         let row = &mut self.0;
         row.cases += 1;
@@ -177,15 +178,15 @@ impl Tally {
         row.failure.get_or_insert(Failure { case: case.to_string(), wrong });
     }
 
-    /// Returns the row of a check that took some seconds.
+    /// Returns the row of the check, which took `seconds`.
     pub fn row(self, seconds: f64) -> Row {
         Row { seconds, ..self.0 }
     }
 }
 
-/// Says that a case could not even be set up.
+/// Returns the error of a case that cannot be set up.
 pub(super) fn unfit(fault: &crate::error::Fault) -> Error {
-    Error::Run(format!("it does not fit: {}", fault.message))
+    Error::Run(format!("the layer does not fit the setup: {}", fault.message))
 }
 
 #[cfg(test)]
@@ -204,7 +205,7 @@ mod tests {
         assert_eq!(off, Difference { index: 1, got: -5.0, expected: -4.0, error: 0.25 });
         assert_eq!(worst(&[0.0f32, f32::NAN], &[1.0f64, -4.0]).index, 1);
         assert_eq!(worst::<f32, f64>(&[], &[]).error, 0.0);
-        // Small values are measured against 1.
+        // The error of small values is relative to 1.
         assert!((worst(&[1e-3f32], &[0.0f64]).error - 1e-3).abs() < 1e-9);
     }
 

@@ -1,4 +1,4 @@
-//! The device that is checked, and how much of it.
+//! The device to check, and how thoroughly.
 
 use crate::error::Result;
 use crate::gpu::{Driver, DriverKind, GpuOptions, Gpus, INPUTS};
@@ -8,18 +8,18 @@ use crate::gpu::{Driver, DriverKind, GpuOptions, Gpus, INPUTS};
 pub enum Effort {
     /// Everything.
     Whole,
-    /// A case or two of everything: for sanitizers, under which a device is slow.
+    /// One or two cases of each check, for sanitizers, which slow the device down.
     Quick,
 }
 
-/// The device that is checked.
+/// The device to check.
 #[derive(Debug)]
 pub(super) struct Device {
     /// `cpu`, `cuda:0`, `emu`.
     pub name: String,
     pub ordinal: usize,
     pub threads: usize,
-    /// None for the CPU.
+    /// `None` for the CPU.
     pub driver: Option<Driver>,
 }
 
@@ -28,12 +28,12 @@ impl Device {
         self.driver.as_ref().map(Driver::kind)
     }
 
-    /// Returns what a configuration calls some logical devices of this device.
+    /// Returns the name of `devices` logical devices of this device, as in a configuration.
     pub fn times(&self, devices: usize) -> String {
         format!("{}*{devices}", self.name)
     }
 
-    /// Opens a GPU with an arena of some elements.
+    /// Opens the GPU with an arena of `elements` floats.
     pub fn gpus(&self, kind: DriverKind, elements: usize) -> Result<Gpus> {
         let (ordinals, arenas, threads) = ([self.ordinal], [elements * size_of::<f32>()], self.threads);
         let (ordinals, arenas, staging) = (&ordinals, &arenas, [0; INPUTS]);

@@ -1,4 +1,4 @@
-//! Batches that the device prepares from raw pixels, beside the same batches from the host: every bit.
+//! Checks that the batches that the device prepares from raw pixels are bit-identical to the host's.
 
 use super::compare::{Compared, Tally, worst_bits};
 use super::device::{Device, Effort};
@@ -10,13 +10,13 @@ use crate::gpu::{Const, DriverKind, Launch};
 use crate::tensor::{Element, LocalSlice, Shape};
 use std::sync::Arc;
 
-/// Images of a data set; a batch takes all but one.
+/// Number of images in the data set; a batch has one fewer.
 const IMAGES: usize = 6;
 
-/// (H, W, C) of images: one pixel, odd, more than a block of threads, and as data sets have them.
+/// The shapes (H, W, C) of images: one pixel, odd sizes, more than a block of threads, and those of common data sets.
 const SHAPES: [[usize; 3]; 5] = [[1, 1, 3], [5, 7, 1], [28, 28, 1], [32, 32, 3], [17, 19, 5]];
 
-/// What is done to them.
+/// The lists of augmentation steps.
 const LISTS: [&[Augment]; 5] = [
     &[],
     &[Augment::Shift(2)],
@@ -25,7 +25,7 @@ const LISTS: [&[Augment]; 5] = [
     &[Augment::Rotate(20.0), Augment::Shift(1), Augment::Rotate(90.0)],
 ];
 
-/// Prepares batches of 8-bit and of float images, for training and for evaluation.
+/// Prepares batches of 8-bit and float images, for training and for evaluation.
 pub(super) fn check(device: &Device, kind: DriverKind, effort: Effort, tally: &mut Tally) {
     let shapes = if effort == Effort::Quick { &SHAPES[1..2] } else { &SHAPES[..] };
     for &shape in shapes {
@@ -72,11 +72,11 @@ fn prepare(device: &Device, kind: DriverKind, splits: &SampleSets, augmented: Au
         batch
     };
     let (expected, batch) = (batches(Preparer::Host), batches(Preparer::Device));
-    let raw = batch.raw.expect("the device prepares it");
+    let raw = batch.raw.expect("the device prepares this batch");
     let [h, w, c] = splits.shape();
     let shape = Shape::from([batch.rows, h, w, c]);
     let (elements, preparation) = (shape.elements(), Preparation::of(splits));
-    // Images and the memory that steps write in turn, the latter aligned as every buffer is.
+    // The images, then the memory that steps write in turn, which is aligned like every buffer.
     let second = elements.next_multiple_of(64);
     let mut gpus = device.gpus(kind, 2 * second)?;
     gpus.store(0, 0, &vec![f32::NAN; 2 * second])?;

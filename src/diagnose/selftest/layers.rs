@@ -1,4 +1,4 @@
-//! Layers by themselves: what tests and `selftest` give to every layer, and its rows of the table.
+//! Checks single layers: the cases that tests and `selftest` run on every layer, and the rows of layers in the table.
 
 use super::compare::{Compared, Tally, unfit, worst};
 use super::device::{Device, Effort};
@@ -10,27 +10,27 @@ use crate::layers::{self, Activation, Layer, Mode, Role, Setup, SingleLayer, Spl
 use crate::tensor::{MatmulPrecision, Mesh, Placement};
 use half::bf16;
 
-/// A layer with inputs and a number of samples.
+/// A layer with its inputs and a number of samples.
 #[derive(Debug)]
 pub struct Case {
     /// The layer.
     pub layer: Box<dyn Layer>,
-    /// Its inputs, for one sample.
+    /// The shapes of its inputs, for one sample.
     pub inputs: Vec<Activation>,
-    /// Samples.
+    /// Number of samples.
     pub rows: usize,
-    /// What messages call it.
+    /// Its name in messages.
     pub name: String,
 }
 
 impl Case {
-    /// A layer on inputs.
+    /// Creates a case of a layer on inputs.
     pub fn new(layer: Box<dyn Layer>, inputs: Vec<Activation>, rows: usize) -> Self {
         let name = format!("{layer:?} on {} x {rows}", inputs[0]);
         Case { layer, inputs, rows, name }
     }
 
-    /// Returns the examples of all layers, on three samples: no mesh of two cuts these evenly.
+    /// Returns the examples of all layers, on three samples, which two devices cannot divide evenly.
     pub fn examples() -> Vec<Case> {
         layers::all_examples().into_iter().map(|(layer, inputs)| Case::new(layer, inputs, 3)).collect()
     }
@@ -38,8 +38,8 @@ impl Case {
     /// Returns cases with many tiles, blocks and tasks.
     pub fn large() -> Vec<Case> {
         let case = |kind: &str, settings: &str, [h, w, c]: [usize; 3], rows| {
-            let settings = toml::de::ValueDeserializer::parse(settings).expect("the settings are TOML");
-            let layer = layers::read(kind, settings).expect("it is a layer").expect("the settings are right");
+            let settings = toml::de::ValueDeserializer::parse(settings).expect("the settings are valid TOML");
+            let layer = layers::read(kind, settings).expect("the kind is a layer").expect("the settings are valid");
             Case::new(layer, vec![Activation::new(h, w, c)], rows)
         };
         vec![
@@ -65,17 +65,17 @@ impl Case {
         ]
     }
 
-    /// Returns the setting of one CPU device in training.
+    /// Returns the setup of one CPU device in training.
     pub fn setup(&self) -> Setup {
         Setup::of_rows(self.rows)
     }
 
     /// Lowers the layer and fills inputs, parameters and the output's gradient with numbers that do not depend on mesh
-    /// and split. Where products round their factors the numbers are such that bf16 holds, so tf32 too, and those of a
-    /// plain run under the same `products` are the same.
+    /// and split. If products round their factors, all numbers are exact in bf16, hence also in tf32, and a reference
+    /// run under the same `products` uses the same numbers.
     ///
     /// # Errors
-    /// When the layer does not fit the setting.
+    /// If the layer does not fit the setup.
     pub fn single<T: Scalar>(&self, setup: &Setup) -> Result<SingleLayer<'_, T>, Fault> {
         let mut single = SingleLayer::new(&*self.layer, &self.inputs, setup)?;
         fill(&mut single);
@@ -85,10 +85,11 @@ impl Case {
         Ok(single)
     }
 
-    /// Runs the layer forwards, in training also backwards, on the CPU or a GPU; returns its outputs and gradients.
+    /// Runs the forward pass of the layer, and in training the backward pass, on the CPU or a GPU; returns its outputs
+    /// and gradients.
     ///
     /// # Errors
-    /// When the layer does not fit the setting, or the device fails.
+    /// If the layer does not fit the setup, or the device reports an error.
     pub fn run<T: Scalar>(&self, setup: &Setup, driver: Option<&Driver>) -> Result<Vec<(Role, Vec<T>)>> {
         let mut single = self.single::<T>(setup).map_err(|fault| unfit(&fault))?;
         if let Some(driver) = driver {
@@ -109,13 +110,13 @@ impl Case {
     }
 }
 
-/// Returns true when the layer's result is a loss in its metrics, and its output is nothing of its own.
+/// Returns true if the layer is a loss, whose result is in its metrics rather than in its output.
 pub fn is_loss<T: Scalar>(single: &SingleLayer<T>) -> bool {
     single.phases().forward.iter().flat_map(|phase| &phase.operands).any(|o| o.role == Role::Metrics)
 }
 
-/// No two inputs are nearer than 4 / n and none is nearer to 0 than 2 / n, so that no maximum and no relu changes its
-/// mind within a difference. Values are floats of 32 bits in every precision.
+/// Fills the operands. Any two inputs differ by at least 4 / n and each differs from 0 by at least 2 / n, so small
+/// changes cannot alter the choice of a maximum or of a relu. In every precision, values are exact in f32.
 fn fill<T: Scalar>(single: &mut SingleLayer<T>) {
     let roles = single.roles();
     for (stream, role) in roles.into_iter().enumerate() {
@@ -146,31 +147,32 @@ fn round<T: Scalar>(single: &mut SingleLayer<T>) {
 /// A precision in which layers run on a device.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PrecisionCase {
-    /// Its name.
+    /// The name of the precision.
     pub name: &'static str,
-    /// What factors of products and activations are rounded to.
+    /// The precision to which factors of products and activations are rounded.
     pub products: MatmulPrecision,
-    /// The largest error of activations and their gradients that passes, in shares of the largest value expected;
-    /// of everything else [`SINGLE`].
+    /// The largest error of activations and their gradients that passes, relative to the largest expected value; for
+    /// everything else it is [`SINGLE`].
     pub bound: f64,
 }
 
-/// Sums of up to some ten thousand f32 terms of both signs: errors grow like the root of the number of terms times
-/// 6e-8, relative to the largest result.
+/// The bound for f32: in sums of up to some ten thousand terms of both signs, the error relative to the largest result
+/// grows as the square root of the number of terms, times 6e-8.
 pub const SINGLE: f64 = 2e-5;
 
-/// Rounding to bf16 errs by at most 2^-9 of a value; lrn keeps a sum rounded so too, whose error comes on top.
+/// The bound for bf16: rounding has a relative error of at most 2^-9, and lrn adds that of a sum that it also stores in
+/// bf16.
 pub const HALF: f64 = 1.0 / 256.0;
 
-/// The precisions that layers are checked in; on the CPU in the first. Given numbers that bf16 holds, tf32 rounds no
-/// factor, and products in it are as near as in f32.
+/// The precisions in which layers are checked; the CPU uses only the first. The numbers are exact in bf16, so tf32
+/// rounds no factor and its products are as accurate as in f32.
 pub(super) const PRECISIONS: &[PrecisionCase] = &[
     PrecisionCase { name: "f32", products: MatmulPrecision::Full, bound: SINGLE },
     PrecisionCase { name: "tf32", products: MatmulPrecision::Tf32, bound: SINGLE },
     PrecisionCase { name: "bf16", products: MatmulPrecision::Bf16, bound: HALF },
 ];
 
-/// Runs every example of a kind of layer, in both modes, on one device and under every split that it declares; and its
+/// Runs every example of a kind of layer in both modes, on one device and under every split that it declares, and its
 /// large cases on one device.
 pub(super) fn check(kind: &str, precision: PrecisionCase, device: &Device, effort: Effort, tally: &mut Tally) {
     let of_kind = |case: &Case| case.layer.key() == kind;
@@ -199,13 +201,13 @@ fn check_case(
     let expected = case.run::<f64>(&plain, None);
     for setup in settings {
         let setup = Setup { threads: device.threads, products: precision.products, ..setup.clone() };
-        // A split that does not fit the mesh is refused before any run; that is the layer's right.
+        // A layer may reject a split that does not fit the mesh.
         if case.single::<f32>(&setup).is_err() {
             continue;
         }
         let outcome = case.run::<f32>(&setup, device.driver.as_ref()).and_then(|got| match &expected {
             Ok(expected) => Ok(compare(&got, expected, precision)),
-            Err(error) => Err(Error::Run(format!("the plain f64 path fails: {error}"))),
+            Err(error) => Err(Error::Run(format!("the f64 reference fails: {error}"))),
         });
         tally.add(&described(case, &setup), outcome);
     }
@@ -220,7 +222,8 @@ fn compare(got: &[(Role, Vec<f32>)], expected: &[(Role, Vec<f64>)], precision: P
     all
 }
 
-/// One device, and on every mesh the declared splits, and no split wherever the input may come from.
+/// Returns the setups: one device, then on every mesh each declared split and, without a split, each layout of the
+/// input.
 fn settings(case: &Case, mode: Mode, effort: Effort) -> Vec<Setup> {
     let one = Setup { mode, ..case.setup() };
     let mut all = vec![one.clone()];

@@ -1,8 +1,8 @@
-//! Proves on a machine that this binary computes right there: every layer, the optimiser, random numbers, copies,
-//! collectives and a short training on one device, each beside plain f64 arithmetic on the CPU.
+//! Checks that this binary computes correctly on a device: compares every layer, the optimiser, random numbers, copies,
+//! collectives and a short training run with an f64 reference on the CPU.
 //!
-//! Everything that it needs is in the binary. A check is a [`Row`] with its cases; to add one, write its function in a
-//! file here and a line in [`Selftest::run`]. A precision of layers is an entry of `layers::PRECISIONS`.
+//! Needs only the binary. The result of a check is a [`Row`] of the table. To add a check, write its function in a file
+//! here and add a line to [`Selftest::run`]; to check layers in another precision, add it to `layers::PRECISIONS`.
 
 mod collectives;
 mod compare;

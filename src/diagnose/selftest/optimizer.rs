@@ -1,4 +1,5 @@
-//! The optimiser's chain over flat regions, with padding between segments, beside the same chain on the CPU in f64.
+//! Checks the optimiser's chain over flat regions, with padding between segments, against the same chain on the CPU in
+//! f64.
 
 use super::compare::{Compared, Tally, worst, worst_bits};
 use super::device::{Device, Effort};
@@ -13,16 +14,16 @@ use crate::tensor::{Element, LocalSlice, Real, Shape};
 use half::bf16;
 use std::sync::Arc;
 
-/// A handful of roundings of 6e-8 an element, and a norm over some thousand squares.
+/// Allows for a few roundings of 6e-8 per element, and a norm over some thousand squares.
 pub(super) const BOUND: f64 = 2e-6;
 
-/// Elements of a region: more than a block, and a multiple of what arenas align to.
+/// Elements of a region: more than a block, and a multiple of the alignment of arenas.
 const ELEMENTS: usize = 5504;
 /// Bytes of a region.
 const BYTES: usize = ELEMENTS * size_of::<f32>();
 const STEPS: u64 = 2;
 
-/// Checks every transform by itself, none at all, and all of them in one chain that the norm cuts.
+/// Checks every transform alone, an empty chain, and a chain of several that a norm divides into stages.
 pub(super) fn check(device: &Device, effort: Effort, tally: &mut Tally) {
     let mut chains: Vec<Chain> = optim::all_examples().into_iter().map(|transform| Chain(vec![transform])).collect();
     chains.push(Chain::default());
@@ -56,7 +57,7 @@ pub(super) fn check(device: &Device, effort: Effort, tally: &mut Tally) {
     }
 }
 
-/// Compares the segments of weights in bf16 with the weights, of which they are a copy rounded to nearest.
+/// Compares the segments of the bf16 weights with the weights, rounded to nearest.
 fn rounded(weights: &[f32], bf16_weights: &[bf16]) -> Compared {
     let inside = || segments().into_iter().flat_map(|s| s.offset..s.offset + s.len);
     let got: Vec<f32> = inside().map(|i| bf16_weights[i].to_f32()).collect();
@@ -71,10 +72,10 @@ fn segments() -> Vec<Segment> {
         .into()
 }
 
-/// Returns what a region holds at first: 0 weights, from 1 on the gradients of the steps.
+/// Returns the initial values of a region: 0 is the weights, 1 and up are the gradients of each step.
 fn start(region: u64) -> Vec<f64> {
     let random = Random::new(13, RandomStream::Probe, 0, region);
-    // Floats of 32 bits in every precision.
+    // Exact in f32, in every precision.
     (0..ELEMENTS as u64).map(|i| f64::from(random.normal(i) as f32)).collect()
 }
 
@@ -82,7 +83,7 @@ fn clock(step: u64) -> Clock {
     Clock { step, epoch: 0, lr: 0.25 / step as f64 }
 }
 
-/// The roles of all regions of a chain.
+/// Returns the roles of all regions of a chain.
 fn roles(chain: &Chain) -> Vec<UpdateRole> {
     let first = [UpdateRole::Weights, UpdateRole::Gradients, UpdateRole::Norms, UpdateRole::LowPrecision];
     first.into_iter().chain(slots(chain)).collect()
@@ -92,7 +93,8 @@ fn slots(chain: &Chain) -> impl Iterator<Item = UpdateRole> {
     chain.slots(0..chain.0.len()).into_iter().map(UpdateRole::Slot)
 }
 
-/// What a stage uses: some slots, norms where it needs them, and the copy in bf16 where it writes the weights.
+/// Returns true if a stage uses a role: norms if it needs them, the slots of its transforms, and the bf16 copy if it
+/// writes the weights.
 fn is_used(stage: &UpdatePass, role: UpdateRole) -> bool {
     match (stage, role) {
         (UpdatePass::Norm, role) => matches!(role, UpdateRole::Gradients | UpdateRole::Norms),
@@ -103,7 +105,7 @@ fn is_used(stage: &UpdatePass, role: UpdateRole) -> bool {
     }
 }
 
-/// Runs the steps and returns the weights and the slots. A CPU has no weights in bf16.
+/// Runs the steps on the CPU, which has no bf16 weights; returns the weights and the slots.
 fn on_cpu<T: Real>(chain: &Chain, threads: usize) -> Result<Vec<Vec<T>>> {
     let (segments, pool) = (segments(), Pool::new(threads)?);
     let region = |role| {
@@ -140,14 +142,15 @@ fn on_cpu<T: Real>(chain: &Chain, threads: usize) -> Result<Vec<Vec<T>>> {
     Ok(all)
 }
 
-/// The same on a GPU, and the weights in bf16: the regions lie one after the other in an arena, which begins as zero.
+/// Runs the steps on a GPU; returns the weights, the slots and the bf16 weights. The regions are consecutive in an
+/// arena, which is initially zero.
 fn on_gpu(chain: &Chain, device: &Device, kind: DriverKind) -> Result<(Vec<Vec<f32>>, Vec<bf16>)> {
     let roles = roles(chain);
     let mut gpus = device.gpus(kind, roles.len() * ELEMENTS)?;
     let tables = DeviceChain::new(chain, &segments(), &mut gpus, 0)?;
     let single = |values: Vec<f64>| values.into_iter().map(|v| v as f32).collect::<Vec<f32>>();
     let arena = gpus.address(0, 0);
-    let first_byte = |role| roles.iter().position(|&r| r == role).expect("it is a region") * BYTES;
+    let first_byte = |role| roles.iter().position(|&r| r == role).expect("every role has a region") * BYTES;
     let operand = |role| {
         let n = if role == UpdateRole::Norms { segments().len() } else { ELEMENTS };
         let window = LocalSlice { start: vec![0], len: vec![n] };

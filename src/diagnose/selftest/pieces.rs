@@ -1,4 +1,5 @@
-//! Kernels below the layers, where every bit is known: random numbers, copies and sums of strided pieces, casts.
+//! Checks kernels below the layers, whose results are known to the bit: random numbers, copies and sums of strided
+//! pieces, casts.
 
 use super::compare::{Compared, Tally, unfit, worst_bits};
 use super::device::Device;
@@ -10,14 +11,15 @@ use crate::layers::{self, Activation, Role, Setup};
 use crate::tensor::{Element, Mesh, Placement, Strided};
 use half::bf16;
 
-/// Samples of a dropout.
+/// Number of samples for dropout.
 const ROWS: usize = 5;
 
-/// Compares what dropout keeps with the counted words of the host, whole and cut over devices.
+/// Compares the elements that dropout keeps with the host's counter-based random words, on one device and split over
+/// several.
 pub(super) fn dropout(device: &Device, tally: &mut Tally) {
     for (rate, [h, w, c]) in [(0.5, [1, 1, 1031]), (0.2, [7, 5, 12]), (0.9, [3, 3, 5])] {
         let settings = toml::Table::from_iter([("rate".to_string(), toml::Value::Float(rate))]);
-        let layer = layers::read("dropout", settings).expect("dropout is a layer").expect("its settings are right");
+        let layer = layers::read("dropout", settings).expect("dropout is a layer").expect("the settings are valid");
         let case = Case::new(layer, vec![Activation::new(h, w, c)], ROWS);
         for (data, columns, incoming) in
             [(1, 1, Placement::Replicate), (2, 1, Placement::Shard(0)), (2, 2, Placement::Shard(3))]
@@ -32,7 +34,7 @@ pub(super) fn dropout(device: &Device, tally: &mut Tally) {
 
 fn mask(device: &Device, case: &Case, setup: &Setup, rate: f64) -> Result<Vec<Compared>> {
     let filled = case.single::<f32>(setup).map_err(|fault| unfit(&fault))?;
-    // A layer by itself runs in step 1 of seed 1, as layer 0.
+    // A single layer runs as layer 0 in step 1 with seed 1.
     let random = Random::new(1, RandomStream::Dropout, 1, 0);
     let threshold = (rate * 4_294_967_296.0).round() as u32;
     let scale = (1.0 / (1.0 - rate)) as f32;
@@ -47,7 +49,7 @@ fn mask(device: &Device, case: &Case, setup: &Setup, rate: f64) -> Result<Vec<Co
     Ok(case.run::<f32>(setup, device.driver.as_ref())?.iter().map(compared).collect())
 }
 
-/// Copies and sums of pieces of an arena: (rows, length of a row, number of sources).
+/// Checks copies and sums of pieces of an arena, for several numbers of rows, lengths of a row and numbers of sources.
 pub(super) fn strided(device: &Device, kind: DriverKind, tally: &mut Tally) {
     for (rows, len) in [(1, 1), (1, 5000), (7, 3), (13, 129), (61, 64)] {
         for sources in [1, 2, 3] {
@@ -58,7 +60,7 @@ pub(super) fn strided(device: &Device, kind: DriverKind, tally: &mut Tally) {
 }
 
 fn sum(device: &Device, kind: DriverKind, rows: usize, len: usize, sources: usize) -> Result<Vec<Compared>> {
-    // Each piece has a stride of its own; the target is last.
+    // Each piece has a different stride; the target is last.
     let piece = |i: usize| Strided { offset: 3 + i, rows, len, stride: len + 2 * i };
     let room = |i: usize| (piece(i).end() + 5).next_multiple_of(64);
     let first = |i: usize| (0..i).map(room).sum::<usize>();
@@ -82,10 +84,11 @@ fn sum(device: &Device, kind: DriverKind, rows: usize, len: usize, sources: usiz
     Ok(vec![Compared { role: "arena".into(), difference: worst_bits(&got, &expected), bound: 0.0 }])
 }
 
-/// Casts every bf16 to f32, and to bf16 the f32 of every bf16, the halfway points between two, and their neighbours.
+/// Casts every bf16 to f32, and casts to bf16 the f32 value of every bf16, the halfway points between two of them, and
+/// the neighbours of these.
 pub(super) fn casts(driver: &Driver, tally: &mut Tally) {
     let all: Vec<bf16> = (0..=u16::MAX).map(bf16::from_bits).collect();
-    // What bits a number has that is none, is the device's own.
+    // The bits of a NaN depend on the device.
     let plain = |x: f32| if x.is_nan() { f32::NAN } else { x };
     let compared = |got: Vec<f32>, expected: Vec<f32>| {
         let [got, expected] = [got, expected].map(|x| x.into_iter().map(plain).collect::<Vec<f32>>());

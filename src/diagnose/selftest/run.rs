@@ -1,4 +1,4 @@
-//! The list of all checks, and what they found.
+//! The list of all checks, and their results.
 
 use super::compare::{Row, Tally};
 use super::device::{Device, Effort};
@@ -10,46 +10,46 @@ use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What kernels of the device run as.
+/// A form in which kernels run on the device.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Image {
-    /// In words: `machine code for sm_90`.
+    /// Its description: `machine code for sm_90`.
     pub code: String,
-    /// How many of them.
+    /// Number of kernels in this form.
     pub kernels: usize,
 }
 
-/// What all checks found.
+/// The results of all checks.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SelftestReport {
     /// The version of peristyle.
     pub version: &'static str,
     /// `cpu`, `cuda:0` or `emu`.
     pub device: String,
-    /// What the device calls itself.
+    /// The name that the device reports.
     pub name: String,
-    /// Its compute capability; null where it has none.
+    /// Its compute capability; null if it has none.
     pub capability: Option<String>,
-    /// What its kernels run as; empty on the CPU.
+    /// The forms in which its kernels run; empty on the CPU.
     pub images: Vec<Image>,
-    /// True when only a part was checked.
+    /// True if only a part was checked.
     pub quick: bool,
     /// The checks.
     pub rows: Vec<Row>,
-    /// What is not checked on this device.
+    /// The checks that were skipped on this device.
     pub skipped: Vec<String>,
-    /// Seconds in all.
+    /// Seconds in total.
     pub seconds: f64,
-    /// True when all agree.
+    /// True if all checks passed.
     pub passed: bool,
 }
 
-/// What happens while the checks run.
+/// An event while the checks run.
 #[derive(Debug)]
 pub enum SelftestEvent<'a> {
     /// A check begins.
     Begins(&'a str),
-    /// A check is done.
+    /// A check has finished.
     Done(&'a Row),
 }
 
@@ -61,14 +61,14 @@ pub struct Selftest {
     images: Vec<Image>,
 }
 
-/// The precision of everything but layers.
+/// The precision of everything except layers.
 const SINGLE_NAME: &str = "f32";
 
 impl Selftest {
     /// Opens a device: `auto`, `cpu`, `emu` or `cuda:0`.
     ///
     /// # Errors
-    /// When there is no such device, or it cannot be used.
+    /// If there is no such device, or it cannot be used.
     pub fn open(device: &str, effort: Effort) -> Result<Selftest> {
         let job = training::job(device, &[]).map_err(|error| match error {
             Error::Config(problems) => {
@@ -95,12 +95,13 @@ impl Selftest {
         Ok(Selftest { device: Device { name, ordinal, threads, driver }, effort, images })
     }
 
-    /// Returns what the device calls itself.
+    /// Returns the name that the device reports.
     pub fn name(&self) -> &str {
         self.device.driver.as_ref().map_or("this machine's processor", Driver::name)
     }
 
-    /// Runs every check, and tells of each as it goes. What a device refuses is a row that fails; the others still run.
+    /// Runs every check and reports each with `tell`. An error of the device fails the current check; the others still
+    /// run.
     pub fn run(&self, tell: &mut dyn FnMut(SelftestEvent)) -> SelftestReport {
         let (device, effort, begin) = (&self.device, self.effort, Instant::now());
         let (mut rows, mut skipped) = (Vec::new(), Vec::new());
@@ -128,7 +129,7 @@ impl Selftest {
                 row("augmentation", SINGLE_NAME, 0.0, &mut |tally| images::check(device, kind, effort, tally));
                 row("casts", "bf16", 0.0, &mut |tally| pieces::casts(driver, tally));
             }
-            _ => skipped.push("copies and sums, augmentation, casts, tf32 and bf16: the CPU does without".to_string()),
+            _ => skipped.push("copies and sums, augmentation, casts, tf32 and bf16: not used on the CPU".to_string()),
         }
         for collective in collectives::ALL {
             row(&collective.to_string(), SINGLE_NAME, collectives::BOUND, &mut |tally| {
@@ -151,14 +152,14 @@ impl Selftest {
                 row("train 1x1", precision.0, precision.1, &mut |tally| training::check(way, device, effort, tally));
             }
         }
-        // Last: from here on the device computes products and convolutions with NVIDIA's libraries, where they take them.
+        // Last, because from here on NVIDIA's libraries compute the products and convolutions that they support.
         match &device.driver {
             Some(driver @ Driver::Cuda(_)) if libraries::present() => match driver.use_libraries(&Arc::default()) {
                 Ok(()) => {
                     for (kind, precision) in
                         ["conv", "dense"].iter().flat_map(|k| precisions.iter().map(move |p| (k, *p)))
                     {
-                        // An output with a bias is rounded twice.
+                        // Outputs with a bias are rounded twice.
                         let precision = layers::PrecisionCase { bound: 2.0 * precision.bound, ..precision };
                         row(&format!("{kind}, libraries"), precision.name, precision.bound, &mut |tally| {
                             layers::check(kind, precision, device, effort, tally);

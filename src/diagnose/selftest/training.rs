@@ -1,7 +1,7 @@
-//! Ten updates of a small network on a mesh of logical devices of one device, loss by loss.
+//! Checks the loss of each of ten updates of a small network on a mesh of logical devices of one device.
 //!
-//! The network is chosen to be well conditioned: its batch norm has many values to each channel, its learning rate is
-//! small, and the norm of its gradients is clipped. So in ten updates f32 drifts from f64 by much less than the bound.
+//! The network is well conditioned: its batch norm has many values per channel, its learning rate is small, and the
+//! norm of its gradients is clipped. In ten updates, f32 therefore drifts from f64 by much less than the bound.
 
 use super::compare::{Compared, Difference, Tally};
 use super::device::{Device, Effort};
@@ -19,11 +19,11 @@ use std::path::Path;
 const UPDATES: usize = 10;
 const QUICK_UPDATES: usize = 3;
 
-/// The least bound of a loss, in shares of it: devices order sums in their own ways.
+/// The minimum bound on the relative error of a loss: devices add in different orders.
 pub(super) const BOUND: f64 = 1e-3;
 
-/// The precisions that round factors, with their bounds. Ten updates amplify what rounding does to a gradient: some
-/// 1e-3 of it in tf32, some per cent in bf16, PyTorch's as ours; a wrong gradient misses by its own size.
+/// The precisions that round factors, with their bounds. Ten updates amplify the rounding error of a gradient: about
+/// 1e-3 of it in tf32 and a few per cent in bf16, in PyTorch as here. A wrong gradient has an error of its own size.
 pub(super) const ROUNDED: [(&str, f64); 2] = [("tf32", 1e-3), ("bf16", 1.5e-2)];
 
 const NETWORK: &str = r#"
@@ -52,17 +52,17 @@ lr = 0.02
 steps = 10
 "#;
 
-/// Reads the network for `devices`, as in `devices.use`, with more settings.
+/// Reads the network for `devices`, as in `devices.use`, with further settings.
 ///
 /// # Errors
-/// When there are no such devices.
+/// If there are no such devices.
 pub(super) fn job(devices: &str, more: &[String]) -> Result<(Job, Plan)> {
     let sets = [&[format!("devices.use={devices:?}")], more].concat();
     let parsed = config::from_text("selftest", NETWORK, Path::new(""), &sets);
     Job::complete(CheckedConfig::new(parsed), DataPolicy::Required)
 }
 
-/// Trains, and returns the loss of every update.
+/// Trains the network and returns the loss of every update.
 fn losses(devices: &str, more: &[String], updates: usize, graphs: Graphs) -> Result<Vec<f64>> {
     let (job, plan) = job(devices, more)?;
     let splits = data::open(&job.config.data, job.config.seed, &job.config.base)?;
@@ -73,7 +73,7 @@ fn losses(devices: &str, more: &[String], updates: usize, graphs: Graphs) -> Res
     exchange::initialise(&mut session, job.config.seed)?;
     let mut losses = Vec::new();
     for step in 0..updates as u64 {
-        // As far ahead of the results as a run is.
+        // Batches are submitted as far ahead of the results as in a run.
         if session.under_way() == session.depth() {
             losses.push(session.finish()?.loss);
         }
@@ -89,16 +89,16 @@ fn losses(devices: &str, more: &[String], updates: usize, graphs: Graphs) -> Res
     Ok(losses)
 }
 
-/// Returns the meshes of the table: data x columns.
+/// Returns the meshes to check: data x columns.
 pub(super) fn meshes(effort: Effort) -> &'static [(usize, usize)] {
     if effort == Effort::Quick { &[(2, 2)] } else { &[(1, 1), (2, 1), (1, 2), (2, 2)] }
 }
 
-/// A mesh, and a precision with the least bound of its losses.
+/// A mesh, and a precision with the minimum bound of its losses.
 pub(super) type Way<'a> = ((usize, usize), (&'a str, f64));
 
-/// Compares the losses of a mesh with those of one CPU device in f64. As much as one CPU device in f32 drifts from
-/// these, ten times over, is let pass, and the precision's bound in any case.
+/// Compares the losses of a mesh with those of one CPU device in f64. The bound is ten times the drift of one CPU
+/// device in f32 from these, or the precision's bound if that is larger.
 pub(super) fn check(way: Way, device: &Device, effort: Effort, tally: &mut Tally) {
     let ((data, columns), (precision, least)) = way;
     let updates = if effort == Effort::Quick { QUICK_UPDATES } else { UPDATES };
@@ -136,7 +136,7 @@ pub(super) fn check(way: Way, device: &Device, effort: Effort, tally: &mut Tally
 mod tests {
     use super::*;
 
-    /// Where f32 drifts by as much as the bound, the bound says nothing: it must drift by far less.
+    /// The bound is meaningful only if f32 drifts by far less.
     #[test]
     fn the_network_learns_and_is_well_conditioned() {
         let one = |precision: &str| {
