@@ -112,7 +112,7 @@ impl Error {
         text
     }
 
-    /// Returns the process exit code: 1 = ran but failed, 2 = a mistake of the user.
+    /// Returns the process exit code: 1 = ran but failed, 2 = a user mistake.
     pub fn exit_code(&self) -> i32 {
         match self {
             Error::Run(_) | Error::Goal(_) => 1,

@@ -44,7 +44,7 @@ enum Command {
     Bench(bench::Arguments),
 }
 
-/// Runs the command line; returns the exit code: 0, 1 = ran but failed, 2 = a mistake of the user.
+/// Runs the command line; returns the exit code: 0, 1 = ran but failed, 2 = a user mistake.
 pub fn main() -> i32 {
     let result: Result<()> = match Cli::parse().command {
         Command::Train(arguments) => train::run(&arguments),

@@ -1,4 +1,4 @@
-//! What commands print: results to standard output, notes to standard error.
+//! The output of commands: results to standard output, notes to standard error.
 
 /// Prints to standard output; a closed pipe ends the output, not the program.
 pub(super) fn print(text: &str) {

@@ -1,7 +1,7 @@
 //! `--set KEY=VALUE`: changes the document before it is parsed into types.
 //!
-//! VALUE is TOML, or else a string. KEY is a dotted path. Elements of lists are named by index (from 0), layers also by
-//! name, the elements of other lists also by kind: `optimizer.chain.momentum=0.8`.
+//! VALUE is TOML, otherwise a string. KEY is a dotted path. Elements of lists are named by index (from 0), layers also
+//! by name, the elements of other lists also by kind: `optimizer.chain.momentum=0.8`.
 
 use super::diagnostics::Diagnostics;
 use super::errors;
@@ -112,7 +112,7 @@ impl<'i> Change<'i> {
                     0 => return Err(format!("{path} has no entry \"{name}\"{}", listed(name, kinds_in(items)))),
                     n => return Err(format!("{path} has {n} entries \"{name}\"; give the index, from 0")),
                 }
-                let item = items.iter_mut().find(|v| of_kind(v)).expect("one was counted");
+                let item = items.iter_mut().find(|v| of_kind(v)).expect("the count is 1");
                 self.put(item, depth)
             }
             other => Err(format!("{path} = {}, which has no key \"{name}\"", errors::show(other))),

@@ -117,7 +117,7 @@ fn read_schedule(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<S
     Some(schedule)
 }
 
-/// Reads `[train]`; returns `None` if it cannot be used. `evaluated`: there is data to evaluate on.
+/// Reads `[train]`; returns `None` if it cannot be used. `evaluated` is true if there is data to evaluate on.
 pub(super) fn read_train(diagnostics: &mut Diagnostics, value: SpannedValue, evaluated: bool) -> Option<Train> {
     let mut section = Section::open(diagnostics, "[train]", value);
     let (steps, epochs) = (section.table.contains_key("steps"), section.table.contains_key("epochs"));

@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn channels_turn_alike_whatever_their_number() {
+    fn channels_rotate_alike_whatever_their_number() {
         let plane: Vec<f32> = (0..20).map(|i| (i * i % 17) as f32).collect();
         let turn = [0.4f32.sin(), 0.4f32.cos()];
         let mut expected = vec![0.0; 20];
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_without_sense_are_refused() {
+    fn meaningless_settings_are_rejected() {
         let text = |result: Result<(), Fault>| result.unwrap_err().message;
         assert_eq!(text(Augment::Shift(0).check()), "shift = 0, expected at least 1 pixel");
         assert_eq!(text(Augment::Rotate(f64::NAN).check()), "rotate = NaN, expected 0 < degrees <= 180");

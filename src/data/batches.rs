@@ -217,7 +217,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_epoch_is_cut_so_that_each_sample_counts_once() {
+    fn an_epoch_is_divided_so_that_each_sample_counts_once() {
         let plan = EpochPlan { samples: 10, batch: 4 };
         assert_eq!((plan.batches(), plan.rows(0), plan.rows(2)), (3, 4, 2));
         assert_eq!((plan.at(0), plan.at(2), plan.at(3), plan.at(7)), ((0, 0), (0, 2), (1, 0), (2, 1)));

@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_files_are_refused_in_one_sentence() {
+    fn damaged_files_are_rejected_in_one_sentence() {
         let record = vec![3; RECORD];
         let complaint = |bytes: &[u8]| parse(bytes).unwrap_err().to_string();
         let expected = "expected a multiple of 3073 (a label and 32x32x3 bytes)";

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_and_gzip_files_hold_the_same() {
+    fn plain_and_gzip_files_have_the_same_contents() {
         let (images, labels) = files(4, 2, 3);
         let plain = read(&images, &labels).unwrap();
         assert_eq!((plain.images(), plain.shape, plain.classes), (4, [2, 3, 1], 3));
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_files_are_refused_in_one_sentence() {
+    fn damaged_files_are_rejected_in_one_sentence() {
         let (images, labels) = files(4, 2, 3);
         for (text, found) in [
             (
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lying_header_sets_no_memory_aside() {
+    fn a_header_with_false_sizes_reserves_no_memory() {
         let (mut images, labels) = files(4, 2, 3);
         images[4..16].fill(0xff);
         let text = "more than any file can hold; the header is damaged";

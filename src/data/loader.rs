@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn buffers_go_round_and_the_end_is_the_end() {
+    fn buffers_circulate_and_the_end_is_final() {
         let mut count = 0;
         let buffers = std::array::from_fn(|_| Batch { images: vec![0.0; 8], ..Batch::default() });
         let mut loader = Loader::start(buffers, move |batch| {

@@ -12,7 +12,7 @@ macro_rules! sources {
         /// The keys of all formats.
         pub const KEYS: &[&str] = &[$($kind),*];
 
-        /// Where a data set comes from; the kind is the key: `{ digits = "train" }`.
+        /// The source of a data set; the kind is the key: `{ digits = "train" }`.
         #[derive(Debug, Clone, PartialEq)]
         pub enum DataSource {
             $(
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named_at_their_place() {
+    fn mistakes_are_reported_at_their_location() {
         for (value, column, message) in [
             ("\"digit\"", 9, "unknown kind of data \"digit\" (did you mean \"digits\"?); expected one of: digits, idx"),
             ("\"cifar\"", 9, "\"cifar\" needs settings; write { cifar = ... }"),

@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_sizes_are_refused() {
+    fn impossible_sizes_are_rejected() {
         let fault = |synthetic: Synthetic| synthetic.check().unwrap_err().message;
         assert!(SMALL.check().is_ok());
         assert_eq!(fault(Synthetic { images: 0, ..SMALL }), "images = 0, expected at least 1");

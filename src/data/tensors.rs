@@ -325,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_tensors_are_refused_in_one_sentence() {
+    fn wrong_tensors_are_rejected_in_one_sentence() {
         let good = || images(Dtype::F32, [2, 1, 1, 1], f32s(&[0.0, 1.0]));
         let class = || labels(Dtype::I64, &[2], i64s(&[0, 1]));
         for (tensors, text) in [
@@ -372,12 +372,12 @@ mod tests {
     }
 
     #[test]
-    fn damaged_files_are_refused_without_a_panic() {
+    fn damaged_files_are_rejected_without_a_panic() {
         let good =
             written(&[images(Dtype::U8, [2, 3, 1, 2], (0..12).collect()), labels(Dtype::I64, &[2], i64s(&[4, 0]))]);
         assert!(read(&good).is_ok());
         for len in 0..good.len() {
-            assert!(read(&good[..len]).is_err(), "cut to {len} bytes");
+            assert!(read(&good[..len]).is_err(), "truncated to {len} bytes");
         }
         let error = read(&good[..good.len() - 1]).unwrap_err().to_string();
         assert!(error.contains("its header declares tensors of 28 bytes, but 27 bytes follow it"), "{error}");

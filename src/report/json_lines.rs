@@ -142,7 +142,7 @@ mod tests {
         let checkpoint = RunEvent::Checkpoint { step: 2, path: "checkpoints/step-00000002".into() };
         let end = RunEvent::End { steps: 3, seconds: 1.0, reason: "interrupted".into(), error: None };
         write(&[start(0), step(1), step(2), eval(2), checkpoint, step(3), end], "{\"event\":\"st");
-        assert_eq!(left(100), 6, "the end and what a kill tore are cut");
+        assert_eq!(left(100), 6, "the end event and the truncated line are removed");
         assert_eq!(left(2), 5);
         write(&[start(2), step(3)], "");
         assert_eq!(left(2), 5, "a resume from the same checkpoint leaves no trace");

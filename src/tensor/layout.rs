@@ -232,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_batch_is_cut_over_data_first_then_over_columns() {
+    fn the_batch_is_split_over_data_first_then_over_columns() {
         let mesh = Mesh { data: 2, columns: 2 };
         let layout = Layout::new(Placement::Shard(0), Placement::Shard(0));
         let shape = Shape::from([7, 3]);

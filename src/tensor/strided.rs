@@ -54,7 +54,7 @@ impl Strided {
         assert!((0..rank).all(|d| start(d) + inner.len[d] <= outer.len[d]), "inner is inside outer");
         let full = |dim: usize| inner.len[dim] == outer.len[dim];
         let cut = (0..rank).rev().find(|&d| !full(d)).unwrap_or(0);
-        assert!((1..cut).all(full), "inner is cut in its first dimension and at most one other");
+        assert!((1..cut).all(full), "inner is smaller than outer in the first dimension and at most one other");
         let below: usize = outer.len[cut + 1..].iter().product();
         let mut offset = 0;
         let mut size = 1;
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn overlap_agrees_with_the_sets() {
+    fn overlap_agrees_with_sets_of_elements() {
         let mut pieces = Vec::new();
         for offset in 0..7 {
             for (rows, len, stride) in [(1, 1, 1), (1, 4, 4), (3, 2, 5), (2, 1, 5), (4, 3, 5), (2, 5, 5), (1, 9, 9)] {

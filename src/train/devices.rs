@@ -17,7 +17,7 @@ pub(super) fn target(config: &Config) -> Target {
     }
 }
 
-/// Returns the problems of the devices; `present`: they must be present in this machine.
+/// Returns the problems of the devices. If `present`, they must be present in this machine.
 pub(super) fn problems(config: &Config, present: bool) -> Vec<Problem> {
     let missing = if present { missing(config) } else { None };
     let location = config.path.display().to_string();

@@ -67,7 +67,7 @@ pub fn newest(name: &str) -> Result<PathBuf> {
     })
 }
 
-/// Writes the configuration of a run; its relative paths refer to `base`, or else to the current folder.
+/// Writes the configuration of a run; its relative paths refer to `base`, otherwise to the current folder.
 ///
 /// # Errors
 /// When the file cannot be written.

@@ -61,8 +61,8 @@ fn refuse(mut problems: Vec<Problem>) -> Error {
     Error::Config(problems)
 }
 
-/// As [`refuse`], and names the checks that cannot run before these problems are fixed; `file` is `None` when nothing
-/// in the file could be checked.
+/// Like [`refuse`], but also names the checks that cannot run before these problems are fixed; `file` is `None` if
+/// nothing in the file could be checked.
 fn refuse_early(mut problems: Vec<Problem>, file: Option<String>, unchecked: &str) -> Error {
     config::sort(&mut problems);
     problems.extend(file.map(|location| Problem {
@@ -101,7 +101,7 @@ impl Job {
         Self::complete(CheckedConfig::new(config::read(path, sets)), needs)
     }
 
-    /// As [`Job::open`], for a parsed configuration.
+    /// Like [`Job::open`], for a parsed configuration.
     ///
     /// # Errors
     /// All problems, in the order of the file.

@@ -1,4 +1,4 @@
-//! What checkpoints survive.
+//! Tests of checkpoints: damage, kills, pruning and failed saves.
 
 use super::checkpoint::*;
 use super::weights::*;
@@ -86,7 +86,7 @@ fn snapshot(step: u64) -> Snapshot {
     }
 }
 
-/// The bits of all values, for comparing numbers that are not equal to themselves.
+/// Returns the bits of all values, because NaN is not equal to itself.
 fn bits(tensors: &[NamedTensor]) -> Vec<(String, Vec<usize>, Vec<u64>)> {
     let bits = |data: &TensorData| match data {
         TensorData::F32(values) => values.iter().map(|x| u64::from(x.to_bits())).collect(),
@@ -96,7 +96,7 @@ fn bits(tensors: &[NamedTensor]) -> Vec<(String, Vec<usize>, Vec<u64>)> {
 }
 
 #[test]
-fn a_checkpoint_comes_back_bit_for_bit() {
+fn a_checkpoint_is_restored_bit_for_bit() {
     let run = Run::new("round-trip");
     let (path, saved) = (run.write(500, 3), snapshot(500));
     assert!(path.ends_with("checkpoints/step-00000500"));
@@ -117,7 +117,7 @@ fn a_loss_that_is_not_finite_is_saved() {
 }
 
 #[test]
-fn every_flipped_byte_and_every_cut_is_detected() {
+fn every_flipped_byte_and_every_truncation_is_detected() {
     let run = Run::new("damage");
     let path = run.write(500, 3);
     for name in ["model.safetensors", "state.safetensors", "state.json"] {
@@ -148,7 +148,7 @@ fn every_flipped_byte_and_every_cut_is_detected() {
 }
 
 #[test]
-fn the_newest_whole_checkpoint_is_found_and_the_others_are_named() {
+fn the_newest_complete_checkpoint_is_found_and_the_others_are_named() {
     let run = Run::new("latest");
     (1..=3).for_each(|step| drop(run.write(step, 9)));
     fs::write(run.folder().join("step-00000003/model.safetensors"), b"").unwrap();
@@ -166,7 +166,7 @@ fn the_newest_whole_checkpoint_is_found_and_the_others_are_named() {
 }
 
 #[test]
-fn what_a_kill_left_is_ignored_and_cleaned_by_the_next_save() {
+fn leftovers_of_a_kill_are_ignored_and_removed_by_the_next_save() {
     let run = Run::new("kill");
     run.write(1, 3);
     let copy = |to: &str| {
@@ -183,23 +183,23 @@ fn what_a_kill_left_is_ignored_and_cleaned_by_the_next_save() {
     run.write(2, 3);
     assert_eq!(run.names(), ["notes", "step-00000001", "step-00000002"]);
     fs::rename(run.folder().join("step-00000002"), run.folder().join("step-00000002.replaced")).unwrap();
-    assert_eq!(latest(&run.0).unwrap().snapshot.info.step, 2, "what was about to be replaced is still itself");
+    assert_eq!(latest(&run.0).unwrap().snapshot.info.step, 2, "the checkpoint that was about to be replaced is intact");
     run.write(2, 3);
     assert_eq!(run.names(), ["notes", "step-00000001", "step-00000002"]);
 }
 
 #[test]
-fn pruning_keeps_the_newest_whole_ones() {
+fn pruning_keeps_the_newest_complete_checkpoints() {
     let run = Run::new("prune");
     (1..=4).for_each(|step| drop(run.write(step, 2)));
     assert_eq!(run.names(), ["step-00000003", "step-00000004"]);
     fs::write(run.folder().join("step-00000004/state.safetensors"), b"short").unwrap();
     run.write(5, 2);
-    assert_eq!(run.names(), ["step-00000003", "step-00000004", "step-00000005"], "the broken one does not count");
+    assert_eq!(run.names(), ["step-00000003", "step-00000004", "step-00000005"], "the damaged one does not count");
     run.write(6, 0);
     assert_eq!(run.names(), ["step-00000006"]);
     run.write(2, 1);
-    assert_eq!(run.names(), ["step-00000002", "step-00000006"], "what was just written stays");
+    assert_eq!(run.names(), ["step-00000002", "step-00000006"], "the one just written is kept");
     cut_back(&run.0, 2).unwrap();
     assert_eq!(run.names(), ["step-00000002"]);
 }
@@ -216,10 +216,10 @@ fn the_same_step_is_replaced() {
 }
 
 #[test]
-fn a_save_that_fails_says_so_in_one_sentence_and_leaves_the_old_one() {
+fn a_failed_save_reports_one_sentence_and_keeps_the_old_checkpoint() {
     let run = Run::new("full");
     run.write(1, 1);
-    // A file in the way of the folder stands for every refusal of the operating system.
+    // A file in place of the folder stands for any error of the operating system.
     fs::write(run.folder().join("step-00000002.unfinished"), b"").unwrap();
     let error = write(&run.0, &snapshot(2), 1).unwrap_err();
     let Error::Io { path, .. } = &error else { panic!("{error:?}") };
@@ -231,7 +231,7 @@ fn a_save_that_fails_says_so_in_one_sentence_and_leaves_the_old_one() {
 }
 
 #[test]
-fn a_newer_format_is_refused_with_its_number() {
+fn a_newer_format_is_rejected_with_its_number() {
     let run = Run::new("format");
     let path = run.write(1, 1);
     let text = fs::read_to_string(path.join("state.json")).unwrap().replace("\"format\": 1", "\"format\": 7");
@@ -244,7 +244,7 @@ fn a_newer_format_is_refused_with_its_number() {
 }
 
 #[test]
-fn settings_of_what_is_learned_are_compared() {
+fn settings_that_affect_training_are_compared() {
     let settings = BTreeMap::from([("optimizer.lr".into(), "0.2".into()), ("seed".into(), "1".into())]);
     let mut info = snapshot(1).info;
     info.settings.remove("name");
@@ -265,7 +265,7 @@ fn weights_of_other_types_are_widened_or_listed() {
 }
 
 #[test]
-fn a_file_that_holds_no_weights_is_refused() {
+fn a_file_without_weights_is_rejected() {
     let run = Run::new("load");
     let path = run.0.join("model.pt");
     fs::write(&path, b"PK\x03\x04 a pickle").unwrap();
