@@ -1,17 +1,17 @@
 //! The collectives and their algorithms.
 
-/// What a redistribution along one mesh axis is.
+/// The kind of a redistribution along one mesh axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Collective {
-    /// Partial to replicate, in place: every device gets the sum.
+    /// Partial to replicated, in place: every device gets the sum.
     AllReduce,
-    /// Partial to shard: every device gets its part of the sum.
+    /// Partial to sharded: every device gets its part of the sum.
     ReduceScatter,
-    /// Shard to replicate: every device gets all parts.
+    /// Sharded to replicated: every device gets all parts.
     AllGather,
-    /// Replicate to shard: every device keeps its part. No communication.
+    /// Replicated to sharded: every device keeps its part, without communication.
     Slice,
-    /// Shard of one dimension to shard of another.
+    /// Sharded along one dim to sharded along another.
     AllToAll,
 }
 
@@ -27,13 +27,13 @@ impl std::fmt::Display for Collective {
     }
 }
 
-/// How a collective is done.
+/// The algorithm of a collective.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum CollectiveAlgorithm {
-    /// Devices share memory: each sums its part from all and writes it to all.
+    /// For devices that share memory: each sums its part over all devices and writes it to all.
     #[default]
     OnePass,
-    /// Neighbour to neighbour.
+    /// Data moves only between neighbours.
     Ring,
 }
 

@@ -2,14 +2,14 @@
 
 use crate::tensor::{LocalSlice, Strided};
 
-/// Which of a device's buffers a piece lies in.
+/// The buffer of a device that contains a piece.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum HopBuffer {
-    /// The tensor as it is.
+    /// The tensor in its current layout.
     From,
-    /// The tensor as it is wanted.
+    /// The tensor in the required layout.
     To,
-    /// The collective's own buffer.
+    /// The collective's scratch buffer.
     Scratch,
 }
 
@@ -18,41 +18,41 @@ pub enum HopBuffer {
 pub struct HopSlice {
     /// The device, as its index in the group.
     pub rank: usize,
-    /// Which buffer.
+    /// The buffer.
     pub buffer: HopBuffer,
-    /// Which elements.
+    /// The elements in the buffer.
     pub part: Strided,
 }
 
-/// target = sum of the sources, in their order, for every target; done by device `rank`. A target may be a source.
+/// target = sum of the sources, in order, for every target, computed by device `rank`. A target may be a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hop {
-    /// The device that does it.
+    /// The device that computes the sum.
     pub rank: usize,
-    /// What is added.
+    /// The terms of the sum.
     pub sources: Vec<HopSlice>,
-    /// Where the sum goes.
+    /// The pieces that receive the sum.
     pub targets: Vec<HopSlice>,
 }
 
 impl Hop {
-    /// Returns the elements that cross between devices.
+    /// Returns the number of elements that cross between devices.
     pub fn wire_elements(&self) -> usize {
         let far = self.sources.iter().chain(&self.targets).filter(|piece| piece.rank != self.rank);
         far.map(|piece| piece.part.elements()).sum()
     }
 }
 
-/// A collective as transfers, in an order in which every source is complete before its use.
+/// A collective as a list of hops, ordered so that every source is complete before its use.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Hops {
-    /// The transfers.
+    /// The hops.
     pub hops: Vec<Hop>,
-    /// Elements of scratch that each device needs.
+    /// Number of scratch elements that each device needs.
     pub scratch: usize,
 }
 
-/// The copy by `rank` of what it wants and `source` has.
+/// Returns the copy by `rank` of the elements that it requires and `source` has.
 pub(super) fn copy(rank: usize, source: usize, from: &[LocalSlice], to: &[LocalSlice]) -> Hop {
     let both = from[source].intersect(&to[rank]);
     Hop {
@@ -62,7 +62,7 @@ pub(super) fn copy(rank: usize, source: usize, from: &[LocalSlice], to: &[LocalS
     }
 }
 
-/// Part `c` of n contiguous parts of a device's elements.
+/// Returns part `c` of n contiguous parts of a device's elements.
 pub(super) fn chunk(window: &LocalSlice, n: usize, c: usize) -> Strided {
     let (start, len) = crate::tensor::cut(window.elements(), n, c);
     Strided::contiguous(start, len)

@@ -4,7 +4,7 @@ use super::hop::{Hops, copy};
 use super::{Collective, CollectiveAlgorithm, one_pass, ring};
 use crate::tensor::LocalSlice;
 
-/// Lowers a collective among devices that hold the windows `from` and want the windows `to` of one tensor.
+/// Lowers a collective among devices that hold the windows `from` of a tensor and require the windows `to`.
 pub fn lower(collective: Collective, algorithm: CollectiveAlgorithm, from: &[LocalSlice], to: &[LocalSlice]) -> Hops {
     let mut steps = match (collective, algorithm) {
         (Collective::AllReduce, CollectiveAlgorithm::OnePass) => one_pass::all_reduce(from),
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
     use crate::tensor::{Axis, Layout, Mesh, Placement, Shape, Strided};
 
-    /// Runs the transfers one after the other.
+    /// Runs the hops one after another.
     fn run(steps: &Hops, from: &mut [Vec<f32>], to: &mut [Vec<f32>], in_place: bool) {
         let mut scratch = vec![vec![f32::NAN; steps.scratch]; from.len()];
         for t in &steps.hops {

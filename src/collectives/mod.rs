@@ -1,12 +1,12 @@
-//! Collectives as lists of copies and sums on queues: nothing waits inside a step, events order the list.
+//! Collectives as lists of copies and sums on queues. No step waits internally; events order the list.
 //!
 //! A collective among n devices that each hold a window of a tensor becomes [`Hop`]s: "this device computes
 //! target = source + source + ... on its communication queue". The ring form moves data between neighbours only
 //! (reduce-scatter and all-gather, 2 (n - 1) rounds of 1/n of the bytes; Patarasuk and Yuan 2009,
-//! <https://doi.org/10.1016/j.jpdc.2008.09.002>). Where devices share memory the one-pass form reads every source
-//! and writes every target at once; it adds in the ring's order, so both give the same bits.
+//! <https://doi.org/10.1016/j.jpdc.2008.09.002>). Where devices share memory, the one-pass form reads all sources
+//! and writes all targets at once. It adds in the ring's order, so both forms give the same bits.
 //!
-//! To add a form: extend [`CollectiveAlgorithm`] and [`lower`]; the tests at the foot take it in.
+//! To add a form, extend [`CollectiveAlgorithm`] and [`lower`], and list it in the tests of `lower.rs`.
 
 mod collective;
 mod hop;

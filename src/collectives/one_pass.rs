@@ -3,7 +3,7 @@
 use super::hop::{Hop, HopBuffer, HopSlice, Hops, chunk, copy};
 use crate::tensor::{LocalSlice, Strided};
 
-/// Each device sums its chunk from all, in the ring's order, and writes it to all, in place.
+/// Each device sums its chunk over all devices, in the ring's order, and writes it to all of them, in place.
 pub(super) fn all_reduce(from: &[LocalSlice]) -> Hops {
     let n = from.len();
     let piece = |rank, part| HopSlice { rank, buffer: HopBuffer::From, part };
@@ -17,7 +17,7 @@ pub(super) fn all_reduce(from: &[LocalSlice]) -> Hops {
     Hops { hops, scratch: 0 }
 }
 
-/// Each device sums its part from all, in the ring's order.
+/// Each device sums its part over all devices, in the ring's order.
 pub(super) fn reduce_scatter(from: &[LocalSlice], to: &[LocalSlice]) -> Hops {
     let n = from.len();
     let hops = (0..n)
@@ -31,7 +31,7 @@ pub(super) fn reduce_scatter(from: &[LocalSlice], to: &[LocalSlice]) -> Hops {
     Hops { hops, scratch: 0 }
 }
 
-/// Each device copies what it wants from each that has it: all-gather and all-to-all.
+/// Each device copies the elements that it requires from the devices that have them: all-gather and all-to-all.
 pub(super) fn exchange(from: &[LocalSlice], to: &[LocalSlice]) -> Hops {
     let n = from.len();
     let hops = (0..n).flat_map(|rank| (0..n).map(move |k| copy(rank, (rank + k) % n, from, to))).collect();

@@ -1,4 +1,4 @@
-//! The forms in which each device reads from its left neighbour alone.
+//! The forms in which each device reads only from its left neighbour.
 //!
 //! The sum of chunk c starts at device c + 1 and ends at device c: ((x[c+1] + x[c+2]) + ...) + x[c].
 
@@ -28,7 +28,7 @@ pub(super) fn all_reduce(from: &[LocalSlice]) -> Hops {
     Hops { hops, scratch: 0 }
 }
 
-/// Sums travel through two scratch slots, so that the partial tensor stays as it is.
+/// Sums pass through two scratch slots, so the partial tensor is not modified.
 pub(super) fn reduce_scatter(from: &[LocalSlice], to: &[LocalSlice]) -> Hops {
     let (n, whole) = (from.len(), &from[0]);
     let slot = to.iter().map(LocalSlice::elements).max().unwrap_or(0);
@@ -55,7 +55,7 @@ pub(super) fn reduce_scatter(from: &[LocalSlice], to: &[LocalSlice]) -> Hops {
     Hops { hops, scratch: 2 * slot }
 }
 
-/// Own part first, then each part from the left neighbour's copy.
+/// Each device copies its own part first, then the other parts from its left neighbour's copy.
 pub(super) fn all_gather(from: &[LocalSlice], to: &[LocalSlice]) -> Hops {
     let n = from.len();
     let whole = &to[0];
