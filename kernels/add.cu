@@ -7,6 +7,6 @@ __device__ void add_forward(
     const T* b,  // (n)
     T* y,        // (n), may be a
     long long n, int relu) {
-    map_packs(y, n, [=](float a, float b) { return rectified(a + b, relu); }, a, b);
+    map_elements(y, n, [=](float a, float b) { return rectified(a + b, relu); }, a, b);
 }
 KERNEL(add_forward, f32, bf16)

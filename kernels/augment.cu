@@ -21,23 +21,23 @@ __device__ void augment_normalize(
     const float* table,          // (1 + 2 C)
     float* y,                    // (N, H, W, C)
     long long n, int c) {
-    const long long i = pack_start<float>();
+    const long long i = vector_start<float>();
     if (i >= n) return;
-    Pack<float> pack;
+    Vector<float> vector;
     if (floats) {
-        pack = load_pack(floats, i, n);
+        vector = load_vector(floats, i, n);
     } else if (i + 4 <= n && (unsigned long long)(bytes + i) % 4 == 0) {
         const Run<unsigned char, 4> run = load_run<4>(bytes + i);
-        for (int j = 0; j < 4; ++j) pack.at[j] = (float)run.at[j];
+        for (int j = 0; j < 4; ++j) vector.at[j] = (float)run.at[j];
     } else {
-        for (int j = 0; j < 4; ++j) pack.at[j] = i + j < n ? (float)bytes[i + j] : 0.0f;
+        for (int j = 0; j < 4; ++j) vector.at[j] = i + j < n ? (float)bytes[i + j] : 0.0f;
     }
     int channel = i % c;
     for (int j = 0; j < 4; ++j) {
-        pack.at[j] = normalized(table, channel, c, pack.at[j]);
+        vector.at[j] = normalized(table, channel, c, vector.at[j]);
         if (++channel == c) channel = 0;
     }
-    store_pack(y, i, n, pack);
+    store_vector(y, i, n, vector);
 }
 KERNEL(augment_normalize)
 

@@ -89,17 +89,17 @@ __device__ void batch_norm_apply(
     const float* bias,       // (width), or null
     T* y,                    // (rows, width)
     long long n, int width, int relu) {
-    const long long i = pack_start<T>();
+    const long long i = vector_start<T>();
     if (i >= n) return;
-    Pack<T> pack = load_pack(x, i, n);
+    Vector<T> vector = load_vector(x, i, n);
     int channel = (int)(i % width);
-    for (int j = 0; j < Pack<T>::SIZE; ++j) {
+    for (int j = 0; j < Vector<T>::SIZE; ++j) {
         const float scale = weight ? deviation[channel] * weight[channel] : deviation[channel];
-        const float v = (to_float(pack.at[j]) - mean[channel]) * scale;
-        pack.at[j] = from_float<T>(rectified(bias ? v + bias[channel] : v, relu));
+        const float v = (to_float(vector.at[j]) - mean[channel]) * scale;
+        vector.at[j] = from_float<T>(rectified(bias ? v + bias[channel] : v, relu));
         if (++channel == width) channel = 0;
     }
-    store_pack(y, i, n, pack);
+    store_vector(y, i, n, vector);
 }
 KERNEL(batch_norm_apply, f32, bf16)
 
@@ -169,19 +169,19 @@ __device__ void batch_norm_backward(
     const float* weight,  // (width), or null
     T* dx,                // (rows, width)
     long long n, int width, float share) {
-    const long long i = pack_start<T>();
+    const long long i = vector_start<T>();
     if (i >= n) return;
-    const Pack<T> input = load_pack(x, i, n);
-    Pack<T> pack = load_pack(dy, i, n);
+    const Vector<T> input = load_vector(x, i, n);
+    Vector<T> vector = load_vector(dy, i, n);
     int channel = (int)(i % width);
-    for (int j = 0; j < Pack<T>::SIZE; ++j) {
+    for (int j = 0; j < Vector<T>::SIZE; ++j) {
         const float deviation = kept[width + channel], scale = weight ? weight[channel] * deviation : deviation;
         const float xhat = (to_float(input.at[j]) - kept[channel]) * deviation;
         const float mean_part = (sums[channel] + xhat * sums[width + channel]) * share;
-        pack.at[j] = from_float<T>(scale * (to_float(pack.at[j]) - mean_part));
+        vector.at[j] = from_float<T>(scale * (to_float(vector.at[j]) - mean_part));
         if (++channel == width) channel = 0;
     }
-    store_pack(dx, i, n, pack);
+    store_vector(dx, i, n, vector);
 }
 KERNEL(batch_norm_backward, f32, bf16)
 

@@ -21,40 +21,40 @@ template <> __device__ __forceinline__ bf16 from_float<bf16>(float x) { return _
 __device__ __forceinline__ long long thread_index() { return (long long)blockIdx.x * blockDim.x + threadIdx.x; }
 
 // The elements that one thread of an element-wise kernel processes, read and written as 16 bytes.
-template <typename T> struct alignas(16) Pack {
+template <typename T> struct alignas(16) Vector {
     static constexpr int SIZE = 16 / sizeof(T);
     T at[SIZE];
 };
 
-template <typename T> __device__ __forceinline__ long long pack_start() {
-    return ((long long)blockIdx.x * blockDim.x + threadIdx.x) * Pack<T>::SIZE;
+template <typename T> __device__ __forceinline__ long long vector_start() {
+    return ((long long)blockIdx.x * blockDim.x + threadIdx.x) * Vector<T>::SIZE;
 }
-template <typename T> __device__ __forceinline__ Pack<T> load_pack(const T* x, long long i, long long n) {
-    Pack<T> pack;
-    if (i + Pack<T>::SIZE <= n && (unsigned long long)(x + i) % 16 == 0) return *(const Pack<T>*)(x + i);
-    for (int j = 0; j < Pack<T>::SIZE; ++j) pack.at[j] = i + j < n ? x[i + j] : from_float<T>(0.0f);
-    return pack;
+template <typename T> __device__ __forceinline__ Vector<T> load_vector(const T* x, long long i, long long n) {
+    Vector<T> vector;
+    if (i + Vector<T>::SIZE <= n && (unsigned long long)(x + i) % 16 == 0) return *(const Vector<T>*)(x + i);
+    for (int j = 0; j < Vector<T>::SIZE; ++j) vector.at[j] = i + j < n ? x[i + j] : from_float<T>(0.0f);
+    return vector;
 }
-template <typename T> __device__ __forceinline__ void store_pack(T* y, long long i, long long n, const Pack<T>& pack) {
-    if (i + Pack<T>::SIZE <= n && (unsigned long long)(y + i) % 16 == 0) {
-        *(Pack<T>*)(y + i) = pack;
+template <typename T> __device__ __forceinline__ void store_vector(T* y, long long i, long long n, const Vector<T>& vector) {
+    if (i + Vector<T>::SIZE <= n && (unsigned long long)(y + i) % 16 == 0) {
+        *(Vector<T>*)(y + i) = vector;
         return;
     }
-    for (int j = 0; j < Pack<T>::SIZE; ++j)
-        if (i + j < n) y[i + j] = pack.at[j];
+    for (int j = 0; j < Vector<T>::SIZE; ++j)
+        if (i + j < n) y[i + j] = vector.at[j];
 }
 
-// y[i] = f(x[i], ...) for the n elements, one pack per thread.
+// y[i] = f(x[i], ...) for the n elements, one vector per thread.
 template <typename T, class F, class... X>
-__device__ __forceinline__ void map_packs(T* y, long long n, const F& f, const X*... x) {
-    const long long i = pack_start<T>();
+__device__ __forceinline__ void map_elements(T* y, long long n, const F& f, const X*... x) {
+    const long long i = vector_start<T>();
     if (i >= n) return;
-    const auto map = [&](const auto&... packs) {
-        Pack<T> result;
-        for (int j = 0; j < Pack<T>::SIZE; ++j) result.at[j] = from_float<T>(f(to_float(packs.at[j])...));
-        store_pack(y, i, n, result);
+    const auto map = [&](const auto&... vectors) {
+        Vector<T> result;
+        for (int j = 0; j < Vector<T>::SIZE; ++j) result.at[j] = from_float<T>(f(to_float(vectors.at[j])...));
+        store_vector(y, i, n, result);
     };
-    map(load_pack(x, i, n)...);
+    map(load_vector(x, i, n)...);
 }
 
 // N neighbouring elements, for one access.
@@ -72,7 +72,7 @@ template <int N, typename T> __device__ __forceinline__ void store_run(T* y, con
 // allow it, otherwise one element.
 template <typename T, class F, class... X>
 __device__ __forceinline__ void by_alignment(long long width, const F& f, const X*... x) {
-    constexpr int V = Pack<T>::SIZE;
+    constexpr int V = Vector<T>::SIZE;
     if (width % V == 0 && ((unsigned long long)x | ...) % 16 == 0)
         f(std::integral_constant<int, V>());
     else
@@ -82,8 +82,8 @@ __device__ __forceinline__ void by_alignment(long long width, const F& f, const 
 // otherwise one by one.
 template <typename T, class F, class... X>
 __device__ __forceinline__ void each_run(long long n, int c, const F& f, const X*... x) {
-    constexpr int V = Pack<T>::SIZE;
-    const long long first = pack_start<T>();
+    constexpr int V = Vector<T>::SIZE;
+    const long long first = vector_start<T>();
     if (c % V == 0 && ((unsigned long long)x | ...) % 16 == 0) {
         if (first < n) f(std::integral_constant<int, V>(), first);
         return;

@@ -10,10 +10,10 @@ __device__ void dropout_mask(
     const unsigned* step,  // (1)
     long long n, int c, int channels, long long first_pixel, int first_channel, unsigned key_low, unsigned key_high,
     unsigned layer, unsigned threshold, float scale) {
-    const long long i = pack_start<T>();
+    const long long i = vector_start<T>();
     if (i >= n) return;
     const Philox random = {key_low, key_high, *step, layer};
-    Pack<T> pack = load_pack(x, i, n);
+    Vector<T> vector = load_vector(x, i, n);
     // If the device holds all channels, consecutive elements have consecutive indices.
     const long long pixel = c == channels ? 0 : i / c;
     long long channel = i - pixel * c;
@@ -21,19 +21,19 @@ __device__ void dropout_mask(
     unsigned long long known = ~0ull;
     uint4 words = make_uint4(0, 0, 0, 0);
 #pragma unroll
-    for (int j = 0; j < Pack<T>::SIZE; ++j) {
+    for (int j = 0; j < Vector<T>::SIZE; ++j) {
         if (index / 4 != known) {
             known = index / 4;
             words = random.words(known);
         }
         const unsigned lane = index % 4, word = lane < 2 ? (lane ? words.y : words.x) : lane == 2 ? words.z : words.w;
-        pack.at[j] = from_float<T>(word >= threshold ? to_float(pack.at[j]) * scale : 0.0f);
+        vector.at[j] = from_float<T>(word >= threshold ? to_float(vector.at[j]) * scale : 0.0f);
         ++index;
         if (c != channels && ++channel == c) {
             channel = 0;
             index += channels - c;
         }
     }
-    store_pack(y, i, n, pack);
+    store_vector(y, i, n, vector);
 }
 KERNEL(dropout_mask, f32, bf16)

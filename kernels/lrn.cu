@@ -69,22 +69,22 @@ __device__ void lrn_forward(
     T* y,        // (pixels, C)
     T* kept,     // (pixels, C), or null: s
     long long n, int group, int size, float scale, float beta, float k) {
-    constexpr int V = Pack<T>::SIZE;
-    const long long i = pack_start<T>();
-    Pack<T> pack = load_pack(x, i, n), s;
+    constexpr int V = Vector<T>::SIZE;
+    const long long i = vector_start<T>();
+    Vector<T> vector = load_vector(x, i, n), s;
     float squares[V], sums[V];
 #pragma unroll
-    for (int j = 0; j < V; ++j) squares[j] = to_float(pack.at[j]) * to_float(pack.at[j]);
+    for (int j = 0; j < V; ++j) squares[j] = to_float(vector.at[j]) * to_float(vector.at[j]);
     const auto square = [=](long long i) { return to_float(x[i]) * to_float(x[i]); };
     window_sums(sums, squares, n, group, size / 2, (size - 1) / 2, square);
 #pragma unroll
     for (int j = 0; j < V; ++j) {
         const float sum = k + scale * sums[j];
         s.at[j] = from_float<T>(sum);
-        pack.at[j] = from_float<T>(to_float(pack.at[j]) * powers(sum, beta).beta);
+        vector.at[j] = from_float<T>(to_float(vector.at[j]) * powers(sum, beta).beta);
     }
-    if (kept) store_pack(kept, i, n, s);
-    store_pack(y, i, n, pack);
+    if (kept) store_vector(kept, i, n, s);
+    store_vector(y, i, n, vector);
 }
 KERNEL(lrn_forward, f32, bf16)
 
@@ -96,15 +96,15 @@ __device__ void lrn_backward(
     const T* dy,    // (pixels, C)
     T* dx,          // (pixels, C)
     long long n, int group, int size, float slope, float beta) {
-    constexpr int V = Pack<T>::SIZE;
-    const long long i = pack_start<T>();
-    const Pack<T> input = load_pack(x, i, n), s = load_pack(kept, i, n);
-    Pack<T> pack = load_pack(dy, i, n);
+    constexpr int V = Vector<T>::SIZE;
+    const long long i = vector_start<T>();
+    const Vector<T> input = load_vector(x, i, n), s = load_vector(kept, i, n);
+    Vector<T> vector = load_vector(dy, i, n);
     float scaled[V], terms[V], sums[V];
 #pragma unroll
     for (int j = 0; j < V; ++j) {
         const Powers p = powers(to_float(s.at[j]), beta);
-        scaled[j] = to_float(pack.at[j]) * p.beta;
+        scaled[j] = to_float(vector.at[j]) * p.beta;
         terms[j] = scaled[j] * to_float(input.at[j]) * p.one;
     }
     const auto term = [=](long long i) {
@@ -113,7 +113,7 @@ __device__ void lrn_backward(
     };
     window_sums(sums, terms, n, group, (size - 1) / 2, size / 2, term);
 #pragma unroll
-    for (int j = 0; j < V; ++j) pack.at[j] = from_float<T>(scaled[j] - slope * to_float(input.at[j]) * sums[j]);
-    store_pack(dx, i, n, pack);
+    for (int j = 0; j < V; ++j) vector.at[j] = from_float<T>(scaled[j] - slope * to_float(input.at[j]) * sums[j]);
+    store_vector(dx, i, n, vector);
 }
 KERNEL(lrn_backward, f32, bf16)

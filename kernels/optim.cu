@@ -56,13 +56,13 @@ __device__ void optim_apply(
         for (int i = threadIdx.x; i < segments; i += blockDim.x) norm += norms[i];
         norm = sqrtf(block_sum(norm));
     }
-    const long long i = pack_start<float>();
+    const long long i = vector_start<float>();
     if (i >= n) return;
     float* const regions[4] = {slot0, slot1, slot2, slot3};
-    Pack<float> weights = load_pack(w, i, n), gradients = load_pack(g, i, n), slots[4];
+    Vector<float> weights = load_vector(w, i, n), gradients = load_vector(g, i, n), slots[4];
 #pragma unroll
     for (int s = 0; s < 4; ++s)
-        if (regions[s]) slots[s] = load_pack(regions[s], i, n);
+        if (regions[s]) slots[s] = load_vector(regions[s], i, n);
     int segment = segment_of(ranges, segments, i);
     // The padding between segments does not belong to the optimiser.
     if (i >= ranges[2 * segment + 1] && (segment + 1 == segments || i + 4 <= ranges[2 * segment + 2])) return;
@@ -84,12 +84,12 @@ __device__ void optim_apply(
     }
 #pragma unroll
     for (int s = 0; s < 4; ++s)
-        if (regions[s]) store_pack(regions[s], i, n, slots[s]);
+        if (regions[s]) store_vector(regions[s], i, n, slots[s]);
     if (!lr) {
-        store_pack(g, i, n, gradients);
+        store_vector(g, i, n, gradients);
         return;
     }
-    store_pack(w, i, n, weights);
+    store_vector(w, i, n, weights);
     if (!halves) return;
     if (i + 4 <= n && (unsigned long long)halves % 8 == 0) {
         store_run(halves + i, weights.at);

@@ -6,7 +6,7 @@ __device__ void relu_forward(
     const T* x,  // (n)
     T* y,        // (n)
     long long n) {
-    map_packs(y, n, [](float x) { return x > 0.0f ? x : 0.0f; }, x);
+    map_elements(y, n, [](float x) { return x > 0.0f ? x : 0.0f; }, x);
 }
 KERNEL(relu_forward, f32, bf16)
 
@@ -16,6 +16,6 @@ __device__ void relu_backward(
     const T* dy,  // (n)
     T* dx,        // (n)
     long long n) {
-    map_packs(dx, n, [](float y, float dy) { return y > 0.0f ? dy : 0.0f; }, y, dy);
+    map_elements(dx, n, [](float y, float dy) { return y > 0.0f ? dy : 0.0f; }, y, dy);
 }
 KERNEL(relu_backward, f32, bf16)

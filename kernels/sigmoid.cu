@@ -11,7 +11,7 @@ __device__ void sigmoid_forward(
     const T* x,  // (n)
     T* y,        // (n)
     long long n) {
-    map_packs(y, n, [](float x) { return logistic(x); }, x);
+    map_elements(y, n, [](float x) { return logistic(x); }, x);
 }
 KERNEL(sigmoid_forward, f32, bf16)
 
@@ -21,6 +21,6 @@ __device__ void sigmoid_backward(
     const T* dy,  // (n)
     T* dx,        // (n)
     long long n) {
-    map_packs(dx, n, [](float y, float dy) { return dy * y * (1.0f - y); }, y, dy);
+    map_elements(dx, n, [](float y, float dy) { return dy * y * (1.0f - y); }, y, dy);
 }
 KERNEL(sigmoid_backward, f32, bf16)

@@ -6,7 +6,7 @@ __device__ void tanh_forward(
     const T* x,  // (n)
     T* y,        // (n)
     long long n) {
-    map_packs(y, n, [](float x) { return tanhf(x); }, x);
+    map_elements(y, n, [](float x) { return tanhf(x); }, x);
 }
 KERNEL(tanh_forward, f32, bf16)
 
@@ -16,6 +16,6 @@ __device__ void tanh_backward(
     const T* dy,  // (n)
     T* dx,        // (n)
     long long n) {
-    map_packs(dx, n, [](float y, float dy) { return dy * (1.0f - y * y); }, y, dy);
+    map_elements(dx, n, [](float y, float dy) { return dy * (1.0f - y * y); }, y, dy);
 }
 KERNEL(tanh_backward, f32, bf16)

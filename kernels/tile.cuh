@@ -146,9 +146,9 @@ template <class Kind, int ROWS, int COLUMNS, bool AKFast, bool BKFast> struct Pl
             if constexpr (KFast) {
 #pragma unroll
                 for (int row = 0; row < COUNT; ++row) {
-                    const Pack<T> pack = *(const Pack<T>*)(slice + Layout::offset(place(thread, i + row), k));
+                    const Vector<T> vector = *(const Vector<T>*)(slice + Layout::offset(place(thread, i + row), k));
 #pragma unroll
-                    for (int v = 0; v < V; ++v) out[row][v] = as_operand<Kind>(pack.at[v]);
+                    for (int v = 0; v < V; ++v) out[row][v] = as_operand<Kind>(vector.at[v]);
                 }
             } else {
                 struct alignas(RUN * sizeof(T)) Run {

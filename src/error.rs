@@ -31,6 +31,14 @@ impl Fault {
     pub fn at(key: &'static str, message: impl Into<String>) -> Self {
         Fault { key: Some(key), message: message.into() }
     }
+    /// Checks a setting that must be finite and above 0.
+    ///
+    /// # Errors
+    /// A fault of the setting if it is not.
+    pub fn unless_positive(key: &'static str, value: f64) -> Result<(), Fault> {
+        let message = || format!("{key} = {value}, expected a finite number above 0");
+        if value > 0.0 && value.is_finite() { Ok(()) } else { Err(Fault::at(key, message())) }
+    }
     /// Creates a fault of the table as a whole.
     pub fn whole(message: impl Into<String>) -> Self {
         Fault { key: None, message: message.into() }

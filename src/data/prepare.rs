@@ -112,7 +112,7 @@ impl Preparation {
             PixelType::F32 => (Const::NONE, Const::at(pixels)),
         };
         let Some(last) = self.augment.len().checked_sub(1).filter(|_| augmented == Augmented::Yes) else {
-            let (grid, n, c) = (launch.packs(LoadRole::Batch), launch.count(LoadRole::Batch), int(c)?);
+            let (grid, n, c) = (launch.vectors(LoadRole::Batch), launch.count(LoadRole::Batch), int(c)?);
             // SAFETY: raw images and the operand have n elements, the table c channels.
             let to = launch.write(LoadRole::Batch);
             return unsafe { kernels::augment_normalize(&launch.issue, grid, x.0, x.1, table, to, n, c) };

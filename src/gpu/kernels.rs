@@ -17,6 +17,11 @@ pub type UnaryMap = unsafe fn(&Issue, Grid, AnyConst, AnyMut, i64) -> Result<()>
 /// The launcher of an element-wise kernel with two operands; its arguments are a, b, y and the number of elements.
 pub type BinaryMap = unsafe fn(&Issue, Grid, AnyConst, AnyConst, AnyMut, i64) -> Result<()>;
 
+/// As [`UnaryMap`], for a kernel whose last argument is a setting.
+pub type UnaryMapWith = unsafe fn(&Issue, Grid, AnyConst, AnyMut, i64, f32) -> Result<()>;
+/// As [`BinaryMap`], for a kernel whose last argument is a setting.
+pub type BinaryMapWith = unsafe fn(&Issue, Grid, AnyConst, AnyConst, AnyMut, i64, f32) -> Result<()>;
+
 /// Returns the address of an argument in the form that a launch requires.
 fn address<T>(argument: &T) -> *mut c_void {
     std::ptr::from_ref(argument).cast_mut().cast()

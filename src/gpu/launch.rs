@@ -192,7 +192,7 @@ impl<R: Key> Launch<'_, R> {
     }
 
     /// Returns a grid with blocks of 256 threads and one thread per 16 bytes of an operand.
-    pub fn packs(&self, role: R) -> Grid {
+    pub fn vectors(&self, role: R) -> Grid {
         Grid::cover(self.operand(role).bytes(), 256 * 16)
     }
 }

@@ -65,7 +65,7 @@ impl Layer for Add {
                     let relu = i32::from(launch.relu() && i + 1 == inputs);
                     let (n, y) = (launch.count(Role::Y), launch.any_mut(Role::Y));
                     let sum = if i == 1 { launch.any(Role::X(0)) } else { y.into() };
-                    let (grid, x) = (launch.packs(Role::Y), launch.any(Role::X(i)));
+                    let (grid, x) = (launch.vectors(Role::Y), launch.any(Role::X(i)));
                     // SAFETY: all operands have n elements; y may also be read.
                     unsafe { any::add_forward(&launch.issue, grid, sum, x, y, n, relu) }
                 })

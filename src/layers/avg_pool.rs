@@ -93,7 +93,7 @@ impl Layer for AvgPool {
             return Ok(());
         }
         let geometry = self.window().geometry(launch.operand(x), launch.operand(y))?;
-        let (n, grid, padded) = (launch.count(to), launch.packs(to), i32::from(self.count_include_pad));
+        let (n, grid, padded) = (launch.count(to), launch.vectors(to), i32::from(self.count_include_pad));
         let (on, from, to) = (&launch.issue, launch.any(from), launch.any_mut(to));
         let launch_kernel = if phase == "forward" { any::avg_pool_forward } else { any::avg_pool_backward };
         // SAFETY: x or dx is (rows, h, w, c), y or dy (rows, oh, ow, c); the output has n elements.

@@ -73,7 +73,7 @@ impl Layer for Dropout {
         unsafe {
             any::dropout_mask(
                 &launch.issue,
-                launch.packs(from),
+                launch.vectors(from),
                 launch.any(from),
                 launch.any_mut(to),
                 launch.step(),

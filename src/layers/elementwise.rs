@@ -1,65 +1,138 @@
-//! The phases and loops shared by layers that apply a function to each element independently.
+//! Layers that apply a function to each element: such a layer implements [`Elementwise`], which states its formulas and
+//! its kernels, and is a [`Layer`] by that.
 
 use super::layer::unknown_phase;
-use super::{Args, Launch, LayerContext, LayerPhases, Phase, Role};
+use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Phase, Role, by_precision};
 use crate::cpu::vectorized;
-use crate::error::Result;
-use crate::gpu::kernels::{BinaryMap, UnaryMap};
-use crate::tensor::{Precision, Real};
+use crate::device::Epilogue;
+use crate::error::{Fault, Result};
+use crate::gpu::kernels::{BinaryMap, BinaryMapWith, UnaryMap, UnaryMapWith};
+use crate::gpu::{AnyConst, AnyMut};
+use crate::tensor::Real;
+use std::fmt::Debug;
 
 /// Elements per task.
 const BLOCK: usize = 1 << 14;
 
-/// Lowers y = f(x), dx = g(y, dy), in the layout of x.
-pub(super) fn phases(cx: &LayerContext) -> LayerPhases {
-    let x = cx.x();
-    LayerPhases::simple(
-        Phase::new("forward").read(Role::X(0), x).write(Role::Y, x),
-        Phase::new("backward").read(Role::Y, x).read(Role::Dy, x).write(Role::Dx(0), x),
-    )
-}
+/// A layer y = f(x) whose gradient dx = g(y, dy) follows from its output.
+pub trait Elementwise: Debug + Default + Send + Sync {
+    /// The key in the file.
+    const KEY: &'static str;
+    /// Floating-point operations per element.
+    const COST: u64 = 1;
 
-/// Runs y = f(x) or dx = g(y, dy). Both must be `#[inline(always)]`.
-pub(super) fn run<T: Real>(phase: &str, args: &Args, f: impl Fn(T) -> T + Sync, g: impl Fn(T, T) -> T + Sync) {
-    match phase {
-        "forward" => forward(args, f),
-        "backward" => backward(args, g),
-        _ => unknown_phase(phase),
+    /// Checks the ranges of its settings.
+    ///
+    /// # Errors
+    /// The first setting that is out of range.
+    fn check(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// Returns y = f(x). Implementations must be `#[inline(always)]`.
+    fn forward<T: Real>(&self, x: T) -> T;
+
+    /// Returns dx = g(y, dy). Implementations must be `#[inline(always)]`.
+    fn backward<T: Real>(&self, y: T, dy: T) -> T;
+
+    /// Returns the kernels of both.
+    fn kernels(&self) -> Maps;
+
+    /// Returns the epilogue that has the same effect, if there is one.
+    fn as_epilogue(&self) -> Option<Epilogue> {
+        None
     }
 }
 
-/// Launches the kernel of y = f(x) or of dx = g(y, dy).
-pub(super) fn launch(phase: &str, launch: &Launch, f: UnaryMap, g: BinaryMap) -> Result<()> {
-    match phase {
-        "forward" => {
-            let (grid, n) = (launch.packs(Role::Y), launch.count(Role::Y));
-            // SAFETY: x and y have n elements.
-            unsafe { f(&launch.issue, grid, launch.any(Role::X(0)), launch.any_mut(Role::Y), n) }
+/// The kernels of y = f(x) and dx = g(y, dy).
+#[derive(Debug, Clone, Copy)]
+pub enum Maps {
+    /// Kernels without settings.
+    Plain(UnaryMap, BinaryMap),
+    /// Kernels whose last argument is this setting.
+    With(f64, UnaryMapWith, BinaryMapWith),
+}
+
+impl<E: Elementwise> Layer for E {
+    fn key(&self) -> &'static str {
+        E::KEY
+    }
+    fn check(&self) -> Result<(), Fault> {
+        Elementwise::check(self)
+    }
+    fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
+        Ok(inputs[0])
+    }
+    fn cost(&self, inputs: &[Activation]) -> u64 {
+        E::COST * inputs[0].features() as u64
+    }
+    fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
+        let x = cx.x();
+        Ok(LayerPhases::simple(
+            Phase::new("forward").read(Role::X(0), x).write(Role::Y, x),
+            Phase::new("backward").read(Role::Y, x).read(Role::Dy, x).write(Role::Dx(0), x),
+        ))
+    }
+    fn run(&self, phase: &str, args: &Args) {
+        by_precision!(args, T => match phase {
+            "forward" => forward::<T, E>(self, args),
+            "backward" => backward::<T, E>(self, args),
+            _ => unknown_phase(phase),
+        });
+    }
+    fn as_epilogue(&self) -> Option<Epilogue> {
+        Elementwise::as_epilogue(self)
+    }
+    fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
+        let x = |role| launch.any(role);
+        match phase {
+            "forward" => self.kernels().forward(launch, x(Role::X(0)), launch.any_mut(Role::Y)),
+            "backward" if !launch.has(Role::Dx(0)) => Ok(()),
+            "backward" => self.kernels().backward(launch, x(Role::Y), x(Role::Dy), launch.any_mut(Role::Dx(0))),
+            _ => unknown_phase(phase),
         }
-        "backward" if !launch.has(Role::Dx(0)) => Ok(()),
-        "backward" => {
-            let (grid, y, dy) = (launch.packs(Role::Y), launch.any(Role::Y), launch.any(Role::Dy));
-            // SAFETY: y, dy and dx have n elements.
-            unsafe { g(&launch.issue, grid, y, dy, launch.any_mut(Role::Dx(0)), launch.count(Role::Y)) }
-        }
-        _ => unknown_phase(phase),
+    }
+    fn examples() -> Vec<(Self, Vec<Activation>)> {
+        vec![(E::default(), vec![Activation::new(3, 2, 4)])]
     }
 }
 
-/// Computes y = f(x). `f` must be `#[inline(always)]`.
-fn forward<T: Real>(args: &Args, f: impl Fn(T) -> T + Sync) {
+impl Maps {
+    fn forward(self, launch: &Launch, x: AnyConst, y: AnyMut) -> Result<()> {
+        let (on, grid, n) = (&launch.issue, launch.vectors(Role::Y), launch.count(Role::Y));
+        // SAFETY: the launch is of n elements, and x and y have as many.
+        unsafe {
+            match self {
+                Maps::Plain(launch, _) => launch(on, grid, x, y, n),
+                Maps::With(setting, launch, _) => launch(on, grid, x, y, n, setting as f32),
+            }
+        }
+    }
+
+    fn backward(self, launch: &Launch, y: AnyConst, dy: AnyConst, dx: AnyMut) -> Result<()> {
+        let (on, grid, n) = (&launch.issue, launch.vectors(Role::Y), launch.count(Role::Y));
+        // SAFETY: the launch is of n elements, and y, dy and dx have as many.
+        unsafe {
+            match self {
+                Maps::Plain(_, launch) => launch(on, grid, y, dy, dx, n),
+                Maps::With(setting, _, launch) => launch(on, grid, y, dy, dx, n, setting as f32),
+            }
+        }
+    }
+}
+
+fn forward<T: Real, E: Elementwise>(layer: &E, args: &Args) {
     let x = args.read::<T>(Role::X(0));
     args.chunks(args.write::<T>(Role::Y), BLOCK, |i, y, _| {
         let x = &x[i * BLOCK..][..y.len()];
         vectorized(
             #[inline(always)]
-            || y.iter_mut().zip(x).for_each(|(y, &x)| *y = f(x)),
+            || y.iter_mut().zip(x).for_each(|(y, &x)| *y = layer.forward(x)),
         );
     });
 }
 
-/// Computes dx = g(y, dy). `g` must be `#[inline(always)]`.
-fn backward<T: Real>(args: &Args, g: impl Fn(T, T) -> T + Sync) {
+fn backward<T: Real, E: Elementwise>(layer: &E, args: &Args) {
     if !args.has(Role::Dx(0)) {
         return;
     }
@@ -70,93 +143,9 @@ fn backward<T: Real>(args: &Args, g: impl Fn(T, T) -> T + Sync) {
             #[inline(always)]
             || {
                 for ((dx, &y), &dy) in dx.iter_mut().zip(y).zip(dy) {
-                    *dx = g(y, dy);
+                    *dx = layer.backward(y, dy);
                 }
             },
         );
     });
-}
-
-/// Hyperbolic tangent. In f32 it is a rational function that can be vectorised, tens of times faster than the
-/// standard library's.
-#[inline(always)]
-pub(super) fn tanh<T: Real>(x: T) -> T {
-    match T::PRECISION {
-        // The compiler removes the casts to f64 and back.
-        Precision::F32 => T::from_f64(f64::from(tanh_f32(x.to_f64() as f32))),
-        _ => x.tanh(),
-    }
-}
-
-/// Eigen's quotient of polynomials of degrees 13 and 6 (<https://eigen.tuxfamily.org>), with a relative error within
-/// 6e-7. Beyond +-7.9 the result is +-1 in f32; close to 0 the quotient would be less accurate than x itself.
-#[inline(always)]
-fn tanh_f32(x: f32) -> f32 {
-    const ODD: [f32; 7] =
-        [-2.760_768_5e-16, 2.000_188e-13, -8.604_672e-11, 5.122_297e-8, 1.485_722_4e-5, 6.372_619_3e-4, 4.893_524_6e-3];
-    const EVEN: [f32; 4] = [1.198_258_4e-6, 1.185_347_1e-4, 2.268_434_6e-3, 4.893_525e-3];
-    let near = if x.abs() < 4e-4 { x } else { 0.0 };
-    let x = if x > 7.905_311 { 7.905_311 } else { x };
-    let x = if x < -7.905_311 { -7.905_311 } else { x };
-    let square = x * x;
-    let odd = ODD.iter().fold(0.0, |sum, &a| sum * square + a);
-    let even = EVEN.iter().fold(0.0, |sum, &b| sum * square + b);
-    if near != 0.0 { near } else { x * odd / even }
-}
-
-/// Logistic sigmoid. In f32 it uses an exponential that can be vectorised. With tanh it could not overflow, but
-/// small values would lose precision.
-#[inline(always)]
-pub(super) fn sigmoid<T: Real>(x: T) -> T {
-    let half = T::from_f64(0.5);
-    match T::PRECISION {
-        Precision::F32 => T::from_f64(f64::from(1.0 / (1.0 + exp_f32(-x.to_f64() as f32)))),
-        _ => half + half * (half * x).tanh(),
-    }
-}
-
-/// e^x = 2^n e^r with a polynomial for e^r, |r| <= ln 2 / 2 (coefficients from Cephes,
-/// <https://www.netlib.org/cephes/>), with a relative error within 2e-7. x is clamped to the range of normal floats.
-#[inline(always)]
-fn exp_f32(x: f32) -> f32 {
-    const TERMS: [f32; 6] = [1.987_569_1e-4, 1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_6e-1, 0.5];
-    // Adding this rounds to an integer, which is then in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    let x = if x > 88.0 { 88.0 } else { x };
-    let x = if x < -87.0 { -87.0 } else { x };
-    let rounded = x * std::f32::consts::LOG2_E + ROUND;
-    let n = rounded - ROUND;
-    // ln 2 is split into two parts so that n times the first is exact.
-    let r = x - n * 0.693_359_4 + n * 2.121_944_4e-4;
-    let sum = TERMS.iter().fold(0.0, |sum, &a| sum * r + a);
-    let power = rounded.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23;
-    (sum * r * r + r + 1.0) * f32::from_bits(power)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_quick_exponential_is_within_four_roundings() {
-        for i in -86_999..88_000 {
-            let x = i as f32 * 1e-3;
-            let (quick, exact) = (f64::from(exp_f32(x)), f64::from(x).exp());
-            assert!((quick - exact).abs() <= 2.4e-7 * exact, "{x}: {quick}, expected {exact}");
-        }
-        assert!(exp_f32(f32::NAN).is_nan());
-        assert_eq!(sigmoid(f32::INFINITY), 1.0);
-        assert!(sigmoid(f32::NEG_INFINITY) < 1e-37);
-    }
-
-    #[test]
-    fn the_quick_tanh_is_within_ten_roundings() {
-        for i in -200_000..=200_000 {
-            let x = i as f32 * 5e-5;
-            let (quick, exact) = (f64::from(tanh_f32(x)), f64::from(x).tanh());
-            assert!((quick - exact).abs() <= 6e-7 * exact.abs(), "{x}: {quick}, expected {exact}");
-        }
-        assert_eq!([1e-20, -3e-5, 50.0, f32::NEG_INFINITY].map(tanh_f32), [1e-20, -3e-5, 1.0, -1.0]);
-        assert!(tanh_f32(f32::NAN).is_nan());
-    }
 }

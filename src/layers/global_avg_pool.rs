@@ -58,7 +58,7 @@ impl Layer for GlobalAvgPool {
         let image = launch.operand(image);
         let (rows, pixels, c) = (image.len(0), image.len(1) * image.len(2), image.len(3));
         let share = (1.0 / pixels as f64) as f32;
-        let (grid, n) = (launch.packs(to), launch.count(to));
+        let (grid, n) = (launch.vectors(to), launch.count(to));
         let (from, to) = (launch.any(from), launch.any_mut(to));
         let (pixels, channels) = (int(pixels)?, int(c)?);
         if phase == "forward" {

@@ -60,10 +60,7 @@ impl Layer for Lrn {
                 return Err(Fault::at(key, format!("{key} = {v}, expected at least 0")));
             }
         }
-        if !(self.k > 0.0 && self.k.is_finite()) {
-            return Err(Fault::at("k", format!("k = {}, expected more than 0", self.k)));
-        }
-        Ok(())
+        Fault::unless_positive("k", self.k)
     }
     fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
         let x = inputs[0];
@@ -142,7 +139,7 @@ impl Layer for Lrn {
     fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
         let x = Role::X(0);
         let (n, group) = (launch.count(x), launch.operand(x).shape.0[3] / self.groups);
-        let (grid, group, size) = (launch.packs(x), int(group)?, int(self.size)?);
+        let (grid, group, size) = (launch.vectors(x), int(group)?, int(self.size)?);
         let (scale, beta, k) = (self.alpha / self.size as f64, self.beta as f32, self.k as f32);
         let x = launch.any(x);
         match phase {

@@ -88,12 +88,12 @@ impl Layer for MaxPool {
         };
         let geometry = self.window().geometry(launch.operand(x), launch.operand(y))?;
         if phase == "forward" {
-            let (grid, n, x, y) = (launch.packs(y), launch.count(y), launch.any(x), launch.any_mut(y));
+            let (grid, n, x, y) = (launch.vectors(y), launch.count(y), launch.any(x), launch.any_mut(y));
             let places = if launch.has(ARGMAX) { launch.any_mut(ARGMAX) } else { AnyMut::NONE };
             // SAFETY: y and the indices have n elements, x is (rows, h, w, c).
             unsafe { any::max_pool_forward(&launch.issue, grid, x, y, places, n, geometry) }
         } else {
-            let (grid, n, dx) = (launch.packs(x), launch.count(x), launch.any_mut(x));
+            let (grid, n, dx) = (launch.vectors(x), launch.count(x), launch.any_mut(x));
             let (places, dy) = (launch.any(ARGMAX), launch.any(y));
             // SAFETY: dx has n elements, the indices and dy are (rows, oh, ow, c).
             unsafe { any::max_pool_backward(&launch.issue, grid, places, dy, dx, n, geometry) }

@@ -25,6 +25,7 @@ mod single_layer;
 mod softmax_cross_entropy;
 mod split_k;
 mod tanh;
+mod vector_math;
 mod window;
 
 pub use activation::Activation;

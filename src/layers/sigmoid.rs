@@ -3,52 +3,38 @@
 //! x, y: (N, H, W, C). Backward: dx = dy y (1 - y) (Rumelhart et al. 1986, <https://doi.org/10.1038/323533a0>).
 //! No settings.
 
-use super::elementwise;
-use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, by_precision};
-use crate::error::{Fault, Result};
+use super::elementwise::{Elementwise, Maps};
+use super::vector_math;
 use crate::gpu::kernels::any;
 use crate::tensor::Real;
 use serde::Deserialize;
 
 /// The `sigmoid` layer.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sigmoid {}
 
-impl Layer for Sigmoid {
-    fn key(&self) -> &'static str {
-        "sigmoid"
+impl Elementwise for Sigmoid {
+    const KEY: &'static str = "sigmoid";
+    const COST: u64 = 10;
+
+    #[inline(always)]
+    fn forward<T: Real>(&self, x: T) -> T {
+        vector_math::sigmoid(x)
     }
-    fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
-        Ok(inputs[0])
+    #[inline(always)]
+    fn backward<T: Real>(&self, y: T, dy: T) -> T {
+        dy * y * (T::ONE - y)
     }
-    fn cost(&self, inputs: &[Activation]) -> u64 {
-        10 * inputs[0].features() as u64
-    }
-    fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
-        Ok(elementwise::phases(cx))
-    }
-    fn run(&self, phase: &str, args: &Args) {
-        by_precision!(args, T => elementwise::run::<T>(
-            phase,
-            args,
-            elementwise::sigmoid,
-            #[inline(always)]
-            |y, dy| dy * y * (T::ONE - y),
-        ))
-    }
-    fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
-        elementwise::launch(phase, launch, any::sigmoid_forward, any::sigmoid_backward)
-    }
-    fn examples() -> Vec<(Self, Vec<Activation>)> {
-        vec![(Sigmoid {}, vec![Activation::new(2, 1, 8)])]
+    fn kernels(&self) -> Maps {
+        Maps::Plain(any::sigmoid_forward, any::sigmoid_backward)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layers::{Role, Setup, SingleLayer};
+    use crate::layers::{Activation, Role, Setup, SingleLayer};
 
     #[test]
     fn known_values() {

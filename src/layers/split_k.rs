@@ -95,7 +95,7 @@ pub(super) fn finish(launch: &Launch, adds_bias: bool) -> Result<()> {
     let columns = int(launch.operand(Role::Y).len(3))?;
     let bias = if adds_bias { launch.read(Role::BIAS) } else { Const::NONE };
     // SAFETY: y is (rows, columns), the bias (columns).
-    unsafe { any::bias_add(&launch.issue, launch.packs(Role::Y), y, bias, n, columns, relu) }
+    unsafe { any::bias_add(&launch.issue, launch.vectors(Role::Y), y, bias, n, columns, relu) }
 }
 
 /// Computes operand `to` (columns) = sum over the rows of operand `from` (rows, columns). The scratch memory must hold

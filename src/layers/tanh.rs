@@ -2,52 +2,38 @@
 //!
 //! x, y: (N, H, W, C). Backward: dx = dy (1 - y^2). No settings.
 
-use super::elementwise;
-use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, by_precision};
-use crate::error::{Fault, Result};
+use super::elementwise::{Elementwise, Maps};
+use super::vector_math;
 use crate::gpu::kernels::any;
 use crate::tensor::Real;
 use serde::Deserialize;
 
 /// The `tanh` layer.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tanh {}
 
-impl Layer for Tanh {
-    fn key(&self) -> &'static str {
-        "tanh"
+impl Elementwise for Tanh {
+    const KEY: &'static str = "tanh";
+    const COST: u64 = 10;
+
+    #[inline(always)]
+    fn forward<T: Real>(&self, x: T) -> T {
+        vector_math::tanh(x)
     }
-    fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
-        Ok(inputs[0])
+    #[inline(always)]
+    fn backward<T: Real>(&self, y: T, dy: T) -> T {
+        dy * (T::ONE - y * y)
     }
-    fn cost(&self, inputs: &[Activation]) -> u64 {
-        10 * inputs[0].features() as u64
-    }
-    fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
-        Ok(elementwise::phases(cx))
-    }
-    fn run(&self, phase: &str, args: &Args) {
-        by_precision!(args, T => elementwise::run::<T>(
-            phase,
-            args,
-            elementwise::tanh,
-            #[inline(always)]
-            |y, dy| dy * (T::ONE - y * y),
-        ))
-    }
-    fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
-        elementwise::launch(phase, launch, any::tanh_forward, any::tanh_backward)
-    }
-    fn examples() -> Vec<(Self, Vec<Activation>)> {
-        vec![(Tanh {}, vec![Activation::new(2, 3, 2)])]
+    fn kernels(&self) -> Maps {
+        Maps::Plain(any::tanh_forward, any::tanh_backward)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layers::{Role, Setup, SingleLayer};
+    use crate::layers::{Activation, Role, Setup, SingleLayer};
 
     #[test]
     fn known_values() {

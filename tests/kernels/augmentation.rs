@@ -42,7 +42,7 @@ fn pixels_are_normalised_by_channel() {
         for floats in [false, true] {
             let got = outputs(|rig| {
                 let (to, (bytes, values)) = (rig.out::<f32>(n), pixels(rig, &x, floats));
-                let (grid, table) = (packs::<f32>(n), rig.give(&table));
+                let (grid, table) = (vectors::<f32>(n), rig.give(&table));
                 // SAFETY: x and y have n elements, the table 1 + 2 c.
                 unsafe { augment_normalize(&rig.on(), grid, bytes, values, table, to, n as i64, c as i32).unwrap() };
                 vec![rig.numbers(to, n)]
@@ -62,7 +62,7 @@ fn pixels_begin_at_any_byte() {
             let (bytes, table) = (rig.give(&x[..first + n]).offset(first), rig.give(&table));
             // SAFETY: there are n elements from `first` on.
             unsafe {
-                augment_normalize(&rig.on(), packs::<f32>(n), bytes, Const::NONE, table, to, n as i64, 1).unwrap()
+                augment_normalize(&rig.on(), vectors::<f32>(n), bytes, Const::NONE, table, to, n as i64, 1).unwrap()
             };
             vec![rig.numbers(to, n)]
         });

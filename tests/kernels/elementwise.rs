@@ -16,8 +16,8 @@ macro_rules! map {
                     let (y, dx) = (rig.out::<T>(n), rig.out::<T>(n));
                     // SAFETY: all have n elements.
                     unsafe {
-                        forward(&rig.on(), packs::<T>(n), rig.element(&x), y, n as i64).unwrap();
-                        backward(&rig.on(), packs::<T>(n), y.into(), rig.element(&dy), dx, n as i64).unwrap();
+                        forward(&rig.on(), vectors::<T>(n), rig.element(&x), y, n as i64).unwrap();
+                        backward(&rig.on(), vectors::<T>(n), y.into(), rig.element(&dy), dx, n as i64).unwrap();
                     }
                     vec![rig.numbers(y, n), rig.numbers(dx, n)]
                 });
@@ -57,7 +57,7 @@ fn a_sum_may_overwrite_its_first_term() {
             let got = outputs(|rig| {
                 let y = rig.put(&T::all_from(&a));
                 // SAFETY: all have n elements.
-                unsafe { add(&rig.on(), packs::<T>(n), y.into(), rig.element(&b), y, n as i64, 0).unwrap() };
+                unsafe { add(&rig.on(), vectors::<T>(n), y.into(), rig.element(&b), y, n as i64, 0).unwrap() };
                 vec![rig.numbers(y, n)]
             });
             close("y", &got[0], &want, T::TOLERANCE);
@@ -77,7 +77,7 @@ fn a_bias_is_added_to_every_row_and_negative_sums_may_become_zero() {
                     let (y, bias) = (rig.put(&T::all_from(&x)), rig.give(&bias));
                     let bias = if biased { bias } else { Const::NONE };
                     // SAFETY: y is (rows, columns), the bias (columns).
-                    unsafe { add(&rig.on(), packs::<T>(n), y, bias, n as i64, columns as i32, relu).unwrap() };
+                    unsafe { add(&rig.on(), vectors::<T>(n), y, bias, n as i64, columns as i32, relu).unwrap() };
                     vec![rig.numbers(y, n)]
                 });
                 close("y", &got[0], &want, T::TOLERANCE);
@@ -95,8 +95,8 @@ fn casts_round_to_the_nearest_even() {
         let (y, back) = (rig.out::<half::bf16>(n), rig.out::<f32>(n));
         // SAFETY: all have n elements.
         unsafe {
-            cast_to_bf16(&rig.on(), packs::<half::bf16>(n), rig.give(&x), y, n as i64).unwrap();
-            cast_to_float(&rig.on(), packs::<half::bf16>(n), y.into(), back, n as i64).unwrap();
+            cast_to_bf16(&rig.on(), vectors::<half::bf16>(n), rig.give(&x), y, n as i64).unwrap();
+            cast_to_float(&rig.on(), vectors::<half::bf16>(n), y.into(), back, n as i64).unwrap();
         }
         vec![rig.get(back, n)]
     });
@@ -165,7 +165,7 @@ fn dropout_draws_the_same_words_as_the_host() {
                 let (c, channels, first) = (c as i32, channels as i32, first_channel as i32);
                 // SAFETY: x and y have n elements.
                 unsafe {
-                    mask(&rig.on(), packs::<T>(n), x, y, step, n as i64, c, channels, first_pixel as i64, first,
+                    mask(&rig.on(), vectors::<T>(n), x, y, step, n as i64, c, channels, first_pixel as i64, first,
                         key[0], key[1], layer as u32, threshold, scale).unwrap();
                 }
                 vec![rig.numbers(y, n)]

@@ -78,10 +78,10 @@ fn max_pool_gives_the_gradient_to_the_first_maximum() {
                 let (y, places, dx, single) = (rig.out::<T>(ny), rig.out::<T>(ny), rig.out::<T>(nx), rig.out::<T>(ny));
                 // SAFETY: shapes as in `Case`.
                 unsafe {
-                    let (grid, n, geometry) = (packs::<T>(ny), ny as i64, case.geometry());
+                    let (grid, n, geometry) = (vectors::<T>(ny), ny as i64, case.geometry());
                     forward(&rig.on(), grid, x, y, places, n, geometry).unwrap();
                     forward(&rig.on(), grid, x, single, Mut::NONE, n, geometry).unwrap();
-                    backward(&rig.on(), packs::<T>(nx), places.into(), dy, dx, nx as i64, geometry).unwrap();
+                    backward(&rig.on(), vectors::<T>(nx), places.into(), dy, dx, nx as i64, geometry).unwrap();
                 }
                 vec![rig.numbers(y, ny), rig.numbers(single, ny), rig.numbers(dx, nx)]
             });
@@ -114,8 +114,8 @@ fn avg_pool_may_count_padding_in_the_mean() {
                 // SAFETY: shapes as in `Case`.
                 unsafe {
                     let geometry = case.geometry();
-                    forward(&rig.on(), packs::<T>(ny), x, y, ny as i64, geometry, padded).unwrap();
-                    backward(&rig.on(), packs::<T>(nx), dy, dx, nx as i64, geometry, padded).unwrap();
+                    forward(&rig.on(), vectors::<T>(ny), x, y, ny as i64, geometry, padded).unwrap();
+                    backward(&rig.on(), vectors::<T>(nx), dy, dx, nx as i64, geometry, padded).unwrap();
                 }
                 vec![rig.numbers(y, ny), rig.numbers(dx, nx)]
             });
@@ -146,7 +146,7 @@ fn global_avg_pool_is_the_mean_of_each_channel() {
                 // SAFETY: x and dx (n, pixels, c), y and dy (n, c).
                 unsafe {
                     forward(&rig.on(), grid, x, y, pixels as i32, c as i32, share).unwrap();
-                    let grid = packs::<T>(count);
+                    let grid = vectors::<T>(count);
                     backward(&rig.on(), grid, dy, dx, count as i64, pixels as i32, c as i32, share).unwrap();
                 }
                 vec![rig.numbers(y, n * c), rig.numbers(dx, count)]
@@ -194,7 +194,7 @@ fn lrn_windows_stop_at_the_edges_of_groups() {
             let got = outputs(|rig| {
                 let (x, dy): (Const<T>, Const<T>) = (rig.element(&x), rig.element(&dy));
                 let (y, kept, dx) = (rig.out::<T>(n), rig.out::<T>(n), rig.out::<T>(n));
-                let (grid, group, size) = (packs::<T>(n), group as i32, size as i32);
+                let (grid, group, size) = (vectors::<T>(n), group as i32, size as i32);
                 let (scale, beta32, k) = (scale as f32, beta as f32, k as f32);
                 // SAFETY: all have n elements.
                 unsafe {

@@ -161,6 +161,6 @@ pub fn wide(x: &[f32]) -> Vec<f64> {
 }
 
 /// Returns a grid for an element-wise kernel of 256 threads with 16 bytes each.
-pub fn packs<T>(n: usize) -> Grid {
+pub fn vectors<T>(n: usize) -> Grid {
     Grid::cover(n, 256 * 16 / size_of::<T>())
 }

@@ -60,7 +60,7 @@ fn batch_norm_merges_two_devices_far_from_zero() {
                         .unwrap();
                     batch_norm_keep(on, across, parts.into(), mean, var, kept, 2, channels, momentum, epsilon).unwrap();
                     let (m, d) = (kept.into(), kept.offset(width).into());
-                    apply(on, packs::<T>(n), x, m, d, w, b, y, n as i64, channels, 0).unwrap();
+                    apply(on, vectors::<T>(n), x, m, d, w, b, y, n as i64, channels, 0).unwrap();
                     let num_parts = rows.div_ceil(per_part);
                     let blocks = rig.out::<f32>(2 * num_parts * width);
                     let grid = Grid::new(width.div_ceil(32), num_parts, 1);
@@ -68,7 +68,7 @@ fn batch_norm_merges_two_devices_far_from_zero() {
                     let (grid, all) = (Grid::cover(2 * width, 32), num_parts as i32);
                     sum_rows(on, grid, blocks.into(), sums, all, 2 * width as i64, all).unwrap();
                     let share = 1.0 / rows as f32;
-                    backward(on, packs::<T>(n), x, kept.into(), dy, sums.into(), w, dx, n as i64, channels, share)
+                    backward(on, vectors::<T>(n), x, kept.into(), dy, sums.into(), w, dx, n as i64, channels, share)
                         .unwrap();
                 }
                 vec![rig.numbers(y, n), rig.numbers(dx, n), rig.get(mean, width), rig.get(var, width), rig.get(sums, 2 * width)]
@@ -99,7 +99,7 @@ fn batch_norm_in_evaluation_uses_running_statistics() {
         // SAFETY: x and y (rows, width), the others (width).
         unsafe {
             batch_norm_deviation(&rig.on(), Grid::cover(width, 256), var, deviation, width as i32, 1e-5).unwrap();
-            let grid = packs::<f32>(n);
+            let grid = vectors::<f32>(n);
             let none = Const::NONE;
             batch_norm_apply(&rig.on(), grid, x, mean, deviation.into(), none, none, y, n as i64, width as i32, 0)
                 .unwrap();
@@ -223,7 +223,7 @@ fn a_whole_optimiser_chain_runs_in_one_launch() {
         unsafe {
             optim_norm_parts(on, Grid::new(64, 3, 1), g.into(), parts, ranges, 3).unwrap();
             optim_norm(on, Grid::new(1, 1, 1), parts.into(), rig.give(&[0.0, 1.0, 1.0]), norms, 3).unwrap();
-            let grid = packs::<f32>(n);
+            let grid = vectors::<f32>(n);
             let (norms, n) = (norms.into(), n as i64);
             optim_apply(on, grid, w, bf16_weights, g, norms, v, u, none, none, program, ranges, factors, lr, n, 4, 3)
                 .unwrap();
@@ -237,7 +237,7 @@ fn a_whole_optimiser_chain_runs_in_one_launch() {
     close("norms", &got[3], &norms, 2e-6);
     assert_eq!(got[4], g, "the last stage does not write gradients");
     for (i, (&half, &w)) in got[5].iter().zip(&got[0]).enumerate() {
-        // Threads write whole packs of 4 elements, also if a segment ends inside one; other padding is untouched.
+        // Threads write whole vectors of 4 elements, also if a segment ends inside one; other padding is untouched.
         let padding = (40..48).contains(&i);
         assert_eq!(half, if padding { UNTOUCHED } else { bf16::from_f32(w).to_f32() }, "element {i} in bf16");
     }
@@ -252,7 +252,7 @@ fn an_early_stage_of_a_chain_writes_gradients_and_leaves_weights() {
         let (weights, g) = (rig.put(&w), rig.put(&g));
         let program = rig.give(&[DECAY, 0.0, 0.25, 0.0, 0.0, 0.0, 0.0, 0.0]);
         let (ranges, factors) = (rig.give(&[0i64, n as i64]), rig.give(&[1.0f32, 1.0]));
-        let (none, grid) = (Mut::NONE, packs::<f32>(n));
+        let (none, grid) = (Mut::NONE, vectors::<f32>(n));
         // SAFETY: regions of n elements, one segment.
         unsafe {
             optim_apply(

@@ -105,7 +105,7 @@ impl BatchNorm {
         let (w, b, to) = (affine(Role::WEIGHT), affine(Role::BIAS), launch.any_mut(Role::Y));
         // SAFETY: x and y are (rows, width) with n elements, the others have width elements.
         unsafe {
-            any::batch_norm_apply(&launch.issue, launch.packs(Role::X(0)), x, mean, deviation, w, b, to, n, c, relu)
+            any::batch_norm_apply(&launch.issue, launch.vectors(Role::X(0)), x, mean, deviation, w, b, to, n, c, relu)
         }
     }
 
@@ -124,7 +124,7 @@ impl BatchNorm {
         let kept_shape = &launch.operand(SAVED).shape;
         let values = launch.operand(Role::X(0)).shape.elements() / (kept_shape.0[2] * kept_shape.0[3]);
         let (n, share, dx) = (launch.count(Role::X(0)), (1.0 / values as f64) as f32, launch.any_mut(Role::Dx(0)));
-        let grid = launch.packs(Role::X(0));
+        let grid = launch.vectors(Role::X(0));
         // SAFETY: x, dy and dx are (rows, width) with n elements, kept and the sums (2, width), w has width elements.
         unsafe { any::batch_norm_backward(&launch.issue, grid, x, kept, dy, sums, w, dx, n, int(width)?, share) }
     }

@@ -49,10 +49,7 @@ impl Layer for BatchNorm {
         if !(0.0..=1.0).contains(&self.momentum) {
             return Err(Fault::at("momentum", format!("momentum = {}, expected 0 to 1", self.momentum)));
         }
-        if !(self.epsilon > 0.0 && self.epsilon.is_finite()) {
-            return Err(Fault::at("epsilon", format!("epsilon = {}, expected more than 0", self.epsilon)));
-        }
-        Ok(())
+        Fault::unless_positive("epsilon", self.epsilon)
     }
     fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
         Ok(inputs[0])
