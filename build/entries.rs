@@ -1,6 +1,6 @@
 //! Writes the C++ for the compilers: a kernel file, and an entry with C linkage for each variant of its kernels.
 
-use super::signatures::{Kernel, Parameter, Type, Variant};
+use super::signatures::{Form, Kernel, Parameter, Type, Variant};
 use std::fmt::Write;
 
 /// Writes the file that nvcc compiles; `path` is that of the kernel file.
@@ -34,13 +34,22 @@ fn entry(kernel: &Kernel, variant: &Variant) -> String {
         kernel.parameters.iter().map(|p| format!("{}{} {}", qualifier(p), p.cuda(variant.dtype), p.name)).collect();
     let names: Vec<&str> = kernel.parameters.iter().map(|p| p.name.as_str()).collect();
     let blocks = variant.blocks.map_or(String::new(), |blocks| format!(", {blocks}"));
-    let argument = if kernel.template { format!("<{}>", variant.dtype.argument()) } else { String::new() };
+    let (name, all) = (&kernel.name, names.join(", "));
+    let call = match kernel.form {
+        Form::Plain => format!("::{name}({all})"),
+        Form::Template => format!("::{name}<{}>({all})", variant.dtype.argument()),
+        Form::Elements(operands) => {
+            // The operands, the output, the number of elements, the settings.
+            let (elements, settings) = (&names[..operands], &names[operands + 2..]);
+            let values = [elements, settings].concat().join(", ");
+            let (typed, elements) = (elements.join(", element "), elements.join(", "));
+            format!("map_elements(out, n, [=](element {typed}) {{ return ::{name}({values}); }}, {elements})")
+        }
+    };
     format!(
-        "extern \"C\" __global__ void __launch_bounds__({}{blocks}) {}({}) {{\n    ::{}{argument}({});\n}}\n",
+        "extern \"C\" __global__ void __launch_bounds__({}{blocks}) {}({}) {{\n    {call};\n}}\n",
         variant.threads,
         kernel.entry(variant),
-        parameters.join(", "),
-        kernel.name,
-        names.join(", ")
+        parameters.join(", ")
     )
 }

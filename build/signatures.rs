@@ -15,6 +15,9 @@
 //!   multiprocessor: `KERNEL(dense_forward, f32(256, 2), bf16(128, 2), tf32(128, 2))`.
 //! - A template that stores numbers in a different type from the one it multiplies them in, as for tf32, is
 //!   `template <class Kind, typename T = Storage<Kind>>`; its pointers are to `T`.
+//! - An element-wise kernel is only its formula. Parameters of type `element` are read from operands, all others are
+//!   settings, and build.rs adds the output and the number of elements after the operands:
+//!   `__device__ element elu_forward(element x, float alpha) { .. }` becomes `elu_forward(x, out, n, alpha)`.
 //! - A parameter is a scalar, a struct of scalars or a pointer, and every pointer has its shape in a comment at the end of
 //!   its line. A struct is defined in the kernel's file or in a header.
 //!
@@ -166,6 +169,17 @@ impl Parameter {
     }
 }
 
+/// What the function of a kernel is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Form {
+    /// A function without variants.
+    Plain,
+    /// A template with variants.
+    Template,
+    /// A formula of elements: the first parameters are this number of operands.
+    Elements(usize),
+}
+
 /// One kernel.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Kernel {
@@ -173,8 +187,8 @@ pub struct Kernel {
     pub name: String,
     /// The line of its function.
     pub line: usize,
-    /// Whether its function is a template.
-    pub template: bool,
+    /// What its function is.
+    pub form: Form,
     /// Its parameters.
     pub parameters: Vec<Parameter>,
     /// Its variants, at least one.
@@ -234,11 +248,20 @@ pub fn read(code: &Code, headers: &[Code]) -> Result<Vec<Kernel>, String> {
 fn kernel(code: &Code, headers: &[Code], at: usize) -> Result<Kernel, String> {
     let variants = variants(code, at)?;
     let name = code.word(at + 2);
-    let head = format!("__device__ void {name} (");
-    let mut found = (0..code.tokens().len()).filter(|&i| code.reads(i, &head));
+    let heads = ["void", "element"].map(|result| format!("__device__ {result} {name} ("));
+    let mut found = (0..code.tokens().len()).filter(|&i| heads.iter().any(|head| code.reads(i, head)));
     let (Some(start), None) = (found.next(), found.next()) else {
-        return Err(code.fault(at, format!("expected one function `__device__ void {name}(...)` in this file")));
+        let form = format!("expected one function `__device__ void {name}(...)` or `__device__ element {name}(...)`");
+        return Err(code.fault(at, format!("{form} in this file")));
     };
+    if code.word(start + 1) == "element" {
+        if variants.is_empty() {
+            return Err(
+                code.fault(at, format!("\"{name}\" is a formula; list its variants: `KERNEL({name}, f32, bf16)`"))
+            );
+        }
+        return elements(code, start, variants);
+    }
     let element = element(code, start)?;
     let Some((own, stored)) = element else {
         if !variants.is_empty() {
@@ -257,6 +280,27 @@ fn kernel(code: &Code, headers: &[Code], at: usize) -> Result<Kernel, String> {
     finish(code, headers, start, Some(own), variants)
 }
 
+/// Reads the kernel of a formula: `element f(element x, float setting)` is called for every element of its operands.
+fn elements(code: &Code, start: usize, variants: Vec<Variant>) -> Result<Kernel, String> {
+    let pointer = |name: &str, constant| Parameter {
+        name: name.to_string(),
+        ty: Type::Pointer { to: None, constant },
+        shape: "(n)".to_string(),
+    };
+    let mut read = parameters(code, &[], start + 4, Some("element"))?;
+    let operands = read.iter().take_while(|p| p.varies()).count();
+    if operands == 0 || read[operands..].iter().any(Parameter::varies) {
+        return Err(code.fault(start, "expected `(element x, ...)`, with the settings after all elements"));
+    }
+    let (settings, number) = (read.split_off(operands), Scalar::of("long long").expect("it is in the list"));
+    read = read.iter().map(|p| pointer(&p.name, true)).collect();
+    read.push(pointer("out", false));
+    read.push(Parameter { name: "n".to_string(), ty: Type::Scalar(number), shape: String::new() });
+    read.extend(settings);
+    let (name, line) = (code.word(start + 2).to_string(), code.line(start + 2));
+    Ok(Kernel { name, line, form: Form::Elements(operands), parameters: read, variants })
+}
+
 fn finish(
     code: &Code,
     headers: &[Code],
@@ -266,7 +310,8 @@ fn finish(
 ) -> Result<Kernel, String> {
     let (name, line) = (code.word(start + 2).to_string(), code.line(start + 2));
     let parameters = parameters(code, headers, start + 4, own)?;
-    Ok(Kernel { name, line, template: own.is_some(), parameters, variants })
+    let form = if own.is_some() { Form::Template } else { Form::Plain };
+    Ok(Kernel { name, line, form, parameters, variants })
 }
 
 /// Reads `(name, variant, ...)` after `KERNEL`; returns the variants.
@@ -364,6 +409,10 @@ fn parameter(code: &Code, headers: &[Code], range: Range<usize>, own: Option<&st
     let scalar = Scalar::of(&written);
     let ty = match scalar {
         Some(scalar) if !pointer => Type::Scalar(scalar),
+        None if !pointer && written == "element" && own == Some("element") => {
+            let ty = Type::Pointer { to: None, constant: true };
+            return Ok(Parameter { name, ty, shape: "(n)".to_string() });
+        }
         to if pointer && (to.is_some() || own == Some(written.as_str())) => Type::Pointer { to, constant },
         _ => {
             for file in std::iter::once(code).chain(headers).filter(|_| !pointer) {

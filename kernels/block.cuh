@@ -44,6 +44,9 @@ template <typename T> __device__ __forceinline__ void store_vector(T* y, long lo
         if (i + j < n) y[i + j] = vector.at[j];
 }
 
+// A value that an element-wise kernel reads from an operand or writes to its output (build/signatures.rs).
+using element = float;
+
 // y[i] = f(x[i], ...) for the n elements, one vector per thread.
 template <typename T, class F, class... X>
 __device__ __forceinline__ void map_elements(T* y, long long n, const F& f, const X*... x) {

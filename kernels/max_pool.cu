@@ -11,7 +11,7 @@ __device__ void max_pool_forward(
     long long n, PoolGeometry p) {
     const auto one = [&](auto size, long long i) {
         constexpr int N = decltype(size)::value;
-        const Element e = element(i, p.oh, p.ow, p.c);
+        const Element e = element_at(i, p.oh, p.ow, p.c);
         const int top = e.row * p.stride_h - p.pad_h, left = e.column * p.stride_w - p.pad_w;
         const T* image = x + e.sample * p.h * p.w * p.c + e.channel;
         float best[N] = {}, place[N];
@@ -44,7 +44,7 @@ __device__ void max_pool_backward(
     long long n, PoolGeometry p) {
     const auto one = [&](auto size, long long i) {
         constexpr int N = decltype(size)::value;
-        const Element e = element(i, p.h, p.w, p.c);
+        const Element e = element_at(i, p.h, p.w, p.c);
         float sums[N] = {};
         const int end_h = end_output(e.row, p.stride_h, p.pad_h, p.oh);
         const int end_w = end_output(e.column, p.stride_w, p.pad_w, p.ow);

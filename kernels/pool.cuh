@@ -14,7 +14,7 @@ struct Element {
     long long sample;
     int row, column, channel;
 };
-__device__ __forceinline__ Element element(long long i, int h, int w, int c) {
+__device__ __forceinline__ Element element_at(long long i, int h, int w, int c) {
     // A 64-bit division is a function call with extra registers; indices within a sample fit in 32 bits.
     const int image = h * w * c;
     const long long sample = i / image;

@@ -61,6 +61,20 @@ fn a_template_becomes_an_entry_for_each_variant_of_its_line() {
 }
 
 #[test]
+fn a_formula_becomes_a_kernel_over_the_elements_of_its_operands() {
+    let source = "__device__ element f(element y, element dy, float slope) { return y * dy; }\nKERNEL(f, f32, bf16)";
+    let kernels = read(source).expect("valid source");
+    let entry = "f_bf16(const __nv_bfloat16* y, const __nv_bfloat16* dy, __nv_bfloat16* out, long long n, float slope) \
+                 {\n    map_elements(out, n, [=](element y, element dy) { return ::f(y, dy, slope); }, y, dy);\n}\n";
+    assert!(gpu_source("f.cu", &kernels).contains(entry), "{}", gpu_source("f.cu", &kernels));
+    assert!(
+        rust(&kernels).contains("y: AnyConst, dy: AnyConst, out: AnyMut, n: i64, slope: f32)"),
+        "{}",
+        rust(&kernels)
+    );
+}
+
+#[test]
 fn numbers_that_are_multiplied_as_tf32_are_stored_as_floats() {
     let template = TEMPLATE.replace("<typename T>", "<class Kind, typename T = Storage<Kind>>");
     let kernels = read(&format!("{template}KERNEL(f, f32, bf16, tf32(128))")).expect("valid source");
@@ -106,6 +120,7 @@ fn a_header_holds_no_kernels() {
 fn mistakes_are_reported_with_their_line() {
     let plain = |parameters: &str| format!("\n__device__ void f({parameters}) {{}} KERNEL(f)");
     let template = |head: &str, line: &str| format!("\n{head} __device__ void f(int n) {{}} KERNEL({line})");
+    let formula = |given: &str, line: &str| format!("\n__device__ element f({given}) {{}} KERNEL({line})");
     let typed = |line: &str| template("template <typename T>", line);
     let cases = [
         ("\n#define K(name) KERNEL(name)".to_string(), "a macro makes a kernel"),
@@ -125,6 +140,9 @@ fn mistakes_are_reported_with_their_line() {
         (plain("const float* x"), "lacks its shape"),
         (plain("float** x"), "expected `type name`"),
         (template("", "f, f32"), "\"f\" is not a template; expected `KERNEL(f)`"),
+        (formula("element x", "f"), "\"f\" is a formula; list its variants"),
+        (formula("float x", "f, f32"), "expected `(element x, ...)`, with the settings after all elements"),
+        (formula("element x, float a, element y", "f, f32"), "with the settings after all elements"),
         (typed("f"), "\"f\" is a template; list its variants"),
         (typed("f, bf16"), "with all variants or the first ones"),
         (typed("f, f32, f32"), "with all variants or the first ones"),
