@@ -16,6 +16,7 @@ mod flatten;
 mod global_avg_pool;
 mod init;
 mod layer;
+mod leaky_relu;
 mod lrn;
 mod max_pool;
 mod phase;
@@ -73,6 +74,7 @@ layers! {
     "dropout" => dropout::Dropout,
     "flatten" => flatten::Flatten,
     "global_avg_pool" => global_avg_pool::GlobalAvgPool,
+    "leaky_relu" => leaky_relu::LeakyRelu,
     "lrn" => lrn::Lrn,
     "max_pool" => max_pool::MaxPool,
     "relu" => relu::Relu,
