@@ -1,7 +1,7 @@
 //! The end of a training step: gradients are reduced bucket by bucket, then the optimiser's stages update the flat
 //! regions.
 
-use super::builder::Planner;
+use super::planner::Planner;
 use super::{Home, MemoryUse, Op, Region, TensorId};
 use crate::layers::Access;
 use crate::optim::{UpdatePass, UpdateRole};

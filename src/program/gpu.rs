@@ -1,4 +1,5 @@
-//! A program on GPUs: the globally ordered list issued to streams, captured once as one graph and replayed.
+//! The programs of a plan on GPUs: each is issued to streams, captured as a graph, and replayed while the host prepares
+//! the next batch.
 
 use super::issue_list::{Action, DRAWS, IMAGES, IssueList, TARGETS};
 use super::issuer::{Issuer, Prepared, StagingBuffers, Watch};
@@ -18,30 +19,29 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(super) struct Programs {
     issuer: Issuer,
-    scripts: Vec<IssueList>,
-    /// The weights and their copy in bf16, where there is one.
+    lists: Vec<IssueList>,
+    /// The weights and their copy in bf16, if they have one.
     weights: Option<[AllocatedRegion; 2]>,
     /// Whether a program is captured at its first run.
     pub graphs: Graphs,
-    /// Serially, the host waits for each instruction before it issues the next.
+    /// In serial execution, the host waits for each instruction before it issues the next.
     pub execution: Execution,
     /// Whether the host waits for every launch of every step.
     waits: bool,
-    /// For each device and slot: the batch lies in the inbox.
+    /// For each device and slot: the batch has reached the staging buffers.
     arrived: Vec<[GpuEvent; InputStaging::SLOTS]>,
-    /// For each slot: device 0 is done with the step.
+    /// For each slot: device 0 has finished the step.
     done: [GpuEvent; InputStaging::SLOTS],
     /// The slot of the next step.
     next: usize,
-    /// The slot and number of every step that was submitted and not finished.
+    /// The slot and number of every submitted step that has not finished.
     under_way: VecDeque<(usize, u64)>,
 }
 
 impl Programs {
-    /// Places every program on opened GPUs whose arenas have the plan's sizes.
+    /// Creates the programs on open GPUs whose arenas have the plan's sizes.
     pub fn new(plan: &Plan, mut gpus: Gpus) -> Result<Programs> {
-        let scripts =
-            plan.programs.iter().map(|program| IssueList::new(plan, program, &gpus)).collect::<Result<_>>()?;
+        let lists = plan.programs.iter().map(|program| IssueList::new(plan, program, &gpus)).collect::<Result<_>>()?;
         let devices = plan.spec.mesh.devices();
         let mut chains = Vec::new();
         for device in 0..devices {
@@ -63,7 +63,7 @@ impl Programs {
         };
         Ok(Programs {
             issuer,
-            scripts,
+            lists,
             weights: allocated(Region::Weights).zip(allocated(Region::Bf16Weights)).map(<[AllocatedRegion; 2]>::from),
             execution: Execution::default(),
             waits: std::env::var_os("PERISTYLE_WAIT").is_some(),
@@ -75,7 +75,7 @@ impl Programs {
         })
     }
 
-    /// Takes raw images from now on.
+    /// Accepts raw images from now on, and prepares them on the GPUs.
     pub fn prepare(&mut self, preparation: Preparation) -> Result<()> {
         let table = preparation.table();
         let tables =
@@ -84,50 +84,51 @@ impl Programs {
         Ok(())
     }
 
-    /// Returns true when it takes raw images.
+    /// Returns true if it accepts raw images.
     pub fn prepares(&self) -> bool {
         self.issuer.prepared.is_some()
     }
 
-    /// Returns the steps that were submitted and not finished.
+    /// Returns the number of submitted steps that have not finished.
     pub fn under_way(&self) -> usize {
         self.under_way.len()
     }
 
-    /// Hands a batch to the devices and starts a program on it. The batch is copied while earlier steps run.
+    /// Starts a program on a batch, which is copied to the devices while earlier steps run.
     pub fn submit(&mut self, number: usize, batch: &Batch, clock: Clock) -> Result<()> {
         let slot = self.begin(number, batch, clock)?;
-        let script = &self.scripts[number];
-        if self.waits || self.execution == Execution::Serial || !script.proven {
-            // What faults mostly faults at its first launch; alone it can be named. Capturing may load nothing new.
-            self.issuer.issue(script, slot, &Watch::Each).map_err(|e| at_step(clock.step, &e))?;
-            self.scripts[number].proven = true;
+        let list = &self.lists[number];
+        if self.waits || self.execution == Execution::Serial || !list.proven {
+            // A faulty kernel usually faults at its first launch, and can be named if it runs alone. Besides, a kernel
+            // must not be loaded during a capture.
+            self.issuer.issue(list, slot, &Watch::Each).map_err(|e| at_step(clock.step, &e))?;
+            self.lists[number].proven = true;
         } else if self.graphs == Graphs::Captured {
-            let graph = match script.graphs[slot] {
+            let graph = match list.graphs[slot] {
                 Some(graph) => graph,
-                None => self.issuer.gpus.capture(|| self.issuer.issue(script, slot, &Watch::None))?,
+                None => self.issuer.gpus.capture(|| self.issuer.issue(list, slot, &Watch::None))?,
             };
-            self.scripts[number].graphs[slot] = Some(graph);
+            self.lists[number].graphs[slot] = Some(graph);
             self.issuer.gpus.launch_graph(graph)?;
         } else {
-            self.issuer.issue(script, slot, &Watch::None)?;
+            self.issuer.issue(list, slot, &Watch::None)?;
         }
         self.issuer.gpus.record(0, Queue::Compute, self.done[slot])?;
         self.under_way.push_back((slot, clock.step));
         Ok(())
     }
 
-    /// Waits for the oldest step that was submitted; returns its metrics.
+    /// Waits for the oldest submitted step and returns its metrics.
     ///
     /// # Panics
-    /// When none was.
+    /// If no step was submitted.
     pub fn finish(&mut self) -> Result<&[f32]> {
         let (slot, step) = self.under_way.pop_front().expect("a step was submitted");
         self.issuer.gpus.synchronize_event(0, self.done[slot]).map_err(|e| at_step(step, &later(&e)))?;
         Ok(self.issuer.gpus.values(slot))
     }
 
-    /// Puts a batch into the next slot and sends it to the inboxes; device 0's compute queue waits for it.
+    /// Copies a batch to the next slot of the staging buffers; device 0's compute queue waits for it.
     fn begin(&mut self, number: usize, batch: &Batch, clock: Clock) -> Result<usize> {
         assert!(self.under_way.len() < InputStaging::SLOTS, "a slot is free");
         let slot = self.next;
@@ -135,8 +136,8 @@ impl Programs {
         let (pixels, each) = batch.raw.as_ref().map_or((bytes_of(&batch.images), size_of::<f32>()), Raw::bytes);
         let draws = batch.raw.as_ref().map_or(&[][..], |raw| bytes_of(&raw.draws));
         self.issuer.gpus.stage(slot, [pixels, bytes_of(&batch.targets), draws], clock);
-        let script = &self.scripts[number];
-        for step in &script.steps {
+        let list = &self.lists[number];
+        for step in &list.steps {
             let Action::Load { input, first, rows, width, .. } = step.action else { continue };
             let part = |input: usize, width: usize| {
                 let to = self.issuer.staging.address(&self.issuer.gpus, step.device, slot, input);
@@ -144,7 +145,7 @@ impl Programs {
             };
             if input == IMAGES {
                 part(IMAGES, width * each)?;
-                part(DRAWS, draws.len() / script.rows)?;
+                part(DRAWS, draws.len() / list.rows)?;
             } else {
                 part(TARGETS, width * size_of::<f32>())?;
             }
@@ -156,40 +157,40 @@ impl Programs {
         Ok(slot)
     }
 
-    /// Runs a program on a batch without its graph; returns its metrics and the seconds of every step.
+    /// Runs a program on a batch without its graph; returns the metrics and the seconds of every instruction.
     pub fn run_timed(&mut self, number: usize, batch: &Batch, clock: Clock) -> Result<(&[f32], Vec<f64>)> {
         let slot = self.begin(number, batch, clock)?;
-        let script = &mut self.scripts[number];
-        for step in &script.steps[script.clocks.len()..] {
-            script.clocks.push((self.issuer.gpus.event(step.device)?, self.issuer.gpus.event(step.device)?));
+        let list = &mut self.lists[number];
+        for step in &list.steps[list.clocks.len()..] {
+            list.clocks.push((self.issuer.gpus.event(step.device)?, self.issuer.gpus.event(step.device)?));
         }
-        let script = &self.scripts[number];
-        self.issuer.issue(script, slot, &Watch::Timed(&script.clocks))?;
+        let list = &self.lists[number];
+        self.issuer.issue(list, slot, &Watch::Timed(&list.clocks))?;
         self.issuer.gpus.synchronize(0, Queue::Compute).map_err(|e| at_step(clock.step, &e))?;
-        let timed = script.steps.iter().zip(&script.clocks);
+        let timed = list.steps.iter().zip(&list.clocks);
         let seconds = timed.map(|(step, &(start, end))| self.issuer.gpus.seconds_between(step.device, start, end));
         let seconds = seconds.collect::<Result<_>>()?;
         Ok((self.issuer.gpus.values(slot), seconds))
     }
 
-    /// Returns which algorithms libraries use.
+    /// Returns the algorithms that the libraries use.
     pub fn choices(&self) -> Record {
         self.issuer.gpus.choices()
     }
 
-    /// Takes over the choices of a checkpoint; returns a line for those that do not fit.
+    /// Restores the choices of a checkpoint; returns a line for those that do not apply.
     pub fn restore_choices(&self, record: &Record) -> Vec<String> {
         self.issuer.gpus.restore_choices(record)
     }
 
-    /// Reads elements of a device's arena from a byte on.
+    /// Reads elements of a device's arena, starting at a byte.
     pub fn fetch(&self, device: usize, byte: usize, to: &mut [f32]) -> Result<()> {
         self.idle();
         self.issuer.gpus.fetch(device, byte, to)
     }
 
-    /// Writes elements of a device's arena from a byte on; where they are weights, also their copy in bf16, which a
-    /// step reads as the last one left it.
+    /// Writes elements of a device's arena, starting at a byte. If they are weights, it also writes their copy in bf16,
+    /// because a step does not refresh that copy before it reads it.
     pub fn store(&self, device: usize, byte: usize, from: &[f32]) -> Result<()> {
         self.idle();
         self.issuer.gpus.store(device, byte, from)?;
@@ -213,12 +214,12 @@ impl Programs {
     }
 }
 
-/// Says at which update a device failed.
+/// Adds the number of the step in which a device failed.
 fn at_step(step: u64, error: &Error) -> Error {
     Error::Run(format!("step {step}: {error}"))
 }
 
-/// Says how to learn more about a failure that showed only at the end of a step.
+/// Adds how to find the cause of a failure that was detected only at the end of a step.
 fn later(error: &Error) -> Error {
-    Error::Run(format!("{error}; run with PERISTYLE_WAIT=1, which waits for every launch, to learn in which layer"))
+    Error::Run(format!("{error}; run with PERISTYLE_WAIT=1, which waits for every launch, to find the layer"))
 }

@@ -1,4 +1,4 @@
-//! A program as a list that can be issued to the streams of GPUs: with addresses in place of buffers and events in place of waits.
+//! A program as it is issued to the streams of GPUs: with addresses in place of buffers, and events in place of waits.
 
 use super::{InputStaging, Instruction, LocalOperand, Plan, Program, Work};
 use crate::data::{Augmented, LoadRole};
@@ -16,7 +16,7 @@ pub(super) const IMAGES: usize = 0;
 pub(super) const TARGETS: usize = 1;
 pub(super) const DRAWS: usize = 2;
 
-/// A step that is ready to be issued.
+/// An instruction that is ready to be issued.
 #[derive(Debug)]
 pub(super) struct Ready {
     pub name: String,
@@ -58,25 +58,25 @@ pub(super) enum Action {
     },
 }
 
-/// One program, ready to be issued or replayed.
+/// A program that is ready to be issued or replayed.
 #[derive(Debug)]
 pub(super) struct IssueList {
     pub steps: Vec<Ready>,
-    /// Fork from device 0's compute queue, and one event per queue to join back.
+    /// The event at which all queues fork from device 0's compute queue, and one event per queue to join it again.
     pub fork: GpuEvent,
     pub joins: Vec<(usize, Queue, GpuEvent)>,
-    /// One for each slot.
+    /// A graph for each slot.
     pub graphs: [Option<Graph>; InputStaging::SLOTS],
-    /// Whether every step has run once, alone.
+    /// Whether every instruction has run once, alone.
     pub proven: bool,
-    /// Around every step, once somebody asked for its time.
+    /// Events before and after every instruction, once its time has been requested.
     pub clocks: Vec<(GpuEvent, GpuEvent)>,
     pub rows: usize,
     pub augmented: Augmented,
 }
 
 impl IssueList {
-    /// Creates the list of a program, with its events.
+    /// Creates the list of a program and its events.
     pub fn new(plan: &Plan, program: &Program, gpus: &Gpus) -> Result<IssueList> {
         let queues = plan.spec.mesh.devices() * Queue::COUNT;
         let mut numbers: Vec<Vec<usize>> = vec![Vec::new(); queues];
@@ -141,7 +141,7 @@ impl IssueList {
             let device = queue / Queue::COUNT;
             joins.push((device, Queue::ALL[queue % Queue::COUNT], gpus.event(device)?));
         }
-        // The clock goes to every device's compute queue, so each takes part.
+        // The clock is written on every device's compute queue, so each of them must fork and join.
         for device in 1..plan.spec.mesh.devices() {
             if !joins.iter().any(|&(d, queue, _)| (d, queue) == (device, Queue::Compute)) {
                 joins.push((device, Queue::Compute, gpus.event(device)?));

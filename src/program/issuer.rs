@@ -10,14 +10,14 @@ use crate::optim::{Chain, DeviceChain};
 use crate::tensor::Element;
 use std::sync::Arc;
 
-/// What becomes of raw images, with the table of each device.
+/// The preparation of raw images, with the address of its table on each device.
 #[derive(Debug)]
 pub(super) struct Prepared {
     pub preparation: Preparation,
     pub tables: Vec<u64>,
 }
 
-/// The inbox in the arena of every device.
+/// The staging buffers of batches in the arena of every device.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StagingBuffers {
     pub byte: usize,
@@ -30,11 +30,11 @@ impl StagingBuffers {
     }
 }
 
-/// What else is done at every step.
+/// What accompanies every instruction.
 pub(super) enum Watch<'a> {
     /// Nothing.
     None,
-    /// The host waits for it, so that what it does wrong is known by its name.
+    /// The host waits for it, so that a fault can be attributed to it.
     Each,
     /// Events are recorded before and after it.
     Timed(&'a [(GpuEvent, GpuEvent)]),
@@ -56,26 +56,27 @@ pub(super) struct Issuer {
 }
 
 impl Issuer {
-    /// Issues every step in the one order: fork from device 0's compute queue, join back, and take the metrics out.
-    pub fn issue(&self, script: &IssueList, slot: usize, watch: &Watch) -> Result<()> {
+    /// Issues every instruction in the order of the list: forks from device 0's compute queue, joins it again, and copies
+    /// the metrics out.
+    pub fn issue(&self, list: &IssueList, slot: usize, watch: &Watch) -> Result<()> {
         let gpus = &self.gpus;
-        gpus.record(0, Queue::Compute, script.fork)?;
-        for &(device, queue, _) in &script.joins {
-            gpus.wait(device, queue, script.fork)?;
+        gpus.record(0, Queue::Compute, list.fork)?;
+        for &(device, queue, _) in &list.joins {
+            gpus.wait(device, queue, list.fork)?;
         }
         for device in 0..self.chains.len() {
             gpus.load_clock(device, Queue::Compute, slot)?;
         }
-        for (number, step) in script.steps.iter().enumerate() {
+        for (number, step) in list.steps.iter().enumerate() {
             let clocks = if let Watch::Timed(clocks) = watch { Some(clocks[number]) } else { None };
-            let issued = self.issue_step(step, script, slot, clocks);
+            let issued = self.issue_step(step, list, slot, clocks);
             let waited = issued.and_then(|()| match watch {
                 Watch::Each => gpus.synchronize(step.device, step.queue),
                 _ => Ok(()),
             });
             waited.map_err(|e| named(&step.name, &e))?;
         }
-        for &(device, queue, join) in &script.joins {
+        for &(device, queue, join) in &list.joins {
             gpus.record(device, queue, join)?;
             gpus.wait(0, Queue::Compute, join)?;
         }
@@ -86,7 +87,7 @@ impl Issuer {
     fn issue_step(
         &self,
         step: &Ready,
-        script: &IssueList,
+        list: &IssueList,
         slot: usize,
         clocks: Option<(GpuEvent, GpuEvent)>,
     ) -> Result<()> {
@@ -104,13 +105,13 @@ impl Issuer {
                     None => gpus.receive(device, queue, at(*input), &to[LoadRole::Batch])?,
                     Some(Prepared { preparation, tables }) => {
                         let (draws, table) = (Const::at(at(DRAWS)), Const::at(tables[device]));
-                        let launch = self.launch(step, script, to);
-                        preparation.launch(script.augmented, &Arrived { pixels: at(IMAGES), draws, table }, &launch)?;
+                        let launch = self.launch(step, list, to);
+                        preparation.launch(list.augmented, &Arrived { pixels: at(IMAGES), draws, table }, &launch)?;
                     }
                 }
             }
             Action::Phase { layer, node, phase, operands, epilogue } => {
-                let launch = Launch { layer: *node, epilogue: *epilogue, ..self.launch(step, script, operands) };
+                let launch = Launch { layer: *node, epilogue: *epilogue, ..self.launch(step, list, operands) };
                 layer.launch(phase, &launch)?;
             }
             Action::Cast { from, to } => gpus.to_bf16(device, queue, from, to)?,
@@ -120,7 +121,7 @@ impl Issuer {
                 }
             }
             Action::Update { stage, operands } => {
-                self.chain.launch(*stage, &self.chains[device], &self.launch(step, script, operands))?;
+                self.chain.launch(*stage, &self.chains[device], &self.launch(step, list, operands))?;
             }
         }
         if let Some((_, end)) = clocks {
@@ -129,21 +130,21 @@ impl Issuer {
         step.record.map_or(Ok(()), |event| gpus.record(device, queue, event))
     }
 
-    fn launch<'a, R>(&'a self, step: &Ready, script: &IssueList, operands: &'a Operands<R>) -> Launch<'a, R> {
+    fn launch<'a, R>(&'a self, step: &Ready, list: &IssueList, operands: &'a Operands<R>) -> Launch<'a, R> {
         Launch {
             issue: self.gpus.issue(step.device, step.queue),
             operands,
             clock: self.gpus.clock(step.device),
             seed: self.seed,
             layer: 0,
-            batch: script.rows,
+            batch: list.rows,
             tf32: self.tf32,
             epilogue: None,
         }
     }
 }
 
-/// Says in which part of a step a device failed.
+/// Adds the name of the instruction in which a device failed.
 fn named(part: &str, error: &Error) -> Error {
     Error::Run(format!("\"{part}\": {error}"))
 }

@@ -22,7 +22,7 @@ pub fn place(network: &Network, chain: &Chain, spec: &Spec, variant: Variant) ->
     let resolved = resolve(network, mesh, variant.mode, variant.batch)?;
     let training = resolve(network, mesh, Mode::Train, variant.batch)?;
     let flat = Flat::new(network, &training, mesh);
-    let mut builder = Planner {
+    let mut planner = Planner {
         network,
         chain,
         spec,
@@ -41,15 +41,15 @@ pub fn place(network: &Network, chain: &Chain, spec: &Spec, variant: Variant) ->
         statistics: vec![],
         metrics: 0,
     };
-    builder.inputs();
-    builder.forward();
+    planner.inputs();
+    planner.forward();
     if variant.mode == Mode::Train {
-        builder.backward();
+        planner.backward();
         if variant.update {
-            builder.update();
+            planner.update();
         }
     }
-    Ok(builder.placed)
+    Ok(planner.placed)
 }
 
 /// The tensors of one node.
