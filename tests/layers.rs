@@ -167,7 +167,7 @@ fn layers_run_without_the_gradient_of_their_input() {
     for case in Case::examples() {
         let setup = case.setup();
         let all = run::<f64>(&case, &setup);
-        let some = run::<f64>(&case, &Setup { wants_dx: false, ..setup });
+        let some = run::<f64>(&case, &Setup { requires_dx: false, ..setup });
         for ((role, all), (_, some)) in all.iter().zip(&some) {
             assert!(matches!(role, Role::Dx(_)) || all == some, "{}: {role:?}", case.name);
         }
@@ -248,7 +248,7 @@ fn kernels_run_without_the_gradient_of_their_input_and_in_evaluation() {
     let driver = emulated(ThreadOrder::Forward, 1);
     for case in Case::examples() {
         let all = launched(&case, &case.setup(), &driver);
-        let some = launched(&case, &Setup { wants_dx: false, ..case.setup() }, &driver);
+        let some = launched(&case, &Setup { requires_dx: false, ..case.setup() }, &driver);
         for ((role, all), (_, some)) in all.iter().zip(&some) {
             assert!(matches!(role, Role::Dx(_)) || all == some, "{}: {role:?}", case.name);
         }

@@ -52,8 +52,14 @@ impl Layer for Planted {
     fn splits(&self) -> &'static [Split] {
         self.0.splits()
     }
-    fn wanted(&self, input: Activation, incoming: Placement, split: Option<Split>, mesh: Mesh) -> Option<Placement> {
-        self.0.wanted(input, incoming, split, mesh)
+    fn preferred_input(
+        &self,
+        input: Activation,
+        incoming: Placement,
+        split: Option<Split>,
+        mesh: Mesh,
+    ) -> Option<Placement> {
+        self.0.preferred_input(input, incoming, split, mesh)
     }
     fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
         self.0.phases(cx)

@@ -115,7 +115,7 @@ pub(super) fn weighted_phases(cx: &LayerContext, bias: bool, aligned: bool) -> L
 }
 
 /// Returns the placement along the columns axis that a layer with weights requires for its input.
-pub(super) fn wanted_weighted(split: Option<Split>) -> Option<Placement> {
+pub(super) fn preferred_weighted(split: Option<Split>) -> Option<Placement> {
     Some(places(split.unwrap_or(Split::Columns)).x)
 }
 
@@ -152,8 +152,8 @@ impl Layer for Dense {
     fn splits(&self) -> &'static [Split] {
         &[Split::Columns, Split::Rows, Split::Batch, Split::None]
     }
-    fn wanted(&self, _: Activation, _: Placement, split: Option<Split>, _: Mesh) -> Option<Placement> {
-        wanted_weighted(split)
+    fn preferred_input(&self, _: Activation, _: Placement, split: Option<Split>, _: Mesh) -> Option<Placement> {
+        preferred_weighted(split)
     }
     fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
         let columns = cx.mesh.columns;

@@ -85,7 +85,7 @@ pub struct LayerContext<'a> {
     pub inputs: &'a [Activation],
     /// The output, for one sample.
     pub output: Activation,
-    /// The placement of the inputs along the columns axis, which satisfies [`Layer::wanted`]. Never partial.
+    /// The placement of the inputs along the columns axis, which satisfies [`Layer::preferred_input`]. Never partial.
     pub place: Placement,
     /// The split from the configuration file, or the default.
     pub split: Split,
@@ -159,7 +159,13 @@ pub trait Layer: Debug + Send + Sync {
 
     /// Returns the placement along the columns axis that the layer requires for its inputs, or none if it accepts
     /// any. `incoming` is the placement of the first input, `split` the split given in the configuration file.
-    fn wanted(&self, _input: Activation, _incoming: Placement, split: Option<Split>, _mesh: Mesh) -> Option<Placement> {
+    fn preferred_input(
+        &self,
+        _input: Activation,
+        _incoming: Placement,
+        split: Option<Split>,
+        _mesh: Mesh,
+    ) -> Option<Placement> {
         split.map(|split| match split {
             Split::Columns | Split::Rows => Placement::Shard(3),
             Split::Batch => Placement::Shard(0),

@@ -76,7 +76,13 @@ impl Layer for Lrn {
     fn cost(&self, inputs: &[Activation]) -> u64 {
         ((2 * self.size + 10) * inputs[0].features()) as u64
     }
-    fn wanted(&self, _: Activation, incoming: Placement, split: Option<Split>, mesh: Mesh) -> Option<Placement> {
+    fn preferred_input(
+        &self,
+        _: Activation,
+        incoming: Placement,
+        split: Option<Split>,
+        mesh: Mesh,
+    ) -> Option<Placement> {
         let channels =
             if self.groups.is_multiple_of(mesh.columns) { Placement::Shard(3) } else { Placement::Replicate };
         match split {
@@ -276,8 +282,8 @@ mod tests {
     fn windows_across_columns_are_never_divided() {
         let (x, mesh) = (Activation::new(2, 2, 8), Mesh { data: 1, columns: 2 });
         for incoming in [Placement::Shard(3), Placement::Partial] {
-            let wanted = |groups| Lrn { groups, ..Lrn::default() }.wanted(x, incoming, None, mesh);
-            assert_eq!((wanted(1), wanted(2)), (Some(Placement::Replicate), None));
+            let required = |groups| Lrn { groups, ..Lrn::default() }.preferred_input(x, incoming, None, mesh);
+            assert_eq!((required(1), required(2)), (Some(Placement::Replicate), None));
         }
     }
 

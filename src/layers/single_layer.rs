@@ -34,7 +34,7 @@ pub struct Setup {
     /// Threads per device.
     pub threads: usize,
     /// Whether to compute the gradients of the inputs.
-    pub wants_dx: bool,
+    pub requires_dx: bool,
 }
 
 impl Default for Setup {
@@ -49,7 +49,7 @@ impl Default for Setup {
             products: MatmulPrecision::Full,
             epilogue: None,
             threads: 1,
-            wants_dx: true,
+            requires_dx: true,
         }
     }
 }
@@ -96,7 +96,7 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
         let cx = LayerContext {
             inputs,
             output,
-            place: layer.wanted(inputs[0], setup.incoming, setup.split, mesh).unwrap_or(setup.incoming),
+            place: layer.preferred_input(inputs[0], setup.incoming, setup.split, mesh).unwrap_or(setup.incoming),
             split: setup.split.unwrap_or(default),
             mesh,
             mode: setup.mode,
@@ -195,15 +195,15 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
         let mesh = self.setup.mesh;
         let results: Vec<Vec<(Role, Vec<T>)>> =
             (0..mesh.devices()).map(|device| self.run_on(device, phase)).collect::<Result<_>>()?;
-        for wanted in phase.operands.iter().filter(|wanted| wanted.access != Access::Read) {
-            if !self.is_wanted(wanted.role) {
+        for operand in phase.operands.iter().filter(|operand| operand.access != Access::Read) {
+            if !self.is_required(operand.role) {
                 continue;
             }
-            let layout = wanted.layout.on_mesh(mesh);
-            let whole = &mut self.tensors.iter_mut().find(|t| t.role == wanted.role).expect("it was looked up above");
+            let layout = operand.layout.on_mesh(mesh);
+            let whole = &mut self.tensors.iter_mut().find(|t| t.role == operand.role).expect("it was looked up above");
             whole.values.fill(T::from_f64(f64::NAN));
             let of = |device: usize| {
-                let found = results[device].iter().find(|(role, _)| *role == wanted.role);
+                let found = results[device].iter().find(|(role, _)| *role == operand.role);
                 &found.expect("every operand has a result").1
             };
             for device in 0..mesh.devices() {
@@ -222,8 +222,8 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
         }
     }
 
-    fn is_wanted(&self, role: Role) -> bool {
-        self.setup.wants_dx || !matches!(role, Role::Dx(_))
+    fn is_required(&self, role: Role) -> bool {
+        self.setup.requires_dx || !matches!(role, Role::Dx(_))
     }
 
     /// Runs a phase on one device and returns the resulting values of all its operands.
@@ -231,17 +231,19 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
         let mesh = self.setup.mesh;
         let mut given = Vec::new();
         let mut described = Vec::new();
-        for wanted in phase.operands.iter().filter(|wanted| self.is_wanted(wanted.role)) {
-            let tensor = &self.tensors[self.index(wanted.role)];
-            let window = wanted.layout.on_mesh(mesh).window(&tensor.shape, mesh, mesh.position(device));
+        for operand in phase.operands.iter().filter(|operand| self.is_required(operand.role)) {
+            let tensor = &self.tensors[self.index(operand.role)];
+            let window = operand.layout.on_mesh(mesh).window(&tensor.shape, mesh, mesh.position(device));
             // Poison the memory so that reads of uninitialised elements show.
             let mut values = vec![T::from_f64(f64::NAN); window.elements()];
-            if wanted.access != Access::Write {
+            if operand.access != Access::Write {
                 each(&tensor.shape, &window, |local, index| values[local] = tensor.values[index]);
             }
             given.push(values);
-            let operand = Operand::described(self.element(wanted.low_precision), tensor.shape.clone(), window);
-            described.push((wanted.role, operand));
+            described.push((
+                operand.role,
+                Operand::described(self.element(operand.low_precision), tensor.shape.clone(), window),
+            ));
         }
         let shapes: Operands = described.iter().cloned().collect();
         let target = match self.driver {
@@ -359,10 +361,10 @@ impl<T: Scalar> Tensor<T> {
                 first.column = 0;
             }
             let same = |(a, b): (&T, &T)| a.to_f64().to_bits() == b.to_f64().to_bits();
-            let twin = result(mesh.device(first));
-            let differ = part.iter().zip(twin).position(|pair| !same(pair));
+            let other = result(mesh.device(first));
+            let differ = part.iter().zip(other).position(|pair| !same(pair));
             return differ.map_or(Ok(()), |i| {
-                let (role, a, b) = (self.role, part[i].to_f64(), twin[i].to_f64());
+                let (role, a, b) = (self.role, part[i].to_f64(), other[i].to_f64());
                 Err(Error::Run(format!("{role:?}: element {i} is {a} on device {device}, but {b} in its first copy")))
             });
         }

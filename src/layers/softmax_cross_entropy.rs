@@ -55,7 +55,7 @@ impl Layer for SoftmaxCrossEntropy {
     fn splits(&self) -> &'static [Split] {
         &[Split::Batch, Split::None]
     }
-    fn wanted(&self, _: Activation, incoming: Placement, split: Option<Split>, _: Mesh) -> Option<Placement> {
+    fn preferred_input(&self, _: Activation, incoming: Placement, split: Option<Split>, _: Mesh) -> Option<Placement> {
         match (split, incoming) {
             (Some(Split::Batch), _) | (None, Placement::Shard(0)) => Some(Placement::Shard(0)),
             _ => Some(Placement::Replicate),

@@ -33,8 +33,8 @@ pub(super) struct SplitK {
 
 impl SplitK {
     fn new(rows: usize, blocks: usize) -> Self {
-        let wanted = (BLOCKS / blocks.max(1)).max(1);
-        let each = rows.div_ceil(wanted).max(ROWS).next_multiple_of(STEP);
+        let required = (BLOCKS / blocks.max(1)).max(1);
+        let each = rows.div_ceil(required).max(ROWS).next_multiple_of(STEP);
         SplitK { count: rows.div_ceil(each).max(1), each }
     }
 

@@ -208,7 +208,8 @@ impl GraphBuilder<'_> {
             batch: 2,
         };
         let phases = layer.phases(&context)?;
-        let is_loss = phases.forward.iter().flat_map(|phase| &phase.operands).any(|wanted| wanted.role == Role::Target);
+        let is_loss =
+            phases.forward.iter().flat_map(|phase| &phase.operands).any(|operand| operand.role == Role::Target);
         let kind = layer.key();
         match (is_loss, index == self.model.layers.len()) {
             (true, false) => {

@@ -213,10 +213,10 @@ impl Planner<'_> {
     fn phase(&mut self, index: usize, pass: Pass, phase: &Phase) {
         let mesh = self.spec.mesh;
         let mut operands = Vec::with_capacity(phase.operands.len());
-        for wanted in &phase.operands {
-            let layout = wanted.layout.on_mesh(mesh);
-            let tensor = self.operand(index, wanted, layout);
-            operands.extend(tensor.map(|tensor| (wanted.role, tensor, wanted.access)));
+        for operand in &phase.operands {
+            let layout = operand.layout.on_mesh(mesh);
+            let tensor = self.operand(index, operand, layout);
+            operands.extend(tensor.map(|tensor| (operand.role, tensor, operand.access)));
         }
         let epilogue = self.epilogue(index, phase);
         if let Some((_, node)) = epilogue {
@@ -238,20 +238,20 @@ impl Planner<'_> {
         }
         let next = network.nodes.iter().position(|node| uses(node) == 1)?;
         let mut operands = self.resolved[next].phases.forward.iter().flat_map(|phase| &phase.operands);
-        let wanted = operands.find(|wanted| wanted.role == Role::Y)?.layout.on_mesh(mesh);
-        let same = self.placed.tensors[self.outputs[index]].layout == wanted;
+        let layout = operands.find(|operand| operand.role == Role::Y)?.layout.on_mesh(mesh);
+        let same = self.placed.tensors[self.outputs[index]].layout == layout;
         let epilogue = network.nodes[next].layer.as_epilogue()?;
         (same && phase.epilogues.contains(&epilogue)).then_some((epilogue, next))
     }
 
-    fn operand(&mut self, index: usize, wanted: &PhaseOperand, layout: Layout) -> Option<TensorId> {
-        let PhaseOperand { role, access, low_precision, .. } = *wanted;
+    fn operand(&mut self, index: usize, operand: &PhaseOperand, layout: Layout) -> Option<TensorId> {
+        let PhaseOperand { role, access, low_precision, .. } = *operand;
         let network = self.network;
         let node = &network.nodes[index];
         let rows = self.variant.batch;
         let id = match role {
             Role::X(i) => {
-                let x = self.narrowed(self.source(node.inputs[i]));
+                let x = self.cast(self.source(node.inputs[i]));
                 self.redistribute(x, layout)
             }
             Role::Y if access == Access::Read => self.redistribute(self.outputs[index], layout),
@@ -380,7 +380,7 @@ impl Planner<'_> {
     }
 
     /// Returns a tensor in the element type of activations: itself, or the one copy that all readers share.
-    fn narrowed(&mut self, from: TensorId) -> TensorId {
+    fn cast(&mut self, from: TensorId) -> TensorId {
         let Tensor { name, shape, layout, element, .. } = self.placed.tensors[from].clone();
         let low_precision = self.low_precision();
         if element == low_precision {

@@ -64,7 +64,8 @@ fn resolve_node(
     rows: usize,
 ) -> Result<Resolved, Fault> {
     let node = &network.nodes[index];
-    let keep = |incoming| node.layer.wanted(node.input_shapes[0], incoming, node.split, mesh).unwrap_or(incoming);
+    let keep =
+        |incoming| node.layer.preferred_input(node.input_shapes[0], incoming, node.split, mesh).unwrap_or(incoming);
     let place = match keep(incoming) {
         // The layer chooses as if its input already had the placement that a later layer requires.
         Placement::Partial => keep(wanted_later(network, index, mesh)),
@@ -85,8 +86,8 @@ fn resolve_node(
         batch: rows,
     };
     let phases = node.layer.phases(&cx)?;
-    let wanted = phases.forward.iter().flat_map(|phase| &phase.operands);
-    let y = wanted.filter(|o| o.role == Role::Y).map(|o| o.layout.columns).next_back();
+    let required = phases.forward.iter().flat_map(|phase| &phase.operands);
+    let y = required.filter(|o| o.role == Role::Y).map(|o| o.layout.columns).next_back();
     let view = phases.forward.is_empty();
     let output = y.unwrap_or(if view { place } else { Placement::Replicate });
     Ok(Resolved { place, output, phases })
@@ -101,7 +102,7 @@ fn wanted_later(network: &Network, index: usize, mesh: Mesh) -> Placement {
         let next = (at + 1..network.nodes.len()).find(|&n| network.nodes[n].inputs.contains(&Source::Node(at)));
         let Some(next) = next else { return Placement::Replicate };
         let node = &network.nodes[next];
-        match node.layer.wanted(node.input_shapes[0], Placement::Replicate, node.split, mesh) {
+        match node.layer.preferred_input(node.input_shapes[0], Placement::Replicate, node.split, mesh) {
             Some(Placement::Shard(3)) if !shape.c.is_multiple_of(mesh.columns) => return Placement::Replicate,
             Some(Placement::Partial) => return Placement::Replicate,
             Some(place) => return place,

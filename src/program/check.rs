@@ -118,10 +118,10 @@ type Rectangle = [(usize, usize); 2];
 /// rectangles.
 fn covered(part: Strided, pieces: &[Strided]) -> bool {
     let shared = [part].iter().chain(pieces).find(|piece| piece.rows > 1).map_or(part.end(), |piece| piece.stride);
-    let (mut wanted, mut given) = (Vec::new(), Vec::new());
-    rectangles(part, shared, &mut wanted);
+    let (mut required, mut given) = (Vec::new(), Vec::new());
+    rectangles(part, shared, &mut required);
     pieces.iter().for_each(|&piece| rectangles(piece, shared, &mut given));
-    let mut edges: Vec<usize> = wanted.iter().chain(&given).flat_map(|[_, cols]| [cols.0, cols.1]).collect();
+    let mut edges: Vec<usize> = required.iter().chain(&given).flat_map(|[_, cols]| [cols.0, cols.1]).collect();
     edges.sort_unstable();
     edges.dedup();
     // Between two adjacent edges, only the rows matter.
@@ -133,7 +133,7 @@ fn covered(part: Strided, pieces: &[Strided]) -> bool {
             rows
         };
         let given = rows(&given);
-        rows(&wanted).iter().all(|&(first, end)| {
+        rows(&required).iter().all(|&(first, end)| {
             let reached = given.iter().fold(first, |at, row| if row.0 <= at { at.max(row.1) } else { at });
             reached >= end
         })

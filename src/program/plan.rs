@@ -87,9 +87,9 @@ impl Plan {
     ///
     /// # Panics
     /// If the plan has no such region.
-    pub fn region(&self, wanted: Region) -> (usize, usize) {
+    pub fn region(&self, required: Region) -> (usize, usize) {
         self.regions
-            .get(wanted)
+            .get(required)
             .map(|allocated| (allocated.offset, allocated.elements))
             .expect("the region is part of the plan")
     }

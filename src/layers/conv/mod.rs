@@ -17,7 +17,7 @@ mod local;
 mod plain;
 mod windows;
 
-use super::dense::{Bias, wanted_weighted, weighted_phases};
+use super::dense::{Bias, preferred_weighted, weighted_phases};
 use super::window::{Pair, WindowGeometry};
 use crate::cpu::Implementation;
 use crate::device::Target;
@@ -127,10 +127,10 @@ impl Layer for Conv {
     fn splits(&self) -> &'static [Split] {
         &[Split::Columns, Split::Rows, Split::Batch, Split::None]
     }
-    fn wanted(&self, _: Activation, _: Placement, split: Option<Split>, mesh: Mesh) -> Option<Placement> {
+    fn preferred_input(&self, _: Activation, _: Placement, split: Option<Split>, mesh: Mesh) -> Option<Placement> {
         match split.unwrap_or(Split::Columns) {
             Split::Columns if self.is_aligned(mesh) => Some(Placement::Shard(3)),
-            split => wanted_weighted(Some(split)),
+            split => preferred_weighted(Some(split)),
         }
     }
     fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
