@@ -1,7 +1,8 @@
 //! A chain of transforms, divided into stages, each of which passes once over the flat regions of a device.
 
-use super::{Blocks, Elements, Slots, Transform};
-use crate::cpu::{Args, Ranges, vectorized};
+use super::role::{Slot, UpdateArgs, UpdateRole};
+use super::transform::{Blocks, Elements, Slots, Transform};
+use crate::cpu::{Ranges, vectorized};
 use crate::tensor::{Dual, Precision, Real};
 use std::ops::Range;
 
@@ -29,24 +30,6 @@ impl Segment {
     }
 }
 
-/// The role of an operand of the update. The norms have one element per segment; the others are whole flat regions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UpdateRole {
-    /// The weights.
-    Weights,
-    /// The gradients.
-    Gradients,
-    /// The squared norm of each segment's gradient.
-    Norms,
-    /// The bf16 copy of the weights.
-    LowPrecision,
-    /// A slot of a transform.
-    Slot(Slot),
-}
-
-/// The arguments of a stage on a CPU device.
-pub type UpdateArgs<'a> = Args<'a, UpdateRole>;
-
 /// A part of the update that every device executes without communication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UpdatePass {
@@ -67,15 +50,6 @@ pub enum UpdatePass {
     /// Reads the gradients and writes the norms: the sum of squares of each segment, or 0 if the segment is not counted
     /// on this device.
     Norm,
-}
-
-/// A value that a transform of a chain keeps for each weight.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Slot {
-    /// The transform's index in the chain.
-    pub transform: usize,
-    /// The slot's name.
-    pub name: &'static str,
 }
 
 /// The transforms of an optimiser, in order. An empty chain is plain gradient descent.

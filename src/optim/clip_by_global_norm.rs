@@ -4,8 +4,12 @@
 //! The norm is that of the whole network, whichever devices hold its parts; a parameter that several devices hold
 //! counts once. NaN gradients remain NaN.
 
-use super::*;
+use super::opcode::Opcode;
+use super::transform::{Block, Elements, Transform, by_block};
 use crate::cpu::vectorized;
+use crate::error::Fault;
+use crate::tensor::Real;
+use serde::Deserialize;
 
 /// The transform, given by its maximum norm, which is above 0.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]

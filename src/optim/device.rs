@@ -1,43 +1,15 @@
 //! The chain on a GPU: each stage of transforms is one launch, interpreted per element from tables in device memory.
 
 use super::chain::SLOTS;
+use super::opcode::WORDS;
 use super::{Chain, Segment, UpdatePass, UpdateRole};
 use crate::error::Result;
 use crate::gpu::{Const, Gpus, Grid, Launch, Mut, kernels, threads};
 
-/// Floats per operation in the table of a stage: code, first slot, settings.
-const WORDS: usize = 8;
 /// Elements per block of the interpreter: 256 threads with 4 each.
 const BLOCK: usize = 1024;
 /// Number of parts of a segment's norm.
 const PARTS: usize = 64;
-
-/// A transform, as interpreted by kernels/optim.cu.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Opcode {
-    /// g += a * decay_mult * w.
-    WeightDecay(f64),
-    /// v = a v + g; g = v.
-    Momentum(f64),
-    /// v = a v + g; g += a v.
-    Nesterov(f64),
-    /// g *= a / norm where norm > a.
-    ClipByGlobalNorm(f64),
-}
-
-impl Opcode {
-    fn words(self, first_slot: usize) -> [f32; WORDS] {
-        let (code, setting) = match self {
-            Opcode::WeightDecay(a) => (0.0, a),
-            Opcode::Momentum(a) => (1.0, a),
-            Opcode::Nesterov(a) => (2.0, a),
-            Opcode::ClipByGlobalNorm(a) => (3.0, a),
-        };
-        let mut words = [0.0; WORDS];
-        words[..3].copy_from_slice(&[code, first_slot as f32, setting as f32]);
-        words
-    }
-}
 
 /// The tables of a chain on one device.
 #[derive(Debug, Clone)]

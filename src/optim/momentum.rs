@@ -3,8 +3,12 @@
 //!
 //! As in PyTorch's SGD without dampening, the learning rate multiplies v when it is used, not when it is accumulated.
 
-use super::*;
+use super::opcode::Opcode;
+use super::transform::{Block, Elements, Transform, by_block};
 use crate::cpu::vectorized;
+use crate::error::Fault;
+use crate::tensor::Real;
+use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 

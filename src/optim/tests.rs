@@ -4,6 +4,7 @@ use super::UpdateRole::{Gradients, Norms, Weights};
 use super::*;
 use crate::cpu::Implementation;
 use crate::device::{Clock, Memory, Operand, Operands, Pool, Random, RandomStream};
+use crate::tensor::Real;
 use crate::tensor::{LocalSlice, Precision, Shape};
 use std::sync::Arc;
 

@@ -4,8 +4,12 @@
 //!
 //! Equals `weight_decay` of PyTorch's SGD if it comes before `momentum`.
 
-use super::*;
+use super::opcode::Opcode;
+use super::transform::{Block, Elements, Transform, by_block};
 use crate::cpu::vectorized;
+use crate::error::Fault;
+use crate::tensor::Real;
+use serde::Deserialize;
 
 /// The transform, given by its decay, which is above 0.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]

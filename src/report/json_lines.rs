@@ -92,7 +92,7 @@ pub fn cut_back(path: &Path, step: Option<u64>) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{Folder, eval, start, step};
+    use super::super::reporter::tests::{Folder, eval, start, step};
     use super::*;
     use std::fs;
 

@@ -108,7 +108,7 @@ impl Write for AboveBar {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{Folder, eval, start, step};
+    use super::super::reporter::tests::{Folder, eval, start, step};
     use super::*;
 
     #[test]

@@ -100,7 +100,7 @@ impl std::fmt::Debug for Progress {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{eval, start, step};
+    use super::super::reporter::tests::{eval, start, step};
     use super::*;
     use std::sync::{Arc, Mutex};
 

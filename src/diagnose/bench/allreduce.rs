@@ -1,7 +1,8 @@
 //! Measures all-reduces, with programs that consist of a single one.
 
+use super::Effort;
 use super::limits;
-use super::{Effort, load_average};
+use super::workload::load_average;
 use crate::collectives::{Collective, CollectiveAlgorithm};
 use crate::config;
 use crate::data::Batch;

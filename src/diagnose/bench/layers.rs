@@ -1,6 +1,7 @@
 //! Measures how the time of a step is divided among its layers.
 
-use super::{About, Bench, Effort, Limits, Spread, is_product};
+use super::step::is_product;
+use super::{About, Bench, Effort, Limits, Spread};
 use crate::error::Result;
 use crate::layers::Pass;
 use crate::network::{Network, Source};

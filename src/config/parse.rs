@@ -1,0 +1,194 @@
+//! Reads a file into a [`Config`], or into all of its problems.
+
+use super::diagnostics::Diagnostics;
+use super::section::Section;
+use super::spans::{SourceMap, SpannedValue};
+use super::{Devices, Model, Optimizer, Train, data, devices, model, set, train, write};
+use crate::data::{Base, DataSettings};
+use crate::error::{Fault, Locations, Problem};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// The largest file that is accepted, in bytes.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// A complete configuration without mistakes.
+#[derive(Debug)]
+pub struct Config {
+    /// The name of the run; by default the name of the file without its extension.
+    pub name: String,
+    /// The seed of all random numbers; 1 by default.
+    pub seed: u64,
+    /// The devices and how they are used.
+    pub devices: Devices,
+    /// The data set and how it is batched.
+    pub data: DataSettings,
+    /// The location of `data` in the file.
+    pub data_locations: Locations,
+    /// The network.
+    pub model: Model,
+    /// How gradients become updates.
+    pub optimizer: Optimizer,
+    /// The length of training, and when to evaluate and save.
+    pub train: Train,
+    /// The folder that relative paths refer to: the folder of the file.
+    pub base: Base,
+    /// The path of the file.
+    pub path: PathBuf,
+    /// Settings that have no effect or were replaced; each is logged once.
+    pub notes: Vec<String>,
+    /// The text of the file with every `--set` applied, which a run saves as its `config.toml`.
+    pub resolved: String,
+}
+
+/// The result of parsing a file.
+#[derive(Debug)]
+pub struct Parsed {
+    /// The name of the file; `None` if it is not readable TOML.
+    pub file: Option<String>,
+    /// The configuration, if every section can be used; also present despite problems, so that later checks can run.
+    pub config: Option<Config>,
+    /// The model; also present despite problems, so that the network can be checked as well.
+    pub model: Option<Model>,
+    /// All problems, in the order of the file.
+    pub problems: Vec<Problem>,
+}
+
+/// Reads a file and applies every `--set KEY=VALUE`.
+pub fn read(path: &Path, sets: &[String]) -> Parsed {
+    let name = path.display().to_string();
+    match contents(path) {
+        Ok(text) => from_text(&name, &text, path.parent().unwrap_or(Path::new("")), sets),
+        Err(message) => unreadable(name, message),
+    }
+}
+
+/// Reads the text of a file called `name` in the folder `base`.
+pub fn from_text(name: &str, text: &str, base: &Path, sets: &[String]) -> Parsed {
+    let mut diagnostics = Diagnostics::new(SourceMap::new(name, text));
+    if text.len() as u64 > MOST_BYTES {
+        return unreadable(name.to_string(), too_large());
+    }
+    let root = match DeTable::parse(text) {
+        Ok(root) => root,
+        Err(error) => {
+            let location = diagnostics.source.at(error.span().map_or(0, |span| span.start));
+            let message = format!("the file is not TOML: {}", error.message().replace('\n', ", "));
+            return unreadable(location, message);
+        }
+    };
+    let span = root.span();
+    let root = set::apply(&mut diagnostics, Spanned::new(span, DeValue::Table(root.into_inner())), sets);
+    let DeValue::Table(root) = root.into_inner() else { unreachable!("every path of a --set has a key") };
+    let resolved = if sets.is_empty() {
+        text.to_string()
+    } else {
+        let sets: Vec<String> = sets.iter().map(|set| format!(" --set {set:?}")).collect();
+        format!("# {name:?} with{}\n\n{}", sets.concat(), write::document(&root))
+    };
+    let (config, model) = read_root(&mut diagnostics, root);
+    let mut problems = diagnostics.problems;
+    sort(&mut problems);
+    let config = config.map(|config| Config {
+        base: base.into(),
+        path: PathBuf::from(name),
+        notes: diagnostics.notes,
+        resolved,
+        ..config
+    });
+    Parsed { file: Some(name.to_string()), config, model, problems }
+}
+
+/// Sorts problems by line and column; those of `--set` come last.
+pub fn sort(problems: &mut [Problem]) {
+    problems.sort_by_key(|problem| {
+        let mut parts = problem.location.rsplitn(3, ':').map(|part| part.parse::<usize>().ok());
+        match (parts.next().flatten(), parts.next().flatten()) {
+            (Some(column), Some(line)) => (line, column),
+            _ if problem.location.starts_with("--set") => (usize::MAX, 0),
+            _ => (0, 0),
+        }
+    });
+}
+
+fn unreadable(location: String, message: String) -> Parsed {
+    Parsed { file: None, config: None, model: None, problems: vec![Problem { location, message }] }
+}
+
+fn too_large() -> String {
+    format!("the file is larger than {MOST_BYTES} bytes, expected a configuration")
+}
+
+fn contents(path: &Path) -> Result<String, String> {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| format!("cannot read: {error}"))?;
+    file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(|error| format!("cannot read: {error}"))?;
+    if bytes.len() as u64 > MOST_BYTES {
+        return Err(too_large());
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let line = error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
+        format!("line {line} is not UTF-8 text")
+    })
+}
+
+fn read_root(diagnostics: &mut Diagnostics, root: DeTable) -> (Option<Config>, Option<Model>) {
+    let file = PathBuf::from(diagnostics.source.file());
+    let stem = file.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned());
+    let root = Spanned::new(0..0, DeValue::Table(root));
+    let mut top = Section::open(diagnostics, "the file", root);
+    let name = top.take("name").unwrap_or(stem);
+    if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\']) || name.chars().any(char::is_control) {
+        let message = format!("name = {name:?}, expected a name that can be used for a folder");
+        top.fault(&Fault::at("name", message));
+    }
+    let seed = top.take("seed").unwrap_or(1);
+    let devices = top.value("devices").unwrap_or_else(|| Spanned::new(0..0, DeValue::Table(DeTable::new())));
+    let devices = devices::read(top.diagnostics, devices);
+    let data_locations = top.table.get("data").map(|value| top.diagnostics.source.locations(value)).unwrap_or_default();
+    let data = required(&mut top, "data", data::read);
+    let model = required(&mut top, "model", model::read);
+    let evaluated = data.as_ref().is_none_or(|data| data.test.is_some() || data.validation > 0.0);
+    let optimizer = required(&mut top, "optimizer", train::read_optimizer);
+    let train = required(&mut top, "train", |diagnostics, value| train::read_train(diagnostics, value, evaluated));
+    top.finish();
+    if let (Some(model), Some(optimizer)) = (&model, &optimizer) {
+        note_without_effect(diagnostics, &devices, model, optimizer);
+    }
+    let copy = model.clone();
+    let config = || {
+        let (base, path, notes, resolved) = Default::default();
+        let (data, model, optimizer, train) = (data?, model?, optimizer?, train?);
+        Some(Config { name, seed, devices, data, data_locations, model, optimizer, train, base, path, notes, resolved })
+    };
+    (config(), copy)
+}
+
+/// Reads a required section.
+fn required<'i, T>(
+    top: &mut Section<'i, '_>,
+    name: &'static str,
+    read: impl FnOnce(&mut Diagnostics, SpannedValue<'i>) -> Option<T>,
+) -> Option<T> {
+    match top.value(name) {
+        Some(value) => read(top.diagnostics, value),
+        None => {
+            let (location, message) = (top.diagnostics.source.file().to_string(), format!("missing section [{name}]"));
+            top.diagnostics.problems.push(Problem { location, message });
+            None
+        }
+    }
+}
+
+/// Adds a note for each setting of devices or optimizer that has no effect.
+fn note_without_effect(diagnostics: &mut Diagnostics, devices: &Devices, model: &Model, optimizer: &Optimizer) {
+    if devices.mesh.columns == 1 && model.layers.iter().any(|entry| entry.split.is_some()) {
+        diagnostics.note("[model]: split has no effect: the mesh has one column");
+    }
+    let decays = optimizer.chain.0.iter().any(|transform| transform.key() == "weight_decay");
+    if !decays && model.layers.iter().any(|entry| entry.decay_mult != 1.0) {
+        diagnostics.note("[model]: decay_mult has no effect: the chain of [optimizer] has no weight_decay");
+    }
+}

@@ -1,0 +1,75 @@
+//! The graph of layers: nodes, parameters and their initial values.
+
+use crate::device::{Random, RandomStream};
+use crate::error::Locations;
+use crate::layers::{Activation, Init, Layer, Param, Split};
+use std::sync::Arc;
+
+/// The source of a node's input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// The images of the batch.
+    Images,
+    /// The output of an earlier node.
+    Node(usize),
+}
+
+/// A layer of the graph.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Its name: from the file, or `<kind><index among its kind, from 1>`.
+    pub name: String,
+    /// The layer.
+    pub layer: Arc<dyn Layer>,
+    /// The sources of its inputs.
+    pub inputs: Vec<Source>,
+    /// The shapes of the inputs, for one sample.
+    pub input_shapes: Vec<Activation>,
+    /// The shape of the output, for one sample.
+    pub output: Activation,
+    /// The split given in the file.
+    pub split: Option<Split>,
+    /// Its parameters, as indices into [`Network::parameters`].
+    pub params: Vec<usize>,
+    /// Its running statistics, as indices into [`Network::statistics`].
+    pub statistics: Vec<usize>,
+    /// The locations of the layer and its keys in the file.
+    pub locations: Locations,
+}
+
+/// A parameter or running statistic of the network.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parameter {
+    /// Its name in weight files: `conv1.weight`.
+    pub name: String,
+    /// Its shape, its order in files and its fans.
+    pub param: Param,
+    /// Its initialisation.
+    pub init: Init,
+    /// Multiplies the learning rate.
+    pub lr_mult: f64,
+    /// Multiplies the weight decay.
+    pub decay_mult: f64,
+}
+
+/// The network: nodes in topological order; the last node is the loss.
+#[derive(Debug, Clone)]
+pub struct Network {
+    /// The shape of an image.
+    pub input: Activation,
+    /// The nodes.
+    pub nodes: Vec<Node>,
+    /// The parameters, in the order of the nodes.
+    pub parameters: Vec<Parameter>,
+    /// The running statistics, in the order of the nodes.
+    pub statistics: Vec<Parameter>,
+}
+
+/// Returns the initial values of a parameter, in the order of its logical memory.
+///
+/// They depend on the seed, the index of the parameter and the index of the value, never on devices or layouts.
+pub fn initial(network: &Network, seed: u64, parameter: usize) -> Vec<f64> {
+    let Parameter { param, init, .. } = &network.parameters[parameter];
+    let random = Random::new(seed, RandomStream::Init, 0, parameter as u64);
+    (0..param.shape.elements() as u64).map(|i| init.value(&random, i, param.fan_in, param.fan_out)).collect()
+}

@@ -1,0 +1,55 @@
+//! Reads a configuration and builds its network.
+
+use super::build::build;
+use super::graph::Network;
+use crate::config::{self, Config, Parsed};
+use crate::error::{Error, Problem, Result};
+use std::path::Path;
+
+/// Reads a configuration with every `--set KEY=VALUE` applied, and builds its network.
+///
+/// # Errors
+/// All problems of the file and of the network, in the order of the file.
+pub fn open(path: &Path, sets: &[String]) -> Result<(Config, Network)> {
+    complete(config::read(path, sets))
+}
+
+/// Builds the network of a parsed file.
+///
+/// # Errors
+/// All problems of the file and of the network, in the order of the file.
+pub fn complete(parsed: Parsed) -> Result<(Config, Network)> {
+    match CheckedConfig::new(parsed) {
+        CheckedConfig { config: Some(config), network: Some(network), problems, .. } if problems.is_empty() => {
+            Ok((config, network))
+        }
+        CheckedConfig { problems, .. } => Err(Error::Config(problems)),
+    }
+}
+
+/// A parsed file with its network, as far as they are valid, and all problems so far.
+#[derive(Debug)]
+pub struct CheckedConfig {
+    /// The name of the file; `None` if it is not readable TOML.
+    pub file: Option<String>,
+    /// The configuration, if every section can be used.
+    pub config: Option<Config>,
+    /// The network, if its layers fit together.
+    pub network: Option<Network>,
+    /// The problems of the file and of the network, in the order of the file. If empty, both are present.
+    pub problems: Vec<Problem>,
+}
+
+impl CheckedConfig {
+    /// Builds the network of a parsed file, if possible.
+    pub fn new(parsed: Parsed) -> Self {
+        let mut problems = parsed.problems;
+        let network = parsed.model.as_ref().map(build).transpose();
+        let network = network.unwrap_or_else(|more| {
+            problems.extend(more);
+            None
+        });
+        config::sort(&mut problems);
+        CheckedConfig { file: parsed.file, config: parsed.config, network, problems }
+    }
+}

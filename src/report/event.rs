@@ -1,0 +1,100 @@
+//! The events of a run, and their destinations.
+
+use crate::error::Result;
+use serde::Serialize;
+
+/// An event of a run. The names of variants and fields are those of `metrics.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum RunEvent {
+    /// The run starts or resumes.
+    Start {
+        /// The run's name.
+        name: String,
+        /// Updates already done: 0, or those of the checkpoint that the run resumes from.
+        step: u64,
+        /// The devices, as the user names them.
+        devices: Vec<String>,
+        /// The mesh, as data x columns.
+        mesh: String,
+        /// Number of values in all parameters.
+        parameters: u64,
+        /// The precision, as written in the configuration.
+        precision: String,
+        /// Threads of each device.
+        threads: usize,
+        /// The version of peristyle.
+        version: String,
+    },
+    /// An update was made.
+    Step {
+        /// Its number, from 1.
+        step: u64,
+        /// The epoch, from 0.
+        epoch: u64,
+        /// Mean loss of the global batch, before the update.
+        loss: f64,
+        /// The learning rate.
+        lr: f64,
+        /// Training images per second since the previous step event.
+        images_per_second: f64,
+        /// Seconds since the run started or resumed.
+        seconds: f64,
+    },
+    /// The network was evaluated on a set of images.
+    Eval {
+        /// Updates done.
+        step: u64,
+        /// The set: `test` or `validation`.
+        split: String,
+        /// Mean loss.
+        loss: f64,
+        /// Fraction of images whose first guess is right.
+        top1: f64,
+        /// Fraction of images with the right class among the first five guesses.
+        top5: f64,
+        /// Number of images.
+        images: u64,
+    },
+    /// A checkpoint was written.
+    Checkpoint {
+        /// Updates done.
+        step: u64,
+        /// The checkpoint's folder inside the run directory.
+        path: String,
+    },
+    /// A note for the user, logged once: a setting or a file was skipped, changed or replaced by a fallback.
+    Note {
+        /// The text of the note.
+        text: String,
+    },
+    /// The run ended.
+    End {
+        /// Updates done.
+        steps: u64,
+        /// Seconds since the run started or resumed.
+        seconds: f64,
+        /// The reason: `finished`, `interrupted` or `failed`.
+        reason: String,
+        /// The error of a failed run.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<String>,
+    },
+}
+
+/// A destination of events.
+pub trait Sink: Send {
+    /// Writes an event.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn emit(&mut self, event: &RunEvent) -> Result<()>;
+
+    /// Flushes all events to the disk, if the sink guarantees that they survive a power cut.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    fn sync(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
