@@ -3,9 +3,11 @@
 use super::configured::Configured;
 use super::output::print;
 use crate::error::{Error, Result};
+use crate::program::Plan;
 use crate::report::{Reporter, ReporterOptions};
-use crate::train::{DataPolicy, Job, Run, Stop, checkpoint, directory};
-use std::path::PathBuf;
+use crate::train::directory::{self, RunDir};
+use crate::train::{DataPolicy, Job, Run, Stop, checkpoint, launcher};
+use std::path::{Path, PathBuf};
 
 /// Arguments of `train`.
 #[derive(Debug, clap::Args)]
@@ -24,29 +26,61 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
+    let (config, sets) = (&arguments.configured.config, arguments.configured.sets());
     let needs = if arguments.resume { DataPolicy::Trained } else { DataPolicy::Required };
-    let (job, plan) = Job::open(&arguments.configured.config, &arguments.configured.sets(), needs)?;
+    let (mut job, mut plan) = Job::open(config, &sets, needs)?;
+    launcher::check(job.config.independent, |name| std::env::var(name).ok())?;
     let name = job.config.name.clone();
     let dir = match (&arguments.run_dir, arguments.resume) {
-        (Some(dir), true) => directory::existing(dir)?,
-        (Some(dir), false) => directory::fresh(dir)?,
-        (None, true) => directory::newest(&name)?,
-        (None, false) => directory::next(&name)?,
+        (Some(dir), true) => RunDir::existing(dir)?,
+        (Some(dir), false) => RunDir::fresh(dir)?,
+        (None, true) => RunDir::newest(&name)?,
+        (None, false) => RunDir::next(&name)?,
     };
-    let stop = Stop::listen()?;
-    let (resolved, steps) = (job.config.resolved.clone(), job.steps());
-    let base = job.config.base.clone();
-    let mut run = if arguments.resume { Run::resume(job, plan, &dir)? } else { Run::start(job, plan, &dir)? };
-    directory::write_config(&dir, &resolved, &base)?;
-    let resume = arguments.resume.then(|| run.step());
-    if let Some(step) = resume {
-        checkpoint::cut_back(&dir, step)?;
+    let path = dir.path.clone();
+    let continues = arguments.resume && checkpoint::any(&path)?;
+    if arguments.resume && !continues {
+        // It needs all that a new run needs, such as the weights to start from.
+        (job, plan) = Job::open(config, &sets, DataPolicy::Required)?;
+        job.notes.push("the run ended before its first checkpoint; it starts again at step 0".to_string());
     }
-    let mut reporter = Reporter::open(&dir, ReporterOptions { steps, resume, verbosity: arguments.verbose })?;
+    let stop = Stop::listen()?;
+    let (mut run, mut reporter) = match open(arguments, job, plan, &path, continues) {
+        Ok(opened) => opened,
+        Err(error) => {
+            if !arguments.resume {
+                dir.abandon();
+            }
+            return Err(error);
+        }
+    };
     let result = run.train(&mut reporter, &stop);
     drop(reporter);
     // From here on, a failure is a failed run, not a mistake on the command line: a full disk, for example.
-    result.map_err(|error| Error::Run(format!("{} (run directory {})", error.with_causes(), dir.display())))?;
-    print(&format!("{}\n", dir.display()));
+    result.map_err(|error| Error::Run(format!("{} (run directory {})", error.with_causes(), path.display())))?;
+    print(&format!("{}\n", path.display()));
     Ok(())
+}
+
+/// Opens a run, which `continues` from a checkpoint or starts, and its sinks. The configuration of a run that starts is
+/// written first: whatever ends the process from then on, `--resume` continues the run.
+fn open(arguments: &Arguments, job: Job, plan: Plan, dir: &Path, continues: bool) -> Result<(Run, Reporter)> {
+    let (resolved, steps) = (job.config.resolved.clone(), job.steps());
+    let base = job.config.base.clone();
+    let write_config = || directory::write_config(dir, &resolved, &base);
+    let show = || eprintln!("run directory: {}", dir.display());
+    let run = if continues {
+        show();
+        let run = Run::resume(job, plan, dir)?;
+        write_config()?;
+        checkpoint::cut_back(dir, run.step())?;
+        run
+    } else {
+        write_config()?;
+        show();
+        Run::start(job, plan, dir)?
+    };
+    let resume = arguments.resume.then(|| run.step());
+    let reporter = Reporter::open(dir, ReporterOptions { steps, resume, verbosity: arguments.verbose })?;
+    Ok((run, reporter))
 }

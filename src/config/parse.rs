@@ -37,6 +37,8 @@ pub struct Config {
     pub base: Base,
     /// The path of the file.
     pub path: PathBuf,
+    /// Whether a process that a launcher started with others trains a copy of its own: `[cluster] processes = 1`.
+    pub independent: bool,
     /// Settings that have no effect or were replaced; each is logged once.
     pub notes: Vec<String>,
     /// The text of the file with every `--set` applied, which a run saves as its `config.toml`.
@@ -153,6 +155,7 @@ fn read_root(diagnostics: &mut Diagnostics, root: DeTable) -> (Option<Config>, O
     let evaluated = data.as_ref().is_none_or(|data| data.test.is_some() || data.validation > 0.0);
     let optimizer = required(&mut top, "optimizer", train::read_optimizer);
     let train = required(&mut top, "train", |diagnostics, value| train::read_train(diagnostics, value, evaluated));
+    let independent = read_cluster(&mut top);
     top.finish();
     if let (Some(model), Some(optimizer)) = (&model, &optimizer) {
         note_without_effect(diagnostics, &devices, model, optimizer);
@@ -161,9 +164,36 @@ fn read_root(diagnostics: &mut Diagnostics, root: DeTable) -> (Option<Config>, O
     let config = || {
         let (base, path, notes, resolved) = Default::default();
         let (data, model, optimizer, train) = (data?, model?, optimizer?, train?);
-        Some(Config { name, seed, devices, data, data_locations, model, optimizer, train, base, path, notes, resolved })
+        Some(Config {
+            name,
+            seed,
+            devices,
+            data,
+            data_locations,
+            model,
+            optimizer,
+            train,
+            base,
+            path,
+            independent,
+            notes,
+            resolved,
+        })
     };
     (config(), copy)
+}
+
+/// Reads `[cluster]`; returns whether it has `processes = 1`.
+fn read_cluster(top: &mut Section) -> bool {
+    let Some(value) = top.value("cluster") else { return false };
+    let mut section = Section::open(top.diagnostics, "[cluster]", value);
+    let processes: Option<u64> = section.take("processes");
+    if let Some(processes) = processes.filter(|&n| n != 1) {
+        let message = format!("processes = {processes}, expected 1: several processes cannot train together yet");
+        section.fault(&Fault::at("processes", message));
+    }
+    section.finish();
+    processes.is_some()
 }
 
 /// Reads a required section.

@@ -256,11 +256,23 @@ pub fn latest(path: &Path) -> Result<LatestCheckpoint> {
     Err(Error::file(folder, format!("holds no complete checkpoint to resume from{}", reasons.concat())))
 }
 
+/// Returns whether a run directory holds a checkpoint, complete or not.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn any(run_dir: &Path) -> Result<bool> {
+    let folder = run_dir.join(FOLDER);
+    Ok(folder.exists() && !list(&folder)?.is_empty())
+}
+
 /// Removes the checkpoints of later steps, because a run that goes back to `step` will write its own.
 ///
 /// # Errors
 /// When the folder cannot be read or a checkpoint cannot be removed.
 pub fn cut_back(run_dir: &Path, step: u64) -> Result<()> {
+    if !any(run_dir)? {
+        return Ok(());
+    }
     let mut later = list(&run_dir.join(FOLDER))?.into_iter().filter(|&(s, _)| s > step);
     later.try_for_each(|(_, path)| remove(&path))
 }

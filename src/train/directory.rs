@@ -1,9 +1,11 @@
 //! Run directories: the folders that hold the configuration, metrics, log and checkpoints of a run.
 
+use super::owner::{Lock, Owner, owned};
 use crate::data::Base;
 use crate::error::{Error, Result};
 use crate::network::CheckedConfig;
-use std::fs;
+use std::fs::{self, File};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// The folder that contains run directories.
@@ -13,29 +15,86 @@ const CONFIG: &str = "config.toml";
 /// The prefix of the first lines of a run's configuration, which record the folders that relative paths refer to.
 const BASE: &str = "# relative to: ";
 
-/// Returns a directory for a new run.
-///
-/// # Errors
-/// When it already holds a run.
-pub fn fresh(dir: &Path) -> Result<PathBuf> {
-    if holds_run(dir) {
-        return Err(Error::Usage(format!(
-            "{} already holds a run; add --resume to continue it, or choose another --run-dir",
-            dir.display()
-        )));
-    }
-    Ok(dir.to_path_buf())
+/// A run directory that this process owns.
+#[derive(Debug)]
+pub struct RunDir {
+    /// Its path.
+    pub path: PathBuf,
+    lock: Lock,
 }
 
-/// Returns a directory whose run is to be resumed.
-///
-/// # Errors
-/// When it holds no run.
-pub fn existing(dir: &Path) -> Result<PathBuf> {
-    if holds_run(dir) {
-        return Ok(dir.to_path_buf());
+impl RunDir {
+    fn new(dir: &Path, mut lock: Lock) -> Result<RunDir> {
+        lock.record()?;
+        Ok(RunDir { path: dir.to_path_buf(), lock })
     }
-    Err(Error::Usage(format!("{} holds no run to resume; omit --resume to start one there", dir.display())))
+
+    /// Takes a directory for a new run.
+    ///
+    /// # Errors
+    /// If it already holds a run, or another process owns it.
+    pub fn fresh(dir: &Path) -> Result<RunDir> {
+        let lock = Lock::take(dir)?.ok_or_else(|| owned(dir))?;
+        if holds_run(dir) {
+            return Err(Error::Usage(format!(
+                "{} already holds a run; add --resume to continue it, or choose another --run-dir",
+                dir.display()
+            )));
+        }
+        Self::new(dir, lock)
+    }
+
+    /// Takes a directory whose run is to be resumed.
+    ///
+    /// # Errors
+    /// If it holds no run, or another process owns it.
+    pub fn existing(dir: &Path) -> Result<RunDir> {
+        if !holds_run(dir) {
+            let message = format!("{} holds no run to resume; omit --resume to start one there", dir.display());
+            return Err(Error::Usage(message));
+        }
+        Self::new(dir, Lock::take(dir)?.ok_or_else(|| owned(dir))?)
+    }
+
+    /// Takes the first free directory for a name: `runs/NAME`, `runs/NAME-2`, and so on. Runs that start at the same
+    /// moment get different ones.
+    ///
+    /// # Errors
+    /// If there are already a million runs of this name.
+    pub fn next(name: &str) -> Result<RunDir> {
+        for path in (1..1_000_000).map(|number| numbered(name, number)) {
+            if holds_run(&path) {
+                continue;
+            }
+            // Another process may have started, and even ended, a run here since the check above.
+            if let Some(lock) = Lock::take(&path)?.filter(|_| !holds_run(&path)) {
+                return Self::new(&path, lock);
+            }
+        }
+        Err(Error::Usage(format!("too many runs named {name}; choose a --run-dir")))
+    }
+
+    /// Takes the directory of the run of a name that was started or resumed last.
+    ///
+    /// # Errors
+    /// If there is none, or another process owns it.
+    pub fn newest(name: &str) -> Result<RunDir> {
+        let entries = fs::read_dir(RUNS).into_iter().flatten().flatten();
+        let runs = entries.filter_map(|entry| number_of(entry.file_name().to_str()?, name));
+        let runs = runs.map(|number| (numbered(name, number), number)).filter(|(dir, _)| holds_run(dir));
+        // Runs of versions without a record are the oldest, in the order of their numbers.
+        let newest = runs.max_by_key(|(dir, number)| (Owner::of(dir).map(|owner| owner.started), *number));
+        let (dir, _) = newest.ok_or_else(|| {
+            Error::Usage(format!("{RUNS}/{name} holds no run to resume; choose one with --run-dir, or omit --resume"))
+        })?;
+        Self::existing(&dir)
+    }
+
+    /// Removes what a new run has written before it failed to start; the directory too if it is then empty.
+    pub fn abandon(self) {
+        let _ = fs::remove_file(self.path.join(CONFIG));
+        self.lock.remove();
+    }
 }
 
 fn holds_run(dir: &Path) -> bool {
@@ -47,24 +106,11 @@ fn numbered(name: &str, number: usize) -> PathBuf {
     Path::new(RUNS).join(name)
 }
 
-/// Returns the first free directory for a name: `runs/NAME`, `runs/NAME-2`, and so on.
-///
-/// # Errors
-/// When there are already a million runs of this name.
-pub fn next(name: &str) -> Result<PathBuf> {
-    let free = (1..1_000_000).map(|number| numbered(name, number)).find(|dir| !holds_run(dir));
-    free.ok_or_else(|| Error::Usage(format!("too many runs named {name}; choose a --run-dir")))
-}
-
-/// Returns the last directory for a name that holds a run.
-///
-/// # Errors
-/// When there is none.
-pub fn newest(name: &str) -> Result<PathBuf> {
-    let runs = (1..1_000_000).map(|number| numbered(name, number)).take_while(|dir| holds_run(dir));
-    runs.last().ok_or_else(|| {
-        Error::Usage(format!("{RUNS}/{name} holds no run to resume; choose one with --run-dir, or omit --resume"))
-    })
+/// Returns the number of a folder of runs: 1 for `NAME`, 2 for `NAME-2`.
+fn number_of(folder: &str, name: &str) -> Option<usize> {
+    let rest = folder.strip_prefix(name)?;
+    let number = if rest.is_empty() { 1 } else { rest.strip_prefix('-')?.parse().ok().filter(|&n| n > 1)? };
+    (numbered(name, number) == Path::new(RUNS).join(folder)).then_some(number)
 }
 
 /// Writes the configuration of a run; its relative paths refer to `base`, otherwise to the current folder.
@@ -82,9 +128,16 @@ pub fn write_config(dir: &Path, resolved: &str, base: &Base) -> Result<()> {
             lines.push(line);
         }
     }
-    let path = dir.join(CONFIG);
-    let text = lines.concat() + resolved;
-    fs::write(&path, text).map_err(|e| Error::io(&path, "write", e))
+    let (path, part) = (dir.join(CONFIG), dir.join(format!("{CONFIG}.part")));
+    // A kill or an error in between leaves the old file.
+    let write = || {
+        let mut file = File::create(&part)?;
+        file.write_all((lines.concat() + resolved).as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&part, &path)?;
+        File::open(dir)?.sync_all()
+    };
+    write().map_err(|e| Error::io(&path, "write", e))
 }
 
 /// Reads the configuration of a run directory, or of the run that a checkpoint belongs to.

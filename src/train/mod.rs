@@ -6,6 +6,8 @@ pub mod directory;
 pub mod evaluate;
 pub mod exchange;
 mod job;
+pub mod launcher;
+pub mod owner;
 mod run;
 pub mod signals;
 mod start;

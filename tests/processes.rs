@@ -1,0 +1,145 @@
+//! Runs as processes that start together, are killed, or are started by a launcher.
+
+mod common;
+
+use common::runs::{Folder, losses, output_of, peristyle};
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A process that is killed when it is dropped.
+struct Live {
+    child: Child,
+    /// The first line of its stderr, which names the run directory.
+    first: String,
+}
+
+impl Live {
+    fn start(command: &mut Command) -> Live {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut first = String::new();
+        BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut first).unwrap();
+        Live { child, first }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const LONG: [&str; 4] = ["train", "small.toml", "--set", "train.steps=1000000"];
+
+#[test]
+fn a_live_run_has_one_owner() {
+    let folder = Folder::new("owner-live");
+    let live = Live::start(peristyle(&folder.0).args(LONG).args(["--run-dir", "run"]));
+    assert_eq!(live.first, "run directory: run\n");
+    let owner = format!("run is in use by the run of process {} on ", live.child.id());
+    for more in [&["--run-dir", "run"][..], &["--run-dir", "run", "--resume"]] {
+        let begin = Instant::now();
+        let output = folder.run(&[&LONG, more].concat());
+        assert_eq!((output.code, output.out.as_str()), (Some(2), ""), "{}", output.err);
+        assert!(output.err.contains(&owner), "{}", output.err);
+        // It promises to end within a second.
+        assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    }
+    // Without a directory, a start takes the next name, and the live run does not block it.
+    let output = folder.good(&["train", "small.toml", "--set", "train.steps=1"]);
+    assert_eq!(output.out, "runs/small\n");
+}
+
+#[test]
+fn runs_that_start_together_get_different_directories() {
+    let folder = Folder::new("owner-together");
+    let start = |seed: u32| {
+        let mut command = peristyle(&folder.0);
+        command.args(["train", "small.toml", "--set", "train.steps=3", "--set", &format!("seed={seed}")]);
+        command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap()
+    };
+    let children: Vec<Child> = (1..=4).map(start).collect();
+    let outputs: Vec<_> = children.into_iter().map(|child| child.wait_with_output().unwrap()).collect();
+    assert!(outputs.iter().all(|output| output.status.success()));
+    let mut dirs: Vec<String> = outputs.into_iter().map(|output| String::from_utf8(output.stdout).unwrap()).collect();
+    for (seed, dir) in (1..).zip(&dirs) {
+        assert!(folder.read(&format!("{}/config.toml", dir.trim())).contains(&format!("seed = {seed}")), "{dir}");
+        assert_eq!(losses(&folder.metrics(dir.trim())).len(), 3);
+    }
+    dirs.sort();
+    assert_eq!(dirs, ["runs/small\n", "runs/small-2\n", "runs/small-3\n", "runs/small-4\n"]);
+}
+
+#[test]
+fn a_run_killed_before_its_first_checkpoint_resumes_at_step_0() {
+    let folder = Folder::new("owner-killed");
+    folder.train("weights", &["--set", "train.steps=1"]);
+    for from in ["seed=3", "model.from=\"weights/checkpoints/step-00000001/model.safetensors\""] {
+        let more = ["--set", from, "--set", "train.steps=3"];
+        let (run, straight) = (format!("run-{}", from.len()), format!("straight-{}", from.len()));
+        folder.train(&straight, &more);
+        // The configuration is written and the directory is printed before the data are loaded.
+        let mut live = Live::start(peristyle(&folder.0).args(LONG).args(["--set", from, "--run-dir", &run]));
+        live.child.kill().unwrap();
+        live.child.wait().unwrap();
+        let output = folder.train(&run, &[&more[..], &["--resume"]].concat());
+        let note = "the run ended before its first checkpoint; it starts again at step 0";
+        assert!(output.err.contains(note), "{}", output.err);
+        assert_eq!(losses(&folder.metrics(&run)), losses(&folder.metrics(&straight)));
+    }
+}
+
+#[test]
+fn a_lock_left_by_a_kill_is_taken_over() {
+    let folder = Folder::new("owner-stale");
+    folder.train("run", &["--set", "train.steps=2"]);
+    let live = Live::start(peristyle(&folder.0).args(LONG).args(["--run-dir", "run", "--resume"]));
+    drop(live);
+    let output = folder.train("run", &["--set", "train.steps=4", "--resume"]);
+    assert_eq!(output.out, "run\n");
+}
+
+#[test]
+fn resume_without_a_directory_takes_the_run_that_was_started_last() {
+    let folder = Folder::new("owner-newest");
+    let train = |more: &[&str]| folder.good(&[&["train", "small.toml"], more].concat()).out;
+    assert_eq!(train(&["--set", "train.steps=1"]), "runs/small\n");
+    assert_eq!(train(&["--set", "train.steps=1"]), "runs/small-2\n");
+    assert_eq!(train(&["--set", "train.steps=2", "--resume"]), "runs/small-2\n");
+    assert_eq!(train(&["--set", "train.steps=2", "--resume", "--run-dir", "runs/small"]), "runs/small\n");
+    assert_eq!(train(&["--set", "train.steps=3", "--resume"]), "runs/small\n");
+    // A number without its predecessors counts, other names do not.
+    std::fs::rename(folder.at("runs/small-2"), folder.at("runs/small-7")).unwrap();
+    std::fs::create_dir_all(folder.at("runs/small-other/checkpoints")).unwrap();
+    assert_eq!(train(&["--set", "train.steps=3", "--resume", "--run-dir", "runs/small-7"]), "runs/small-7\n");
+    assert_eq!(train(&["--set", "train.steps=4", "--resume"]), "runs/small-7\n");
+}
+
+#[test]
+fn a_start_that_fails_leaves_no_directory() {
+    let folder = Folder::new("owner-failed");
+    let labels = "data.train.idx.labels=\"broken.gz\"";
+    folder.write("broken.gz", "not labels");
+    let output = folder.run(&["train", "small.toml", "--set", labels]);
+    assert_eq!(output.code, Some(2), "{}", output.err);
+    assert!(!folder.at("runs/small").exists());
+    assert_eq!(folder.good(&["train", "small.toml", "--set", "train.steps=1"]).out, "runs/small\n");
+}
+
+#[test]
+fn one_of_several_processes_of_a_launcher_is_rejected_before_anything_is_created() {
+    let folder = Folder::new("owner-launcher");
+    let start = |more: &[&str]| {
+        let mut command = peristyle(&folder.0);
+        command.args(["train", "small.toml", "--set", "train.steps=1"]).args(more);
+        output_of(command.env("WORLD_SIZE", "2").env("RANK", "1"))
+    };
+    let output = start(&[]);
+    assert_eq!((output.code, output.out.as_str()), (Some(2), ""), "{}", output.err);
+    assert!(output.err.contains("started by torchrun as process 1 of 2"), "{}", output.err);
+    assert!(!folder.at("runs").exists());
+    assert_eq!(start(&["--set", "cluster.processes=1"]).out, "runs/small\n");
+    let output = folder.run(&["check", "small.toml", "--set", "cluster.processes=2"]);
+    assert!(output.code == Some(2) && output.err.contains("[cluster]: processes = 2, expected 1"), "{}", output.err);
+}
