@@ -120,10 +120,13 @@ impl Error {
         text
     }
 
-    /// Returns the process exit code: 1 = ran but failed, 2 = a user mistake.
+    /// Returns the process exit code: 1 = ran but failed, 2 = a user mistake. An error of the operating system is a failure
+    /// unless the path is wrong.
     pub fn exit_code(&self) -> i32 {
+        use std::io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
         match self {
             Error::Run(_) | Error::Goal(_) => 1,
+            Error::Io { source, .. } if !matches!(source.kind(), NotFound | IsADirectory | NotADirectory) => 1,
             _ => 2,
         }
     }

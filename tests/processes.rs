@@ -2,8 +2,9 @@
 
 mod common;
 
-use common::runs::{Folder, losses, output_of, peristyle};
-use std::io::{BufRead, BufReader};
+use common::runs::{Folder, events, losses, output_of, peristyle};
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -142,4 +143,100 @@ fn one_of_several_processes_of_a_launcher_is_rejected_before_anything_is_created
     assert_eq!(start(&["--set", "cluster.processes=1"]).out, "runs/small\n");
     let output = folder.run(&["check", "small.toml", "--set", "cluster.processes=2"]);
     assert!(output.code == Some(2) && output.err.contains("[cluster]: processes = 2, expected 1"), "{}", output.err);
+}
+
+impl Live {
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    /// Waits until `metrics.jsonl` of a run holds a text.
+    fn until(&mut self, folder: &Folder, dir: &str, text: &str) {
+        let path = folder.at(dir).join("metrics.jsonl");
+        let begin = Instant::now();
+        while !std::fs::read_to_string(&path).is_ok_and(|metrics| metrics.contains(text)) {
+            assert!(begin.elapsed() < Duration::from_secs(120), "no {text} in {path:?}");
+            assert!(self.child.try_wait().unwrap().is_none(), "the run ended before {text}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Waits for the end; returns how the process ended and the last line of its stderr.
+    fn end(mut self) -> (std::process::ExitStatus, String) {
+        let mut text = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        (self.child.wait().unwrap(), text.lines().last().unwrap_or_default().to_string())
+    }
+}
+
+#[test]
+fn a_signal_saves_a_checkpoint_and_then_ends_the_process_as_it_should() {
+    let folder = Folder::new("ends");
+    for (name, number) in [("INT", Some(2)), ("TERM", Some(15)), ("HUP", Some(1)), ("USR1", None)] {
+        let mut live = Live::start(peristyle(&folder.0).args(LONG).args(["--run-dir", name]));
+        live.until(&folder, name, "\"step\":3,");
+        live.signal(&format!("-{name}"));
+        let (status, last) = live.end();
+        assert_eq!(status.signal(), number, "{name}: {status}");
+        assert_eq!(status.code(), if number.is_some() { None } else { Some(75) }, "{name}: {status}");
+        let steps = losses(&folder.metrics(name)).len() as u64;
+        let to_continue =
+            format!("SIG{name} after step {steps}; to continue: peristyle train small.toml --resume --run-dir {name}");
+        assert_eq!(last, to_continue);
+        folder.checkpoint(name, steps);
+        assert_eq!(events(&folder.metrics(name), "end")[0]["reason"], "interrupted");
+    }
+}
+
+#[test]
+fn a_signal_before_training_ends_the_process_at_once() {
+    let folder = Folder::new("ends-early");
+    // Reading these images takes longer than the signal needs.
+    let data = "data.train={synthetic={images=2000000,classes=10,shape=[8,8,1]}}";
+    for (name, number) in [("TERM", Some(15)), ("USR1", None)] {
+        let live = Live::start(peristyle(&folder.0).args(LONG).args(["--set", data, "--run-dir", name]));
+        live.signal(&format!("-{name}"));
+        let (status, _) = live.end();
+        assert_eq!((status.signal(), status.code()), (number, number.is_none().then_some(75)), "{name}: {status}");
+        assert!(folder.at(name).join("config.toml").exists() && !folder.at(name).join("checkpoints").exists());
+    }
+}
+
+#[test]
+fn an_evaluation_is_interrupted_and_made_up_for() {
+    let folder = Folder::new("ends-evaluation");
+    let more = [
+        "--set",
+        "data.test={synthetic={images=400000,classes=10,shape=[8,8,1]}}",
+        "--set",
+        "train.evaluate=\"2 steps\"",
+        "--set",
+        "train.checkpoint.every=\"2 steps\"",
+    ];
+    let mut live = Live::start(peristyle(&folder.0).args(LONG).args(more).args(["--run-dir", "run"]));
+    live.until(&folder, "run", "\"step\":2,");
+    let begin = Instant::now();
+    live.signal("-TERM");
+    let (status, _) = live.end();
+    let seconds = begin.elapsed().as_secs_f64();
+    assert_eq!(status.signal(), Some(15), "{status}");
+    assert!(events(&folder.metrics("run"), "eval").is_empty(), "the evaluation took less than {seconds} s");
+    folder.train("run", &[&more[..], &["--set", "train.steps=2", "--resume"]].concat());
+    folder.train("whole", &[&more[..], &["--set", "train.steps=2"]].concat());
+    let evaluations = |dir| events(&folder.metrics(dir), "eval");
+    assert_eq!(evaluations("run"), evaluations("whole"));
+    assert_eq!(folder.checkpoint("run", 2), folder.checkpoint("whole", 2));
+}
+
+#[test]
+fn a_signal_that_was_ignored_at_the_start_stays_ignored() {
+    let folder = Folder::new("ends-nohup");
+    let program = format!("trap '' HUP; exec {} {} --run-dir run", env!("CARGO_BIN_EXE_peristyle"), LONG.join(" "));
+    let mut live = Live::start(Command::new("sh").args(["-c", &program]).current_dir(&folder.0));
+    live.until(&folder, "run", "\"step\":1,");
+    live.signal("-HUP");
+    live.until(&folder, "run", "\"step\":20,");
+    live.signal("-TERM");
+    assert_eq!(live.end().0.signal(), Some(15));
 }

@@ -3,6 +3,7 @@
 mod common;
 
 use common::runs::{Folder, events, losses, peristyle};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 
 /// Resumes a run and trains it to step `to`.
@@ -114,12 +115,12 @@ impl Running<'_> {
         panic!("the run made no progress");
     }
 
-    /// Sends a signal, waits for the end and returns the exit code and the number of steps reported.
+    /// Sends a signal, waits for the end and returns the signal that ended the process and the number of steps reported.
     fn stop(mut self, signal: &str) -> (Option<i32>, u64) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
-        let code = self.child.wait().unwrap().code();
-        (code, steps_reported(self.folder, self.dir))
+        let ended = self.child.wait().unwrap().signal();
+        (ended, steps_reported(self.folder, self.dir))
     }
 }
 
@@ -138,11 +139,11 @@ fn a_run_stopped_by_a_signal_resumes_bit_for_bit() {
     ] {
         let mut run = Running::start(&folder, dir, &["--set", "devices.threads=2"]);
         run.until(after);
-        let (code, steps) = run.stop(signal);
+        let (ended, steps) = run.stop(signal);
         if signal == "-KILL" {
-            assert_eq!(code, None, "{dir}");
+            assert_eq!(ended, Some(9), "{dir}");
         } else {
-            assert_eq!(code, Some(0), "{dir}");
+            assert_eq!(ended, Some(if signal == "-INT" { 2 } else { 15 }), "{dir}");
             let metrics = folder.metrics(dir);
             let end = events(&metrics, "end");
             assert_eq!((end.len(), &end[0]["reason"], &end[0]["steps"]), (1, &"interrupted".into(), &steps.into()));

@@ -3,7 +3,7 @@
 use super::output::{notes, print};
 use crate::error::{Error, Result};
 use crate::report::RunEvent;
-use crate::train::{DataPolicy, Job, Run, directory};
+use crate::train::{DataPolicy, Job, Run, Stop, directory};
 use std::path::PathBuf;
 
 /// Arguments of `eval`.
@@ -29,7 +29,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let (job, plan) = Job::complete(directory::read_config(&arguments.run, &sets)?, DataPolicy::Trained)?;
     let mut run = Run::resume(job, plan, &arguments.run)?;
     notes(&run.job().notes);
-    let events = run.evaluations()?;
+    let events = run.evaluations(&Stop::default())?.unwrap_or_default();
     if events.is_empty() {
         let message = "the run has no test data and no validation share; give test data with --data";
         return Err(Error::Usage(format!("{}: {message}", arguments.run.display())));

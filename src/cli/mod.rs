@@ -16,9 +16,17 @@ mod train;
 use crate::error::Result;
 use clap::{Parser, Subcommand};
 
+const EXIT_CODES: &str = "\
+Exit codes:
+  0   finished
+  1   ran, but failed: a step, a file or a check
+  2   a mistake on the command line, in the configuration or in the data; nothing was started
+  75  SIGUSR1: a checkpoint was written; start the run again with --resume
+SIGINT, SIGTERM and SIGHUP: train writes a checkpoint and then ends by that signal. A second signal ends it at once.";
+
 /// Trains neural networks from one TOML file.
 #[derive(Debug, Parser)]
-#[command(name = "peristyle", version, about, max_term_width = 100)]
+#[command(name = "peristyle", version, about, max_term_width = 100, after_help = EXIT_CODES)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

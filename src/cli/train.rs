@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::program::Plan;
 use crate::report::{Reporter, ReporterOptions};
 use crate::train::directory::{self, RunDir};
-use crate::train::{DataPolicy, Job, Run, Stop, checkpoint, launcher};
+use crate::train::{DataPolicy, Ended, Job, Run, Stop, checkpoint, launcher, signals};
 use std::path::{Path, PathBuf};
 
 /// Arguments of `train`.
@@ -27,6 +27,7 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let (config, sets) = (&arguments.configured.config, arguments.configured.sets());
+    let stop = Stop::listen()?;
     let needs = if arguments.resume { DataPolicy::Trained } else { DataPolicy::Required };
     let (mut job, mut plan) = Job::open(config, &sets, needs)?;
     launcher::check(job.config.independent, |name| std::env::var(name).ok())?;
@@ -44,7 +45,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         (job, plan) = Job::open(config, &sets, DataPolicy::Required)?;
         job.notes.push("the run ended before its first checkpoint; it starts again at step 0".to_string());
     }
-    let stop = Stop::listen()?;
     let (mut run, mut reporter) = match open(arguments, job, plan, &path, continues) {
         Ok(opened) => opened,
         Err(error) => {
@@ -54,11 +54,18 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
             return Err(error);
         }
     };
+    stop.training();
     let result = run.train(&mut reporter, &stop);
     drop(reporter);
     // From here on, a failure is a failed run, not a mistake on the command line: a full disk, for example.
-    result.map_err(|error| Error::Run(format!("{} (run directory {})", error.with_causes(), path.display())))?;
+    let ended =
+        result.map_err(|error| Error::Run(format!("{} (run directory {})", error.with_causes(), path.display())))?;
     print(&format!("{}\n", path.display()));
+    if let (Ended::Interrupted, Some(signal)) = (ended, stop.signal()) {
+        let (name, step, config, path) = (signals::name(signal), run.step(), config.display(), path.display());
+        eprintln!("{name} after step {step}; to continue: peristyle train {config} --resume --run-dir {path}");
+        signals::end(signal);
+    }
     Ok(())
 }
 

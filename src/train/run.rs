@@ -190,6 +190,11 @@ impl Run {
             Every::Never => false,
             Every::At(interval) => step.is_multiple_of(interval.steps(batches)) || step == steps,
         };
+        // An evaluation that a signal ended is made up for.
+        let evaluated = self.evaluations.iter().any(|e| e.step == self.step);
+        if self.step > 0 && due(train.evaluate, self.step) && !evaluated {
+            self.evaluate(reporter, stop)?;
+        }
         let inspects = |step: u64| due(train.evaluate, step) || due(train.checkpoint.every, step);
         let mut last = Instant::now();
         let mut under_way: VecDeque<(Clock, usize)> = VecDeque::new();
@@ -224,7 +229,7 @@ impl Run {
             })?;
             last = Instant::now();
             if due(train.evaluate, next) {
-                self.evaluate(reporter)?;
+                self.evaluate(reporter, stop)?;
             }
             if due(train.checkpoint.every, next) {
                 self.save(reporter)?;
@@ -262,33 +267,36 @@ impl Run {
         ))
     }
 
-    /// Evaluates the validation and test sets.
+    /// Evaluates the validation and test sets, until `stop`: an evaluation that is not complete leaves no result.
     ///
     /// # Errors
     /// When a step fails or the result cannot be written.
-    pub fn evaluate(&mut self, reporter: &mut Reporter) -> Result<()> {
-        for event in self.evaluations()? {
+    pub fn evaluate(&mut self, reporter: &mut Reporter, stop: &Stop) -> Result<()> {
+        for event in self.evaluations(stop)?.into_iter().flatten() {
             reporter.emit(&event)?;
         }
         Ok(())
     }
 
-    /// Evaluates the validation and test sets and returns the results.
+    /// Evaluates the validation and test sets and returns the results; `None` if `stop` was requested first.
     ///
     /// # Errors
     /// When a step fails.
-    pub fn evaluations(&mut self) -> Result<Vec<RunEvent>> {
+    pub fn evaluations(&mut self, stop: &Stop) -> Result<Option<Vec<RunEvent>>> {
         let sets = [self.splits.validation.clone(), self.splits.test.clone()];
         let mut events = Vec::new();
         for split in sets.into_iter().flatten() {
-            let event = evaluate(&mut self.session, &split, self.job.config.data.batch, self.step)?;
-            if let RunEvent::Eval { step, split, loss, top1, top5, images } = event.clone() {
+            let event = evaluate(&mut self.session, &split, self.job.config.data.batch, self.step, stop)?;
+            let Some(event) = event else { return Ok(None) };
+            events.push(event);
+        }
+        for event in events.clone() {
+            if let RunEvent::Eval { step, split, loss, top1, top5, images } = event {
                 self.evaluations.retain(|e| e.split != split);
                 self.evaluations.push(Evaluation { step, split, loss, top1, top5, images });
             }
-            events.push(event);
         }
-        Ok(events)
+        Ok(Some(events))
     }
 
     fn save(&mut self, reporter: &mut Reporter) -> Result<()> {

@@ -1,70 +1,141 @@
-//! Signals: SIGINT and SIGTERM make a run stop after the current step; if the second signal is a SIGINT, it ends the
-//! process at once. A second SIGTERM does not: `timeout` and schedulers send it to a process and again to its group,
-//! and the checkpoint being written would be lost.
+//! Signals that end a run. SIGINT, SIGTERM and SIGHUP: a checkpoint, then death by that signal, so that loops and job
+//! scripts stop too. SIGUSR1, which schedulers send before the time is up: a checkpoint, then exit code 75, "start me again".
+//!
+//! A second signal ends the process at once, and so does the first one before training begins; checkpoints are complete
+//! or absent at every moment. A signal that was ignored when the process started, as SIGHUP under `nohup`, stays ignored.
 
 use crate::error::{Error, Result};
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag::{register, register_conditional_shutdown};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+use signal_hook::low_level;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::time::{Duration, Instant};
 
-/// The exit code of a run that a second SIGINT ends: 128 + SIGINT, as in shells.
-const INTERRUPTED: i32 = 128 + SIGINT;
+/// The exit code after SIGUSR1: EX_TEMPFAIL of sysexits.h, which requeues a job.
+pub const AGAIN: i32 = 75;
 
-/// A flag that stops the run once a signal has arrived.
+/// A signal this soon after the first is the same one: `timeout` and schedulers signal a process, then its group.
+const SAME: Duration = Duration::from_millis(200);
+
+/// Requests the end of a run once a signal has arrived.
 #[derive(Debug, Clone, Default)]
-pub struct Stop(Arc<AtomicBool>);
+pub struct Stop(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    requested: AtomicBool,
+    /// The first signal; 0 if none has arrived.
+    signal: AtomicI32,
+    training: AtomicBool,
+}
 
 impl Stop {
-    /// Installs signal handlers that set the flag instead of ending the process.
+    /// Starts a thread that handles the signals.
     ///
     /// # Errors
-    /// When the operating system rejects the handlers.
+    /// If the operating system rejects the handlers or the thread.
     pub fn listen() -> Result<Self> {
+        let failed = |e: std::io::Error| Error::Run(format!("cannot handle signals: {e}"));
+        let ignored = ignored();
+        let handled = [SIGINT, SIGTERM, SIGHUP, SIGUSR1].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
+        let mut signals = Signals::new(handled).map_err(failed)?;
         let stop = Stop::default();
-        // The order matters: the second SIGINT must find the flag that the first one set.
-        register_conditional_shutdown(SIGINT, INTERRUPTED, Arc::clone(&stop.0))
-            .and_then(|_| register(SIGINT, Arc::clone(&stop.0)))
-            .and_then(|_| register(SIGTERM, Arc::clone(&stop.0)))
-            .map_err(|e| Error::Run(format!("cannot install signal handlers: {e}")))?;
+        let of_thread = stop.clone();
+        let handle = move || {
+            let mut first: Option<Instant> = None;
+            for signal in signals.forever() {
+                match first {
+                    None => of_thread.0.signal.store(signal, Ordering::SeqCst),
+                    Some(at) if at.elapsed() < SAME => continue,
+                    Some(_) => end(signal),
+                }
+                first = Some(Instant::now());
+                of_thread.request();
+                if !of_thread.0.training.load(Ordering::SeqCst) {
+                    end(signal);
+                }
+            }
+        };
+        std::thread::Builder::new().name("signals".into()).spawn(handle).map_err(failed)?;
         Ok(stop)
+    }
+
+    /// Declares that training begins: from now on a signal leads to a checkpoint.
+    pub fn training(&self) {
+        self.0.training.store(true, Ordering::SeqCst);
     }
 
     /// Returns true once a signal has arrived or [`Stop::request`] was called.
     pub fn requested(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.requested.load(Ordering::SeqCst)
     }
 
-    /// Sets the flag, as a signal does.
+    /// Requests the end, as a signal does.
     pub fn request(&self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.requested.store(true, Ordering::SeqCst);
     }
+
+    /// Returns the signal that has arrived, if any.
+    pub fn signal(&self) -> Option<i32> {
+        Some(self.0.signal.load(Ordering::SeqCst)).filter(|&signal| signal != 0)
+    }
+}
+
+/// Ends the process as a signal requires: by exit code 75 or by the signal itself.
+pub fn end(signal: i32) -> ! {
+    if signal != SIGUSR1 {
+        let _ = low_level::emulate_default_handler(signal);
+    }
+    low_level::exit(AGAIN)
+}
+
+/// Returns the name of a signal.
+pub fn name(signal: i32) -> &'static str {
+    low_level::signal_name(signal).unwrap_or("a signal")
+}
+
+/// Returns the mask of the signals that this process ignores; bit 0 is signal 1.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use signal_hook::low_level::raise;
+    use std::os::unix::process::ExitStatusExt;
     use std::process::Command;
 
     const CHILD: &str = "PERISTYLE_TEST_SIGNALS";
 
-    #[test]
-    fn the_first_signal_asks_and_the_second_interrupt_ends() {
-        if let Ok(first) = std::env::var(CHILD) {
-            let stop = Stop::listen().unwrap();
-            assert!(!stop.requested());
-            raise(first.parse().unwrap()).unwrap();
-            assert!(stop.requested());
-            raise(SIGTERM).unwrap();
-            raise(SIGINT).unwrap();
-            unreachable!("the second SIGINT ends the process");
+    /// Raises two signals in the child, the second after a pause of milliseconds.
+    fn twice(pause: u64) {
+        let stop = Stop::listen().unwrap();
+        stop.training();
+        assert!(!stop.requested());
+        low_level::raise(SIGTERM).unwrap();
+        while !stop.requested() {
+            std::thread::yield_now();
         }
-        for first in [SIGINT, SIGTERM] {
-            let name = "train::signals::tests::the_first_signal_asks_and_the_second_interrupt_ends";
+        assert_eq!(stop.signal(), Some(SIGTERM));
+        std::thread::sleep(Duration::from_millis(pause));
+        low_level::raise(SIGINT).unwrap();
+        std::thread::sleep(Duration::from_secs(if pause == 0 { 1 } else { 60 }));
+        low_level::exit(3);
+    }
+
+    #[test]
+    fn a_second_signal_ends_the_process_unless_it_is_the_first_one_again() {
+        if let Ok(pause) = std::env::var(CHILD) {
+            twice(pause.parse().unwrap());
+        }
+        let name = "train::signals::tests::a_second_signal_ends_the_process_unless_it_is_the_first_one_again";
+        for (pause, signal, code) in [("1000", Some(SIGINT), None), ("0", None, Some(3))] {
             let mut child = Command::new(std::env::current_exe().unwrap());
-            let output = child.args(["--exact", name]).env(CHILD, first.to_string()).output().unwrap();
-            assert_eq!(output.status.code(), Some(INTERRUPTED), "{output:?}");
+            let status = child.args(["--exact", name]).env(CHILD, pause).output().unwrap().status;
+            assert_eq!((status.signal(), status.code()), (signal, code), "{pause} ms: {status}");
         }
     }
 }
