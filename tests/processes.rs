@@ -22,6 +22,29 @@ impl Live {
         BufReader::new(child.stderr.as_mut().unwrap()).read_line(&mut first).unwrap();
         Live { child, first }
     }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    /// Waits until `metrics.jsonl` of a run holds a text.
+    fn until(&mut self, folder: &Folder, dir: &str, text: &str) {
+        let path = folder.at(dir).join("metrics.jsonl");
+        let begin = Instant::now();
+        while !std::fs::read_to_string(&path).is_ok_and(|metrics| metrics.contains(text)) {
+            assert!(begin.elapsed() < Duration::from_secs(120), "no {text} in {path:?}");
+            assert!(self.child.try_wait().unwrap().is_none(), "the run ended before {text}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Waits for the end; returns how the process ended and the last line of its stderr.
+    fn end(mut self) -> (std::process::ExitStatus, String) {
+        let mut text = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        (self.child.wait().unwrap(), text.lines().last().unwrap_or_default().to_string())
+    }
 }
 
 impl Drop for Live {
@@ -145,31 +168,6 @@ fn one_of_several_processes_of_a_launcher_is_rejected_before_anything_is_created
     assert!(output.code == Some(2) && output.err.contains("[cluster]: processes = 2, expected 1"), "{}", output.err);
 }
 
-impl Live {
-    fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
-    }
-
-    /// Waits until `metrics.jsonl` of a run holds a text.
-    fn until(&mut self, folder: &Folder, dir: &str, text: &str) {
-        let path = folder.at(dir).join("metrics.jsonl");
-        let begin = Instant::now();
-        while !std::fs::read_to_string(&path).is_ok_and(|metrics| metrics.contains(text)) {
-            assert!(begin.elapsed() < Duration::from_secs(120), "no {text} in {path:?}");
-            assert!(self.child.try_wait().unwrap().is_none(), "the run ended before {text}");
-            std::thread::yield_now();
-        }
-    }
-
-    /// Waits for the end; returns how the process ended and the last line of its stderr.
-    fn end(mut self) -> (std::process::ExitStatus, String) {
-        let mut text = String::new();
-        self.child.stderr.take().unwrap().read_to_string(&mut text).unwrap();
-        (self.child.wait().unwrap(), text.lines().last().unwrap_or_default().to_string())
-    }
-}
-
 #[test]
 fn a_signal_saves_a_checkpoint_and_then_ends_the_process_as_it_should() {
     let folder = Folder::new("ends");
@@ -192,14 +190,27 @@ fn a_signal_saves_a_checkpoint_and_then_ends_the_process_as_it_should() {
 #[test]
 fn a_signal_before_training_ends_the_process_at_once() {
     let folder = Folder::new("ends-early");
-    // Reading these images takes longer than the signal needs.
-    let data = "data.train={synthetic={images=2000000,classes=10,shape=[8,8,1]}}";
+    // Opening these images waits for a writer that never comes.
+    assert!(Command::new("mkfifo").arg(folder.at("images")).status().unwrap().success());
+    let data = "data.train.idx.images=\"images\"";
     for (name, number) in [("TERM", Some(15)), ("USR1", None)] {
-        let live = Live::start(peristyle(&folder.0).args(LONG).args(["--set", data, "--run-dir", name]));
+        let mut command = peristyle(&folder.0);
+        command.args(LONG).args(["--set", data]).stdout(Stdio::null()).stderr(Stdio::piped());
+        let live = Live { child: command.spawn().unwrap(), first: String::new() };
+        let handles_signals = || {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", live.child.id())).unwrap();
+            let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
+            u64::from_str_radix(mask, 16).unwrap() >> 9 & 1 == 1 // SIGUSR1 is signal 10, the last that is handled.
+        };
+        let begin = Instant::now();
+        while !handles_signals() {
+            assert!(begin.elapsed() < Duration::from_secs(60), "it handles no signals");
+            std::thread::yield_now();
+        }
         live.signal(&format!("-{name}"));
         let (status, _) = live.end();
         assert_eq!((status.signal(), status.code()), (number, number.is_none().then_some(75)), "{name}: {status}");
-        assert!(folder.at(name).join("config.toml").exists() && !folder.at(name).join("checkpoints").exists());
+        assert!(!folder.at("runs").exists());
     }
 }
 
@@ -214,7 +225,9 @@ fn an_evaluation_is_interrupted_and_made_up_for() {
         "--set",
         "train.checkpoint.every=\"2 steps\"",
     ];
-    let mut live = Live::start(peristyle(&folder.0).args(LONG).args(more).args(["--run-dir", "run"]));
+    // The last evaluation of a run counts too: without it, the run is not finished.
+    let train = ["train", "small.toml", "--set", "train.steps=2"];
+    let mut live = Live::start(peristyle(&folder.0).args(train).args(more).args(["--run-dir", "run"]));
     live.until(&folder, "run", "\"step\":2,");
     let begin = Instant::now();
     live.signal("-TERM");

@@ -92,6 +92,8 @@ struct Reference {
     test: bool,
     /// Whether a `use` with a visibility re-exports it.
     exported: bool,
+    /// Whether the file names its last segment elsewhere too.
+    used: bool,
 }
 
 /// Returns the paths that start with `a::` at the start of the tokens: `[a, b]` and `[a, c]` for `a::{b, c as d}`.
@@ -118,6 +120,8 @@ fn references(source: &Source) -> Vec<Reference> {
             children.insert(at[1].to_string());
         }
     });
+    let mut names: BTreeMap<String, usize> = BTreeMap::new();
+    walk(&trees, &[], &mut |at, _| *names.entry(at[0].to_string()).or_default() += 1);
     let (mut all, mut before, mut exported) = (Vec::new(), None, false);
     walk(&trees, &[], &mut |at, inline| {
         // `pub use`, `pub(crate) use`: until the semicolon.
@@ -139,7 +143,8 @@ fn references(source: &Source) -> Vec<Reference> {
             };
             let segments = [base, &path[skip..]].concat();
             let test = inline.iter().any(|name| name == "tests") || module.last().is_some_and(|name| name == "tests");
-            all.push(Reference { segments, line: line(&at[0]), test, exported });
+            let used = path.last().is_some_and(|name| names[name] > 1);
+            all.push(Reference { segments, line: line(&at[0]), test, exported, used });
         }
     });
     all
@@ -188,7 +193,8 @@ fn circles_in(folder: &[String], sources: &[Source]) -> Vec<String> {
     }
     let mut edges: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (name, references) in &files {
-        for r in references.iter().filter(own).filter(|r| !(r.test || name == "mod" && r.exported)) {
+        let contents = |r: &Reference| name == "mod" && r.exported && !r.used;
+        for r in references.iter().filter(own).filter(|r| !r.test && !contents(r)) {
             let first = r.segments[folder.len()].as_str();
             let target = names.get(first).or(exports.get(first)).copied().unwrap_or("mod");
             if target != name {
@@ -413,6 +419,9 @@ mod rules {
         let list = "mod a;\nuse a::A;\npub struct List(A);";
         assert_eq!(found(&[(mod_rs, list), (a, "use super::List;")]), 2);
         assert_eq!(found(&[(mod_rs, list), (a, "use crate::tensor::List;")]), 0);
+        // The same, with a type that mod.rs also exports.
+        let list = "mod a;\npub use a::A;\npub struct List(A);";
+        assert_eq!(found(&[(mod_rs, list), (a, "use super::List;")]), 2);
         // A folder is one file of the room, and a room of its own.
         let folder = [("src/cpu/c/mod.rs", "mod d;"), ("src/cpu/c/d.rs", "use super::super::B;")];
         assert_eq!(found(&[&[(mod_rs, contents), (b, "use super::c::C;")], &folder[..]].concat()), 2);

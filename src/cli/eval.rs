@@ -29,7 +29,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let (job, plan) = Job::complete(directory::read_config(&arguments.run, &sets)?, DataPolicy::Trained)?;
     let mut run = Run::resume(job, plan, &arguments.run)?;
     notes(&run.job().notes);
-    let events = run.evaluations(&Stop::default())?.unwrap_or_default();
+    let events = run.evaluations(&Stop::default())?.expect("nothing requests a stop");
     if events.is_empty() {
         let message = "the run has no test data and no validation share; give test data with --data";
         return Err(Error::Usage(format!("{}: {message}", arguments.run.display())));

@@ -68,6 +68,6 @@ pub fn main() -> i32 {
         Command::Bench(arguments) => bench::run(&arguments),
     };
     let Err(error) = result else { return 0 };
-    eprintln!("peristyle: {}", error.with_causes());
+    output::message(&format!("peristyle: {}", error.with_causes()));
     error.exit_code()
 }

@@ -1,4 +1,4 @@
-//! The output of commands: results to standard output, notes to standard error.
+//! The output of commands: results to standard output, notes and messages to standard error.
 
 /// Prints to standard output; a closed pipe ends the output, not the program.
 pub(super) fn print(text: &str) {
@@ -8,7 +8,11 @@ pub(super) fn print(text: &str) {
 
 /// Prints notes to standard error.
 pub(super) fn notes(notes: &[String]) {
-    for note in notes {
-        eprintln!("note: {note}");
-    }
+    notes.iter().for_each(|note| message(&format!("note: {note}")));
+}
+
+/// Prints a line to standard error; it is lost if that cannot be written, as on a full disk.
+pub(super) fn message(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -1,7 +1,7 @@
 //! `peristyle train CONFIG`.
 
 use super::configured::Configured;
-use super::output::print;
+use super::output::{message, print};
 use crate::error::{Error, Result};
 use crate::program::Plan;
 use crate::report::{Reporter, ReporterOptions};
@@ -63,7 +63,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     print(&format!("{}\n", path.display()));
     if let (Ended::Interrupted, Some(signal)) = (ended, stop.signal()) {
         let (name, step, config, path) = (signals::name(signal), run.step(), config.display(), path.display());
-        eprintln!("{name} after step {step}; to continue: peristyle train {config} --resume --run-dir {path}");
+        message(&format!("{name} after step {step}; to continue: peristyle train {config} --resume --run-dir {path}"));
         signals::end(signal);
     }
     Ok(())
@@ -75,7 +75,7 @@ fn open(arguments: &Arguments, job: Job, plan: Plan, dir: &Path, continues: bool
     let (resolved, steps) = (job.config.resolved.clone(), job.steps());
     let base = job.config.base.clone();
     let write_config = || directory::write_config(dir, &resolved, &base);
-    let show = || eprintln!("run directory: {}", dir.display());
+    let show = || message(&format!("run directory: {}", dir.display()));
     let run = if continues {
         show();
         let run = Run::resume(job, plan, dir)?;

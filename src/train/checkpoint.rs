@@ -270,9 +270,6 @@ pub fn any(run_dir: &Path) -> Result<bool> {
 /// # Errors
 /// When the folder cannot be read or a checkpoint cannot be removed.
 pub fn cut_back(run_dir: &Path, step: u64) -> Result<()> {
-    if !any(run_dir)? {
-        return Ok(());
-    }
     let mut later = list(&run_dir.join(FOLDER))?.into_iter().filter(|&(s, _)| s > step);
     later.try_for_each(|(_, path)| remove(&path))
 }

@@ -190,9 +190,11 @@ impl Run {
             Every::Never => false,
             Every::At(interval) => step.is_multiple_of(interval.steps(batches)) || step == steps,
         };
+        let lacks_evaluation = |run: &Run| {
+            run.step > 0 && due(train.evaluate, run.step) && run.evaluations.iter().all(|e| e.step != run.step)
+        };
         // An evaluation that a signal ended is made up for.
-        let evaluated = self.evaluations.iter().any(|e| e.step == self.step);
-        if self.step > 0 && due(train.evaluate, self.step) && !evaluated {
+        if lacks_evaluation(self) {
             self.evaluate(reporter, stop)?;
         }
         let inspects = |step: u64| due(train.evaluate, step) || due(train.checkpoint.every, step);
@@ -238,7 +240,9 @@ impl Run {
                 last = Instant::now();
             }
         }
-        let ended = if self.step >= steps { Ended::Finished } else { Ended::Interrupted };
+        // After the last step, a signal may still end the evaluation.
+        let evaluated = !stop.requested() || !lacks_evaluation(self);
+        let ended = if self.step >= steps && evaluated { Ended::Finished } else { Ended::Interrupted };
         if ended == Ended::Interrupted && self.saved != Some(self.step) {
             self.save(reporter)?;
         }
