@@ -16,6 +16,7 @@ pub mod optim;
 pub mod placement;
 pub mod program;
 pub mod report;
+pub mod storage;
 pub mod tensor;
 pub mod train;
 

@@ -358,15 +358,19 @@ fn convolutions_and_joins_are_checked_with_their_shapes() {
 #[test]
 fn initial_values_follow_the_seed_the_entry_and_the_layer() {
     let (config, network) = open(BASE, &[]).unwrap();
-    let values = |parameter| network::initial(&network, config.seed, parameter);
+    let all = |seed, parameter: usize| {
+        let elements = network.parameters[parameter].param.shape.elements();
+        network::initial(&network, seed, parameter, 0..elements)
+    };
+    let values = |parameter| all(config.seed, parameter);
     // 576 and 60 normal draws: within four standard errors of the standard deviation.
     for (parameter, expected, draws) in [(0, (2.0f64 / 48.0).sqrt(), 576.0f64), (2, 0.01, 60.0)] {
         let std = (values(parameter).iter().map(|v| v * v).sum::<f64>() / draws).sqrt();
         assert!((std / expected - 1.0).abs() < 4.0 / (2.0 * draws).sqrt(), "{std}");
     }
     assert_eq!((values(1), values(3)), (vec![0.0; 12], vec![0.5; 5]));
-    assert_eq!(values(0), network::initial(&network, 7, 0));
-    assert_ne!(values(0), network::initial(&network, 8, 0));
+    assert_eq!(values(0), all(7, 0));
+    assert_ne!(values(0), all(8, 0));
 }
 
 /// Pieces that a careless edit may leave behind.

@@ -96,7 +96,7 @@ fn prefetching_allocates_no_batch() {
     let epochs = 8;
     let batches = training.batches.plan().batches() * epochs;
     for preparer in [Preparer::Host, Preparer::Device] {
-        let mut loader = Loader::train(&splits, preparer, 0, 0).unwrap();
+        let mut loader = Loader::train(&splits, preparer, peristyle::data::Place::default()).unwrap();
         let (allocations, _) = during(|| {
             for _ in 0..batches {
                 std::hint::black_box(loader.next_batch().unwrap());

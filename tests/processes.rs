@@ -179,8 +179,10 @@ fn a_signal_saves_a_checkpoint_and_then_ends_the_process_as_it_should() {
         assert_eq!(status.signal(), number, "{name}: {status}");
         assert_eq!(status.code(), if number.is_some() { None } else { Some(75) }, "{name}: {status}");
         let steps = losses(&folder.metrics(name)).len() as u64;
-        let to_continue =
-            format!("SIG{name} after step {steps}; to continue: peristyle train small.toml --resume --run-dir {name}");
+        let to_continue = format!(
+            "SIG{name} after step {steps}; to continue: peristyle {} --resume --run-dir {name}",
+            LONG.join(" ")
+        );
         assert_eq!(last, to_continue);
         folder.checkpoint(name, steps);
         assert_eq!(events(&folder.metrics(name), "end")[0]["reason"], "interrupted");

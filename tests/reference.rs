@@ -10,7 +10,7 @@ use peristyle::layers::Mode;
 use peristyle::network::Parameter;
 use peristyle::placement::Variant;
 use peristyle::program::{Persistent, Plan};
-use peristyle::train::weights::{self, NamedTensor, TensorData as Values, Weights};
+use peristyle::train::weights::{self, TensorData as Values, TensorFile};
 use peristyle::train::{DataPolicy, Job, exchange};
 use serde_json::Value;
 use std::sync::Arc;
@@ -41,13 +41,13 @@ const F32: Tolerances = Tolerances { loss: 5e-6, norm: 5e-6, gradient: 2e-5, las
 /// A reference: PyTorch's numbers and tensors.
 struct Reference {
     numbers: Value,
-    tensors: Weights,
+    tensors: TensorFile,
 }
 
 impl Reference {
     fn open(name: &str) -> Reference {
         let text = std::fs::read_to_string(file(&format!("tests/reference/{name}.json"))).unwrap();
-        let tensors = weights::load_model(&file(&format!("tests/reference/{name}.safetensors"))).unwrap();
+        let tensors = weights::open_model(&file(&format!("tests/reference/{name}.safetensors"))).unwrap();
         Reference { numbers: serde_json::from_str(&text).unwrap(), tensors }
     }
 
@@ -55,15 +55,11 @@ impl Reference {
         self.numbers[key].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
     }
 
-    fn tensor(&self, name: &str) -> Option<&NamedTensor> {
-        self.tensors.tensors.iter().find(|t| t.name == name)
-    }
-
     /// Returns the values of a tensor in the file, in the order of the parameter's memory.
     fn values(&self, name: &str, parameter: &Parameter) -> Option<Vec<f64>> {
-        let values = match &self.tensor(name)?.data {
-            Values::F64(values) => values.clone(),
-            Values::F32(values) => values.iter().map(|&v| f64::from(v)).collect(),
+        let values = match self.tensors.tensor(self.tensors.find(name)?).unwrap().data {
+            Values::F64(values) => values,
+            Values::F32(values) => values.into_iter().map(f64::from).collect(),
         };
         Some(exchange::from_file(&parameter.param, &values))
     }
@@ -115,8 +111,9 @@ fn run(reference: &Reference, name: &str, sets: &[String]) -> Run {
     let states = job.network.statistics.iter().enumerate().map(|(s, state)| (Persistent::Statistic(s), state));
     let all: Vec<(Persistent, &Parameter)> = all.chain(states).collect();
     for (which, parameter) in &all {
-        let tensor = reference.tensor(&format!("init.{}", parameter.name)).expect("every tensor has an initial value");
-        exchange::import(&mut session, *which, parameter, tensor, &config).unwrap();
+        let index = reference.tensors.find(&format!("init.{}", parameter.name));
+        let index = index.expect("every tensor has an initial value");
+        exchange::import(&mut session, *which, parameter, &reference.tensors, index).unwrap();
     }
 
     let splits = data::open(&job.config.data, job.config.seed, &job.config.base).unwrap();
@@ -126,7 +123,7 @@ fn run(reference: &Reference, name: &str, sets: &[String]) -> Run {
     for step in 1..=job.steps() {
         let (epoch, index) = batches.plan().at(step - 1);
         batches.fill(epoch, index, &mut batch);
-        let clock = Clock { step, epoch, lr: job.lr(step) };
+        let clock = Clock { step, epoch, lr: job.lr(step, epoch) };
         // The gradients before the optimiser clips them are those of a second session with the same weights.
         for p in 0..parameters.len() {
             let values = exchange::read_values(&session, Persistent::Parameter(p)).unwrap();

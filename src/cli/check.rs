@@ -2,6 +2,7 @@
 
 use super::configured::Configured;
 use super::output::{notes, print};
+use super::plan::memory_text;
 use crate::error::{Result, quantity};
 use crate::train::{DataPolicy, Job};
 
@@ -29,5 +30,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         quantity(job.steps(), "step"),
         arena as f64 / 1e6
     ));
+    print(&memory_text(job.memory(&plan)));
     Ok(())
 }

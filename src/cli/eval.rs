@@ -3,7 +3,8 @@
 use super::output::{notes, print};
 use crate::error::{Error, Result};
 use crate::report::RunEvent;
-use crate::train::{DataPolicy, Job, Run, Stop, directory};
+use crate::storage::Fs;
+use crate::train::{DataPolicy, Job, Run, Stop, checkpoint, directory};
 use std::path::PathBuf;
 
 /// Arguments of `eval`.
@@ -26,14 +27,21 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let mut sets = arguments.sets.clone();
     sets.extend(arguments.data.iter().map(|data| format!("data.test={data}")));
     sets.extend(arguments.devices.iter().map(|devices| format!("devices.use={devices:?}")));
-    let (job, plan) = Job::complete(directory::read_config(&arguments.run, &sets)?, DataPolicy::Trained)?;
-    let mut run = Run::resume(job, plan, &arguments.run)?;
-    notes(&run.job().notes);
-    let events = run.evaluations(&Stop::default())?.expect("nothing requests a stop");
-    if events.is_empty() {
+    let checked = directory::read_config(&arguments.run, &sets)?;
+    let found = checkpoint::latest(&Fs::default(), &arguments.run, "")?;
+    let (job, plan) = match &found.checkpoint.info.data {
+        Some(record) => Job::to_evaluate(checked, record)?,
+        // The normalisation has to be measured again.
+        None => Job::complete(checked, DataPolicy::Trained)?,
+    };
+    if plan.programs.is_empty() {
         let message = "the run has no test data and no validation share; give test data with --data";
         return Err(Error::Usage(format!("{}: {message}", arguments.run.display())));
     }
+    let mut run = Run::to_evaluate(job, plan, &found.checkpoint)?;
+    let skipped = found.skipped.iter().map(|skipped| format!("skipped a checkpoint: {}", skipped.with_causes()));
+    notes(&run.job().notes.iter().cloned().chain(skipped).collect::<Vec<_>>());
+    let events = run.evaluations(&Stop::default())?.expect("nothing requests a stop");
     for event in events {
         if let RunEvent::Eval { step, split, loss, top1, top5, images } = event {
             print(&format!(

@@ -3,7 +3,9 @@
 //! To add a subcommand: write `cli/x.rs` with its arguments and a `run`, and add a line to `Command`.
 
 mod bench;
+mod chaos;
 mod check;
+mod ckpt;
 mod configured;
 mod devices;
 mod eval;
@@ -50,6 +52,10 @@ enum Command {
     Selftest(selftest::Arguments),
     /// Measures the training step, its layers, or all-reduces.
     Bench(bench::Arguments),
+    /// Shows, compares or verifies checkpoints.
+    Ckpt(ckpt::Arguments),
+    /// Stops runs of a configuration by kills, signals, I/O errors and full disks, resumes them, and compares the results.
+    Chaos(chaos::Arguments),
 }
 
 /// Runs the command line; returns the exit code: 0, 1 = ran but failed, 2 = a user mistake.
@@ -66,6 +72,8 @@ pub fn main() -> i32 {
         Command::Gradcheck(arguments) => gradcheck::run(&arguments),
         Command::Selftest(arguments) => selftest::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Ckpt(arguments) => ckpt::run(&arguments),
+        Command::Chaos(arguments) => chaos::run(&arguments),
     };
     let Err(error) = result else { return 0 };
     output::message(&format!("peristyle: {}", error.with_causes()));

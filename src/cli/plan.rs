@@ -6,7 +6,7 @@ use crate::config::DeviceKind;
 use crate::error::{Error, Result, suggest};
 use crate::program::estimate::HARDWARE;
 use crate::program::print::Printer;
-use crate::train::{DataPolicy, Job};
+use crate::train::{DataPolicy, Job, ProcessMemory};
 
 /// Arguments of `plan`.
 #[derive(Debug, clap::Args)]
@@ -42,9 +42,26 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let kind = job.config.devices.kind.to_string();
     let cx = Printer { device: &kind, steps: job.steps(), hardware };
     match arguments.format {
-        Format::Text => print(&format!("{}\n{}", job.network, plan.text(cx))),
-        Format::Json => print(&format!("{:#}\n", plan.json(cx))),
+        Format::Text => print(&format!("{}\n{}\n{}", job.network, plan.text(cx), memory_text(job.memory(&plan)))),
+        Format::Json => {
+            let mut json = plan.json(cx);
+            json["process_bytes"] = job.memory(&plan).total().into();
+            print(&format!("{json:#}\n"));
+        }
         Format::Mermaid => print(&plan.mermaid()),
     }
     Ok(())
+}
+
+/// Returns the memory of the process that trains.
+pub(super) fn memory_text(memory: ProcessMemory) -> String {
+    let megabytes = |bytes: u64| bytes as f64 / 1e6;
+    format!(
+        "memory of the process: {:.1} MB (arenas {:.1}, data {:.1}, batches {:.1}, program {:.1})\n",
+        megabytes(memory.total()),
+        megabytes(memory.arenas),
+        megabytes(memory.data),
+        megabytes(memory.batches),
+        megabytes(memory.program)
+    )
 }

@@ -152,9 +152,9 @@ fn read_root(diagnostics: &mut Diagnostics, root: DeTable) -> (Option<Config>, O
     let data_locations = top.table.get("data").map(|value| top.diagnostics.source.locations(value)).unwrap_or_default();
     let data = required(&mut top, "data", data::read);
     let model = required(&mut top, "model", model::read);
-    let evaluated = data.as_ref().is_none_or(|data| data.test.is_some() || data.validation > 0.0);
+    let evaluated = evaluated_sets(data.as_ref());
     let optimizer = required(&mut top, "optimizer", train::read_optimizer);
-    let train = required(&mut top, "train", |diagnostics, value| train::read_train(diagnostics, value, evaluated));
+    let train = required(&mut top, "train", |diagnostics, value| train::read_train(diagnostics, value, &evaluated));
     let independent = read_cluster(&mut top);
     top.finish();
     if let (Some(model), Some(optimizer)) = (&model, &optimizer) {
@@ -181,6 +181,13 @@ fn read_root(diagnostics: &mut Diagnostics, root: DeTable) -> (Option<Config>, O
         })
     };
     (config(), copy)
+}
+
+/// Returns the names of the sets that are evaluated; all of them if `[data]` cannot be used.
+fn evaluated_sets(data: Option<&DataSettings>) -> Vec<&'static str> {
+    let validation = data.is_none_or(|data| data.validation > 0.0).then_some("validation");
+    let test = data.is_none_or(|data| data.test.is_some()).then_some("test");
+    validation.into_iter().chain(test).collect()
 }
 
 /// Reads `[cluster]`; returns whether it has `processes = 1`.

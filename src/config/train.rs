@@ -1,6 +1,7 @@
 //! `[optimizer]` and `[train]`: how gradients become updates, how long to train, when to evaluate and save.
 
 use super::diagnostics::Diagnostics;
+use super::duration;
 use super::kinds::{Kinds, Tagged, kinds};
 use super::section::Section;
 use super::spans::SpannedValue;
@@ -9,6 +10,7 @@ use crate::optim::{self, Chain, Interval, Schedule, schedule};
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use std::sync::Arc;
+use std::time::Duration;
 use toml::de::DeValue;
 
 /// How gradients become updates.
@@ -30,6 +32,8 @@ pub enum Every {
     Never,
     /// `"1 epoch"`, `"500 steps"`.
     At(Interval),
+    /// `"10 minutes"`: only for checkpoints, which do not affect the curve.
+    Time(Duration),
 }
 
 impl TryFrom<String> for Every {
@@ -38,18 +42,68 @@ impl TryFrom<String> for Every {
         if text == "never" {
             return Ok(Every::Never);
         }
+        if let Some(time) = duration::parse(&text) {
+            return Ok(Every::Time(time));
+        }
         let read: Result<Interval, serde::de::value::Error> = Interval::deserialize(text.as_str().into_deserializer());
-        read.map(Every::At).map_err(|_| "expected \"1 epoch\", \"500 steps\" or \"never\"".to_string())
+        read.map(Every::At).map_err(|_| "expected text like \"1 epoch\", \"500 steps\" or \"never\"".to_string())
     }
 }
 
-/// When checkpoints are written.
+/// What follows when a checkpoint or a line of the metrics cannot be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnError {
+    /// Training continues, and the next checkpoint tries again.
+    #[default]
+    Retry,
+    /// The run fails.
+    Stop,
+}
+
+/// A result of an evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Checkpoint {
+pub enum Measure {
+    /// The mean loss; lower is better.
+    Loss,
+    /// The fraction of images whose first guess is right; higher is better.
+    Top1,
+    /// The fraction of images with the right class among the first five guesses; higher is better.
+    Top5,
+}
+
+/// The result by which checkpoints are compared: `"validation.loss"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BestBy {
+    /// `validation` or `test`.
+    pub split: &'static str,
+    /// The result.
+    pub measure: Measure,
+}
+
+impl BestBy {
+    fn parse(text: &str) -> Option<Self> {
+        let (split, measure) = text.split_once('.')?;
+        let split = ["validation", "test"].into_iter().find(|name| *name == split)?;
+        let measures = [("loss", Measure::Loss), ("top1", Measure::Top1), ("top5", Measure::Top5)];
+        let (_, measure) = measures.into_iter().find(|(name, _)| *name == measure)?;
+        Some(BestBy { split, measure })
+    }
+}
+
+/// When checkpoints are written, and which are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CheckpointSettings {
     /// How often, every epoch by default.
     pub every: Every,
     /// How many of the latest checkpoints are kept, at least 1; 3 by default.
     pub keep: usize,
+    /// How many of the best checkpoints are kept besides, and by which result; 0 by default.
+    pub keep_best: usize,
+    /// The result by which they are compared: of the validation set, if there is one, `top1` by default.
+    pub best_by: BestBy,
+    /// What follows when one cannot be written.
+    pub on_error: OnError,
 }
 
 /// The length of training, and when to evaluate and save.
@@ -59,8 +113,10 @@ pub struct Train {
     pub length: Interval,
     /// How often the network is evaluated, every epoch by default.
     pub evaluate: Every,
-    /// When checkpoints are written.
-    pub checkpoint: Checkpoint,
+    /// When checkpoints are written, and which are kept.
+    pub checkpoint: CheckpointSettings,
+    /// The time after which the run writes a checkpoint and ends, to be started again; none by default.
+    pub max_time: Option<Duration>,
 }
 
 pub(super) const TRANSFORMS: Kinds = kinds!("transform", optim);
@@ -117,8 +173,12 @@ fn read_schedule(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<S
     Some(schedule)
 }
 
-/// Reads `[train]`; returns `None` if it cannot be used. `evaluated` is true if there is data to evaluate on.
-pub(super) fn read_train(diagnostics: &mut Diagnostics, value: SpannedValue, evaluated: bool) -> Option<Train> {
+/// Reads `[train]`; returns `None` if it cannot be used. `evaluated` has the names of the sets to evaluate on.
+pub(super) fn read_train(
+    diagnostics: &mut Diagnostics,
+    value: SpannedValue,
+    evaluated: &[&'static str],
+) -> Option<Train> {
     let mut section = Section::open(diagnostics, "[train]", value);
     let (steps, epochs) = (section.table.contains_key("steps"), section.table.contains_key("epochs"));
     if steps && epochs {
@@ -135,21 +195,65 @@ pub(super) fn read_train(diagnostics: &mut Diagnostics, value: SpannedValue, eva
         }
     }
     let epoch = Every::At(Interval::Epochs(1));
-    if !evaluated && section.table.contains_key("evaluate") {
+    if evaluated.is_empty() && section.table.contains_key("evaluate") {
         section.diagnostics.note("[train]: evaluate has no effect: [data] has neither test nor validation");
     }
     let evaluate = section.take("evaluate").unwrap_or(epoch);
-    let checkpoint = section.value("checkpoint");
-    let checkpoint = match checkpoint {
-        Some(value) => {
-            let mut table = Section::open(section.diagnostics, "[train] checkpoint", value);
-            let every = table.take("every").unwrap_or(epoch);
-            let keep = table.within("keep", 3, |n: usize| n >= 1, "at least 1");
-            table.finish();
-            Checkpoint { every, keep }
+    if matches!(evaluate, Every::Time(_)) {
+        let message = "evaluate is a time, expected epochs or steps: a curve must not depend on the speed of a machine";
+        section.fault(&Fault::at("evaluate", message));
+    }
+    let max_time = section.take::<String>("max_time").and_then(|text| {
+        let time = duration::parse(&text);
+        if time.is_none() {
+            section.fault(&Fault::at("max_time", format!("max_time = {text:?}, expected a time like \"2 hours\"")));
         }
-        None => Checkpoint { every: epoch, keep: 3 },
+        time
+    });
+    let checkpoint = match section.value("checkpoint") {
+        Some(value) => read_checkpoint(section.diagnostics, value, evaluated),
+        None => CheckpointSettings {
+            every: epoch,
+            keep: 3,
+            keep_best: 0,
+            best_by: best_of(evaluated),
+            on_error: OnError::Retry,
+        },
     };
     section.finish();
-    Some(Train { length: length?, evaluate, checkpoint })
+    Some(Train { length: length?, evaluate, checkpoint, max_time })
+}
+
+/// Returns the result by which checkpoints are compared by default.
+fn best_of(evaluated: &[&'static str]) -> BestBy {
+    BestBy { split: evaluated.first().copied().unwrap_or("test"), measure: Measure::Top1 }
+}
+
+fn read_checkpoint(
+    diagnostics: &mut Diagnostics,
+    value: SpannedValue,
+    evaluated: &[&'static str],
+) -> CheckpointSettings {
+    let mut table = Section::open(diagnostics, "[train] checkpoint", value);
+    let every = table.take("every").unwrap_or(Every::At(Interval::Epochs(1)));
+    let keep = table.within("keep", 3, |n: usize| n >= 1, "at least 1");
+    let keep_best = table.take("keep_best").unwrap_or(0);
+    let given: Option<String> = table.take("best_by");
+    let best_by = given.as_deref().map_or_else(|| Some(best_of(evaluated)), BestBy::parse);
+    let best_by = best_by.unwrap_or_else(|| {
+        let expected = "expected a set and a result: validation or test, a dot, and loss, top1 or top5";
+        table.fault(&Fault::at("best_by", format!("best_by = {:?}, {expected}", given.as_deref().unwrap_or_default())));
+        best_of(evaluated)
+    });
+    if keep_best > 0 && !evaluated.contains(&best_by.split) {
+        let key = if given.is_some() { "best_by" } else { "keep_best" };
+        let message = format!("{key} needs the results of the {} set, but [data] has none", best_by.split);
+        table.fault(&Fault::at(key, message));
+    }
+    if given.is_some() && keep_best == 0 {
+        table.fault(&Fault::at("best_by", "best_by has no effect without keep_best; write keep_best = 1"));
+    }
+    let on_error = table.take("on_error").unwrap_or_default();
+    table.finish();
+    CheckpointSettings { every, keep, keep_best, best_by, on_error }
 }

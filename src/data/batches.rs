@@ -2,6 +2,7 @@
 
 use super::{Augment, Labels, Pixels, Preparer, Raw, SampleOrder, SampleSet, SampleSets};
 use crate::device::{Random, RandomStream};
+use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 /// The samples of one step, ready for the devices.
@@ -21,6 +22,16 @@ pub struct Batch {
     pub index: usize,
     /// The position of its first sample in the order of the epoch.
     pub first: usize,
+}
+
+/// A place in the training data: everything before it has been used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Place {
+    /// The epoch, from 0.
+    pub epoch: u64,
+    /// The position of the next sample in the order of the epoch.
+    #[serde(rename = "sample_in_epoch")]
+    pub sample: usize,
 }
 
 /// How an epoch is divided into batches: each sample once; the last batch may be smaller.
@@ -47,6 +58,32 @@ impl EpochPlan {
     pub fn at(self, step: u64) -> (u64, usize) {
         let batches = self.batches() as u64;
         (step / batches, (step % batches) as usize)
+    }
+
+    /// Returns the place of a batch of an epoch.
+    pub fn place(self, epoch: u64, index: usize) -> Place {
+        Place { epoch, sample: index * self.batch }
+    }
+
+    /// Returns the nearest place that exists in these epochs: the next epoch's start if the epoch has fewer samples.
+    pub fn nearest(self, place: Place) -> Place {
+        if place.sample < self.samples { place } else { Place { epoch: place.epoch + 1, sample: 0 } }
+    }
+
+    /// Returns the number of samples in the batch at a place. After a change of the batch, the batches of an epoch need
+    /// not start at multiples of it.
+    pub fn rows_at(self, place: Place) -> usize {
+        self.batch.min(self.samples - place.sample)
+    }
+
+    /// Returns the place after the batch at a place.
+    pub fn after(self, place: Place) -> Place {
+        self.nearest(Place { sample: place.sample + self.rows_at(place), ..place })
+    }
+
+    /// Returns the number of batches from a place to the end of its epoch.
+    pub fn batches_left(self, place: Place) -> usize {
+        (self.samples - place.sample).div_ceil(self.batch)
     }
 }
 
@@ -129,6 +166,15 @@ impl Batches {
     /// When the epoch has no such batch.
     pub fn fill(&mut self, epoch: u64, index: usize, batch: &mut Batch) {
         assert!(index < self.plan.batches(), "batch {index} of an epoch of {}", self.plan.batches());
+        self.fill_at(self.plan.place(epoch, index), batch);
+    }
+
+    /// Computes the batch at a place into `batch`, as [`Batches::fill`] does.
+    ///
+    /// # Panics
+    /// When the epoch ends before the place.
+    pub fn fill_at(&mut self, place: Place, batch: &mut Batch) {
+        let Place { epoch, sample: first } = place;
         let shuffle = self.training.as_ref().filter(|training| training.order == SampleOrder::Shuffle);
         if let Some(Training { seed, .. }) = shuffle
             && self.order.as_ref().is_none_or(|(of, _)| *of != epoch)
@@ -137,8 +183,8 @@ impl Batches {
             self.order = Some((epoch, random.permutation(self.plan.samples)));
         }
         let features = self.set.data.features();
-        let (first, rows) = (index * self.plan.batch, self.plan.rows(index));
-        (batch.epoch, batch.index, batch.first, batch.rows) = (epoch, index, first, rows);
+        let rows = self.plan.rows_at(place);
+        (batch.epoch, batch.index, batch.first, batch.rows) = (epoch, first / self.plan.batch, first, rows);
         match &mut batch.raw {
             None => batch.images.resize(rows * features, 0.0),
             Some(raw) => raw.clear(),
@@ -224,5 +270,21 @@ mod tests {
         let whole = EpochPlan { samples: 8, batch: 4 };
         assert_eq!((whole.batches(), whole.rows(1)), (2, 4));
         assert_eq!(EpochPlan { samples: 3, batch: 100 }.rows(0), 3);
+    }
+
+    #[test]
+    fn after_a_change_of_the_batch_each_sample_is_still_used_once() {
+        let plan = EpochPlan { samples: 10, batch: 4 };
+        let mut place = Place { epoch: 2, sample: 3 };
+        assert_eq!(plan.batches_left(place), 2);
+        let rows: Vec<usize> = (0..3)
+            .map(|_| {
+                let rows = plan.rows_at(place);
+                place = plan.after(place);
+                rows
+            })
+            .collect();
+        assert_eq!((rows, place), (vec![4, 3, 4], Place { epoch: 3, sample: 4 }));
+        assert_eq!(plan.nearest(Place { epoch: 3, sample: 10 }), Place { epoch: 4, sample: 0 });
     }
 }

@@ -55,6 +55,9 @@ impl DataFormat for Cifar {
         }
         Ok(())
     }
+    fn files(&self) -> Vec<PathBuf> {
+        self.files().to_vec()
+    }
     fn header(&self, cx: SourceContext) -> Result<Header> {
         let images = self.open(cx)?.iter().map(|(_, records)| records).sum();
         Ok(Header { images, shape: SHAPE, classes: CLASSES, pixels: PixelType::U8, target_width: 1 })

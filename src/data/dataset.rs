@@ -1,6 +1,6 @@
 //! A data set in memory, and its description.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The subset of a data set that a source provides: `train` or `test`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -31,7 +31,8 @@ pub enum Labels {
 }
 
 /// The type of the pixels of a data set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PixelType {
     /// 8-bit values, 0 to 255.
     U8,
@@ -40,7 +41,7 @@ pub enum PixelType {
 }
 
 /// The description of a data set, available without reading its images.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {
     /// Number of images N.
     pub images: usize,

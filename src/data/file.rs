@@ -48,8 +48,13 @@ impl<'a> ByteStream<'a> {
     }
 
     fn new(path: PathBuf, mut reader: impl BufRead + 'a, len: u64) -> Result<Self> {
-        let start = reader.fill_buf().map_err(|error| Error::io(&path, "read", error))?;
-        if start.starts_with(&GZIP_MAGIC) {
+        let packed = loop {
+            match reader.fill_buf() {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                start => break start.map_err(|error| Error::io(&path, "read", error))?.starts_with(&GZIP_MAGIC),
+            }
+        };
+        if packed {
             let reader = Box::new(BufReader::new(MultiGzDecoder::new(reader)));
             return Ok(ByteStream { path, packed: true, left: len.saturating_mul(LARGEST_RATIO), reader });
         }

@@ -61,6 +61,11 @@ pub trait DataFormat {
         Ok(())
     }
 
+    /// Returns the files that it reads, as written in the configuration; none by default.
+    fn files(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
     /// Reads the description of the data set without reading its images.
     ///
     /// # Errors

@@ -30,6 +30,9 @@ impl DataFormat for Idx {
         }
         Ok(())
     }
+    fn files(&self) -> Vec<PathBuf> {
+        vec![self.images.clone(), self.labels.clone()]
+    }
     fn header(&self, cx: SourceContext) -> Result<Header> {
         header(ByteStream::open(&cx.base.find(&self.images)?)?, ByteStream::open(&cx.base.find(&self.labels)?)?)
     }

@@ -3,7 +3,7 @@
 //! The buffers travel through two channels: full ones to the consumer, empty ones back. When either side ends, its
 //! channel closes and the other side returns, so neither waits forever.
 
-use super::{Batch, Batches, Preparer, SampleSet, SampleSets};
+use super::{Batch, Batches, Place, Preparer, SampleSet, SampleSets};
 use crate::device::thread;
 use crate::error::{Error, Result};
 use std::sync::Arc;
@@ -25,20 +25,17 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Starts at a batch of an epoch of training; never ends by itself.
+    /// Starts at a place in the training data; never ends by itself.
     ///
     /// # Errors
     /// When the operating system cannot start a thread.
-    pub fn train(sets: &SampleSets, preparer: Preparer, start_epoch: u64, start_batch: usize) -> Result<Self> {
+    pub fn train(sets: &SampleSets, preparer: Preparer, start: Place) -> Result<Self> {
         let mut batches = Batches::train(sets).prepared_by(preparer);
-        let (mut epoch, mut index) = (start_epoch, start_batch);
+        let mut place = start;
         let buffers = std::array::from_fn(|_| batches.empty());
         Loader::start(buffers, move |batch| {
-            batches.fill(epoch, index, batch);
-            index += 1;
-            if index == batches.plan().batches() {
-                (epoch, index) = (epoch + 1, 0);
-            }
+            batches.fill_at(place, batch);
+            place = batches.plan().after(place);
             Ok(true)
         })
     }

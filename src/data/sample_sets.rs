@@ -1,122 +1,10 @@
-//! The sample sets of a run: the samples for training and for evaluation, and the normalisation of their pixels.
+//! The sample sets of a run: the samples for training and for evaluation.
 
-use super::{Augment, Base, DataSettings, Dataset, Normalize, Pixels, SampleOrder, SourceContext, Subset};
+use super::record::{DataRecord, SetRecord, stamps};
+use super::{Augment, Base, DataSettings, Dataset, Normalization, SampleOrder, SourceContext, Subset};
 use crate::device::{Random, RandomStream};
 use crate::error::{Error, Fault, Result};
 use std::sync::Arc;
-
-/// The normalisation of pixels: y = (x / scale - mean\[c\]) / std\[c\], every operation in f32.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Normalization {
-    /// Divisor of raw pixels: 255 or 1.
-    pub scale: f32,
-    /// Mean of each channel after the division by `scale`.
-    pub mean: Vec<f32>,
-    /// Standard deviation of each channel after the division by `scale`.
-    pub std: Vec<f32>,
-    /// y of every 8-bit x: (C, 256).
-    table: Vec<f32>,
-}
-
-impl Normalization {
-    /// Computes the normalisation of a data set, measured on some of its samples.
-    ///
-    /// # Errors
-    /// A channel whose pixels are all equal cannot be standardised.
-    pub fn new(how: Normalize, data: &Dataset, samples: &[u32]) -> Result<Self, Fault> {
-        let channels = data.shape[2];
-        let scale = match (how, &data.pixels) {
-            (Normalize::None, _) | (_, Pixels::F32(_)) => 1.0,
-            (Normalize::Unit | Normalize::Standardize, Pixels::U8(_)) => 255.0,
-        };
-        let mut normalization =
-            Normalization { scale, mean: vec![0.0; channels], std: vec![1.0; channels], table: Vec::new() };
-        if how == Normalize::Standardize {
-            for (c, [mean, std]) in moments(data, samples).into_iter().enumerate() {
-                if std == 0.0 {
-                    let message = format!(
-                        "normalize = \"standardize\" divides by the standard deviation, but channel {c} of the \
-                         training images is {mean} everywhere; use \"none\" or \"unit\""
-                    );
-                    return Err(Fault::at("normalize", message));
-                }
-                normalization.mean[c] = (mean / f64::from(scale)) as f32;
-                normalization.std[c] = (std / f64::from(scale)) as f32;
-            }
-        }
-        normalization.table = (0..channels)
-            .flat_map(|c| (0..=255u8).map(move |x| (c, x)))
-            .map(|(c, x)| normalization.one(c, x.into()))
-            .collect();
-        Ok(normalization)
-    }
-
-    #[inline(always)]
-    fn one(&self, c: usize, x: f32) -> f32 {
-        (x / self.scale - self.mean[c]) / self.std[c]
-    }
-
-    /// Normalises raw pixels (H, W, C).
-    pub(super) fn floats(&self, x: &[f32], y: &mut [f32]) {
-        let channels = self.mean.len();
-        for (x, y) in x.chunks_exact(channels).zip(y.chunks_exact_mut(channels)) {
-            for c in 0..channels {
-                y[c] = self.one(c, x[c]);
-            }
-        }
-    }
-
-    /// Normalises raw 8-bit pixels (H, W, C): the same bits as [`Normalization::floats`] of the same values.
-    pub(super) fn bytes(&self, x: &[u8], y: &mut [f32]) {
-        let channels = self.mean.len();
-        for (x, y) in x.chunks_exact(channels).zip(y.chunks_exact_mut(channels)) {
-            for c in 0..channels {
-                y[c] = self.table[c * 256 + usize::from(x[c])];
-            }
-        }
-    }
-}
-
-/// Returns mean and standard deviation of each channel of the raw pixels, in f64 and in the order of the samples.
-fn moments(data: &Dataset, samples: &[u32]) -> Vec<[f64; 2]> {
-    let (channels, features) = (data.shape[2], data.features());
-    let count = (samples.len() * features / channels) as f64;
-    match &data.pixels {
-        Pixels::U8(pixels) => {
-            let mut histograms = vec![[0u64; 256]; channels];
-            for &sample in samples {
-                for pixel in pixels[sample as usize * features..][..features].chunks_exact(channels) {
-                    pixel.iter().zip(&mut histograms).for_each(|(&x, histogram)| histogram[usize::from(x)] += 1);
-                }
-            }
-            let moments = |histogram: &[u64; 256]| {
-                let over = |f: &dyn Fn(f64) -> f64| {
-                    histogram.iter().enumerate().fold(0.0, |sum, (x, &n)| sum + n as f64 * f(x as f64)) / count
-                };
-                let mean = over(&|x| x);
-                [mean, over(&|x| (x - mean) * (x - mean)).sqrt()]
-            };
-            histograms.iter().map(moments).collect()
-        }
-        Pixels::F32(pixels) => {
-            let sums = |f: &dyn Fn(usize, f64) -> f64| {
-                let mut sums = vec![0.0; channels];
-                for &sample in samples {
-                    for pixel in pixels[sample as usize * features..][..features].chunks_exact(channels) {
-                        pixel.iter().zip(&mut sums).enumerate().for_each(|(c, (&x, sum))| *sum += f(c, f64::from(x)));
-                    }
-                }
-                sums
-            };
-            // Differences from one pixel, so that a constant channel has a standard deviation of exactly zero.
-            let one = &pixels[samples[0] as usize * features..][..channels];
-            let offsets = sums(&|c, x| x - f64::from(one[c]));
-            let means: Vec<f64> = one.iter().zip(offsets).map(|(&x, sum)| f64::from(x) + sum / count).collect();
-            let squares = sums(&|c, x| (x - means[c]) * (x - means[c]));
-            means.iter().zip(squares).map(|(&mean, square)| [mean, (square / count).sqrt()]).collect()
-        }
-    }
-}
 
 /// Some samples of a data set, with their normalisation.
 #[derive(Debug, Clone, PartialEq)]
@@ -125,7 +13,7 @@ pub struct SampleSet {
     pub name: &'static str,
     /// The data set.
     pub data: Arc<Dataset>,
-    /// The indices of its samples in the data set, ascending; at least one.
+    /// The indices of its samples in the data set, ascending.
     pub samples: Vec<u32>,
     /// The normalisation of its pixels.
     pub normalization: Arc<Normalization>,
@@ -162,29 +50,85 @@ impl SampleSets {
     }
 }
 
+/// What a checkpoint knows of the data that are to be read again.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Known<'a> {
+    /// Its record, if there is one.
+    pub record: Option<&'a DataRecord>,
+    /// Whether files with unchanged sizes and times are compared as well.
+    pub verify: bool,
+    /// Whether the normalisation is measured again, because its setting has changed.
+    pub measure: bool,
+}
+
 /// Reads all data of a run.
 ///
 /// # Errors
 /// A file that is missing or not valid, and settings that are out of range or do not fit the data.
 pub fn open(settings: &DataSettings, seed: u64, base: &Base) -> Result<SampleSets> {
+    open_known(settings, seed, base, Known::default()).map(|(sets, _)| sets)
+}
+
+/// Reads all data of a run, and returns the record for its checkpoints. If a record is known, the pixels are normalised
+/// with its constants.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_known(settings: &DataSettings, seed: u64, base: &Base, known: Known) -> Result<(SampleSets, DataRecord)> {
     let refuse = |fault: Fault| Error::Usage(format!("[data]: {}", fault.message));
     settings.check().map_err(refuse)?;
-    let train = Arc::new(settings.train.load(SourceContext { subset: Subset::Train, base })?);
-    let test =
-        settings.test.as_ref().map(|test| test.load(SourceContext { subset: Subset::Test, base })).transpose()?;
-    let header = test.as_ref().map(Dataset::header);
-    if let Some(fault) = settings.faults_with(&train.header(), header.as_ref()).into_iter().next() {
+    let cx = SourceContext { subset: Subset::Train, base };
+    let (train, stamps) = (settings.train.load(cx)?, stamps(&settings.train, cx));
+    let record = SetRecord::new(&train, stamps, known.record.map(|record| &record.train), known.verify);
+    let (train, test) = (Arc::new(train), open_set(settings, base, known)?);
+    let header = test.as_ref().map(|(_, record)| record.header);
+    if let Some(fault) = settings.faults_with(&record.header, header.as_ref()).into_iter().next() {
         return Err(refuse(fault));
     }
     let images = train.images();
     let (kept, apart) = set_apart(images, settings.num_validation(images), seed);
-    let how = settings.normalize_for(train.header().pixels);
-    let normalization = Arc::new(Normalization::new(how, &train, &kept).map_err(refuse)?);
+    let how = settings.normalize_for(record.header.pixels);
+    let normalization = match known.record.filter(|_| !known.measure) {
+        Some(record) => record.normalization.clone(),
+        None => Normalization::new(how, &train, &kept).map_err(refuse)?,
+    };
+    Ok(sets(settings, seed, (train, record, kept, apart), test, normalization))
+}
+
+/// Reads only the test data of a run; its training samples and its validation set are empty.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_test(settings: &DataSettings, seed: u64, base: &Base, record: &DataRecord) -> Result<SampleSets> {
+    let test = open_set(settings, base, Known { record: Some(record), ..Known::default() })?;
+    let train = Arc::new(record.train.without_samples());
+    let train = (train, record.train.clone(), Vec::new(), Vec::new());
+    Ok(sets(settings, seed, train, test, record.normalization.clone()).0)
+}
+
+/// Reads the test data, if there are any.
+fn open_set(settings: &DataSettings, base: &Base, known: Known) -> Result<Option<(Arc<Dataset>, SetRecord)>> {
+    let Some(source) = &settings.test else { return Ok(None) };
+    let cx = SourceContext { subset: Subset::Test, base };
+    let (data, stamps) = (source.load(cx)?, stamps(source, cx));
+    let record = SetRecord::new(&data, stamps, known.record.and_then(|record| record.test.as_ref()), known.verify);
+    Ok(Some((Arc::new(data), record)))
+}
+
+fn sets(
+    settings: &DataSettings,
+    seed: u64,
+    (train, record, kept, apart): (Arc<Dataset>, SetRecord, Vec<u32>, Vec<u32>),
+    test: Option<(Arc<Dataset>, SetRecord)>,
+    normalization: Normalization,
+) -> (SampleSets, DataRecord) {
+    let normalization = Arc::new(normalization);
     let set = |name, data: &Arc<Dataset>, samples| {
         Arc::new(SampleSet { name, data: Arc::clone(data), samples, normalization: Arc::clone(&normalization) })
     };
-    let test = test.map(Arc::new);
-    Ok(SampleSets {
+    let (test, test_record) = test.unzip();
+    let record = DataRecord { train: record, test: test_record, normalization: (*normalization).clone() };
+    let sets = SampleSets {
         validation: (!apart.is_empty()).then(|| set("validation", &train, apart)),
         test: test.map(|test| set("test", &test, (0..test.images() as u32).collect())),
         train: set("train", &train, kept),
@@ -192,7 +136,8 @@ pub fn open(settings: &DataSettings, seed: u64, base: &Base) -> Result<SampleSet
         augment: settings.augment.clone(),
         order: settings.order,
         seed,
-    })
+    };
+    (sets, record)
 }
 
 /// Returns the samples kept for training and the `apart` samples held out for validation, both ascending: the latter
@@ -206,71 +151,4 @@ fn set_apart(images: usize, apart: usize, seed: u64) -> (Vec<u32>, Vec<u32>) {
     kept.sort_unstable();
     order.sort_unstable();
     (kept, order)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::Labels;
-    use super::*;
-
-    fn dataset(pixels: Pixels, images: usize, shape: [usize; 3]) -> Dataset {
-        Dataset { pixels, labels: Labels::Index(vec![0; images]), shape, classes: 1 }
-    }
-
-    #[test]
-    fn standardised_channels_have_mean_0_and_deviation_1_over_the_samples_measured() {
-        let bytes: Vec<u8> = (0..60u32).map(|i| (i * i % 251) as u8).collect();
-        let floats: Vec<f32> = bytes.iter().map(|&x| f32::from(x)).collect();
-        let shape = [2, 3, 2];
-        let samples = [0, 2, 3];
-        for pixels in [Pixels::U8(bytes), Pixels::F32(floats.clone())] {
-            let data = dataset(pixels, 5, shape);
-            let n = Normalization::new(Normalize::Standardize, &data, &samples).unwrap();
-            let mut y = vec![0.0; 60];
-            match &data.pixels {
-                Pixels::U8(x) => n.bytes(x, &mut y),
-                Pixels::F32(x) => n.floats(x, &mut y),
-            }
-            for c in 0..2 {
-                let values: Vec<f32> = samples
-                    .iter()
-                    .flat_map(|&s| y[s as usize * 12..][..12].iter().skip(c).step_by(2).copied())
-                    .collect();
-                let mean = values.iter().sum::<f32>() / 18.0;
-                let variance = values.iter().map(|v| (v - mean) * (v - mean)).sum::<f32>() / 18.0;
-                // Rounding of 18 values of size 1 in f32.
-                assert!(mean.abs() < 1e-6 && (variance - 1.0).abs() < 1e-5, "{mean} {variance}");
-            }
-        }
-    }
-
-    #[test]
-    fn bytes_and_the_same_floats_are_normalised_to_the_same_bits() {
-        let bytes: Vec<u8> = (0..=255).collect();
-        let floats: Vec<f32> = bytes.iter().map(|&x| f32::from(x)).collect();
-        let data = dataset(Pixels::U8(bytes.clone()), 1, [16, 8, 2]);
-        for how in [Normalize::None, Normalize::Unit, Normalize::Standardize] {
-            let n = Normalization::new(how, &data, &[0]).unwrap();
-            let (mut a, mut b) = (vec![0.0; 256], vec![0.0; 256]);
-            n.bytes(&bytes, &mut a);
-            n.floats(&floats, &mut b);
-            assert_eq!(a, b);
-            if how == Normalize::Unit {
-                assert!(a.iter().zip(&floats).all(|(a, x)| *a == x / 255.0));
-            }
-        }
-    }
-
-    #[test]
-    fn a_constant_channel_cannot_be_standardised() {
-        let data = dataset(Pixels::U8(vec![7, 1, 7, 2]), 1, [2, 1, 2]);
-        let fault = Normalization::new(Normalize::Standardize, &data, &[0]).unwrap_err();
-        assert_eq!(
-            fault.message,
-            "normalize = \"standardize\" divides by the standard deviation, but channel 0 of the training images is 7 \
-             everywhere; use \"none\" or \"unit\""
-        );
-        let data = dataset(Pixels::F32(vec![0.1; 7]), 1, [7, 1, 1]);
-        assert!(Normalization::new(Normalize::Standardize, &data, &[0]).is_err());
-    }
 }

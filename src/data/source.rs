@@ -5,6 +5,7 @@ use crate::error::{Fault, Result, suggest};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
 use std::fmt;
+use std::path::PathBuf;
 
 /// The list of formats: key in the file, name of the settings type.
 macro_rules! sources {
@@ -59,6 +60,11 @@ impl DataSource {
     /// The first setting that is out of range; the fault's key is one of the format's.
     pub fn check(&self) -> Result<(), Fault> {
         self.format().1.check()
+    }
+
+    /// Returns the files that it reads, as written in the configuration.
+    pub fn files(&self) -> Vec<PathBuf> {
+        self.format().1.files()
     }
 
     /// Reads the description of the data set without reading its images.
@@ -139,7 +145,6 @@ impl<'de> Visitor<'de> for SourceVisitor {
 mod tests {
     use super::super::{Files, Subset};
     use super::*;
-    use std::path::PathBuf;
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]

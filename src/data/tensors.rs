@@ -28,6 +28,9 @@ impl DataFormat for Tensors {
         }
         Ok(())
     }
+    fn files(&self) -> Vec<PathBuf> {
+        vec![self.0.clone()]
+    }
     fn header(&self, cx: SourceContext) -> Result<Header> {
         let mut tensors = self.open(cx)?;
         let labels = tensors.labels()?;

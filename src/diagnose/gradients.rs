@@ -84,7 +84,12 @@ const H: f64 = 1e-5;
 const H_ALL: f64 = 1e-8;
 
 fn start(network: &Network, seed: u64) -> Vec<Vec<f64>> {
-    (0..network.parameters.len()).map(|p| network::initial(network, seed, p)).collect()
+    (0..network.parameters.len())
+        .map(|p| {
+            let elements = network.parameters[p].param.shape.elements();
+            network::initial(network, seed, p, 0..elements)
+        })
+        .collect()
 }
 
 /// Compares up to `samples` coordinates of every parameter's gradient with finite differences of losses.

@@ -1,8 +1,11 @@
-//! Diagnostics: checks of gradients and curvature, benchmarks, and the selftest of a device. Keeps no trained weights.
+//! Diagnostics: checks of gradients and curvature, benchmarks, the selftest of a device, and runs that are stopped on
+//! purpose. Keeps no trained weights.
 
 pub mod bench;
+mod chaos;
 mod gradients;
 mod one_move;
 pub mod selftest;
 
+pub use chaos::{ChaosOptions, Trial, Verdict, chaos};
 pub use gradients::{Check, Probe, gradient_check, hessian_vector_check};

@@ -3,6 +3,7 @@
 use crate::device::{Random, RandomStream};
 use crate::error::Locations;
 use crate::layers::{Activation, Init, Layer, Param, Split};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The source of a node's input.
@@ -65,11 +66,11 @@ pub struct Network {
     pub statistics: Vec<Parameter>,
 }
 
-/// Returns the initial values of a parameter, in the order of its logical memory.
+/// Returns the initial values of some elements of a parameter, in the order of its logical memory.
 ///
 /// They depend on the seed, the index of the parameter and the index of the value, never on devices or layouts.
-pub fn initial(network: &Network, seed: u64, parameter: usize) -> Vec<f64> {
+pub fn initial(network: &Network, seed: u64, parameter: usize, elements: Range<usize>) -> Vec<f64> {
     let Parameter { param, init, .. } = &network.parameters[parameter];
     let random = Random::new(seed, RandomStream::Init, 0, parameter as u64);
-    (0..param.shape.elements() as u64).map(|i| init.value(&random, i, param.fan_in, param.fan_out)).collect()
+    elements.map(|i| init.value(&random, i as u64, param.fan_in, param.fan_out)).collect()
 }

@@ -15,11 +15,11 @@ pub enum Interval {
 }
 
 impl Interval {
-    /// Returns the number of updates.
-    pub fn steps(self, steps_per_epoch: u64) -> u64 {
+    /// Returns how many whole intervals have passed after `steps` updates and `epochs` whole epochs.
+    pub fn passed(self, steps: u64, epochs: u64) -> u64 {
         match self {
-            Interval::Steps(steps) => steps,
-            Interval::Epochs(epochs) => epochs * steps_per_epoch,
+            Interval::Steps(every) => steps / every.max(1),
+            Interval::Epochs(every) => epochs / every.max(1),
         }
     }
 }
@@ -138,13 +138,12 @@ impl Schedule {
         }
     }
 
-    /// Returns the learning rate of update `step` (from 1), given the base learning rate in the file.
-    pub fn lr(&self, base: f64, step: u64, steps_per_epoch: u64) -> f64 {
+    /// Returns the learning rate of update `step` (from 1), which is made in an epoch (from 0), given the base learning
+    /// rate in the file.
+    pub fn lr(&self, base: f64, step: u64, epoch: u64) -> f64 {
         match self {
             Schedule::Constant(_) => base,
-            Schedule::StepDecay(StepDecay { every, factor }) => {
-                base * power(*factor, (step - 1) / every.steps(steps_per_epoch).max(1))
-            }
+            Schedule::StepDecay(StepDecay { every, factor }) => base * power(*factor, every.passed(step - 1, epoch)),
         }
     }
 }
@@ -173,10 +172,10 @@ mod tests {
     #[test]
     fn the_step_schedule_falls_at_its_interval() {
         let schedule = read("step", table("every = 3\nfactor = 0.1")).unwrap().unwrap();
-        let lr: Vec<f64> = (1..=7).map(|step| schedule.lr(2.0, step, 100)).collect();
+        let lr: Vec<f64> = (1..=7).map(|step| schedule.lr(2.0, step, 0)).collect();
         assert_eq!(lr, [2.0, 2.0, 2.0, 2.0 * 0.1, 2.0 * 0.1, 2.0 * 0.1, 2.0 * (0.1 * 0.1)]);
         let epochs = read("step", table("every = \"2 epochs\"\nfactor = 0.5")).unwrap().unwrap();
-        let lr: Vec<f64> = [1, 10, 11, 20, 21].map(|step| epochs.lr(1.0, step, 5)).to_vec();
+        let lr: Vec<f64> = [0, 1, 2, 3, 4].map(|epoch| epochs.lr(1.0, 9, epoch)).to_vec();
         assert_eq!(lr, [1.0, 1.0, 0.5, 0.5, 0.25]);
     }
 

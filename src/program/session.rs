@@ -10,6 +10,7 @@ use crate::gpu::{DriverKind, GpuOptions, Gpus};
 use crate::layers::METRICS;
 use crate::placement::{Peers, Region, Variant};
 use crate::tensor::{Axis, Layout, LocalSlice, Placement, Precision, Real, Shape, Strided};
+use std::ops::Range;
 
 /// The loss and counts of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -339,19 +340,29 @@ impl Session {
     /// # Panics
     /// If `T` is not the plan's precision.
     pub fn read<T: Real>(&self, which: Persistent) -> Result<Vec<T>> {
-        let (layout, shape, offset) = self.find(which);
+        let rows = self.find(which).1.0[0];
+        self.read_rows(which, 0..rows)
+    }
+
+    /// Returns some rows (indices of dimension 0) of a tensor, assembled from the devices that hold them.
+    ///
+    /// # Errors
+    /// As [`Session::read`].
+    ///
+    /// # Panics
+    /// As [`Session::read`].
+    pub fn read_rows<T: Real>(&self, which: Persistent, rows: Range<usize>) -> Result<Vec<T>> {
+        let (layout, shape, _) = self.find(which);
         let mesh = self.plan.spec.mesh;
-        let whole = LocalSlice { start: vec![0; shape.rank()], len: shape.0.clone() };
-        let mut all = vec![T::ZERO; shape.elements()];
+        let mut all = vec![T::ZERO; rows.len() * shape.elements() / shape.0[0].max(1)];
         for device in 0..mesh.devices() {
             let at = mesh.position(device);
             let copy = |axis: Axis| layout.on(axis) == Placement::Replicate && at.on(axis) > 0;
             if Axis::INNER_FIRST.into_iter().any(copy) {
                 continue;
             }
-            let window = layout.window(&shape, mesh, at);
-            let part = Strided::of(&window, &whole);
-            self.with::<T>(device, offset, window.elements(), Direction::Out, |from| {
+            let Some((at, elements, part)) = self.part(which, device, &rows) else { continue };
+            self.with::<T>(device, at, elements, Direction::Out, |from| {
                 for (row, from) in from.chunks_exact(part.len.max(1)).enumerate() {
                     all[part.offset + row * part.stride..][..part.len].copy_from_slice(from);
                 }
@@ -368,19 +379,47 @@ impl Session {
     /// # Panics
     /// If `T` is not the plan's precision, or the number of elements is not the tensor's.
     pub fn write<T: Real>(&mut self, which: Persistent, all: &[T]) -> Result<()> {
-        let (layout, shape, offset) = self.find(which);
-        assert_eq!(all.len(), shape.elements());
-        let mesh = self.plan.spec.mesh;
-        let whole = LocalSlice { start: vec![0; shape.rank()], len: shape.0.clone() };
-        for device in 0..mesh.devices() {
-            let window = layout.window(&shape, mesh, mesh.position(device));
-            let part = Strided::of(&window, &whole);
-            self.with::<T>(device, offset, window.elements(), Direction::In, |to| {
+        let rows = self.find(which).1.0[0];
+        self.write_rows(which, 0..rows, all)
+    }
+
+    /// Writes its part of some rows (indices of dimension 0) of a tensor to every device.
+    ///
+    /// # Errors
+    /// As [`Session::write`].
+    ///
+    /// # Panics
+    /// As [`Session::write`].
+    pub fn write_rows<T: Real>(&mut self, which: Persistent, rows: Range<usize>, all: &[T]) -> Result<()> {
+        let shape = self.find(which).1;
+        assert_eq!(all.len(), rows.len() * shape.elements() / shape.0[0].max(1));
+        for device in 0..self.plan.spec.mesh.devices() {
+            let Some((at, elements, part)) = self.part(which, device, &rows) else { continue };
+            self.with::<T>(device, at, elements, Direction::In, |to| {
                 for (row, to) in to.chunks_exact_mut(part.len.max(1)).enumerate() {
                     to.copy_from_slice(&all[part.offset + row * part.stride..][..part.len]);
                 }
             })?;
         }
         Ok(())
+    }
+
+    /// Returns where a device holds its part of some rows of a tensor: the first byte, the number of elements, and their
+    /// places among the rows' elements. `None` if it holds none of them.
+    fn part(&self, which: Persistent, device: usize, rows: &Range<usize>) -> Option<(usize, usize, Strided)> {
+        let (layout, shape, offset) = self.find(which);
+        let mesh = self.plan.spec.mesh;
+        let mut window = layout.window(&shape, mesh, mesh.position(device));
+        let mut whole = LocalSlice { start: vec![0; shape.rank()], len: shape.0 };
+        (whole.start[0], whole.len[0]) = (rows.start, rows.len());
+        let (first, end) = (window.start[0], window.start[0] + window.len[0]);
+        let (start, end) = (first.max(rows.start), end.min(rows.end));
+        if start >= end {
+            return None;
+        }
+        let before: usize = (start - first) * window.len[1..].iter().product::<usize>();
+        (window.start[0], window.len[0]) = (start, end - start);
+        let at = offset + before * self.plan.spec.precision.bytes();
+        Some((at, window.elements(), Strided::of(&window, &whole)))
     }
 }

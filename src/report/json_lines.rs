@@ -2,19 +2,36 @@
 
 use super::{RunEvent, Sink};
 use crate::error::{Error, Result};
+use crate::storage::{Fs, OutputFile};
 use serde::Deserialize;
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::io::{BufRead, BufReader, ErrorKind};
+use std::path::Path;
+
+/// The most bytes of lines that wait for room on the disk.
+const MOST_PENDING: usize = 64 << 20;
+
+/// What follows when a line cannot be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// It is an error.
+    None,
+    /// The line waits in memory, and is written with a later one.
+    Retry,
+}
 
 /// The sink that writes events as JSON lines.
 ///
 /// Floats are written with enough digits to be read back exactly; values that are not finite become `null`.
 #[derive(Debug)]
 pub struct JsonLines {
-    path: PathBuf,
-    file: File,
-    line: Vec<u8>,
+    file: OutputFile,
+    /// The length of the file: whole lines.
+    length: u64,
+    /// Lines that are not in the file yet.
+    pending: Vec<u8>,
+    patience: Patience,
+    /// Whether lines have been waiting since the last one that was written.
+    waits: bool,
 }
 
 impl JsonLines {
@@ -22,24 +39,47 @@ impl JsonLines {
     ///
     /// # Errors
     /// When the file cannot be opened.
-    pub fn append(path: &Path) -> Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(path);
-        let file = file.map_err(|e| Error::io(path, "open", e))?;
-        Ok(JsonLines { path: path.to_path_buf(), file, line: Vec::new() })
+    pub fn append(fs: &Fs, path: &Path, patience: Patience) -> Result<Self> {
+        let file = fs.append(path)?;
+        let length = file.length()?;
+        Ok(JsonLines { file, length, pending: Vec::new(), patience, waits: false })
+    }
+
+    /// Writes all pending lines with one call, so that readers see whole lines and a kill can truncate only the last one.
+    fn flush(&mut self) -> Result<()> {
+        if self.pending.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.file.write_all(&self.pending) {
+            // A part of the lines may have been written. If this fails, the next resume cuts the partial line off.
+            let _ = self.file.truncate(self.length);
+            return Err(error);
+        }
+        self.length += self.pending.len() as u64;
+        self.pending.clear();
+        self.waits = false;
+        Ok(())
     }
 }
 
 impl Sink for JsonLines {
-    /// Writes a line with one call, so that readers see whole lines and a kill can truncate only the last one.
     fn emit(&mut self, event: &RunEvent) -> Result<()> {
-        self.line.clear();
-        serde_json::to_writer(&mut self.line, event).expect("events hold text and numbers");
-        self.line.push(b'\n');
-        self.file.write_all(&self.line).map_err(|e| Error::io(&self.path, "write", e))
+        serde_json::to_writer(&mut self.pending, event).expect("events hold text and numbers");
+        self.pending.push(b'\n');
+        match self.flush() {
+            Err(error) if self.patience == Patience::Retry && self.pending.len() < MOST_PENDING => {
+                if !std::mem::replace(&mut self.waits, true) {
+                    tracing::warn!("{}; lines are kept in memory until it can be written", error.with_causes());
+                }
+                Ok(())
+            }
+            written => written,
+        }
     }
 
     fn sync(&mut self) -> Result<()> {
-        self.file.sync_data().map_err(|e| Error::io(&self.path, "write", e))
+        self.flush()?;
+        self.file.sync()
     }
 }
 
@@ -61,46 +101,65 @@ impl Line {
     }
 }
 
+/// What is left of a file of JSON lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Left {
+    /// The number of the first line that is not JSON, from 1, if there is one.
+    pub damaged: Option<u64>,
+    /// Whether it has the line of the checkpoint to which it was truncated.
+    pub checkpoint: bool,
+}
+
 /// Truncates a file of JSON lines to what had been written at the checkpoint of `step`, or to nothing.
 ///
 /// It is truncated at the first line of a later step, of the end of the run or of another resume from the same
-/// checkpoint, and before a last line that a kill truncated.
+/// checkpoint, and before a last line that a kill truncated. Lines that are not JSON are kept.
 ///
 /// # Errors
 /// When the file exists and cannot be read or truncated.
-pub fn cut_back(path: &Path, step: Option<u64>) -> Result<()> {
-    let file = match OpenOptions::new().read(true).write(true).open(path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(()),
+pub fn cut_back(fs: &Fs, path: &Path, step: Option<u64>) -> Result<Left> {
+    let file = match fs.open(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Left::default()),
         opened => opened.map_err(|e| Error::io(path, "open", e))?,
     };
-    let mut keep = 0;
+    let (mut keep, mut left) = (0, Left::default());
     if let Some(step) = step {
-        let mut reader = BufReader::new(&file);
+        let mut reader = BufReader::new(file);
         let mut line = Vec::new();
-        loop {
+        for number in 1.. {
             line.clear();
             let bytes = reader.read_until(b'\n', &mut line).map_err(|e| Error::io(path, "read", e))?;
-            let after = serde_json::from_slice(&line).is_ok_and(|line: Line| line.after(step));
-            if after || !line.ends_with(b"\n") {
+            let read: Option<Line> = serde_json::from_slice(&line).ok();
+            if !line.ends_with(b"\n") || read.as_ref().is_some_and(|line| line.after(step)) {
                 break;
             }
+            if read.is_none() {
+                left.damaged = left.damaged.or(Some(number));
+            }
+            left.checkpoint |= read.is_some_and(|line| line.event == "checkpoint" && line.step == Some(step));
             keep += bytes as u64;
         }
     }
-    file.set_len(keep).map_err(|e| Error::io(path, "truncate", e))
+    let mut file = fs.append(path)?;
+    if file.length()? != keep {
+        file.truncate(keep)?;
+    }
+    Ok(left)
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::reporter::tests::{Folder, eval, start, step};
     use super::*;
+    use crate::storage::{Interceptor, Operation};
     use std::fs;
+    use std::sync::{Arc, Mutex};
 
     #[test]
     fn lines_have_the_promised_fields() {
         let folder = Folder::new("fields");
         let path = folder.0.join("metrics.jsonl");
-        let mut sink = JsonLines::append(&path).unwrap();
+        let mut sink = JsonLines::append(&Fs::default(), &path, Patience::None).unwrap();
         let step = RunEvent::Step {
             step: 1,
             epoch: 0,
@@ -131,12 +190,14 @@ mod tests {
         let folder = Folder::new("cut");
         let path = folder.0.join("metrics.jsonl");
         let write = |events: &[RunEvent], torn: &str| {
-            let mut sink = JsonLines::append(&path).unwrap();
+            let mut sink = JsonLines::append(&Fs::default(), &path, Patience::None).unwrap();
             events.iter().for_each(|event| sink.emit(event).unwrap());
-            sink.file.write_all(torn.as_bytes()).unwrap();
+            sink.pending.extend(torn.as_bytes());
+            sink.flush().unwrap();
         };
         let left = |at| {
-            cut_back(&path, Some(at)).unwrap();
+            let left = cut_back(&Fs::default(), &path, Some(at)).unwrap();
+            assert_eq!((left.checkpoint, left.damaged), (at == 2, None));
             fs::read_to_string(&path).unwrap().lines().count()
         };
         let checkpoint = RunEvent::Checkpoint { step: 2, path: "checkpoints/step-00000002".into() };
@@ -149,17 +210,48 @@ mod tests {
         write(&[start(2), step(3), step(4)], "");
         assert_eq!(left(3), 7);
         assert_eq!(left(1), 2);
-        cut_back(&path, None).unwrap();
+        write(&[], "{\"event\":\"st\0ep\"}\n{}\n");
+        assert_eq!(cut_back(&Fs::default(), &path, Some(9)).unwrap(), Left { damaged: Some(3), checkpoint: false });
+        cut_back(&Fs::default(), &path, None).unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"");
-        cut_back(&folder.0.join("none"), Some(1)).unwrap();
+        cut_back(&Fs::default(), &folder.0.join("none"), Some(1)).unwrap();
+    }
+
+    /// Fails a number of writes, after half of the bytes of the first.
+    #[derive(Debug)]
+    struct Full(Mutex<usize>);
+
+    impl Interceptor for Full {
+        fn before(&self, operation: Operation) -> std::io::Result<()> {
+            let mut left = self.0.lock().unwrap();
+            if let Operation::Write(path, bytes) = operation
+                && *left > 0
+            {
+                *left -= 1;
+                let mut file = fs::OpenOptions::new().append(true).open(path)?;
+                std::io::Write::write_all(&mut file, &bytes[..bytes.len() / 2])?;
+                return Err(std::io::Error::from_raw_os_error(28));
+            }
+            Ok(())
+        }
     }
 
     #[test]
-    fn a_full_disk_is_an_error_with_the_files_name() {
-        let path = Path::new("/dev/full");
-        if path.exists() {
-            let error = JsonLines::append(path).unwrap().emit(&step(1)).unwrap_err();
-            assert_eq!(error.to_string(), "/dev/full: cannot write");
-        }
+    fn lines_wait_for_room_on_the_disk_and_are_written_whole() {
+        let folder = Folder::new("full");
+        let path = folder.0.join("metrics.jsonl");
+        let full = || Fs::intercepted(Arc::new(Full(Mutex::new(2))));
+        let mut sink = JsonLines::append(&full(), &path, Patience::Retry).unwrap();
+        (1..=3).for_each(|i| sink.emit(&step(i)).unwrap());
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), 3);
+        assert!(text.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{text}");
+        let mut sink = JsonLines::append(&full(), &path, Patience::None).unwrap();
+        let error = sink.emit(&step(1)).unwrap_err();
+        assert_eq!(error.to_string(), format!("{}: cannot write", path.display()));
+        assert_eq!(fs::read_to_string(&path).unwrap(), text, "half a line is removed");
+        assert!(sink.sync().is_err());
+        sink.sync().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap().lines().count(), 4);
     }
 }

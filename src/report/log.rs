@@ -1,12 +1,12 @@
 //! `log.txt`: the events of a run as timestamped messages; and the messages of `-v` on stderr. Both use `tracing`.
 
 use super::{RunEvent, Sink};
-use crate::error::{Error, Result, quantity};
+use crate::error::{Result, quantity};
+use crate::storage::{Fs, OutputFile};
 use indicatif::ProgressBar;
-use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tracing::Dispatch;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::filter_fn;
@@ -19,6 +19,7 @@ const EVENTS: &str = "run";
 #[derive(Debug)]
 pub struct Log {
     dispatch: Dispatch,
+    file: LogFile,
 }
 
 impl Log {
@@ -29,15 +30,15 @@ impl Log {
     ///
     /// # Errors
     /// When the file cannot be opened.
-    pub fn open(path: &Path, verbosity: u8, bar: ProgressBar) -> Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(path);
-        let file = file.map_err(|e| Error::io(path, "open", e))?;
+    pub fn open(fs: &Fs, path: &Path, verbosity: u8, bar: ProgressBar) -> Result<Self> {
+        let file = LogFile(Arc::new(Mutex::new(fs.append(path)?)));
         let shown = match verbosity {
             0 => LevelFilter::WARN,
             1 => LevelFilter::INFO,
             _ => LevelFilter::DEBUG,
         };
-        let to_file = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(Mutex::new(file));
+        let to = file.clone();
+        let to_file = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || to.clone());
         let to_stderr = tracing_subscriber::fmt::layer()
             .with_ansi(false)
             .without_time()
@@ -49,7 +50,7 @@ impl Log {
         let dispatch = Dispatch::new(subscriber);
         // The global default can be set only once per process; events reach their own log through `with_default`.
         let _ = tracing::dispatcher::set_global_default(dispatch.clone());
-        Ok(Log { dispatch })
+        Ok(Log { dispatch, file })
     }
 }
 
@@ -58,6 +59,12 @@ impl Sink for Log {
         if let Some(sentence) = event.sentence() {
             tracing::dispatcher::with_default(&self.dispatch, || tracing::info!(target: EVENTS, "{sentence}"));
         }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<()> {
+        // The log is for readers: a run does not depend on it.
+        let _ = self.file.lock().sync();
         Ok(())
     }
 }
@@ -94,6 +101,26 @@ impl RunEvent {
     }
 }
 
+/// Writes to the log; lines that cannot be written, as on a full disk, are lost.
+#[derive(Debug, Clone)]
+struct LogFile(Arc<Mutex<OutputFile>>);
+
+impl LogFile {
+    fn lock(&self) -> MutexGuard<'_, OutputFile> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Write for LogFile {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let _ = self.lock().write_all(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Writes to stderr above the progress bar.
 struct AboveBar(ProgressBar);
 
@@ -114,7 +141,7 @@ mod tests {
     #[test]
     fn each_run_has_its_own_log_without_steps() {
         let folder = Folder::new("log");
-        let log = |name: &str| Log::open(&folder.0.join(name), 0, ProgressBar::hidden()).unwrap();
+        let log = |name: &str| Log::open(&Fs::default(), &folder.0.join(name), 0, ProgressBar::hidden()).unwrap();
         let (mut a, mut b) = (log("a.txt"), log("b.txt"));
         a.emit(&start(0)).unwrap();
         a.emit(&step(1)).unwrap();

@@ -9,7 +9,7 @@ mod progress;
 mod reporter;
 
 pub use event::{RunEvent, Sink};
-pub use json_lines::{JsonLines, cut_back};
+pub use json_lines::{JsonLines, Left, Patience, cut_back};
 pub use log::Log;
 pub use progress::Progress;
 pub use reporter::{Reporter, ReporterOptions};

@@ -1,9 +1,9 @@
 //! Sends the events of a run to its sinks.
 
 use super::event::{RunEvent, Sink};
-use super::{JsonLines, Log, Progress, cut_back};
-use crate::error::{Error, Result};
-use std::fs;
+use super::{JsonLines, Log, Patience, Progress, cut_back};
+use crate::error::Result;
+use crate::storage::Fs;
 use std::path::Path;
 
 /// Where and how verbosely a run reports its progress.
@@ -13,6 +13,8 @@ pub struct ReporterOptions {
     pub steps: u64,
     /// The step of the checkpoint from which the run resumes; `metrics.jsonl` is truncated to it.
     pub resume: Option<u64>,
+    /// What follows when the metrics cannot be written.
+    pub patience: Patience,
     /// The number of `-v`: 0 shows only the progress on stderr, 1 also messages, 2 also details.
     pub verbosity: u8,
 }
@@ -29,14 +31,24 @@ impl Reporter {
     ///
     /// # Errors
     /// When a file cannot be opened.
-    pub fn open(dir: &Path, options: ReporterOptions) -> Result<Self> {
-        fs::create_dir_all(dir).map_err(|e| Error::io(dir, "create", e))?;
-        let metrics = dir.join("metrics.jsonl");
-        cut_back(&metrics, options.resume)?;
+    pub fn open(fs: &Fs, dir: &Path, options: ReporterOptions) -> Result<Self> {
+        fs.create_folders(dir)?;
+        let path = dir.join("metrics.jsonl");
+        let left = cut_back(fs, &path, options.resume)?;
         let progress = Progress::stderr(options.steps);
-        let log = Log::open(&dir.join("log.txt"), options.verbosity, progress.bar())?;
-        let metrics = JsonLines::append(&metrics)?;
-        Ok(Reporter { sinks: vec![Box::new(metrics), Box::new(log), Box::new(progress)] })
+        let log = Log::open(fs, &dir.join("log.txt"), options.verbosity, progress.bar())?;
+        let mut metrics = JsonLines::append(fs, &path, options.patience)?;
+        if let Some(step) = options.resume.filter(|&step| step > 0 && !left.checkpoint) {
+            // A kill after the checkpoint was complete can lose its line.
+            metrics.emit(&RunEvent::Checkpoint { step, path: format!("checkpoints/step-{step:08}") })?;
+        }
+        let mut reporter = Reporter { sinks: vec![Box::new(metrics), Box::new(log), Box::new(progress)] };
+        if let Some(line) = left.damaged {
+            let text =
+                format!("{}: line {line} is damaged, perhaps with others after it; they are kept", path.display());
+            reporter.emit(&RunEvent::Note { text })?;
+        }
+        Ok(reporter)
     }
 
     /// Adds a sink.
@@ -71,6 +83,7 @@ impl std::fmt::Debug for Reporter {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use std::fs;
     use std::path::PathBuf;
 
     /// A folder of a test, removed at its end.
@@ -117,14 +130,19 @@ pub(super) mod tests {
         let folder = Folder::new("open");
         let dir = folder.0.join("run");
         let report = |resume, events: &[RunEvent]| {
-            let mut reporter = Reporter::open(&dir, ReporterOptions { steps: 3, resume, verbosity: 0 }).unwrap();
+            let mut reporter = Reporter::open(
+                &Fs::default(),
+                &dir,
+                ReporterOptions { steps: 3, resume, patience: Patience::None, verbosity: 0 },
+            )
+            .unwrap();
             events.iter().for_each(|event| reporter.emit(event).unwrap());
         };
         report(None, &[start(0), step(1), step(2), RunEvent::Note { text: "one device: split has no effect".into() }]);
         report(Some(1), &[start(1), step(2), eval(2)]);
         let metrics = fs::read_to_string(dir.join("metrics.jsonl")).unwrap();
         let names: Vec<String> = metrics.lines().map(|line| line.split('"').nth(3).unwrap().to_string()).collect();
-        assert_eq!(names, ["start", "step", "start", "step", "eval"]);
+        assert_eq!(names, ["start", "step", "checkpoint", "start", "step", "eval"]);
         let log = fs::read_to_string(dir.join("log.txt")).unwrap();
         assert!(log.contains("note: one device: split has no effect") && log.contains("97.50 %"), "{log}");
         report(None, &[start(0)]);

@@ -20,9 +20,12 @@ pub(super) fn target(config: &Config) -> Target {
 /// Returns the problems of the devices. If `present`, they must be present in this machine.
 pub(super) fn problems(config: &Config, present: bool) -> Vec<Problem> {
     let missing = if present { missing(config) } else { None };
-    let location = config.path.display().to_string();
-    let problem = |message| Problem { location: location.clone(), message: format!("[devices]: {message}") };
-    missing.map(problem).into_iter().collect()
+    missing.map(|message| problem(config, message)).into_iter().collect()
+}
+
+/// Returns a problem of the devices.
+pub(super) fn problem(config: &Config, message: String) -> Problem {
+    Problem { location: config.path.display().to_string(), message: format!("[devices]: {message}") }
 }
 
 /// Returns why the devices cannot be used on this machine, or `None` if they can.

@@ -4,8 +4,9 @@ use super::owner::{Lock, Owner, owned};
 use crate::data::Base;
 use crate::error::{Error, Result};
 use crate::network::CheckedConfig;
-use std::fs::{self, File};
-use std::io::Write;
+use crate::storage::Fs;
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// The folder that contains run directories.
@@ -15,18 +16,29 @@ const CONFIG: &str = "config.toml";
 /// The prefix of the first lines of a run's configuration, which record the folders that relative paths refer to.
 const BASE: &str = "# relative to: ";
 
+/// The prefix of the line that records the identity of the run.
+const RUN: &str = "# run: ";
+
 /// A run directory that this process owns.
 #[derive(Debug)]
 pub struct RunDir {
     /// Its path.
     pub path: PathBuf,
+    /// The identity of its run.
+    pub run: String,
     lock: Lock,
 }
 
 impl RunDir {
     fn new(dir: &Path, mut lock: Lock) -> Result<RunDir> {
-        lock.record()?;
-        Ok(RunDir { path: dir.to_path_buf(), lock })
+        let owner = lock.record()?;
+        // Runs of versions that recorded none have no identity.
+        let run = match fs::read_to_string(dir.join(CONFIG)) {
+            Ok(text) => header(&text).find_map(|line| line.strip_prefix(RUN)).unwrap_or_default().to_string(),
+            Err(e) if e.kind() == ErrorKind::NotFound => format!("{:x}-{:x}", owner.started, owner.pid),
+            Err(e) => return Err(Error::io(&dir.join(CONFIG), "read", e)),
+        };
+        Ok(RunDir { path: dir.to_path_buf(), run, lock })
     }
 
     /// Takes a directory for a new run.
@@ -74,16 +86,19 @@ impl RunDir {
         Err(Error::Usage(format!("too many runs named {name}; choose a --run-dir")))
     }
 
+    /// Returns whether there is a run of a name.
+    pub fn any(name: &str) -> bool {
+        !runs_of(name).is_empty()
+    }
+
     /// Takes the directory of the run of a name that was started or resumed last.
     ///
     /// # Errors
     /// If there is none, or another process owns it.
     pub fn newest(name: &str) -> Result<RunDir> {
-        let entries = fs::read_dir(RUNS).into_iter().flatten().flatten();
-        let runs = entries.filter_map(|entry| number_of(entry.file_name().to_str()?, name));
-        let runs = runs.map(|number| (numbered(name, number), number)).filter(|(dir, _)| holds_run(dir));
         // Runs of versions without a record are the oldest, in the order of their numbers.
-        let newest = runs.max_by_key(|(dir, number)| (Owner::of(dir).map(|owner| owner.started), *number));
+        let newest =
+            runs_of(name).into_iter().max_by_key(|(dir, number)| (Owner::of(dir).map(|owner| owner.started), *number));
         let (dir, _) = newest.ok_or_else(|| {
             Error::Usage(format!("{RUNS}/{name} holds no run to resume; choose one with --run-dir, or omit --resume"))
         })?;
@@ -97,8 +112,16 @@ impl RunDir {
     }
 }
 
-fn holds_run(dir: &Path) -> bool {
-    dir.join(CONFIG).exists() || dir.join("checkpoints").exists()
+/// Returns whether a directory holds a run; also if that cannot be found out, so that no run is overwritten.
+pub fn holds_run(dir: &Path) -> bool {
+    [CONFIG, "checkpoints"].iter().any(|name| dir.join(name).try_exists().unwrap_or(true))
+}
+
+/// Returns the directories of the runs of a name, with their numbers.
+fn runs_of(name: &str) -> Vec<(PathBuf, usize)> {
+    let entries = fs::read_dir(RUNS).into_iter().flatten().flatten();
+    let numbers = entries.filter_map(|entry| number_of(entry.file_name().to_str()?, name));
+    numbers.map(|number| (numbered(name, number), number)).filter(|(dir, _)| holds_run(dir)).collect()
 }
 
 fn numbered(name: &str, number: usize) -> PathBuf {
@@ -113,31 +136,40 @@ fn number_of(folder: &str, name: &str) -> Option<usize> {
     (numbered(name, number) == Path::new(RUNS).join(folder)).then_some(number)
 }
 
-/// Writes the configuration of a run; its relative paths refer to `base`, otherwise to the current folder.
+/// Returns the lines before the configuration proper.
+fn header(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().take_while(|line| [BASE, RUN].iter().any(|prefix| line.starts_with(prefix)))
+}
+
+/// Writes the configuration of a run; its relative paths refer to `base`, otherwise to the current folder. `step` is the
+/// number of updates made with the previous configuration, which is kept if it differs.
 ///
 /// # Errors
-/// When the file cannot be written.
-pub fn write_config(dir: &Path, resolved: &str, base: &Base) -> Result<()> {
-    fs::create_dir_all(dir).map_err(|e| Error::io(dir, "create", e))?;
-    let mut lines = Vec::new();
+/// When a file cannot be written.
+pub fn write_config(fs: &Fs, dir: &Path, run: &str, resolved: &str, base: &Base, step: u64) -> Result<()> {
+    fs.create_folders(dir)?;
+    let mut text = if run.is_empty() { String::new() } else { format!("{RUN}{run}\n") };
     for folder in base.0.iter().map(PathBuf::as_path).chain([Path::new(".")]) {
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         let whole = fs::canonicalize(folder).map_err(|e| Error::io(folder, "read", e))?;
         let line = format!("{BASE}{}\n", whole.display());
-        if !lines.contains(&line) {
-            lines.push(line);
+        if !text.contains(&line) {
+            text += &line;
         }
     }
-    let (path, part) = (dir.join(CONFIG), dir.join(format!("{CONFIG}.part")));
-    // A kill or an error in between leaves the old file.
-    let write = || {
-        let mut file = File::create(&part)?;
-        file.write_all((lines.concat() + resolved).as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&part, &path)?;
-        File::open(dir)?.sync_all()
-    };
-    write().map_err(|e| Error::io(&path, "write", e))
+    let path = dir.join(CONFIG);
+    let settings = |text: &str| text.split_inclusive('\n').skip(header(text).count()).collect::<String>();
+    if let Ok(before) = fs::read_to_string(&path)
+        && settings(&before) != resolved
+        && step > 0
+    {
+        let kept = dir.join(format!("config-until-step-{step:08}.toml"));
+        // Of several resumes from one step, only the first replaces settings that were used.
+        if !kept.exists() {
+            fs.replace(&kept, before.as_bytes())?;
+        }
+    }
+    fs.replace(&path, (text + resolved).as_bytes())
 }
 
 /// Reads the configuration of a run directory, or of the run that a checkpoint belongs to.
@@ -152,7 +184,7 @@ pub fn read_config(path: &Path, sets: &[String]) -> Result<CheckedConfig> {
     let file = dir.join(CONFIG);
     let text = fs::read_to_string(&file).map_err(|e| Error::io(&file, "read", e))?;
     let mut checked = CheckedConfig::new(crate::config::from_text(&file.display().to_string(), &text, dir, sets));
-    let folders: Vec<PathBuf> = text.lines().map_while(|line| line.strip_prefix(BASE)).map(PathBuf::from).collect();
+    let folders: Vec<PathBuf> = header(&text).filter_map(|line| line.strip_prefix(BASE)).map(PathBuf::from).collect();
     if let Some(config) = checked.config.as_mut().filter(|_| !folders.is_empty()) {
         config.base = Base(folders);
     }

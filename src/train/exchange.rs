@@ -1,12 +1,13 @@
 //! Copies parameters between memory and files: files keep PyTorch's names and layouts, this code permutes.
 
-use super::weights::{NamedTensor, TensorData};
+use super::weights::{ByteSink, TensorData, TensorFile, TensorSource, TensorSpec, pieces};
 use crate::error::{Error, Result};
 use crate::layers::Param;
 use crate::network::{self, Parameter};
 use crate::program::{Persistent, Session};
-use crate::tensor::{Precision, Real};
-use std::path::Path;
+use crate::tensor::{Precision, Real, Shape};
+use safetensors::tensor::Dtype;
+use std::ops::Range;
 
 /// Returns the elements in file order.
 pub fn to_file<T: Real>(param: &Param, memory: &[T]) -> Vec<T> {
@@ -41,15 +42,18 @@ fn visit(param: &Param, mut f: impl FnMut(usize)) {
     }
 }
 
-/// Sets every parameter and running statistic to its initial value.
+/// Sets every parameter and running statistic to its initial value, piece by piece.
 ///
 /// # Errors
 /// When a GPU fails.
 pub fn initialise(session: &mut Session, seed: u64) -> Result<()> {
     let network = std::sync::Arc::clone(&session.plan().network);
-    for parameter in 0..network.parameters.len() {
-        let values = network::initial(&network, seed, parameter);
-        write_values(session, Persistent::Parameter(parameter), &values)?;
+    for (parameter, Parameter { param, .. }) in network.parameters.iter().enumerate() {
+        let row = row_elements(&param.shape);
+        for rows in pieces(&param.shape) {
+            let values = network::initial(&network, seed, parameter, rows.start * row..rows.end * row);
+            write_rows(session, Persistent::Parameter(parameter), rows, &values)?;
+        }
     }
     for (state, parameter) in network.statistics.iter().enumerate() {
         let start = match parameter.init {
@@ -62,21 +66,32 @@ pub fn initialise(session: &mut Session, seed: u64) -> Result<()> {
     Ok(())
 }
 
+fn row_elements(shape: &Shape) -> usize {
+    shape.0[1..].iter().product()
+}
+
 /// Writes doubles, rounded to the session's precision.
 ///
 /// # Errors
 /// When a GPU fails.
 pub fn write_values(session: &mut Session, which: Persistent, values: &[f64]) -> Result<()> {
     match session.plan().spec.precision {
-        Precision::F32 => write_as::<f32>(session, which, values),
-        Precision::F64 => write_as::<f64>(session, which, values),
-        Precision::Dual => write_as::<crate::tensor::Dual>(session, which, values),
+        Precision::F32 => session.write(which, &rounded::<f32>(values)),
+        Precision::F64 => session.write(which, values),
+        Precision::Dual => session.write(which, &rounded::<crate::tensor::Dual>(values)),
     }
 }
 
-fn write_as<T: Real>(session: &mut Session, which: Persistent, values: &[f64]) -> Result<()> {
-    let values: Vec<T> = values.iter().map(|&v| T::from_f64(v)).collect();
-    session.write(which, &values)
+fn write_rows(session: &mut Session, which: Persistent, rows: Range<usize>, values: &[f64]) -> Result<()> {
+    match session.plan().spec.precision {
+        Precision::F32 => session.write_rows(which, rows, &rounded::<f32>(values)),
+        Precision::F64 => session.write_rows(which, rows, values),
+        Precision::Dual => session.write_rows(which, rows, &rounded::<crate::tensor::Dual>(values)),
+    }
+}
+
+fn rounded<T: Real>(values: &[f64]) -> Vec<T> {
+    values.iter().map(|&v| T::from_f64(v)).collect()
 }
 
 /// Returns the values of a tensor as doubles.
@@ -95,52 +110,102 @@ fn read_as<T: Real>(session: &Session, which: Persistent) -> Result<Vec<f64>> {
     Ok(session.read::<T>(which)?.into_iter().map(Real::to_f64).collect())
 }
 
-/// Returns a tensor in the form of a file.
-///
-/// # Errors
-/// When a GPU fails.
-pub fn export(session: &Session, which: Persistent, name: String, param: &Param) -> Result<NamedTensor> {
-    let data = match session.plan().spec.precision {
-        Precision::F32 => TensorData::F32(to_file(param, &session.read::<f32>(which)?)),
-        _ => TensorData::F64(to_file(param, &session.read::<f64>(which)?)),
-    };
-    Ok(NamedTensor { name, shape: param.file_shape.clone(), data })
+/// Parameters, statistics or slots of a session, as they are written to a file.
+#[derive(Debug)]
+pub struct Export<'a> {
+    session: &'a Session,
+    /// Which tensors, their names, and the parameters whose form they have.
+    tensors: Vec<(Persistent, String, &'a Param)>,
 }
 
-/// Copies a tensor of a file into the session.
+impl<'a> Export<'a> {
+    /// Creates the source of a file.
+    pub fn new(session: &'a Session, tensors: Vec<(Persistent, String, &'a Param)>) -> Self {
+        Export { session, tensors }
+    }
+}
+
+impl TensorSource for Export<'_> {
+    fn specs(&self) -> Vec<TensorSpec> {
+        let dtype = match self.session.plan().spec.precision {
+            Precision::F32 => Dtype::F32,
+            _ => Dtype::F64,
+        };
+        let spec = |(_, name, param): &(Persistent, String, &Param)| TensorSpec {
+            name: name.clone(),
+            shape: param.file_shape.clone(),
+            dtype,
+        };
+        self.tensors.iter().map(spec).collect()
+    }
+
+    fn stream(&self, index: usize, sink: ByteSink) -> Result<()> {
+        let (which, _, param) = &self.tensors[index];
+        for rows in row_pieces(param) {
+            let part = some_rows(param, rows.len());
+            let data = match self.session.plan().spec.precision {
+                Precision::F32 => TensorData::F32(to_file(&part, &self.session.read_rows::<f32>(*which, rows)?)),
+                _ => TensorData::F64(to_file(&part, &self.session.read_rows::<f64>(*which, rows)?)),
+            };
+            sink(&data.bytes())?;
+        }
+        Ok(())
+    }
+}
+
+/// Returns the pieces in which a parameter is copied: rows, if files have the same rows as memory, otherwise the whole.
+fn row_pieces(param: &Param) -> Vec<Range<usize>> {
+    let same_rows = param.file_order.first() == Some(&0) && param.file_shape.0.first() == param.shape.0.first();
+    if same_rows { pieces(&param.shape).collect() } else { std::iter::once(0..param.shape.0[0]).collect() }
+}
+
+/// Returns the form of some rows of a parameter; of all of them if they are not the rows of a file.
+fn some_rows(param: &Param, rows: usize) -> Param {
+    let mut part = param.clone();
+    part.shape.0[0] = rows;
+    part
+}
+
+/// Copies a tensor of a file into the session, piece by piece.
 ///
 /// # Errors
-/// When its shape differs from the parameter's, or a GPU fails.
+/// When its shape differs from the parameter's, the file cannot be read, or a GPU fails.
 pub fn import(
     session: &mut Session,
     which: Persistent,
     parameter: &Parameter,
-    tensor: &NamedTensor,
-    file: &Path,
+    file: &TensorFile,
+    index: usize,
 ) -> Result<()> {
-    let param = &parameter.param;
+    let (param, tensor) = (&parameter.param, &file.tensors[index]);
     if tensor.shape != param.file_shape {
         let message = format!(
             "tensor \"{}\" has shape {}, expected {} as in the network; use a file of this network",
             tensor.name, tensor.shape, param.file_shape
         );
-        return Err(Error::file(file, message));
+        return Err(Error::file(&file.path, message));
     }
-    match (&tensor.data, session.plan().spec.precision) {
-        (TensorData::F32(values), Precision::F32) => session.write(which, &from_file(param, values)),
-        (TensorData::F64(values), Precision::F64) => session.write(which, &from_file(param, values)),
-        (TensorData::F32(values), _) => {
-            let values: Vec<f64> = values.iter().map(|&v| f64::from(v)).collect();
-            write_values(session, which, &from_file(param, &values))
+    let all = row_pieces(param);
+    let whole = all.len() == 1;
+    for rows in all {
+        let part = some_rows(param, rows.len());
+        let data = if whole { file.tensor(index)?.data } else { file.rows(index, rows.clone())? };
+        match (data, session.plan().spec.precision) {
+            (TensorData::F32(values), Precision::F32) => session.write_rows(which, rows, &from_file(&part, &values))?,
+            (TensorData::F64(values), Precision::F64) => session.write_rows(which, rows, &from_file(&part, &values))?,
+            (TensorData::F32(values), _) => {
+                let values: Vec<f64> = values.iter().map(|&v| f64::from(v)).collect();
+                write_rows(session, which, rows, &from_file(&part, &values))?;
+            }
+            (TensorData::F64(values), _) => write_rows(session, which, rows, &from_file(&part, &values))?,
         }
-        (TensorData::F64(values), _) => write_values(session, which, &from_file(param, values)),
     }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensor::Shape;
 
     #[test]
     fn a_convolution_weight_goes_to_pytorch_order_and_back() {

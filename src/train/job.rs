@@ -1,17 +1,18 @@
 //! From a file to a plan: all checks that precede the first step.
 
 use super::devices;
+use super::memory::{self, ProcessMemory};
 use super::start::Start;
 use crate::collectives::CollectiveAlgorithm;
 use crate::config::{self, Collectives, Config};
 use crate::cpu::Implementation;
-use crate::data::{EpochPlan, Header, SourceContext, Subset};
+use crate::data::{DataRecord, EpochPlan, Header, Place, SourceContext, Subset};
 use crate::error::{Error, Fault, Problem, Result};
 use crate::layers::Mode;
 use crate::network::{CheckedConfig, Network};
+use crate::optim::Interval;
 use crate::placement::{Peers, Spec, Variant};
 use crate::program::{Plan, Session};
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -31,19 +32,34 @@ pub enum DataPolicy {
 struct Headers {
     train: Option<Header>,
     test: Option<Header>,
+    /// Whether the training data are needed but cannot be read.
+    without_train: bool,
     notes: Vec<String>,
     problems: Vec<Problem>,
 }
 
 impl Headers {
-    fn read(config: &Config, needs: DataPolicy) -> Self {
+    /// Reads the headers; takes that of the training set from `trained_on` if the training data are not needed.
+    fn read(config: &Config, needs: DataPolicy, trained_on: Option<&DataRecord>) -> Self {
         let mut found = Headers::default();
         let settings = &config.data;
+        // Only a validation set needs the training data for an evaluation.
+        let known = trained_on.filter(|_| settings.validation == 0.0);
         let test = settings.test.as_ref().map(|source| ("test", source, Subset::Test));
         for (key, source, subset) in [Some(("train", &settings.train, Subset::Train)), test].into_iter().flatten() {
+            if let Some(known) = known.filter(|_| subset == Subset::Train) {
+                found.train = Some(known.train.header);
+                continue;
+            }
             match source.header(SourceContext { subset, base: &config.base }) {
                 Ok(header) if subset == Subset::Train => found.train = Some(header),
                 Ok(header) => found.test = Some(header),
+                Err(error) if subset == Subset::Train && trained_on.is_some() => {
+                    found.train = trained_on.map(|record| record.train.header);
+                    found.without_train = true;
+                    let cause = error.with_causes();
+                    found.notes.push(format!("the validation set is not evaluated without the training data: {cause}"));
+                }
                 Err(error) if needs == DataPolicy::Optional => {
                     found.notes.push(format!("planned without the {key} data: {}", error.with_causes()));
                 }
@@ -72,6 +88,15 @@ fn refuse_early(mut problems: Vec<Problem>, file: Option<String>, unchecked: &st
     Error::Config(problems)
 }
 
+/// The sets that an evaluation reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Evaluates {
+    /// The test set; no training data are read.
+    Test,
+    /// The test set and the validation set, which is a part of the training data.
+    All,
+}
+
 /// A valid configuration with its network.
 #[derive(Debug)]
 pub struct Job {
@@ -87,6 +112,10 @@ pub struct Job {
     pub notes: Vec<String>,
     /// Which devices can read each other's memory.
     peers: Peers,
+    /// Whether the run only evaluates, and if so on which of its sets.
+    pub(super) evaluates: Option<Evaluates>,
+    /// The updates already made, and the place where training goes on.
+    pub(super) from: (u64, Place),
     /// The weights to start from.
     pub(super) start: Option<Start>,
 }
@@ -106,6 +135,18 @@ impl Job {
     /// # Errors
     /// All problems, in the order of the file.
     pub fn complete(checked: CheckedConfig, needs: DataPolicy) -> Result<(Job, Plan)> {
+        Self::complete_for(checked, needs, None)
+    }
+
+    /// Like [`Job::complete`], but only to evaluate what was trained on the data of a record.
+    ///
+    /// # Errors
+    /// All problems, in the order of the file.
+    pub fn to_evaluate(checked: CheckedConfig, record: &DataRecord) -> Result<(Job, Plan)> {
+        Self::complete_for(checked, DataPolicy::Trained, Some(record))
+    }
+
+    fn complete_for(checked: CheckedConfig, needs: DataPolicy, record: Option<&DataRecord>) -> Result<(Job, Plan)> {
         let CheckedConfig { file, config, network, mut problems } = checked;
         let Some(config) = config else {
             return Err(refuse_early(problems, file, "the data and the placement on the devices"));
@@ -114,17 +155,23 @@ impl Job {
         // Settings of the data that are out of range have been reported; the data cannot be opened with them.
         let sound = config.data.check().is_ok();
         if sound {
-            found = Headers::read(&config, needs);
+            found = Headers::read(&config, needs, record);
             problems.append(&mut found.problems);
         }
         problems.extend(devices::problems(&config, needs != DataPolicy::Optional));
         let Some(network) = network else {
             return Err(refuse_early(problems, file, "how the network fits the data and the devices"));
         };
-        let Headers { train, test, notes, .. } = found;
+        let Headers { train, test, notes, without_train, .. } = found;
+        let evaluates = record.map(|_| match config.data.validation > 0.0 && !without_train {
+            true => Evaluates::All,
+            false => Evaluates::Test,
+        });
         let (peers, apart) = devices::peers(&config);
         let notes = [config.notes.clone(), notes, apart.into_iter().collect()].concat();
-        let mut job = Job { notes, config, network: Arc::new(network), train, test, peers, start: None };
+        let network = Arc::new(network);
+        let mut job =
+            Job { notes, config, network, train, test, peers, evaluates, from: (0, Place::default()), start: None };
         if sound {
             problems.extend(job.fit_data());
         }
@@ -134,7 +181,15 @@ impl Job {
         if !sound {
             return Err(refuse_early(problems, file, "the data and the placement on the devices"));
         }
-        match job.plan() {
+        let plan = job.plan();
+        if let Some(excess) = plan.as_ref().ok().and_then(|plan| memory::excess(&job.config, plan, job.memory(plan))) {
+            match needs {
+                // The plan may be for another machine.
+                DataPolicy::Optional => job.notes.push(excess),
+                _ => problems.push(devices::problem(&job.config, excess)),
+            }
+        }
+        match plan {
             Ok(plan) if problems.is_empty() => Ok((job, plan)),
             Ok(_) => Err(refuse(problems)),
             Err(more) => {
@@ -150,6 +205,11 @@ impl Job {
     /// When a GPU is missing, has too little memory, or cannot be used.
     pub fn session(&self, plan: Plan) -> Result<Session> {
         devices::session(&self.config, plan)
+    }
+
+    /// Returns the memory of a process that runs a plan of this job.
+    pub fn memory(&self, plan: &Plan) -> ProcessMemory {
+        ProcessMemory::of(&self.config, plan, [self.train.as_ref(), self.test.as_ref()])
     }
 
     /// Reads the weights to start from, and returns their problems.
@@ -199,25 +259,36 @@ impl Job {
 
     /// Returns the number of updates of the whole run.
     pub fn steps(&self) -> u64 {
-        self.config.train.length.steps(self.epoch().batches() as u64)
-    }
-
-    /// Returns the learning rate of an update, counted from 1.
-    pub fn lr(&self, step: u64) -> f64 {
-        let optimizer = &self.config.optimizer;
-        optimizer.schedule.lr(optimizer.lr, step, self.epoch().batches() as u64)
-    }
-
-    /// Returns every setting that affects training, by its key; checkpoints record them.
-    pub fn training_settings(&self) -> BTreeMap<String, String> {
-        let mut all = BTreeMap::new();
-        let root: toml::Table = toml::from_str(&self.config.resolved).unwrap_or_default();
-        for section in ["seed", "data", "model", "optimizer"] {
-            if let Some(value) = root.get(section) {
-                flatten(section, value, &mut all);
-            }
+        let epochs = match self.config.train.length {
+            Interval::Steps(steps) => return steps,
+            Interval::Epochs(epochs) => epochs,
+        };
+        let (made, place) = self.from;
+        let (epoch, left) = (self.epoch(), epochs.saturating_sub(place.epoch));
+        if left == 0 {
+            return made;
         }
-        all
+        let later = (left - 1).saturating_mul(epoch.batches() as u64);
+        made.saturating_add(epoch.batches_left(place) as u64).saturating_add(later)
+    }
+
+    /// Returns the learning rate of an update, counted from 1, in an epoch, counted from 0.
+    pub fn lr(&self, step: u64, epoch: u64) -> f64 {
+        let optimizer = &self.config.optimizer;
+        optimizer.schedule.lr(optimizer.lr, step, epoch)
+    }
+
+    /// Sets the updates already made and the place from which training goes on. Returns another plan if it needs one:
+    /// after a change of the batch, the epoch may end with a batch of another size.
+    ///
+    /// # Errors
+    /// When no such plan can be made.
+    pub(super) fn go_on(&mut self, step: u64, place: Place) -> Result<Option<Plan>> {
+        self.from = (step, self.epoch().nearest(place));
+        if self.from.1.sample.is_multiple_of(self.config.data.batch) {
+            return Ok(None);
+        }
+        self.plan().map(Some).map_err(refuse)
     }
 
     /// Returns the variants of the program: one for each mode and batch size that occurs in the run.
@@ -226,6 +297,8 @@ impl Job {
         let validation = self.train.map_or(0, |h| self.config.data.num_validation(h.images));
         let test = self.test.map_or(0, |h| h.images);
         let mut variants = Vec::new();
+        // From the place where training goes on to the end of its epoch.
+        let rest = self.epoch().samples - self.from.1.sample;
         let mut add = |mode, samples: usize| {
             for rows in [samples.min(batch), samples % batch] {
                 let variant = Variant { mode, batch: rows, update: mode == Mode::Train };
@@ -234,7 +307,10 @@ impl Job {
                 }
             }
         };
-        add(Mode::Train, self.epoch().samples);
+        if self.evaluates.is_none() {
+            add(Mode::Train, self.epoch().samples);
+            add(Mode::Train, rest);
+        }
         add(Mode::Eval, validation);
         add(Mode::Eval, test);
         variants
@@ -261,21 +337,8 @@ impl Job {
         }
     }
 
-    fn plan(&self) -> std::result::Result<Plan, Vec<Problem>> {
+    pub(super) fn plan(&self) -> std::result::Result<Plan, Vec<Problem>> {
         let chain = Arc::clone(&self.config.optimizer.chain);
         Plan::new(Arc::clone(&self.network), chain, self.spec(self.variants()))
-    }
-}
-
-/// Collects the values in a TOML value under dotted keys; elements of lists are numbered.
-fn flatten(key: &str, value: &toml::Value, all: &mut BTreeMap<String, String>) {
-    match value {
-        toml::Value::Table(table) => table.iter().for_each(|(k, v)| flatten(&format!("{key}.{k}"), v, all)),
-        toml::Value::Array(items) if items.iter().any(|item| item.is_table() || item.is_str()) => {
-            items.iter().enumerate().for_each(|(i, v)| flatten(&format!("{key}.{}", i + 1), v, all));
-        }
-        other => {
-            all.insert(key.to_string(), other.to_string());
-        }
     }
 }

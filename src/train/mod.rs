@@ -1,21 +1,28 @@
 //! Training: the loop, evaluation, checkpoints, resume. Controls what happens around a step, not within one.
 
+pub mod changes;
 pub mod checkpoint;
 mod devices;
 pub mod directory;
 pub mod evaluate;
 pub mod exchange;
+mod format_1;
 mod job;
 pub mod launcher;
+pub mod manifest;
+mod memory;
 pub mod owner;
 mod run;
 pub mod signals;
 mod start;
+mod updates;
 pub mod weights;
 
 pub use job::{DataPolicy, Job};
-pub use run::{Ended, Run};
+pub use memory::ProcessMemory;
+pub use run::{Records, ResumeOptions, Run};
 pub use signals::Stop;
+pub use updates::Ended;
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 //! The lock is `flock` on a file in the directory, so the operating system releases it however the process ends, and
 //! a run that was killed leaves no stale lock. The file also records who holds the lock, for messages.
 
+use crate::data::host;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -32,9 +33,8 @@ impl Owner {
     }
 
     fn this_process() -> Owner {
-        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let started = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
-        Owner { host: host.trim().to_string(), pid: std::process::id(), started }
+        Owner { host: host(), pid: std::process::id(), started }
     }
 }
 
@@ -69,17 +69,19 @@ impl Lock {
         }
     }
 
-    /// Records this process as the owner.
+    /// Records this process as the owner, and returns the record.
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn record(&mut self) -> Result<()> {
+    pub fn record(&mut self) -> Result<Owner> {
+        let owner = Owner::this_process();
         let mut write = || {
             self.file.set_len(0)?;
-            self.file.write_all(&serde_json::to_vec(&Owner::this_process())?)?;
+            self.file.write_all(&serde_json::to_vec(&owner)?)?;
             self.file.sync_all()
         };
-        write().map_err(|e| Error::io(&self.path, "write", e))
+        write().map_err(|e| Error::io(&self.path, "write", e))?;
+        Ok(owner)
     }
 
     /// Removes the file, and the directory if it is then empty: for a run that failed to start in a new directory.

@@ -1,43 +1,60 @@
-//! The training loop: submits batches, evaluates and saves when due, until the end or a signal.
+//! A run: its job, its data and its session, opened at the start or from a checkpoint, and saved to one.
 
-use super::checkpoint::{self, Evaluation, Info, Snapshot};
-use super::evaluate::evaluate;
-use super::exchange;
-use super::job::Job;
-use super::signals::Stop;
+use super::changes;
+use super::checkpoint::{self, Checkpoint, Retention, Snapshot};
+use super::exchange::{self, Export};
+use super::format_1::numbered;
+use super::job::{Evaluates, Job};
+use super::manifest::{Evaluation, FORMAT, Info};
 use super::start::tensors;
-use crate::config::{Every, LibraryUse};
-use crate::data::{self, Loader, Preparation, SampleSets};
-use crate::device::Clock;
+use crate::config::{LibraryUse, learned_settings};
+use crate::data::{self, DataRecord, Known, Place, Preparation, SampleSets};
 use crate::error::{Error, Result};
-use crate::layers::Mode;
-use crate::placement::Variant;
+use crate::layers::Param;
 use crate::program::{Persistent, Plan, Session};
-use crate::report::{Reporter, RunEvent};
-use std::collections::VecDeque;
+use crate::storage::{Fs, shortage};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::sync::Arc;
+
+/// Where a run is recorded.
+#[derive(Debug, Clone, Default)]
+pub struct Records {
+    /// The run directory.
+    pub dir: PathBuf,
+    /// The identity of the run, as recorded in its configuration.
+    pub run: String,
+    /// The file system.
+    pub fs: Fs,
+}
+
+/// What a resume may change, and what it verifies.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ResumeOptions {
+    /// The keys that may change, with everything below them.
+    pub allow_change: Vec<String>,
+    /// Whether data files with unchanged sizes and times are compared as well.
+    pub verify_data: bool,
+}
 
 /// A run between two steps.
 #[derive(Debug)]
 pub struct Run {
-    job: Job,
-    dir: PathBuf,
-    session: Session,
-    splits: SampleSets,
-    step: u64,
-    evaluations: Vec<Evaluation>,
+    pub(super) job: Job,
+    pub(super) records: Records,
+    pub(super) session: Session,
+    pub(super) splits: SampleSets,
+    data: DataRecord,
+    /// Updates made.
+    pub(super) step: u64,
+    /// The place of the next sample.
+    pub(super) place: Place,
+    /// Training samples used.
+    pub(super) samples: u64,
+    pub(super) evaluations: Vec<Evaluation>,
     /// The step of the last checkpoint.
-    saved: Option<u64>,
-}
-
-/// How a run ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// All updates were made.
-    Finished,
-    /// A signal stopped the run; a checkpoint was written.
-    Interrupted,
+    pub(super) saved: Option<u64>,
+    /// The score of the best evaluation of which a checkpoint is kept.
+    pub(super) best: Option<f64>,
 }
 
 impl Run {
@@ -45,38 +62,76 @@ impl Run {
     ///
     /// # Errors
     /// When the data or the weights cannot be read.
-    pub fn start(job: Job, plan: Plan, dir: &Path) -> Result<Run> {
-        let mut run = Run::open(job, plan, dir)?;
+    pub fn start(job: Job, plan: Plan, records: Records) -> Result<Run> {
+        let opened = data::open_known(&job.config.data, job.config.seed, &job.config.base, Known::default())?;
+        let mut run = Run::open(job, plan, opened, records)?;
         let seed = run.job.config.seed;
         exchange::initialise(&mut run.session, seed)?;
         if let Some(start) = run.job.start.take() {
             start.apply(&mut run.session, &run.job.network)?;
         }
+        run.warn_of_shortage();
         Ok(run)
     }
 
     /// Resumes from the newest valid checkpoint of the run directory; notes which ones were skipped.
     ///
     /// # Errors
-    /// When there is none, or it does not fit the network.
-    pub fn resume(job: Job, plan: Plan, dir: &Path) -> Result<Run> {
-        let found = checkpoint::latest(dir)?;
-        let mut run = Run::open(job, plan, dir)?;
-        for skipped in &found.skipped {
-            run.job.notes.push(format!("skipped a checkpoint: {}", skipped.with_causes()));
+    /// When there is none, when it does not fit the network, or when settings or data have changed that may not change.
+    pub fn resume(mut job: Job, mut plan: Plan, records: Records, options: &ResumeOptions) -> Result<Run> {
+        let found = checkpoint::latest(&records.fs, &records.dir, &records.run)?;
+        let info = &found.checkpoint.info;
+        let settings = changes::settings_like(info, &job.config.resolved);
+        changes::check_keys(&options.allow_change, info, &settings)?;
+        let changed = changes::of_settings(info, &settings);
+        let mut notes = changes::allow(&changed, &options.allow_change)?;
+        let known = Known {
+            record: info.data.as_ref(),
+            verify: options.verify_data,
+            measure: changed.iter().any(|change| change.key == "data.normalize"),
+        };
+        let opened = data::open_known(&job.config.data, job.config.seed, &job.config.base, known)?;
+        notes.extend(changes::allow(&changes::of_data(info, &opened.1), &options.allow_change)?);
+        notes.extend(found.skipped.iter().map(|skipped| format!("skipped a checkpoint: {}", skipped.with_causes())));
+        job.notes.extend(notes);
+        if let Some(with_rest) = job.go_on(info.step, info.place)? {
+            plan = with_rest;
         }
-        for line in found.snapshot.info.differences(&run.job.training_settings()) {
-            run.job.notes.push(format!("resumed with a different setting: {line}"));
+        let mut run = Run::open(job, plan, opened, records)?;
+        run.restore_model(&found.checkpoint)?;
+        run.restore_state(&found.checkpoint)?;
+        let by = run.retention().best_by;
+        run.best = checkpoint::best_score(&run.records.fs, &run.records.dir, &found.checkpoint.info, by)?;
+        let tidied = checkpoint::tidy(&run.records.fs, &run.records.dir, &found.checkpoint.info, run.retention());
+        if let Err(error) = tidied {
+            run.job.notes.push(format!("what a kill left could not be removed: {}", error.with_causes()));
         }
-        run.restore(&found.path, &found.snapshot)?;
+        run.warn_of_shortage();
         Ok(run)
     }
 
-    fn open(job: Job, plan: Plan, dir: &Path) -> Result<Run> {
-        let splits = data::open(&job.config.data, job.config.seed, &job.config.base)?;
+    /// Opens what a checkpoint was trained to, only to evaluate it.
+    ///
+    /// # Errors
+    /// When the checkpoint does not fit the network, or the data cannot be read.
+    pub fn to_evaluate(job: Job, plan: Plan, checkpoint: &Checkpoint) -> Result<Run> {
+        let (settings, seed, base) = (&job.config.data, job.config.seed, &job.config.base);
+        let record = checkpoint.info.data.as_ref();
+        let opened = match (job.evaluates, record) {
+            (Some(Evaluates::Test), Some(record)) => (data::open_test(settings, seed, base, record)?, record.clone()),
+            _ => data::open_known(settings, seed, base, Known { record, ..Known::default() })?,
+        };
+        let mut run = Run::open(job, plan, opened, Records::default())?;
+        run.restore_model(checkpoint)?;
+        Ok(run)
+    }
+
+    fn open(job: Job, plan: Plan, (splits, data): (SampleSets, DataRecord), records: Records) -> Result<Run> {
         let mut session = job.session(plan)?;
         session.prepare(Preparation::of(&splits))?;
-        Ok(Run { job, dir: dir.to_path_buf(), session, splits, step: 0, evaluations: Vec::new(), saved: None })
+        let (step, place) = job.from;
+        let (samples, evaluations) = (0, Vec::new());
+        Ok(Run { job, records, session, splits, data, step, place, samples, evaluations, saved: None, best: None })
     }
 
     /// Returns the number of updates made.
@@ -94,26 +149,47 @@ impl Run {
         &mut self.session
     }
 
-    fn restore(&mut self, path: &Path, snapshot: &Snapshot) -> Result<()> {
-        let network = std::sync::Arc::clone(&self.job.network);
-        let missing = |name: &str| {
-            Error::file(path, format!("it has no tensor \"{name}\"; resume with the configuration of this run"))
-        };
+    fn restore_model(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        let network = Arc::clone(&self.job.network);
+        let file = &checkpoint.model;
         for (which, parameter) in tensors(&network) {
-            let tensor = snapshot.model.iter().find(|t| t.name == parameter.name);
-            let tensor = tensor.ok_or_else(|| missing(&parameter.name))?;
-            exchange::import(&mut self.session, which, parameter, tensor, path)?;
+            let index = file.find(&parameter.name).ok_or_else(|| {
+                let message = "resume with the configuration of this run";
+                Error::file(&checkpoint.path, format!("it has no tensor \"{}\"; {message}", parameter.name))
+            })?;
+            exchange::import(&mut self.session, which, parameter, file, index)?;
         }
+        self.step = checkpoint.info.step;
+        Ok(())
+    }
+
+    /// Restores the optimiser's state, by parameter and transform; slots of transforms that are new start at zero.
+    fn restore_state(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        let network = Arc::clone(&self.job.network);
+        let (file, info) = (&checkpoint.state, &checkpoint.info);
+        let (mut fresh, mut used) = (Vec::new(), Vec::new());
         for (which, name, parameter) in self.slots() {
-            let tensor = snapshot.state.iter().find(|t| t.name == name).ok_or_else(|| missing(&name))?;
-            exchange::import(&mut self.session, which, &network.parameters[parameter], tensor, path)?;
+            match file.find(&name) {
+                Some(index) => {
+                    exchange::import(&mut self.session, which, &network.parameters[parameter], file, index)?;
+                    used.push(index);
+                }
+                None => fresh.push(name),
+            }
+        }
+        let unused = file.tensors.iter().enumerate().filter(|(index, _)| !used.contains(index));
+        let unused: Vec<String> = unused.map(|(_, tensor)| tensor.name.clone()).collect();
+        for (what, names) in [("starts at zero", fresh), ("of the checkpoint is not used", unused)] {
+            if !names.is_empty() {
+                self.job.notes.push(format!("optimiser state {what}: {}", names.join(", ")));
+            }
         }
         if self.job.config.devices.libraries == LibraryUse::Auto {
-            self.job.notes.extend(self.session.restore_choices(&snapshot.info.algorithms));
+            self.job.notes.extend(self.session.restore_choices(&info.algorithms));
         }
-        self.step = snapshot.info.step;
+        self.samples = info.samples;
         self.saved = Some(self.step);
-        self.evaluations.clone_from(&snapshot.info.evaluations);
+        self.evaluations.clone_from(&info.evaluations);
         Ok(())
     }
 
@@ -123,191 +199,79 @@ impl Run {
         let slots = chain.slots(0..chain.0.len());
         let mut all = Vec::new();
         for (number, slot) in slots.iter().enumerate() {
+            let kind = chain.0[slot.transform].key();
+            let before = chain.0[..slot.transform].iter().filter(|transform| transform.key() == kind).count();
             for (parameter, p) in self.job.network.parameters.iter().enumerate() {
-                let name = format!("{}.{}{}.{}", p.name, chain.0[slot.transform].key(), slot.transform, slot.name);
+                let name = format!("{}.{}.{}", p.name, numbered(kind, before), slot.name);
                 all.push((Persistent::Slot(number, parameter), name, parameter));
             }
         }
         all
     }
 
-    fn snapshot(&self) -> Result<Snapshot> {
+    /// Returns the tensors of a checkpoint's model and of its state.
+    fn exported(&self) -> [Vec<(Persistent, String, &Param)>; 2] {
         let network = &self.job.network;
-        let own = tensors(network).into_iter();
-        let batches = self.job.epoch().batches() as u64;
-        let export = |which, name, param| exchange::export(&self.session, which, name, param);
-        Ok(Snapshot {
-            model: own.map(|(which, p)| export(which, p.name.clone(), &p.param)).collect::<Result<_>>()?,
-            state: self
-                .slots()
-                .into_iter()
-                .map(|(which, name, p)| export(which, name, &network.parameters[p].param))
-                .collect::<Result<_>>()?,
-            info: Info {
-                step: self.step,
-                epoch: self.step / batches,
-                batch_in_epoch: self.step % batches,
-                samples: self.step / batches * self.job.epoch().samples as u64
-                    + self.step % batches * self.job.epoch().batch as u64,
-                seed: self.job.config.seed,
-                precision: self.job.config.devices.precision,
-                mesh: self.job.config.devices.mesh.to_string(),
-                version: env!("CARGO_PKG_VERSION").to_string(),
-                settings: self.job.training_settings(),
-                evaluations: self.evaluations.clone(),
-                algorithms: self.session.choices(),
-            },
-        })
+        let model = tensors(network).into_iter().map(|(which, p)| (which, p.name.clone(), &p.param));
+        let state = self.slots().into_iter().map(|(which, name, p)| (which, name, &network.parameters[p].param));
+        [model.collect(), state.collect()]
     }
 
-    /// Trains to the end, or until `stop`.
-    ///
-    /// # Errors
-    /// When a step fails, the loss is not finite, or a file cannot be written.
-    pub fn train(&mut self, reporter: &mut Reporter, stop: &Stop) -> Result<Ended> {
-        let begin = Instant::now();
-        reporter.emit(&self.start_event())?;
-        let result = self.steps(reporter, stop, begin);
-        let (reason, error) = match &result {
-            Ok(Ended::Finished) => ("finished", None),
-            Ok(Ended::Interrupted) => ("interrupted", None),
-            Err(error) => ("failed", Some(error.with_causes())),
-        };
-        let seconds = begin.elapsed().as_secs_f64();
-        let reported = reporter.emit(&RunEvent::End { steps: self.step, seconds, reason: reason.to_string(), error });
-        result.and_then(|ended| reported.map(|()| ended))
-    }
-
-    fn steps(&mut self, reporter: &mut Reporter, stop: &Stop, begin: Instant) -> Result<Ended> {
-        for text in std::mem::take(&mut self.job.notes) {
-            reporter.emit(&RunEvent::Note { text })?;
-        }
-        let batches = self.job.epoch().batches() as u64;
-        let (steps, train) = (self.job.steps(), self.job.config.train.clone());
-        let (epoch, index) = (self.step / batches, (self.step % batches) as usize);
-        let mut loader = Loader::train(&self.splits, self.session.preparer(), epoch, index)?;
-        let due = |every: Every, step: u64| match every {
-            Every::Never => false,
-            Every::At(interval) => step.is_multiple_of(interval.steps(batches)) || step == steps,
-        };
-        let lacks_evaluation = |run: &Run| {
-            run.step > 0 && due(train.evaluate, run.step) && run.evaluations.iter().all(|e| e.step != run.step)
-        };
-        // An evaluation that a signal ended is made up for.
-        if lacks_evaluation(self) {
-            self.evaluate(reporter, stop)?;
-        }
-        let inspects = |step: u64| due(train.evaluate, step) || due(train.checkpoint.every, step);
-        let mut last = Instant::now();
-        let mut under_way: VecDeque<(Clock, usize)> = VecDeque::new();
-        loop {
-            // Steps are submitted ahead of their results, but none beyond a step after which the weights are inspected.
-            while under_way.len() < self.session.depth() && !stop.requested() {
-                let before = self.step + under_way.len() as u64;
-                if before >= steps || (before > self.step && inspects(before)) {
-                    break;
-                }
-                let Some(batch) = loader.next_batch()? else { break };
-                let clock = Clock { step: before + 1, epoch: batch.epoch, lr: self.job.lr(before + 1) };
-                let variant = Variant { mode: Mode::Train, batch: batch.rows, update: true };
-                self.session.submit(variant, batch, clock)?;
-                under_way.push_back((clock, batch.rows));
-            }
-            let Some((clock, rows)) = under_way.pop_front() else { break };
-            let next = clock.step;
-            let metrics = self.session.finish()?;
-            let seconds = last.elapsed().as_secs_f64();
-            if !metrics.loss.is_finite() {
-                return Err(self.not_finite(next, metrics.loss));
-            }
-            self.step = next;
-            reporter.emit(&RunEvent::Step {
-                step: next,
-                epoch: clock.epoch,
-                loss: metrics.loss,
-                lr: clock.lr,
-                images_per_second: rows as f64 / seconds,
-                seconds: begin.elapsed().as_secs_f64(),
-            })?;
-            last = Instant::now();
-            if due(train.evaluate, next) {
-                self.evaluate(reporter, stop)?;
-            }
-            if due(train.checkpoint.every, next) {
-                self.save(reporter)?;
-            }
-            if inspects(next) {
-                last = Instant::now();
-            }
-        }
-        // After the last step, a signal may still end the evaluation.
-        let evaluated = !stop.requested() || !lacks_evaluation(self);
-        let ended = if self.step >= steps && evaluated { Ended::Finished } else { Ended::Interrupted };
-        if ended == Ended::Interrupted && self.saved != Some(self.step) {
-            self.save(reporter)?;
-        }
-        Ok(ended)
-    }
-
-    fn start_event(&self) -> RunEvent {
+    fn info(&self) -> Info {
         let config = &self.job.config;
-        RunEvent::Start {
-            name: config.name.clone(),
+        Info {
+            format: FORMAT,
+            run: self.records.run.clone(),
             step: self.step,
-            devices: config.devices.names(),
+            place: self.place,
+            samples: self.samples,
+            seed: config.seed,
+            precision: config.devices.precision,
             mesh: config.devices.mesh.to_string(),
-            parameters: self.job.network.num_parameters() as u64,
-            precision: config.devices.products.name(config.devices.precision).to_string(),
-            threads: config.devices.threads,
             version: env!("CARGO_PKG_VERSION").to_string(),
+            settings: learned_settings(&config.resolved),
+            data: Some(self.data.clone()),
+            evaluations: self.evaluations.clone(),
+            algorithms: self.session.choices(),
         }
     }
 
-    fn not_finite(&self, step: u64, loss: f64) -> Error {
-        Error::Run(format!(
-            "the loss of step {step} is {loss}; lower lr (now {}) or put {{ clip_by_global_norm = 1.0 }} first in the \
-             chain, then start again or resume from the last checkpoint",
-            self.job.lr(step)
-        ))
+    fn retention(&self) -> Retention {
+        let settings = &self.job.config.train.checkpoint;
+        Retention { newest: settings.keep, best: settings.keep_best, best_by: settings.best_by }
     }
 
-    /// Evaluates the validation and test sets, until `stop`: an evaluation that is not complete leaves no result.
-    ///
-    /// # Errors
-    /// When a step fails or the result cannot be written.
-    pub fn evaluate(&mut self, reporter: &mut Reporter, stop: &Stop) -> Result<()> {
-        for event in self.evaluations(stop)?.into_iter().flatten() {
-            reporter.emit(&event)?;
-        }
-        Ok(())
+    /// Writes a checkpoint; returns its folder.
+    pub(super) fn write_checkpoint(&self) -> Result<PathBuf> {
+        let [model, state] = self.exported();
+        let (model, state) = (Export::new(&self.session, model), Export::new(&self.session, state));
+        let snapshot = Snapshot { model: &model, state: &state, info: &self.info() };
+        checkpoint::write(&self.records.fs, &self.records.dir, &snapshot, self.retention())
     }
 
-    /// Evaluates the validation and test sets and returns the results; `None` if `stop` was requested first.
-    ///
-    /// # Errors
-    /// When a step fails.
-    pub fn evaluations(&mut self, stop: &Stop) -> Result<Option<Vec<RunEvent>>> {
-        let sets = [self.splits.validation.clone(), self.splits.test.clone()];
-        let mut events = Vec::new();
-        for split in sets.into_iter().flatten() {
-            let event = evaluate(&mut self.session, &split, self.job.config.data.batch, self.step, stop)?;
-            let Some(event) = event else { return Ok(None) };
-            events.push(event);
-        }
-        for event in events.clone() {
-            if let RunEvent::Eval { step, split, loss, top1, top5, images } = event {
-                self.evaluations.retain(|e| e.split != split);
-                self.evaluations.push(Evaluation { step, split, loss, top1, top5, images });
-            }
-        }
-        Ok(Some(events))
+    /// Returns the bytes of a checkpoint, without its manifest.
+    fn checkpoint_bytes(&self) -> u64 {
+        let elements: usize = self.exported().iter().flatten().map(|(_, _, param)| param.shape.elements()).sum();
+        (elements * self.session.plan().spec.precision.bytes()) as u64
     }
 
-    fn save(&mut self, reporter: &mut Reporter) -> Result<()> {
-        reporter.sync()?;
-        let path = checkpoint::write(&self.dir, &self.snapshot()?, self.job.config.train.checkpoint.keep)?;
-        self.saved = Some(self.step);
-        let path = path.strip_prefix(&self.dir).unwrap_or(&path).display().to_string();
-        reporter.emit(&RunEvent::Checkpoint { step: self.step, path })
+    /// Returns what is missing on the disk for another checkpoint, if anything is.
+    pub(super) fn shortage(&self) -> Option<String> {
+        shortage(&self.records.dir, self.checkpoint_bytes())
+    }
+
+    /// Adds a note if the disk has no room for the checkpoints that the run keeps, and the one that is being written.
+    fn warn_of_shortage(&mut self) {
+        let Retention { newest, best, .. } = self.retention();
+        let kept = (newest + best + 1) as u64;
+        if let Some(short) = shortage(&self.records.dir, self.checkpoint_bytes().saturating_mul(kept)) {
+            let dir = self.records.dir.display();
+            self.job.notes.push(format!("{dir} may become too small for {kept} checkpoints: {short}"));
+        }
+    }
+
+    /// Returns the path of a file relative to the run directory.
+    pub(super) fn relative<'p>(&self, path: &'p Path) -> &'p Path {
+        path.strip_prefix(&self.records.dir).unwrap_or(path)
     }
 }

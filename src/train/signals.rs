@@ -5,7 +5,8 @@
 //! or absent at every moment. A signal that was ignored when the process started, as SIGHUP under `nohup`, stays ignored.
 
 use crate::error::{Error, Result};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
+use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 use std::sync::Arc;
@@ -14,6 +15,9 @@ use std::time::{Duration, Instant};
 
 /// The exit code after SIGUSR1: EX_TEMPFAIL of sysexits.h, which requeues a job.
 pub const AGAIN: i32 = 75;
+
+/// The signal that ends a process with [`AGAIN`].
+pub const AGAIN_SIGNAL: i32 = SIGUSR1;
 
 /// A signal this soon after the first is the same one: `timeout` and schedulers signal a process, then its group.
 const SAME: Duration = Duration::from_millis(200);
@@ -40,6 +44,8 @@ impl Stop {
         let ignored = ignored();
         let handled = [SIGINT, SIGTERM, SIGHUP, SIGUSR1].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
         let mut signals = Signals::new(handled).map_err(failed)?;
+        // Without a handler this signal kills; with one, the write that exceeds a limit on file sizes reports an error.
+        flag::register(SIGXFSZ, Arc::default()).map_err(failed)?;
         let stop = Stop::default();
         let of_thread = stop.clone();
         let handle = move || {

@@ -2,19 +2,17 @@
 //! step.
 
 use super::exchange;
-use super::weights::{Weights, load_model};
+use super::weights::{TensorFile, open_model};
 use crate::config::PretrainedWeights;
 use crate::data::Base;
 use crate::error::{Error, Fault, Result, suggest};
 use crate::network::{Network, Parameter};
 use crate::program::{Persistent, Session};
-use std::path::PathBuf;
 
 /// The weights of a file that fit the network.
 #[derive(Debug)]
 pub struct Start {
-    file: PathBuf,
-    weights: Weights,
+    weights: TensorFile,
     /// The tensors that the network uses: which one, and its index in the file.
     taken: Vec<(Persistent, usize)>,
     /// Notes on tensors that keep their initial values, and on tensors that are not used.
@@ -30,11 +28,10 @@ impl Start {
         let fault = |message: String| Fault::at("from", message);
         let open = || {
             let file = base.find(&from.file)?;
-            let weights = load_model(&file)?;
-            Ok((file, weights))
+            open_model(&file)
         };
-        let (file, weights) = open().map_err(|error: Error| vec![fault(error.with_causes())])?;
-        let own = tensors(network);
+        let weights = open().map_err(|error: Error| vec![fault(error.with_causes())])?;
+        let (own, file) = (tensors(network), weights.path.clone());
         let layer = |name: &str| name.rsplit_once('.').map_or(String::new(), |(layer, _)| layer.to_string());
         let mut faults = Vec::new();
         for skip in from.skip.iter().filter(|skip| !own.iter().any(|(_, p)| layer(&p.name) == **skip)) {
@@ -47,7 +44,7 @@ impl Start {
         let (mut taken, mut kept, mut other) = (Vec::new(), Vec::new(), Vec::new());
         let mut skip = from.skip.clone();
         for (which, parameter) in &own {
-            let found = weights.tensors.iter().position(|t| t.name == parameter.name);
+            let found = weights.find(&parameter.name);
             let layer = layer(&parameter.name);
             let (name, expected) = (parameter.name.as_str(), &parameter.param.file_shape);
             match found.filter(|_| !from.skip.contains(&layer)) {
@@ -88,19 +85,19 @@ impl Start {
                 notes.push(format!("from {}: {what}: {}", file.display(), names.join(", ")));
             }
         }
-        Ok(Start { file, weights, taken, notes })
+        Ok(Start { weights, taken, notes })
     }
 
     /// Copies the weights into the session.
     ///
     /// # Errors
-    /// Never for the network that the file was compared with.
+    /// When the file can no longer be read.
     pub fn apply(&self, session: &mut Session, network: &Network) -> Result<()> {
         let own = tensors(network);
         for &(which, i) in &self.taken {
             let parameter = own.iter().find(|(w, _)| *w == which).map(|(_, p)| *p);
             let parameter = parameter.expect("the tensor was matched with this network");
-            exchange::import(session, which, parameter, &self.weights.tensors[i], &self.file)?;
+            exchange::import(session, which, parameter, &self.weights, i)?;
         }
         Ok(())
     }

@@ -59,7 +59,7 @@ impl Training {
         let (epoch, index) = self.batches.plan().at(self.step);
         self.batches.fill(epoch, index, &mut self.batch);
         self.step += 1;
-        let clock = Clock { step: self.step, epoch, lr: self.job.lr(self.step) };
+        let clock = Clock { step: self.step, epoch, lr: self.job.lr(self.step, epoch) };
         let variant = Variant { mode: Mode::Train, batch: self.batch.rows, update: true };
         self.session.submit(variant, &mut self.batch, clock).unwrap();
     }

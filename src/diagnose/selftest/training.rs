@@ -79,7 +79,7 @@ fn losses(devices: &str, more: &[String], updates: usize, graphs: Graphs) -> Res
         }
         let (epoch, index) = batches.plan().at(step);
         batches.fill(epoch, index, &mut batch);
-        let clock = Clock { step: step + 1, epoch, lr: job.lr(step + 1) };
+        let clock = Clock { step: step + 1, epoch, lr: job.lr(step + 1, epoch) };
         let variant = Variant { mode: Mode::Train, batch: batch.rows, update: true };
         session.submit(variant, &mut batch, clock)?;
     }

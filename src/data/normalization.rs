@@ -1,0 +1,203 @@
+//! The normalisation of pixels.
+
+use super::{Dataset, Normalize, Pixels};
+use crate::error::Fault;
+use serde::{Deserialize, Serialize};
+
+/// The normalisation of pixels: y = (x / scale - mean\[c\]) / std\[c\], every operation in f32.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Constants")]
+pub struct Normalization {
+    /// Divisor of raw pixels: 255 or 1.
+    pub scale: f32,
+    /// Mean of each channel after the division by `scale`.
+    pub mean: Vec<f32>,
+    /// Standard deviation of each channel after the division by `scale`.
+    pub std: Vec<f32>,
+    /// y of every 8-bit x: (C, 256).
+    #[serde(skip)]
+    table: Vec<f32>,
+}
+
+/// A normalisation as checkpoints store it.
+#[derive(Deserialize)]
+struct Constants {
+    scale: f32,
+    mean: Vec<f32>,
+    std: Vec<f32>,
+}
+
+impl From<Constants> for Normalization {
+    fn from(Constants { scale, mean, std }: Constants) -> Self {
+        Normalization { scale, mean, std, table: Vec::new() }.tabulated()
+    }
+}
+
+impl Normalization {
+    /// Computes the normalisation of a data set, measured on some of its samples.
+    ///
+    /// # Errors
+    /// A channel whose pixels are all equal cannot be standardised.
+    pub fn new(how: Normalize, data: &Dataset, samples: &[u32]) -> Result<Self, Fault> {
+        let channels = data.shape[2];
+        let scale = match (how, &data.pixels) {
+            (Normalize::None, _) | (_, Pixels::F32(_)) => 1.0,
+            (Normalize::Unit | Normalize::Standardize, Pixels::U8(_)) => 255.0,
+        };
+        let mut normalization =
+            Normalization { scale, mean: vec![0.0; channels], std: vec![1.0; channels], table: Vec::new() };
+        if how == Normalize::Standardize {
+            for (c, [mean, std]) in moments(data, samples).into_iter().enumerate() {
+                if std == 0.0 {
+                    let message = format!(
+                        "normalize = \"standardize\" divides by the standard deviation, but channel {c} of the \
+                         training images is {mean} everywhere; use \"none\" or \"unit\""
+                    );
+                    return Err(Fault::at("normalize", message));
+                }
+                normalization.mean[c] = (mean / f64::from(scale)) as f32;
+                normalization.std[c] = (std / f64::from(scale)) as f32;
+            }
+        }
+        Ok(normalization.tabulated())
+    }
+
+    fn tabulated(mut self) -> Self {
+        let all = (0..self.mean.len()).flat_map(|c| (0..=255u8).map(move |x| (c, x)));
+        self.table = all.map(|(c, x)| self.one(c, x.into())).collect();
+        self
+    }
+
+    #[inline(always)]
+    fn one(&self, c: usize, x: f32) -> f32 {
+        (x / self.scale - self.mean[c]) / self.std[c]
+    }
+
+    /// Normalises raw pixels (H, W, C).
+    pub(super) fn floats(&self, x: &[f32], y: &mut [f32]) {
+        let channels = self.mean.len();
+        for (x, y) in x.chunks_exact(channels).zip(y.chunks_exact_mut(channels)) {
+            for c in 0..channels {
+                y[c] = self.one(c, x[c]);
+            }
+        }
+    }
+
+    /// Normalises raw 8-bit pixels (H, W, C): the same bits as [`Normalization::floats`] of the same values.
+    pub(super) fn bytes(&self, x: &[u8], y: &mut [f32]) {
+        let channels = self.mean.len();
+        for (x, y) in x.chunks_exact(channels).zip(y.chunks_exact_mut(channels)) {
+            for c in 0..channels {
+                y[c] = self.table[c * 256 + usize::from(x[c])];
+            }
+        }
+    }
+}
+
+/// Returns mean and standard deviation of each channel of the raw pixels, in f64 and in the order of the samples.
+fn moments(data: &Dataset, samples: &[u32]) -> Vec<[f64; 2]> {
+    let (channels, features) = (data.shape[2], data.features());
+    let count = (samples.len() * features / channels) as f64;
+    match &data.pixels {
+        Pixels::U8(pixels) => {
+            let mut histograms = vec![[0u64; 256]; channels];
+            for &sample in samples {
+                for pixel in pixels[sample as usize * features..][..features].chunks_exact(channels) {
+                    pixel.iter().zip(&mut histograms).for_each(|(&x, histogram)| histogram[usize::from(x)] += 1);
+                }
+            }
+            let moments = |histogram: &[u64; 256]| {
+                let over = |f: &dyn Fn(f64) -> f64| {
+                    histogram.iter().enumerate().fold(0.0, |sum, (x, &n)| sum + n as f64 * f(x as f64)) / count
+                };
+                let mean = over(&|x| x);
+                [mean, over(&|x| (x - mean) * (x - mean)).sqrt()]
+            };
+            histograms.iter().map(moments).collect()
+        }
+        Pixels::F32(pixels) => {
+            let sums = |f: &dyn Fn(usize, f64) -> f64| {
+                let mut sums = vec![0.0; channels];
+                for &sample in samples {
+                    for pixel in pixels[sample as usize * features..][..features].chunks_exact(channels) {
+                        pixel.iter().zip(&mut sums).enumerate().for_each(|(c, (&x, sum))| *sum += f(c, f64::from(x)));
+                    }
+                }
+                sums
+            };
+            // Differences from one pixel, so that a constant channel has a standard deviation of exactly zero.
+            let one = &pixels[samples[0] as usize * features..][..channels];
+            let offsets = sums(&|c, x| x - f64::from(one[c]));
+            let means: Vec<f64> = one.iter().zip(offsets).map(|(&x, sum)| f64::from(x) + sum / count).collect();
+            let squares = sums(&|c, x| (x - means[c]) * (x - means[c]));
+            means.iter().zip(squares).map(|(&mean, square)| [mean, (square / count).sqrt()]).collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Labels;
+    use super::*;
+
+    fn dataset(pixels: Pixels, images: usize, shape: [usize; 3]) -> Dataset {
+        Dataset { pixels, labels: Labels::Index(vec![0; images]), shape, classes: 1 }
+    }
+
+    #[test]
+    fn standardised_channels_have_mean_0_and_deviation_1_over_the_samples_measured() {
+        let bytes: Vec<u8> = (0..60u32).map(|i| (i * i % 251) as u8).collect();
+        let floats: Vec<f32> = bytes.iter().map(|&x| f32::from(x)).collect();
+        let shape = [2, 3, 2];
+        let samples = [0, 2, 3];
+        for pixels in [Pixels::U8(bytes), Pixels::F32(floats.clone())] {
+            let data = dataset(pixels, 5, shape);
+            let n = Normalization::new(Normalize::Standardize, &data, &samples).unwrap();
+            let mut y = vec![0.0; 60];
+            match &data.pixels {
+                Pixels::U8(x) => n.bytes(x, &mut y),
+                Pixels::F32(x) => n.floats(x, &mut y),
+            }
+            for c in 0..2 {
+                let values: Vec<f32> = samples
+                    .iter()
+                    .flat_map(|&s| y[s as usize * 12..][..12].iter().skip(c).step_by(2).copied())
+                    .collect();
+                let mean = values.iter().sum::<f32>() / 18.0;
+                let variance = values.iter().map(|v| (v - mean) * (v - mean)).sum::<f32>() / 18.0;
+                // Rounding of 18 values of size 1 in f32.
+                assert!(mean.abs() < 1e-6 && (variance - 1.0).abs() < 1e-5, "{mean} {variance}");
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_and_the_same_floats_are_normalised_to_the_same_bits() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        let floats: Vec<f32> = bytes.iter().map(|&x| f32::from(x)).collect();
+        let data = dataset(Pixels::U8(bytes.clone()), 1, [16, 8, 2]);
+        for how in [Normalize::None, Normalize::Unit, Normalize::Standardize] {
+            let n = Normalization::new(how, &data, &[0]).unwrap();
+            let (mut a, mut b) = (vec![0.0; 256], vec![0.0; 256]);
+            n.bytes(&bytes, &mut a);
+            n.floats(&floats, &mut b);
+            assert_eq!(a, b);
+            if how == Normalize::Unit {
+                assert!(a.iter().zip(&floats).all(|(a, x)| *a == x / 255.0));
+            }
+        }
+    }
+
+    #[test]
+    fn a_constant_channel_cannot_be_standardised() {
+        let data = dataset(Pixels::U8(vec![7, 1, 7, 2]), 1, [2, 1, 2]);
+        let fault = Normalization::new(Normalize::Standardize, &data, &[0]).unwrap_err();
+        assert_eq!(
+            fault.message,
+            "normalize = \"standardize\" divides by the standard deviation, but channel 0 of the training images is 7 \
+             everywhere; use \"none\" or \"unit\""
+        );
+        let data = dataset(Pixels::F32(vec![0.1; 7]), 1, [7, 1, 1]);
+        assert!(Normalization::new(Normalize::Standardize, &data, &[0]).is_err());
+    }
+}

@@ -1,0 +1,12 @@
+//! The files that a run writes: every read and change of them goes through [`Fs`], where tests and `peristyle chaos`
+//! observe it or make it fail. Does not know what the files hold.
+//!
+//! To add an operation: add a variant to [`Operation`] and a method to [`Fs`] that announces it first.
+
+mod faults;
+mod fs;
+mod space;
+
+pub use faults::{FaultKind, InjectedFault, VARIABLE};
+pub use fs::{Fs, InputFile, Interceptor, Operation, OutputFile};
+pub use space::{is_full, shortage};

@@ -1,0 +1,83 @@
+//! The memory that a run needs, before anything is allocated, and the memory that there is.
+
+use crate::config::{Config, DeviceKind};
+use crate::data::{Header, PixelType};
+use crate::gpu::Driver;
+use crate::program::Plan;
+use std::fs;
+
+/// The memory of the program itself, the largest piece of a tensor that is copied, and the packing of matrix products.
+const PROGRAM: u64 = 40_000_000;
+/// Buffers of batches that are filled ahead: of training, and of an evaluation.
+const BATCHES: u64 = 6;
+
+/// The memory of a run's process, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ProcessMemory {
+    /// The arenas of CPU and emulated devices.
+    pub arenas: u64,
+    /// The data sets.
+    pub data: u64,
+    /// Batches that are filled ahead.
+    pub batches: u64,
+    /// Everything else.
+    pub program: u64,
+}
+
+impl ProcessMemory {
+    /// Returns the memory of a plan whose data have these headers.
+    pub fn of(config: &Config, plan: &Plan, headers: [Option<&Header>; 2]) -> Self {
+        let kind = config.devices.kind;
+        let arenas = if kind == DeviceKind::Cuda { 0 } else { plan.arena.iter().map(|&bytes| bytes as u64).sum() };
+        let features = plan.network.input.features() as u64;
+        let data = headers.into_iter().flatten().map(|header| {
+            let pixel = if header.pixels == PixelType::U8 { 1 } else { 4 };
+            header.images as u64 * (features * pixel + 4 * header.target_width as u64)
+        });
+        let batch = config.data.batch as u64 * features * 4;
+        ProcessMemory {
+            arenas,
+            data: data.sum(),
+            batches: BATCHES * batch,
+            program: PROGRAM + if kind == DeviceKind::Cpu { 0 } else { plan.host as u64 },
+        }
+    }
+
+    /// Returns the sum.
+    pub fn total(&self) -> u64 {
+        self.arenas + self.data + self.batches + self.program
+    }
+}
+
+/// Returns what a plan needs more than the devices or the machine have, as a sentence; `None` if it fits or that is not
+/// known.
+pub(super) fn excess(config: &Config, plan: &Plan, needed: ProcessMemory) -> Option<String> {
+    let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+    let advice = "use a smaller batch, more devices, or a smaller network";
+    if let Some(machine) = machine().filter(|&machine| needed.total() > machine) {
+        let (needed, machine) = (gigabytes(needed.total()), gigabytes(machine));
+        return Some(format!("the run needs {needed:.1} GB of memory, but this machine has {machine:.1} GB; {advice}"));
+    }
+    let driver = config.devices.kind.driver().filter(|_| config.devices.kind == DeviceKind::Cuda)?;
+    let mut gpus: Vec<usize> = config.devices.ordinals.clone();
+    gpus.sort_unstable();
+    gpus.dedup();
+    gpus.into_iter().find_map(|gpu| {
+        let arenas = config.devices.ordinals.iter().zip(&plan.arena).filter(|(ordinal, _)| **ordinal == gpu);
+        let needed: u64 = arenas.map(|(_, &bytes)| bytes as u64).sum();
+        let (_, total) = Driver::open(driver, gpu, 1).ok()?.memory().ok()?;
+        let (has, needs) = (gigabytes(total as u64), gigabytes(needed));
+        (needed > total as u64)
+            .then(|| format!("cuda:{gpu} needs {needs:.1} GB of memory, but has {has:.1} GB; {advice}"))
+    })
+}
+
+/// Returns the memory of this machine, or of the control group that limits this process.
+fn machine() -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.trim().trim_end_matches(" kB");
+    let total = total.parse::<u64>().ok()? * 1024;
+    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    let limit = limits.iter().find_map(|path| fs::read_to_string(path).ok()?.trim().parse::<u64>().ok());
+    Some(limit.map_or(total, |limit| limit.min(total)))
+}

@@ -1,0 +1,253 @@
+//! The training loop: submits batches, evaluates and saves when due, until the end, a signal or the end of the time.
+
+use super::evaluate::evaluate;
+use super::manifest::Evaluation;
+use super::run::Run;
+use super::signals::Stop;
+use crate::config::{Every, OnError, Train};
+use crate::data::{Loader, Place};
+use crate::device::Clock;
+use crate::error::{Error, Result};
+use crate::layers::Mode;
+use crate::placement::Variant;
+use crate::report::{Reporter, RunEvent};
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// All updates were made.
+    Finished,
+    /// A signal stopped the run; a checkpoint was written.
+    Interrupted,
+    /// `train.max_time` was over; a checkpoint was written.
+    OutOfTime,
+}
+
+/// When evaluations and checkpoints are due.
+struct Rhythm {
+    train: Train,
+    steps: u64,
+    begin: Instant,
+    /// When the last checkpoint was written, or the run began.
+    saved: Instant,
+}
+
+impl Rhythm {
+    /// Returns whether something is due after `step` updates, at a place.
+    fn due(&self, every: Every, step: u64, place: Place) -> bool {
+        use crate::optim::Interval::{Epochs, Steps};
+        match every {
+            Every::Never => false,
+            _ if step == self.steps => true,
+            Every::At(Steps(n)) => step.is_multiple_of(n),
+            Every::At(Epochs(n)) => place.sample == 0 && place.epoch.is_multiple_of(n),
+            Every::Time(_) => false,
+        }
+    }
+
+    fn evaluates(&self, step: u64, place: Place) -> bool {
+        self.due(self.train.evaluate, step, place)
+    }
+
+    /// Returns whether the weights are read after `step` updates, so that no later one may have begun.
+    fn inspects(&self, step: u64, place: Place) -> bool {
+        self.evaluates(step, place) || self.due(self.train.checkpoint.every, step, place)
+    }
+
+    /// Returns whether a checkpoint is due by the clock.
+    fn save_time(&self) -> bool {
+        matches!(self.train.checkpoint.every, Every::Time(time) if self.saved.elapsed() >= time)
+    }
+
+    fn out_of_time(&self) -> bool {
+        self.train.max_time.is_some_and(|time: Duration| self.begin.elapsed() >= time)
+    }
+}
+
+impl Run {
+    /// Trains to the end, or until `stop`. `begin` is when the process began.
+    ///
+    /// # Errors
+    /// When a step fails, the loss is not finite, or a file cannot be written.
+    pub fn train(&mut self, reporter: &mut Reporter, stop: &Stop, begin: Instant) -> Result<Ended> {
+        reporter.emit(&self.start_event())?;
+        let result = self.steps(reporter, stop, begin);
+        let (reason, error) = match &result {
+            Ok(Ended::Finished) => ("finished", None),
+            Ok(Ended::Interrupted) => ("interrupted", None),
+            Ok(Ended::OutOfTime) => ("out of time", None),
+            Err(error) => ("failed", Some(error.with_causes())),
+        };
+        let seconds = begin.elapsed().as_secs_f64();
+        let reported = reporter.emit(&RunEvent::End { steps: self.step, seconds, reason: reason.to_string(), error });
+        let flushed = reporter.sync();
+        result.and_then(|ended| reported.and(flushed).map(|()| ended))
+    }
+
+    fn steps(&mut self, reporter: &mut Reporter, stop: &Stop, begin: Instant) -> Result<Ended> {
+        for text in std::mem::take(&mut self.job.notes) {
+            reporter.emit(&RunEvent::Note { text })?;
+        }
+        let (steps, epoch) = (self.job.steps(), self.job.epoch());
+        let mut rhythm = Rhythm { train: self.job.config.train.clone(), steps, begin, saved: Instant::now() };
+        let mut loader = Loader::train(&self.splits, self.session.preparer(), self.place)?;
+        // An evaluation that a signal ended is made up for.
+        if self.lacks_evaluation(&rhythm) {
+            self.evaluate(reporter, stop)?;
+        }
+        let mut last = Instant::now();
+        let mut under_way: VecDeque<(Clock, usize, Place)> = VecDeque::new();
+        loop {
+            let ends = || stop.requested() || rhythm.out_of_time();
+            // Steps are submitted ahead of their results, but none beyond a step after which the weights are inspected.
+            while under_way.len() < self.session.depth() && !rhythm.save_time() && !ends() {
+                let before = self.step + under_way.len() as u64;
+                let place = under_way.back().map_or(self.place, |&(.., place)| place);
+                if before >= steps || (before > self.step && rhythm.inspects(before, place)) {
+                    break;
+                }
+                let Some(batch) = loader.next_batch()? else { break };
+                let clock = Clock { step: before + 1, epoch: batch.epoch, lr: self.job.lr(before + 1, batch.epoch) };
+                let variant = Variant { mode: Mode::Train, batch: batch.rows, update: true };
+                self.session.submit(variant, batch, clock)?;
+                under_way.push_back((clock, batch.rows, epoch.after(place)));
+            }
+            let Some((clock, rows, place)) = under_way.pop_front() else {
+                if rhythm.save_time() && !ends() && self.step < steps {
+                    self.save_if_possible(reporter)?;
+                    (rhythm.saved, last) = (Instant::now(), Instant::now());
+                    continue;
+                }
+                break;
+            };
+            let metrics = self.session.finish()?;
+            let seconds = last.elapsed().as_secs_f64();
+            if !metrics.loss.is_finite() {
+                return Err(self.not_finite(clock, metrics.loss));
+            }
+            (self.step, self.place, self.samples) = (clock.step, place, self.samples + rows as u64);
+            reporter.emit(&RunEvent::Step {
+                step: self.step,
+                epoch: clock.epoch,
+                loss: metrics.loss,
+                lr: clock.lr,
+                images_per_second: rows as f64 / seconds,
+                seconds: begin.elapsed().as_secs_f64(),
+            })?;
+            last = Instant::now();
+            let best = rhythm.evaluates(self.step, place) && self.evaluate(reporter, stop)?;
+            if best || rhythm.due(rhythm.train.checkpoint.every, self.step, place) {
+                self.save_if_possible(reporter)?;
+                rhythm.saved = Instant::now();
+            }
+            if rhythm.inspects(self.step, place) {
+                last = Instant::now();
+            }
+        }
+        // After the last step, a signal may still end the evaluation.
+        let evaluated = !stop.requested() || !self.lacks_evaluation(&rhythm);
+        let ended = match self.step >= steps && evaluated {
+            true => Ended::Finished,
+            false if stop.requested() => Ended::Interrupted,
+            false => Ended::OutOfTime,
+        };
+        let wanted = ended != Ended::Finished || rhythm.train.checkpoint.every != Every::Never;
+        if wanted && self.saved != Some(self.step) {
+            self.save(reporter)?;
+        }
+        Ok(ended)
+    }
+
+    fn lacks_evaluation(&self, rhythm: &Rhythm) -> bool {
+        self.step > 0 && rhythm.evaluates(self.step, self.place) && self.evaluations.iter().all(|e| e.step != self.step)
+    }
+
+    fn start_event(&self) -> RunEvent {
+        let config = &self.job.config;
+        RunEvent::Start {
+            name: config.name.clone(),
+            step: self.step,
+            devices: config.devices.names(),
+            mesh: config.devices.mesh.to_string(),
+            parameters: self.job.network.num_parameters() as u64,
+            precision: config.devices.products.name(config.devices.precision).to_string(),
+            threads: config.devices.threads,
+            version: env!("CARGO_PKG_VERSION").to_string(),
+        }
+    }
+
+    fn not_finite(&self, clock: Clock, loss: f64) -> Error {
+        Error::Run(format!(
+            "the loss of step {} is {loss}; lower lr (now {}) or put {{ clip_by_global_norm = 1.0 }} first in the chain, \
+             then start again or resume from the last checkpoint",
+            clock.step, clock.lr
+        ))
+    }
+
+    /// Evaluates the validation and test sets, until `stop`: an evaluation that is not complete leaves no result. Returns
+    /// whether the result is one of the best, and its weights are to be kept.
+    ///
+    /// # Errors
+    /// When a step fails or the result cannot be written.
+    pub fn evaluate(&mut self, reporter: &mut Reporter, stop: &Stop) -> Result<bool> {
+        for event in self.evaluations(stop)?.into_iter().flatten() {
+            reporter.emit(&event)?;
+        }
+        let settings = &self.job.config.train.checkpoint;
+        let result = self.evaluations.iter().find(|e| e.step == self.step && e.split == settings.best_by.split);
+        let Some(score) = result.and_then(|result| result.score(settings.best_by)).filter(|_| settings.keep_best > 0)
+        else {
+            return Ok(false);
+        };
+        let better = self.best.is_none_or(|best| score > best);
+        if better {
+            self.best = Some(score);
+        }
+        Ok(better)
+    }
+
+    /// Evaluates the validation and test sets and returns the results; `None` if `stop` was requested first.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub fn evaluations(&mut self, stop: &Stop) -> Result<Option<Vec<RunEvent>>> {
+        let sets = [self.splits.validation.clone(), self.splits.test.clone()];
+        let mut events = Vec::new();
+        for split in sets.into_iter().flatten() {
+            let event = evaluate(&mut self.session, &split, self.job.config.data.batch, self.step, stop)?;
+            let Some(event) = event else { return Ok(None) };
+            events.push(event);
+        }
+        for event in events.clone() {
+            if let RunEvent::Eval { step, split, loss, top1, top5, images } = event {
+                self.evaluations.retain(|e| e.split != split);
+                self.evaluations.push(Evaluation { step, split, loss, top1, top5, images });
+            }
+        }
+        Ok(Some(events))
+    }
+
+    /// Saves a checkpoint; if that fails, training may go on, because the next one tries again.
+    fn save_if_possible(&mut self, reporter: &mut Reporter) -> Result<()> {
+        match self.save(reporter) {
+            Err(error) if self.job.config.train.checkpoint.on_error == OnError::Retry => {
+                let text = format!("step {}: no checkpoint: {}; training goes on", self.step, error.with_causes());
+                reporter.emit(&RunEvent::Note { text })
+            }
+            saved => saved,
+        }
+    }
+
+    fn save(&mut self, reporter: &mut Reporter) -> Result<()> {
+        reporter.sync()?;
+        let path = self.write_checkpoint().map_err(|error| match self.shortage() {
+            Some(short) => Error::Run(format!("{} ({short})", error.with_causes())),
+            None => error,
+        })?;
+        self.saved = Some(self.step);
+        let path = self.relative(&path).display().to_string();
+        reporter.emit(&RunEvent::Checkpoint { step: self.step, path })
+    }
+}
