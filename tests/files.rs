@@ -173,3 +173,40 @@ fn a_checkpoint_that_cannot_be_written_is_tried_again_or_stops_the_run() {
     folder.train("retry", &["--resume", "--set", "train.steps=21"]);
     assert_eq!(losses(&folder.metrics("retry")).len(), 21);
 }
+
+#[test]
+fn a_run_can_be_moved_alone_or_with_its_project() {
+    use std::os::unix::ffi::OsStringExt;
+    let folder = Folder::new("files-moved");
+    // A line break and a byte that is not UTF-8 in the name of the project's folder.
+    let odd = folder.0.join(std::ffi::OsString::from_vec(b"a\nb\xff".to_vec()));
+    std::fs::create_dir(&odd).unwrap();
+    for name in ["small.toml", "data"] {
+        assert!(Command::new("cp").arg("-r").arg(folder.at(name)).arg(odd.join(name)).status().unwrap().success());
+    }
+    let run = |dir: &std::path::Path, arguments: &[&str]| {
+        let output = peristyle(dir).args(arguments).env("HOME", &folder.0).output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stdout).into_owned(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let good = |dir: &std::path::Path, arguments: &[&str]| {
+        let (code, out, err) = run(dir, arguments);
+        assert_eq!(code, Some(0), "{err}");
+        out
+    };
+    let project = folder.at("project");
+    good(&odd, &["train", "small.toml", "--set", "train.steps=3", "--run-dir", "runs/a"]);
+    let result = good(&odd, &["eval", "runs/a"]);
+    std::fs::rename(&odd, &project).unwrap();
+    assert_eq!(good(&project, &["eval", "runs/a"]), result);
+    good(&project, &["train", "small.toml", "--set", "train.steps=4", "--run-dir", "runs/a", "--resume"]);
+    let config = std::fs::read_to_string(project.join("runs/a/config.toml")).unwrap();
+    let home = folder.0.to_str().unwrap();
+    assert!(config.contains("# relative to: ../..\n# relative to: ~/project\n") && !config.contains(home), "{config}");
+    let result = good(&project, &["eval", "runs/a"]);
+    std::fs::rename(project.join("runs/a"), folder.at("alone")).unwrap();
+    assert_eq!(good(&folder.0, &["eval", "alone"]), result);
+}

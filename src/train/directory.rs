@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 const RUNS: &str = "runs";
 /// The configuration of a run, with every `--set` applied.
 const CONFIG: &str = "config.toml";
-/// The prefix of the first lines of a run's configuration, which record the folders that relative paths refer to.
+/// The prefix of the first lines of a run's configuration, which record the folders that relative paths refer to: seen from
+/// the run directory, so that both can be moved together, and in full, so that the run directory can be moved alone.
 const BASE: &str = "# relative to: ";
 
 /// The prefix of the line that records the identity of the run.
@@ -149,12 +150,17 @@ fn header(text: &str) -> impl Iterator<Item = &str> {
 pub fn write_config(fs: &Fs, dir: &Path, run: &str, resolved: &str, base: &Base, step: u64) -> Result<()> {
     fs.create_folders(dir)?;
     let mut text = if run.is_empty() { String::new() } else { format!("{RUN}{run}\n") };
+    let from = fs::canonicalize(dir).map_err(|e| Error::io(dir, "read", e))?;
     for folder in base.0.iter().map(PathBuf::as_path).chain([Path::new(".")]) {
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         let whole = fs::canonicalize(folder).map_err(|e| Error::io(folder, "read", e))?;
-        let line = format!("{BASE}{}\n", whole.display());
-        if !text.contains(&line) {
-            text += &line;
+        for form in [between(&from, &whole), without_home(&whole)] {
+            // A line cannot hold other paths; there is always the other form, or the current folder.
+            let Some(form) = form.to_str().filter(|form| !form.contains(char::is_control)) else { continue };
+            let line = format!("{BASE}{form}\n");
+            if !text.contains(&line) {
+                text += &line;
+            }
         }
     }
     let path = dir.join(CONFIG);
@@ -172,6 +178,32 @@ pub fn write_config(fs: &Fs, dir: &Path, run: &str, resolved: &str, base: &Base,
     fs.replace(&path, (text + resolved).as_bytes())
 }
 
+/// Returns the relative path from one folder to another; both are canonical.
+fn between(from: &Path, to: &Path) -> PathBuf {
+    let common = from.components().zip(to.components()).take_while(|(a, b)| a == b).count();
+    let up = from.components().skip(common).map(|_| Path::new(".."));
+    let path: PathBuf = up.chain(to.components().skip(common).map(|part| Path::new(part.as_os_str()))).collect();
+    if path.as_os_str().is_empty() { PathBuf::from(".") } else { path }
+}
+
+/// Returns a path with the user's home folder as `~`: runs are shared, and the name of a home folder tells who trained.
+fn without_home(path: &Path) -> PathBuf {
+    let inside = home().and_then(|home| path.strip_prefix(home).ok().map(Path::to_path_buf));
+    inside.map_or_else(|| path.to_path_buf(), |inside| Path::new("~").join(inside))
+}
+
+fn with_home(form: &str) -> PathBuf {
+    match (form.strip_prefix("~/"), home()) {
+        (Some(inside), Some(home)) => home.join(inside),
+        _ => PathBuf::from(form),
+    }
+}
+
+fn home() -> Option<PathBuf> {
+    let home = std::env::home_dir().filter(|home| home.is_absolute() && home != Path::new("/"))?;
+    Some(fs::canonicalize(&home).unwrap_or(home))
+}
+
 /// Reads the configuration of a run directory, or of the run that a checkpoint belongs to.
 ///
 /// # Errors
@@ -184,9 +216,24 @@ pub fn read_config(path: &Path, sets: &[String]) -> Result<CheckedConfig> {
     let file = dir.join(CONFIG);
     let text = fs::read_to_string(&file).map_err(|e| Error::io(&file, "read", e))?;
     let mut checked = CheckedConfig::new(crate::config::from_text(&file.display().to_string(), &text, dir, sets));
-    let folders: Vec<PathBuf> = header(&text).filter_map(|line| line.strip_prefix(BASE)).map(PathBuf::from).collect();
+    let folders: Vec<PathBuf> =
+        header(&text).filter_map(|line| line.strip_prefix(BASE)).map(|form| dir.join(with_home(form))).collect();
     if let Some(config) = checked.config.as_mut().filter(|_| !folders.is_empty()) {
         config.base = Base(folders);
     }
     Ok(checked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_seen_from_the_run_directory() {
+        let path = |from: &str, to: &str| between(Path::new(from), Path::new(to)).display().to_string();
+        assert_eq!(path("/p/runs/a", "/p/configs"), "../../configs");
+        assert_eq!(path("/p/runs/a", "/p"), "../..");
+        assert_eq!(path("/p", "/p"), ".");
+        assert_eq!(path("/x", "/y/z"), "../y/z");
+    }
 }
