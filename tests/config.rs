@@ -162,6 +162,17 @@ fn columns_count_characters() {
 }
 
 #[test]
+fn a_name_has_no_hidden_character() {
+    for hidden in ["\\u0007", "\\u202e", "\\u200b", "\\ufeff", "\\n  "] {
+        let found = problems(&BASE.replace("name = \"small\"", &format!("name = \"a{hidden}b\"")), &[]);
+        assert!(found.starts_with("a.toml:1:8: the file: name = \"a"), "{hidden}: {found}");
+        assert!(found.contains("expected a name that can be used for a folder"), "{found}");
+    }
+    let name = "gr\u{f6}\u{df}e \u{65e5}\u{672c}";
+    assert_eq!(open(&BASE.replace("\"small\"", &format!("\"{name}\"")), &[]).unwrap().0.name, name);
+}
+
+#[test]
 fn a_syntax_error_is_reported_alone() {
     let text = BASE.replace("units = 12", "unit = = 12").replace("seed", "sede");
     let found = problems(&text, &["trian.steps=5"]);

@@ -5,7 +5,7 @@ use super::section::Section;
 use super::spans::{SourceMap, SpannedValue};
 use super::{Devices, Model, Optimizer, Train, data, devices, model, set, train, write};
 use crate::data::{Base, DataSettings};
-use crate::error::{Fault, Locations, Problem};
+use crate::error::{Fault, Locations, Problem, is_hidden};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
@@ -142,7 +142,7 @@ fn read_root(diagnostics: &mut Diagnostics, root: DeTable) -> (Option<Config>, O
     let root = Spanned::new(0..0, DeValue::Table(root));
     let mut top = Section::open(diagnostics, "the file", root);
     let name = top.take("name").unwrap_or(stem);
-    if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\']) || name.chars().any(char::is_control) {
+    if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\']) || name.chars().any(is_hidden) {
         let message = format!("name = {name:?}, expected a name that can be used for a folder");
         top.fault(&Fault::at("name", message));
     }

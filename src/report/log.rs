@@ -1,12 +1,12 @@
 //! `log.txt`: the events of a run as timestamped messages; and the messages of `-v` on stderr. Both use `tracing`.
 
 use super::{RunEvent, Sink};
-use crate::error::{Error, Result, quantity};
+use crate::error::{Error, Result, printable, quantity};
 use indicatif::ProgressBar;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::Arc;
 use tracing::Dispatch;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::filter_fn;
@@ -31,17 +31,18 @@ impl Log {
     /// When the file cannot be opened.
     pub fn open(path: &Path, verbosity: u8, bar: ProgressBar) -> Result<Self> {
         let file = OpenOptions::new().create(true).append(true).open(path);
-        let file = file.map_err(|e| Error::io(path, "open", e))?;
+        let file = Arc::new(file.map_err(|e| Error::io(path, "open", e))?);
         let shown = match verbosity {
             0 => LevelFilter::WARN,
             1 => LevelFilter::INFO,
             _ => LevelFilter::DEBUG,
         };
-        let to_file = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(Mutex::new(file));
+        let to_file =
+            tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || Messages(Arc::clone(&file)));
         let to_stderr = tracing_subscriber::fmt::layer()
             .with_ansi(false)
             .without_time()
-            .with_writer(move || AboveBar(bar.clone()))
+            .with_writer(move || Messages(AboveBar(bar.clone())))
             .with_filter(shown)
             .with_filter(filter_fn(|message| message.target() != EVENTS));
         let subscriber =
@@ -91,6 +92,21 @@ impl RunEvent {
                 format!("{reason} after {steps} in {seconds:.1} seconds{error}")
             }
         })
+    }
+}
+
+/// Writes messages, one with each call, whatever names, paths and values are in them.
+struct Messages<W>(W);
+
+impl<W: Write> Write for Messages<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let text = String::from_utf8_lossy(bytes);
+        let message = printable(text.trim_end_matches('\n')) + "\n";
+        self.0.write_all(message.as_bytes())?;
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
     }
 }
 
