@@ -54,20 +54,28 @@ enum Command {
 
 /// Runs the command line; returns the exit code: 0, 1 = ran but failed, 2 = a user mistake.
 pub fn main() -> i32 {
-    let result: Result<()> = match Cli::parse().command {
-        Command::Train(arguments) => train::run(&arguments),
-        Command::Eval(arguments) => eval::run(&arguments),
-        Command::Plan(arguments) => plan::run(&arguments),
-        Command::Check(arguments) => check::run(&arguments),
-        Command::Devices => {
-            devices::run();
-            Ok(())
+    let result = match Cli::try_parse() {
+        Ok(cli) => run(&cli.command),
+        Err(help) if !help.use_stderr() => output::print(&help.render().to_string()),
+        Err(mistake) => {
+            output::messages(&mistake.render().to_string());
+            return 2;
         }
-        Command::Gradcheck(arguments) => gradcheck::run(&arguments),
-        Command::Selftest(arguments) => selftest::run(&arguments),
-        Command::Bench(arguments) => bench::run(&arguments),
     };
     let Err(error) = result else { return 0 };
-    output::message(&format!("peristyle: {}", error.with_causes()));
+    output::failure(&error);
     error.exit_code()
+}
+
+fn run(command: &Command) -> Result<()> {
+    match command {
+        Command::Train(arguments) => train::run(arguments),
+        Command::Eval(arguments) => eval::run(arguments),
+        Command::Plan(arguments) => plan::run(arguments),
+        Command::Check(arguments) => check::run(arguments),
+        Command::Devices => devices::run(),
+        Command::Gradcheck(arguments) => gradcheck::run(arguments),
+        Command::Selftest(arguments) => selftest::run(arguments),
+        Command::Bench(arguments) => bench::run(arguments),
+    }
 }

@@ -1,7 +1,7 @@
 //! `peristyle plan CONFIG`, which needs neither a GPU nor data.
 
 use super::configured::Configured;
-use super::output::{notes, print};
+use super::output::{notes, print, print_json};
 use crate::config::DeviceKind;
 use crate::error::{Error, Result, suggest};
 use crate::program::estimate::HARDWARE;
@@ -43,8 +43,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let cx = Printer { device: &kind, steps: job.steps(), hardware };
     match arguments.format {
         Format::Text => print(&format!("{}\n{}", job.network, plan.text(cx))),
-        Format::Json => print(&format!("{:#}\n", plan.json(cx))),
+        Format::Json => print_json(&format!("{:#}\n", plan.json(cx))),
         Format::Mermaid => print(&plan.mermaid()),
     }
-    Ok(())
 }

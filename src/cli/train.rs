@@ -2,7 +2,7 @@
 
 use super::configured::Configured;
 use super::output::{message, print};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 use crate::program::Plan;
 use crate::report::{Reporter, ReporterOptions};
 use crate::train::directory::{self, RunDir};
@@ -60,13 +60,13 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     // From here on, a failure is a failed run, not a mistake on the command line: a full disk, for example.
     let ended =
         result.map_err(|error| Error::Run(format!("{} (run directory {})", error.with_causes(), path.display())))?;
-    print(&format!("{}\n", path.display()));
+    let printed = print(&(printable(&path.display().to_string()) + "\n"));
     if let (Ended::Interrupted, Some(signal)) = (ended, stop.signal()) {
         let (name, step, config, path) = (signals::name(signal), run.step(), config.display(), path.display());
         message(&format!("{name} after step {step}; to continue: peristyle train {config} --resume --run-dir {path}"));
         signals::end(signal);
     }
-    Ok(())
+    printed
 }
 
 /// Opens a run, which `continues` from a checkpoint or starts, and its sinks. The configuration of a run that starts is
