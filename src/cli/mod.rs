@@ -14,6 +14,8 @@ mod selftest;
 mod train;
 
 use crate::error::Result;
+use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue};
 use clap::{Parser, Subcommand};
 
 const EXIT_CODES: &str = "\
@@ -58,7 +60,7 @@ pub fn main() -> i32 {
         Ok(cli) => run(&cli.command),
         Err(help) if !help.use_stderr() => output::print(&help.render().to_string()),
         Err(mistake) => {
-            output::messages(&mistake.render().to_string());
+            output::messages(&with_advice(mistake).render().to_string());
             return 2;
         }
     };
@@ -78,4 +80,15 @@ fn run(command: &Command) -> Result<()> {
         Command::Selftest(arguments) => selftest::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
     }
+}
+
+/// Replaces the advice to pass an unknown option as a value by how to change a setting: `--lr` is a common guess.
+fn with_advice(mut error: clap::Error) -> clap::Error {
+    let to_pass = |tip: &StyledStr| tip.to_string().starts_with("to pass");
+    let tips = error.get(ContextKind::Suggested);
+    if matches!(tips, Some(ContextValue::StyledStrs(tips)) if tips.iter().any(to_pass)) {
+        let tip = "to change a setting of the configuration, use '--set', as in '--set optimizer.lr=0.1'";
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
 }
