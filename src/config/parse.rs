@@ -69,6 +69,8 @@ pub fn read(path: &Path, sets: &[String]) -> Parsed {
 
 /// Reads the text of a file called `name` in the folder `base`.
 pub fn from_text(name: &str, text: &str, base: &Path, sets: &[String]) -> Parsed {
+    // Some editors begin a file with a byte order mark. It is no part of the text, and a run's config.toml has none.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut diagnostics = Diagnostics::new(SourceMap::new(name, text));
     if text.len() as u64 > MOST_BYTES {
         return unreadable(name.to_string(), too_large());
