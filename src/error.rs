@@ -13,7 +13,7 @@ pub struct Problem {
 
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}: {}", self.location, self.message)
+        write!(f, "{}: {}", printable(&self.location), printable(&self.message))
     }
 }
 
@@ -63,14 +63,14 @@ impl Locations {
     }
 }
 
-/// Everything that can go wrong in peristyle.
+/// Everything that can go wrong in peristyle. Its text is [`printable`], whatever names, paths and values are in it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The configuration is wrong; all problems found in it.
     #[error("{}", join(.0))]
     Config(Vec<Problem>),
     /// A file could not be read or written.
-    #[error("{}: cannot {action}", path.display())]
+    #[error("{}: cannot {action}", printable(&path.display().to_string()))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -80,7 +80,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A file was read, but its contents are not valid.
-    #[error("{}: {message}", path.display())]
+    #[error("{}: {}", printable(&path.display().to_string()), printable(message))]
     File {
         /// The file.
         path: PathBuf,
@@ -88,13 +88,13 @@ pub enum Error {
         message: String,
     },
     /// The command line asks for something impossible.
-    #[error("{0}")]
+    #[error("{}", printable(.0))]
     Usage(String),
     /// The run started and then failed.
-    #[error("{0}")]
+    #[error("{}", printable(.0))]
     Run(String),
     /// A check ran, and its goal was not met.
-    #[error("{0}")]
+    #[error("{}", printable(.0))]
     Goal(String),
 }
 
@@ -114,7 +114,7 @@ impl Error {
         let mut text = self.to_string();
         let mut cause = std::error::Error::source(self);
         while let Some(source) = cause {
-            text += &format!(": {source}");
+            text += &format!(": {}", printable(&source.to_string()));
             cause = source.source();
         }
         text
@@ -134,6 +134,32 @@ impl Error {
 
 /// The result of any fallible function.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Returns true for a control character, and for one that is invisible or reorders the text around it: Unicode's
+/// categories Cc, Cf, Zl and Zp.
+pub fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}' | '\u{8e2}'
+            | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}'
+            | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0001}' | '\u{e0020}'..='\u{e007f}')
+}
+
+/// Returns a message with every hidden character escaped, as in `\u{1b}`, so that no name, path or value in it can
+/// control a terminal or look like another. A line feed stays only before an indented line, as in a list: text from
+/// elsewhere cannot start a line of its own.
+pub fn printable(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for (at, c) in text.char_indices() {
+        if is_hidden(c) && !text[at..].starts_with("\n  ") {
+            shown.extend(c.escape_unicode());
+        } else {
+            shown.push(c);
+        }
+    }
+    shown
+}
 
 fn join(problems: &[Problem]) -> String {
     problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
@@ -190,6 +216,29 @@ mod tests {
         assert_eq!(suggest("paddding", ["pad", "stride"]), " (did you mean \"pad\"?)");
         assert_eq!(suggest("xyz", ["kernel"]), "");
         assert_eq!(distance("kitten", "sitting"), 3);
+    }
+
+    #[test]
+    fn hidden_characters_are_escaped_and_others_are_not() {
+        for (text, shown) in [
+            ("gr\u{f6}\u{df}e \u{65e5}\u{672c} e\u{301} \"\\", "gr\u{f6}\u{df}e \u{65e5}\u{672c} e\u{301} \"\\"),
+            ("\u{1b}[31m \u{9b}\u{7f}\t\r", "\\u{1b}[31m \\u{9b}\\u{7f}\\u{9}\\u{d}"),
+            ("a\u{202e}b\u{200b}\u{2028}\u{feff}\u{e0041}", "a\\u{202e}b\\u{200b}\\u{2028}\\u{feff}\\u{e0041}"),
+            ("list:\n  a\nb\n c\n", "list:\n  a\\u{a}b\\u{a} c\\u{a}"),
+        ] {
+            assert_eq!(printable(text), shown);
+        }
+    }
+
+    #[test]
+    fn an_error_is_printable_and_has_a_line_for_each_problem() {
+        let problem = |key: &str| Problem { location: format!("{key}.toml:1:1"), message: format!("key \"{key}\"") };
+        let error = Error::Config(vec![problem("a\n"), problem("\u{1b}")]);
+        assert_eq!(error.to_string(), "a\\u{a}.toml:1:1: key \"a\\u{a}\"\n\\u{1b}.toml:1:1: key \"\\u{1b}\"");
+        let path = Path::new("a\r");
+        assert_eq!(Error::file(path, "b\u{7}").to_string(), "a\\u{d}: b\\u{7}");
+        let cause = std::io::Error::other("c\u{8}");
+        assert_eq!(Error::io(path, "read", cause).with_causes(), "a\\u{d}: cannot read: c\\u{8}");
     }
 
     #[test]

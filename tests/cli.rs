@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::runs::{CommandOutput, Folder, SMALL, events, output_of, peristyle};
+use common::runs::{CommandOutput, Folder, SMALL, events, losses, output_of, peristyle};
 use serde_json::Value;
 
 /// Asserts that a command failed as a user mistake and printed these words.
@@ -97,6 +97,24 @@ fn eval_prints_the_last_results_of_the_run_from_any_folder() {
         "{}",
         output.err
     );
+}
+
+#[test]
+fn files_of_other_editors_train_resume_and_evaluate() {
+    let folder = Folder::new("cli-editors");
+    folder.train("run", &["--set", "train.steps=3"]);
+    let metrics = folder.metrics("run");
+    let windows = SMALL.replace('\n', "\r\n");
+    for (dir, text) in [("marked", format!("\u{feff}{SMALL}")), ("windows", format!("\u{feff}{windows}"))] {
+        folder.write("small.toml", &text);
+        folder.train(dir, &["--set", "train.steps=1"]);
+        // Without a --set, the run keeps the text of the file.
+        folder.write("small.toml", &text.replace("steps = 20", "steps = 3"));
+        let output = folder.train(dir, &["--resume"]);
+        assert!(!output.err.contains("resumed with a different setting"), "{}", output.err);
+        assert_eq!(losses(&folder.metrics(dir)), losses(&metrics));
+        assert_eq!(folder.good(&["eval", dir]).out, lines(&metrics, 3));
+    }
 }
 
 #[test]

@@ -162,6 +162,35 @@ fn columns_count_characters() {
 }
 
 #[test]
+fn a_byte_order_mark_and_the_line_ends_of_windows_move_no_location() {
+    let mistakes = BASE.replace("name", "nam");
+    let expected = problems(&mistakes, &[]);
+    assert_eq!(locations(&expected)[..2], ["a.toml:1:1", "a.toml:17:5"], "{expected}");
+    for text in [mistakes.replace('\n', "\r\n"), format!("\u{feff}{mistakes}")] {
+        assert_eq!(problems(&text, &[]), expected);
+    }
+    let syntax = problems("\u{feff}seed = = 3", &[]);
+    assert!(syntax.starts_with("a.toml:1:8: the file is not TOML"), "{syntax}");
+    let (config, network) = open(BASE, &[]).unwrap();
+    for sets in [&[][..], &["seed=7"]] {
+        let (marked, same) = open(&format!("\u{feff}{}", BASE.replace('\n', "\r\n")), sets).unwrap();
+        assert_eq!(meaning(&marked, &same), meaning(&config, &network));
+        assert!(!marked.resolved.contains('\u{feff}'));
+    }
+}
+
+#[test]
+fn a_name_has_no_hidden_character() {
+    for hidden in ["\\u0007", "\\u202e", "\\u200b", "\\ufeff", "\\n  "] {
+        let found = problems(&BASE.replace("name = \"small\"", &format!("name = \"a{hidden}b\"")), &[]);
+        assert!(found.starts_with("a.toml:1:8: the file: name = \"a"), "{hidden}: {found}");
+        assert!(found.contains("expected a name that can be used for a folder"), "{found}");
+    }
+    let name = "gr\u{f6}\u{df}e \u{65e5}\u{672c}";
+    assert_eq!(open(&BASE.replace("\"small\"", &format!("\"{name}\"")), &[]).unwrap().0.name, name);
+}
+
+#[test]
 fn a_syntax_error_is_reported_alone() {
     let text = BASE.replace("units = 12", "unit = = 12").replace("seed", "sede");
     let found = problems(&text, &["trian.steps=5"]);

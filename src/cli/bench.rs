@@ -1,7 +1,7 @@
 //! `peristyle bench step CONFIG`, `bench layers CONFIG`, `bench allreduce`.
 
 use super::configured::Configured;
-use super::output::{notes, print};
+use super::output::{notes, print, print_json};
 use crate::diagnose::bench::{self, AllReduces, Bench, Effort, Layers, StepTime};
 use crate::error::{Error, Result, quantity};
 use serde::Serialize;
@@ -69,14 +69,13 @@ impl Measurement {
     }
 
     fn print<T: Serialize>(&self, report: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
-        let text = if self.json {
-            let json = serde_json::to_string(report);
-            json.map_err(|error| Error::Run(format!("the report cannot be written as JSON: {error}")))? + "\n"
-        } else {
-            text(report)
-        };
-        print(&text);
-        Ok(())
+        if !self.json {
+            return print(&text(report));
+        }
+        let json = serde_json::to_string(report);
+        print_json(
+            &(json.map_err(|error| Error::Run(format!("the report cannot be written as JSON: {error}")))? + "\n"),
+        )
     }
 }
 

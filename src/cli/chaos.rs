@@ -1,7 +1,7 @@
 //! `peristyle chaos CONFIG`.
 
 use super::configured::Configured;
-use super::output::{message, print};
+use super::output::{message, print, print_json};
 use crate::diagnose::{ChaosOptions, Trial, Verdict, chaos};
 use crate::error::{Error, Result, quantity};
 use std::path::PathBuf;
@@ -52,10 +52,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     if arguments.json {
         for trial in &trials {
             let line = serde_json::to_string(trial);
-            print(&(line.map_err(|e| Error::Run(format!("a trial cannot be written as JSON: {e}")))? + "\n"));
+            print_json(&(line.map_err(|e| Error::Run(format!("a trial cannot be written as JSON: {e}")))? + "\n"))?;
         }
     } else {
-        print(&table(&trials));
+        print(&table(&trials))?;
     }
     let failed = trials.iter().filter(|trial| trial.verdict != Verdict::Pass).count();
     if failed > 0 {

@@ -16,7 +16,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let (job, plan) = Job::open(&arguments.configured.config, &arguments.configured.sets(), DataPolicy::Required)?;
     notes(&job.notes);
-    print(&job.network.to_string());
+    print(&job.network.to_string())?;
     let epoch = job.epoch();
     let arena = plan.arena.iter().max().copied().unwrap_or(0);
     let count = |n: usize, noun| quantity(n as u64, noun);
@@ -29,7 +29,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         epoch.batch,
         quantity(job.steps(), "step"),
         arena as f64 / 1e6
-    ));
-    print(&memory_text(job.memory(&plan)));
-    Ok(())
+    ))?;
+    print(&memory_text(job.memory(&plan)))
 }

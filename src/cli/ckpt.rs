@@ -1,7 +1,7 @@
 //! `peristyle ckpt show`, `ckpt diff` and `ckpt verify`.
 
-use super::output::print;
-use crate::error::{Error, Result, quantity};
+use super::output::{print, print_json};
+use crate::error::{Error, Result, printable, quantity};
 use crate::storage::Fs;
 use crate::tensor::MatmulPrecision;
 use crate::train::checkpoint::{self, Checkpoint};
@@ -74,12 +74,11 @@ fn show(checkpoint: &Checkpoint, json: bool) -> Result<()> {
             let tensor = |t: &crate::train::weights::TensorSpec| serde_json::json!({ "name": t.name, "shape": t.shape.0, "type": format!("{:?}", t.dtype) });
             all[name] = file.tensors.iter().map(tensor).collect();
         }
-        print(&format!("{all}\n"));
-        return Ok(());
+        return print_json(&format!("{all}\n"));
     }
     let mut text = format!(
         "{}\nstep {}, epoch {}, sample {} of the epoch, {} samples in all\n{}, mesh {}, seed {}, peristyle {}, format {}\n",
-        checkpoint.path.display(),
+        printable(&checkpoint.path.display().to_string()),
         info.step,
         info.place.epoch,
         info.place.sample,
@@ -114,8 +113,7 @@ fn show(checkpoint: &Checkpoint, json: bool) -> Result<()> {
             text += &format!("  {:<40} {:<20} {:?}\n", tensor.name, tensor.shape.to_string(), tensor.dtype);
         }
     }
-    print(&text);
-    Ok(())
+    print(&text)
 }
 
 /// Returns the largest absolute difference of a tensor's values and the largest value, or `None` if all bits are equal.
@@ -169,10 +167,9 @@ fn diff(a: &Checkpoint, b: &Checkpoint) -> Result<()> {
         lines.extend(only.map(|tensor| format!("{name} {}: only in the second", tensor.name)));
     }
     if lines.is_empty() {
-        print("identical: all tensors have the same bits, all settings are the same\n");
-        return Ok(());
+        return print("identical: all tensors have the same bits, all settings are the same\n");
     }
-    print(&(lines.join("\n") + "\n"));
+    print(&(lines.join("\n") + "\n"))?;
     Err(Error::Goal(format!("the checkpoints differ in {}", quantity(lines.len() as u64, "line"))))
 }
 
@@ -183,13 +180,13 @@ fn verify(paths: &[PathBuf]) -> Result<()> {
         for checkpoint in checkpoint::all(&fs, path)? {
             checked += 1;
             let line = match checkpoint::read(&fs, &checkpoint) {
-                Ok(read) => format!("{}: ok, step {}\n", checkpoint.display(), read.info.step),
+                Ok(read) => format!("{}: ok, step {}\n", printable(&checkpoint.display().to_string()), read.info.step),
                 Err(error) => {
                     failed += 1;
                     format!("{}\n", error.with_causes())
                 }
             };
-            print(&line);
+            print(&line)?;
         }
     }
     match failed {

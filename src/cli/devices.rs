@@ -1,10 +1,11 @@
 //! `peristyle devices`.
 
 use super::output::print;
+use crate::error::{Result, printable};
 use crate::gpu::{Driver, DriverKind, kernels, libraries};
 
 /// Prints this machine's devices and the compiled kernels that they would use.
-pub(super) fn run() {
+pub(super) fn run() -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut text = format!("cpu: {cores} cores, {} vectors\n", vectors());
     match Driver::count(DriverKind::Cuda) {
@@ -22,8 +23,8 @@ pub(super) fn run() {
         0 => format!("kernels: {entries}; no images for GPUs because the build found no nvcc\n"),
         _ => format!("kernels: {entries} in {files} images for GPUs, {:.1} MB\n", bytes as f64 / 1e6),
     };
-    libraries::described().iter().for_each(|line| text += &format!("{line}\n"));
-    print(&text);
+    libraries::described().iter().for_each(|line| text += &format!("{}\n", printable(line)));
+    print(&text)
 }
 
 /// Returns the line about a GPU.

@@ -46,7 +46,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         if let RunEvent::Eval { step, split, loss, top1, top5, images } = event {
             print(&format!(
                 "step {step}  {split}: loss {loss:.6}  top1 {top1:.4}  top5 {top5:.4}  ({images} images)\n"
-            ));
+            ))?;
         }
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! `peristyle gradcheck CONFIG`.
 
 use super::configured::Configured;
-use super::output::notes;
+use super::output::{notes, print};
 use crate::data::Batches;
 use crate::diagnose::{Check, gradient_check, hessian_vector_check};
 use crate::error::{Error, Result};
@@ -38,15 +38,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let probe = (&batch.images[..], &batch.targets[..], width);
     let gradients = gradient_check(&job.network, job.config.seed, probe, arguments.samples)?;
     let products = hessian_vector_check(&job.network, job.config.seed, probe)?;
-    println!("{:<28} {:>8} {:>22} {:>22}", "parameter", "samples", "gradient (rel. error)", "H v (rel. error)");
+    let mut text =
+        format!("{:<28} {:>8} {:>22} {:>22}\n", "parameter", "samples", "gradient (rel. error)", "H v (rel. error)");
     for (g, h) in gradients.iter().zip(&products) {
-        println!("{:<28} {:>8} {:>22.2e} {:>22.2e}", g.name, g.samples, g.error, h.error);
+        text += &format!("{:<28} {:>8} {:>22.2e} {:>22.2e}\n", g.name, g.samples, g.error, h.error);
     }
+    print(&text)?;
     let worst = |checks: &[Check]| checks.iter().map(|c| c.error).fold(0.0, f64::max);
     let worst = worst(&gradients).max(worst(&products));
     if worst > arguments.tolerance || worst.is_nan() {
         return Err(Error::Goal(format!("largest relative error {worst:.2e}, allowed {:.0e}", arguments.tolerance)));
     }
-    println!("largest relative error {worst:.2e}");
-    Ok(())
+    print(&format!("largest relative error {worst:.2e}\n"))
 }

@@ -16,6 +16,8 @@ mod selftest;
 mod train;
 
 use crate::error::Result;
+use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue};
 use clap::{Parser, Subcommand};
 
 const EXIT_CODES: &str = "\
@@ -60,22 +62,41 @@ enum Command {
 
 /// Runs the command line; returns the exit code: 0, 1 = ran but failed, 2 = a user mistake.
 pub fn main() -> i32 {
-    let result: Result<()> = match Cli::parse().command {
-        Command::Train(arguments) => train::run(&arguments),
-        Command::Eval(arguments) => eval::run(&arguments),
-        Command::Plan(arguments) => plan::run(&arguments),
-        Command::Check(arguments) => check::run(&arguments),
-        Command::Devices => {
-            devices::run();
-            Ok(())
+    let result = match Cli::try_parse() {
+        Ok(cli) => run(&cli.command),
+        Err(help) if !help.use_stderr() => output::print(&help.render().to_string()),
+        Err(mistake) => {
+            output::messages(&with_advice(mistake).render().to_string());
+            return 2;
         }
-        Command::Gradcheck(arguments) => gradcheck::run(&arguments),
-        Command::Selftest(arguments) => selftest::run(&arguments),
-        Command::Bench(arguments) => bench::run(&arguments),
-        Command::Ckpt(arguments) => ckpt::run(&arguments),
-        Command::Chaos(arguments) => chaos::run(&arguments),
     };
     let Err(error) = result else { return 0 };
-    output::message(&format!("peristyle: {}", error.with_causes()));
+    output::failure(&error);
     error.exit_code()
+}
+
+fn run(command: &Command) -> Result<()> {
+    match command {
+        Command::Train(arguments) => train::run(arguments),
+        Command::Eval(arguments) => eval::run(arguments),
+        Command::Plan(arguments) => plan::run(arguments),
+        Command::Check(arguments) => check::run(arguments),
+        Command::Devices => devices::run(),
+        Command::Gradcheck(arguments) => gradcheck::run(arguments),
+        Command::Selftest(arguments) => selftest::run(arguments),
+        Command::Bench(arguments) => bench::run(arguments),
+        Command::Ckpt(arguments) => ckpt::run(arguments),
+        Command::Chaos(arguments) => chaos::run(arguments),
+    }
+}
+
+/// Replaces the advice to pass an unknown option as a value by how to change a setting: `--lr` is a common guess.
+fn with_advice(mut error: clap::Error) -> clap::Error {
+    let to_pass = |tip: &StyledStr| tip.to_string().starts_with("to pass");
+    let tips = error.get(ContextKind::Suggested);
+    if matches!(tips, Some(ContextValue::StyledStrs(tips)) if tips.iter().any(to_pass)) {
+        let tip = "to change a setting of the configuration, use '--set', as in '--set optimizer.lr=0.1'";
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
 }

@@ -1,7 +1,7 @@
 //! `peristyle plan CONFIG`, which needs neither a GPU nor data.
 
 use super::configured::Configured;
-use super::output::{notes, print};
+use super::output::{notes, print, print_json};
 use crate::config::DeviceKind;
 use crate::error::{Error, Result, suggest};
 use crate::program::estimate::HARDWARE;
@@ -46,11 +46,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         Format::Json => {
             let mut json = plan.json(cx);
             json["process_bytes"] = job.memory(&plan).total().into();
-            print(&format!("{json:#}\n"));
+            print_json(&format!("{json:#}\n"))
         }
         Format::Mermaid => print(&plan.mermaid()),
     }
-    Ok(())
 }
 
 /// Returns the memory of the process that trains.

@@ -1,6 +1,6 @@
 //! `peristyle selftest`.
 
-use super::output::print;
+use super::output::{message, passing, print, print_json};
 use crate::diagnose::selftest::{Effort, Row, Selftest, SelftestEvent, SelftestReport};
 use crate::error::{Error, Result};
 use std::io::IsTerminal;
@@ -24,21 +24,24 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let selftest = Selftest::open(&arguments.device, effort)?;
     let table = !arguments.json;
     if table {
-        print(&header());
+        print(&header())?;
     }
     let terminal = std::io::stderr().is_terminal();
+    let mut printed = Ok(());
     let report = selftest.run(&mut |event| match event {
         // On a terminal, the finished row overwrites this line.
-        SelftestEvent::Begins(check) if terminal => eprint!("\r{check:<32}\r"),
-        SelftestEvent::Begins(check) => eprintln!("selftest: {check}"),
-        SelftestEvent::Done(row) if table => print(&line(row)),
+        SelftestEvent::Begins(check) if terminal => passing(check),
+        SelftestEvent::Begins(check) => message(&format!("selftest: {check}")),
+        SelftestEvent::Done(row) if table && printed.is_ok() => printed = print(&line(row)),
         SelftestEvent::Done(_) => {}
     });
+    printed?;
     if table {
-        print(&footer(&report));
+        print(&footer(&report))?;
     } else {
         let json = serde_json::to_string(&report);
-        print(&(json.map_err(|error| Error::Run(format!("the report cannot be written as JSON: {error}")))? + "\n"));
+        let json = json.map_err(|error| Error::Run(format!("the report cannot be written as JSON: {error}")))?;
+        print_json(&(json + "\n"))?;
     }
     let failed: Vec<String> =
         report.rows.iter().filter(|row| !row.passed()).map(|row| format!("{} {}", row.check, row.precision)).collect();

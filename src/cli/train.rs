@@ -3,7 +3,7 @@
 use super::configured::Configured;
 use super::output::{message, print};
 use crate::config::OnError;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 use crate::program::Plan;
 use crate::report::{Patience, Reporter, ReporterOptions};
 use crate::storage::Fs;
@@ -75,9 +75,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     // From here on, a failure is a failed run, not a mistake on the command line: a full disk, for example.
     let ended =
         result.map_err(|error| Error::Run(format!("{} (run directory {})", error.with_causes(), path.display())))?;
-    print(&format!("{}\n", path.display()));
+    let printed = print(&(printable(&path.display().to_string()) + "\n"));
     let (signal, cause) = match (ended, stop.signal()) {
-        (Ended::Finished, _) | (Ended::Interrupted, None) => return Ok(()),
+        (Ended::Finished, _) | (Ended::Interrupted, None) => return printed,
         (Ended::Interrupted, Some(signal)) => (signal, signals::name(signal)),
         (Ended::OutOfTime, _) => (signals::AGAIN_SIGNAL, "out of time"),
     };

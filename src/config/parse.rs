@@ -5,7 +5,7 @@ use super::section::Section;
 use super::spans::{SourceMap, SpannedValue};
 use super::{Devices, Model, Optimizer, Train, data, devices, model, set, train, write};
 use crate::data::{Base, DataSettings};
-use crate::error::{Fault, Locations, Problem};
+use crate::error::{Fault, Locations, Problem, is_hidden};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
@@ -69,6 +69,8 @@ pub fn read(path: &Path, sets: &[String]) -> Parsed {
 
 /// Reads the text of a file called `name` in the folder `base`.
 pub fn from_text(name: &str, text: &str, base: &Path, sets: &[String]) -> Parsed {
+    // Some editors begin a file with a byte order mark. It is no part of the text, and a run's config.toml has none.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut diagnostics = Diagnostics::new(SourceMap::new(name, text));
     if text.len() as u64 > MOST_BYTES {
         return unreadable(name.to_string(), too_large());
@@ -142,7 +144,7 @@ fn read_root(diagnostics: &mut Diagnostics, root: DeTable) -> (Option<Config>, O
     let root = Spanned::new(0..0, DeValue::Table(root));
     let mut top = Section::open(diagnostics, "the file", root);
     let name = top.take("name").unwrap_or(stem);
-    if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\']) || name.chars().any(char::is_control) {
+    if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\']) || name.chars().any(is_hidden) {
         let message = format!("name = {name:?}, expected a name that can be used for a folder");
         top.fault(&Fault::at("name", message));
     }

@@ -1,7 +1,7 @@
 //! `log.txt`: the events of a run as timestamped messages; and the messages of `-v` on stderr. Both use `tracing`.
 
 use super::{RunEvent, Sink};
-use crate::error::{Result, quantity};
+use crate::error::{Result, printable, quantity};
 use crate::storage::{Fs, OutputFile};
 use indicatif::ProgressBar;
 use std::io::Write;
@@ -38,11 +38,11 @@ impl Log {
             _ => LevelFilter::DEBUG,
         };
         let to = file.clone();
-        let to_file = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || to.clone());
+        let to_file = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(move || Messages(to.clone()));
         let to_stderr = tracing_subscriber::fmt::layer()
             .with_ansi(false)
             .without_time()
-            .with_writer(move || AboveBar(bar.clone()))
+            .with_writer(move || Messages(AboveBar(bar.clone())))
             .with_filter(shown)
             .with_filter(filter_fn(|message| message.target() != EVENTS));
         let subscriber =
@@ -118,6 +118,21 @@ impl Write for LogFile {
     }
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
+    }
+}
+
+/// Writes messages, one with each call, whatever names, paths and values are in them.
+struct Messages<W>(W);
+
+impl<W: Write> Write for Messages<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let text = String::from_utf8_lossy(bytes);
+        let message = printable(text.trim_end_matches('\n')) + "\n";
+        self.0.write_all(message.as_bytes())?;
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
     }
 }
 

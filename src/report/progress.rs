@@ -1,7 +1,7 @@
 //! Progress on stderr: a bar on a terminal, otherwise an occasional line.
 
 use super::{RunEvent, Sink};
-use crate::error::Result;
+use crate::error::{Result, printable};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
@@ -42,6 +42,7 @@ impl Progress {
     }
 
     fn print(&mut self, line: &str) {
+        let line = printable(line);
         // A closed stderr must not end the run.
         let _ = match &mut self.lines {
             Some(out) => writeln!(out, "{line}"),

@@ -40,6 +40,8 @@ pub fn of_settings(info: &Info, now: &BTreeMap<String, String>) -> Vec<Change> {
     let show = |value: Option<&String>| value.map_or("not set", String::as_str).to_string();
     let keys: BTreeSet<&String> = info.settings.keys().chain(now.keys()).collect();
     let compared = keys.into_iter().filter(|key| info.data.is_none() || !is_source(key));
+    // The weights that the run started from no longer matter.
+    let compared = compared.filter(|key| !covers("model.from", key));
     let differ = compared.filter(|&key| info.settings.get(key) != now.get(key));
     let change = |key: &String| Change {
         key: key.clone(),
@@ -72,7 +74,7 @@ pub fn allow(changes: &[Change], allowed: &[String]) -> Result<Vec<String>> {
     let outermost = refused.iter().filter(|change| !covered(&change.key));
     let keys: Vec<String> = outermost.map(|change| format!(" --allow-change {}", change.key)).collect();
     Err(Error::Usage(format!(
-        "the checkpoint was trained with other settings or data:{}\nto go on with the changes, add{}; to go on without \
+        "the checkpoint was trained with other settings or data:{}\n  to go on with the changes, add{}; to go on without \
          them, undo them; to start another run, omit --resume",
         lines.concat(),
         keys.concat()
@@ -111,7 +113,7 @@ mod tests {
         assert_eq!(notes[0], "resumed with a change: optimizer.lr: 1 in the checkpoint, 2 now");
         let error = allow(&changes, &keys(&["optimizer.chain", "optimizer.l"])).unwrap_err().to_string();
         let expected = "the checkpoint was trained with other settings or data:\n  optimizer.lr: 1 in the checkpoint, 2 \
-                        now\n  seed: 1 in the checkpoint, 2 now\nto go on with the changes, add --allow-change \
+                        now\n  seed: 1 in the checkpoint, 2 now\n  to go on with the changes, add --allow-change \
                         optimizer.lr --allow-change seed; ";
         assert!(error.starts_with(expected), "{error}");
         assert!(allow(&[], &[]).unwrap().is_empty());

@@ -115,7 +115,8 @@ impl RunDir {
 
 /// Returns whether a directory holds a run; also if that cannot be found out, so that no run is overwritten.
 pub fn holds_run(dir: &Path) -> bool {
-    [CONFIG, "checkpoints"].iter().any(|name| dir.join(name).try_exists().unwrap_or(true))
+    let exists = |name: &&str| dir.join(name).try_exists().unwrap_or_else(|e| e.kind() != ErrorKind::NotADirectory);
+    [CONFIG, "checkpoints"].iter().any(exists)
 }
 
 /// Returns the directories of the runs of a name, with their numbers.

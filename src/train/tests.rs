@@ -2,7 +2,7 @@
 
 use super::checkpoint::*;
 use super::manifest::*;
-use super::weights::{NamedTensor, TensorData, TensorFile, open_model};
+use super::weights::{NamedTensor, TensorData, TensorFile, encode, open_model};
 use crate::config::{BestBy, Measure};
 use crate::data::{DataRecord, Place};
 use crate::error::{Error, Result};
@@ -77,16 +77,6 @@ fn good(path: &Path) -> Result<Checkpoint> {
 
 fn all(file: &TensorFile) -> Vec<NamedTensor> {
     (0..file.tensors.len()).map(|index| file.tensor(index).unwrap()).collect()
-}
-
-fn encode(model: &Vec<NamedTensor>) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    super::weights::write(model, &mut |more| {
-        bytes.extend_from_slice(more);
-        Ok(())
-    })
-    .unwrap();
-    bytes
 }
 
 fn saved(step: u64) -> Saved {

@@ -96,7 +96,7 @@ pub trait TensorSource {
     fn stream(&self, index: usize, sink: ByteSink) -> Result<()>;
 }
 
-impl TensorSource for Vec<NamedTensor> {
+impl TensorSource for [NamedTensor] {
     fn specs(&self) -> Vec<TensorSpec> {
         let dtype = |data: &TensorData| match data {
             TensorData::F32(_) => Dtype::F32,
@@ -108,6 +108,16 @@ impl TensorSource for Vec<NamedTensor> {
 
     fn stream(&self, index: usize, sink: ByteSink) -> Result<()> {
         sink(&self[index].data.bytes())
+    }
+}
+
+impl TensorSource for Vec<NamedTensor> {
+    fn specs(&self) -> Vec<TensorSpec> {
+        self.as_slice().specs()
+    }
+
+    fn stream(&self, index: usize, sink: ByteSink) -> Result<()> {
+        self.as_slice().stream(index, sink)
     }
 }
 
@@ -135,6 +145,17 @@ pub fn write(source: &(impl TensorSource + ?Sized), sink: ByteSink) -> Result<()
     sink(&(header.len() as u64).to_le_bytes())?;
     sink(&header)?;
     order.into_iter().try_for_each(|index| source.stream(index, sink))
+}
+
+/// Returns the bytes of a file of tensors that are in memory anyway.
+pub fn encode(tensors: &[NamedTensor]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let all = write(tensors, &mut |more| {
+        bytes.extend_from_slice(more);
+        Ok(())
+    });
+    all.expect("memory can be read and written");
+    bytes
 }
 
 /// A file of tensors that is open for reading.
