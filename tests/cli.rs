@@ -337,3 +337,36 @@ fn missing_memory_and_threads_are_reported() {
     let words = "step 1: \"dense1.forward\": a kernel needs 1 x 67188 x 1 blocks, more than";
     assert!(err.contains(words), "{err}");
 }
+
+#[test]
+fn a_process_without_memory_ends_with_a_sentence() {
+    let folder = Folder::new("cli-memory");
+    // Large enough that memory is allocated in many places, for many limits.
+    let layers = vec!["\"relu\""; 400].join(", ");
+    folder.write("many.toml", &SMALL.replace("\"relu\",\n  { max_pool", &format!("{layers}, {{ max_pool")));
+    let (mut aborted, mut finished) = (0, 0);
+    // In KiB; below, the system's loader fails.
+    for limit in (12_000..120_000).step_by(400) {
+        let mut command = std::process::Command::new("sh");
+        let line = format!("ulimit -v {limit}; exec \"$0\" \"$@\"");
+        command.current_dir(&folder.0).args(["-c", &line, env!("CARGO_BIN_EXE_peristyle"), "check", "many.toml"]);
+        let output = output_of(&mut command);
+        match output.code {
+            Some(0) => finished += 1,
+            Some(127) => {}
+            code => {
+                let last = output.err.lines().last().unwrap_or_default();
+                assert!(
+                    matches!(code, Some(1 | 2)) && last.starts_with("peristyle: "),
+                    "{limit}: {code:?} {}",
+                    output.err
+                );
+                aborted += usize::from(last.contains("if memory ran out, use a smaller batch"));
+            }
+        }
+        if finished == 3 {
+            break;
+        }
+    }
+    assert!(aborted > 0 && finished > 0, "{aborted} aborted, {finished} finished");
+}

@@ -15,6 +15,7 @@ mod plan;
 mod selftest;
 mod train;
 
+use crate::device::report_aborts;
 use crate::error::Result;
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue};
@@ -63,7 +64,7 @@ enum Command {
 /// Runs the command line; returns the exit code: 0, 1 = ran but failed, 2 = a user mistake.
 pub fn main() -> i32 {
     let result = match Cli::try_parse() {
-        Ok(cli) => run(&cli.command),
+        Ok(cli) => report_aborts().and_then(|()| run(&cli.command)),
         Err(help) if !help.use_stderr() => output::print(&help.render().to_string()),
         Err(mistake) => {
             output::messages(&with_advice(mistake).render().to_string());

@@ -6,6 +6,7 @@
 //!
 //! To add something that both need, add a file here that depends on neither.
 
+mod abort;
 mod memory;
 mod operand;
 mod operands;
@@ -13,6 +14,7 @@ mod philox;
 mod pool;
 mod queue;
 
+pub use abort::report_aborts;
 pub use memory::Memory;
 pub use operand::{Clock, Operand};
 pub use operands::{Epilogue, Key, Operands, Target};

@@ -7,7 +7,7 @@ use crate::program::Plan;
 use std::fs;
 
 /// The memory of the program itself, the largest piece of a tensor that is copied, and the packing of matrix products.
-const PROGRAM: u64 = 40_000_000;
+const PROGRAM: u64 = 25_000_000;
 /// Buffers of batches that are filled ahead: of training, and of an evaluation.
 const BATCHES: u64 = 6;
 
