@@ -123,12 +123,17 @@ impl Error {
     /// Returns the process exit code: 1 = ran but failed, 2 = a user mistake. An error of the operating system is a failure
     /// unless the path is wrong.
     pub fn exit_code(&self) -> i32 {
-        use std::io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
         match self {
             Error::Run(_) | Error::Goal(_) => 1,
-            Error::Io { source, .. } if !matches!(source.kind(), NotFound | IsADirectory | NotADirectory) => 1,
+            Error::Io { source, .. } if !Self::is_mistake(source) => 1,
             _ => 2,
         }
+    }
+
+    /// Returns whether an error of the operating system comes from a wrong path.
+    pub fn is_mistake(error: &std::io::Error) -> bool {
+        use std::io::ErrorKind::{IsADirectory, NotADirectory, NotFound};
+        matches!(error.kind(), NotFound | IsADirectory | NotADirectory)
     }
 }
 

@@ -344,29 +344,47 @@ fn a_process_without_memory_ends_with_a_sentence() {
     // Large enough that memory is allocated in many places, for many limits.
     let layers = vec!["\"relu\""; 400].join(", ");
     folder.write("many.toml", &SMALL.replace("\"relu\",\n  { max_pool", &format!("{layers}, {{ max_pool")));
-    let (mut aborted, mut finished) = (0, 0);
-    // In KiB; below, the system's loader fails.
-    for limit in (12_000..120_000).step_by(400) {
+    let run = |limit: u64, arguments: &[&str]| {
         let mut command = std::process::Command::new("sh");
         let line = format!("ulimit -v {limit}; exec \"$0\" \"$@\"");
-        command.current_dir(&folder.0).args(["-c", &line, env!("CARGO_BIN_EXE_peristyle"), "check", "many.toml"]);
-        let output = output_of(&mut command);
-        match output.code {
-            Some(0) => finished += 1,
-            Some(127) => {}
-            code => {
-                let last = output.err.lines().last().unwrap_or_default();
-                assert!(
-                    matches!(code, Some(1 | 2)) && last.starts_with("peristyle: "),
-                    "{limit}: {code:?} {}",
-                    output.err
-                );
-                aborted += usize::from(last.contains("if memory ran out, use a smaller batch"));
-            }
+        command.current_dir(&folder.0).args(["-c", &line, env!("CARGO_BIN_EXE_peristyle")]).args(arguments);
+        output_of(&mut command)
+    };
+    // In KiB, from where the program can start at all.
+    let least = (12_000..60_000).step_by(400).find(|&limit| run(limit, &["--version"]).code == Some(0)).unwrap();
+    let (mut aborted, mut finished) = (0, 0);
+    for limit in (least + 400..least + 60_000).step_by(400) {
+        let output = run(limit, &["check", "many.toml"]);
+        if output.code == Some(0) {
+            finished += 1;
+        } else {
+            let last = output.err.lines().last().unwrap_or_default();
+            assert!(
+                matches!(output.code, Some(1 | 2)) && last.starts_with("peristyle: "),
+                "{limit}: {:?} {}",
+                output.code,
+                output.err
+            );
+            aborted += usize::from(last.contains("if memory ran out, use a smaller batch"));
         }
         if finished == 3 {
             break;
         }
     }
     assert!(aborted > 0 && finished > 0, "{aborted} aborted, {finished} finished");
+}
+
+#[test]
+fn an_error_of_the_operating_system_is_not_a_mistake_of_the_user() {
+    let folder = Folder::new("cli-descriptors");
+    let check = |descriptors: u64| {
+        let mut command = std::process::Command::new("sh");
+        let line = format!("ulimit -n {descriptors}; exec \"$0\" check small.toml");
+        output_of(command.current_dir(&folder.0).args(["-c", &line, env!("CARGO_BIN_EXE_peristyle")]))
+    };
+    // Standard input, output and error; the images; none for the labels.
+    let output = check(4);
+    assert_eq!(output.code, Some(1), "{}", output.err);
+    assert!(output.err.contains("labels-idx1-ubyte.gz: cannot open: Too many open files"), "{}", output.err);
+    assert_eq!(check(20).code, Some(0));
 }

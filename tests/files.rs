@@ -210,3 +210,46 @@ fn a_run_can_be_moved_alone_or_with_its_project() {
     std::fs::rename(project.join("runs/a"), folder.at("alone")).unwrap();
     assert_eq!(good(&folder.0, &["eval", "alone"]), result);
 }
+
+#[test]
+fn checkpoints_are_shown_compared_and_verified() {
+    let folder = Folder::new("files-ckpt");
+    folder.train("a", &["--set", "train.steps=8"]);
+    folder.train("b", &["--set", "train.steps=8", "--set", "devices.threads=1"]);
+    folder.train("c", &["--set", "train.steps=8", "--set", "optimizer.lr=0.03"]);
+    let shown = folder.good(&["ckpt", "show", "a"]).out;
+    for part in [
+        "step 8, epoch 0, sample 800 of the epoch, 800 samples in all\nf32, mesh 1x1, seed 3, peristyle 0.1.0, format 2\n",
+        "training data: 1437 images of 8x8x1, 10 classes, fingerprint ",
+        "step 8: test loss ",
+        "\noptimizer.chain = clip_by_global_norm, weight_decay, momentum\n",
+        "model: 9 tensors, 4562 values\n  bn.bias ",
+        "  conv.weight.momentum.velocity            (8, 1, 3, 3)",
+    ] {
+        assert!(shown.contains(part), "no {part:?} in {shown}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&folder.good(&["ckpt", "show", "a", "--json"]).out).unwrap();
+    assert_eq!((&json["step"], &json["model"][0]["name"]), (&8.into(), &"bn.bias".into()));
+    assert!(folder.good(&["ckpt", "diff", "a", "b"]).out.starts_with("identical"));
+    let output = folder.run(&["ckpt", "diff", "a", "c"]);
+    assert_eq!(output.code, Some(1), "{}", output.err);
+    let lines: Vec<&str> = output.out.lines().collect();
+    assert!(lines[0] == "setting optimizer.lr: 0.02 and 0.03" && lines[1].contains("differs by up to"), "{lines:?}");
+    let steps = folder.run(&["ckpt", "diff", "a", "a/checkpoints/step-00000007"]).out;
+    assert!(
+        steps.contains("step: 8 and 7") && steps.contains("state fc2.weight.momentum.velocity: differs"),
+        "{steps}"
+    );
+    assert_eq!(folder.good(&["ckpt", "verify", "a", "b"]).out.lines().count(), 4);
+    let damaged = folder.at("a/checkpoints/step-00000008/state.safetensors");
+    let mut bytes = std::fs::read(&damaged).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&damaged, bytes).unwrap();
+    let output = folder.run(&["ckpt", "verify", "a"]);
+    assert_eq!(output.code, Some(1));
+    assert!(
+        output.out.contains("step-00000008/state.safetensors: damaged: its checksum")
+            && output.out.contains("07: ok, step 7")
+    );
+    assert!(output.err.contains("1 of 2 checkpoints cannot be used"), "{}", output.err);
+}

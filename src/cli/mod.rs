@@ -26,7 +26,7 @@ Exit codes:
   0   finished
   1   ran, but failed: a step, a file or a check
   2   a mistake on the command line, in the configuration or in the data; nothing was started
-  75  SIGUSR1: a checkpoint was written; start the run again with --resume
+  75  SIGUSR1 or train.max_time: a checkpoint was written; start the run again with --resume
 SIGINT, SIGTERM and SIGHUP: train writes a checkpoint and then ends by that signal. A second signal ends it at once.";
 
 /// Trains neural networks from one TOML file.
@@ -63,8 +63,12 @@ enum Command {
 
 /// Runs the command line; returns the exit code: 0, 1 = ran but failed, 2 = a user mistake.
 pub fn main() -> i32 {
+    if let Err(error) = report_aborts() {
+        output::failure(&error);
+        return error.exit_code();
+    }
     let result = match Cli::try_parse() {
-        Ok(cli) => report_aborts().and_then(|()| run(&cli.command)),
+        Ok(cli) => run(&cli.command),
         Err(help) if !help.use_stderr() => output::print(&help.render().to_string()),
         Err(mistake) => {
             output::messages(&with_advice(mistake).render().to_string());

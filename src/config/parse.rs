@@ -5,7 +5,7 @@ use super::section::Section;
 use super::spans::{SourceMap, SpannedValue};
 use super::{Devices, Model, Optimizer, Train, data, devices, model, set, train, write};
 use crate::data::{Base, DataSettings};
-use crate::error::{Fault, Locations, Problem, is_hidden};
+use crate::error::{Error, Fault, Locations, Problem, Result, is_hidden};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
@@ -59,12 +59,22 @@ pub struct Parsed {
 }
 
 /// Reads a file and applies every `--set KEY=VALUE`.
-pub fn read(path: &Path, sets: &[String]) -> Parsed {
+///
+/// # Errors
+/// An error of the operating system that is not a mistake in the path.
+pub fn read(path: &Path, sets: &[String]) -> Result<Parsed> {
     let name = path.display().to_string();
-    match contents(path) {
+    let bytes = match contents(path).map_err(|error| Error::io(path, "read", error)) {
+        Ok(bytes) => bytes,
+        Err(Error::Io { source, .. }) if Error::is_mistake(&source) => {
+            return Ok(unreadable(name, format!("cannot read: {source}")));
+        }
+        Err(error) => return Err(error),
+    };
+    Ok(match decoded(bytes) {
         Ok(text) => from_text(&name, &text, path.parent().unwrap_or(Path::new("")), sets),
         Err(message) => unreadable(name, message),
-    }
+    })
 }
 
 /// Reads the text of a file called `name` in the folder `base`.
@@ -125,10 +135,14 @@ fn too_large() -> String {
     format!("the file is larger than {MOST_BYTES} bytes, expected a configuration")
 }
 
-fn contents(path: &Path) -> Result<String, String> {
+/// Reads a file, but no more than one byte beyond the largest accepted size.
+fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(|error| format!("cannot read: {error}"))?;
-    file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(|error| format!("cannot read: {error}"))?;
+    std::fs::File::open(path)?.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn decoded(bytes: Vec<u8>) -> Result<String, String> {
     if bytes.len() as u64 > MOST_BYTES {
         return Err(too_large());
     }

@@ -11,7 +11,7 @@ use std::path::Path;
 /// # Errors
 /// All problems of the file and of the network, in the order of the file.
 pub fn open(path: &Path, sets: &[String]) -> Result<(Config, Network)> {
-    complete(config::read(path, sets))
+    complete(config::read(path, sets)?)
 }
 
 /// Builds the network of a parsed file.

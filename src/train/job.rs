@@ -40,7 +40,10 @@ struct Headers {
 
 impl Headers {
     /// Reads the headers; takes that of the training set from `trained_on` if the training data are not needed.
-    fn read(config: &Config, needs: DataPolicy, trained_on: Option<&DataRecord>) -> Self {
+    ///
+    /// # Errors
+    /// An error of the operating system that is not a mistake in a path.
+    fn read(config: &Config, needs: DataPolicy, trained_on: Option<&DataRecord>) -> Result<Self> {
         let mut found = Headers::default();
         let settings = &config.data;
         // Only a validation set needs the training data for an evaluation.
@@ -63,12 +66,13 @@ impl Headers {
                 Err(error) if needs == DataPolicy::Optional => {
                     found.notes.push(format!("planned without the {key} data: {}", error.with_causes()));
                 }
+                Err(error @ Error::Io { .. }) if error.exit_code() == 1 => return Err(error),
                 Err(error) => {
                     found.problems.push(config.data_locations.problem("[data]", &Fault::at(key, error.with_causes())));
                 }
             }
         }
-        found
+        Ok(found)
     }
 }
 
@@ -127,7 +131,7 @@ impl Job {
     /// # Errors
     /// All problems.
     pub fn open(path: &Path, sets: &[String], needs: DataPolicy) -> Result<(Job, Plan)> {
-        Self::complete(CheckedConfig::new(config::read(path, sets)), needs)
+        Self::complete(CheckedConfig::new(config::read(path, sets)?), needs)
     }
 
     /// Like [`Job::open`], for a parsed configuration.
@@ -155,7 +159,7 @@ impl Job {
         // Settings of the data that are out of range have been reported; the data cannot be opened with them.
         let sound = config.data.check().is_ok();
         if sound {
-            found = Headers::read(&config, needs, record);
+            found = Headers::read(&config, needs, record)?;
             problems.append(&mut found.problems);
         }
         problems.extend(devices::problems(&config, needs != DataPolicy::Optional));
@@ -176,7 +180,7 @@ impl Job {
             problems.extend(job.fit_data());
         }
         if needs == DataPolicy::Required {
-            problems.extend(job.read_start());
+            problems.extend(job.read_start()?);
         }
         if !sound {
             return Err(refuse_early(problems, file, "the data and the placement on the devices"));
@@ -213,16 +217,20 @@ impl Job {
     }
 
     /// Reads the weights to start from, and returns their problems.
-    fn read_start(&mut self) -> Vec<Problem> {
-        let Some(from) = &self.config.model.from else { return Vec::new() };
-        match Start::read(from, &self.config.base, &self.network) {
+    fn read_start(&mut self) -> Result<Vec<Problem>> {
+        let Some(from) = &self.config.model.from else { return Ok(Vec::new()) };
+        let opened = match Start::open(from, &self.config.base) {
+            Err(error @ Error::Io { .. }) if error.exit_code() == 1 => return Err(error),
+            opened => opened.map_err(|error| vec![Fault::at("from", error.with_causes())]),
+        };
+        Ok(match opened.and_then(|weights| Start::new(weights, from, &self.network)) {
             Ok(start) => {
                 self.notes.extend(start.notes.iter().cloned());
                 self.start = Some(start);
                 Vec::new()
             }
             Err(faults) => faults.iter().map(|fault| self.config.model.locations.problem("[model]", fault)).collect(),
-        }
+        })
     }
 
     /// Checks that the network and the data agree on the shape of an image and the number of classes.

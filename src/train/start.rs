@@ -5,7 +5,7 @@ use super::exchange;
 use super::weights::{TensorFile, open_model};
 use crate::config::PretrainedWeights;
 use crate::data::Base;
-use crate::error::{Error, Fault, Result, suggest};
+use crate::error::{Fault, Result, suggest};
 use crate::network::{Network, Parameter};
 use crate::program::{Persistent, Session};
 
@@ -20,17 +20,20 @@ pub struct Start {
 }
 
 impl Start {
-    /// Reads the file and compares it with the network.
+    /// Opens the file.
     ///
     /// # Errors
-    /// A file that cannot be read, unknown layers in `skip`, and every tensor of the wrong shape.
-    pub fn read(from: &PretrainedWeights, base: &Base, network: &Network) -> Result<Start, Vec<Fault>> {
+    /// A file that cannot be read or is not a safetensors file.
+    pub fn open(from: &PretrainedWeights, base: &Base) -> Result<TensorFile> {
+        open_model(&base.find(&from.file)?)
+    }
+
+    /// Compares a file with the network.
+    ///
+    /// # Errors
+    /// Unknown layers in `skip`, and every tensor of the wrong shape.
+    pub fn new(weights: TensorFile, from: &PretrainedWeights, network: &Network) -> Result<Start, Vec<Fault>> {
         let fault = |message: String| Fault::at("from", message);
-        let open = || {
-            let file = base.find(&from.file)?;
-            open_model(&file)
-        };
-        let weights = open().map_err(|error: Error| vec![fault(error.with_causes())])?;
         let (own, file) = (tensors(network), weights.path.clone());
         let layer = |name: &str| name.rsplit_once('.').map_or(String::new(), |(layer, _)| layer.to_string());
         let mut faults = Vec::new();
