@@ -10,13 +10,20 @@ pub fn is_full(error: &Error) -> bool {
     matches!(error, Error::Io { source, .. } if full.contains(&source.kind()))
 }
 
-/// Returns `it needs 3.2 MB, and 0.1 MB are free` if the file system of a folder has fewer than `needed` bytes left.
-pub fn shortage(folder: &Path, needed: u64) -> Option<String> {
+/// Returns the free bytes of the file system of a folder, if they are known.
+pub fn free_bytes(folder: &Path) -> Option<u64> {
     let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let stat = rustix::fs::statvfs(folder).ok()?;
-    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
-    let megabytes = |bytes: u64| bytes as f64 / 1e6;
-    (free < needed).then(|| format!("it needs {:.1} MB, and {:.1} MB are free", megabytes(needed), megabytes(free)))
+    Some(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Returns how much is needed and free, in words.
+pub fn needed_and_free(needed: u64, free: u64) -> String {
+    let size = |bytes: u64| match bytes {
+        0..10_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        _ => format!("{:.1} MB", bytes as f64 / 1e6),
+    };
+    format!("{} needed, {} free", size(needed), size(free))
 }
 
 #[cfg(test)]
@@ -24,10 +31,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shortage_is_described_in_megabytes() {
-        assert_eq!(shortage(Path::new("src"), 1), None);
-        let text = shortage(Path::new(""), u64::MAX).unwrap();
-        assert!(text.starts_with("it needs 18446744073709.6 MB, and ") && text.ends_with(" MB are free"), "{text}");
+    fn space_is_described_in_words() {
+        assert!(free_bytes(Path::new("")).is_some() && free_bytes(Path::new("no such folder")).is_none());
+        assert_eq!(needed_and_free(36_480, 1_234_000_000), "36.5 kB needed, 1234.0 MB free");
         assert!(is_full(&Error::io(Path::new("x"), "write", std::io::Error::from_raw_os_error(28))));
         assert!(!is_full(&Error::io(Path::new("x"), "write", std::io::Error::from_raw_os_error(5))));
     }

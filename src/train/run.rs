@@ -12,9 +12,12 @@ use crate::data::{self, DataRecord, Known, Place, Preparation, SampleSets};
 use crate::error::{Error, Result};
 use crate::layers::Param;
 use crate::program::{Persistent, Plan, Session};
-use crate::storage::{Fs, shortage};
+use crate::storage::{Fs, free_bytes, is_full, needed_and_free};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+/// The manifest, names and headers of a checkpoint, about.
+const OTHER_BYTES: u64 = 8_000;
 
 /// Where a run is recorded.
 #[derive(Debug, Clone, Default)]
@@ -249,24 +252,31 @@ impl Run {
         checkpoint::write(&self.records.fs, &self.records.dir, &snapshot, self.retention())
     }
 
-    /// Returns the bytes of a checkpoint, without its manifest.
+    /// Returns the bytes of a checkpoint, about.
     fn checkpoint_bytes(&self) -> u64 {
         let elements: usize = self.exported().iter().flatten().map(|(_, _, param)| param.shape.elements()).sum();
-        (elements * self.session.plan().spec.precision.bytes()) as u64
+        (elements * self.session.plan().spec.precision.bytes()) as u64 + OTHER_BYTES
     }
 
-    /// Returns what is missing on the disk for another checkpoint, if anything is.
-    pub(super) fn shortage(&self) -> Option<String> {
-        shortage(&self.records.dir, self.checkpoint_bytes())
+    /// Adds to the error of a failed save how much room it needs, if there was none.
+    pub(super) fn with_space(&self, error: Error) -> Error {
+        match free_bytes(&self.records.dir).filter(|_| is_full(&error)) {
+            Some(free) => {
+                let space = needed_and_free(self.checkpoint_bytes(), free);
+                Error::Run(format!("{} ({space})", error.with_causes()))
+            }
+            None => error,
+        }
     }
 
     /// Adds a note if the disk has no room for the checkpoints that the run keeps, and the one that is being written.
     fn warn_of_shortage(&mut self) {
         let Retention { newest, best, .. } = self.retention();
         let kept = (newest + best + 1) as u64;
-        if let Some(short) = shortage(&self.records.dir, self.checkpoint_bytes().saturating_mul(kept)) {
-            let dir = self.records.dir.display();
-            self.job.notes.push(format!("{dir} may become too small for {kept} checkpoints: {short}"));
+        let needed = self.checkpoint_bytes().saturating_mul(kept);
+        if let Some(free) = free_bytes(&self.records.dir).filter(|&free| free < needed) {
+            let (dir, space) = (self.records.dir.display(), needed_and_free(needed, free));
+            self.job.notes.push(format!("{dir} may become too small for {kept} checkpoints: {space}"));
         }
     }
 

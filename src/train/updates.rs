@@ -242,10 +242,7 @@ impl Run {
 
     fn save(&mut self, reporter: &mut Reporter) -> Result<()> {
         reporter.sync()?;
-        let path = self.write_checkpoint().map_err(|error| match self.shortage() {
-            Some(short) => Error::Run(format!("{} ({short})", error.with_causes())),
-            None => error,
-        })?;
+        let path = self.write_checkpoint().map_err(|error| self.with_space(error))?;
         self.saved = Some(self.step);
         let path = self.relative(&path).display().to_string();
         reporter.emit(&RunEvent::Checkpoint { step: self.step, path })
