@@ -9,4 +9,4 @@ mod space;
 
 pub use faults::{FaultKind, InjectedFault, VARIABLE};
 pub use fs::{Fs, InputFile, Interceptor, Operation, OutputFile};
-pub use space::{free_bytes, is_full, needed_and_free};
+pub use space::{free_bytes, is_full, needed_and_free, size};

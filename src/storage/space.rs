@@ -19,11 +19,16 @@ pub fn free_bytes(folder: &Path) -> Option<u64> {
 
 /// Returns how much is needed and free, in words.
 pub fn needed_and_free(needed: u64, free: u64) -> String {
-    let size = |bytes: u64| match bytes {
-        0..10_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
-        _ => format!("{:.1} MB", bytes as f64 / 1e6),
-    };
     format!("{} needed, {} free", size(needed), size(free))
+}
+
+/// Returns a size in words: `36.5 kB`, `12.3 MB`, `141.2 GB`.
+pub fn size(bytes: u64) -> String {
+    match bytes {
+        0..10_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        10_000_000..10_000_000_000 => format!("{:.1} MB", bytes as f64 / 1e6),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
 }
 
 #[cfg(test)]

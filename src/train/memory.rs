@@ -4,6 +4,7 @@ use crate::config::{Config, DeviceKind};
 use crate::data::{Header, PixelType};
 use crate::gpu::Driver;
 use crate::program::Plan;
+use crate::storage::size;
 use std::fs;
 
 /// The memory of the program itself, the largest piece of a tensor that is copied, and the packing of matrix products.
@@ -52,11 +53,10 @@ impl ProcessMemory {
 /// Returns what a plan needs more than the devices or the machine have, as a sentence; `None` if it fits or that is not
 /// known.
 pub(super) fn excess(config: &Config, plan: &Plan, needed: ProcessMemory) -> Option<String> {
-    let gigabytes = |bytes: u64| bytes as f64 / 1e9;
     let advice = "use a smaller batch, more devices, or a smaller network";
     if let Some(machine) = machine().filter(|&machine| needed.total() > machine) {
-        let (needed, machine) = (gigabytes(needed.total()), gigabytes(machine));
-        return Some(format!("the run needs {needed:.1} GB of memory, but this machine has {machine:.1} GB; {advice}"));
+        let (needed, machine) = (size(needed.total()), size(machine));
+        return Some(format!("the run needs {needed} of memory, but this machine has {machine}; {advice}"));
     }
     let driver = config.devices.kind.driver().filter(|_| config.devices.kind == DeviceKind::Cuda)?;
     let mut gpus: Vec<usize> = config.devices.ordinals.clone();
@@ -66,9 +66,8 @@ pub(super) fn excess(config: &Config, plan: &Plan, needed: ProcessMemory) -> Opt
         let arenas = config.devices.ordinals.iter().zip(&plan.arena).filter(|(ordinal, _)| **ordinal == gpu);
         let needed: u64 = arenas.map(|(_, &bytes)| bytes as u64).sum();
         let (_, total) = Driver::open(driver, gpu, 1).ok()?.memory().ok()?;
-        let (has, needs) = (gigabytes(total as u64), gigabytes(needed));
-        (needed > total as u64)
-            .then(|| format!("cuda:{gpu} needs {needs:.1} GB of memory, but has {has:.1} GB; {advice}"))
+        let (has, needs) = (size(total as u64), size(needed));
+        (needed > total as u64).then(|| format!("cuda:{gpu} needs {needs} of memory, but has {has}; {advice}"))
     })
 }
 

@@ -144,6 +144,19 @@ fn a_fault_in_training_names_the_layer_and_the_step() {
     );
 }
 
+#[test]
+#[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
+fn a_plan_that_a_gpu_has_no_memory_for_is_reported_by_check() {
+    let check = ["check", "configs/digits.toml", "--devices", "cuda:0*2"];
+    let output = program(&check, &[("FAKE_CUDA_BYTES", "16000000")]);
+    assert_eq!(output.code, Some(2), "{}", output.err);
+    // Two devices, each with an arena of which the workspace of the libraries is the largest part.
+    let words = ["[devices]: cuda:0 needs 148.0", " MB of memory, but has 16.0 MB; use a smaller batch, more devices"];
+    assert!(words.iter().all(|words| output.err.contains(words)), "{}", output.err);
+    let output = program(&check, &[("FAKE_CUDA_BYTES", "200000000")]);
+    assert_eq!(output.code, Some(0), "{}", output.err);
+}
+
 const SELFTEST: [&str; 4] = ["selftest", "--device", "cuda:0", "--quick"];
 
 #[test]
