@@ -74,7 +74,7 @@ impl TensorSpec {
     }
 }
 
-/// Returns the rows (indices of dimension 0) of a tensor in pieces of at most [`PIECE`] values, or of one row.
+/// Returns the rows (indices of dimension 0) of a tensor in pieces of at most a million values, or of one row.
 pub fn pieces(shape: &Shape) -> impl Iterator<Item = Range<usize>> + use<> {
     let rows = shape.0[0];
     let step = (PIECE / (shape.elements() / rows.max(1)).max(1)).max(1);
