@@ -92,7 +92,8 @@ impl Fs {
         Ok(OutputFile { fs: self.clone(), path: path.to_path_buf(), file })
     }
 
-    /// Replaces a file as a whole: after a kill or a power cut it has the old contents or the new ones.
+    /// Replaces a file as a whole: after a kill or a power cut it has the old contents or the new ones. First removes what
+    /// a kill may have left of an earlier call.
     ///
     /// # Errors
     /// As [`Fs::create`].
@@ -104,14 +105,6 @@ impl Fs {
         file.sync()?;
         self.rename(&part, path)?;
         self.sync_folder(path.parent().unwrap_or(Path::new(".")))
-    }
-
-    /// Removes what a kill may have left of [`Fs::replace`].
-    ///
-    /// # Errors
-    /// As [`Fs::create`].
-    pub fn clean_replace(&self, path: &Path) -> Result<()> {
-        self.remove_file(&part_of(path))
     }
 
     /// Creates a folder and its parents, and flushes the name of each new one.
@@ -350,7 +343,7 @@ mod tests {
             assert!(matches!(error, Error::Io { .. }), "{error}");
             assert_eq!(*script.seen.lock().unwrap(), operations[..=fails]);
             assert_eq!(fs::read(&file).unwrap(), if fails < 4 { b"old" } else { b"new" });
-            Fs::default().clean_replace(&file).unwrap();
+            Fs::default().replace(&file, b"old").unwrap();
             assert_eq!(Fs::default().list(&dir.join("a/b")).unwrap(), [PathBuf::from("config")]);
         }
         Fs::default().remove_folder(&dir).unwrap();

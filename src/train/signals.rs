@@ -9,8 +9,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// The exit code after SIGUSR1: EX_TEMPFAIL of sysexits.h, which requeues a job.
@@ -32,6 +32,8 @@ struct State {
     /// The first signal; 0 if none has arrived.
     signal: AtomicI32,
     training: AtomicBool,
+    /// When the time of the run is over.
+    deadline: OnceLock<Instant>,
 }
 
 impl Stop {
@@ -72,9 +74,19 @@ impl Stop {
         self.0.training.store(true, Ordering::SeqCst);
     }
 
-    /// Returns true once a signal has arrived or [`Stop::request`] was called.
+    /// Returns true once a signal has arrived, [`Stop::request`] was called, or the time is over.
     pub fn requested(&self) -> bool {
-        self.0.requested.load(Ordering::SeqCst)
+        self.0.requested.load(Ordering::SeqCst) || self.out_of_time()
+    }
+
+    /// Requests the end at a time; only the first call counts.
+    pub fn at(&self, deadline: Instant) {
+        let _ = self.0.deadline.set(deadline);
+    }
+
+    /// Returns true once the time is over.
+    pub fn out_of_time(&self) -> bool {
+        self.0.deadline.get().is_some_and(|deadline| Instant::now() >= *deadline)
     }
 
     /// Requests the end, as a signal does.
@@ -143,5 +155,15 @@ mod tests {
             let status = child.args(["--exact", name]).env(CHILD, pause).output().unwrap().status;
             assert_eq!((status.signal(), status.code()), (signal, code), "{pause} ms: {status}");
         }
+    }
+
+    #[test]
+    fn the_end_is_requested_when_the_time_is_over() {
+        let stop = Stop::default();
+        stop.at(Instant::now() + Duration::from_secs(3600));
+        assert!(!stop.requested() && !stop.out_of_time());
+        let stop = Stop::default();
+        stop.at(Instant::now());
+        assert!(stop.requested() && stop.out_of_time() && stop.signal().is_none());
     }
 }

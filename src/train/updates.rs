@@ -12,7 +12,7 @@ use crate::layers::Mode;
 use crate::placement::Variant;
 use crate::report::{Reporter, RunEvent};
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// How a run ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +29,6 @@ pub enum Ended {
 struct Rhythm {
     train: Train,
     steps: u64,
-    begin: Instant,
     /// When the last checkpoint was written, or the run began.
     saved: Instant,
 }
@@ -60,10 +59,6 @@ impl Rhythm {
     fn save_time(&self) -> bool {
         matches!(self.train.checkpoint.every, Every::Time(time) if self.saved.elapsed() >= time)
     }
-
-    fn out_of_time(&self) -> bool {
-        self.train.max_time.is_some_and(|time: Duration| self.begin.elapsed() >= time)
-    }
 }
 
 impl Run {
@@ -91,7 +86,10 @@ impl Run {
             reporter.emit(&RunEvent::Note { text })?;
         }
         let (steps, epoch) = (self.job.steps(), self.job.epoch());
-        let mut rhythm = Rhythm { train: self.job.config.train.clone(), steps, begin, saved: Instant::now() };
+        let mut rhythm = Rhythm { train: self.job.config.train.clone(), steps, saved: Instant::now() };
+        if let Some(time) = rhythm.train.max_time {
+            stop.at(begin + time);
+        }
         let mut loader = Loader::train(&self.splits, self.session.preparer(), self.place)?;
         // An evaluation that a signal ended is made up for.
         if self.lacks_evaluation(&rhythm) {
@@ -100,9 +98,8 @@ impl Run {
         let mut last = Instant::now();
         let mut under_way: VecDeque<(Clock, usize, Place)> = VecDeque::new();
         loop {
-            let ends = || stop.requested() || rhythm.out_of_time();
             // Steps are submitted ahead of their results, but none beyond a step after which the weights are inspected.
-            while under_way.len() < self.session.depth() && !rhythm.save_time() && !ends() {
+            while under_way.len() < self.session.depth() && !rhythm.save_time() && !stop.requested() {
                 let before = self.step + under_way.len() as u64;
                 let place = under_way.back().map_or(self.place, |&(.., place)| place);
                 if before >= steps || (before > self.step && rhythm.inspects(before, place)) {
@@ -115,7 +112,7 @@ impl Run {
                 under_way.push_back((clock, batch.rows, epoch.after(place)));
             }
             let Some((clock, rows, place)) = under_way.pop_front() else {
-                if rhythm.save_time() && !ends() && self.step < steps {
+                if rhythm.save_time() && !stop.requested() && self.step < steps {
                     self.save_if_possible(reporter)?;
                     (rhythm.saved, last) = (Instant::now(), Instant::now());
                     continue;
@@ -150,8 +147,8 @@ impl Run {
         let evaluated = !stop.requested() || !self.lacks_evaluation(&rhythm);
         let ended = match self.step >= steps && evaluated {
             true => Ended::Finished,
-            false if stop.requested() => Ended::Interrupted,
-            false => Ended::OutOfTime,
+            false if stop.signal().is_none() && stop.out_of_time() => Ended::OutOfTime,
+            false => Ended::Interrupted,
         };
         let wanted = ended != Ended::Finished || rhythm.train.checkpoint.every != Every::Never;
         if wanted && self.saved != Some(self.step) {
