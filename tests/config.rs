@@ -118,6 +118,9 @@ fn mistakes_in_a_set_are_reported_at_that_set() {
         ("=3", "=3: expected a dotted path, like train.epochs=3"),
         ("a..b=3", "a..b=3: expected a dotted path, like train.epochs=3"),
         ("devices.mesh.data=3", "devices.mesh.data: [devices]: mesh = { data = 3, ..."),
+        ("model.layers.\"fc1=3", "model.layers.\"fc1=3: the path has a quote that is not closed"),
+        ("model.layers.\"\".x=3", "model.layers.\"\".x=3: expected a dotted path, like train.epochs=3"),
+        ("model.layers.\"fc1\"x=3", "model.layers.\"fc1\"x=3: expected a dotted path, like train.epochs=3"),
         ("model.input=[1,2", "model.input: [model]: input = \"[1,2\", expected a list of 3"),
         ("data.batch=0", "data.batch: [data]: batch = 0, expected at least 1"),
     ] {
@@ -285,6 +288,50 @@ fn set_changes_only_the_value_it_names() {
             meaning(&config, &network)
         };
         assert_eq!(read(BASE, &[set]), read(&BASE.replacen(old, new, 1), &[]), "{set}");
+    }
+}
+
+#[test]
+fn a_layer_whose_name_has_dots_is_addressed_in_quotes() {
+    let text = BASE.replace("\"fc1\"", "\"head.0\"").replace("\"relu\"", "{ relu = {}, inputs = [\"head.0\"] }");
+    let (_, network) = open(&text, &[]).unwrap();
+    let parameters: Vec<&str> = network.parameters.iter().map(|p| p.name.as_str()).collect();
+    assert_eq!(parameters, ["head.0.weight", "head.0.bias", "dense2.weight", "dense2.bias"]);
+    let units = |set: &str| {
+        let (config, network) = open(&text, &[set]).unwrap_or_else(|e| panic!("{set}: {e}"));
+        assert_eq!(meaning(&config, &network), {
+            let (again, same) = open(&config.resolved, &[]).unwrap();
+            meaning(&again, &same)
+        });
+        network.nodes[0].output.features()
+    };
+    for set in [
+        "model.layers.\"head.0\".units=7",
+        "model.layers.'head.0'.dense.units=7",
+        " model . layers . \"head.0\" . dense . units = 7",
+        "\"model\".layers.0.units=7",
+        "model.layers.\"head.0\"={ name = \"head.0\", dense = { units = 7 } }",
+    ] {
+        assert_eq!(units(set), 7, "{set}");
+    }
+    for (set, expected) in [
+        (
+            "model.layers.head.0.units=7",
+            "model.layers.head.0.units: there is no layer \"head\"; write model.layers.\"head.0\" for the layer whose \
+             name has dots\n",
+        ),
+        (
+            "model.layers.\"head.0\".unit=7",
+            "model.layers.\"head.0\".unit: layer \"head.0\": unknown key \"unit\" (did you mean \"units\"?)...",
+        ),
+        (
+            "model.layers.\"head.1\".units=7",
+            "model.layers.\"head.1\".units: there is no layer \"head.1\" (did you mean \"head.0\"?); expected one of: \
+             head.0, relu1, dense2\n",
+        ),
+    ] {
+        let found = problems(&text, &[set]);
+        assert!(matches(&found, &format!("--set {expected}")), "{set}: {found}");
     }
 }
 

@@ -18,7 +18,7 @@ pub(super) const ENTRY_KEYS: &[&str] = &["name", "inputs", "split", "lr_mult", "
 /// A layer as listed in the file.
 #[derive(Debug, Clone)]
 pub struct LayerEntry {
-    /// Its name: from the file, or `<kind><index among its kind, from 1>`.
+    /// Its name: from the file, where it may have dots, or `<kind><index among its kind, from 1>`.
     pub name: String,
     /// The layer; `None` if its settings are wrong, which has been reported.
     pub layer: Option<Arc<dyn Layer>>,
@@ -203,8 +203,12 @@ fn read_entry(diagnostics: &mut Diagnostics, value: SpannedValue, name: String) 
 fn read_entry_keys(section: &mut Section, entry: &mut LayerEntry) {
     if let Some(name) = section.take::<String>("name") {
         let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-        if name.is_empty() || !name.chars().all(fits) {
-            section.fault(&Fault::at("name", "name contains other characters, expected letters, digits, _ and -"));
+        let parts = name.split('.').collect::<Vec<_>>();
+        if !parts.iter().all(|part| part.chars().all(fits)) {
+            section.fault(&Fault::at("name", "name contains other characters, expected letters, digits, _, - and ."));
+        } else if parts.contains(&"") {
+            let message = format!("name = \"{name}\", expected letters, digits, _ and -, also on both sides of a dot");
+            section.fault(&Fault::at("name", message));
         }
     }
     entry.inputs = section.take("inputs");

@@ -1,12 +1,14 @@
 //! `--set KEY=VALUE`: changes the document before it is parsed into types.
 //!
 //! VALUE is TOML, otherwise a string. KEY is a dotted path. Elements of lists are named by index (from 0), layers also
-//! by name, the elements of other lists also by kind: `optimizer.chain.momentum=0.8`.
+//! by name, the elements of other lists also by kind: `optimizer.chain.momentum=0.8`. A name that has dots is quoted, as in
+//! TOML: `model.layers."classifier.0".units=5`.
 
 use super::diagnostics::Diagnostics;
 use super::errors;
 use super::model::{ENTRY_KEYS, kind_of, names};
 use super::spans::{SpannedValue, key};
+use super::write::quoted;
 use crate::error::{Problem, suggest};
 use std::ops::Range;
 use toml::Spanned;
@@ -24,30 +26,57 @@ const DEPTH: usize = 16;
 pub(super) fn apply<'i>(diagnostics: &mut Diagnostics, root: SpannedValue<'i>, sets: &'i [String]) -> SpannedValue<'i> {
     let mut root = root;
     for set in sets {
-        let Some((path, text)) = set.split_once('=') else {
-            let message = "expected KEY=VALUE, like train.epochs=3".to_string();
-            diagnostics.problems.push(Problem { location: format!("--set {set}"), message });
-            continue;
+        let (keys, path, text) = match split(set) {
+            Ok(parts) => parts,
+            Err(message) => {
+                diagnostics.problems.push(Problem { location: format!("--set {set}"), message: message.to_string() });
+                continue;
+            }
         };
-        let (path, text) = (path.trim(), text.trim());
-        let keys: Vec<&str> = path.split('.').map(str::trim).collect();
         let start = diagnostics.source.add_set(path, text.len() + 2 * keys.len());
         let new = match DeValue::parse(text) {
             Ok(value) => shift(value, start),
             Err(_) => Spanned::new(start..start + text.len(), DeValue::String(text.into())),
         };
         let spans = (0..keys.len()).map(|i| start + text.len() + 2 * i..start + text.len() + 2 * i + 1).collect();
-        if keys.len() > DEPTH || keys.contains(&"") {
-            let message = "expected a dotted path, like train.epochs=3".to_string();
-            diagnostics.problems.push(Problem { location: format!("--set {set}"), message });
-            continue;
-        }
         let change = Change { keys, spans, new };
         if let Err(message) = change.put(&mut root, 0) {
             diagnostics.problem(start, message);
         }
     }
     root
+}
+
+/// Splits `KEY=VALUE` into the keys of the path, the path as written, and the value.
+fn split(set: &str) -> Result<(Vec<&str>, &str, &str), &'static str> {
+    let dotted = "expected a dotted path, like train.epochs=3";
+    let mut keys = Vec::new();
+    let mut rest = set.trim_start();
+    loop {
+        let quote = rest.chars().next().filter(|c| matches!(c, '"' | '\''));
+        let key = match quote {
+            Some(quote) => {
+                let (key, after) = rest[1..].split_once(quote).ok_or("the path has a quote that is not closed")?;
+                rest = after.trim_start();
+                key
+            }
+            None => {
+                let end = rest.find(['.', '=']).ok_or("expected KEY=VALUE, like train.epochs=3")?;
+                let key = rest[..end].trim_end();
+                rest = &rest[end..];
+                key
+            }
+        };
+        keys.push(key);
+        if key.is_empty() || keys.len() > DEPTH {
+            return Err(dotted);
+        }
+        if let Some(value) = rest.strip_prefix('=') {
+            let path = set[..set.len() - rest.len()].trim();
+            return Ok((keys, path, value.trim()));
+        }
+        rest = rest.strip_prefix('.').ok_or(dotted)?.trim_start();
+    }
 }
 
 /// Moves the spans of a value past the end of the file.
@@ -76,7 +105,7 @@ struct Change<'i> {
 
 impl<'i> Change<'i> {
     fn path(&self, depth: usize) -> String {
-        self.keys[..depth].join(".")
+        self.keys[..depth].iter().map(|key| quoted(key)).collect::<Vec<_>>().join(".")
     }
 
     fn is_last(&self, depth: usize) -> bool {
@@ -143,7 +172,15 @@ impl<'i> Change<'i> {
         let names = names(items);
         let found = names.iter().position(|n| n == name).or_else(|| name.parse().ok());
         let Some(entry) = found.and_then(|index| items.get_mut(index)) else {
-            return Err(format!("there is no layer \"{name}\"{}", listed(name, names)));
+            // The keys that an unquoted name with dots was split into.
+            let dotted = (depth + 2..=self.keys.len()).map(|end| self.keys[depth..end].join("."));
+            return Err(match dotted.rev().find(|dotted| names.contains(dotted)) {
+                Some(dotted) => format!(
+                    "there is no layer \"{name}\"; write {}.\"{dotted}\" for the layer whose name has dots",
+                    self.path(depth)
+                ),
+                None => format!("there is no layer \"{name}\"{}", listed(name, names)),
+            });
         };
         if self.is_last(depth) {
             return self.put(entry, depth + 1);

@@ -2,6 +2,7 @@
 
 use super::model::{ENTRY_KEYS, kind_of, names};
 use super::spans::SpannedValue;
+use super::write::quoted;
 use std::collections::BTreeMap;
 use toml::de::{DeArray, DeTable, DeValue};
 
@@ -32,7 +33,7 @@ fn flatten(key: &str, value: &SpannedValue, all: &mut BTreeMap<String, String>) 
 }
 
 fn join(key: &str, name: &str) -> String {
-    format!("{key}.{name}")
+    format!("{key}.{}", quoted(name))
 }
 
 fn layers(key: &str, entries: &DeArray, all: &mut BTreeMap<String, String>) {
@@ -115,6 +116,15 @@ mod tests {
                  [optimizer]\nchain = [{ clip_by_global_norm = 5.0 }, { momentum.mu = 9e-1 }]\nlr = 1e-1";
         assert_eq!(learned_settings(a), learned_settings(b));
         assert_eq!(learned_settings(a).len(), 9, "{:?}", learned_settings(a));
+    }
+
+    #[test]
+    fn a_dot_in_the_name_of_a_layer_separates_no_keys() {
+        let of = |name: &str| format!("[model]\nlayers = [{{ name = \"{name}\", dense = {{ units = 3 }} }}]");
+        let settings = learned_settings(&of("head.0"));
+        let expected = ["model.layers", "model.layers.\"head.0\"", "model.layers.\"head.0\".units"];
+        assert_eq!(settings.keys().collect::<Vec<_>>(), expected);
+        assert_eq!(settings["model.layers.\"head.0\".units"], "3");
     }
 
     #[test]

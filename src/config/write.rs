@@ -12,13 +12,13 @@ pub(super) fn document(root: &DeTable) -> String {
     let mut text = String::new();
     let is_section = |value: &SpannedValue| matches!(value.get_ref(), DeValue::Table(_));
     for (key, value) in in_order(root).into_iter().filter(|(_, v)| !is_section(v)) {
-        text += &format!("{} = {}\n", name(key), inline(value, 0));
+        text += &format!("{} = {}\n", quoted(key.get_ref()), inline(value, 0));
     }
     for (key, value) in in_order(root) {
         if let DeValue::Table(table) = value.get_ref() {
-            text += &format!("\n[{}]\n", name(key));
+            text += &format!("\n[{}]\n", quoted(key.get_ref()));
             for (key, value) in in_order(table) {
-                text += &format!("{} = {}\n", name(key), inline(value, 0));
+                text += &format!("{} = {}\n", quoted(key.get_ref()), inline(value, 0));
             }
         }
     }
@@ -31,12 +31,10 @@ fn in_order<'t, 'i>(table: &'t DeTable<'i>) -> Vec<(&'t Spanned<DeString<'i>>, &
     entries
 }
 
-fn name(key: &Spanned<DeString>) -> String {
+/// Returns a key as it is written: in quotes if it has other characters than letters, digits, `_` and `-`.
+pub(super) fn quoted(key: &str) -> String {
     let bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-    match key.get_ref() {
-        key if !key.is_empty() && key.chars().all(bare) => key.to_string(),
-        key => string(key),
-    }
+    if !key.is_empty() && key.chars().all(bare) { key.to_string() } else { string(key) }
 }
 
 /// Quotes a string on one line.
@@ -62,7 +60,7 @@ fn inline(value: &SpannedValue, indent: usize) -> String {
         DeValue::Table(table) if table.is_empty() => "{}".to_string(),
         DeValue::Table(table) => {
             let entry = |(key, value): (&Spanned<DeString>, &SpannedValue)| {
-                format!("{} = {}", name(key), inline(value, indent))
+                format!("{} = {}", quoted(key.get_ref()), inline(value, indent))
             };
             format!("{{ {} }}", in_order(table).into_iter().map(entry).collect::<Vec<_>>().join(", "))
         }

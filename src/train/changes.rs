@@ -72,7 +72,9 @@ pub fn allow(changes: &[Change], allowed: &[String]) -> Result<Vec<String>> {
     let lines: Vec<String> = refused.iter().map(|Change { key, text }| format!("\n  {key}: {text}")).collect();
     let covered = |key: &str| refused.iter().any(|other| other.key != key && covers(&other.key, key));
     let outermost = refused.iter().filter(|change| !covered(&change.key));
-    let keys: Vec<String> = outermost.map(|change| format!(" --allow-change {}", change.key)).collect();
+    // A shell takes the quotes of a layer's name away, unless they are quoted themselves.
+    let word = |key: &str| if key.contains('"') { format!("'{key}'") } else { key.to_string() };
+    let keys: Vec<String> = outermost.map(|change| format!(" --allow-change {}", word(&change.key))).collect();
     Err(Error::Usage(format!(
         "the checkpoint was trained with other settings or data:{}\n  to go on with the changes, add{}; to go on without \
          them, undo them; to start another run, omit --resume",
