@@ -170,19 +170,22 @@ fn join(problems: &[Problem]) -> String {
     problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
 }
 
-/// Returns ` (did you mean "x"?)` for the known name nearest to `name`, or nothing if none is near. Names that start
-/// with each other are near.
+/// Returns ` (did you mean "x"?)` for the known name [`nearest`] to `name`, or nothing if none is near.
 pub fn suggest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    nearest(name, known).map_or(String::new(), |near| format!(" (did you mean \"{near}\"?)"))
+}
+
+/// Returns the known name nearest to `name`, if one is near. Names that start with each other are near.
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let begins = |long: &str, short: &str| short.len() >= 3 && long.starts_with(short);
+    // A longer name is not near, and takes long to compare.
+    let known = known.into_iter().filter(|k| k.len() <= 8 * name.len() + 64);
     let apart = |k: &str| match distance(name, k) {
         d if d > 1 && (begins(name, k) || begins(k, name)) => 1,
         d => d,
     };
-    let near = known.into_iter().map(|k| (apart(k), distance(name, k), k)).min();
-    match near {
-        Some((d, _, k)) if d <= 1 + name.len() / 4 => format!(" (did you mean \"{k}\"?)"),
-        _ => String::new(),
-    }
+    let near = known.map(|k| (apart(k), distance(name, k), k)).min();
+    near.filter(|(d, _, _)| *d <= 1 + name.len() / 4).map(|(_, _, k)| k)
 }
 
 /// Returns a count with its noun, in the plural unless the count is one: `1 thread`, `2 threads`.

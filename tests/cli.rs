@@ -258,7 +258,7 @@ fn a_run_starts_from_the_weights_of_another() {
     std::fs::copy(folder.at(model), folder.at("configs/near.safetensors")).unwrap();
     // The path is relative to the file, or otherwise to the current folder.
     for (file, text) in [("near.safetensors", &fine), (model, &fine)] {
-        folder.write("configs/fine.toml", &from(text, &format!("\"{file}\"")));
+        folder.write("configs/fine.toml", &from(text, &format!("{{ file = \"{file}\", skip = [\"out\"] }}")));
         let dir = format!("fine-{}", file.len());
         let output = folder.good(&["train", "configs/fine.toml", "--run-dir", &dir, "--set", "train.steps=1"]);
         for words in [
@@ -301,7 +301,7 @@ fn a_run_starts_from_the_weights_of_another() {
     }
     // A resumed run uses its own weights, not those of `from`.
     std::fs::remove_file(folder.at("configs/near.safetensors")).unwrap();
-    folder.write("configs/fine.toml", &from(&fine, "\"near.safetensors\""));
+    folder.write("configs/fine.toml", &from(&fine, "{ file = \"near.safetensors\", skip = [\"out\"] }"));
     folder.good(&["eval", "fine-16"]);
     folder.good(&["train", "configs/fine.toml", "--run-dir", "fine-16", "--set", "train.steps=2", "--resume"]);
 }

@@ -204,7 +204,7 @@ fn nothing_in_the_files_of_a_run_controls_the_terminal() {
     std::fs::write(folder.at(&weights), encode(&[tensor("fc2.bias", &[10]), tensor(HIDDEN, &[1])])).unwrap();
     let sets = [
         format!("data.train.idx.images=\"names/{QUOTED}/train-images-idx3-ubyte.gz\""),
-        format!("model.from=\"{QUOTED}.safetensors\""),
+        format!("model.from={{ file = \"{QUOTED}.safetensors\", strict = false }}"),
     ];
     let train = ["train", "small.toml", "-vv", "--set", "train.steps=1"];
     let named = ["--set", &sets[0], "--set", &sets[1], "--run-dir", HIDDEN];
@@ -251,10 +251,19 @@ fn nothing_in_the_files_of_a_run_controls_the_terminal() {
     let output = folder.run(&[&["check", "small.toml"], &weights[..]].concat());
     assert!(output.code == Some(2) && output.err.contains("have different shapes"), "{}", output.err);
     assert_printable("tensors of weights", &output);
-    let skip = format!("model.from={{ file = \"data.safetensors\", skip = [\"{QUOTED}\"] }}");
-    let output = folder.run(&["check", "small.toml", "--set", &skip]);
-    assert!(output.code == Some(2) && output.err.contains("no layer \"\\u{1b}"), "{}", output.err);
-    assert_printable("skipped layers", &output);
+    for (more, words) in [
+        (format!("skip = [\"{QUOTED}\"]"), "no layer \"\\u{1b}"),
+        (format!("map = {{ \"{QUOTED}\" = \"fc1\" }}"), "leads to fc1, but the network has no such tensor"),
+        (format!("map = {{ \"{QUOTED}x\" = \"fc1\" }}"), "data.safetensors has no tensor \"\\u{1b}"),
+        (format!("map = {{ \"fc2.bias\" = \"{QUOTED}\" }}"), "leads to \\u{1b}"),
+        ("strict = true".to_string(), "data.safetensors lacks 8 of the 9 tensors"),
+        ("skip = [\"fc2\"]".to_string(), "has none of the network's tensors"),
+    ] {
+        let from = format!("model.from={{ file = \"data.safetensors\", {more} }}");
+        let output = folder.run(&["check", "small.toml", "--set", &from]);
+        assert!(output.code == Some(2) && output.err.contains(words), "{words}: {}", output.err);
+        assert_printable("names of tensors", &output);
+    }
 }
 
 #[test]

@@ -3,12 +3,12 @@
 use super::diagnostics::Diagnostics;
 use super::errors;
 use super::kinds::{Kinds, Tagged, kinds};
+use super::pretrained::{self, PretrainedWeights};
 use super::section::Section;
 use super::spans::SpannedValue;
 use crate::error::{Fault, Locations};
 use crate::layers::{self, Activation, Init, Layer, Split};
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use toml::de::{DeArray, DeTable, DeValue};
 
@@ -34,15 +34,6 @@ pub struct LayerEntry {
     pub init: Option<Init>,
     /// The locations of the entry and its keys in the file.
     pub locations: Locations,
-}
-
-/// The weights that training starts from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PretrainedWeights {
-    /// The safetensors file.
-    pub file: PathBuf,
-    /// Layers that keep their initial values.
-    pub skip: Vec<String>,
 }
 
 /// The network as the file describes it.
@@ -112,7 +103,7 @@ pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option
         }
     };
     let from = section.value("from");
-    let from = from.and_then(|value| read_from(section.diagnostics, value));
+    let from = from.and_then(|value| pretrained::read(section.diagnostics, value));
     section.finish();
     Some(Model { input: input?, init, layers: layers?, loss, from, locations })
 }
@@ -238,15 +229,4 @@ fn read_loss(diagnostics: &mut Diagnostics, value: SpannedValue) -> LayerEntry {
         entry.layer = read_layer(diagnostics, subject, tagged);
     }
     entry
-}
-
-fn read_from(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<PretrainedWeights> {
-    if let DeValue::String(file) = value.get_ref() {
-        return Some(PretrainedWeights { file: PathBuf::from(file.to_string()), skip: Vec::new() });
-    }
-    let mut section = Section::open(diagnostics, "[model] from", value);
-    let file: Option<PathBuf> = section.required("file", "file = \"weights.safetensors\"");
-    let skip = section.take("skip").unwrap_or_default();
-    section.finish();
-    Some(PretrainedWeights { file: file?, skip })
 }

@@ -122,6 +122,11 @@ impl<'i> Change<'i> {
         if node.get_ref().as_str() == Some(name) && path != "model" {
             unfold(node);
         }
+        if let (DeValue::String(_), "model.from") = (node.get_ref(), path.as_str()) {
+            // A path alone is short for a table with the key `file`.
+            let (span, file) = (node.span(), node.clone());
+            *node.get_mut() = DeValue::Table(DeTable::from_iter([(key("file", span), file)]));
+        }
         match node.get_mut() {
             DeValue::Table(table) => self.put_in_table(table, depth),
             DeValue::Array(items) if path == "model.layers" => self.put_in_layer(items, depth),

@@ -219,18 +219,23 @@ impl Job {
     /// Reads the weights to start from, and returns their problems.
     fn read_start(&mut self) -> Result<Vec<Problem>> {
         let Some(from) = &self.config.model.from else { return Ok(Vec::new()) };
-        let opened = match Start::open(from, &self.config.base) {
-            Err(error @ Error::Io { .. }) if error.exit_code() == 1 => return Err(error),
-            opened => opened.map_err(|error| vec![Fault::at("from", error.with_causes())]),
+        let problem = |fault: &Fault| self.config.model.locations.problem("[model]", fault);
+        let (weights, skipped) = match Start::open(from, &self.config.base) {
+            Err(error) if error.exit_code() == 1 => return Err(error),
+            Err(error) => return Ok(vec![problem(&Fault::at("from", error.with_causes()))]),
+            Ok(opened) => opened,
         };
-        Ok(match opened.and_then(|weights| Start::new(weights, from, &self.network)) {
-            Ok(start) => {
-                self.notes.extend(start.notes.iter().cloned());
-                self.start = Some(start);
-                Vec::new()
-            }
-            Err(faults) => faults.iter().map(|fault| self.config.model.locations.problem("[model]", fault)).collect(),
-        })
+        let start = match Start::new(weights, from, &self.network) {
+            Err(faults) => return Ok(faults.iter().map(problem).collect()),
+            Ok(start) => start,
+        };
+        if let Some(fault) = start.wrong_values(&self.network, self.config.devices.precision)? {
+            return Ok(vec![problem(&fault)]);
+        }
+        self.notes.extend(skipped);
+        self.notes.extend(start.notes.iter().cloned());
+        self.start = Some(start);
+        Ok(Vec::new())
     }
 
     /// Checks that the network and the data agree on the shape of an image and the number of classes.

@@ -10,6 +10,7 @@ mod format_1;
 mod job;
 pub mod launcher;
 pub mod manifest;
+mod matching;
 mod memory;
 pub mod owner;
 mod run;

@@ -165,8 +165,8 @@ pub struct TensorFile {
     pub path: PathBuf,
     /// The tensors of floats, in the order of the file.
     pub tensors: Vec<TensorSpec>,
-    /// The tensors of other types, which are not used, as `name (type)`.
-    pub others: Vec<String>,
+    /// The tensors of other types, whose values are not read.
+    pub others: Vec<TensorSpec>,
     file: InputFile,
     /// The position of each tensor's first byte.
     starts: Vec<u64>,
@@ -205,12 +205,13 @@ impl TensorFile {
         let (mut tensors, mut starts, mut others) = (Vec::new(), Vec::new(), Vec::new());
         for name in metadata.offset_keys() {
             let Some(info) = metadata.info(&name) else { continue };
+            let spec = TensorSpec { name, shape: Shape(info.shape.clone()), dtype: info.dtype };
             if !matches!(info.dtype, Dtype::F32 | Dtype::F64 | Dtype::F16 | Dtype::BF16) {
-                others.push(format!("{name} ({:?})", info.dtype));
+                others.push(spec);
                 continue;
             }
             starts.push(8 + len + info.data_offsets.0 as u64);
-            tensors.push(TensorSpec { name, shape: Shape(info.shape.clone()), dtype: info.dtype });
+            tensors.push(spec);
         }
         Ok(TensorFile { path: path.to_path_buf(), tensors, others, file, starts })
     }
