@@ -18,6 +18,8 @@ template <typename T> __device__ __forceinline__ T from_float(float x);
 template <> __device__ __forceinline__ float from_float<float>(float x) { return x; }
 template <> __device__ __forceinline__ bf16 from_float<bf16>(float x) { return __float2bfloat16_rn(x); }
 
+__device__ __forceinline__ bool is_finite(float x) { return fabsf(x) <= 3.402823466e38f; }
+
 __device__ __forceinline__ long long thread_index() { return (long long)blockIdx.x * blockDim.x + threadIdx.x; }
 
 // The elements that one thread of an element-wise kernel processes, read and written as 16 bytes.
@@ -95,7 +97,7 @@ __device__ __forceinline__ void each_run(long long n, int c, const F& f, const X
 }
 
 // The value that a kernel writes instead of y if it applies the relu that follows.
-__device__ __forceinline__ float rectified(float y, int relu) { return relu && !(y > 0.0f) ? 0.0f : y; }
+__device__ __forceinline__ float rectified(float y, int relu) { return relu && y <= 0.0f ? 0.0f : y; }
 
 // Sum over a warp; every lane gets the same bits.
 __device__ __forceinline__ float warp_sum(float x) {

@@ -36,7 +36,7 @@ __device__ inline int segment_of(const long long* ranges, int segments, long lon
 }
 
 // One thread per 4 elements. With lr, it updates the weights and their bf16 copy, so that no instruction has to round
-// them again; without lr, it writes the gradients for a later stage.
+// them again; without lr, it writes the gradients for a later stage. Nothing is written if a gradient is not finite.
 __device__ void optim_apply(
     float* w,                 // (n)
     __nv_bfloat16* halves,    // (n), or null
@@ -50,7 +50,10 @@ __device__ void optim_apply(
     const long long* ranges,  // (segments, 2): begin, end
     const float* factors,     // (segments, 2): lr_mult, decay_mult
     const float* lr,          // (1), or null
+    const float* bad_gradients,  // (1)
+    float* bad_weights,          // (1), set to 1 if a weight is not finite afterwards; null without lr
     long long n, int ops, int segments) {
+    if (*bad_gradients != 0.0f) return;
     float norm = 0.0f;
     if (norms) {
         for (int i = threadIdx.x; i < segments; i += blockDim.x) norm += norms[i];
@@ -80,7 +83,9 @@ __device__ void optim_apply(
         for (int s = 0; s < 4; ++s)
             if (regions[s]) slots[s].at[j] = own[s];
         gradients.at[j] = gradient;
-        if (lr) weights.at[j] -= *lr * factors[2 * segment] * gradient;
+        if (!lr || factors[2 * segment] == 0.0f) continue;
+        weights.at[j] -= *lr * factors[2 * segment] * gradient;
+        if (!is_finite(weights.at[j])) *bad_weights = 1.0f;
     }
 #pragma unroll
     for (int s = 0; s < 4; ++s)
@@ -99,6 +104,43 @@ __device__ void optim_apply(
     }
 }
 KERNEL(optim_apply)
+
+// For each part of each segment's gradients, 0 if all are finite or the segment is frozen, otherwise NaN: grid
+// (64, segments).
+__device__ void optim_check_parts(
+    const float* g,           // (n)
+    float* parts,             // (segments, 64)
+    const long long* ranges,  // (segments, 2): begin, end
+    const float* factors,     // (segments, 2): lr_mult, decay_mult
+    int segments) {
+    const long long begin = ranges[2 * blockIdx.y];
+    const long long end = factors[2 * blockIdx.y] == 0.0f ? begin : ranges[2 * blockIdx.y + 1];
+    const long long part = ((end - begin + 4095) / 4096 + 63) / 64 * 4096;
+    const long long first = begin + blockIdx.x * part, last = min(end, first + part);
+    float sum = 0.0f;
+#pragma unroll 4
+    for (long long i = first + threadIdx.x; i < last; i += blockDim.x) sum += g[i] - g[i];
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) parts[blockIdx.y * 64ll + blockIdx.x] = sum;
+}
+KERNEL(optim_check_parts)
+
+// One block: whether the loss and all of n values are finite.
+__device__ void optim_check(
+    const float* values,   // (n)
+    const float* metrics,  // (4): the loss first
+    float* bad_gradients,  // (1): 1 or 0
+    float* bad_weights,    // (1): 0
+    int n) {
+    float bad = is_finite(metrics[0]) ? 0.0f : 1.0f;
+    for (int i = threadIdx.x; i < n; i += blockDim.x)
+        if (!is_finite(values[i])) bad = 1.0f;
+    bad = block_max(bad);
+    if (threadIdx.x > 0) return;
+    *bad_gradients = bad;
+    *bad_weights = 0.0f;
+}
+KERNEL(optim_check)
 
 // Sums of squares of each segment's gradients, in 64 parts: grid (64, segments).
 __device__ void optim_norm_parts(

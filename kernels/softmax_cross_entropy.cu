@@ -108,8 +108,9 @@ __device__ void softmax_cross_entropy_forward(
         above = warp_sum(above);
         if (threadIdx.x % 32 > 0) return;
         rows[3 * row] = loss;
-        rows[3 * row + 1] = above < 1.0f;
-        rows[3 * row + 2] = above < 5.0f;
+        const bool finite = is_finite(log_sum - own);
+        rows[3 * row + 1] = finite && above < 1.0f;
+        rows[3 * row + 2] = finite && above < 5.0f;
     };
     by_alignment<T>(classes, one, x, p);
 }

@@ -1,7 +1,7 @@
 //! A program that consists of one redistribution, for measuring and checking collectives by themselves.
 
 use crate::collectives::Collective;
-use crate::layers::{Activation, METRICS};
+use crate::layers::Activation;
 use crate::network::Network;
 use crate::optim::Chain;
 use crate::placement::{Flat, Home, MemoryUse, Op, Placed, Region, Spec, Tensor, Variant};
@@ -60,7 +60,7 @@ impl OneMove {
         if !self.in_place() {
             sizes.push((self.result(), self.elements(to, mesh)));
         }
-        sizes.push((Region::Metrics, METRICS));
+        sizes.push((Region::Metrics, Region::RESULTS));
         if spec.target.is_gpu() {
             sizes.push((Region::InputStaging, InputStaging::of(&network, &spec).elements()));
         }

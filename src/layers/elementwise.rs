@@ -149,3 +149,17 @@ fn backward<T: Real, E: Elementwise>(layer: &E, args: &Args) {
         );
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layers::{LeakyRelu, Relu, Sigmoid, Tanh};
+
+    #[test]
+    fn nan_stays_nan() {
+        fn is_kept<E: Elementwise>() -> bool {
+            E::default().forward(f32::NAN).is_nan() && E::default().forward(f64::NAN).is_nan()
+        }
+        assert!(is_kept::<Relu>() && is_kept::<LeakyRelu>() && is_kept::<Tanh>() && is_kept::<Sigmoid>());
+    }
+}

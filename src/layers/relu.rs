@@ -1,6 +1,6 @@
 //! Rectified linear unit: y = max(x, 0) (Nair and Hinton 2010, <https://dl.acm.org/doi/10.5555/3104322.3104425>).
 //!
-//! x, y: (N, H, W, C). Backward: dx = dy where y > 0, otherwise 0. No settings.
+//! x, y: (N, H, W, C). Backward: dx = dy where y > 0, otherwise 0. NaN stays NaN. No settings.
 
 use super::elementwise::{Elementwise, Maps};
 use crate::device::Epilogue;
@@ -18,7 +18,7 @@ impl Elementwise for Relu {
 
     #[inline(always)]
     fn forward<T: Real>(&self, x: T) -> T {
-        if x > T::ZERO { x } else { T::ZERO }
+        if x <= T::ZERO { T::ZERO } else { x }
     }
     #[inline(always)]
     fn backward<T: Real>(&self, y: T, dy: T) -> T {

@@ -3,7 +3,9 @@
 //! p[n, c] = exp(x[n, c]) / sum over k of exp(x[n, k]); loss = -1/N sum over n, c of t[n, c] ln p[n, c], with N the
 //! *global* batch and t the target distribution: 1 at the class, or 1 - s + s / C at the class and s / C elsewhere
 //! with label smoothing s, 0 <= s < 1, 0 by default (Szegedy et al. 2016, <https://arxiv.org/abs/1512.00567>).
-//! Backward: dx = (p - t) / N.
+//! Smoothing applies to training; the loss of an evaluation has none. Backward: dx = (p - t) / N.
+//!
+//! A sample whose loss is not finite is never counted as right.
 //!
 //! x: (N, H, W, C) read as N vectors of H * W * C; targets: (N, 1) class indices or (N, C) distributions;
 //! metrics: see [`METRICS`].
@@ -27,7 +29,7 @@ const PROBABILITIES: Role = Role::Saved(0);
 #[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SoftmaxCrossEntropy {
-    /// Label smoothing s, 0 <= s < 1; 0 by default.
+    /// Label smoothing s of the training loss, 0 <= s < 1; 0 by default.
     #[serde(default)]
     pub label_smoothing: f64,
 }
@@ -95,7 +97,8 @@ impl Layer for SoftmaxCrossEntropy {
         let logits = if phase == "forward" { Role::X(0) } else { PROBABILITIES };
         let (rows, classes) = (launch.operand(logits).len(0), width(launch.operand(logits)));
         let (n, targets, scale) = (int(rows)?, launch.read(Role::Target), (1.0 / launch.batch as f64) as f32);
-        let (hard, soft) = ((1.0 - self.label_smoothing) as f32, (self.label_smoothing / classes as f64) as f32);
+        let smoothing = self.smoothing(phase == "backward" || launch.has(PROBABILITIES));
+        let (hard, soft) = ((1.0 - smoothing) as f32, (smoothing / classes as f64) as f32);
         let (grid, classes, width) = (Grid::cover(rows, 8), int(classes)?, int(width(launch.operand(Role::Target)))?);
         match phase {
             "forward" => {
@@ -151,13 +154,17 @@ impl Layer for SoftmaxCrossEntropy {
     }
 }
 
+/// Returns t[n, c]; `target` is the sample's row of targets, and `s` the label smoothing.
+#[inline(always)]
+fn target_of<T: Real>(target: &[T], class: usize, c: usize, classes: usize, s: f64) -> T {
+    let hard = if target.len() > 1 { target[c] } else { T::from_f64(f64::from(u8::from(c == class))) };
+    hard * T::from_f64(1.0 - s) + T::from_f64(s / classes as f64)
+}
+
 impl SoftmaxCrossEntropy {
-    /// Returns t[n, c]; `target` is the sample's row of targets.
-    #[inline(always)]
-    fn target<T: Real>(&self, target: &[T], class: usize, c: usize, classes: usize) -> T {
-        let hard = if target.len() > 1 { target[c] } else { T::from_f64(f64::from(u8::from(c == class))) };
-        let s = self.label_smoothing;
-        hard * T::from_f64(1.0 - s) + T::from_f64(s / classes as f64)
+    /// Returns the label smoothing of a step.
+    fn smoothing(&self, training: bool) -> f64 {
+        if training { self.label_smoothing } else { 0.0 }
     }
 
     fn forward<T: Real>(&self, args: &Args) {
@@ -166,6 +173,7 @@ impl SoftmaxCrossEntropy {
             (args.read::<T>(Role::X(0)), args.read::<T>(Role::Target), args.write::<T>(Role::Metrics));
         let width = width(args.operand(Role::Target));
         let mut kept = args.has(PROBABILITIES).then(|| args.write::<T>(PROBABILITIES));
+        let s = self.smoothing(kept.is_some());
         let (mut loss, mut top1, mut top5) = (T::ZERO, 0usize, 0usize);
         for n in 0..rows {
             let x = &x[n * classes..][..classes];
@@ -175,14 +183,15 @@ impl SoftmaxCrossEntropy {
             let sum = x.iter().fold(T::ZERO, |s, &v| s + (v - max).exp());
             let log_sum = sum.ln() + max;
             for (c, &v) in x.iter().enumerate() {
-                let t = self.target(target, class, c, classes);
+                let t = target_of(target, class, c, classes, s);
                 if t != T::ZERO {
                     loss += t * (log_sum - v);
                 }
             }
+            let finite = (log_sum - x[class]).to_f64().is_finite();
             let above = x.iter().enumerate().filter(|&(c, &v)| v > x[class] || (v == x[class] && c < class)).count();
-            top1 += usize::from(above < 1);
-            top5 += usize::from(above < 5);
+            top1 += usize::from(finite && above < 1);
+            top5 += usize::from(finite && above < 5);
             if let Some(p) = kept.as_mut() {
                 let p = &mut p[n * classes..][..classes];
                 vectorized(
@@ -211,7 +220,7 @@ impl SoftmaxCrossEntropy {
             let class = class_of(target);
             for c in 0..classes {
                 let i = n * classes + c;
-                dx[i] = (p[i] - self.target(target, class, c, classes)) * scale;
+                dx[i] = (p[i] - target_of(target, class, c, classes, self.label_smoothing)) * scale;
             }
         }
     }

@@ -5,6 +5,7 @@ use super::transform::{Blocks, Elements, Slots, Transform};
 use crate::cpu::{Ranges, vectorized};
 use crate::tensor::{Dual, Precision, Real};
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The part of one parameter in a device's flat regions.
 ///
@@ -16,15 +17,21 @@ pub struct Segment {
     pub offset: usize,
     /// Number of elements; may be 0.
     pub len: usize,
-    /// Multiplies the learning rate.
+    /// Multiplies the learning rate; 0 for a frozen parameter.
     pub lr_mult: f64,
     /// Multiplies the weight decay.
     pub decay_mult: f64,
-    /// Whether this device's copy counts in norms. Exactly one of the devices that hold a copy sets this.
+    /// Whether this device's copy counts in norms: exactly one of the devices that hold a copy sets this, unless the
+    /// parameter is frozen.
     pub counted: bool,
 }
 
 impl Segment {
+    /// Returns true if the parameter does not change. Its gradients do not matter.
+    fn frozen(&self) -> bool {
+        self.lr_mult == 0.0
+    }
+
     fn range(&self) -> Range<usize> {
         self.offset..self.offset + self.len
     }
@@ -33,10 +40,17 @@ impl Segment {
 /// A part of the update that every device executes without communication.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UpdatePass {
-    /// Applies some of the transforms in one pass.
+    /// Checks that the loss and all gradients are finite, before anything is updated. The first stage of a chain, unless
+    /// that computes norms, which show it as well.
+    ///
+    /// Reads the gradients and the metrics, and writes the counts of what is not finite: 1 or 0 for this device's
+    /// gradients, 0 for its weights. The former is summed over all devices before the next stage.
+    Check,
+    /// Applies some of the transforms in one pass, unless a gradient is not finite.
     ///
     /// Updates the gradients and the slots of the transforms, and reads the norms if `norm`. If `update`, also updates
-    /// the weights and writes their bf16 copy, if there is one; otherwise only reads the weights.
+    /// the weights and the count of those that are not finite afterwards, and writes their bf16 copy, if there is one;
+    /// otherwise only reads the weights.
     Apply {
         /// The range of transforms in the chain.
         transforms: Range<usize>,
@@ -48,7 +62,8 @@ pub enum UpdatePass {
     /// Computes the squared norms of this device's gradients, which are summed over all devices before the next stage.
     ///
     /// Reads the gradients and writes the norms: the sum of squares of each segment, or 0 if the segment is not counted
-    /// on this device.
+    /// on this device. As the first stage, also does what [`UpdatePass::Check`] does; a norm that overflows counts as a
+    /// gradient that is not finite.
     Norm,
 }
 
@@ -70,7 +85,8 @@ impl Chain {
     /// Returns the stages. The chain is divided before each transform that needs norms, which a separate stage
     /// computes, and wherever a stage would have more than four slots.
     pub fn stages(&self) -> Vec<UpdatePass> {
-        let mut stages = Vec::new();
+        let checked = self.0.first().is_some_and(|first| first.needs_norm());
+        let mut stages = if checked { Vec::new() } else { vec![UpdatePass::Check] };
         let (mut start, mut norm, mut held) = (0, false, 0);
         for (i, transform) in self.0.iter().enumerate() {
             let slots = transform.slots().len();
@@ -109,24 +125,27 @@ impl Chain {
 
     fn run_in<T: Blocks>(&self, stage: &UpdatePass, segments: &[Segment], args: &UpdateArgs) {
         match stage {
-            UpdatePass::Norm => norms::<T>(segments, args),
-            UpdatePass::Apply { transforms, update, .. } => {
-                let end = segments.last().map_or(0, |s| s.range().end);
-                args.ranges::<T>(end, BLOCK, |mut ranges| {
-                    let end = ranges.start() + ranges.len();
-                    let first = segments.partition_point(|s| s.range().end <= ranges.start());
-                    for (i, segment) in segments.iter().enumerate().skip(first).take_while(|(_, s)| s.offset < end) {
-                        let (_padding, rest) = ranges.cut(segment.offset);
-                        let (mine, rest) = rest.cut(segment.range().end);
-                        self.apply(transforms.clone(), *update, mine, (i, segment), args);
-                        ranges = rest;
-                    }
+            UpdatePass::Check => {
+                let finite = each_part(segments, args, |mut part: Ranges<T, UpdateRole>, (_, segment)| {
+                    segment.frozen() || are_finite(part.read(UpdateRole::Gradients))
                 });
+                count_gradients::<T>(finite, args);
+            }
+            UpdatePass::Norm => norms::<T>(segments, args),
+            UpdatePass::Apply { .. } if args.read::<T>(UpdateRole::NonFiniteGradients)[0] != T::ZERO => {}
+            UpdatePass::Apply { transforms, update, .. } => {
+                let finite = each_part(segments, args, |part: Ranges<T, UpdateRole>, segment| {
+                    self.apply(transforms.clone(), *update, part, segment, args)
+                });
+                if !finite {
+                    args.write::<T>(UpdateRole::NonFiniteWeights)[0] = T::ONE;
+                }
             }
         }
     }
 
-    /// Applies the transforms to some elements of a segment and, at the end of the chain, updates its weights.
+    /// Applies the transforms to some elements of a segment and, at the end of the chain, updates its weights. Returns
+    /// whether these are finite.
     fn apply<T: Blocks>(
         &self,
         transforms: Range<usize>,
@@ -134,15 +153,20 @@ impl Chain {
         mut ranges: Ranges<T, UpdateRole>,
         segment: (usize, &Segment),
         args: &UpdateArgs,
-    ) {
+    ) -> bool {
         let g = ranges.write(UpdateRole::Gradients);
         if update {
             let w = ranges.write(UpdateRole::Weights);
             self.transform(transforms, g, w, ranges, segment, args);
+            if segment.1.frozen() {
+                return true;
+            }
             descend(w, g, T::from_f64(args.clock.lr * segment.1.lr_mult));
+            are_finite(w)
         } else {
             let w = ranges.read(UpdateRole::Weights);
             self.transform(transforms, g, w, ranges, segment, args);
+            true
         }
     }
 
@@ -164,6 +188,42 @@ impl Chain {
     }
 }
 
+/// Calls `f` for the elements of every segment, block by block in parallel, with the segment's index; returns whether all
+/// calls returned true.
+fn each_part<T: Real>(
+    segments: &[Segment],
+    args: &UpdateArgs,
+    f: impl Fn(Ranges<T, UpdateRole>, (usize, &Segment)) -> bool + Sync,
+) -> bool {
+    let all = AtomicBool::new(true);
+    let end = segments.last().map_or(0, |s| s.range().end);
+    args.ranges::<T>(end, BLOCK, |mut ranges| {
+        let end = ranges.start() + ranges.len();
+        let first = segments.partition_point(|s| s.range().end <= ranges.start());
+        for (i, segment) in segments.iter().enumerate().skip(first).take_while(|(_, s)| s.offset < end) {
+            let (_padding, rest) = ranges.cut(segment.offset);
+            let (part, rest) = rest.cut(segment.range().end);
+            if !f(part, (i, segment)) {
+                all.store(false, Ordering::Relaxed);
+            }
+            ranges = rest;
+        }
+    });
+    all.into_inner()
+}
+
+/// Writes the counts of what is not finite, given whether this device's gradients are finite.
+fn count_gradients<T: Real>(finite: bool, args: &UpdateArgs) {
+    let finite = finite && are_finite(&args.read::<T>(UpdateRole::Metrics)[..1]);
+    args.write::<T>(UpdateRole::NonFiniteGradients)[0] = if finite { T::ZERO } else { T::ONE };
+    args.write::<T>(UpdateRole::NonFiniteWeights)[0] = T::ZERO;
+}
+
+/// Returns true if all values are finite: x - x is 0 if x is, and otherwise NaN.
+fn are_finite<T: Real>(values: &[T]) -> bool {
+    sum_lanes(values, |x| x - x) == T::ZERO
+}
+
 /// w = w - rate * g.
 fn descend<T: Real>(w: &mut [T], g: &[T], rate: T) {
     vectorized(
@@ -183,26 +243,30 @@ fn norms<T: Real>(segments: &[Segment], args: &UpdateArgs) {
         if segment.counted {
             args.chunks(&mut sums[..g.len().div_ceil(part)], 1, |i, sum, _| {
                 let part = &g[i * part..g.len().min((i + 1) * part)];
-                sum[0] = part.chunks(BLOCK).fold(T::ZERO, |sum, block| sum + sum_of_squares(block));
+                sum[0] = part.chunks(BLOCK).fold(T::ZERO, |sum, block| sum + sum_lanes(block, |g| g * g));
             });
         }
         *norm = sums.iter().fold(T::ZERO, |sum, &part| sum + part);
     }
+    if args.has(UpdateRole::NonFiniteGradients) {
+        count_gradients::<T>(are_finite(args.read::<T>(UpdateRole::Norms)), args);
+    }
 }
 
-/// Sums over interleaved lanes, then over the lanes in order: a fixed order that vectors of any width can follow.
-fn sum_of_squares<T: Real>(g: &[T]) -> T {
+/// Sums f(x) over interleaved lanes, then over the lanes in order: a fixed order that vectors of any width can follow.
+#[inline(always)]
+fn sum_lanes<T: Real>(values: &[T], f: impl Fn(T) -> T) -> T {
     const LANES: usize = 32;
     vectorized(
         #[inline(always)]
         || {
             let mut lanes = [T::ZERO; LANES];
-            let rows = g.chunks_exact(LANES);
+            let rows = values.chunks_exact(LANES);
             let last = rows.remainder();
             for row in rows {
-                lanes.iter_mut().zip(row).for_each(|(lane, &g)| *lane += g * g);
+                lanes.iter_mut().zip(row).for_each(|(lane, &x)| *lane += f(x));
             }
-            lanes.iter_mut().zip(last).for_each(|(lane, &g)| *lane += g * g);
+            lanes.iter_mut().zip(last).for_each(|(lane, &x)| *lane += f(x));
             lanes.iter().fold(T::ZERO, |sum, &lane| sum + lane)
         },
     )

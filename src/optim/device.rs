@@ -65,6 +65,18 @@ impl Chain {
     pub fn launch(&self, number: usize, tables: &DeviceChain, launch: &Launch<UpdateRole>) -> Result<()> {
         let segments = tables.segments as i32;
         match &self.stages()[number] {
+            UpdatePass::Check => {
+                let parts = Mut::at(tables.parts);
+                // SAFETY: the gradients are a whole region of at least `elements` elements, and the tables are in this
+                // device's memory.
+                unsafe {
+                    let grid = Grid::new(PARTS, tables.segments, 1);
+                    let g = launch.read(UpdateRole::Gradients);
+                    let (ranges, factors) = (Const::at(tables.ranges), Const::at(tables.factors));
+                    kernels::optim_check_parts(&launch.issue, grid, g, parts, ranges, factors, segments)?;
+                }
+                count_gradients(parts.into(), tables.segments * PARTS, launch)
+            }
             UpdatePass::Norm => {
                 let parts = Mut::at(tables.parts);
                 // SAFETY: there is one norm per segment, and the tables are in this device's memory.
@@ -85,7 +97,11 @@ impl Chain {
                         Const::at(tables.counted),
                         launch.write(UpdateRole::Norms),
                         segments,
-                    )
+                    )?;
+                }
+                match launch.has(UpdateRole::NonFiniteGradients) {
+                    true => count_gradients(launch.read(UpdateRole::Norms), tables.segments, launch),
+                    false => Ok(()),
                 }
             }
             UpdatePass::Apply { transforms, update, .. } => {
@@ -112,6 +128,8 @@ impl Chain {
                         Const::at(tables.ranges),
                         Const::at(tables.factors),
                         if *update { launch.lr() } else { Const::NONE },
+                        launch.read(UpdateRole::NonFiniteGradients),
+                        if *update { launch.write(UpdateRole::NonFiniteWeights) } else { Mut::NONE },
                         tables.elements as i64,
                         ops as i32,
                         segments,
@@ -119,5 +137,21 @@ impl Chain {
                 }
             }
         }
+    }
+}
+
+/// Writes the counts of what is not finite, given values of which one is not finite if a gradient of the device is not.
+fn count_gradients(values: Const<f32>, n: usize, launch: &Launch<UpdateRole>) -> Result<()> {
+    // SAFETY: there are n values, and each of the two counts is one element.
+    unsafe {
+        kernels::optim_check(
+            &launch.issue,
+            Grid::new(1, 1, 1),
+            values,
+            launch.read(UpdateRole::Metrics),
+            launch.write(UpdateRole::NonFiniteGradients),
+            launch.write(UpdateRole::NonFiniteWeights),
+            n as i32,
+        )
     }
 }

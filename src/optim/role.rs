@@ -2,7 +2,8 @@
 
 use crate::cpu::Args;
 
-/// The role of an operand of the update. The norms have one element per segment; the others are whole flat regions.
+/// The role of an operand of the update. The norms have one element per segment, the metrics those of the loss layer, and
+/// each of the two counts one element; the others are whole flat regions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UpdateRole {
     /// The weights.
@@ -11,6 +12,12 @@ pub enum UpdateRole {
     Gradients,
     /// The squared norm of each segment's gradient.
     Norms,
+    /// The metrics of the batch, of which the first is the loss.
+    Metrics,
+    /// The number of devices on which the loss or a gradient is not finite. Unless it is 0, nothing is updated.
+    NonFiniteGradients,
+    /// The number of devices on which the update made a weight that is not finite.
+    NonFiniteWeights,
     /// The bf16 copy of the weights.
     LowPrecision,
     /// A slot of a transform.

@@ -1,14 +1,15 @@
 //! The behaviour of chains, on flat regions laid out as in programs.
 
-use super::UpdateRole::{Gradients, Norms, Weights};
+use super::UpdateRole::{Gradients, Metrics, NonFiniteGradients, NonFiniteWeights, Norms, Weights};
 use super::*;
 use crate::cpu::Implementation;
 use crate::device::{Clock, Memory, Operand, Operands, Pool, Random, RandomStream};
+use crate::layers::METRICS;
 use crate::tensor::Real;
 use crate::tensor::{LocalSlice, Precision, Shape};
 use std::sync::Arc;
 
-/// Flat regions of one device: weights, gradients, norms, slots.
+/// Flat regions of one device: weights, gradients, norms, slots; and the metrics and counts, which are zero at first.
 struct Device {
     chain: Chain,
     segments: Vec<Segment>,
@@ -29,14 +30,21 @@ impl Device {
         let chain = Chain(chain);
         let slots = chain.slots(0..chain.0.len()).into_iter().map(UpdateRole::Slot);
         let region = |role| {
-            let n = if role == Norms { segments.len() } else { elements };
+            let n = match role {
+                Norms => segments.len(),
+                Metrics => METRICS,
+                NonFiniteGradients | NonFiniteWeights => 1,
+                _ => elements,
+            };
             let memory = Arc::new(Memory::new(n * T::PRECISION.bytes()).unwrap());
             let window = LocalSlice { start: vec![0], len: vec![n] };
             (role, Operand::new(&memory, 0, Shape::from([n]), window, T::PRECISION))
         };
-        let regions = [Weights, Gradients, Norms].into_iter().chain(slots).map(region).collect();
+        let first = [Weights, Gradients, Norms, Metrics, NonFiniteGradients, NonFiniteWeights];
+        let regions = first.into_iter().chain(slots).map(region).collect();
         let device = Device { chain, segments, regions, pool: Pool::new(1).unwrap(), precision: T::PRECISION, lr: 0.5 };
-        for role in device.regions.roles().filter(|&role| role != Norms) {
+        let counts = [Norms, Metrics, NonFiniteGradients, NonFiniteWeights];
+        for role in device.regions.roles().filter(|role| !counts.contains(role)) {
             let args = device.args(&device.regions);
             args.write::<T>(role).iter_mut().enumerate().for_each(|(i, x)| *x = T::from_f64(fill(role, i)));
         }
@@ -62,7 +70,11 @@ impl Device {
 
     fn run(&self, stage: &UpdatePass) {
         let is_used = |role: UpdateRole| match (stage, role) {
-            (UpdatePass::Norm, role) => matches!(role, Gradients | Norms),
+            (UpdatePass::Norm, Norms) => true,
+            (UpdatePass::Check | UpdatePass::Norm, role) => {
+                let checks = matches!(role, Metrics | NonFiniteGradients | NonFiniteWeights);
+                role == Gradients || (checks && *stage == self.chain.stages()[0])
+            }
             (UpdatePass::Apply { norm, .. }, Norms) => *norm,
             (UpdatePass::Apply { transforms, .. }, UpdateRole::Slot(slot)) => transforms.contains(&slot.transform),
             _ => true,
@@ -182,13 +194,14 @@ fn a_replicated_copy_counts_once() {
 fn chains_are_cut_before_transforms_that_need_norms_and_where_slots_are_many() {
     let apply = |transforms, update, norm| UpdatePass::Apply { transforms, update, norm };
     let stages = |chain| Chain(chain).stages();
-    assert_eq!(stages(vec![]), [apply(0..0, true, false)]);
-    assert_eq!(stages(vec![boxed(WeightDecay(0.1)), boxed(MOMENTUM)]), [apply(0..2, true, false)]);
+    assert_eq!(stages(vec![]), [UpdatePass::Check, apply(0..0, true, false)]);
+    assert_eq!(stages(vec![boxed(WeightDecay(0.1)), boxed(MOMENTUM)]), [UpdatePass::Check, apply(0..2, true, false)]);
     let clip = || boxed(ClipByGlobalNorm(1.0));
     assert_eq!(stages(vec![clip(), boxed(MOMENTUM)]), [UpdatePass::Norm, apply(0..2, true, true)]);
     assert_eq!(
         stages(vec![boxed(MOMENTUM), clip(), clip()]),
         [
+            UpdatePass::Check,
             apply(0..1, false, false),
             UpdatePass::Norm,
             apply(1..2, false, true),
@@ -197,7 +210,7 @@ fn chains_are_cut_before_transforms_that_need_norms_and_where_slots_are_many() {
         ]
     );
     let five = || (0..5).map(|_| boxed(MOMENTUM));
-    assert_eq!(stages(five().collect()), [apply(0..4, false, false), apply(4..5, true, false)]);
+    assert_eq!(stages(five().collect()), [UpdatePass::Check, apply(0..4, false, false), apply(4..5, true, false)]);
     let clipped = [clip()].into_iter().chain(five()).collect();
     assert_eq!(stages(clipped), [UpdatePass::Norm, apply(0..5, false, true), apply(5..6, true, false)]);
 }
@@ -210,7 +223,7 @@ fn uneven(chain: Vec<Box<dyn Transform>>) -> Device {
     let stream = |role| match role {
         Weights => 0,
         Gradients => 1,
-        Norms | UpdateRole::LowPrecision => 2,
+        Norms | Metrics | NonFiniteGradients | NonFiniteWeights | UpdateRole::LowPrecision => 2,
         UpdateRole::Slot(slot) => 3 + slot.transform as u64,
     };
     let random = |role| Random::new(5, RandomStream::Probe, 0, stream(role));
@@ -219,15 +232,10 @@ fn uneven(chain: Vec<Box<dyn Transform>>) -> Device {
 
 #[test]
 fn the_bits_do_not_depend_on_threads_and_padding_stays() {
-    let all = || {
-        let mut chains: Vec<Vec<Box<dyn Transform>>> = all_examples().into_iter().map(|t| vec![t]).collect();
-        chains.push(vec![boxed(MOMENTUM), boxed(ClipByGlobalNorm(3.0)), boxed(WeightDecay(0.1)), boxed(MOMENTUM)]);
-        chains
-    };
     let before = uneven(vec![]);
-    for i in 0..all().len() {
+    for i in 0..chains().len() {
         let run = |threads| {
-            let mut device = uneven(all().remove(i));
+            let mut device = uneven(chains().remove(i));
             device.pool = Pool::new(threads).unwrap();
             device.step();
             device
@@ -278,6 +286,59 @@ fn a_large_norm_is_near_the_plain_sum() {
         let plain: f64 = g[s.offset..s.offset + s.len].iter().map(|g| g * g).sum();
         // 700,001 terms in f32: lanes and blocks keep the error near one rounding.
         assert!((norm - plain).abs() <= 1e-6 * plain, "{norm} {plain}");
+    }
+}
+
+/// Every transform alone, an empty chain, and one in which transforms with slots come before a norm.
+fn chains() -> Vec<Vec<Box<dyn Transform>>> {
+    let mut chains: Vec<Vec<Box<dyn Transform>>> = all_examples().into_iter().map(|t| vec![t]).collect();
+    chains.push(vec![]);
+    chains.push(vec![boxed(MOMENTUM), boxed(ClipByGlobalNorm(3.0)), boxed(WeightDecay(0.1)), boxed(MOMENTUM)]);
+    chains
+}
+
+#[test]
+fn nothing_is_updated_if_the_loss_or_a_gradient_is_not_finite() {
+    let bad = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
+    for (i, bad) in (0..chains().len()).flat_map(|i| bad.map(|bad| (i, bad))) {
+        // The first and last element of segments, one in the middle of many blocks, and the loss.
+        for (role, at) in [(Gradients, 3), (Gradients, 7), (Gradients, 350_123), (Gradients, 704_196), (Metrics, 0)] {
+            let device = uneven(chains().remove(i));
+            device.set::<f32>(role, at, bad);
+            let slots: Vec<UpdateRole> = device.regions.roles().filter(|r| matches!(r, UpdateRole::Slot(_))).collect();
+            let kept = || [Weights].iter().chain(&slots).map(|&role| device.values::<f32>(role)).collect::<Vec<_>>();
+            let before = kept();
+            device.step();
+            assert!(kept() == before, "chain {i}: {bad} in {role:?} at {at}");
+            assert_eq!(device.values::<f32>(NonFiniteGradients), [1.0], "chain {i}: {bad} in {role:?} at {at}");
+            assert_eq!(device.values::<f32>(NonFiniteWeights), [0.0]);
+        }
+    }
+}
+
+#[test]
+fn the_padding_between_segments_is_not_checked() {
+    for i in 0..chains().len() {
+        let device = uneven(chains().remove(i));
+        device.set::<f32>(Gradients, 8, f64::NAN);
+        device.step();
+        assert_eq!(device.values::<f32>(NonFiniteGradients), [0.0], "chain {i}");
+    }
+}
+
+#[test]
+fn an_update_that_overflows_a_weight_is_noticed() {
+    for i in 0..chains().len() {
+        let mut device = uneven(chains().remove(i));
+        device.step();
+        let counts = [NonFiniteGradients, NonFiniteWeights].map(|role| device.values::<f32>(role)[0]);
+        assert_eq!(counts, [0.0, 0.0], "chain {i}");
+        device.set::<f32>(Weights, 700_064, 3e38);
+        device.set::<f32>(Gradients, 700_064, -1e18);
+        device.lr = 3e38;
+        device.step();
+        let counts = [NonFiniteGradients, NonFiniteWeights].map(|role| device.values::<f32>(role)[0]);
+        assert_eq!(counts, [0.0, 1.0], "chain {i}");
     }
 }
 

@@ -85,7 +85,7 @@ pub(super) struct Planner<'a> {
     bf16_weights: Vec<TensorId>,
     gradients: Vec<TensorId>,
     statistics: Vec<TensorId>,
-    metrics: TensorId,
+    pub(super) metrics: TensorId,
 }
 
 impl Planner<'_> {

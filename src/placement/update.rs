@@ -3,7 +3,7 @@
 
 use super::planner::Planner;
 use super::{Home, MemoryUse, Op, Region, TensorId};
-use crate::layers::Access;
+use crate::layers::{Access, METRICS};
 use crate::optim::{UpdatePass, UpdateRole};
 use crate::tensor::{Element, Layout, MatmulPrecision, Placement, Shape};
 
@@ -24,8 +24,7 @@ impl Planner<'_> {
     pub(super) fn update(&mut self) {
         let chain = self.chain;
         let len = self.placed.flat.len;
-        let count = self.network.parameters.len();
-        if count == 0 {
+        if self.network.parameters.is_empty() {
             return;
         }
         let flat = |region| (Shape::from([len]), Layout::REPLICATE, Home::Fixed(region, 0));
@@ -46,15 +45,33 @@ impl Planner<'_> {
                 self.tensor(named[slot].name.into(), shape, layout, home, MemoryUse::Optimizer)
             })
             .collect();
+        let partial = Layout::new(Placement::Partial, Placement::Partial);
+        let count = |offset| (Shape::from([1]), partial, Home::Fixed(Region::Metrics, METRICS + offset));
+        let (shape, layout, home) = count(0);
+        let mut bad_gradients = self.tensor("non-finite gradients".into(), shape, layout, home, MemoryUse::Statistics);
+        let (shape, layout, home) = count(1);
+        let bad_weights = self.tensor("non-finite weights".into(), shape, layout, home, MemoryUse::Statistics);
+        let metrics = self.redistribute(self.metrics, Layout::REPLICATE);
         let mut norms = None;
         for (number, stage) in chain.stages().iter().enumerate() {
+            // The first stage checks that the loss and all gradients are finite.
+            let checks = [
+                (UpdateRole::Metrics, metrics, Access::Read),
+                (UpdateRole::NonFiniteGradients, bad_gradients, Access::Write),
+                (UpdateRole::NonFiniteWeights, bad_weights, Access::Write),
+            ];
+            let checks = checks.into_iter().filter(|_| number == 0);
             let operands = match stage {
+                UpdatePass::Check => {
+                    [(UpdateRole::Gradients, gradients, Access::Read)].into_iter().chain(checks).collect()
+                }
                 UpdatePass::Norm => {
-                    let partial = Layout::new(Placement::Partial, Placement::Partial);
-                    let shape = Shape::from([count]);
+                    let shape = Shape::from([self.network.parameters.len()]);
                     let norm = self.tensor("norms".into(), shape, partial, Home::Own, MemoryUse::Workspace);
                     norms = Some(norm);
-                    vec![(UpdateRole::Gradients, gradients, Access::Read), (UpdateRole::Norms, norm, Access::Write)]
+                    let own =
+                        [(UpdateRole::Gradients, gradients, Access::Read), (UpdateRole::Norms, norm, Access::Write)];
+                    own.into_iter().chain(checks).collect()
                 }
                 UpdatePass::Apply { transforms, update, norm } => {
                     let access = if *update { Access::Update } else { Access::Read };
@@ -66,13 +83,20 @@ impl Planner<'_> {
                     let own = mine.map(|(&slot, &tensor)| (UpdateRole::Slot(slot), tensor, Access::Update));
                     let first =
                         [(UpdateRole::Weights, weights, access), (UpdateRole::Gradients, gradients, Access::Update)];
-                    first.into_iter().chain(norm).chain(bf16_weights).chain(own).collect()
+                    let finite = [(UpdateRole::NonFiniteGradients, bad_gradients, Access::Read)];
+                    let overflow =
+                        update.then_some((UpdateRole::NonFiniteWeights, bad_weights, Access::Update)).into_iter();
+                    first.into_iter().chain(norm).chain(bf16_weights).chain(own).chain(finite).chain(overflow).collect()
                 }
             };
             self.placed.ops.push(Op::Update { stage: number, operands });
+            if number == 0 {
+                bad_gradients = self.redistribute(bad_gradients, Layout::REPLICATE);
+            }
             if *stage == UpdatePass::Norm {
                 norms = norms.map(|norm| self.redistribute(norm, Layout::REPLICATE));
             }
         }
+        self.redistribute(bad_weights, Layout::REPLICATE);
     }
 }

@@ -5,7 +5,7 @@ use crate::cpu::{Args, Implementation, MemorySlice, QueueProgram, Queues, SumTas
 use crate::data::Batch;
 use crate::device::{Clock, Memory, Operand, Operands, Pool, Queue};
 use crate::error::Result;
-use crate::layers::{Layer, METRICS, Role};
+use crate::layers::{Layer, Role};
 use crate::optim::{Chain, Segment, UpdatePass, UpdateRole};
 use crate::placement::{Input, Region};
 use crate::tensor::{Dual, LocalSlice, Precision, Real, Shape, Strided};
@@ -68,6 +68,28 @@ impl Programs {
         result
     }
 
+    /// Runs a program on a batch, one instruction after another. After each, calls `goes_on` with its index, until that
+    /// returns false.
+    pub fn run_each(
+        &mut self,
+        number: usize,
+        batch: &mut Batch,
+        clock: Clock,
+        mut goes_on: impl FnMut(&Self, usize) -> Result<bool>,
+    ) -> Result<()> {
+        self.exchange(batch);
+        let mut result = Ok(true);
+        for (index, instruction) in self.lists[number].iter().enumerate() {
+            let ran = run_serially(&*self.scripts[number], std::slice::from_ref(instruction), clock, &self.host);
+            result = ran.and_then(|()| goes_on(self, index));
+            if !matches!(result, Ok(true)) {
+                break;
+            }
+        }
+        self.exchange(batch);
+        result.map(|_| ())
+    }
+
     /// Runs a program on a batch and measures the time of every instruction.
     pub fn run_timed(&mut self, number: usize, batch: &mut Batch, clock: Clock) -> Result<Arc<Timed>> {
         let queues = (self.memories.len() - 1) * Queue::COUNT;
@@ -84,7 +106,7 @@ impl Programs {
     }
 
     /// Returns the metrics of the last run.
-    pub fn metrics(&self) -> [f64; METRICS] {
+    pub fn metrics(&self) -> [f64; Region::RESULTS] {
         match self.precision {
             Precision::F32 => self.metrics_in::<f32>(),
             Precision::F64 => self.metrics_in::<f64>(),
@@ -92,8 +114,8 @@ impl Programs {
         }
     }
 
-    fn metrics_in<T: Real>(&self) -> [f64; METRICS] {
-        let mut values = [0.0; METRICS];
+    fn metrics_in<T: Real>(&self) -> [f64; Region::RESULTS] {
+        let mut values = [0.0; Region::RESULTS];
         let args = self.args(&self.metrics);
         values.iter_mut().zip(args.read::<T>(Only)).for_each(|(to, from)| *to = from.to_f64());
         values

@@ -157,6 +157,28 @@ impl Programs {
         Ok(slot)
     }
 
+    /// Runs a program on a batch, one instruction after another. After each, calls `goes_on` with its index, until that
+    /// returns false.
+    pub fn run_each(
+        &mut self,
+        number: usize,
+        batch: &Batch,
+        clock: Clock,
+        mut goes_on: impl FnMut(&Self, usize) -> Result<bool>,
+    ) -> Result<()> {
+        let slot = self.begin(number, batch, clock)?;
+        self.issuer.gpus.synchronize(0, Queue::Compute)?;
+        let list = &self.lists[number];
+        self.issuer.load_clocks(slot)?;
+        for (index, step) in list.steps.iter().enumerate() {
+            self.issuer.issue_alone(step, list, slot).map_err(|e| at_step(clock.step, &e))?;
+            if !goes_on(self, index)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// Runs a program on a batch without its graph; returns the metrics and the seconds of every instruction.
     pub fn run_timed(&mut self, number: usize, batch: &Batch, clock: Clock) -> Result<(&[f32], Vec<f64>)> {
         let slot = self.begin(number, batch, clock)?;

@@ -64,9 +64,7 @@ impl Issuer {
         for &(device, queue, _) in &list.joins {
             gpus.wait(device, queue, list.fork)?;
         }
-        for device in 0..self.chains.len() {
-            gpus.load_clock(device, Queue::Compute, slot)?;
-        }
+        self.load_clocks(slot)?;
         for (number, step) in list.steps.iter().enumerate() {
             let clocks = if let Watch::Timed(clocks) = watch { Some(clocks[number]) } else { None };
             let issued = self.issue_step(step, list, slot, clocks);
@@ -82,6 +80,17 @@ impl Issuer {
         }
         let (offset, elements) = self.metrics;
         gpus.unload(0, Queue::Compute, slot, gpus.address(0, offset), elements)
+    }
+
+    /// Writes the clock of a slot to every device.
+    pub fn load_clocks(&self, slot: usize) -> Result<()> {
+        (0..self.chains.len()).try_for_each(|device| self.gpus.load_clock(device, Queue::Compute, slot))
+    }
+
+    /// Issues an instruction and waits for it.
+    pub fn issue_alone(&self, step: &Ready, list: &IssueList, slot: usize) -> Result<()> {
+        let issued = self.issue_step(step, list, slot, None);
+        issued.and_then(|()| self.gpus.synchronize(step.device, step.queue)).map_err(|e| named(&step.name, &e))
     }
 
     fn issue_step(

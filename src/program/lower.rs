@@ -175,9 +175,12 @@ impl Emitter<'_> {
             }
             Op::Move { collective, axis, from, to } => self.collective(*collective, *axis, *from, *to),
             Op::Update { stage, operands } => {
-                let norms =
-                    operands.iter().any(|(role, _, access)| (*role, *access) == (UpdateRole::Norms, Access::Write));
-                let name = if norms { "optimizer.norms" } else { "optimizer.update" };
+                let writes = |role| operands.iter().any(|&(r, _, access)| r == role && access == Access::Write);
+                let name = match (writes(UpdateRole::Norms), writes(UpdateRole::NonFiniteGradients)) {
+                    (true, _) => "optimizer.norms",
+                    (false, true) => "optimizer.check",
+                    (false, false) => "optimizer.update",
+                };
                 for device in 0..devices {
                     let (operands, uses) = self.operands(operands, device);
                     let work = Work::Update { stage: *stage, operands };

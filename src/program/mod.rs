@@ -26,6 +26,7 @@ pub mod print;
 mod regions;
 mod session;
 mod staged;
+mod trace;
 mod usage;
 
 pub use check::Race;
@@ -35,4 +36,5 @@ pub use ir::{Buffer, BufferId, Instruction, LocalOperand, Program, Slice, Use, W
 pub use plan::Plan;
 pub use regions::{AllocatedRegion, InputStaging, Regions};
 pub use session::{Metrics, Persistent, Session};
+pub use trace::FirstNonFinite;
 pub use usage::Usage;

@@ -77,7 +77,7 @@ impl Plan {
                 len: part.len,
                 lr_mult: parameter.lr_mult,
                 decay_mult: parameter.decay_mult,
-                counted: Axis::INNER_FIRST.into_iter().all(first),
+                counted: parameter.lr_mult != 0.0 && Axis::INNER_FIRST.into_iter().all(first),
             }
         };
         self.flat.order.iter().map(segment).collect()

@@ -150,6 +150,9 @@ impl Plan {
                         UpdateRole::Weights => "weights".to_string(),
                         UpdateRole::Gradients => "gradients".to_string(),
                         UpdateRole::Norms => "norms".to_string(),
+                        UpdateRole::Metrics => "metrics".to_string(),
+                        UpdateRole::NonFiniteGradients => "nonfinite_gradients".to_string(),
+                        UpdateRole::NonFiniteWeights => "nonfinite_weights".to_string(),
                         UpdateRole::LowPrecision => "weights_bf16".to_string(),
                         UpdateRole::Slot(slot) => format!("{}.{}", self.chain.0[slot.transform].key(), slot.name),
                     };

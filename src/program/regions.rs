@@ -2,7 +2,6 @@
 
 use super::arena;
 use crate::data::Augment;
-use crate::layers::METRICS;
 use crate::network::Network;
 use crate::optim::Chain;
 use crate::placement::{Placed, Region, Spec};
@@ -55,7 +54,7 @@ impl Regions {
         sizes.push((Region::Gradients, flat.len));
         let slots = chain.slots(0..chain.0.len()).len();
         sizes.extend((0..slots).map(|slot| (Region::Slot(slot), flat.len)));
-        sizes.extend([(Region::Statistics, statistics), (Region::Metrics, METRICS)]);
+        sizes.extend([(Region::Statistics, statistics), (Region::Metrics, Region::RESULTS)]);
         if spec.target.is_gpu() {
             sizes.push((Region::InputStaging, InputStaging::of(network, spec).elements()));
         }

@@ -7,12 +7,11 @@ use crate::device::{Clock, Target};
 use crate::error::{Error, Result};
 use crate::gpu::libraries::Record;
 use crate::gpu::{DriverKind, GpuOptions, Gpus};
-use crate::layers::METRICS;
 use crate::placement::{Peers, Region, Variant};
 use crate::tensor::{Axis, Layout, LocalSlice, Placement, Precision, Real, Shape, Strided};
 use std::ops::Range;
 
-/// The loss and counts of a batch.
+/// The loss and counts of a batch, and what was not finite in an update.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Metrics {
     /// The mean loss over the samples of the global batch.
@@ -23,11 +22,16 @@ pub struct Metrics {
     pub top5: f64,
     /// The number of samples.
     pub rows: f64,
+    /// The number of devices on which the loss or a gradient of the last update was not finite; unless it is 0, nothing
+    /// was updated.
+    pub bad_gradients: f64,
+    /// The number of devices on which the last update made a weight that is not finite.
+    pub bad_weights: f64,
 }
 
 impl Metrics {
-    fn of([loss, top1, top5, rows]: [f64; METRICS]) -> Self {
-        Metrics { loss, top1, top5, rows }
+    fn of([loss, top1, top5, rows, bad_gradients, bad_weights]: [f64; Region::RESULTS]) -> Self {
+        Metrics { loss, top1, top5, rows, bad_gradients, bad_weights }
     }
 }
 
@@ -53,7 +57,7 @@ enum Direction {
 
 /// The programs on their devices.
 #[derive(Debug)]
-enum Devices {
+pub(super) enum Devices {
     Cpu(cpu::Programs),
     Gpu(gpu::Programs),
 }
@@ -61,13 +65,13 @@ enum Devices {
 /// The devices of a plan, with their memory and queues.
 #[derive(Debug)]
 pub struct Session {
-    plan: Plan,
-    devices: Devices,
+    pub(super) plan: Plan,
+    pub(super) devices: Devices,
     /// The metrics of a step that CPU devices ran, until [`Session::finish`] returns them.
-    finished: Option<[f64; METRICS]>,
+    finished: Option<[f64; Region::RESULTS]>,
 }
 
-fn floats(values: &[f32]) -> [f64; METRICS] {
+fn floats(values: &[f32]) -> [f64; Region::RESULTS] {
     std::array::from_fn(|i| f64::from(values[i]))
 }
 
@@ -98,7 +102,7 @@ impl Session {
             arenas: &plan.arena,
             host: (plan.spec.peers != Peers::All).then_some(plan.host),
             staging,
-            values: METRICS,
+            values: Region::RESULTS,
             slots: InputStaging::SLOTS,
             threads,
         })?;
@@ -251,7 +255,7 @@ impl Session {
     }
 
     /// Returns the index of the program for a batch.
-    fn number(&self, variant: Variant, batch: &Batch) -> Result<usize> {
+    pub(super) fn number(&self, variant: Variant, batch: &Batch) -> Result<usize> {
         let prepared_by = if batch.raw.is_some() { Preparer::Device } else { Preparer::Host };
         assert_eq!(prepared_by, self.preparer(), "the batch must match the session's preparer");
         let number = self.plan.programs.iter().position(|p| p.variant == variant);

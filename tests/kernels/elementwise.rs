@@ -49,6 +49,31 @@ fn sigmoid_and_its_gradient_are_correct() {
 }
 
 #[test]
+fn nan_stays_nan() {
+    macro_rules! kept {
+        ($($kernel:ident | $kernel_bf16:ident $(($setting:expr))?),*) => {$(
+            each_type!(T, forward = $kernel | $kernel_bf16 => {
+                let got = outputs(|rig| {
+                    let y = rig.out::<T>(9);
+                    let x = [1.0, -1.0, f32::NAN, 0.5, 2.0, -0.5, 1.5, 3.0, f32::NAN];
+                    // SAFETY: both have 9 elements.
+                    unsafe { forward(&rig.on(), vectors::<T>(9), rig.element(&x), y, 9 $(, $setting)?).unwrap() };
+                    vec![rig.numbers(y, 9)]
+                });
+                let nans: Vec<usize> = (0..9).filter(|&i| got[0][i].is_nan()).collect();
+                assert_eq!(nans, [2, 8], stringify!($kernel));
+            });
+        )*};
+    }
+    kept!(
+        relu_forward | relu_forward_bf16,
+        leaky_relu_forward | leaky_relu_forward_bf16(0.1),
+        tanh_forward | tanh_forward_bf16,
+        sigmoid_forward | sigmoid_forward_bf16
+    );
+}
+
+#[test]
 fn a_sum_may_overwrite_its_first_term() {
     for n in SIZES {
         let (a, b) = (values(n, 1), values(n, 2));

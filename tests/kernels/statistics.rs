@@ -219,18 +219,42 @@ fn a_whole_optimiser_chain_runs_in_one_launch() {
         let (parts, norms, program) = (rig.out(3 * 64), rig.out(3), rig.give(&program));
         let (ranges, factors) = (rig.give(&ranges.concat()), rig.give(&factors.concat()));
         let (on, none, lr) = (&rig.on(), Mut::NONE, rig.give(&[lr]));
+        let (bad_g, bad_w, loss) = (rig.out(1), rig.out(1), rig.give(&[0.5, 0.0, 0.0, 0.0]));
         // SAFETY: regions of n elements, three segments.
         unsafe {
             optim_norm_parts(on, Grid::new(64, 3, 1), g.into(), parts, ranges, 3).unwrap();
             optim_norm(on, Grid::new(1, 1, 1), parts.into(), rig.give(&[0.0, 1.0, 1.0]), norms, 3).unwrap();
             let grid = vectors::<f32>(n);
             let (norms, n) = (norms.into(), n as i64);
-            optim_apply(on, grid, w, bf16_weights, g, norms, v, u, none, none, program, ranges, factors, lr, n, 4, 3)
-                .unwrap();
+            optim_check(on, Grid::new(1, 1, 1), norms, loss, bad_g, bad_w, 3).unwrap();
+            optim_apply(
+                on,
+                grid,
+                w,
+                bf16_weights,
+                g,
+                norms,
+                v,
+                u,
+                none,
+                none,
+                program,
+                ranges,
+                factors,
+                lr,
+                bad_g.into(),
+                bad_w,
+                n,
+                4,
+                3,
+            )
+            .unwrap();
         }
         let bf16_weights = rig.numbers(bf16_weights, n);
-        vec![rig.get(w, n), rig.get(v, n), rig.get(u, n), rig.get(norms, 3), rig.get(g, n), bf16_weights]
+        let bad = [rig.get(bad_g, 1), rig.get(bad_w, 1)].concat();
+        vec![rig.get(w, n), rig.get(v, n), rig.get(u, n), rig.get(norms, 3), rig.get(g, n), bf16_weights, bad]
     });
+    assert_eq!(got[6], [0.0, 0.0]);
     close("w", &got[0], &w1, 2e-6);
     close("velocity", &got[1], &v1, 2e-6);
     close("second velocity", &got[2], &u1, 2e-6);
@@ -252,7 +276,7 @@ fn an_early_stage_of_a_chain_writes_gradients_and_leaves_weights() {
         let (weights, g) = (rig.put(&w), rig.put(&g));
         let program = rig.give(&[DECAY, 0.0, 0.25, 0.0, 0.0, 0.0, 0.0, 0.0]);
         let (ranges, factors) = (rig.give(&[0i64, n as i64]), rig.give(&[1.0f32, 1.0]));
-        let (none, grid) = (Mut::NONE, vectors::<f32>(n));
+        let (none, grid, bad) = (Mut::NONE, vectors::<f32>(n), rig.give(&[0.0f32]));
         // SAFETY: regions of n elements, one segment.
         unsafe {
             optim_apply(
@@ -270,6 +294,8 @@ fn an_early_stage_of_a_chain_writes_gradients_and_leaves_weights() {
                 ranges,
                 factors,
                 Const::NONE,
+                bad,
+                Mut::NONE,
                 n as i64,
                 1,
                 1,
@@ -280,4 +306,85 @@ fn an_early_stage_of_a_chain_writes_gradients_and_leaves_weights() {
     });
     close("g", &got[0], &want, 1e-7);
     assert_eq!(got[1], w);
+}
+
+#[test]
+fn gradients_that_are_not_finite_are_found_in_any_segment_that_is_not_frozen() {
+    let n = 70_000;
+    let ranges = [[0i64, 5], [8, 69_000], [69_008, 69_500]];
+    // The last segment is frozen; element 6 is padding.
+    let factors = [[1.0f32, 1.0], [0.5, 1.0], [0.0, 1.0]].concat();
+    for (at, bad, expected) in [
+        (None, 0.0, 0.0),
+        (Some(0), f32::NAN, 1.0),
+        (Some(4), f32::INFINITY, 1.0),
+        (Some(6), f32::NAN, 0.0),
+        (Some(8), f32::NEG_INFINITY, 1.0),
+        (Some(41_234), f32::NAN, 1.0),
+        (Some(68_999), f32::INFINITY, 1.0),
+        (Some(69_100), f32::NAN, 0.0),
+    ] {
+        let mut g = values(n, 2);
+        if let Some(at) = at {
+            g[at] = bad;
+        }
+        for loss in [0.5f32, f32::NAN, f32::INFINITY] {
+            let got = outputs(|rig| {
+                let (parts, bad_g, bad_w) = (rig.out(3 * 64), rig.out(1), rig.out(1));
+                let (metrics, on) = (rig.give(&[loss, 0.0, 0.0, 0.0]), rig.on());
+                // SAFETY: three segments of n elements.
+                unsafe {
+                    let (ranges, factors) = (rig.give(&ranges.concat()), rig.give(&factors));
+                    let grid = Grid::new(64, 3, 1);
+                    optim_check_parts(&on, grid, rig.give(&g), parts, ranges, factors, 3).unwrap();
+                    optim_check(&on, Grid::new(1, 1, 1), parts.into(), metrics, bad_g, bad_w, 3 * 64).unwrap();
+                }
+                vec![rig.get(bad_g, 1), rig.get(bad_w, 1)]
+            });
+            let expected = if loss.is_finite() { expected } else { 1.0 };
+            assert_eq!(got, [[expected], [0.0]], "{bad} at {at:?}, loss {loss}");
+        }
+    }
+}
+
+#[test]
+fn an_update_is_skipped_or_its_overflow_noticed() {
+    let (n, w, g) = (10, values(10, 1), values(10, 2));
+    for (bad_gradients, lr, moves, overflows) in [(0.0, 0.5, true, 0.0), (1.0, 0.5, false, 0.0), (0.0, 3e38, true, 1.0)]
+    {
+        let g = g.iter().map(|g| g * 1e3).collect::<Vec<f32>>();
+        let got = outputs(|rig| {
+            let (weights, v, bad_w, none) = (rig.put(&w), rig.put(&vec![0.0; n]), rig.put(&[0.0f32]), Mut::NONE);
+            let program = rig.give(&[MOMENTUM, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0]);
+            let (ranges, factors) = (rig.give(&[0i64, n as i64]), rig.give(&[1.0f32, 1.0]));
+            // SAFETY: regions of n elements, one segment.
+            unsafe {
+                optim_apply(
+                    &rig.on(),
+                    vectors::<f32>(n),
+                    weights,
+                    Mut::NONE,
+                    rig.put(&g),
+                    Const::NONE,
+                    v,
+                    none,
+                    none,
+                    none,
+                    program,
+                    ranges,
+                    factors,
+                    rig.give(&[lr]),
+                    rig.give(&[bad_gradients]),
+                    bad_w,
+                    n as i64,
+                    1,
+                    1,
+                )
+                .unwrap();
+            }
+            vec![rig.get(weights, n), rig.get(v, n), rig.get(bad_w, 1)]
+        });
+        assert_eq!(got[0] != w && got[1] != [0.0; 10], moves, "lr {lr}");
+        assert_eq!(got[2], [overflows], "lr {lr}");
+    }
 }

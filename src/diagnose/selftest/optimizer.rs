@@ -1,5 +1,5 @@
 //! Checks the optimiser's chain over flat regions, with padding between segments, against the same chain on the CPU in
-//! f64.
+//! f64. In the last step a gradient is infinite, so nothing may change.
 
 use super::compare::{Compared, Tally, worst, worst_bits};
 use super::device::{Device, Effort};
@@ -7,6 +7,7 @@ use crate::cpu::{Args, Implementation};
 use crate::device::{Clock, Memory, Operand, Pool, Queue, Random, RandomStream};
 use crate::error::Result;
 use crate::gpu::{DriverKind, INPUTS, Launch};
+use crate::layers::METRICS;
 use crate::optim::{
     self, Chain, ClipByGlobalNorm, DeviceChain, Momentum, Segment, UpdateArgs, UpdatePass, UpdateRole, WeightDecay,
 };
@@ -21,7 +22,7 @@ pub(super) const BOUND: f64 = 2e-6;
 const ELEMENTS: usize = 5504;
 /// Bytes of a region.
 const BYTES: usize = ELEMENTS * size_of::<f32>();
-const STEPS: u64 = 2;
+const STEPS: u64 = 3;
 
 /// Checks every transform alone, an empty chain, and a chain of several that a norm divides into stages.
 pub(super) fn check(device: &Device, effort: Effort, tally: &mut Tally) {
@@ -41,7 +42,10 @@ pub(super) fn check(device: &Device, effort: Effort, tally: &mut Tally) {
             _ => on_cpu::<f32>(chain, device.threads).map(|got| (got, None)),
         };
         let compared = |(region, (got, expected)): (usize, (Vec<f32>, Vec<f64>))| {
-            let role = if region == 0 { "weights".to_string() } else { format!("slot {}", region - 1) };
+            let role = match outputs(chain)[region] {
+                UpdateRole::Slot(slot) => format!("{} {}", slot.transform, slot.name),
+                role => format!("{role:?}").to_lowercase(),
+            };
             Compared { role, difference: worst(&got, &expected), bound: BOUND }
         };
         let both = on_cpu::<f64>(chain, 1).and_then(|expected| Ok((got?, expected)));
@@ -76,7 +80,11 @@ fn segments() -> Vec<Segment> {
 fn start(region: u64) -> Vec<f64> {
     let random = Random::new(13, RandomStream::Probe, 0, region);
     // Exact in f32, in every precision.
-    (0..ELEMENTS as u64).map(|i| f64::from(random.normal(i) as f32)).collect()
+    let mut values: Vec<f64> = (0..ELEMENTS as u64).map(|i| f64::from(random.normal(i) as f32)).collect();
+    if region == STEPS {
+        values[segments()[2].offset + 700] = f64::INFINITY;
+    }
+    values
 }
 
 fn clock(step: u64) -> Clock {
@@ -86,21 +94,43 @@ fn clock(step: u64) -> Clock {
 /// Returns the roles of all regions of a chain.
 fn roles(chain: &Chain) -> Vec<UpdateRole> {
     let first = [UpdateRole::Weights, UpdateRole::Gradients, UpdateRole::Norms, UpdateRole::LowPrecision];
-    first.into_iter().chain(slots(chain)).collect()
+    let checks = [UpdateRole::Metrics, UpdateRole::NonFiniteGradients, UpdateRole::NonFiniteWeights];
+    first.into_iter().chain(checks).chain(slots(chain)).collect()
+}
+
+/// Returns the roles of what is compared.
+fn outputs(chain: &Chain) -> Vec<UpdateRole> {
+    let counts = [UpdateRole::NonFiniteGradients, UpdateRole::NonFiniteWeights];
+    [UpdateRole::Weights].into_iter().chain(slots(chain)).chain(counts).collect()
+}
+
+/// Returns the number of elements of a region.
+fn len(role: UpdateRole) -> usize {
+    match role {
+        UpdateRole::Norms => segments().len(),
+        UpdateRole::Metrics => METRICS,
+        UpdateRole::NonFiniteGradients | UpdateRole::NonFiniteWeights => 1,
+        _ => ELEMENTS,
+    }
 }
 
 fn slots(chain: &Chain) -> impl Iterator<Item = UpdateRole> {
     chain.slots(0..chain.0.len()).into_iter().map(UpdateRole::Slot)
 }
 
-/// Returns true if a stage uses a role: norms if it needs them, the slots of its transforms, and the bf16 copy if it
-/// writes the weights.
-fn is_used(stage: &UpdatePass, role: UpdateRole) -> bool {
+/// Returns true if stage `number` uses a role: norms if it needs them, the slots of its transforms, and the bf16 copy if
+/// it writes the weights. The first stage checks that the loss and the gradients are finite.
+fn is_used(stage: &UpdatePass, number: usize, role: UpdateRole) -> bool {
+    let checks = matches!(role, UpdateRole::Metrics | UpdateRole::NonFiniteGradients | UpdateRole::NonFiniteWeights);
     match (stage, role) {
+        (UpdatePass::Check | UpdatePass::Norm, _) if checks => number == 0,
+        (UpdatePass::Check, role) => role == UpdateRole::Gradients,
         (UpdatePass::Norm, role) => matches!(role, UpdateRole::Gradients | UpdateRole::Norms),
         (UpdatePass::Apply { .. }, UpdateRole::Weights | UpdateRole::Gradients) => true,
         (UpdatePass::Apply { norm, .. }, UpdateRole::Norms) => *norm,
-        (UpdatePass::Apply { update, .. }, UpdateRole::LowPrecision) => *update,
+        (UpdatePass::Apply { update, .. }, UpdateRole::LowPrecision | UpdateRole::NonFiniteWeights) => *update,
+        (UpdatePass::Apply { .. }, UpdateRole::NonFiniteGradients) => true,
+        (UpdatePass::Apply { .. }, UpdateRole::Metrics) => false,
         (UpdatePass::Apply { transforms, .. }, UpdateRole::Slot(slot)) => transforms.contains(&slot.transform),
     }
 }
@@ -109,7 +139,7 @@ fn is_used(stage: &UpdatePass, role: UpdateRole) -> bool {
 fn on_cpu<T: Real>(chain: &Chain, threads: usize) -> Result<Vec<Vec<T>>> {
     let (segments, pool) = (segments(), Pool::new(threads)?);
     let region = |role| {
-        let n = if role == UpdateRole::Norms { segments.len() } else { ELEMENTS };
+        let n = len(role);
         let memory = Arc::new(Memory::new(n * T::PRECISION.bytes())?);
         let operand =
             Operand::new(&memory, 0, Shape::from([n]), LocalSlice { start: vec![0], len: vec![n] }, T::PRECISION);
@@ -129,15 +159,16 @@ fn on_cpu<T: Real>(chain: &Chain, threads: usize) -> Result<Vec<Vec<T>>> {
     };
     set(UpdateRole::Weights, &start(0));
     slots(chain).for_each(|slot| set(slot, &[0.0; ELEMENTS]));
+    set(UpdateRole::Metrics, &[0.0; METRICS]);
     for step in 1..=STEPS {
         set(UpdateRole::Gradients, &start(step));
-        for stage in chain.stages() {
-            with(&|role| is_used(&stage, role), clock(step), &mut |args| chain.run(&stage, &segments, args));
+        for (number, stage) in chain.stages().iter().enumerate() {
+            with(&|role| is_used(stage, number, role), clock(step), &mut |args| chain.run(stage, &segments, args));
         }
     }
     let mut all = Vec::new();
     with(&|_| true, clock(1), &mut |args| {
-        all = [UpdateRole::Weights].into_iter().chain(slots(chain)).map(|role| args.read::<T>(role).to_vec()).collect();
+        all = outputs(chain).into_iter().map(|role| args.read::<T>(role).to_vec()).collect();
     });
     Ok(all)
 }
@@ -152,7 +183,7 @@ fn on_gpu(chain: &Chain, device: &Device, kind: DriverKind) -> Result<(Vec<Vec<f
     let arena = gpus.address(0, 0);
     let first_byte = |role| roles.iter().position(|&r| r == role).expect("every role has a region") * BYTES;
     let operand = |role| {
-        let n = if role == UpdateRole::Norms { segments().len() } else { ELEMENTS };
+        let n = len(role);
         let window = LocalSlice { start: vec![0], len: vec![n] };
         let element = if role == UpdateRole::LowPrecision { Element::Bf16 } else { Element::F32 };
         (role, Operand::at(arena + first_byte(role) as u64, element, Shape::from([n]), window))
@@ -163,7 +194,7 @@ fn on_gpu(chain: &Chain, device: &Device, kind: DriverKind) -> Result<(Vec<Vec<f
         gpus.stage(0, [&[]; INPUTS], clock(step));
         gpus.load_clock(0, Queue::Compute, 0)?;
         for (number, stage) in chain.stages().iter().enumerate() {
-            let operands = roles.iter().copied().filter(|&role| is_used(stage, role)).map(operand).collect();
+            let operands = roles.iter().copied().filter(|&role| is_used(stage, number, role)).map(operand).collect();
             let (issue, clock) = (gpus.issue(0, Queue::Compute), gpus.clock(0));
             let launch =
                 Launch { issue, operands: &operands, clock, seed: 0, layer: 0, batch: 1, tf32: false, epilogue: None };
@@ -172,10 +203,10 @@ fn on_gpu(chain: &Chain, device: &Device, kind: DriverKind) -> Result<(Vec<Vec<f
         gpus.synchronize(0, Queue::Compute)?;
     }
     let fetch = |role: UpdateRole| {
-        let mut values = vec![0.0; ELEMENTS];
+        let mut values = vec![0.0; len(role)];
         gpus.fetch(0, first_byte(role), &mut values).map(|()| values)
     };
     let pairs = |pair: f32| [pair.to_bits() as u16, (pair.to_bits() >> 16) as u16].map(bf16::from_bits);
     let bf16_weights = fetch(UpdateRole::LowPrecision)?.into_iter().flat_map(pairs).take(ELEMENTS).collect();
-    Ok(([UpdateRole::Weights].into_iter().chain(slots(chain)).map(fetch).collect::<Result<_>>()?, bf16_weights))
+    Ok((outputs(chain).into_iter().map(fetch).collect::<Result<_>>()?, bf16_weights))
 }
