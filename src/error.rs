@@ -93,6 +93,9 @@ pub enum Error {
     /// The run started and then failed.
     #[error("{}", printable(.0))]
     Run(String),
+    /// A loss, a gradient or a weight is NaN or infinite.
+    #[error("{}", printable(.0))]
+    NotFinite(String),
     /// A check ran, and its goal was not met.
     #[error("{}", printable(.0))]
     Goal(String),
@@ -124,7 +127,7 @@ impl Error {
     /// unless the path is wrong.
     pub fn exit_code(&self) -> i32 {
         match self {
-            Error::Run(_) | Error::Goal(_) => 1,
+            Error::Run(_) | Error::NotFinite(_) | Error::Goal(_) => 1,
             Error::Io { source, .. } if !Self::is_mistake(source) => 1,
             _ => 2,
         }

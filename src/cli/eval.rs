@@ -41,7 +41,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let mut run = Run::to_evaluate(job, plan, &found.checkpoint)?;
     let skipped = found.skipped.iter().map(|skipped| format!("skipped a checkpoint: {}", skipped.with_causes()));
     notes(&run.job().notes.iter().cloned().chain(skipped).collect::<Vec<_>>());
-    let events = run.evaluations(&Stop::default())?.expect("nothing requests a stop");
+    let (events, result) = run.evaluations(&Stop::default())?.expect("nothing requests a stop");
     for event in events {
         if let RunEvent::Eval { step, split, loss, top1, top5, images } = event {
             print(&format!(
@@ -49,5 +49,5 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
             ))?;
         }
     }
-    Ok(())
+    result
 }

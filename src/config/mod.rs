@@ -27,4 +27,4 @@ pub use parse::{Config, Parsed, from_text, read, sort};
 pub use patterns::{NameMap, NameMatch, NamePattern};
 pub use pretrained::PretrainedWeights;
 pub use settings::learned_settings;
-pub use train::{BestBy, CheckpointSettings, Every, Measure, OnError, Optimizer, Train};
+pub use train::{BestBy, CheckpointSettings, Every, Measure, OnError, OnNonFinite, Optimizer, Train};

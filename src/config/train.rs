@@ -61,6 +61,16 @@ pub enum OnError {
     Stop,
 }
 
+/// What follows when the loss or a gradient of a step is not finite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnNonFinite {
+    /// The run stops.
+    #[default]
+    Stop,
+    /// The update is skipped; the run stops after more than this many in a row.
+    Skip(u64),
+}
+
 /// A result of an evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Measure {
@@ -115,9 +125,14 @@ pub struct Train {
     pub evaluate: Every,
     /// When checkpoints are written, and which are kept.
     pub checkpoint: CheckpointSettings,
+    /// What follows when the loss or a gradient is not finite.
+    pub on_nonfinite: OnNonFinite,
     /// The time after which the run writes a checkpoint and ends, to be started again; none by default.
     pub max_time: Option<Duration>,
 }
+
+/// How many updates in a row may be skipped by default.
+const MAX_SKIPS: u64 = 10;
 
 pub(super) const TRANSFORMS: Kinds = kinds!("transform", optim);
 pub(super) const SCHEDULES: Kinds = kinds!("schedule", schedule);
@@ -210,6 +225,7 @@ pub(super) fn read_train(
         }
         time
     });
+    let on_nonfinite = read_on_nonfinite(&mut section);
     let checkpoint = match section.value("checkpoint") {
         Some(value) => read_checkpoint(section.diagnostics, value, evaluated),
         None => CheckpointSettings {
@@ -221,7 +237,30 @@ pub(super) fn read_train(
         },
     };
     section.finish();
-    Some(Train { length: length?, evaluate, checkpoint, max_time })
+    Some(Train { length: length?, evaluate, checkpoint, on_nonfinite, max_time })
+}
+
+/// Reads `on_nonfinite` and `max_skips`.
+fn read_on_nonfinite(section: &mut Section) -> OnNonFinite {
+    let max_skips: Option<u64> = section.take("max_skips");
+    let skips = match section.take::<String>("on_nonfinite").as_deref() {
+        None | Some("stop") => false,
+        Some("skip") => true,
+        Some(other) => {
+            let message = format!("on_nonfinite = {other:?}, expected \"stop\" or \"skip\"");
+            section.fault(&Fault::at("on_nonfinite", message));
+            return OnNonFinite::Stop;
+        }
+    };
+    match (skips, max_skips) {
+        (true, Some(0)) => section.fault(&Fault::at("max_skips", "max_skips = 0, expected at least 1")),
+        (false, Some(_)) => {
+            let message = "max_skips has no effect without on_nonfinite = \"skip\"; remove it, or add that";
+            section.fault(&Fault::at("max_skips", message));
+        }
+        _ => {}
+    }
+    if skips { OnNonFinite::Skip(max_skips.unwrap_or(MAX_SKIPS)) } else { OnNonFinite::Stop }
 }
 
 /// Returns the result by which checkpoints are compared by default.

@@ -191,8 +191,7 @@ impl Batches {
         }
         batch.targets.clear();
         for row in 0..rows {
-            let place = self.order.as_ref().map_or(first + row, |(_, order)| order[first + row] as usize);
-            let sample = self.set.samples[place];
+            let sample = self.sample(first + row);
             match &mut batch.raw {
                 None => self.image(epoch, sample, &mut batch.images[row * features..][..features]),
                 Some(raw) => self.raw_image(epoch, sample, raw),
@@ -205,6 +204,12 @@ impl Batches {
                 }
             }
         }
+    }
+
+    /// Returns the index in the data set of the sample at a position of the epoch that was computed last.
+    pub fn sample(&self, position: usize) -> u32 {
+        let place = self.order.as_ref().map_or(position, |(_, order)| order[position] as usize);
+        self.set.samples[place]
     }
 
     /// Returns the steps of augmentation.

@@ -40,6 +40,9 @@ pub enum RunEvent {
         images_per_second: f64,
         /// Seconds since the run started or resumed.
         seconds: f64,
+        /// Whether the update was skipped because the loss or a gradient is not finite.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        skipped: bool,
     },
     /// The network was evaluated on a set of images.
     Eval {

@@ -167,6 +167,7 @@ mod tests {
             lr: 0.01,
             images_per_second: f64::INFINITY,
             seconds: 1e-9,
+            skipped: false,
         };
         sink.emit(&step).unwrap();
         sink.emit(&eval(1)).unwrap();

@@ -118,7 +118,7 @@ pub(super) mod tests {
     }
 
     pub(in crate::report) fn step(step: u64) -> RunEvent {
-        RunEvent::Step { step, epoch: 0, loss: 2.25, lr: 0.01, images_per_second: 100.0, seconds: 0.5 }
+        RunEvent::Step { step, epoch: 0, loss: 2.25, lr: 0.01, images_per_second: 100.0, seconds: 0.5, skipped: false }
     }
 
     pub(in crate::report) fn eval(step: u64) -> RunEvent {

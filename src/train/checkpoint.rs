@@ -265,8 +265,11 @@ fn superseded(fs: &Fs, run_dir: &Path, newest: &Info) -> Result<Vec<Superseded>>
     Ok(all)
 }
 
-/// Removes the checkpoints that the one of `newest` supersedes and that need not be kept.
-fn prune(fs: &Fs, run_dir: &Path, newest: &Info, retention: Retention) -> Result<()> {
+/// Removes the checkpoints of a run directory that the one of `newest` supersedes and that need not be kept.
+///
+/// # Errors
+/// When a folder or manifest cannot be read, or a checkpoint cannot be removed.
+pub fn prune(fs: &Fs, run_dir: &Path, newest: &Info, retention: Retention) -> Result<()> {
     let all = superseded(fs, run_dir, newest)?;
     let mut scores: Vec<(f64, u64)> =
         all.iter().filter_map(|old| Some((old.info.as_ref()?.score(retention.best_by)?, old.step))).collect();

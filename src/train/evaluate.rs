@@ -1,7 +1,7 @@
 //! Evaluates a sample set: every sample counts once.
 
 use super::signals::Stop;
-use crate::data::{Loader, SampleSet};
+use crate::data::{Batch, Batches, Loader, Place, Preparer, SampleSet};
 use crate::device::Clock;
 use crate::error::Result;
 use crate::layers::Mode;
@@ -10,27 +10,61 @@ use crate::program::Session;
 use crate::report::RunEvent;
 use std::sync::Arc;
 
+/// A batch that can be computed again.
+#[derive(Debug)]
+pub(super) struct BatchOf {
+    /// The set: `train`, `validation` or `test`.
+    pub set: &'static str,
+    /// The batches of the set.
+    pub batches: Batches,
+    /// The place of the batch.
+    pub place: Place,
+    /// The kind of step that it is for.
+    pub variant: Variant,
+    /// The clock of that step.
+    pub clock: Clock,
+}
+
+impl BatchOf {
+    /// Computes the batch.
+    pub fn fill(&mut self, preparer: Preparer) -> Batch {
+        self.batches = self.batches.clone().prepared_by(preparer);
+        let mut batch = self.batches.empty();
+        self.batches.fill_at(self.place, &mut batch);
+        batch
+    }
+}
+
+/// The result of an evaluation.
+#[derive(Debug)]
+pub(super) struct SetResult {
+    /// The result as an event; a loss that is not finite is NaN.
+    pub event: RunEvent,
+    /// The first batch whose loss is not finite.
+    pub bad: Option<BatchOf>,
+}
+
 /// Evaluates a sample set after `step` updates; `None` if `stop` was requested first.
 ///
 /// # Errors
 /// When the data cannot be read or a step fails.
-pub fn evaluate(
+pub(super) fn evaluate(
     session: &mut Session,
     split: &Arc<SampleSet>,
     batch: usize,
     step: u64,
     stop: &Stop,
-) -> Result<Option<RunEvent>> {
+) -> Result<Option<SetResult>> {
     let mut loader = Loader::eval(split, session.preparer(), batch)?;
     let (mut loss, mut top1, mut top5, mut images) = (0.0, 0.0, 0.0, 0.0);
-    let mut stopped = false;
+    let (mut stopped, mut number, mut bad) = (false, 0, None);
+    let clock = Clock { step, ..Clock::default() };
     loop {
         // Submitted batches finish: the session must be idle when it is read or written.
         stopped |= stop.requested();
         let next = if stopped { None } else { loader.next_batch()? };
         if let Some(batch) = next {
             let variant = Variant { mode: Mode::Eval, batch: batch.rows, update: false };
-            let clock = Clock { step, ..Clock::default() };
             session.submit(variant, batch, clock)?;
             if session.under_way() < session.depth() {
                 continue;
@@ -39,17 +73,27 @@ pub fn evaluate(
             break;
         }
         let metrics = session.finish()?;
+        if bad.is_none() && !metrics.loss.is_finite() {
+            bad = Some(number);
+        }
+        number += 1;
         loss += metrics.loss * metrics.rows;
         top1 += metrics.top1;
         top5 += metrics.top5;
         images += metrics.rows;
     }
-    Ok((!stopped).then(|| RunEvent::Eval {
+    let bad = bad.map(|number| {
+        let batches = Batches::eval(split, batch);
+        let variant = Variant { mode: Mode::Eval, batch: batches.plan().rows(number), update: false };
+        BatchOf { set: split.name, place: batches.plan().place(0, number), batches, variant, clock }
+    });
+    let event = RunEvent::Eval {
         step,
         split: split.name.to_string(),
-        loss: loss / images,
+        loss: if bad.is_some() { f64::NAN } else { loss / images },
         top1: top1 / images,
         top5: top5 / images,
         images: images as u64,
-    }))
+    };
+    Ok((!stopped).then_some(SetResult { event, bad }))
 }

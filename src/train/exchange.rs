@@ -119,9 +119,19 @@ pub struct Export<'a> {
 }
 
 impl<'a> Export<'a> {
-    /// Creates the source of a file.
+    /// Creates the source of a file. A value that is not finite is an error when it is read.
     pub fn new(session: &'a Session, tensors: Vec<(Persistent, String, &'a Param)>) -> Self {
         Export { session, tensors }
+    }
+
+    /// Returns some rows of a tensor in the order of a file.
+    fn finite<T: Real>(&self, index: usize, which: Persistent, rows: Range<usize>, part: &Param) -> Result<Vec<T>> {
+        let values = self.session.read_rows::<T>(which, rows)?;
+        if values.iter().any(|value| !value.to_f64().is_finite()) {
+            let message = "is not finite: nothing was saved; lower lr, then resume from the last checkpoint";
+            return Err(Error::NotFinite(format!("\"{}\" {message}", self.tensors[index].1)));
+        }
+        Ok(to_file(part, &values))
     }
 }
 
@@ -144,8 +154,8 @@ impl TensorSource for Export<'_> {
         for rows in row_pieces(param) {
             let part = some_rows(param, rows.len());
             let data = match self.session.plan().spec.precision {
-                Precision::F32 => TensorData::F32(to_file(&part, &self.session.read_rows::<f32>(*which, rows)?)),
-                _ => TensorData::F64(to_file(&part, &self.session.read_rows::<f64>(*which, rows)?)),
+                Precision::F32 => TensorData::F32(self.finite::<f32>(index, *which, rows, &part)?),
+                _ => TensorData::F64(self.finite::<f64>(index, *which, rows, &part)?),
             };
             sink(&data.bytes())?;
         }

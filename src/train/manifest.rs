@@ -75,6 +75,9 @@ pub struct Info {
     pub place: Place,
     /// Training images used since the start of the run.
     pub samples: u64,
+    /// The updates in a row before this one that were skipped because the loss or a gradient was not finite.
+    #[serde(default)]
+    pub skips: u64,
     /// The seed of the run; with the counts above, the whole state of its random numbers.
     pub seed: u64,
     /// The element type.

@@ -12,6 +12,7 @@ pub mod launcher;
 pub mod manifest;
 mod matching;
 mod memory;
+mod nonfinite;
 pub mod owner;
 mod run;
 pub mod signals;

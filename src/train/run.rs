@@ -58,6 +58,10 @@ pub struct Run {
     pub(super) saved: Option<u64>,
     /// The score of the best evaluation of which a checkpoint is kept.
     pub(super) best: Option<f64>,
+    /// Whether no update has succeeded yet that starts from the newest checkpoint; until then, one more is kept.
+    pub(super) unproven: bool,
+    /// The updates in a row that were skipped because the loss or a gradient was not finite.
+    pub(super) skips: u64,
 }
 
 impl Run {
@@ -105,6 +109,7 @@ impl Run {
         run.restore_state(&found.checkpoint)?;
         let by = run.retention().best_by;
         run.best = checkpoint::best_score(&run.records.fs, &run.records.dir, &found.checkpoint.info, by)?;
+        run.unproven = true;
         let tidied = checkpoint::tidy(&run.records.fs, &run.records.dir, &found.checkpoint.info, run.retention());
         if let Err(error) = tidied {
             run.job.notes.push(format!("what a kill left could not be removed: {}", error.with_causes()));
@@ -133,8 +138,21 @@ impl Run {
         let mut session = job.session(plan)?;
         session.prepare(Preparation::of(&splits))?;
         let (step, place) = job.from;
-        let (samples, evaluations) = (0, Vec::new());
-        Ok(Run { job, records, session, splits, data, step, place, samples, evaluations, saved: None, best: None })
+        Ok(Run {
+            job,
+            records,
+            session,
+            splits,
+            data,
+            step,
+            place,
+            samples: 0,
+            evaluations: Vec::new(),
+            saved: None,
+            best: None,
+            unproven: false,
+            skips: 0,
+        })
     }
 
     /// Returns the number of updates made.
@@ -190,7 +208,7 @@ impl Run {
         if self.job.config.devices.libraries == LibraryUse::Auto {
             self.job.notes.extend(self.session.restore_choices(&info.algorithms));
         }
-        self.samples = info.samples;
+        (self.samples, self.skips) = (info.samples, info.skips);
         self.saved = Some(self.step);
         self.evaluations.clone_from(&info.evaluations);
         Ok(())
@@ -228,6 +246,7 @@ impl Run {
             step: self.step,
             place: self.place,
             samples: self.samples,
+            skips: self.skips,
             seed: config.seed,
             precision: config.devices.precision,
             mesh: config.devices.mesh.to_string(),
@@ -241,11 +260,24 @@ impl Run {
 
     fn retention(&self) -> Retention {
         let settings = &self.job.config.train.checkpoint;
-        Retention { newest: settings.keep, best: settings.keep_best, best_by: settings.best_by }
+        let newest = settings.keep + usize::from(self.unproven);
+        Retention { newest, best: settings.keep_best, best_by: settings.best_by }
+    }
+
+    /// Removes the checkpoint that was kept until an update succeeded that starts from the newest one.
+    pub(super) fn prove(&mut self) {
+        if !std::mem::take(&mut self.unproven) {
+            return;
+        }
+        let newest = Info { step: self.saved.unwrap_or(self.step), ..self.info() };
+        if let Err(error) = checkpoint::prune(&self.records.fs, &self.records.dir, &newest, self.retention()) {
+            tracing::warn!("an old checkpoint could not be removed: {}", error.with_causes());
+        }
     }
 
     /// Writes a checkpoint; returns its folder.
-    pub(super) fn write_checkpoint(&self) -> Result<PathBuf> {
+    pub(super) fn write_checkpoint(&mut self) -> Result<PathBuf> {
+        self.unproven = true;
         let [model, state] = self.exported();
         let (model, state) = (Export::new(&self.session, model), Export::new(&self.session, state));
         let snapshot = Snapshot { model: &model, state: &state, info: &self.info() };

@@ -94,6 +94,7 @@ fn saved(step: u64) -> Saved {
             step,
             place: Place { epoch: 2, sample: 7 },
             samples: 64 * step,
+            skips: 0,
             seed: u64::MAX,
             precision: Precision::F32,
             mesh: "1x1".into(),

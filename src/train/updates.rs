@@ -4,12 +4,13 @@ use super::evaluate::evaluate;
 use super::manifest::Evaluation;
 use super::run::Run;
 use super::signals::Stop;
-use crate::config::{Every, OnError, Train};
+use crate::config::{Every, OnError, OnNonFinite, Train};
 use crate::data::{Loader, Place};
 use crate::device::Clock;
 use crate::error::{Error, Result};
 use crate::layers::Mode;
 use crate::placement::Variant;
+use crate::program::Metrics;
 use crate::report::{Reporter, RunEvent};
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -121,9 +122,7 @@ impl Run {
             };
             let metrics = self.session.finish()?;
             let seconds = last.elapsed().as_secs_f64();
-            if !metrics.loss.is_finite() {
-                return Err(self.not_finite(clock, metrics.loss));
-            }
+            let skipped = self.check_finite(&metrics, clock, rows)?;
             (self.step, self.place, self.samples) = (clock.step, place, self.samples + rows as u64);
             reporter.emit(&RunEvent::Step {
                 step: self.step,
@@ -132,7 +131,11 @@ impl Run {
                 lr: clock.lr,
                 images_per_second: rows as f64 / seconds,
                 seconds: begin.elapsed().as_secs_f64(),
+                skipped,
             })?;
+            if skipped {
+                reporter.emit(&RunEvent::Note { text: self.skips_as_text() })?;
+            }
             last = Instant::now();
             let best = rhythm.evaluates(self.step, place) && self.evaluate(reporter, stop)?;
             if best || rhythm.due(rhythm.train.checkpoint.every, self.step, place) {
@@ -153,6 +156,9 @@ impl Run {
         let wanted = ended != Ended::Finished || rhythm.train.checkpoint.every != Every::Never;
         if wanted && self.saved != Some(self.step) {
             self.save(reporter)?;
+        }
+        if ended == Ended::Finished {
+            self.prove();
         }
         Ok(ended)
     }
@@ -175,23 +181,35 @@ impl Run {
         }
     }
 
-    fn not_finite(&self, clock: Clock, loss: f64) -> Error {
-        Error::Run(format!(
-            "the loss of step {} is {loss}; lower lr (now {}) or put {{ clip_by_global_norm = 1.0 }} first in the chain, \
-             then start again or resume from the last checkpoint",
-            clock.step, clock.lr
-        ))
+    /// Checks what a step left. Returns whether its update was skipped because its loss or a gradient is not finite.
+    fn check_finite(&mut self, metrics: &Metrics, clock: Clock, rows: usize) -> Result<bool> {
+        let fine = metrics.loss.is_finite() && metrics.bad_gradients == 0.0;
+        self.skips = if fine { 0 } else { self.skips + 1 };
+        let most = match self.job.config.train.on_nonfinite {
+            OnNonFinite::Stop => 0,
+            OnNonFinite::Skip(most) => most,
+        };
+        if self.skips <= most && metrics.bad_weights == 0.0 {
+            if fine {
+                self.prove();
+            }
+            return Ok(!fine);
+        }
+        while self.session.under_way() > 0 {
+            self.session.finish()?;
+        }
+        Err(if fine { self.nonfinite_weights(clock) } else { self.nonfinite_step(clock, rows) })
     }
 
     /// Evaluates the validation and test sets, until `stop`: an evaluation that is not complete leaves no result. Returns
     /// whether the result is one of the best, and its weights are to be kept.
     ///
     /// # Errors
-    /// When a step fails or the result cannot be written.
+    /// When a step fails, a loss is not finite, or the result cannot be written.
     pub fn evaluate(&mut self, reporter: &mut Reporter, stop: &Stop) -> Result<bool> {
-        for event in self.evaluations(stop)?.into_iter().flatten() {
-            reporter.emit(&event)?;
-        }
+        let Some((events, result)) = self.evaluations(stop)? else { return Ok(false) };
+        events.iter().try_for_each(|event| reporter.emit(event))?;
+        result?;
         let settings = &self.job.config.train.checkpoint;
         let result = self.evaluations.iter().find(|e| e.step == self.step && e.split == settings.best_by.split);
         let Some(score) = result.and_then(|result| result.score(settings.best_by)).filter(|_| settings.keep_best > 0)
@@ -205,17 +223,19 @@ impl Run {
         Ok(better)
     }
 
-    /// Evaluates the validation and test sets and returns the results; `None` if `stop` was requested first.
+    /// Evaluates the validation and test sets and returns the results, and an error if a loss is not finite; `None` if
+    /// `stop` was requested first.
     ///
     /// # Errors
     /// When a step fails.
-    pub fn evaluations(&mut self, stop: &Stop) -> Result<Option<Vec<RunEvent>>> {
+    pub fn evaluations(&mut self, stop: &Stop) -> Result<Option<(Vec<RunEvent>, Result<()>)>> {
         let sets = [self.splits.validation.clone(), self.splits.test.clone()];
-        let mut events = Vec::new();
+        let (mut events, mut bad) = (Vec::new(), None);
         for split in sets.into_iter().flatten() {
-            let event = evaluate(&mut self.session, &split, self.job.config.data.batch, self.step, stop)?;
-            let Some(event) = event else { return Ok(None) };
-            events.push(event);
+            let result = evaluate(&mut self.session, &split, self.job.config.data.batch, self.step, stop)?;
+            let Some(result) = result else { return Ok(None) };
+            events.push(result.event);
+            bad = bad.or(result.bad);
         }
         for event in events.clone() {
             if let RunEvent::Eval { step, split, loss, top1, top5, images } = event {
@@ -223,12 +243,14 @@ impl Run {
                 self.evaluations.push(Evaluation { step, split, loss, top1, top5, images });
             }
         }
-        Ok(Some(events))
+        let result = bad.map_or(Ok(()), |batch| Err(self.nonfinite_evaluation(batch)));
+        Ok(Some((events, result)))
     }
 
     /// Saves a checkpoint; if that fails, training may go on, because the next one tries again.
     fn save_if_possible(&mut self, reporter: &mut Reporter) -> Result<()> {
         match self.save(reporter) {
+            Err(error @ Error::NotFinite(_)) => Err(error),
             Err(error) if self.job.config.train.checkpoint.on_error == OnError::Retry => {
                 let text = format!("step {}: no checkpoint: {}; training goes on", self.step, error.with_causes());
                 reporter.emit(&RunEvent::Note { text })

@@ -1,0 +1,183 @@
+//! Losses, gradients and weights that are not finite: nothing of them counts as right, is saved or passes without a word.
+
+mod common;
+
+use common::runs::{CommandOutput, Folder, events, losses};
+use safetensors::tensor::{Dtype, TensorView};
+use std::collections::HashMap;
+
+/// Three dense layers on 12 images of 4x4, 6 in a batch.
+const DENSE: &str = r#"seed = 1
+[data]
+train = { synthetic = { images = 12, classes = 3, shape = [4, 4, 1] } }
+test = { synthetic = { images = 12, classes = 3, shape = [4, 4, 1] } }
+batch = 6
+[model]
+input = [4, 4, 1]
+layers = ["flatten", { dense = { units = 16 } }, "relu", { dense = { units = 16 } }, "relu", { name = "fc", dense = { units = 3 } }]
+[optimizer]
+lr = 0.1
+chain = [{ momentum = 0.9 }]
+[train]
+steps = 5
+evaluate = "1 step"
+checkpoint = { every = "1 step", keep = 1 }
+"#;
+
+/// The same network on files: 12 images, of which number 7 holds a large value.
+fn with_a_large_pixel(folder: &Folder, value: f32) -> String {
+    let mut pixels: Vec<f32> = (0..12 * 16).map(|i| (i * 37 % 100) as f32 / 100.0).collect();
+    pixels[7 * 16 + 5] = value;
+    let pixels: Vec<u8> = pixels.iter().flat_map(|x| x.to_le_bytes()).collect();
+    let labels: Vec<u8> = (0..12i64).flat_map(|i| (i % 3).to_le_bytes()).collect();
+    let tensors = HashMap::from([
+        ("images", TensorView::new(Dtype::F32, vec![12, 1, 4, 4], &pixels).unwrap()),
+        ("labels", TensorView::new(Dtype::I64, vec![12], &labels).unwrap()),
+    ]);
+    std::fs::write(folder.at("large.safetensors"), safetensors::serialize(tensors, None).unwrap()).unwrap();
+    let source = DENSE.lines().find(|line| line.starts_with("train =")).unwrap();
+    let text = DENSE.replace(source, "train = { tensors = \"large.safetensors\" }\nnormalize = \"none\"");
+    text.lines()
+        .filter(|line| !line.starts_with("test =") && !line.starts_with("evaluate ="))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+fn folder(name: &str) -> Folder {
+    let folder = Folder::new(&format!("nonfinite-{name}"));
+    folder.write("dense.toml", DENSE);
+    folder
+}
+
+fn train(folder: &Folder, dir: &str, more: &[&str]) -> CommandOutput {
+    folder.run(&[&["train", "dense.toml", "--run-dir", dir], more].concat())
+}
+
+fn assert_fails(output: &CommandOutput, parts: &[&str]) {
+    assert_eq!(output.code, Some(1), "{}", output.err);
+    for part in parts {
+        assert!(output.err.contains(part), "no {part:?} in {}", output.err);
+    }
+}
+
+/// Returns the names of the checkpoints of a run.
+fn checkpoints(folder: &Folder, dir: &str) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(folder.at(dir).join("checkpoints")) else { return Vec::new() };
+    let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn logits_that_are_not_finite_are_never_right_on_any_device() {
+    let folder = folder("logits");
+    for (dir, devices) in [("one", "cpu"), ("two", "cpu*2"), ("gpu", "emu"), ("gpus", "emu*2")] {
+        // One update leaves finite weights whose outputs overflow.
+        let sets = ["--set", "optimizer.lr=1e20", "--set", "train.steps=1", "--devices", devices];
+        let output = train(&folder, dir, &sets);
+        let what = "the test loss after step 1 is not finite: the output of layer \"";
+        assert_fails(&output, &[what, "is not finite for all 6 samples", "lower lr (now 100000000000000000000)"]);
+        assert!(checkpoints(&folder, dir).is_empty(), "{devices}: {:?}", checkpoints(&folder, dir));
+        let evaluations = events(&folder.metrics(dir), "eval");
+        assert!(evaluations[0]["loss"].is_null() && evaluations[0]["top1"] == 0.0, "{devices}: {evaluations:?}");
+        assert_eq!(events(&folder.metrics(dir), "end")[0]["reason"], "failed");
+    }
+}
+
+#[test]
+fn a_resumed_run_that_diverges_keeps_its_good_checkpoint() {
+    let folder = folder("diverges");
+    assert_eq!(train(&folder, "run", &["--set", "train.steps=3"]).code, Some(0));
+    assert_eq!(checkpoints(&folder, "run"), ["step-00000003"], "keep = 1");
+    for lr in ["1e20", "1e36", "3e38"] {
+        // The weights after step 4 are finite, but nothing can be computed from them.
+        let set = format!("optimizer.lr={lr}");
+        let change = ["--resume", "--set", &set, "--allow-change", "optimizer.lr", "--set", "train.evaluate=\"never\""];
+        let output = train(&folder, "run", &[&change[..], &["--set", "train.steps=9"]].concat());
+        let remove = "then remove checkpoints/step-00000004, whose weights are too large already, and resume";
+        assert_fails(&output, &["step 5: ", "is not finite", "lower lr", "{ clip_by_global_norm = 1.0 }", remove]);
+        assert_eq!(checkpoints(&folder, "run"), ["step-00000003", "step-00000004"]);
+        std::fs::remove_dir_all(folder.at("run/checkpoints/step-00000004")).unwrap();
+    }
+    assert_eq!(train(&folder, "run", &["--resume", "--set", "train.steps=9"]).code, Some(0));
+    assert_eq!(checkpoints(&folder, "run"), ["step-00000009"]);
+}
+
+#[test]
+fn weights_that_overflow_in_an_update_are_never_saved() {
+    let folder = folder("overflow");
+    folder.write("dense.toml", &with_a_large_pixel(&folder, 9e3));
+    for (dir, devices) in [("one", "cpu"), ("two", "cpu*2"), ("gpu", "emu*2")] {
+        let sets = ["--set", "optimizer.lr=3e38", "--set", "train.steps=1", "--devices", devices];
+        let output = train(&folder, dir, &sets);
+        assert_fails(&output, &["step 1: the update made \"dense1.weight\" not finite; lower lr"]);
+        assert!(checkpoints(&folder, dir).is_empty(), "{devices}: {:?}", checkpoints(&folder, dir));
+    }
+}
+
+#[test]
+fn a_pixel_that_overflows_is_named_with_its_sample() {
+    let folder = folder("pixel");
+    for (dir, value, devices) in [("a", 1e30f32, "cpu"), ("b", 3e38, "cpu*3"), ("c", 1e30, "emu*2")] {
+        folder.write("dense.toml", &with_a_large_pixel(&folder, value));
+        let output = train(&folder, dir, &["--set", "train.steps=2", "--devices", devices]);
+        assert_fails(&output, &["step ", "sample 7 of large.safetensors has the value ", "is not finite"]);
+        assert!(!output.err.contains("lower lr"), "{}", output.err);
+        assert!(losses(&folder.metrics(dir)).len() < 2);
+    }
+}
+
+#[test]
+fn decay_that_grows_weights_is_blamed_before_the_rate() {
+    let folder = folder("decay");
+    let chain = "optimizer.chain=[{ clip_by_global_norm = 1.0 }, { weight_decay = 1e20 }]";
+    let output = train(&folder, "run", &["--set", chain, "--set", "train.evaluate=\"never\""]);
+    assert_fails(&output, &["lr * weight_decay is 1", "lower weight_decay or lr (now 0.1)"]);
+    assert!(!output.err.contains("first in the chain"), "{}", output.err);
+}
+
+#[test]
+fn a_bad_sample_can_be_skipped() {
+    let folder = folder("skip");
+    // With such weights, the large pixel overflows at once.
+    let text = with_a_large_pixel(&folder, 3e38);
+    folder
+        .write("dense.toml", &text.replacen("units = 16 } }", "units = 16 }, init = { normal = { std = 10.0 } } }", 1));
+    let sets = ["--set", "train.on_nonfinite=\"skip\"", "--set", "train.steps=8", "--set", "optimizer.lr=1e-3"];
+    let skipped = |dir: &str, more: &[&str]| {
+        let output = train(&folder, dir, &[&sets[..], more].concat());
+        assert_eq!(output.code, Some(0), "{}", output.err);
+        let steps = events(&folder.metrics(dir), "step");
+        assert_eq!(steps.len(), 8);
+        steps.iter().filter(|step| step["skipped"] == true).map(|step| step["step"].as_u64().unwrap()).collect()
+    };
+    // One of the two batches of each epoch has the sample.
+    let expected: Vec<u64> = skipped("one", &[]);
+    assert_eq!(expected.len(), 4, "{expected:?}");
+    for (dir, devices) in [("two", "cpu*2"), ("gpu", "emu"), ("gpus", "emu*2")] {
+        assert_eq!(skipped(dir, &["--devices", devices]), expected, "{devices}");
+    }
+    // A skipped step leaves the weights as they were.
+    let keep = ["--set", "train.checkpoint={ every = \"1 step\", keep = 9 }"];
+    skipped("all", &keep);
+    for step in 2..=8 {
+        let same = folder.checkpoint("all", step) == folder.checkpoint("all", step - 1);
+        assert_eq!(same, expected.contains(&step), "step {step}");
+    }
+    let more = ["--set", "data.batch=12", "--set", "train.max_skips=3"];
+    let output = train(&folder, "most", &[&sets[..], &more].concat());
+    assert_fails(&output, &["step 4: ", "sample 7 of large.safetensors"]);
+}
+
+#[test]
+fn skipping_needs_a_limit_that_makes_sense() {
+    let folder = folder("limits");
+    for (set, message) in [
+        ("train.on_nonfinite=\"ignore\"", "on_nonfinite = \"ignore\", expected \"stop\" or \"skip\""),
+        ("train.max_skips=3", "max_skips has no effect without on_nonfinite = \"skip\""),
+    ] {
+        let output = folder.run(&["check", "dense.toml", "--set", set]);
+        assert_eq!(output.code, Some(2), "{}", output.err);
+        assert!(output.err.contains(message), "{}", output.err);
+    }
+}
