@@ -200,18 +200,21 @@ __device__ void batch_norm_merge(
 KERNEL(batch_norm_merge)
 
 // One thread per channel: merges the parts of all devices into the batch's mean and 1 / deviation, and updates the
-// running statistics.
+// running statistics, unless they are not finite or of one value, which has no variance.
 __device__ void batch_norm_keep(
     const float* parts,   // (devices, 3, width)
-    float* running_mean,  // (width)
-    float* running_var,   // (width)
+    float* running_mean,  // (width), or null if it is frozen
+    float* running_var,   // (width), or null
     float* kept,          // (2, width): mean, 1 / deviation
     int devices, int width, float momentum, float epsilon) {
     const long long channel = thread_index();
     if (channel >= width) return;
     const Moments all = merge_all(parts, devices, width, channel);
-    running_mean[channel] += momentum * (all.mean - running_mean[channel]);
-    running_var[channel] += momentum * (all.m2 / fmaxf(all.count - 1.0f, 1.0f) - running_var[channel]);
+    const float variance = all.m2 / fmaxf(all.count - 1.0f, 1.0f);
+    if (running_mean && all.count > 1.0f && is_finite(all.mean) && is_finite(variance)) {
+        running_mean[channel] += momentum * (all.mean - running_mean[channel]);
+        running_var[channel] += momentum * (variance - running_var[channel]);
+    }
     kept[channel] = all.mean;
     kept[width + channel] = 1.0f / sqrtf(all.m2 / fmaxf(all.count, 1.0f) + epsilon);
 }

@@ -169,6 +169,12 @@ pub fn printable(text: &str) -> String {
     shown
 }
 
+/// Writes a number as people do: `0.1`, `1000000`, `1e39`.
+pub fn number(x: f64) -> String {
+    let plain = x == 0.0 || !x.is_finite() || (1e-5..1e9).contains(&x.abs());
+    if plain { x.to_string() } else { format!("{x:e}") }
+}
+
 fn join(problems: &[Problem]) -> String {
     problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
 }

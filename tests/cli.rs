@@ -225,7 +225,7 @@ fn a_loss_that_is_not_a_number_ends_the_run() {
     assert_eq!((output.code, output.out.as_str()), (Some(1), ""), "{}", output.err);
     let metrics = folder.metrics("run");
     let steps = events(&metrics, "step").len();
-    let sentence = format!("the loss of step {} is ", steps + 1);
+    let sentence = format!("step {}: the output of layer ", steps + 1);
     assert!(output.err.contains(&sentence) && output.err.contains("lower lr (now 1000000"), "{}", output.err);
     assert_eq!(output.err.matches(&sentence).count(), 1, "printed once: {}", output.err);
     let end = events(&metrics, "end");

@@ -22,7 +22,16 @@ fn read(kind: &str, settings: &str) -> Arc<dyn Layer> {
 
 fn is_loss(layer: &dyn Layer, inputs: &[Activation]) -> bool {
     let (mesh, mode, output) = (Mesh::ONE, Mode::Train, layer.output(inputs).unwrap());
-    let cx = LayerContext { inputs, output, place: Placement::Replicate, split: Split::None, mesh, mode, batch: 2 };
+    let cx = LayerContext {
+        inputs,
+        output,
+        place: Placement::Replicate,
+        split: Split::None,
+        mesh,
+        mode,
+        batch: 2,
+        frozen: false,
+    };
     let phases = layer.phases(&cx).unwrap();
     phases.forward.iter().flat_map(|phase| &phase.operands).any(|wanted| wanted.role == Role::Target)
 }

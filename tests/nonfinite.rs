@@ -76,7 +76,7 @@ fn logits_that_are_not_finite_are_never_right_on_any_device() {
         let sets = ["--set", "optimizer.lr=1e20", "--set", "train.steps=1", "--devices", devices];
         let output = train(&folder, dir, &sets);
         let what = "the test loss after step 1 is not finite: the output of layer \"";
-        assert_fails(&output, &[what, "is not finite for all 6 samples", "lower lr (now 100000000000000000000)"]);
+        assert_fails(&output, &[what, "is not finite for all 6 samples", "lower lr (now 1e20)"]);
         assert!(checkpoints(&folder, dir).is_empty(), "{devices}: {:?}", checkpoints(&folder, dir));
         let evaluations = events(&folder.metrics(dir), "eval");
         assert!(evaluations[0]["loss"].is_null() && evaluations[0]["top1"] == 0.0, "{devices}: {evaluations:?}");

@@ -22,7 +22,7 @@ mod train;
 mod write;
 
 pub use devices::{Collectives, DeviceKind, Devices, LibraryUse, PeerAccess};
-pub use model::{LayerEntry, Model};
+pub use model::{LayerEntry, Model, Multiplier};
 pub use parse::{Config, Parsed, from_text, read, sort};
 pub use patterns::{NameMap, NameMatch, NamePattern};
 pub use pretrained::PretrainedWeights;

@@ -6,14 +6,37 @@ use super::kinds::{Kinds, Tagged, kinds};
 use super::pretrained::{self, PretrainedWeights};
 use super::section::Section;
 use super::spans::SpannedValue;
-use crate::error::{Fault, Locations};
+use crate::error::{Fault, Locations, number};
 use crate::layers::{self, Activation, Init, Layer, Split};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use toml::de::{DeArray, DeTable, DeValue};
 
 /// The keys that an entry of the list of layers may have besides its kind.
 pub(super) const ENTRY_KEYS: &[&str] = &["name", "inputs", "split", "lr_mult", "decay_mult", "init"];
+
+/// A factor of the parameters of a layer, at least 0: one number for all, or a table by the names of parameters, such as
+/// `{ weight = 1.0, bias = 2.0 }`, in which those that are not named have 1, the default.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Multiplier {
+    /// The factor of parameters that are not named.
+    pub default: f64,
+    /// The factors of named parameters.
+    pub named: BTreeMap<String, f64>,
+}
+
+impl Default for Multiplier {
+    fn default() -> Self {
+        Multiplier { default: 1.0, named: BTreeMap::new() }
+    }
+}
+
+impl Multiplier {
+    /// Returns the factor of a parameter.
+    pub fn of(&self, parameter: &str) -> f64 {
+        self.named.get(parameter).copied().unwrap_or(self.default)
+    }
+}
 
 /// A layer as listed in the file.
 #[derive(Debug, Clone)]
@@ -26,10 +49,10 @@ pub struct LayerEntry {
     pub inputs: Option<Vec<String>>,
     /// How it is split over the columns axis.
     pub split: Option<Split>,
-    /// Multiplies the learning rate of its parameters, at least 0; 1 by default.
-    pub lr_mult: f64,
-    /// Multiplies the weight decay of its parameters, at least 0; 1 by default.
-    pub decay_mult: f64,
+    /// Multiplies the learning rate of its parameters; 0 freezes them.
+    pub lr_mult: Multiplier,
+    /// Multiplies the weight decay of its parameters.
+    pub decay_mult: Multiplier,
     /// The initialisation of its parameters, unless the layer fixes it.
     pub init: Option<Init>,
     /// The locations of the entry and its keys in the file.
@@ -152,7 +175,16 @@ fn read_layers(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Vec
 
 /// Creates an entry without settings.
 fn blank(name: String, locations: Locations) -> LayerEntry {
-    LayerEntry { name, layer: None, inputs: None, split: None, lr_mult: 1.0, decay_mult: 1.0, init: None, locations }
+    LayerEntry {
+        name,
+        layer: None,
+        inputs: None,
+        split: None,
+        lr_mult: Multiplier::default(),
+        decay_mult: Multiplier::default(),
+        init: None,
+        locations,
+    }
 }
 
 fn read_entry(diagnostics: &mut Diagnostics, value: SpannedValue, name: String) -> LayerEntry {
@@ -204,13 +236,33 @@ fn read_entry_keys(section: &mut Section, entry: &mut LayerEntry) {
     }
     entry.inputs = section.take("inputs");
     entry.split = section.take("split");
-    let fits = |x: f64| x.is_finite() && x >= 0.0;
-    entry.lr_mult = section.within("lr_mult", 1.0, fits, "a number, at least 0");
-    entry.decay_mult = section.within("decay_mult", 1.0, fits, "a number, at least 0");
+    entry.lr_mult = read_multiplier(section, "lr_mult");
+    entry.decay_mult = read_multiplier(section, "decay_mult");
     entry.init = section.take("init");
     if let Some(init) = entry.init {
         check_init(section, init);
     }
+}
+
+fn read_multiplier(section: &mut Section, key: &'static str) -> Multiplier {
+    let mut multiplier = Multiplier::default();
+    let expected = "expected a number, at least 0 and within single precision";
+    let check = |section: &mut Section, name: &str, x: f64| {
+        let fits = x >= 0.0 && (x as f32).is_finite() && (x == 0.0 || x as f32 > 0.0);
+        if !fits {
+            section.fault(&Fault::at(key, format!("{name} = {}, {expected}", number(x))));
+        }
+        if fits { x } else { 1.0 }
+    };
+    if section.table.get(key).is_some_and(|value| value.get_ref().is_table()) {
+        for (name, x) in section.take::<BTreeMap<String, f64>>(key).unwrap_or_default() {
+            let x = check(section, &format!("{key}.{name}"), x);
+            multiplier.named.insert(name, x);
+        }
+    } else if let Some(x) = section.take::<f64>(key) {
+        multiplier.default = check(section, key, x);
+    }
+    multiplier
 }
 
 /// Reads and checks the settings of a layer.

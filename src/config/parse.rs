@@ -3,7 +3,7 @@
 use super::diagnostics::Diagnostics;
 use super::section::Section;
 use super::spans::{SourceMap, SpannedValue};
-use super::{Devices, Model, Optimizer, Train, data, devices, model, set, train, write};
+use super::{Devices, Model, Multiplier, Optimizer, Train, data, devices, model, set, train, write};
 use crate::data::{Base, DataSettings};
 use crate::error::{Error, Fault, Locations, Problem, Result, is_hidden};
 use std::io::Read;
@@ -31,8 +31,12 @@ pub struct Config {
     pub model: Model,
     /// How gradients become updates.
     pub optimizer: Optimizer,
+    /// The location of `optimizer` in the file.
+    pub optimizer_locations: Locations,
     /// The length of training, and when to evaluate and save.
     pub train: Train,
+    /// The location of `train` in the file.
+    pub train_locations: Locations,
     /// The folder that relative paths refer to: the folder of the file.
     pub base: Base,
     /// The path of the file.
@@ -165,7 +169,8 @@ fn read_root(diagnostics: &mut Diagnostics, root: DeTable) -> (Option<Config>, O
     let seed = top.take("seed").unwrap_or(1);
     let devices = top.value("devices").unwrap_or_else(|| Spanned::new(0..0, DeValue::Table(DeTable::new())));
     let devices = devices::read(top.diagnostics, devices);
-    let data_locations = top.table.get("data").map(|value| top.diagnostics.source.locations(value)).unwrap_or_default();
+    let [data_locations, optimizer_locations, train_locations] = ["data", "optimizer", "train"]
+        .map(|section| top.table.get(section).map(|value| top.diagnostics.source.locations(value)).unwrap_or_default());
     let data = required(&mut top, "data", data::read);
     let model = required(&mut top, "model", model::read);
     let evaluated = evaluated_sets(data.as_ref());
@@ -188,7 +193,9 @@ fn read_root(diagnostics: &mut Diagnostics, root: DeTable) -> (Option<Config>, O
             data_locations,
             model,
             optimizer,
+            optimizer_locations,
             train,
+            train_locations,
             base,
             path,
             independent,
@@ -241,7 +248,7 @@ fn note_without_effect(diagnostics: &mut Diagnostics, devices: &Devices, model: 
         diagnostics.note("[model]: split has no effect: the mesh has one column");
     }
     let decays = optimizer.chain.0.iter().any(|transform| transform.key() == "weight_decay");
-    if !decays && model.layers.iter().any(|entry| entry.decay_mult != 1.0) {
+    if !decays && model.layers.iter().any(|entry| entry.decay_mult != Multiplier::default()) {
         diagnostics.note("[model]: decay_mult has no effect: the chain of [optimizer] has no weight_decay");
     }
 }

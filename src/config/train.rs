@@ -5,7 +5,7 @@ use super::duration;
 use super::kinds::{Kinds, Tagged, kinds};
 use super::section::Section;
 use super::spans::SpannedValue;
-use crate::error::Fault;
+use crate::error::{Fault, number};
 use crate::optim::{self, Chain, Interval, Schedule, schedule};
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
@@ -146,8 +146,12 @@ pub(super) fn read_optimizer(diagnostics: &mut Diagnostics, value: SpannedValue)
         None => Some(Chain::default()),
     };
     let lr: Option<f64> = section.required("lr", "lr = 0.01");
-    if let Some(lr) = lr.filter(|lr| !(lr.is_finite() && *lr > 0.0)) {
-        section.fault(&Fault::at("lr", format!("lr = {lr}, expected a number above 0")));
+    if let Some(lr) = lr.filter(|&lr| !optim::is_single(lr)) {
+        let message = format!(
+            "lr = {}, expected a number above 0 that is neither 0 nor infinite in single precision",
+            number(lr)
+        );
+        section.fault(&Fault::at("lr", message));
     }
     let schedule = section.value("schedule");
     let schedule = match schedule {
@@ -177,6 +181,7 @@ fn read_chain(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Chai
         complete &= read.is_some();
         transforms.extend(read);
     }
+    transforms.retain(|transform| !transform.is_identity());
     complete.then_some(Chain(transforms))
 }
 

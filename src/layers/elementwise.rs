@@ -153,7 +153,7 @@ fn backward<T: Real, E: Elementwise>(layer: &E, args: &Args) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layers::{LeakyRelu, Relu, Sigmoid, Tanh};
+    use crate::layers::{leaky_relu::LeakyRelu, relu::Relu, sigmoid::Sigmoid, tanh::Tanh};
 
     #[test]
     fn nan_stays_nan() {

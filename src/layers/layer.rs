@@ -95,6 +95,8 @@ pub struct LayerContext<'a> {
     pub mode: Mode,
     /// Samples in the global batch.
     pub batch: usize,
+    /// Whether all its parameters are frozen; then its running statistics do not change either.
+    pub frozen: bool,
 }
 
 impl LayerContext<'_> {

@@ -101,6 +101,7 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
             mesh,
             mode: setup.mode,
             batch: rows,
+            frozen: false,
         };
         let phases = layer.phases(&cx)?;
         let mut shapes = vec![(Role::Y, output.batch(rows)), (Role::Dy, output.batch(rows))];

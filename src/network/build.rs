@@ -206,6 +206,7 @@ impl GraphBuilder<'_> {
             mesh,
             mode,
             batch: 2,
+            frozen: false,
         };
         let phases = layer.phases(&context)?;
         let is_loss =
@@ -238,6 +239,15 @@ impl GraphBuilder<'_> {
                 self.fault(entry, &without(key, "parameters"));
             }
         }
+        let known: Vec<&str> = params.iter().map(|param| param.name).collect();
+        for (key, multiplier) in [("lr_mult", &entry.lr_mult), ("decay_mult", &entry.decay_mult)] {
+            for name in multiplier.named.keys().filter(|name| !params.is_empty() && !known.contains(&name.as_str())) {
+                let near = suggest(name, known.iter().copied());
+                let known = known.join(", ");
+                let message = format!("{key}: {kind} has no parameter \"{name}\"{near}, expected one of: {known}");
+                self.fault(entry, &Fault::at(key, message));
+            }
+        }
         if entry.init.is_some() && params.iter().all(|param| param.init.is_some()) {
             let what = if params.is_empty() { "parameters" } else { "parameters that init applies to" };
             self.fault(entry, &without("init", what));
@@ -257,8 +267,8 @@ impl GraphBuilder<'_> {
         list.extend(params.into_iter().map(|param| Parameter {
             name: format!("{}.{}", entry.name, param.name),
             init: param.init.unwrap_or(default),
-            lr_mult: entry.lr_mult,
-            decay_mult: entry.decay_mult,
+            lr_mult: entry.lr_mult.of(param.name),
+            decay_mult: entry.decay_mult.of(param.name),
             param,
         }));
         (first..list.len()).collect()

@@ -66,6 +66,14 @@ pub struct Network {
     pub statistics: Vec<Parameter>,
 }
 
+impl Network {
+    /// Returns true if a node has parameters and all of them are frozen.
+    pub fn is_frozen(&self, node: usize) -> bool {
+        let params = &self.nodes[node].params;
+        !params.is_empty() && params.iter().all(|&param| self.parameters[param].lr_mult == 0.0)
+    }
+}
+
 /// Returns the initial values of some elements of a parameter, in the order of its logical memory.
 ///
 /// They depend on the seed, the index of the parameter and the index of the value, never on devices or layouts.

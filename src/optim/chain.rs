@@ -219,9 +219,9 @@ fn count_gradients<T: Real>(finite: bool, args: &UpdateArgs) {
     args.write::<T>(UpdateRole::NonFiniteWeights)[0] = T::ZERO;
 }
 
-/// Returns true if all values are finite: x - x is 0 if x is, and otherwise NaN.
+/// Returns true if all values are finite: 0 x is 0 if x is, and otherwise NaN.
 fn are_finite<T: Real>(values: &[T]) -> bool {
-    sum_lanes(values, |x| x - x) == T::ZERO
+    sum_lanes(values, |x| x * T::ZERO) == T::ZERO
 }
 
 /// w = w - rate * g.

@@ -5,9 +5,9 @@
 //! counts once. NaN gradients remain NaN.
 
 use super::opcode::Opcode;
-use super::transform::{Block, Elements, Transform, by_block};
+use super::transform::{Block, Elements, Transform, by_block, is_single};
 use crate::cpu::vectorized;
-use crate::error::Fault;
+use crate::error::{Fault, number};
 use crate::tensor::Real;
 use serde::Deserialize;
 
@@ -21,13 +21,13 @@ impl Transform for ClipByGlobalNorm {
         "clip_by_global_norm"
     }
     fn check(&self) -> Result<(), Fault> {
-        if self.0.is_finite() && self.0 > 0.0 {
+        if is_single(self.0) {
             return Ok(());
         }
         Err(Fault::whole(format!(
-            "clip_by_global_norm = {}, expected the maximum norm, a number above 0; leave clip_by_global_norm out \
-             to disable clipping",
-            self.0
+            "clip_by_global_norm = {}, expected the maximum norm, a number above 0 within single precision; leave \
+             clip_by_global_norm out to disable clipping",
+            number(self.0)
         )))
     }
     fn needs_norm(&self) -> bool {

@@ -22,7 +22,7 @@ pub use momentum::Momentum;
 pub use opcode::Opcode;
 pub use role::{Slot, UpdateArgs, UpdateRole};
 pub use schedule::{Interval, Schedule};
-pub use transform::{Block, Elements, Slots, Transform};
+pub use transform::{Block, Elements, Slots, Transform, is_single};
 pub use weight_decay::WeightDecay;
 
 use serde::Deserialize;

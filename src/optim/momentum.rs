@@ -15,7 +15,7 @@ use serde::de::{Deserializer, Error, MapAccess, Visitor};
 /// The transform: `momentum = 0.9`, or `momentum = { mu = 0.9, nesterov = true }`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Momentum {
-    /// The fraction of the velocity that is kept from step to step, above 0 and below 1.
+    /// The fraction of the velocity that is kept from step to step, at least 0, where 0 disables it, and below 1.
     pub mu: f64,
     /// Whether to look ahead along the new velocity; false by default.
     pub nesterov: bool,
@@ -63,12 +63,14 @@ impl Transform for Momentum {
         "momentum"
     }
     fn check(&self) -> Result<(), Fault> {
-        if self.mu > 0.0 && self.mu < 1.0 {
+        if (0.0..1.0).contains(&self.mu) {
             return Ok(());
         }
-        let message =
-            format!("momentum = {}, expected a number above 0 and below 1; leave momentum out to disable it", self.mu);
+        let message = format!("momentum = {}, expected a number of at least 0 and below 1", self.mu);
         Err(Fault::at("mu", message))
+    }
+    fn is_identity(&self) -> bool {
+        self.mu == 0.0
     }
     fn slots(&self) -> &'static [&'static str] {
         &["velocity"]

@@ -4,10 +4,12 @@ use super::UpdateRole::{Gradients, Metrics, NonFiniteGradients, NonFiniteWeights
 use super::*;
 use crate::cpu::Implementation;
 use crate::device::{Clock, Memory, Operand, Operands, Pool, Random, RandomStream};
-use crate::layers::METRICS;
 use crate::tensor::Real;
 use crate::tensor::{LocalSlice, Precision, Shape};
 use std::sync::Arc;
+
+/// The number of metrics.
+const METRICS: usize = 4;
 
 /// Flat regions of one device: weights, gradients, norms, slots; and the metrics and counts, which are zero at first.
 struct Device {
@@ -357,7 +359,13 @@ fn settings_are_read_and_checked() {
     let clip = read("clip_by_global_norm", table["x"].clone()).unwrap().unwrap();
     assert_eq!((clip.key(), clip.check()), ("clip_by_global_norm", Ok(())));
     assert!(read("adamm", table["x"].clone()).is_none());
-    assert!(WeightDecay(0.0).check().unwrap_err().message.contains("leave weight_decay out"));
-    assert!(ClipByGlobalNorm(f64::NAN).check().is_err());
+    for decay in [-1e-9, 1e-50, 1e39, f64::NAN] {
+        assert!(WeightDecay(decay).check().unwrap_err().message.contains("within single precision"), "{decay}");
+        assert!(ClipByGlobalNorm(decay).check().is_err(), "{decay}");
+    }
+    assert!(
+        WeightDecay(0.0).check().is_ok() && WeightDecay(0.0).is_identity() && ClipByGlobalNorm(0.0).check().is_err()
+    );
+    assert!(Momentum { mu: 0.0, nesterov: true }.is_identity() && !MOMENTUM.is_identity());
     assert!(all_examples().iter().all(|t| KEYS.contains(&t.key()) && t.check().is_ok()));
 }

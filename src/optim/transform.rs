@@ -69,6 +69,12 @@ pub trait Transform: Debug + Send + Sync {
     /// The first setting that is out of range.
     fn check(&self) -> Result<(), Fault>;
 
+    /// Returns true if it leaves every gradient as it is, as `momentum = 0.0` does: it is left out of the chain, so that
+    /// sweeps of a setting can include 0.
+    fn is_identity(&self) -> bool {
+        false
+    }
+
     /// Returns the names of its slots: the values that it keeps for each weight from step to step.
     fn slots(&self) -> &'static [&'static str] {
         &[]
@@ -89,6 +95,11 @@ pub trait Transform: Debug + Send + Sync {
     fn examples() -> Vec<Self>
     where
         Self: Sized;
+}
+
+/// Returns true if a number is above 0 and neither 0 nor infinite in single precision.
+pub fn is_single(x: f64) -> bool {
+    x > 0.0 && x as f32 > 0.0 && (x as f32).is_finite()
 }
 
 /// Calls a function generic over the element type with the elements of a block.

@@ -5,13 +5,13 @@
 //! Equals `weight_decay` of PyTorch's SGD if it comes before `momentum`.
 
 use super::opcode::Opcode;
-use super::transform::{Block, Elements, Transform, by_block};
+use super::transform::{Block, Elements, Transform, by_block, is_single};
 use crate::cpu::vectorized;
-use crate::error::Fault;
+use crate::error::{Fault, number};
 use crate::tensor::Real;
 use serde::Deserialize;
 
-/// The transform, given by its decay, which is above 0.
+/// The transform, given by its decay: at least 0, where 0 disables it.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(transparent)]
 pub struct WeightDecay(pub f64);
@@ -21,13 +21,14 @@ impl Transform for WeightDecay {
         "weight_decay"
     }
     fn check(&self) -> Result<(), Fault> {
-        if self.0.is_finite() && self.0 > 0.0 {
+        if self.0 == 0.0 || is_single(self.0) {
             return Ok(());
         }
-        Err(Fault::whole(format!(
-            "weight_decay = {}, expected a number above 0; leave weight_decay out to disable it",
-            self.0
-        )))
+        let decay = number(self.0);
+        Err(Fault::whole(format!("weight_decay = {decay}, expected 0 or a number above it within single precision")))
+    }
+    fn is_identity(&self) -> bool {
+        self.0 == 0.0
     }
     fn apply(&self, block: Block) {
         by_block!(block, e => decay(e, self.0))

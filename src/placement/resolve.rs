@@ -84,6 +84,7 @@ fn resolve_node(
         mesh,
         mode,
         batch: rows,
+        frozen: network.is_frozen(index),
     };
     let phases = node.layer.phases(&cx)?;
     let required = phases.forward.iter().flat_map(|phase| &phase.operands);

@@ -98,7 +98,7 @@ pub fn write(fs: &Fs, run_dir: &Path, snapshot: &Snapshot, retention: Retention)
 /// Opens and verifies the checkpoint in a folder.
 ///
 /// # Errors
-/// A file that is missing, truncated or damaged, with advice; a file that cannot be read.
+/// A file that is missing, truncated, damaged or not finite, with advice; a file that cannot be read.
 pub fn read(fs: &Fs, path: &Path) -> Result<Checkpoint> {
     let manifest = Manifest::read(fs, path)?;
     if let Some(step) = step_in(path).filter(|&step| step != manifest.info.step) {
@@ -111,6 +111,12 @@ pub fn read(fs: &Fs, path: &Path) -> Result<Checkpoint> {
     verify(fs, path, &manifest)?;
     let open = |name| TensorFile::open(fs, &path.join(name));
     let (model, mut state) = (open(MODEL)?, open(STATE)?);
+    for file in [&model, &state] {
+        if let Some(name) = file.first_nonfinite()? {
+            let message = format!("\"{name}\" has values that are not finite: the run had diverged; {ADVICE}");
+            return Err(Error::file(&file.path, message));
+        }
+    }
     if manifest.format == 1 {
         let names: Vec<String> = state.tensors.iter().map(|tensor| tensor.name.clone()).collect();
         state.tensors.iter_mut().zip(format_1::state_names(&names)).for_each(|(tensor, name)| tensor.name = name);

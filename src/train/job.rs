@@ -2,6 +2,7 @@
 
 use super::devices;
 use super::memory::{self, ProcessMemory};
+use super::ranges::{self, RunLimits};
 use super::start::Start;
 use crate::collectives::CollectiveAlgorithm;
 use crate::config::{self, Collectives, Config};
@@ -179,6 +180,11 @@ impl Job {
         if sound {
             problems.extend(job.fit_data());
         }
+        if sound {
+            problems.extend(ranges::problems(&job.ranges()));
+            let notes = ranges::notes(&job.ranges());
+            job.notes.extend(notes);
+        }
         if needs == DataPolicy::Required {
             problems.extend(job.read_start()?);
         }
@@ -272,17 +278,30 @@ impl Job {
 
     /// Returns the number of updates of the whole run.
     pub fn steps(&self) -> u64 {
+        self.counted_steps().unwrap_or(u64::MAX)
+    }
+
+    /// Returns the number of updates of the whole run, unless it is too large to count.
+    fn counted_steps(&self) -> Option<u64> {
         let epochs = match self.config.train.length {
-            Interval::Steps(steps) => return steps,
+            Interval::Steps(steps) => return Some(steps),
             Interval::Epochs(epochs) => epochs,
         };
         let (made, place) = self.from;
         let (epoch, left) = (self.epoch(), epochs.saturating_sub(place.epoch));
         if left == 0 {
-            return made;
+            return Some(made);
         }
-        let later = (left - 1).saturating_mul(epoch.batches() as u64);
-        made.saturating_add(epoch.batches_left(place) as u64).saturating_add(later)
+        let later = (left - 1).checked_mul(epoch.batches() as u64)?;
+        made.checked_add(epoch.batches_left(place) as u64)?.checked_add(later)
+    }
+
+    fn ranges(&self) -> RunLimits<'_> {
+        let variants = self.variants();
+        let training = variants.iter().filter(|variant| variant.mode == Mode::Train);
+        let least_rows = training.map(|variant| variant.batch).min();
+        let (config, network, epoch) = (&self.config, &self.network, self.epoch());
+        RunLimits { config, network, epoch, steps: self.counted_steps(), least_rows }
     }
 
     /// Returns the learning rate of an update, counted from 1, in an epoch, counted from 0.

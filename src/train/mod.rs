@@ -14,6 +14,7 @@ mod matching;
 mod memory;
 mod nonfinite;
 pub mod owner;
+mod ranges;
 mod run;
 pub mod signals;
 mod start;

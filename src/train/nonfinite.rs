@@ -6,7 +6,7 @@ use super::run::Run;
 use super::start::tensors;
 use crate::data::{Batches, Place, Preparer};
 use crate::device::Clock;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, number};
 use crate::layers::{Mode, Pass, Role};
 use crate::optim::Opcode;
 use crate::placement::Variant;
@@ -181,13 +181,13 @@ impl Run {
         };
         let base = config.optimizer.lr;
         let lr = match clock.lr == base {
-            true => format!("{base}"),
-            false => format!("{}, which the schedule made of {base}", clock.lr),
+            true => number(base),
+            false => format!("{}, which the schedule made of {}", number(clock.lr), number(base)),
         };
         match cause {
             Cause::Data { sample, value } => {
                 let scale = "correct the sample, or choose another data.normalize";
-                format!("{sample} has the value {value:e} after normalisation: {scale}; {again}")
+                format!("{sample} has the value {} after normalisation: {scale}; {again}", number(*value))
             }
             _ if self.job.evaluates.is_some() => "the weights are too large: use an earlier checkpoint".to_string(),
             Cause::Weights => {
@@ -195,8 +195,9 @@ impl Run {
                 format!("the weights of {from} are too large for this network: start from other weights")
             }
             Cause::Decay(product) => format!(
-                "lr * weight_decay is {product}, and above 1 the decay makes weights grow: lower weight_decay or lr \
-                 (now {lr}); {again}"
+                "lr * weight_decay is {}, and above 1 the decay makes weights grow: lower weight_decay or lr \
+                 (now {lr}); {again}",
+                number(*product)
             ),
             Cause::Rate => {
                 let clips = config.optimizer.chain.0.iter().any(|transform| transform.needs_norm());

@@ -80,13 +80,13 @@ fn all(file: &TensorFile) -> Vec<NamedTensor> {
 }
 
 fn saved(step: u64) -> Saved {
-    let odd = [f32::from_bits(0x7fc1_2345), f32::from_bits(0xff80_0001), -0.0, f32::MIN_POSITIVE / 8.0];
+    let odd = [f32::from_bits(0x7f7f_ffff), f32::from_bits(0x8000_0001), -0.0, f32::MIN_POSITIVE / 8.0];
     Saved {
         model: vec![tensor("fc1.bias", &[2], &[step as f32, -1.5]), tensor("fc1.weight", &[2, 2], &odd)],
         state: vec![NamedTensor {
             name: "fc1.weight.velocity".into(),
             shape: Shape::from([2, 1]),
-            data: TensorData::F64(vec![f64::from_bits(0x7ff8_0000_0000_0abc), 0.1]),
+            data: TensorData::F64(vec![f64::from_bits(0x7fe8_0000_0000_0abc), 0.1]),
         }],
         info: Info {
             format: 2,
@@ -131,7 +131,7 @@ fn record() -> DataRecord {
     serde_json::from_value(serde_json::json!({ "train": set, "test": null, "normalization": constants })).unwrap()
 }
 
-/// Returns the bits of all values, because NaN is not equal to itself.
+/// Returns the bits of all values, because 0 and -0 are equal.
 fn bits(tensors: &[NamedTensor]) -> Vec<(String, Vec<usize>, Vec<u64>)> {
     let bits = |data: &TensorData| match data {
         TensorData::F32(values) => values.iter().map(|x| u64::from(x.to_bits())).collect(),
@@ -160,6 +160,23 @@ fn a_loss_that_is_not_finite_is_saved() {
     saved.info.evaluations[0].loss = f64::INFINITY;
     let path = save(&run.0, &saved, 1).unwrap();
     assert!(good(&path).unwrap().info.evaluations[0].loss.is_nan());
+}
+
+#[test]
+fn a_checkpoint_that_is_not_finite_is_never_the_newest() {
+    let run = Run::new("not-finite");
+    let good_path = run.write(1, 9);
+    let (mut model, mut state) = (saved(2), saved(3));
+    model.model[1].data = TensorData::F32(vec![1.0, f32::NAN, 0.0, 0.0]);
+    state.state[0].data = TensorData::F64(vec![f64::NEG_INFINITY, 0.1]);
+    for saved in [&model, &state] {
+        save(&run.0, saved, 9).unwrap();
+    }
+    let newest = found(&run.0).unwrap();
+    assert_eq!(newest.checkpoint.path, good_path);
+    let skipped: Vec<String> = newest.skipped.iter().map(ToString::to_string).collect();
+    assert!(skipped[0].contains("\"fc1.weight.velocity\" has values that are not finite"), "{skipped:?}");
+    assert!(skipped[1].contains("\"fc1.weight\" has values that are not finite"), "{skipped:?}");
 }
 
 #[test]

@@ -62,6 +62,26 @@ impl Rhythm {
     }
 }
 
+/// Images per second, averaged over about the last two seconds, because single steps vary.
+#[derive(Debug, Default)]
+struct Throughput {
+    images: f64,
+    seconds: f64,
+}
+
+impl Throughput {
+    /// The time after which a step counts e times less.
+    const MEMORY: f64 = 2.0;
+
+    /// Adds a step, and returns the average.
+    fn add(&mut self, images: usize, seconds: f64) -> f64 {
+        let kept = (-seconds / Self::MEMORY).exp();
+        self.images = self.images * kept + images as f64;
+        self.seconds = self.seconds * kept + seconds;
+        self.images / self.seconds
+    }
+}
+
 impl Run {
     /// Trains to the end, or until `stop`. `begin` is when the process began.
     ///
@@ -96,7 +116,7 @@ impl Run {
         if self.lacks_evaluation(&rhythm) {
             self.evaluate(reporter, stop)?;
         }
-        let mut last = Instant::now();
+        let (mut last, mut throughput) = (Instant::now(), Throughput::default());
         let mut under_way: VecDeque<(Clock, usize, Place)> = VecDeque::new();
         loop {
             // Steps are submitted ahead of their results, but none beyond a step after which the weights are inspected.
@@ -129,7 +149,7 @@ impl Run {
                 epoch: clock.epoch,
                 loss: metrics.loss,
                 lr: clock.lr,
-                images_per_second: rows as f64 / seconds,
+                images_per_second: throughput.add(rows, seconds),
                 seconds: begin.elapsed().as_secs_f64(),
                 skipped,
             })?;
@@ -265,5 +285,24 @@ impl Run {
         self.saved = Some(self.step);
         let path = self.relative(&path).display().to_string();
         reporter.emit(&RunEvent::Checkpoint { step: self.step, path })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn throughput_is_an_average_that_follows_a_change() {
+        let mut throughput = Throughput::default();
+        assert!((throughput.add(10, 0.1) - 100.0).abs() < 1e-9);
+        // One step in ten is ten times as fast: the average hardly moves.
+        for i in 0..200 {
+            let seconds = if i % 10 == 0 { 0.01 } else { 0.1 };
+            let rate = throughput.add(10, seconds);
+            assert!((95.0..125.0).contains(&rate), "{rate}");
+        }
+        let rate = (0..200).map(|_| throughput.add(10, 0.05)).last().unwrap();
+        assert!((rate - 200.0).abs() < 2.0, "{rate}");
     }
 }

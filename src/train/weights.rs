@@ -36,6 +36,13 @@ impl TensorData {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+    /// Returns true if all values are finite.
+    pub fn is_finite(&self) -> bool {
+        match self {
+            TensorData::F32(values) => values.iter().all(|x| x.is_finite()),
+            TensorData::F64(values) => values.iter().all(|x| x.is_finite()),
+        }
+    }
     /// Returns the bytes of the values, as in a file.
     pub fn bytes(&self) -> Vec<u8> {
         match self {
@@ -238,6 +245,21 @@ impl TensorFile {
             Dtype::BF16 => TensorData::F32(halves().map(|&x| half::bf16::from_le_bytes(x).to_f32()).collect()),
             _ => TensorData::F32(bytes.as_chunks().0.iter().map(|&x| f32::from_le_bytes(x)).collect()),
         })
+    }
+
+    /// Returns the name of the first tensor that has a value that is not finite.
+    ///
+    /// # Errors
+    /// As [`TensorFile::rows`].
+    pub fn first_nonfinite(&self) -> Result<Option<&str>> {
+        for (index, spec) in self.tensors.iter().enumerate() {
+            for rows in pieces(&spec.shape) {
+                if !self.rows(index, rows)?.is_finite() {
+                    return Ok(Some(&spec.name));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// Reads a whole tensor.

@@ -5,7 +5,7 @@ use super::settings::{BatchNorm, PART, SAVED, SUMS, width};
 use crate::device::Operand;
 use crate::error::Result;
 use crate::gpu::kernels::{self, any};
-use crate::gpu::{Const, Grid, int, threads};
+use crate::gpu::{Const, Grid, Mut, int, threads};
 use crate::layers::{Launch, Operands, Role};
 
 /// Number of channels that one block processes.
@@ -74,10 +74,12 @@ impl BatchNorm {
         let width = width(launch.operands);
         let devices = launch.operand(PART).len(0);
         let kept = launch.write(SAVED);
-        let (mean, variance) = (launch.write(Role::Statistic(0)), launch.write(Role::Statistic(1)));
+        let running = |role| if launch.has(role) { launch.write(role) } else { Mut::NONE };
+        let (mean, variance) = (running(Role::Statistic(0)), running(Role::Statistic(1)));
         let (momentum, epsilon) = (self.momentum as f32, self.epsilon as f32);
         let (grid, parts, c) = (threads(width), launch.read(PART), int(width)?);
-        // SAFETY: the parts are (devices, 3, width), kept is (2, width), the running statistics have width elements.
+        // SAFETY: the parts are (devices, 3, width), kept is (2, width), the running statistics, if they are not null, have width
+        // elements.
         unsafe {
             let (on, devices) = (&launch.issue, int(devices)?);
             kernels::batch_norm_keep(on, grid, parts, mean, variance, kept, devices, c, momentum, epsilon)?;

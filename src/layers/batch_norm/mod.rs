@@ -96,14 +96,11 @@ impl Layer for BatchNorm {
             .map(|[parts, kinds]| Shape::from([parts, kinds, pixels(input), input.c]))
             .to_vec();
         let statistics = Phase::new("statistics").read(Role::X(0), x).write(PART, part);
-        let normalize = Phase::new("normalize")
-            .read(Role::X(0), x)
-            .read(PART, all)
-            .update(Role::Statistic(0), param)
-            .update(Role::Statistic(1), param)
-            .write(SAVED, all)
-            .write(Role::Y, x)
-            .accepts(Epilogue::Relu);
+        let mut normalize = Phase::new("normalize").read(Role::X(0), x).read(PART, all);
+        if !cx.frozen {
+            normalize = normalize.update(Role::Statistic(0), param).update(Role::Statistic(1), param);
+        }
+        normalize = normalize.write(SAVED, all).write(Role::Y, x).accepts(Epilogue::Relu);
         phases.forward = vec![statistics, with_affine(normalize)];
         let reduce = Phase::new("reduce").read(Role::X(0), x).read(SAVED, all).read(Role::Dy, x).write(SUMS, term);
         let mut backward = Phase::new("backward")
@@ -176,14 +173,18 @@ impl BatchNorm {
         let (mean, deviation) = kept.split_at_mut(width);
         let count = statistics::merge(args.read::<T>(PART), mean, deviation);
         let real = T::from_f64;
-        let momentum = real(self.momentum);
-        let update = |old: &mut T, new: T| *old = *old + momentum * (new - *old);
-        args.write::<T>(Role::Statistic(0)).iter_mut().zip(&*mean).for_each(|(old, &new)| update(old, new));
-        let unbiased = real(1.0 / (count - 1.0).max(1.0));
-        args.write::<T>(Role::Statistic(1))
-            .iter_mut()
-            .zip(&*deviation)
-            .for_each(|(old, &m2)| update(old, m2 * unbiased));
+        // One value has no variance.
+        if args.has(Role::Statistic(0)) && count > 1.0 {
+            let running = args.write::<T>(Role::Statistic(0)).iter_mut().zip(args.write::<T>(Role::Statistic(1)));
+            let (momentum, unbiased) = (real(self.momentum), real(1.0 / (count - 1.0)));
+            for ((mean, var), (&new_mean, &m2)) in running.zip(mean.iter().zip(&*deviation)) {
+                let new_var = m2 * unbiased;
+                if new_mean.to_f64().is_finite() && new_var.to_f64().is_finite() {
+                    *mean = *mean + momentum * (new_mean - *mean);
+                    *var = *var + momentum * (new_var - *var);
+                }
+            }
+        }
         for v in deviation.iter_mut() {
             *v = T::ONE / (*v * real(1.0 / count.max(1.0)) + real(self.epsilon)).sqrt();
         }
