@@ -75,7 +75,7 @@ fn help_and_usage_errors_keep_their_exit_codes() {
     assert!(help.out.contains("Usage: peristyle <COMMAND>") && help.err.is_empty(), "{}", help.err);
     let output = folder.run(&["check", "small.toml", "--lr", "0.1"]);
     assert_eq!((output.code, output.out.as_str()), (Some(2), ""));
-    let tip = "tip: to change a setting of the configuration, use '--set', as in '--set optimizer.lr=0.1'";
+    let tip = "tip: to change optimizer.lr, use '--set', as in '--set optimizer.lr=0.1'";
     assert!(output.err.contains(tip) && !output.err.contains("-- --lr"), "{}", output.err);
     for (arguments, words) in [
         (&["trian"][..], "a similar subcommand exists: 'train'"),

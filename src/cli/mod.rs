@@ -15,10 +15,11 @@ mod plan;
 mod selftest;
 mod train;
 
+use crate::config::setting_named;
 use crate::device::report_aborts;
 use crate::error::Result;
 use clap::builder::StyledStr;
-use clap::error::{ContextKind, ContextValue};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 
 const EXIT_CODES: &str = "\
@@ -95,13 +96,38 @@ fn run(command: &Command) -> Result<()> {
     }
 }
 
-/// Replaces the advice to pass an unknown option as a value by how to change a setting: `--lr` is a common guess.
+/// Replaces the advice on an unknown option by how to change a setting: `--lr` is a common guess.
 fn with_advice(mut error: clap::Error) -> clap::Error {
     let to_pass = |tip: &StyledStr| tip.to_string().starts_with("to pass");
     let tips = error.get(ContextKind::Suggested);
-    if matches!(tips, Some(ContextValue::StyledStrs(tips)) if tips.iter().any(to_pass)) {
-        let tip = "to change a setting of the configuration, use '--set', as in '--set optimizer.lr=0.1'";
-        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
-    }
+    let generic = matches!(tips, Some(ContextValue::StyledStrs(tips)) if tips.iter().any(to_pass));
+    let option = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(option)) if error.kind() == ErrorKind::UnknownArgument => option.clone(),
+        _ => String::new(),
+    };
+    let setting = option.strip_prefix("--").and_then(setting_named);
+    let tip = match setting {
+        Some(path) => {
+            let value = value_of(&option, std::env::args_os().map(|argument| argument.to_string_lossy().into_owned()))
+                .unwrap_or_else(|| "VALUE".to_string());
+            format!("to change {path}, use '--set', as in '--set {path}={value}'")
+        }
+        None if generic => {
+            "to change a setting of the configuration, use '--set', as in '--set optimizer.lr=0.1'".to_string()
+        }
+        None => return error,
+    };
+    error.remove(ContextKind::SuggestedArg);
+    error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     error
+}
+
+/// Returns the value that the command line gives an option, as in `--lr 0.1` or `--lr=0.1`.
+fn value_of(option: &str, mut arguments: impl Iterator<Item = String>) -> Option<String> {
+    let rest = arguments.find_map(|argument| match argument.strip_prefix(option) {
+        Some("") => Some(None),
+        Some(rest) => rest.strip_prefix('=').map(|value| Some(value.to_string())),
+        None => None,
+    })?;
+    rest.or_else(|| arguments.next().filter(|next| !next.starts_with("--")))
 }

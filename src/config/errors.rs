@@ -1,5 +1,6 @@
 //! Rewords serde's errors in terms of the file: the key, its value, what was expected, and the known names.
 
+use super::names::suggest_setting;
 use super::spans::SpannedValue;
 use crate::error::suggest;
 use serde::de::{Deserializer, Error as _, Visitor};
@@ -115,7 +116,8 @@ pub(super) fn unknown_key(key: &str, known: &[&str]) -> String {
     if known.is_empty() {
         return format!("unknown key \"{key}\"; this table has no keys");
     }
-    format!("unknown key \"{key}\"{}{}", suggest(key, known.iter().copied()), known_keys(known))
+    let near = suggest_setting(key, known).unwrap_or_else(|| suggest(key, known.iter().copied()));
+    format!("unknown key \"{key}\"{near}{}", known_keys(known))
 }
 
 /// Returns the message for a name that is not one of the known names.

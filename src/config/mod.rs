@@ -11,6 +11,7 @@ mod duration;
 mod errors;
 mod kinds;
 mod model;
+mod names;
 mod parse;
 mod patterns;
 mod pretrained;
@@ -23,6 +24,7 @@ mod write;
 
 pub use devices::{Collectives, DeviceKind, Devices, LibraryUse, PeerAccess};
 pub use model::{LayerEntry, Model, Multiplier};
+pub use names::{SETTINGS, setting_named};
 pub use parse::{Config, Parsed, from_text, read, sort};
 pub use patterns::{NameMap, NameMatch, NamePattern};
 pub use pretrained::PretrainedWeights;
