@@ -193,8 +193,9 @@ fn read_use(diagnostics: &mut Diagnostics, value: &SpannedValue) -> Option<(Devi
     let mut all: Option<(DeviceKind, Vec<usize>)> = None;
     for item in items {
         let at = item.span().start;
+        let before = all.as_ref().map_or(0, |(_, ordinals)| ordinals.len());
         let read = match item.get_ref() {
-            DeValue::String(text) => parse(text),
+            DeValue::String(text) => parse(text, before),
             other => Err(format!("use = {}, expected {FORMS}, or a list of these", errors::show(other))),
         };
         let problem = match (read, &mut all) {
@@ -203,8 +204,7 @@ fn read_use(diagnostics: &mut Diagnostics, value: &SpannedValue) -> Option<(Devi
                 continue;
             }
             (Ok((kind, more)), Some((first, ordinals))) if kind == *first => {
-                let next = if kind == DeviceKind::Cuda { 0 } else { ordinals.len() };
-                ordinals.extend(more.iter().map(|i| i + next));
+                ordinals.extend(more);
                 continue;
             }
             (Ok((kind, _)), Some((first, _))) => {
@@ -224,12 +224,17 @@ fn read_use(diagnostics: &mut Diagnostics, value: &SpannedValue) -> Option<(Devi
     all
 }
 
-fn parse(text: &str) -> Result<(DeviceKind, Vec<usize>), String> {
+/// Parses one entry of `use`; `before` devices precede it.
+fn parse(text: &str, before: usize) -> Result<(DeviceKind, Vec<usize>), String> {
     let wrong = || format!("use = {text:?}, expected {FORMS}");
     if text == "auto" {
         return Ok(auto());
     }
-    let number = |digits: &str| digits.parse::<usize>().ok().filter(|n| *n <= MOST).ok_or_else(wrong);
+    let number = |digits: &str| match digits.parse::<usize>() {
+        Ok(number) if number <= MOST => Ok(number),
+        Ok(number) => Err(format!("use = {text:?}: {number} is too large, expected at most {MOST} devices")),
+        Err(_) => Err(wrong()),
+    };
     let (device, times) = match text.split_once('*') {
         Some((device, times)) => (device, number(times)?),
         None => (text, 1),
@@ -238,25 +243,34 @@ fn parse(text: &str) -> Result<(DeviceKind, Vec<usize>), String> {
         Some((kind, range)) => (kind, Some(range)),
         None => (device, None),
     };
-    match (kind, range) {
-        ("cpu", None) => Ok((DeviceKind::Cpu, (0..times).collect())),
-        ("emu", None) => Ok((DeviceKind::Emu, (0..times).collect())),
-        ("cuda", Some(range)) => {
-            let (first, last) = match range.split_once('-') {
-                Some((first, last)) => (number(first)?, number(last)?),
-                None => (number(range)?, number(range)?),
-            };
-            if first > last {
-                return Err(format!(
-                    "use = {text:?} counts down, expected an ascending range; write \"cuda:{last}-{first}\""
-                ));
-            }
-            Ok((DeviceKind::Cuda, (first..=last).flat_map(|i| std::iter::repeat_n(i, times)).collect()))
+    let range = range.map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last) = (number(first)?, number(last)?);
+        if first <= last {
+            return Ok((first, last));
         }
-        ("cuda", None) => {
+        Err(format!("use = {text:?} counts down, expected an ascending range; write \"{kind}:{last}-{first}\""))
+    });
+    let kind = match kind {
+        "cpu" => DeviceKind::Cpu,
+        "emu" => DeviceKind::Emu,
+        "cuda" => DeviceKind::Cuda,
+        _ => return Err(wrong()),
+    };
+    match (kind, range.transpose()?) {
+        (DeviceKind::Cuda, Some((first, last))) => {
+            Ok((kind, (first..=last).flat_map(|i| std::iter::repeat_n(i, times)).collect()))
+        }
+        (DeviceKind::Cuda, None) => {
             Err(format!("use = {text:?} names no GPU, expected its number; write \"cuda:0\" or \"cuda:0-3\""))
         }
-        _ => Err(wrong()),
+        (_, None) => Ok((kind, (before..before + times).collect())),
+        // These devices exist because they are listed, so their numbers only name them.
+        (_, Some((first, last))) if first == before && times == 1 => Ok((kind, (first..=last).collect())),
+        (_, Some((_, last))) => Err(format!(
+            "use = {text:?}, expected {kind} devices in the order of their numbers, from 0, each once; write \"{kind}*{}\"",
+            last + 1
+        )),
     }
 }
 
