@@ -86,7 +86,17 @@ fn resolve_node(
         batch: rows,
         frozen: network.is_frozen(index),
     };
-    let phases = node.layer.phases(&cx)?;
+    let phases = node.layer.phases(&cx).map_err(|fault| match cx.split {
+        Split::Columns if !node.output.c.is_multiple_of(mesh.columns) && gives_classes(network, index) => Fault {
+            key: fault.key,
+            message: format!(
+                "its {} outputs, one for each class, do not divide evenly among {} devices (split = \"columns\"); use \
+                 split = \"none\" or \"batch\"",
+                node.output.c, mesh.columns
+            ),
+        },
+        _ => fault,
+    })?;
     let required = phases.forward.iter().flat_map(|phase| &phase.operands);
     let y = required.filter(|o| o.role == Role::Y).map(|o| o.layout.columns).next_back();
     let view = phases.forward.is_empty();
@@ -110,6 +120,11 @@ fn wanted_later(network: &Network, index: usize, mesh: Mesh) -> Placement {
             None => at = next,
         }
     }
+}
+
+/// Returns true if no layer with parameters comes after a node, so that its channels are the classes.
+fn gives_classes(network: &Network, index: usize) -> bool {
+    network.nodes[index + 1..].iter().all(|node| node.params.is_empty())
 }
 
 fn does_not_divide(input: Activation, mesh: Mesh) -> Fault {
