@@ -26,27 +26,39 @@ pub struct Optimizer {
 
 /// How often something happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[serde(try_from = "Written")]
 pub enum Every {
     /// `"never"`.
     Never,
-    /// `"1 epoch"`, `"500 steps"`.
+    /// `"1 epoch"`, `"500 steps"`, `500`.
     At(Interval),
     /// `"10 minutes"`: only for checkpoints, which do not affect the curve.
     Time(Duration),
 }
 
-impl TryFrom<String> for Every {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        if text == "never" {
-            return Ok(Every::Never);
-        }
+/// An [`Every`] in the file.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a number of steps, or text like \"1 epoch\", \"500 steps\" or \"never\"")]
+enum Written {
+    Steps(u64),
+    Text(String),
+}
+
+impl TryFrom<Written> for Every {
+    type Error = &'static str;
+    fn try_from(written: Written) -> Result<Self, Self::Error> {
+        let wrong = "expected a number of steps, or text like \"1 epoch\", \"500 steps\" or \"never\"";
+        let text = match written {
+            Written::Steps(0) => return Err(wrong),
+            Written::Steps(steps) => return Ok(Every::At(Interval::Steps(steps))),
+            Written::Text(text) if text == "never" => return Ok(Every::Never),
+            Written::Text(text) => text,
+        };
         if let Some(time) = duration::parse(&text) {
             return Ok(Every::Time(time));
         }
         let read: Result<Interval, serde::de::value::Error> = Interval::deserialize(text.as_str().into_deserializer());
-        read.map(Every::At).map_err(|_| "expected text like \"1 epoch\", \"500 steps\" or \"never\"".to_string())
+        read.map(Every::At).map_err(|_| wrong)
     }
 }
 
@@ -215,8 +227,11 @@ pub(super) fn read_train(
         }
     }
     let epoch = Every::At(Interval::Epochs(1));
-    if evaluated.is_empty() && section.table.contains_key("evaluate") {
-        section.diagnostics.note("[train]: evaluate has no effect: [data] has neither test nor validation");
+    if evaluated.is_empty() {
+        section.diagnostics.note(match section.table.contains_key("evaluate") {
+            true => "[train]: evaluate has no effect: [data] has neither test nor validation",
+            false => "[data] has neither test nor validation: the network is not evaluated",
+        });
     }
     let evaluate = section.take("evaluate").unwrap_or(epoch);
     if matches!(evaluate, Every::Time(_)) {
@@ -300,4 +315,26 @@ fn read_checkpoint(
     let on_error = table.take("on_error").unwrap_or_default();
     table.finish();
     CheckpointSettings { every, keep, keep_best, best_by, on_error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_of_steps_is_an_interval() {
+        let read = |text: &str| toml::from_str::<std::collections::BTreeMap<String, Every>>(&format!("every = {text}"));
+        for (text, every) in [
+            ("2", Every::At(Interval::Steps(2))),
+            ("\"2 steps\"", Every::At(Interval::Steps(2))),
+            ("\"1 epoch\"", Every::At(Interval::Epochs(1))),
+            ("\"never\"", Every::Never),
+        ] {
+            assert_eq!(read(text).unwrap()["every"], every);
+        }
+        for wrong in ["0", "-1", "1.5", "true", "\"often\""] {
+            let error = read(wrong).unwrap_err().to_string();
+            assert!(error.contains("expected a number of steps, or text like"), "{error}");
+        }
+    }
 }
