@@ -123,6 +123,29 @@ impl Error {
         text
     }
 
+    /// Returns both errors as one; only the one of the operating system, if there is one.
+    pub fn and(self, other: Error) -> Error {
+        match (self.exit_code(), other.exit_code()) {
+            (1, _) => self,
+            (_, 1) => other,
+            _ => Error::Config([self.problems(), other.problems()].concat()),
+        }
+    }
+
+    /// Returns what is wrong as a list: one problem, unless the error is a list already.
+    pub fn problems(self) -> Vec<Problem> {
+        let text = self.with_causes();
+        match self {
+            Error::Config(problems) => problems,
+            Error::Io { path, .. } | Error::File { path, .. } => {
+                let location = path.display().to_string();
+                let message = text[printable(&location).len()..].trim_start_matches(": ").to_string();
+                vec![Problem { location, message }]
+            }
+            _ => vec![Problem { location: "the data".to_string(), message: text }],
+        }
+    }
+
     /// Returns the process exit code: 1 = ran but failed, 2 = a user mistake. An error of the operating system is a failure
     /// unless the path is wrong.
     pub fn exit_code(&self) -> i32 {
@@ -201,7 +224,7 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 pub fn quantity(count: u64, noun: &str) -> String {
     let plural = match noun {
         _ if count == 1 => "",
-        _ if noun.ends_with("ch") => "es",
+        _ if noun.ends_with("ch") || noun.ends_with("ss") => "es",
         _ => "s",
     };
     format!("{count} {noun}{plural}")
@@ -260,7 +283,8 @@ mod tests {
 
     #[test]
     fn only_one_is_singular() {
-        let quantities = [(0, "batch"), (1, "batch"), (2, "thread")].map(|(count, noun)| quantity(count, noun));
-        assert_eq!(quantities, ["0 batches", "1 batch", "2 threads"]);
+        let counts = [(0, "batch"), (1, "batch"), (2, "thread"), (3, "class")];
+        let quantities = counts.map(|(count, noun)| quantity(count, noun));
+        assert_eq!(quantities, ["0 batches", "1 batch", "2 threads", "3 classes"]);
     }
 }

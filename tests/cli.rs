@@ -85,7 +85,7 @@ fn eval_prints_the_last_results_of_the_run_from_any_folder() {
     let data =
         "{ idx = { images = \"data/train-images-idx3-ubyte.gz\", labels = \"data/train-labels-idx1-ubyte.gz\" } }";
     assert!(folder.good(&["eval", "run", "--data", data]).out.contains("(1437 images)"));
-    refused(&folder.run(&["eval", "run", "--data", "digits"]), &["--set data.test", "28, 28, 1", "8, 8, 1"]);
+    refused(&folder.run(&["eval", "run", "--data", "digits"]), &["--data: [data]: ", "28, 28, 1", "8, 8, 1"]);
     refused(&folder.run(&["eval", "configs"]), &["configs: no config.toml here; expected a run directory or a"]);
     refused(&folder.run(&["eval", "nowhere"]), &["nowhere: cannot read: No such file"]);
     refused(&folder.run(&["eval", "run/checkpoints/step-00000009"]), &["step-00000009: cannot read"]);
@@ -147,7 +147,8 @@ fn check_reports_mistakes_of_every_kind_in_one_go() {
     let columns = ["--devices", "cpu*2", "--set", "devices.mesh={ columns = 2 }"];
     let output = folder.run(&[&["check", "bad.toml"], &columns[..]].concat());
     assert_eq!(output.code, Some(2));
-    let expected = ["6:8", "21:37", "28:6", "34:35"].map(|location| format!("bad.toml:{location}"));
+    // The last line says that the contents of the data were not read.
+    let expected = ["bad.toml:6:8", "bad.toml:21:37", "bad.toml:28:6", "bad.toml:34:35", "bad.toml"];
     assert_eq!(locations(&output), expected, "{}", output.err);
     for words in ["no such file", "lr = -1, expected", "units = 33 does not divide", "unknown key \"kep\""] {
         assert!(output.err.contains(words), "{words} is not in: {}", output.err);
@@ -157,7 +158,7 @@ fn check_reports_mistakes_of_every_kind_in_one_go() {
     let output = folder.run(&["check", "bad.toml"]);
     assert_eq!(
         locations(&output),
-        ["bad.toml:6:8", "bad.toml:23:28", "bad.toml:28:6", "bad.toml:34:35", "bad.toml"],
+        ["bad.toml:6:8", "bad.toml:23:28", "bad.toml:28:6", "bad.toml:34:35", "bad.toml", "bad.toml"],
         "{}",
         output.err
     );
@@ -168,7 +169,7 @@ fn check_reports_mistakes_of_every_kind_in_one_go() {
     folder.write("bad.toml", &broken.replace("batch = 100", "batch = 0"));
     assert_eq!(
         locations(&folder.run(&["check", "bad.toml"])),
-        ["bad.toml:8:9", "bad.toml:28:6", "bad.toml:34:35", "bad.toml"]
+        ["bad.toml:8:9", "bad.toml:28:6", "bad.toml:34:35", "bad.toml", "bad.toml"]
     );
     refused(&folder.run(&["train", "bad.toml"]), &["batch = 0"]);
     refused(&folder.run(&["train", "absent.toml"]), &["absent.toml: cannot read"]);

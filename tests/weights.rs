@@ -83,7 +83,7 @@ fn published_weights_load_whole_by_their_own_names_and_through_a_map() {
         for (file, from) in [("dotted.toml", whole), ("own.toml", mapped.as_str())] {
             let output = folder.good(&["check", file, "--set", from]);
             let note = format!("note: starting from w.safetensors: {used} of {used} tensors\n");
-            assert_eq!(output.err, note, "{name}");
+            assert!(output.err.ends_with(&note), "{name}: {}", output.err);
             let total = output.out.lines().find(|line| line.starts_with("total")).unwrap();
             assert!(total.contains(&format!(" {parameters} ")), "{name}: {total}");
         }
@@ -181,7 +181,9 @@ fn refused(folder: &Folder, from: &str, words: &[&str]) -> String {
         assert!(output.err.contains(words), "{from}: \"{words}\" is not in: {}", output.err);
     }
     let train = folder.run(&["train", "small.toml", "--run-dir", "no", "--set", &set]);
-    assert_eq!((train.code, &train.err), (Some(2), &output.err));
+    // Only `check` says that it has not read all the data.
+    let checked = output.err.replace("small.toml: contents of the data were not read; add --data\n", "");
+    assert_eq!((train.code, train.err), (Some(2), checked));
     assert!(!folder.at("no").exists());
     output.err
 }
@@ -411,5 +413,5 @@ fn the_documented_alexnet_starts_from_the_published_weights() {
     let expected = "note: starting from alexnet.safetensors: 14 of 16 tensors\n\
                     note: from alexnet.safetensors: keep their initial values: fc8.weight, fc8.bias\n\
                     note: from alexnet.safetensors: of the file are not used: classifier.6.weight, classifier.6.bias\n";
-    assert_eq!(notes, expected);
+    assert!(notes.ends_with(expected), "{notes}");
 }

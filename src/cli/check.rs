@@ -3,7 +3,7 @@
 use super::configured::Configured;
 use super::output::{notes, print};
 use super::plan::memory_text;
-use crate::error::{Result, quantity};
+use crate::error::{Error, Problem, Result, quantity};
 use crate::train::{DataPolicy, Job};
 
 /// Arguments of `check`.
@@ -11,10 +11,24 @@ use crate::train::{DataPolicy, Job};
 pub(super) struct Arguments {
     #[command(flatten)]
     configured: Configured,
+    /// Also reads the contents of all data, as train would: reports what is wrong with them, or prints a summary.
+    #[arg(long)]
+    data: bool,
 }
 
+/// The last line without `--data`.
+const NOT_READ: &str = "contents of the data were not read; add --data";
+
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
-    let (job, plan) = Job::open(&arguments.configured.config, &arguments.configured.sets(), DataPolicy::Required)?;
+    let needs = if arguments.data { DataPolicy::Inspected } else { DataPolicy::Checked };
+    let (job, plan) = match Job::open(&arguments.configured.config, &arguments.configured.sets(), needs) {
+        Err(Error::Config(mut problems)) if !arguments.data => {
+            let location = arguments.configured.config.display().to_string();
+            problems.push(Problem { location, message: NOT_READ.to_string() });
+            return Err(Error::Config(problems));
+        }
+        opened => opened?,
+    };
     notes(&job.notes);
     print(&job.network.to_string())?;
     let epoch = job.epoch();
@@ -30,5 +44,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         quantity(job.steps(), "step"),
         arena as f64 / 1e6
     ))?;
-    print(&memory_text(job.memory(&plan)))
+    print(&memory_text(job.memory(&plan)))?;
+    match &job.contents {
+        None => print(&format!("{NOT_READ}\n")),
+        Some(contents) => contents.sets.iter().try_for_each(|set| print(&format!("{set}\n"))),
+    }
 }

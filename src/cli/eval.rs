@@ -27,13 +27,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let mut sets = arguments.sets.clone();
     sets.extend(arguments.data.iter().map(|data| format!("data.test={data}")));
     sets.extend(arguments.devices.iter().map(|devices| format!("devices.use={devices:?}")));
-    let checked = directory::read_config(&arguments.run, &sets)?;
+    let checked = directory::read_config(&arguments.run, &sets).map_err(|error| as_given(arguments, error))?;
     let found = checkpoint::latest(&Fs::default(), &arguments.run, "")?;
-    let (job, plan) = match &found.checkpoint.info.data {
-        Some(record) => Job::to_evaluate(checked, record)?,
+    let opened = match &found.checkpoint.info.data {
+        Some(record) => Job::to_evaluate(checked, record),
         // The normalisation has to be measured again.
-        None => Job::complete(checked, DataPolicy::Trained)?,
+        None => Job::complete(checked, DataPolicy::Trained),
     };
+    let (job, plan) = opened.map_err(|error| as_given(arguments, error))?;
     if plan.programs.is_empty() {
         let message = "the run has no test data and no validation share; give test data with --data";
         return Err(Error::Usage(format!("{}: {message}", arguments.run.display())));
@@ -50,4 +51,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         }
     }
     result
+}
+
+/// Names the option of a problem as it was given: `--data`, not the `--set` that it stands for.
+fn as_given(arguments: &Arguments, error: Error) -> Error {
+    let Error::Config(mut problems) = error else { return error };
+    for (option, set, given) in [
+        ("--data", "--set data.test", arguments.data.is_some()),
+        ("--devices", "--set devices.use", arguments.devices.is_some()),
+    ] {
+        let at = problems.iter_mut().filter(|problem| given && problem.location == set);
+        at.for_each(|problem| problem.location = option.to_string());
+    }
+    Error::Config(problems)
 }

@@ -1,9 +1,11 @@
 //! The binary files of CIFAR-10: records of one label byte and 32x32 red, green and blue bytes.
 
-use super::file::ByteStream;
-use super::{DataFormat, Dataset, Header, Labels, PixelType, Pixels, SourceContext};
+use super::classes::ClassCounts;
+use super::file::{ByteStream, both, open};
+use super::{DataFormat, Dataset, Description, Header, Labels, PixelType, Pixels, SourceContext};
 use crate::error::{Error, Fault, Result};
 use serde::Deserialize;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 const SHAPE: [usize; 3] = [32, 32, 3];
@@ -37,7 +39,8 @@ impl Cifar {
 
     /// Opens the files and counts their records.
     fn open(&self, cx: SourceContext) -> Result<Vec<(ByteStream<'static>, usize)>> {
-        self.files().iter().map(|file| counted(ByteStream::open(&cx.base.find(file)?)?)).collect()
+        let open = |file: &PathBuf| counted(ByteStream::open(&cx.base.find(file)?)?);
+        self.files().iter().map(open).fold(Ok(Vec::new()), appended)
     }
 }
 
@@ -58,20 +61,32 @@ impl DataFormat for Cifar {
     fn files(&self) -> Vec<PathBuf> {
         self.files().to_vec()
     }
-    fn header(&self, cx: SourceContext) -> Result<Header> {
-        let images = self.open(cx)?.iter().map(|(_, records)| records).sum();
-        Ok(Header { images, shape: SHAPE, classes: CLASSES, pixels: PixelType::U8, target_width: 1 })
+    fn describe(&self, cx: SourceContext) -> Result<Description> {
+        let files = self.open(cx)?;
+        let labels =
+            files.iter().map(|(stream, records)| labels_of(&stream.path, *records)).fold(Ok(vec![]), appended)?;
+        let images = files.iter().map(|(_, records)| records).sum();
+        let header = Header { images, shape: SHAPE, classes: CLASSES, pixels: PixelType::U8, target_width: 1 };
+        let counts = ClassCounts::new(labels.into_iter().flatten().map(u32::from), CLASSES);
+        Ok(Description { header, classes: Some((files[0].0.path.clone(), counts)) })
     }
     fn load(&self, cx: SourceContext) -> Result<Dataset> {
         let files = self.open(cx)?;
         let images: usize = files.iter().map(|(_, records)| records).sum();
         let mut pixels = Vec::with_capacity(images * 3 * PLANE);
         let mut labels = Vec::with_capacity(images);
-        for (stream, records) in files {
-            read(stream, records, &mut pixels, &mut labels)?;
-        }
+        let read = |(stream, records)| read(stream, records, &mut pixels, &mut labels);
+        files.into_iter().map(read).fold(Ok(Vec::new()), appended)?;
         Ok(Dataset { pixels: Pixels::U8(pixels), labels: Labels::Index(labels), shape: SHAPE, classes: CLASSES })
     }
+}
+
+/// Adds what was read of a file to that of the files before it, or its errors to theirs.
+fn appended<T>(before: Result<Vec<T>>, file: Result<T>) -> Result<Vec<T>> {
+    both(before, file).map(|(mut before, file)| {
+        before.push(file);
+        before
+    })
 }
 
 fn counted(stream: ByteStream) -> Result<(ByteStream, usize)> {
@@ -91,11 +106,24 @@ fn counted(stream: ByteStream) -> Result<(ByteStream, usize)> {
     Ok((stream, (len / RECORD as u64) as usize))
 }
 
+/// Reads only the labels of a file.
+fn labels_of(path: &Path, records: usize) -> Result<Vec<u8>> {
+    let (file, _) = open(path)?;
+    let mut labels = vec![0; records];
+    for (record, label) in labels.iter_mut().enumerate() {
+        let read = file.read_exact_at(std::slice::from_mut(label), (record * RECORD) as u64);
+        read.map_err(|error| Error::io(path, "read", error))?;
+    }
+    check_labels(path, &labels)?;
+    Ok(labels)
+}
+
 fn read(stream: ByteStream, records: usize, pixels: &mut Vec<u8>, labels: &mut Vec<u32>) -> Result<()> {
     let path = stream.path.clone();
     let bytes = stream.rest((records * RECORD) as u64, &format!("{records} records of {RECORD} bytes"))?;
-    for (i, record) in bytes.chunks_exact(RECORD).enumerate() {
-        labels.push(label(&path, i, record[0])?);
+    check_labels(&path, &bytes.iter().step_by(RECORD).copied().collect::<Vec<_>>())?;
+    for record in bytes.chunks_exact(RECORD) {
+        labels.push(u32::from(record[0]));
         let (red, rest) = record[1..].split_at(PLANE);
         let (green, blue) = rest.split_at(PLANE);
         for ((&r, &g), &b) in red.iter().zip(green).zip(blue) {
@@ -105,13 +133,16 @@ fn read(stream: ByteStream, records: usize, pixels: &mut Vec<u8>, labels: &mut V
     Ok(())
 }
 
-fn label(path: &Path, record: usize, label: u8) -> Result<u32> {
-    if usize::from(label) < CLASSES {
-        return Ok(u32::from(label));
-    }
+fn check_labels(path: &Path, labels: &[u8]) -> Result<()> {
+    let mut wrong = labels.iter().enumerate().filter(|(_, label)| usize::from(**label) >= CLASSES);
+    let Some((record, label)) = wrong.next() else { return Ok(()) };
+    let (wrong, all) = (1 + wrong.count(), labels.len());
     Err(Error::file(
         path,
-        format!("record {record} has label {label}, expected 0 to 9; the file is damaged or not a CIFAR-10 file"),
+        format!(
+            "record {record} has label {label}, expected 0 to 9 (so in {wrong} of {all} records); the file is \
+             damaged or not a CIFAR-10 file"
+        ),
     ))
 }
 
@@ -153,7 +184,8 @@ mod tests {
         );
         assert_eq!(
             complaint(&[record, vec![10; RECORD]].concat()),
-            "a.bin: record 1 has label 10, expected 0 to 9; the file is damaged or not a CIFAR-10 file"
+            "a.bin: record 1 has label 10, expected 0 to 9 (so in 1 of 2 records); the file is damaged or not a \
+             CIFAR-10 file"
         );
         assert_eq!(
             complaint(&[0x1f, 0x8b, 8, 0]),

@@ -1,6 +1,8 @@
 //! A data set in memory, and its description.
 
+use super::classes::ClassCounts;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
 
 /// The subset of a data set that a source provides: `train` or `test`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -53,6 +55,31 @@ pub struct Header {
     pub pixels: PixelType,
     /// Number of values in the target of one image: 1 for a class number, `classes` for dense labels.
     pub target_width: usize,
+}
+
+impl Header {
+    /// Returns the bytes of the data set in memory.
+    pub fn bytes(&self) -> u64 {
+        let pixel = if self.pixels == PixelType::U8 { 1 } else { 4 };
+        let features = self.shape.iter().fold(pixel, |product: u64, &extent| product.saturating_mul(extent as u64));
+        (self.images as u64).saturating_mul(features.saturating_add(4 * self.target_width as u64))
+    }
+}
+
+/// What is known of a data set before its images are read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Description {
+    /// Its header.
+    pub header: Header,
+    /// How often each class occurs, if the labels are class numbers that can be read without the images, and the name
+    /// of their file.
+    pub classes: Option<(PathBuf, ClassCounts)>,
+}
+
+impl From<Header> for Description {
+    fn from(header: Header) -> Self {
+        Description { header, classes: None }
+    }
 }
 
 /// A data set in memory.

@@ -2,7 +2,7 @@
 //! data/digits/README.md for their origin. Needs neither files nor a network connection.
 
 use super::file::ByteStream;
-use super::{DataFormat, Dataset, Header, SourceContext, Subset, idx};
+use super::{DataFormat, Dataset, Description, SourceContext, Subset, idx};
 use crate::error::Result;
 use serde::Deserialize;
 
@@ -21,23 +21,21 @@ macro_rules! digits {
 }
 
 impl Digits {
-    fn streams(self, cx: SourceContext) -> Result<[ByteStream<'static>; 2]> {
+    fn pair(self, cx: SourceContext) -> Result<idx::Pair<'static>> {
         let files = match self.0.unwrap_or(cx.subset) {
             Subset::Train => [digits!("train-images-idx3-ubyte.gz"), digits!("train-labels-idx1-ubyte.gz")],
             Subset::Test => [digits!("t10k-images-idx3-ubyte.gz"), digits!("t10k-labels-idx1-ubyte.gz")],
         };
-        let [(images, image_bytes), (labels, label_bytes)] = files;
-        Ok([ByteStream::of(images, image_bytes)?, ByteStream::of(labels, label_bytes)?])
+        let [images, labels] = files.map(|(name, bytes)| ByteStream::of(name, bytes));
+        idx::Pair::new(images, labels)
     }
 }
 
 impl DataFormat for Digits {
-    fn header(&self, cx: SourceContext) -> Result<Header> {
-        let [images, labels] = self.streams(cx)?;
-        idx::header(images, labels)
+    fn describe(&self, cx: SourceContext) -> Result<Description> {
+        self.pair(cx)?.describe()
     }
     fn load(&self, cx: SourceContext) -> Result<Dataset> {
-        let [images, labels] = self.streams(cx)?;
-        idx::load(images, labels)
+        self.pair(cx)?.load()
     }
 }

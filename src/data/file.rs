@@ -1,15 +1,15 @@
 //! Opens data files, plain or gzip, and trusts no size that a file declares.
 
+use super::gzip::Members;
 use crate::error::{Error, Result};
-use flate2::bufread::MultiGzDecoder;
 use std::fs::File;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 /// The highest compression ratio of Deflate.
 const LARGEST_RATIO: u64 = 1032;
-/// The largest capacity reserved before the bytes of a compressed file have been read.
-const LARGEST_GUESS: u64 = 64 << 20;
+/// The memory reserved before any bytes of a file have been read; from then on, at most as much as was read.
+const FIRST_PIECE: usize = 64 << 20;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// Opens a regular file and returns it with its length in bytes.
@@ -55,7 +55,7 @@ impl<'a> ByteStream<'a> {
             }
         };
         if packed {
-            let reader = Box::new(BufReader::new(MultiGzDecoder::new(reader)));
+            let reader = Box::new(BufReader::new(Members::new(reader)));
             return Ok(ByteStream { path, packed: true, left: len.saturating_mul(LARGEST_RATIO), reader });
         }
         Ok(ByteStream { path, packed: false, left: len, reader: Box::new(reader) })
@@ -103,30 +103,45 @@ impl<'a> ByteStream<'a> {
     /// Reads the rest of the file, which must be exactly `len` bytes.
     pub fn rest(mut self, len: u64, what: &str) -> Result<Vec<u8>> {
         self.expect(len, what)?;
-        let mut bytes = Vec::with_capacity(len.min(LARGEST_GUESS) as usize);
-        // Reading one more byte detects trailing data and makes gzip verify its checksum.
-        if let Err(error) = self.reader.by_ref().take(len + 1).read_to_end(&mut bytes) {
-            return Err(self.failed(error));
+        let wrong = |message: String| Err(Error::file(&self.path, message));
+        let whole = usize::try_from(len).unwrap_or(usize::MAX);
+        let mut bytes = Vec::new();
+        while bytes.len() < whole {
+            let piece = (whole - bytes.len()).min(bytes.len().max(FIRST_PIECE));
+            if bytes.try_reserve_exact(piece).is_err() {
+                return wrong(format!("needs {len} bytes of memory for {what}, more than there is; use fewer images"));
+            }
+            match self.reader.by_ref().take(piece as u64).read_to_end(&mut bytes) {
+                Ok(read) if read < piece => return wrong(wrong_length(what, len, bytes.len() as u64)),
+                read => read.map_err(|error| self.failed(error))?,
+            };
         }
-        match bytes.len() as u64 {
-            found if found == len => Ok(bytes),
-            found if found > len => Err(Error::file(
-                &self.path,
-                format!(
-                    "continues after {what} ({len} bytes), expected its end there; the file does not match its header"
-                ),
+        // Reading one more byte detects trailing data and makes gzip verify its checksum.
+        match self.reader.by_ref().take(1).read_to_end(&mut Vec::new()) {
+            Ok(0) => Ok(bytes),
+            Ok(_) => wrong(format!(
+                "continues after {what} ({len} bytes), expected its end there; the file does not match its header"
             )),
-            found => Err(Error::file(&self.path, wrong_length(what, len, found))),
+            Err(error) => Err(self.failed(error)),
         }
     }
 
     fn failed(&self, error: std::io::Error) -> Error {
         match error.kind() {
             ErrorKind::UnexpectedEof | ErrorKind::InvalidInput | ErrorKind::InvalidData if self.packed => {
-                Error::file(&self.path, format!("damaged gzip file ({error}); download it again"))
+                Error::file(&self.path, format!("damaged gzip file: {error}; download it again"))
             }
             _ => Error::io(&self.path, "read", error),
         }
+    }
+}
+
+/// Returns both values, or all that is wrong.
+pub(super) fn both<A, B>(a: Result<A>, b: Result<B>) -> Result<(A, B)> {
+    match (a, b) {
+        (Ok(a), Ok(b)) => Ok((a, b)),
+        (Err(a), Err(b)) => Err(a.and(b)),
+        (Err(error), _) | (_, Err(error)) => Err(error),
     }
 }
 

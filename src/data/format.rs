@@ -1,6 +1,6 @@
 //! The interface of a data format, and the paths that its files are found by.
 
-use super::dataset::{Dataset, Header, Subset};
+use super::dataset::{Dataset, Description, Subset};
 use crate::error::{Error, Fault, Result};
 use std::path::{Path, PathBuf};
 
@@ -66,16 +66,21 @@ pub trait DataFormat {
         Vec::new()
     }
 
+    /// Returns those of its files that hold images; all by default.
+    fn image_files(&self) -> Vec<PathBuf> {
+        self.files()
+    }
+
     /// Reads the description of the data set without reading its images.
     ///
     /// # Errors
-    /// A file that is missing or not valid.
-    fn header(&self, cx: SourceContext) -> Result<Header>;
+    /// Every file that is missing or not valid.
+    fn describe(&self, cx: SourceContext) -> Result<Description>;
 
     /// Reads the data set.
     ///
     /// # Errors
-    /// A file that is missing or not valid.
+    /// Every file that is missing or not valid.
     fn load(&self, cx: SourceContext) -> Result<Dataset>;
 }
 

@@ -2,9 +2,10 @@
 //!
 //! Images: big-endian u32 0x00000803, N, H, W, then N * H * W bytes. Labels: 0x00000801, N, then N bytes.
 
-use super::file::ByteStream;
-use super::{DataFormat, Dataset, Header, Labels, PixelType, Pixels, SourceContext};
-use crate::error::{Error, Fault, Result};
+use super::classes::ClassCounts;
+use super::file::{ByteStream, both};
+use super::{DataFormat, Dataset, Description, Header, Labels, PixelType, Pixels, SourceContext};
+use crate::error::{Error, Fault, Result, quantity};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 
@@ -33,29 +34,68 @@ impl DataFormat for Idx {
     fn files(&self) -> Vec<PathBuf> {
         vec![self.images.clone(), self.labels.clone()]
     }
-    fn header(&self, cx: SourceContext) -> Result<Header> {
-        header(ByteStream::open(&cx.base.find(&self.images)?)?, ByteStream::open(&cx.base.find(&self.labels)?)?)
+    fn image_files(&self) -> Vec<PathBuf> {
+        vec![self.images.clone()]
+    }
+    fn describe(&self, cx: SourceContext) -> Result<Description> {
+        self.open(cx)?.describe()
     }
     fn load(&self, cx: SourceContext) -> Result<Dataset> {
-        load(ByteStream::open(&cx.base.find(&self.images)?)?, ByteStream::open(&cx.base.find(&self.labels)?)?)
+        self.open(cx)?.load()
     }
 }
 
-/// Reads the header of a pair of files: the header of the images and all labels.
-pub(super) fn header(images: ByteStream, labels: ByteStream) -> Result<Header> {
-    let images = Images::new(images)?;
-    images.stream.expect(images.bytes, &images.what)?;
-    let (_, classes) = images.labels(labels)?;
-    Ok(Header { images: images.count, shape: images.shape, classes, pixels: PixelType::U8, target_width: 1 })
+impl Idx {
+    fn open(&self, cx: SourceContext) -> Result<Pair<'static>> {
+        let open = |path: &Path| ByteStream::open(&cx.base.find(path)?);
+        Pair::new(open(&self.images), open(&self.labels))
+    }
 }
 
-/// Reads a pair of files.
-pub(super) fn load(images: ByteStream, labels: ByteStream) -> Result<Dataset> {
-    let images = Images::new(images)?;
-    images.stream.expect(images.bytes, &images.what)?;
-    let (labels, classes) = images.labels(labels)?;
-    let pixels = Pixels::U8(images.stream.rest(images.bytes, &images.what)?);
-    Ok(Dataset { pixels, labels: Labels::Index(labels), shape: images.shape, classes })
+/// A file of images and the file of their labels, read up to the end of their headers.
+pub(super) struct Pair<'a> {
+    images: Images<'a>,
+    labels: ByteStream<'a>,
+}
+
+impl<'a> Pair<'a> {
+    /// Reads the headers of both files.
+    pub fn new(images: Result<ByteStream<'a>>, labels: Result<ByteStream<'a>>) -> Result<Self> {
+        let labels = labels.and_then(|mut stream| {
+            let magic = word(stream.header()?);
+            check_magic(&stream.path, magic, LABELS)?;
+            Ok((word(stream.header()?), stream))
+        });
+        let (images, (count, labels)) = both(images.and_then(Images::new), labels)?;
+        if count as usize == images.count {
+            return Ok(Pair { images, labels });
+        }
+        Err(Error::file(
+            &labels.path,
+            format!(
+                "has {count} labels, but {} has {} images; give two files of the same data set",
+                images.stream.path.display(),
+                images.count
+            ),
+        ))
+    }
+
+    /// Reads the labels, but no images.
+    pub fn describe(self) -> Result<Description> {
+        let (images, path) = (self.images, self.labels.path.clone());
+        let (labels, classes) = read_labels(self.labels, images.count)?;
+        let counts = ClassCounts::new(labels, classes);
+        let header =
+            Header { images: images.count, shape: images.shape, classes, pixels: PixelType::U8, target_width: 1 };
+        Ok(Description { header, classes: Some((path, counts)) })
+    }
+
+    /// Reads the labels and the images.
+    pub fn load(self) -> Result<Dataset> {
+        let Images { stream, count, shape, bytes, what } = self.images;
+        let ((labels, classes), pixels) = both(read_labels(self.labels, count), stream.rest(bytes, &what))?;
+        Ok(Dataset { pixels: Pixels::U8(pixels), labels: Labels::Index(labels), shape, classes })
+    }
 }
 
 /// A file of images, read up to the end of its header.
@@ -81,6 +121,7 @@ impl<'a> Images<'a> {
         match bytes {
             Some(0) => Err(Error::file(&stream.path, format!("its header declares {what}, expected at least one"))),
             Some(bytes) => {
+                stream.expect(bytes, &what)?;
                 let shape = [height as usize, width as usize, 1];
                 Ok(Images { stream, count: count as usize, shape, bytes, what })
             }
@@ -90,26 +131,13 @@ impl<'a> Images<'a> {
             )),
         }
     }
+}
 
-    /// Reads the labels of these images and counts the classes.
-    fn labels(&self, mut stream: ByteStream) -> Result<(Vec<u32>, usize)> {
-        let magic = word(stream.header()?);
-        check_magic(&stream.path, magic, LABELS)?;
-        let count = word(stream.header()?);
-        if count as usize != self.count {
-            return Err(Error::file(
-                &stream.path,
-                format!(
-                    "has {count} labels, but {} has {} images; give two files of the same data set",
-                    self.stream.path.display(),
-                    self.count
-                ),
-            ));
-        }
-        let labels = stream.rest(u64::from(count), &format!("{count} labels"))?;
-        let classes = labels.iter().fold(0, |most, &label| most.max(usize::from(label) + 1));
-        Ok((labels.into_iter().map(u32::from).collect(), classes))
-    }
+/// Reads labels and counts their classes.
+fn read_labels(stream: ByteStream, count: usize) -> Result<(Vec<u32>, usize)> {
+    let labels = stream.rest(count as u64, &format!("{count} labels"))?;
+    let classes = labels.iter().fold(0, |most, &label| most.max(usize::from(label) + 1));
+    Ok((labels.into_iter().map(u32::from).collect(), classes))
 }
 
 fn word(bytes: [u8; 4]) -> u32 {
@@ -122,12 +150,31 @@ fn check_magic(path: &Path, magic: u32, expected: u32) -> Result<()> {
     }
     let holds =
         if expected == IMAGES { "IDX images: bytes in 3 dimensions" } else { "IDX labels: bytes in 1 dimension" };
-    let hint = match magic {
-        IMAGES => "this file holds images; give the file of labels",
-        LABELS => "this file holds labels; give the file of images",
-        _ => "give an IDX file, plain or gzip",
+    let hint = match (magic, contents(magic)) {
+        (IMAGES, _) => "this file holds images; give the file of labels".to_string(),
+        (LABELS, _) => "this file holds labels; give the file of images".to_string(),
+        (_, Some(contents)) => format!(
+            "this IDX file holds {contents}, which are not read: convert them to bytes, or write a safetensors file and \
+             give it as {{ tensors = \"file.safetensors\" }}"
+        ),
+        _ => "give an IDX file, plain or gzip".to_string(),
     };
     Err(Error::file(path, format!("starts with 0x{magic:08x}, expected 0x{expected:08x} ({holds}); {hint}")))
+}
+
+/// Returns the contents that the first four bytes of an IDX file declare; `None` if they do not start an IDX file.
+fn contents(magic: u32) -> Option<String> {
+    let [0, 0, element, dims @ 1..=8] = magic.to_be_bytes() else { return None };
+    let element = match element {
+        0x08 => "bytes",
+        0x09 => "signed bytes",
+        0x0b => "16-bit integers",
+        0x0c => "32-bit integers",
+        0x0d => "32-bit floats",
+        0x0e => "64-bit floats",
+        _ => return None,
+    };
+    Some(format!("{element} in {}", quantity(dims.into(), "dimension")))
 }
 
 #[cfg(test)]
@@ -153,10 +200,10 @@ mod tests {
     }
 
     fn read(images: &[u8], labels: &[u8]) -> Result<Dataset> {
-        let header = header(ByteStream::of("images", images)?, ByteStream::of("labels", labels)?);
-        let dataset = load(ByteStream::of("images", images)?, ByteStream::of("labels", labels)?);
-        if let (Ok(header), Ok(dataset)) = (&header, &dataset) {
-            assert_eq!(*header, dataset.header());
+        let pair = || Pair::new(ByteStream::of("images", images), ByteStream::of("labels", labels));
+        let (description, dataset) = (pair().and_then(Pair::describe), pair().and_then(Pair::load));
+        if let (Ok(description), Ok(dataset)) = (&description, &dataset) {
+            assert_eq!(description.header, dataset.header());
         }
         dataset
     }
@@ -182,7 +229,18 @@ mod tests {
             (
                 "images: starts with 0x00000801, expected 0x00000803 (IDX images: bytes in 3 dimensions); this file \
                  holds labels; give the file of images",
-                complaint(&labels, &images),
+                complaint(&labels, &labels),
+            ),
+            (
+                "images: ends inside its header of 4 bytes; the file is truncated, download it again\nlabels: ends \
+                 inside its header of 4 bytes; the file is truncated, download it again",
+                complaint(&images[..7], &labels[..7]),
+            ),
+            (
+                "images: starts with 0x00000b03, expected 0x00000803 (IDX images: bytes in 3 dimensions); this IDX file \
+                 holds 16-bit integers in 3 dimensions, which are not read: convert them to bytes, or write a safetensors \
+                 file and give it as { tensors = \"file.safetensors\" }",
+                complaint(&[&[0, 0, 0x0b, 3], &images[4..]].concat(), &labels),
             ),
             (
                 "labels: starts with 0x00000803, expected 0x00000801 (IDX labels: bytes in 1 dimension); this file \

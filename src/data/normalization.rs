@@ -48,15 +48,15 @@ impl Normalization {
             Normalization { scale, mean: vec![0.0; channels], std: vec![1.0; channels], table: Vec::new() };
         if how == Normalize::Standardize {
             for (c, [mean, std]) in moments(data, samples).into_iter().enumerate() {
-                if std == 0.0 {
+                normalization.mean[c] = (mean / f64::from(scale)) as f32;
+                normalization.std[c] = (std / f64::from(scale)) as f32;
+                if normalization.std[c] == 0.0 {
                     let message = format!(
                         "normalize = \"standardize\" divides by the standard deviation, but channel {c} of the \
                          training images is {mean} everywhere; use \"none\" or \"unit\""
                     );
                     return Err(Fault::at("normalize", message));
                 }
-                normalization.mean[c] = (mean / f64::from(scale)) as f32;
-                normalization.std[c] = (std / f64::from(scale)) as f32;
             }
         }
         Ok(normalization.tabulated())
@@ -95,7 +95,7 @@ impl Normalization {
 }
 
 /// Returns mean and standard deviation of each channel of the raw pixels, in f64 and in the order of the samples.
-fn moments(data: &Dataset, samples: &[u32]) -> Vec<[f64; 2]> {
+pub(super) fn moments(data: &Dataset, samples: &[u32]) -> Vec<[f64; 2]> {
     let (channels, features) = (data.shape[2], data.features());
     let count = (samples.len() * features / channels) as f64;
     match &data.pixels {
@@ -198,6 +198,9 @@ mod tests {
              everywhere; use \"none\" or \"unit\""
         );
         let data = dataset(Pixels::F32(vec![0.1; 7]), 1, [7, 1, 1]);
+        assert!(Normalization::new(Normalize::Standardize, &data, &[0]).is_err());
+        // The deviation is above 0 in f64 and 0 in f32.
+        let data = dataset(Pixels::F32(vec![0.0, f32::from_bits(1), 0.0, 0.0, 0.0, 0.0, 0.0]), 1, [7, 1, 1]);
         assert!(Normalization::new(Normalize::Standardize, &data, &[0]).is_err());
     }
 }

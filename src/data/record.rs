@@ -22,6 +22,11 @@ pub struct DataRecord {
 }
 
 impl DataRecord {
+    /// Returns true if the test set and the training set have the same contents.
+    pub fn is_test_train(&self) -> bool {
+        self.test.as_ref().is_some_and(|test| test.fingerprint == self.train.fingerprint)
+    }
+
     /// Returns one line for each set whose contents differ from those of `now`, under the key of its source.
     pub fn differences(&self, now: &DataRecord) -> Vec<(&'static str, String)> {
         let sets = [("data.train", Some(&self.train), Some(&now.train))];
@@ -103,7 +108,7 @@ pub fn host() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_string()
 }
 
-fn fingerprint(data: &Dataset) -> String {
+pub(super) fn fingerprint(data: &Dataset) -> String {
     let mut hash = Xxh3::new();
     let Header { images, shape: [h, w, c], classes, target_width, pixels } = data.header();
     let kind = usize::from(pixels == PixelType::F32);

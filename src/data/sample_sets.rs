@@ -1,5 +1,6 @@
 //! The sample sets of a run: the samples for training and for evaluation.
 
+use super::file::both;
 use super::record::{DataRecord, SetRecord, stamps};
 use super::{Augment, Base, DataSettings, Dataset, Normalization, SampleOrder, SourceContext, Subset};
 use crate::device::{Random, RandomStream};
@@ -78,9 +79,10 @@ pub fn open_known(settings: &DataSettings, seed: u64, base: &Base, known: Known)
     let refuse = |fault: Fault| Error::Usage(format!("[data]: {}", fault.message));
     settings.check().map_err(refuse)?;
     let cx = SourceContext { subset: Subset::Train, base };
-    let (train, stamps) = (settings.train.load(cx)?, stamps(&settings.train, cx));
+    let (train, test) = both(settings.train.load(cx), open_set(settings, base, known))?;
+    let stamps = stamps(&settings.train, cx);
     let record = SetRecord::new(&train, stamps, known.record.map(|record| &record.train), known.verify);
-    let (train, test) = (Arc::new(train), open_set(settings, base, known)?);
+    let train = Arc::new(train);
     let header = test.as_ref().map(|(_, record)| record.header);
     if let Some(fault) = settings.faults_with(&record.header, header.as_ref()).into_iter().next() {
         return Err(refuse(fault));
@@ -142,7 +144,7 @@ fn sets(
 
 /// Returns the samples kept for training and the `apart` samples held out for validation, both ascending: the latter
 /// are the first `apart` of a random permutation.
-fn set_apart(images: usize, apart: usize, seed: u64) -> (Vec<u32>, Vec<u32>) {
+pub(super) fn set_apart(images: usize, apart: usize, seed: u64) -> (Vec<u32>, Vec<u32>) {
     if apart == 0 {
         return ((0..images as u32).collect(), Vec::new());
     }

@@ -1,6 +1,6 @@
 //! The sources of data: the list of formats, and how a source is written in the file.
 
-use super::{Cifar, DataFormat, Dataset, Digits, Header, Idx, SourceContext, Synthetic, Tensors};
+use super::{Cifar, DataFormat, Dataset, Description, Digits, Header, Idx, SourceContext, Synthetic, Tensors};
 use crate::error::{Fault, Result, suggest};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
@@ -67,18 +67,36 @@ impl DataSource {
         self.format().1.files()
     }
 
+    /// Returns those of its files that hold images, as written in the configuration.
+    pub fn image_files(&self) -> Vec<PathBuf> {
+        self.format().1.image_files()
+    }
+
+    /// Returns true if its files hold images in the order (N, C, H, W).
+    pub fn is_channels_first(&self) -> bool {
+        matches!(self, DataSource::Tensors(_))
+    }
+
     /// Reads the description of the data set without reading its images.
     ///
     /// # Errors
-    /// A file that is missing or not valid.
+    /// Every file that is missing or not valid.
+    pub fn describe(&self, cx: SourceContext) -> Result<Description> {
+        self.format().1.describe(cx)
+    }
+
+    /// Reads the header of the data set.
+    ///
+    /// # Errors
+    /// Every file that is missing or not valid.
     pub fn header(&self, cx: SourceContext) -> Result<Header> {
-        self.format().1.header(cx)
+        self.describe(cx).map(|description| description.header)
     }
 
     /// Reads the data set into memory.
     ///
     /// # Errors
-    /// A file that is missing or not valid.
+    /// Every file that is missing or not valid.
     pub fn load(&self, cx: SourceContext) -> Result<Dataset> {
         self.format().1.load(cx)
     }

@@ -3,7 +3,7 @@
 //! pixel = clamp(128 + pattern + noise, 0, 255) in integers, the pattern uniform in -64..=63, the noise triangular in
 //! -127..=127; image i has class i mod classes. All random numbers are counter-based.
 
-use super::{DataFormat, Dataset, Header, Labels, PixelType, Pixels, SourceContext, Subset};
+use super::{DataFormat, Dataset, Description, Header, Labels, PixelType, Pixels, SourceContext, Subset};
 use crate::device::{Random, RandomStream};
 use crate::error::{Error, Fault, Result};
 use serde::Deserialize;
@@ -60,9 +60,9 @@ impl DataFormat for Synthetic {
         }
         Ok(())
     }
-    fn header(&self, _: SourceContext) -> Result<Header> {
+    fn describe(&self, _: SourceContext) -> Result<Description> {
         let Synthetic { images, shape, classes, .. } = *self;
-        Ok(Header { images, shape, classes, pixels: PixelType::U8, target_width: 1 })
+        Ok(Header { images, shape, classes, pixels: PixelType::U8, target_width: 1 }.into())
     }
     fn load(&self, cx: SourceContext) -> Result<Dataset> {
         let Synthetic { images, shape, classes, seed } = *self;
@@ -120,7 +120,10 @@ mod tests {
         assert_eq!((dataset.images(), pixels.len()), (300, 300 * 90));
         assert_eq!(
             dataset.header(),
-            SMALL.header(SourceContext { subset: Subset::Train, base: &crate::data::Base::default() }).unwrap()
+            SMALL
+                .describe(SourceContext { subset: Subset::Train, base: &crate::data::Base::default() })
+                .unwrap()
+                .header
         );
         assert_ne!(pixels, test);
         for class in 0..3 {

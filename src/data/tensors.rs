@@ -1,11 +1,12 @@
 //! safetensors files with two tensors in PyTorch's layout: `images` (N, C, H, W) and `labels`.
 //!
 //! Images are F32 (finite) or U8; labels are class numbers, I64, I32 or U8 (N), or dense labels, finite F32 (N,
-//! classes) with at least 2 classes. Images are converted to (N, H, W, C) when they are read. Other tensors in the file
-//! are ignored, which is logged.
+//! classes) with at least 2 classes, whose rows are distributions: no value is negative, and they sum to 1 within 0.001.
+//! Images are converted to (N, H, W, C) when they are read. Other tensors in the file are ignored, which is logged.
 
-use super::file::open;
-use super::{DataFormat, Dataset, Header, Labels, PixelType, Pixels, SourceContext};
+use super::classes::ClassCounts;
+use super::file::{both, open};
+use super::{DataFormat, Dataset, Description, Header, Labels, PixelType, Pixels, SourceContext};
 use crate::error::{Error, Fault, Result};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::Deserialize;
@@ -16,6 +17,9 @@ use std::path::{Path, PathBuf};
 const LARGEST_HEADER: u64 = 1 << 20;
 /// One more than the largest class number.
 const LARGEST_CLASSES: i64 = 1 << 16;
+
+/// How far the sum of a dense label may be from 1: what rounding to 8 bits of precision leaves in a few large values.
+const SUM_TOLERANCE: f64 = 1e-3;
 
 /// `{ tensors = "file.safetensors" }`: images and labels written by another program.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -31,10 +35,8 @@ impl DataFormat for Tensors {
     fn files(&self) -> Vec<PathBuf> {
         vec![self.0.clone()]
     }
-    fn header(&self, cx: SourceContext) -> Result<Header> {
-        let mut tensors = self.open(cx)?;
-        let labels = tensors.labels()?;
-        Ok(tensors.header(&labels))
+    fn describe(&self, cx: SourceContext) -> Result<Description> {
+        self.open(cx)?.describe()
     }
     fn load(&self, cx: SourceContext) -> Result<Dataset> {
         self.open(cx)?.load()
@@ -109,9 +111,14 @@ impl<R: Read + Seek> File<R> {
         Ok(File { path, reader, start: 8 + size, unused: names.len() - 2, images, labels, pixels, count, shape })
     }
 
-    fn header(&self, labels: &(Labels, usize)) -> Header {
-        let target_width = if let Labels::Dense(_) = labels.0 { labels.1 } else { 1 };
-        Header { images: self.count, shape: self.shape, classes: labels.1, pixels: self.pixels, target_width }
+    fn describe(mut self) -> Result<Description> {
+        let (labels, classes) = self.labels()?;
+        let (target_width, counts) = match labels {
+            Labels::Index(labels) => (1, Some(ClassCounts::new(labels, classes))),
+            Labels::Dense(_) => (classes, None),
+        };
+        let header = Header { images: self.count, shape: self.shape, classes, pixels: self.pixels, target_width };
+        Ok(Description { header, classes: counts.map(|counts| (self.path, counts)) })
     }
 
     fn seek(&mut self, offset: usize) -> Result<()> {
@@ -131,23 +138,21 @@ impl<R: Read + Seek> File<R> {
         self.bytes(&mut bytes)?;
         if self.labels.dtype == Dtype::F32 {
             let (classes, values) = (self.labels.shape[1], floats(&bytes).collect::<Vec<_>>());
-            if let Some(i) = values.iter().position(|value| !value.is_finite()) {
-                let message =
-                    format!("label {} contains {}, expected finite numbers; correct it", i / classes, values[i]);
-                return Err(Error::file(&self.path, message));
-            }
+            check_distributions(&self.path, &values, classes)?;
             return Ok((Labels::Dense(values), classes));
         }
-        let mut labels = Vec::with_capacity(self.count);
-        for (i, label) in integers(self.labels.dtype, &bytes).enumerate() {
-            if !(0..LARGEST_CLASSES).contains(&label) {
-                return Err(Error::file(
-                    &self.path,
-                    format!("label {i} is {label}, expected a class number from 0 to {}", LARGEST_CLASSES - 1),
-                ));
-            }
-            labels.push(label as u32);
+        let labels = || integers(self.labels.dtype, &bytes);
+        let mut wrong = labels().enumerate().filter(|(_, label)| !(0..LARGEST_CLASSES).contains(label));
+        if let Some((i, label)) = wrong.next() {
+            let message = format!(
+                "label {i} is {label}, expected a class number from 0 to {} (so in {} of {} labels); correct it",
+                LARGEST_CLASSES - 1,
+                1 + wrong.count(),
+                self.count
+            );
+            return Err(Error::file(&self.path, message));
         }
+        let labels: Vec<u32> = labels().map(|label| label as u32).collect();
         let classes = labels.iter().fold(0, |most, &label| most.max(label as usize + 1));
         Ok((Labels::Index(labels), classes))
     }
@@ -157,36 +162,67 @@ impl<R: Read + Seek> File<R> {
             let path = self.path.display();
             tracing::warn!("{path}: tensors other than \"images\" and \"labels\" ({}) are ignored", self.unused);
         }
-        let (labels, classes) = self.labels()?;
-        self.seek(self.images.data_offsets.0)?;
-        let features: usize = self.shape.iter().product();
-        let pixels = match self.pixels {
-            PixelType::U8 => {
-                let (mut bytes, mut pixels) = (vec![0; features], Vec::with_capacity(self.count * features));
-                for _ in 0..self.count {
-                    self.bytes(&mut bytes)?;
-                    channels_last(self.shape, &bytes, &mut pixels);
-                }
-                Pixels::U8(pixels)
-            }
-            PixelType::F32 => {
-                let (mut bytes, mut pixels) = (vec![0; features * 4], Vec::with_capacity(self.count * features));
-                let mut values = Vec::with_capacity(features);
-                for i in 0..self.count {
-                    self.bytes(&mut bytes)?;
-                    values.clear();
-                    values.extend(floats(&bytes));
-                    if let Some(value) = values.iter().find(|value| !value.is_finite()) {
-                        let message = format!("image {i} contains {value}, expected finite numbers; correct it");
-                        return Err(Error::file(&self.path, message));
-                    }
-                    channels_last(self.shape, &values, &mut pixels);
-                }
-                Pixels::F32(pixels)
-            }
-        };
+        let ((labels, classes), pixels) = both(self.labels(), self.pixels())?;
         Ok(Dataset { pixels, labels, shape: self.shape, classes })
     }
+
+    /// Reads the images.
+    fn pixels(&mut self) -> Result<Pixels> {
+        self.seek(self.images.data_offsets.0)?;
+        let features: usize = self.shape.iter().product();
+        if self.pixels == PixelType::U8 {
+            let (mut bytes, mut pixels) = (vec![0; features], Vec::with_capacity(self.count * features));
+            for _ in 0..self.count {
+                self.bytes(&mut bytes)?;
+                channels_last(self.shape, &bytes, &mut pixels);
+            }
+            return Ok(Pixels::U8(pixels));
+        }
+        let (mut bytes, mut pixels) = (vec![0; features * 4], Vec::with_capacity(self.count * features));
+        let mut values = Vec::with_capacity(features);
+        let (mut wrong, mut first) = (0, None);
+        for i in 0..self.count {
+            self.bytes(&mut bytes)?;
+            values.clear();
+            values.extend(floats(&bytes));
+            if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+                wrong += 1;
+                first = first.or(Some((i, *value)));
+            }
+            channels_last(self.shape, &values, &mut pixels);
+        }
+        match first {
+            None => Ok(Pixels::F32(pixels)),
+            Some((i, value)) => Err(Error::file(
+                &self.path,
+                format!(
+                    "image {i} contains {value}, expected finite numbers (so in {wrong} of {} images); correct it",
+                    self.count
+                ),
+            )),
+        }
+    }
+}
+
+/// Checks that every row of dense labels is a distribution over the classes.
+fn check_distributions(path: &Path, values: &[f32], classes: usize) -> Result<()> {
+    let sum = |row: &[f32]| row.iter().map(|&value| f64::from(value)).sum::<f64>();
+    // A NaN or an infinite value makes the sum one.
+    let fits = |row: &[f32]| row.iter().all(|&value| value >= 0.0) && (sum(row) - 1.0).abs() <= SUM_TOLERANCE;
+    let mut wrong = values.chunks_exact(classes).enumerate().filter(|(_, row)| !fits(row));
+    let Some((i, row)) = wrong.next() else { return Ok(()) };
+    let contains = row.iter().find(|value| !(value.is_finite() && **value >= 0.0));
+    let contains = contains.map_or(String::new(), |value| format!("contains {value} and "));
+    Err(Error::file(
+        path,
+        format!(
+            "label {i} {contains}sums to {}, expected a distribution over the classes: values of at least 0 that sum to 1 \
+             within {SUM_TOLERANCE} (so in {} of {} rows); correct it",
+            sum(row) as f32,
+            1 + wrong.count(),
+            values.len() / classes
+        ),
+    ))
 }
 
 /// Returns the type of the pixels, the number of images and their shape (H, W, C).
@@ -272,9 +308,7 @@ mod tests {
     fn read(bytes: &[u8]) -> Result<Dataset> {
         let file = || File::new(Path::new("a.safetensors"), Cursor::new(bytes), bytes.len() as u64);
         let dataset = file()?.load()?;
-        let mut again = file()?;
-        let labels = again.labels()?;
-        assert_eq!(again.header(&labels), dataset.header());
+        assert_eq!(file()?.describe()?.header, dataset.header());
         Ok(dataset)
     }
 
@@ -359,15 +393,34 @@ mod tests {
             ),
             (
                 vec![good(), labels(Dtype::I64, &[2], i64s(&[0, -1]))],
-                "label 1 is -1, expected a class number from 0 to 65535",
+                "label 1 is -1, expected a class number from 0 to 65535 (so in 1 of 2 labels); correct it",
             ),
             (
                 vec![good(), labels(Dtype::F32, &[2, 2], f32s(&[0.0, 1.0, f32::INFINITY, 0.0]))],
-                "label 1 contains inf, expected finite numbers; correct it",
+                "label 1 contains inf and sums to inf, expected a distribution over the classes: values of at least 0 that \
+                 sum to 1 within 0.001 (so in 1 of 2 rows); correct it",
+            ),
+            (
+                vec![good(), labels(Dtype::F32, &[2, 2], f32s(&[-0.5, 1.5, 0.5, 0.25]))],
+                "label 0 contains -0.5 and sums to 1, expected a distribution over the classes: values of at least 0 that \
+                 sum to 1 within 0.001 (so in 2 of 2 rows); correct it",
+            ),
+            (
+                vec![good(), labels(Dtype::F32, &[2, 2], f32s(&[0.5, 0.5005, 0.5, 0.5015]))],
+                "label 1 sums to 1.0015, expected a distribution over the classes: values of at least 0 that \
+                 sum to 1 within 0.001 (so in 1 of 2 rows); correct it",
             ),
             (
                 vec![images(Dtype::F32, [2, 1, 1, 1], f32s(&[0.0, f32::NAN])), class()],
-                "image 1 contains NaN, expected finite numbers; correct it",
+                "image 1 contains NaN, expected finite numbers (so in 1 of 2 images); correct it",
+            ),
+            (
+                vec![
+                    images(Dtype::F32, [2, 1, 1, 1], f32s(&[f32::INFINITY, f32::NAN])),
+                    labels(Dtype::I64, &[2], i64s(&[0, 65_536])),
+                ],
+                "label 1 is 65536, expected a class number from 0 to 65535 (so in 1 of 2 labels); correct it\n\
+                 a.safetensors: image 0 contains inf, expected finite numbers (so in 2 of 2 images); correct it",
             ),
         ] {
             assert_eq!(complaint(&tensors), text);

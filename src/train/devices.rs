@@ -17,19 +17,13 @@ pub(super) fn target(config: &Config) -> Target {
     }
 }
 
-/// Returns the problems of the devices. If `present`, they must be present in this machine.
-pub(super) fn problems(config: &Config, present: bool) -> Vec<Problem> {
-    let missing = if present { missing(config) } else { None };
-    missing.map(|message| problem(config, message)).into_iter().collect()
-}
-
 /// Returns a problem of the devices.
 pub(super) fn problem(config: &Config, message: String) -> Problem {
     Problem { location: config.path.display().to_string(), message: format!("[devices]: {message}") }
 }
 
 /// Returns why the devices cannot be used on this machine, or `None` if they can.
-fn missing(config: &Config) -> Option<String> {
+pub(super) fn missing(config: &Config) -> Option<String> {
     let devices = &config.devices;
     let count = match devices.kind.driver().map(Driver::count)? {
         Ok(count) => count,

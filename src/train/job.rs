@@ -1,13 +1,15 @@
 //! From a file to a plan: all checks that precede the first step.
 
 use super::devices;
+use super::fit;
+use super::headers::{DataPolicy, Headers};
 use super::memory::{self, ProcessMemory};
 use super::ranges::{self, RunLimits};
 use super::start::Start;
 use crate::collectives::CollectiveAlgorithm;
 use crate::config::{self, Collectives, Config};
 use crate::cpu::Implementation;
-use crate::data::{DataRecord, EpochPlan, Header, Place, SourceContext, Subset};
+use crate::data::{Contents, DataRecord, Description, EpochPlan, Header, Place};
 use crate::error::{Error, Fault, Problem, Result};
 use crate::layers::Mode;
 use crate::network::{CheckedConfig, Network};
@@ -16,66 +18,6 @@ use crate::placement::{Peers, Spec, Variant};
 use crate::program::{Plan, Session};
 use std::path::Path;
 use std::sync::Arc;
-
-/// The files that a job needs; a needed file that cannot be read is an error.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DataPolicy {
-    /// The data and the weights to start from.
-    Required,
-    /// The data only; the weights come from a checkpoint.
-    Trained,
-    /// None: the plan is made without the files that cannot be read.
-    Optional,
-}
-
-/// The headers of the data sets.
-#[derive(Default)]
-struct Headers {
-    train: Option<Header>,
-    test: Option<Header>,
-    /// Whether the training data are needed but cannot be read.
-    without_train: bool,
-    notes: Vec<String>,
-    problems: Vec<Problem>,
-}
-
-impl Headers {
-    /// Reads the headers; takes that of the training set from `trained_on` if the training data are not needed.
-    ///
-    /// # Errors
-    /// An error of the operating system that is not a mistake in a path.
-    fn read(config: &Config, needs: DataPolicy, trained_on: Option<&DataRecord>) -> Result<Self> {
-        let mut found = Headers::default();
-        let settings = &config.data;
-        // Only a validation set needs the training data for an evaluation.
-        let known = trained_on.filter(|_| settings.validation == 0.0);
-        let test = settings.test.as_ref().map(|source| ("test", source, Subset::Test));
-        for (key, source, subset) in [Some(("train", &settings.train, Subset::Train)), test].into_iter().flatten() {
-            if let Some(known) = known.filter(|_| subset == Subset::Train) {
-                found.train = Some(known.train.header);
-                continue;
-            }
-            match source.header(SourceContext { subset, base: &config.base }) {
-                Ok(header) if subset == Subset::Train => found.train = Some(header),
-                Ok(header) => found.test = Some(header),
-                Err(error) if subset == Subset::Train && trained_on.is_some() => {
-                    found.train = trained_on.map(|record| record.train.header);
-                    found.without_train = true;
-                    let cause = error.with_causes();
-                    found.notes.push(format!("the validation set is not evaluated without the training data: {cause}"));
-                }
-                Err(error) if needs == DataPolicy::Optional => {
-                    found.notes.push(format!("planned without the {key} data: {}", error.with_causes()));
-                }
-                Err(error @ Error::Io { .. }) if error.exit_code() == 1 => return Err(error),
-                Err(error) => {
-                    found.problems.push(config.data_locations.problem("[data]", &Fault::at(key, error.with_causes())));
-                }
-            }
-        }
-        Ok(found)
-    }
-}
 
 fn refuse(mut problems: Vec<Problem>) -> Error {
     config::sort(&mut problems);
@@ -113,6 +55,8 @@ pub struct Job {
     pub train: Option<Header>,
     /// The header of the test set, if there is one and it could be read.
     pub test: Option<Header>,
+    /// The contents of the data, if they were inspected.
+    pub contents: Option<Contents>,
     /// Notes to log once: settings without effect, data that could not be read.
     pub notes: Vec<String>,
     /// Which devices can read each other's memory.
@@ -160,14 +104,29 @@ impl Job {
         // Settings of the data that are out of range have been reported; the data cannot be opened with them.
         let sound = config.data.check().is_ok();
         if sound {
-            found = Headers::read(&config, needs, record)?;
-            problems.append(&mut found.problems);
+            let (headers, mut more) = Headers::read(&config, needs, record)?;
+            found = headers;
+            problems.append(&mut more);
         }
-        problems.extend(devices::problems(&config, needs != DataPolicy::Optional));
+        let missing = if needs == DataPolicy::Optional { None } else { devices::missing(&config) };
+        let elsewhere = needs.may_run_elsewhere() && (needs == DataPolicy::Optional || missing.is_some());
+        match missing {
+            Some(message) if elsewhere => {
+                found.notes.push(format!("[devices]: not checked on this machine: {message}"))
+            }
+            missing => problems.extend(missing.map(|message| devices::problem(&config, message))),
+        }
+        let too_large = found.too_large(&config).filter(|_| !elsewhere || needs == DataPolicy::Inspected);
+        if needs == DataPolicy::Inspected && sound && too_large.is_none() {
+            problems.append(&mut found.inspect(&config)?);
+        }
+        let fits_memory = too_large.is_none();
+        problems.extend(too_large);
+        let Headers { train, test, contents, notes, without_train, unread } = found;
         let Some(network) = network else {
-            return Err(refuse_early(problems, file, "how the network fits the data and the devices"));
+            let unread = unread.map_or(String::new(), |unread| format!("{unread}, and "));
+            return Err(refuse_early(problems, file, &(unread + "how the network fits the data and the devices")));
         };
-        let Headers { train, test, notes, without_train, .. } = found;
         let evaluates = record.map(|_| match config.data.validation > 0.0 && !without_train {
             true => Evaluates::All,
             false => Evaluates::Test,
@@ -175,36 +134,52 @@ impl Job {
         let (peers, apart) = devices::peers(&config);
         let notes = [config.notes.clone(), notes, apart.into_iter().collect()].concat();
         let network = Arc::new(network);
-        let mut job =
-            Job { notes, config, network, train, test, peers, evaluates, from: (0, Place::default()), start: None };
-        if sound {
-            problems.extend(job.fit_data());
+        let header = |set: &Option<Description>| set.as_ref().map(|set| set.header);
+        let mut job = Job {
+            notes,
+            config,
+            network,
+            train: header(&train),
+            test: header(&test),
+            contents,
+            peers,
+            evaluates,
+            from: (0, Place::default()),
+            start: None,
+        };
+        if let Some(train) = train.filter(|_| sound) {
+            let faults = fit::faults(&job.config, &job.network, &train, test.as_ref());
+            problems.extend(faults.iter().map(|fault| job.config.data_locations.problem("[data]", fault)));
+            if needs != DataPolicy::Optional && record.is_none() {
+                job.notes.extend(fit::notes(&job.network, &train, test.as_ref(), job.epoch()));
+            }
         }
         if sound {
             problems.extend(ranges::problems(&job.ranges()));
             let notes = ranges::notes(&job.ranges());
             job.notes.extend(notes);
         }
-        if needs == DataPolicy::Required {
+        if needs.includes_weights() {
             problems.extend(job.read_start()?);
         }
         if !sound {
             return Err(refuse_early(problems, file, "the data and the placement on the devices"));
         }
         let plan = job.plan();
-        if let Some(excess) = plan.as_ref().ok().and_then(|plan| memory::excess(&job.config, plan, job.memory(plan))) {
-            match needs {
-                // The plan may be for another machine.
-                DataPolicy::Optional => job.notes.push(excess),
-                _ => problems.push(devices::problem(&job.config, excess)),
-            }
+        let excess = plan.as_ref().ok().and_then(|plan| memory::excess(&job.config, plan, job.memory(plan)));
+        match excess.filter(|_| fits_memory) {
+            // The plan may be for another machine.
+            Some(excess) if elsewhere => job.notes.push(excess),
+            excess => problems.extend(excess.map(|excess| devices::problem(&job.config, excess))),
         }
         match plan {
             Ok(plan) if problems.is_empty() => Ok((job, plan)),
-            Ok(_) => Err(refuse(problems)),
-            Err(more) => {
-                problems.extend(more);
-                Err(refuse(problems))
+            plan => {
+                problems.extend(plan.err().into_iter().flatten());
+                Err(match unread {
+                    Some(unread) => refuse_early(problems, file, &unread),
+                    None => refuse(problems),
+                })
             }
         }
     }
@@ -242,31 +217,6 @@ impl Job {
         self.notes.extend(start.notes.iter().cloned());
         self.start = Some(start);
         Ok(Vec::new())
-    }
-
-    /// Checks that the network and the data agree on the shape of an image and the number of classes.
-    fn fit_data(&self) -> Vec<Problem> {
-        let Some(train) = &self.train else { return Vec::new() };
-        let mut faults = self.config.data.faults_with(train, self.test.as_ref());
-        let [h, w, c] = train.shape;
-        let input = self.network.input;
-        if [input.h, input.w, input.c] != train.shape {
-            let message = format!(
-                "the images are {h}x{w}x{c}, but [model] input = [{}, {}, {}]; write input = [{h}, {w}, {c}]",
-                input.h, input.w, input.c
-            );
-            faults.push(Fault::at("train", message));
-        }
-        let outputs = self.network.nodes.last().map_or(0, |loss| loss.input_shapes[0].features());
-        let fits = if train.target_width == 1 { outputs >= train.classes } else { outputs == train.target_width };
-        if !fits {
-            let message = format!(
-                "the data has {} classes, but the last layer has {outputs} outputs; give it {}",
-                train.classes, train.classes
-            );
-            faults.push(Fault::at("train", message));
-        }
-        faults.iter().map(|fault| self.config.data_locations.problem("[data]", fault)).collect()
     }
 
     /// Returns the number of training samples and batches of an epoch; without data, one batch.

@@ -1,7 +1,7 @@
 //! The memory that a run needs, before anything is allocated, and the memory that there is.
 
 use crate::config::{Config, DeviceKind};
-use crate::data::{Header, PixelType};
+use crate::data::Header;
 use crate::gpu::Driver;
 use crate::program::Plan;
 use crate::storage::size;
@@ -31,10 +31,7 @@ impl ProcessMemory {
         let kind = config.devices.kind;
         let arenas = if kind == DeviceKind::Cuda { 0 } else { plan.arena.iter().map(|&bytes| bytes as u64).sum() };
         let features = plan.network.input.features() as u64;
-        let data = headers.into_iter().flatten().map(|header| {
-            let pixel = if header.pixels == PixelType::U8 { 1 } else { 4 };
-            header.images as u64 * (features * pixel + 4 * header.target_width as u64)
-        });
+        let data = headers.into_iter().flatten().map(Header::bytes);
         let batch = config.data.batch as u64 * features * 4;
         ProcessMemory {
             arenas,
@@ -48,6 +45,14 @@ impl ProcessMemory {
     pub fn total(&self) -> u64 {
         self.arenas + self.data + self.batches + self.program
     }
+}
+
+/// Returns that data sets do not fit into the memory of this machine, as a sentence; `None` if they do.
+pub(super) fn excess_of_data<'a>(headers: impl Iterator<Item = &'a Header>) -> Option<String> {
+    let needed = headers.fold(0u64, |sum, header| sum.saturating_add(header.bytes()));
+    let machine = machine().filter(|&machine| needed > machine)?;
+    let (needed, machine) = (size(needed), size(machine));
+    Some(format!("the data needs {needed} of memory, but this machine has {machine}; use fewer or smaller images"))
 }
 
 /// Returns what a plan needs more than the devices or the machine have, as a sentence; `None` if it fits or that is not

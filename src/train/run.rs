@@ -4,6 +4,7 @@ use super::changes;
 use super::checkpoint::{self, Checkpoint, Retention, Snapshot};
 use super::exchange::{self, Export};
 use super::format_1::numbered;
+use super::headers::note_same_data;
 use super::job::{Evaluates, Job};
 use super::manifest::{Evaluation, FORMAT, Info};
 use super::start::tensors;
@@ -72,6 +73,9 @@ impl Run {
     pub fn start(job: Job, plan: Plan, records: Records) -> Result<Run> {
         let opened = data::open_known(&job.config.data, job.config.seed, &job.config.base, Known::default())?;
         let mut run = Run::open(job, plan, opened, records)?;
+        if run.data.is_test_train() {
+            note_same_data(&mut run.job.notes);
+        }
         let seed = run.job.config.seed;
         exchange::initialise(&mut run.session, seed)?;
         if let Some(start) = run.job.start.take() {
