@@ -67,27 +67,73 @@ struct Allocated {
     buffer: BufferId,
 }
 
-/// The allocated buffers by their first byte, in blocks, so that adding one does not move all others.
+/// Allocated buffers that follow each other in memory, by their first byte.
+#[derive(Debug)]
+struct Block {
+    all: Vec<Allocated>,
+    /// One past the last byte of all of them.
+    end: usize,
+    /// If no byte between the first and the last one is free: the instructions during which all of them are in use, by
+    /// their spans, from the first to the last.
+    full: Option<(usize, usize)>,
+}
+
+impl Block {
+    /// The largest number of buffers.
+    const MOST: usize = 256;
+
+    fn new(all: Vec<Allocated>) -> Self {
+        let (mut end, mut gap, mut span) = (all[0].start, false, (0, usize::MAX));
+        for buffer in &all {
+            gap |= buffer.start > end;
+            end = end.max(buffer.end);
+            span = (span.0.max(buffer.span.0), span.1.min(buffer.span.1));
+        }
+        Block { all, end, full: (!gap).then_some(span) }
+    }
+}
+
+/// The allocated buffers of a device, by their first byte.
 #[derive(Debug, Default)]
-struct Allocations(Vec<Vec<Allocated>>);
+struct Allocations(Vec<Block>);
 
 impl Allocations {
-    const BLOCK: usize = 512;
-
     fn add(&mut self, new: Allocated) {
-        let at = self.0.partition_point(|block| block.last().is_some_and(|last| last.start <= new.start));
-        let Some(block) = self.0.get_mut(at) else {
-            match self.0.last_mut().filter(|last| last.len() < Self::BLOCK) {
-                Some(last) => last.push(new),
-                None => self.0.push(vec![new]),
-            }
-            return;
-        };
-        block.insert(block.partition_point(|other| other.start <= new.start), new);
-        if block.len() > Self::BLOCK {
-            let rest = block.split_off(Self::BLOCK / 2);
-            self.0.insert(at + 1, rest);
+        let after = |other: &Allocated| other.start <= new.start;
+        let at = self.0.partition_point(|block| block.all.last().is_some_and(after));
+        let at = at.min(self.0.len().saturating_sub(1));
+        let mut all = if self.0.is_empty() { Vec::new() } else { self.0.remove(at).all };
+        all.insert(all.partition_point(after), new);
+        let rest = if all.len() > Block::MOST { all.split_off(Block::MOST / 2) } else { Vec::new() };
+        self.0.insert(at, Block::new(all));
+        if !rest.is_empty() {
+            self.0.insert(at + 1, Block::new(rest));
         }
+    }
+
+    /// Returns the first byte, from `start`, of `bytes` that no buffer uses which meets `life`.
+    fn first_free(&self, mut start: usize, bytes: usize, life: &Life, meets: impl Fn(&Allocated) -> bool) -> usize {
+        for block in &self.0 {
+            let first = block.all[0].start;
+            if first >= start + bytes {
+                break;
+            }
+            // Each of them is in use at some time of this life, so none of their bytes is free.
+            let full = block.full.is_some_and(|(from, to)| from <= life.span.1 && life.span.0 <= to);
+            if block.end <= start || full {
+                start = start.max(block.end);
+                continue;
+            }
+            for other in &block.all {
+                if other.start >= start + bytes {
+                    break;
+                }
+                if other.end > start && meets(other) {
+                    start = other.end;
+                }
+            }
+        }
+        start
     }
 }
 
@@ -111,15 +157,8 @@ pub fn assign(program: &mut Program, mut clocks: VectorClocks, base: usize, devi
         for &buffer in own.iter() {
             let Some(life) = &lives[buffer] else { continue };
             let bytes = program.buffers[buffer].bytes().next_multiple_of(ALIGN);
-            let mut start = if device == devices { 0 } else { base };
-            for other in allocated.0.iter().flatten() {
-                if other.start >= start + bytes {
-                    break;
-                }
-                if other.end > start && meet(other, life, &lives, &clocks) {
-                    start = other.end;
-                }
-            }
+            let first = if device == devices { 0 } else { base };
+            let start = allocated.first_free(first, bytes, life, |other| meet(other, life, &lives, &clocks));
             program.buffers[buffer].offset = start;
             ends[device] = ends[device].max(start + bytes);
             allocated.add(Allocated { start, end: start + bytes, span: life.span, buffer });

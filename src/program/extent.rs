@@ -6,9 +6,9 @@ use crate::network::Network;
 use crate::optim::Chain;
 use crate::placement::{self, Op, Placed, Spec};
 
-/// The largest number of uses of buffers in the programs of a run: planning takes about 3 microseconds and 150 bytes for
+/// The largest number of uses of buffers in the programs of a run: planning takes about 3 microseconds and 300 bytes for
 /// each.
-pub const MOST_USES: usize = 1 << 23;
+pub const MOST_USES: usize = 1 << 22;
 
 /// Returns about how many uses of buffers the programs of a network have on all devices together.
 ///

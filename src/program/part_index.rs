@@ -1,7 +1,6 @@
 //! An index of parts of buffers or of memory: finds those that lie near a part without visiting all others.
 
 use crate::tensor::Strided;
-use std::ops::Range;
 
 /// Parts of several spaces, each with a value. A space is a buffer, or the memory of a device.
 #[derive(Debug, Clone)]
@@ -9,42 +8,74 @@ pub(super) struct PartIndex<T> {
     spaces: Vec<Vec<SizeClass<T>>>,
 }
 
-/// The parts of a space that span at least 2^`log` elements and fewer than twice as many, by their first element. Those
+/// The parts of a space that span at least 4^`class` elements and fewer than 4^(`class` + 1), by their first element. Those
 /// that reach a range start at most that far before it.
 #[derive(Debug, Clone)]
 struct SizeClass<T> {
-    log: u32,
-    /// The first element of each part: a search does not read the parts themselves.
-    firsts: Vec<usize>,
-    parts: Vec<(Strided, T)>,
+    class: u32,
+    /// In blocks, none of them empty, so that adding a part does not move all others.
+    blocks: Vec<Vec<(Strided, T)>>,
 }
 
 impl<T: Copy> SizeClass<T> {
-    /// Returns the places of all parts that may share elements with `part`.
-    fn near(&self, part: Strided) -> Range<usize> {
-        let (first, end) = ((part.offset + 2).saturating_sub(2 << self.log), part.end());
-        let start = self.firsts.partition_point(|&other| other < first);
-        start..start + self.firsts[start..].iter().take_while(|&&other| other < end).count()
+    /// The largest number of parts in a block.
+    const BLOCK: usize = 128;
+
+    fn of(part: Strided) -> u32 {
+        (part.end() - part.offset).ilog2() / 2
+    }
+
+    /// Returns the block and the place in it of the first part that may share elements with `part`.
+    fn first_near(&self, part: Strided) -> (usize, usize) {
+        let first = (part.offset + 2).saturating_sub(4 << (2 * self.class));
+        let before = |(other, _): &(Strided, T)| other.offset < first;
+        let block = self.blocks.partition_point(|block| block.last().is_some_and(before));
+        (block, self.blocks.get(block).map_or(0, |block| block.partition_point(before)))
+    }
+
+    /// Returns all parts that may share elements with `part`.
+    fn near(&self, part: Strided) -> impl Iterator<Item = &(Strided, T)> {
+        let (first, skip) = self.first_near(part);
+        let end = part.end();
+        let blocks = self.blocks[first..].iter().enumerate();
+        let parts = blocks.flat_map(move |(number, block)| &block[if number == 0 { skip } else { 0 }..]);
+        parts.take_while(move |(other, _)| other.offset < end)
     }
 
     fn add(&mut self, part: Strided, value: T) {
-        let at = self.firsts.partition_point(|&other| other <= part.offset);
-        self.firsts.insert(at, part.offset);
-        self.parts.insert(at, (part, value));
+        let after = |(other, _): &(Strided, T)| other.offset <= part.offset;
+        let at = self.blocks.partition_point(|block| block.last().is_some_and(after)).min(self.blocks.len() - 1);
+        let block = &mut self.blocks[at];
+        block.insert(block.partition_point(after), (part, value));
+        if block.len() > Self::BLOCK {
+            let rest = block.split_off(Self::BLOCK / 2);
+            self.blocks.insert(at + 1, rest);
+        }
     }
 
     fn remove_covered(&mut self, part: Strided) {
-        let near = self.near(part);
-        let mut kept = near.start;
-        for at in near.clone() {
-            if !part.covers(self.parts[at].0) {
-                self.firsts.swap(kept, at);
-                self.parts.swap(kept, at);
-                kept += 1;
-            }
+        if !self.near(part).any(|(other, _)| part.covers(*other)) {
+            return;
         }
-        self.firsts.drain(kept..near.end);
-        self.parts.drain(kept..near.end);
+        let (first, end) = (self.first_near(part).0, part.end());
+        let reached = self.blocks[first..].iter().take_while(|block| block[0].0.offset < end).count();
+        self.blocks[first..first + reached]
+            .iter_mut()
+            .for_each(|block| block.retain(|(other, _)| !part.covers(*other)));
+        self.blocks.retain(|block| !block.is_empty());
+    }
+
+    /// Gives a value to the only part near `part` if it has the same elements; returns whether it did.
+    fn replace_same(&mut self, part: Strided, value: T) -> bool {
+        let same = {
+            let mut near = self.near(part);
+            near.next().is_some_and(|(other, _)| *other == part) && near.next().is_none()
+        };
+        if same {
+            let (block, at) = self.first_near(part);
+            self.blocks[block][at].1 = value;
+        }
+        same
     }
 }
 
@@ -56,40 +87,37 @@ impl<T: Copy> PartIndex<T> {
 
     /// Adds a part, which must have elements.
     pub(super) fn add(&mut self, space: usize, part: Strided, value: T) {
-        let log = (part.end() - part.offset).ilog2();
+        let class = SizeClass::<T>::of(part);
         let classes = &mut self.spaces[space];
-        match classes.iter_mut().find(|class| class.log == log) {
+        match classes.iter_mut().find(|other| other.class == class) {
             Some(class) => class.add(part, value),
-            None => classes.push(SizeClass { log, firsts: vec![part.offset], parts: vec![(part, value)] }),
+            None => classes.push(SizeClass { class, blocks: vec![vec![(part, value)]] }),
         }
     }
 
     /// Returns the parts of a space that share elements with `part`.
     pub(super) fn overlapping(&self, space: usize, part: Strided) -> impl Iterator<Item = (Strided, T)> {
-        let near = self.spaces[space].iter().flat_map(move |class| &class.parts[class.near(part)]);
+        let near = self.spaces[space].iter().flat_map(move |class| class.near(part));
         near.filter(move |(other, _)| part.overlaps(*other)).copied()
     }
 
     /// Removes the parts of a space that `part` covers.
     pub(super) fn remove_covered(&mut self, space: usize, part: Strided) {
         self.spaces[space].iter_mut().for_each(|class| class.remove_covered(part));
+        self.spaces[space].retain(|class| !class.blocks.is_empty());
     }
 
     /// Removes the parts of a space that `part` covers, and adds it.
     pub(super) fn replace_covered(&mut self, space: usize, part: Strided, value: T) {
-        let mut added = false;
-        for class in &mut self.spaces[space] {
-            // Most often, it covers one part of the same elements.
-            match class.near(part) {
-                near if near.len() == 1 && !added && class.parts[near.start].0 == part => {
-                    class.parts[near.start].1 = value;
-                    added = true;
-                }
-                near if near.is_empty() => {}
-                _ => class.remove_covered(part),
-            }
-        }
-        if !added {
+        // Most often, it covers one part of the same elements.
+        let own = SizeClass::<T>::of(part);
+        let same = self.spaces[space].iter_mut().find(|class| class.class == own);
+        let replaced = same.is_some_and(|class| class.replace_same(part, value));
+        // No part of a larger class is covered.
+        let smaller = self.spaces[space].iter_mut().filter(|class| class.class < own + u32::from(!replaced));
+        smaller.for_each(|class| class.remove_covered(part));
+        self.spaces[space].retain(|class| !class.blocks.is_empty());
+        if !replaced {
             self.add(space, part, value);
         }
     }
