@@ -2,6 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+/// The number of problems that are printed; the others are counted.
+pub const MOST_LISTED: usize = 50;
+/// The longest name that is compared with others, in bytes.
+const LONGEST_NAME: usize = 256;
+
 /// A problem in a configuration, with its location.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -66,7 +71,7 @@ impl Locations {
 /// Everything that can go wrong in peristyle. Its text is [`printable`], whatever names, paths and values are in it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The configuration is wrong; all problems found in it.
+    /// The configuration is wrong; all problems found in it. The first [`MOST_LISTED`] are printed.
     #[error("{}", join(.0))]
     Config(Vec<Problem>),
     /// A file could not be read or written.
@@ -199,7 +204,11 @@ pub fn number(x: f64) -> String {
 }
 
 fn join(problems: &[Problem]) -> String {
-    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+    let mut lines: Vec<String> = problems.iter().take(MOST_LISTED).map(Problem::to_string).collect();
+    if problems.len() > MOST_LISTED {
+        lines.push(format!("and {}", quantity((problems.len() - MOST_LISTED) as u64, "more problem")));
+    }
+    lines.join("\n")
 }
 
 /// Returns ` (did you mean "x"?)` for the known name [`nearest`] to `name`, or nothing if none is near.
@@ -207,11 +216,11 @@ pub fn suggest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Stri
     nearest(name, known).map_or(String::new(), |near| format!(" (did you mean \"{near}\"?)"))
 }
 
-/// Returns the known name nearest to `name`, if one is near. Names that start with each other are near.
+/// Returns the known name nearest to `name`, if one is near. Names that start with each other are near; nothing is near a
+/// very long name.
 pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let begins = |long: &str, short: &str| short.len() >= 3 && long.starts_with(short);
-    // A longer name is not near, and takes long to compare.
-    let known = known.into_iter().filter(|k| k.len() <= 8 * name.len() + 64);
+    let known = known.into_iter().filter(|k| k.len().max(name.len()) <= LONGEST_NAME);
     let apart = |k: &str| match distance(name, k) {
         d if d > 1 && (begins(name, k) || begins(k, name)) => 1,
         d => d,
@@ -256,6 +265,7 @@ mod tests {
         assert_eq!(suggest("paddding", ["pad", "stride"]), " (did you mean \"pad\"?)");
         assert_eq!(suggest("xyz", ["kernel"]), "");
         assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(suggest(&"a".repeat(1 << 20), [&*"a".repeat(1 << 20)]), "");
     }
 
     #[test]
@@ -279,6 +289,15 @@ mod tests {
         assert_eq!(Error::file(path, "b\u{7}").to_string(), "a\\u{d}: b\\u{7}");
         let cause = std::io::Error::other("c\u{8}");
         assert_eq!(Error::io(path, "read", cause).with_causes(), "a\\u{d}: cannot read: c\\u{8}");
+    }
+
+    #[test]
+    fn problems_beyond_the_first_fifty_are_counted() {
+        let problem = |number: usize| Problem { location: format!("a:{number}"), message: "wrong".into() };
+        let lines = |count: usize| Error::Config((0..count).map(problem).collect()).to_string();
+        assert_eq!(lines(50).lines().count(), 50);
+        assert!(lines(51).ends_with("\na:49: wrong\nand 1 more problem"));
+        assert!(lines(60_000).ends_with("\na:49: wrong\nand 59950 more problems"));
     }
 
     #[test]

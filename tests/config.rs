@@ -213,7 +213,7 @@ fn a_file_that_cannot_be_read_is_a_problem_of_the_file() {
     let good = write("good.toml", BASE.replace("name = \"small\"", "").as_bytes());
     for (path, expected) in [
         (&folder.join("absent.toml"), "cannot read: "),
-        (&folder, "cannot read: "),
+        (&folder, "this is a folder, expected a file; correct the path"),
         (&large, "the file is larger than 1048576 bytes"),
         (&bytes, "line 2 is not UTF-8 text"),
     ] {

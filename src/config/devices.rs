@@ -4,16 +4,18 @@ use super::diagnostics::Diagnostics;
 use super::errors;
 use super::section::Section;
 use super::spans::SpannedValue;
-use crate::error::Fault;
+use crate::error::{Fault, quantity};
 use crate::gpu::{Driver, DriverKind, kernels};
 use crate::tensor::{MatmulPrecision, Mesh, Precision};
 use serde::Deserialize;
 use toml::de::DeValue;
 
-/// The largest number of devices in a mesh.
-const MOST: usize = 1024;
+/// The largest number of devices in a mesh. The size of a plan grows with its square.
+const MOST: usize = 256;
 /// The largest number of threads of a CPU device.
 const MOST_THREADS: usize = 1024;
+/// The number of devices per core above which a note is due; fewer are common in trials of a mesh.
+const CROWDED: usize = 4;
 const FORMS: &str = "\"auto\", \"cpu\", \"cpu*4\", \"cuda:0\", \"cuda:0-3\", \"cuda:0*2\", \"emu\" or \"emu*2\"";
 
 /// A kind of device; all devices of a mesh are of one kind.
@@ -173,8 +175,26 @@ pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Device
     }
     let expected = format!("1 to {MOST_THREADS}");
     let threads = section.within("threads", default, |n| (1..=MOST_THREADS).contains(&n), &expected);
+    if kind != DeviceKind::Cuda {
+        note_crowded(&mut section, ordinals.len(), threads, cores);
+    }
     section.finish();
     Devices { kind, ordinals, mesh, precision, products, collectives, peer_access, libraries, threads }
+}
+
+/// Adds a note if the cores of this machine are far fewer than what is to run on them.
+fn note_crowded(section: &mut Section, devices: usize, threads: usize, cores: usize) {
+    let cores_text = quantity(cores as u64, "core");
+    if threads > cores {
+        section.diagnostics.note(format!(
+            "[devices]: threads = {threads} on {cores_text}: threads without a core of their own make a step slower"
+        ));
+    }
+    if devices > CROWDED * cores {
+        section.diagnostics.note(format!(
+            "[devices]: {devices} devices on {cores_text} take turns, so a step takes longer than on fewer devices"
+        ));
+    }
 }
 
 /// Returns the devices that `"auto"` stands for: every GPU that this build has kernels for, otherwise one CPU device.
@@ -203,6 +223,9 @@ fn read_use(diagnostics: &mut Diagnostics, value: &SpannedValue) -> Option<(Devi
                 all = Some(read);
                 continue;
             }
+            (Ok((_, more)), Some((_, ordinals))) if ordinals.len() + more.len() > MOST => {
+                format!("use lists more than {MOST} devices, expected 1 to {MOST}")
+            }
             (Ok((kind, more)), Some((first, ordinals))) if kind == *first => {
                 ordinals.extend(more);
                 continue;
@@ -215,10 +238,8 @@ fn read_use(diagnostics: &mut Diagnostics, value: &SpannedValue) -> Option<(Devi
         diagnostics.problem(at, format!("[devices]: {problem}"));
         return None;
     }
-    let count = all.as_ref().map_or(0, |(_, ordinals)| ordinals.len());
-    if !(1..=MOST).contains(&count) {
-        let message = format!("[devices]: use lists {count} devices, expected 1 to {MOST}");
-        diagnostics.problem(value.span().start, message);
+    if all.as_ref().is_none_or(|(_, ordinals)| ordinals.is_empty()) {
+        diagnostics.problem(value.span().start, format!("[devices]: use lists no device, expected 1 to {MOST}"));
         return None;
     }
     all
@@ -230,10 +251,11 @@ fn parse(text: &str, before: usize) -> Result<(DeviceKind, Vec<usize>), String> 
     if text == "auto" {
         return Ok(auto());
     }
+    let too_many = || format!("use = {text:?} stands for more than {MOST} devices, expected 1 to {MOST}");
     let number = |digits: &str| match digits.parse::<usize>() {
-        Ok(number) if number <= MOST => Ok(number),
-        Ok(number) => Err(format!("use = {text:?}: {number} is too large, expected at most {MOST} devices")),
-        Err(_) => Err(wrong()),
+        Ok(n) if n <= MOST => Ok(n),
+        _ if !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit()) => Err(too_many()),
+        _ => Err(wrong()),
     };
     let (device, times) = match text.split_once('*') {
         Some((device, times)) => (device, number(times)?),
@@ -246,8 +268,11 @@ fn parse(text: &str, before: usize) -> Result<(DeviceKind, Vec<usize>), String> 
     let range = range.map(|range| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let (first, last) = (number(first)?, number(last)?);
-        if first <= last {
+        if first <= last && (last - first + 1) * times <= MOST {
             return Ok((first, last));
+        }
+        if first <= last {
+            return Err(too_many());
         }
         Err(format!("use = {text:?} counts down, expected an ascending range; write \"{kind}:{last}-{first}\""))
     });

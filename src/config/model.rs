@@ -77,6 +77,8 @@ pub struct Model {
 }
 
 const LAYERS: Kinds = kinds!("layer", layers);
+/// The largest number of layers.
+const MOST_LAYERS: usize = 10_000;
 /// The largest number of values in one sample.
 const MOST_VALUES: usize = 1 << 30;
 
@@ -160,6 +162,11 @@ fn read_layers(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Vec
     match value.into_inner() {
         DeValue::Array(entries) if entries.is_empty() => {
             diagnostics.problem(at, "[model]: layers is empty, expected at least one layer");
+            None
+        }
+        DeValue::Array(entries) if entries.len() > MOST_LAYERS => {
+            let message = format!("[model]: layers has {} layers, expected at most {MOST_LAYERS}", entries.len());
+            diagnostics.problem(at, message);
             None
         }
         DeValue::Array(entries) => {

@@ -6,6 +6,7 @@ use super::spans::{SourceMap, SpannedValue};
 use super::{Devices, Model, Multiplier, Optimizer, Train, data, devices, model, set, train, write};
 use crate::data::{Base, DataSettings};
 use crate::error::{Error, Fault, Locations, Problem, Result, is_hidden};
+use crate::storage::open_regular;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use toml::Spanned;
@@ -68,8 +69,9 @@ pub struct Parsed {
 /// An error of the operating system that is not a mistake in the path.
 pub fn read(path: &Path, sets: &[String]) -> Result<Parsed> {
     let name = path.display().to_string();
-    let bytes = match contents(path).map_err(|error| Error::io(path, "read", error)) {
+    let bytes = match contents(path) {
         Ok(bytes) => bytes,
+        Err(Error::File { message, .. }) => return Ok(unreadable(name, message)),
         Err(Error::Io { source, .. }) if Error::is_mistake(&source) => {
             return Ok(unreadable(name, format!("cannot read: {source}")));
         }
@@ -121,7 +123,7 @@ pub fn from_text(name: &str, text: &str, base: &Path, sets: &[String]) -> Parsed
 
 /// Sorts problems by line and column; those of `--set` come last.
 pub fn sort(problems: &mut [Problem]) {
-    problems.sort_by_key(|problem| {
+    problems.sort_by_cached_key(|problem| {
         let mut parts = problem.location.rsplitn(3, ':').map(|part| part.parse::<usize>().ok());
         match (parts.next().flatten(), parts.next().flatten()) {
             (Some(column), Some(line)) => (line, column),
@@ -140,9 +142,10 @@ fn too_large() -> String {
 }
 
 /// Reads a file, but no more than one byte beyond the largest accepted size.
-fn contents(path: &Path) -> std::io::Result<Vec<u8>> {
+fn contents(path: &Path) -> Result<Vec<u8>> {
+    let (file, _) = open_regular(path)?;
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(MOST_BYTES + 1).read_to_end(&mut bytes)?;
+    file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(|error| Error::io(path, "read", error))?;
     Ok(bytes)
 }
 

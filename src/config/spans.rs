@@ -8,12 +8,17 @@ use toml::de::{DeString, DeValue};
 /// A value with its span in the file.
 pub(super) type SpannedValue<'i> = Spanned<DeValue<'i>>;
 
+/// The bytes between two counts of characters.
+const BLOCK: usize = 1024;
+
 /// Maps offsets to locations: offsets inside the file to lines and columns, offsets after its end to a `--set`.
 #[derive(Debug, Clone)]
 pub(super) struct SourceMap {
     name: String,
     text: String,
     lines: Vec<usize>,
+    /// The number of characters that start before each block of bytes.
+    blocks: Vec<usize>,
     sets: Vec<(usize, String)>,
     end: usize,
 }
@@ -21,8 +26,14 @@ pub(super) struct SourceMap {
 impl SourceMap {
     pub(super) fn new(name: &str, text: &str) -> Self {
         let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(i, _)| i + 1)).collect();
+        let mut before = 0;
+        let count = |block: &[u8]| {
+            before += characters(block);
+            before
+        };
+        let blocks = std::iter::once(0).chain(text.as_bytes().chunks(BLOCK).map(count)).collect();
         let end = text.len() + 1;
-        SourceMap { name: name.to_string(), text: text.to_string(), lines, sets: Vec::new(), end }
+        SourceMap { name: name.to_string(), text: text.to_string(), lines, blocks, sets: Vec::new(), end }
     }
 
     /// Reserves offsets for the value of a `--set` and returns the first one.
@@ -48,8 +59,14 @@ impl SourceMap {
             offset -= 1;
         }
         let line = self.lines.partition_point(|&start| start <= offset);
-        let column = self.text[self.lines[line - 1]..offset].chars().count() + 1;
+        let column = self.characters_before(offset) - self.characters_before(self.lines[line - 1]) + 1;
         format!("{}:{line}:{column}", self.name)
+    }
+
+    /// Returns the number of characters before an offset. A file may have a single line, so this does not read all of it.
+    fn characters_before(&self, offset: usize) -> usize {
+        let block = offset / BLOCK;
+        self.blocks[block] + characters(&self.text.as_bytes()[block * BLOCK..offset])
     }
 
     /// Returns the name of the file.
@@ -65,6 +82,11 @@ impl SourceMap {
         }
         locations
     }
+}
+
+/// Returns the number of characters that start in these bytes of UTF-8.
+fn characters(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|&&byte| byte & 0xc0 != 0x80).count()
 }
 
 /// Creates a key with a span.

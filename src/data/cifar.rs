@@ -1,9 +1,10 @@
 //! The binary files of CIFAR-10: records of one label byte and 32x32 red, green and blue bytes.
 
 use super::classes::ClassCounts;
-use super::file::{ByteStream, both, open};
+use super::file::{ByteStream, both};
 use super::{DataFormat, Dataset, Description, Header, Labels, PixelType, Pixels, SourceContext};
 use crate::error::{Error, Fault, Result};
+use crate::storage::open_regular;
 use serde::Deserialize;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -108,7 +109,7 @@ fn counted(stream: ByteStream) -> Result<(ByteStream, usize)> {
 
 /// Reads only the labels of a file.
 fn labels_of(path: &Path, records: usize) -> Result<Vec<u8>> {
-    let (file, _) = open(path)?;
+    let (file, _) = open_regular(path)?;
     let mut labels = vec![0; records];
     for (record, label) in labels.iter_mut().enumerate() {
         let read = file.read_exact_at(std::slice::from_mut(label), (record * RECORD) as u64);

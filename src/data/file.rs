@@ -2,7 +2,7 @@
 
 use super::gzip::Members;
 use crate::error::{Error, Result};
-use std::fs::File;
+use crate::storage::open_regular;
 use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
@@ -11,16 +11,6 @@ const LARGEST_RATIO: u64 = 1032;
 /// The memory reserved before any bytes of a file have been read; from then on, at most as much as was read.
 const FIRST_PIECE: usize = 64 << 20;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
-
-/// Opens a regular file and returns it with its length in bytes.
-pub(super) fn open(path: &Path) -> Result<(File, u64)> {
-    let file = File::open(path).map_err(|error| Error::io(path, "open", error))?;
-    let metadata = file.metadata().map_err(|error| Error::io(path, "read", error))?;
-    if !metadata.is_file() {
-        return Err(Error::file(path, "not a regular file, expected a data file; correct the path"));
-    }
-    Ok((file, metadata.len()))
-}
 
 /// The bytes of a file, decompressed if it is a gzip file (recognised by its first bytes, not by its name).
 pub(super) struct ByteStream<'a> {
@@ -36,7 +26,7 @@ pub(super) struct ByteStream<'a> {
 impl ByteStream<'static> {
     /// Opens a file.
     pub fn open(path: &Path) -> Result<Self> {
-        let (file, len) = open(path)?;
+        let (file, len) = open_regular(path)?;
         ByteStream::new(path.to_path_buf(), BufReader::with_capacity(1 << 16, file), len)
     }
 }
@@ -150,15 +140,4 @@ fn wrong_length(what: &str, expected: u64, found: u64) -> String {
         "its header declares {what} ({expected} bytes), but {found} bytes follow it; the file is truncated or damaged, \
          download it again"
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_folder_is_not_a_data_file() {
-        let error = ByteStream::open(Path::new("src")).map(|_| ()).unwrap_err();
-        assert_eq!(error.to_string(), "src: not a regular file, expected a data file; correct the path");
-    }
 }

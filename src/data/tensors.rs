@@ -5,9 +5,10 @@
 //! Images are converted to (N, H, W, C) when they are read. Other tensors in the file are ignored, which is logged.
 
 use super::classes::ClassCounts;
-use super::file::{both, open};
+use super::file::both;
 use super::{DataFormat, Dataset, Description, Header, Labels, PixelType, Pixels, SourceContext};
 use crate::error::{Error, Fault, Result};
+use crate::storage::open_regular;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::Deserialize;
 use std::io::{BufReader, Read, Seek, SeekFrom};
@@ -46,7 +47,7 @@ impl DataFormat for Tensors {
 impl Tensors {
     fn open(&self, cx: SourceContext) -> Result<File<BufReader<std::fs::File>>> {
         let path = cx.base.find(&self.0)?;
-        let (file, len) = open(&path)?;
+        let (file, len) = open_regular(&path)?;
         File::new(&path, BufReader::with_capacity(1 << 16, file), len)
     }
 }

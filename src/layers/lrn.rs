@@ -45,15 +45,19 @@ impl Default for Lrn {
     }
 }
 
+/// The largest window, in channels.
+const MOST_SIZE: usize = 1 << 16;
+
 impl Layer for Lrn {
     fn key(&self) -> &'static str {
         "lrn"
     }
     fn check(&self) -> Result<(), Fault> {
-        for (key, n) in [("size", self.size), ("groups", self.groups)] {
-            if n == 0 {
-                return Err(Fault::at(key, format!("{key} = 0, expected at least 1")));
-            }
+        if !(1..=MOST_SIZE).contains(&self.size) {
+            return Err(Fault::at("size", format!("size = {}, expected 1 to {MOST_SIZE}", self.size)));
+        }
+        if self.groups == 0 {
+            return Err(Fault::at("groups", "groups = 0, expected at least 1"));
         }
         for (key, v) in [("alpha", self.alpha), ("beta", self.beta)] {
             if !(v >= 0.0 && v.is_finite()) {

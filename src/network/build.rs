@@ -2,13 +2,16 @@
 
 use super::{Network, Node, Parameter, Source};
 use crate::config::{LayerEntry, Model};
-use crate::error::{Fault, Problem, quantity, suggest};
+use crate::error::{Fault, MOST_LISTED, Problem, quantity, suggest};
 use crate::layers::{Activation, Layer, LayerContext, Mode, Param, Role, Split};
 use crate::tensor::{Mesh, Placement, Shape};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The largest number of elements of one sample and of one parameter.
 const MOST_ELEMENTS: usize = 1 << 36;
+/// The number of names that a message lists.
+const MOST_NAMES: usize = 100;
 /// The name of the images of the batch in lists of inputs.
 const IMAGES: &str = "images";
 
@@ -21,11 +24,15 @@ pub fn build(model: &Model) -> Result<Network, Vec<Problem>> {
         model,
         network: Network { input: model.input, nodes: vec![], parameters: vec![], statistics: vec![] },
         outputs: vec![],
+        names: HashMap::new(),
         used: vec![false; model.layers.len()],
         problems: vec![],
         complete: true,
         inputs_known: model.layers.iter().all(|entry| entry.layer.is_some()),
     };
+    for (index, entry) in model.layers.iter().enumerate() {
+        builder.names.entry(&entry.name).or_insert((index, index)).1 = index;
+    }
     for index in 0..model.layers.len() {
         builder.name(index);
         builder.add(index, &model.layers[index]);
@@ -47,6 +54,8 @@ struct GraphBuilder<'m> {
     network: Network,
     /// The output of each entry so far; `None` if the entry has a mistake.
     outputs: Vec<Option<Activation>>,
+    /// The first and the last entry of each name.
+    names: HashMap<&'m str, (usize, usize)>,
     /// Whether a later entry uses the output of this one.
     used: Vec<bool>,
     problems: Vec<Problem>,
@@ -65,9 +74,9 @@ impl GraphBuilder<'_> {
     fn name(&mut self, index: usize) {
         let entry = &self.model.layers[index];
         let name = &entry.name;
-        let earlier = self.model.layers[..index].iter().find(|other| other.name == *name);
+        let earlier = self.names.get(&**name).filter(|(first, _)| *first < index);
         let taken = match earlier {
-            Some(other) => format!("the layer at {}", other.locations.whole),
+            Some(&(first, _)) => format!("the layer at {}", self.model.layers[first].locations.whole),
             None if name == "loss" => "the loss".to_string(),
             None if name == IMAGES => "the images of the batch".to_string(),
             None => return,
@@ -142,31 +151,42 @@ impl GraphBuilder<'_> {
             self.used[previous] = true;
             return Some(vec![Source::Node(previous)]);
         };
-        let earlier: Vec<&str> = self.model.layers[..index].iter().map(|other| other.name.as_str()).collect();
         let mut sources = Vec::new();
         let mut complete = true;
         for name in names {
+            let of_name = self.names.get(&**name).copied();
             if name == IMAGES {
                 sources.push(Source::Images);
-            } else if let Some(node) = earlier.iter().position(|other| other == name) {
-                self.used[node] = true;
-                sources.push(Source::Node(node));
+            } else if let Some((first, _)) = of_name.filter(|(first, _)| *first < index) {
+                self.used[first] = true;
+                sources.push(Source::Node(first));
             } else {
                 complete = false;
-                let later = self.model.layers[index..].iter().any(|other| other.name == *name);
-                let message = if later {
-                    format!("input \"{name}\" does not come before this layer; move it up")
-                } else {
-                    let known = earlier.iter().copied().chain([IMAGES]);
-                    let near = suggest(name, known.clone());
-                    let known: Vec<&str> = known.collect();
-                    format!("unknown input \"{name}\"{near}; layers before this one: {}", known.join(", "))
+                let message = match of_name {
+                    Some(_) => format!("input \"{name}\" does not come before this layer; move it up"),
+                    None => self.unknown_input(index, name),
                 };
                 self.fault(entry, &Fault::at("inputs", message));
             }
         }
         self.inputs_known &= complete;
         complete.then_some(sources)
+    }
+
+    /// Returns the message for an input that no layer has as its name.
+    fn unknown_input(&self, index: usize, name: &str) -> String {
+        // Of very many problems, only the first are printed.
+        if self.problems.len() > MOST_LISTED {
+            return format!("unknown input \"{name}\"");
+        }
+        let earlier = self.model.layers[..index].iter().map(|other| other.name.as_str());
+        let near = suggest(name, earlier.clone().chain([IMAGES]));
+        let (hidden, which) = match index.saturating_sub(MOST_NAMES) {
+            0 => (0, String::new()),
+            hidden => (hidden, format!("the last {MOST_NAMES} ")),
+        };
+        let known: Vec<&str> = earlier.skip(hidden).chain([IMAGES]).collect();
+        format!("unknown input \"{name}\"{near}; {which}layers before this one: {}", known.join(", "))
     }
 
     /// Checks the number of inputs of a layer.

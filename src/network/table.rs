@@ -11,7 +11,8 @@ impl Network {
 
     /// Returns the floating-point operations of one sample's forward pass.
     pub fn cost(&self) -> u64 {
-        self.nodes.iter().map(|node| node.layer.cost(&node.input_shapes)).sum()
+        let costs = self.nodes.iter().map(|node| node.layer.cost(&node.input_shapes));
+        costs.fold(0, u64::saturating_add)
     }
 
     /// Returns the names of a node's inputs.

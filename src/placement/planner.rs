@@ -8,7 +8,7 @@ use crate::collectives::Collective;
 use crate::device::Epilogue;
 use crate::error::Problem;
 use crate::layers::{Access, METRICS, Mode, Pass, Phase, PhaseOperand, Role};
-use crate::network::{Network, Node, Source};
+use crate::network::{Network, Source};
 use crate::optim::Chain;
 use crate::tensor::{Axis, Element, Layout, MatmulPrecision, Placement, Shape};
 use std::collections::HashMap;
@@ -33,6 +33,7 @@ pub fn place(network: &Network, chain: &Chain, spec: &Spec, variant: Variant) ->
         moved: HashMap::new(),
         cast: HashMap::new(),
         nodes: vec![NodeTensors::default(); network.nodes.len()],
+        consumers: consumers(network),
         images: 0,
         targets: 0,
         weights: vec![],
@@ -78,6 +79,8 @@ pub(super) struct Planner<'a> {
     /// Copies in the element type of activations.
     cast: HashMap<TensorId, TensorId>,
     nodes: Vec<NodeTensors>,
+    /// The nodes that read each node's output, once for each time that it is an input.
+    consumers: Vec<Vec<usize>>,
     images: TensorId,
     targets: TensorId,
     weights: Vec<TensorId>,
@@ -86,6 +89,19 @@ pub(super) struct Planner<'a> {
     gradients: Vec<TensorId>,
     statistics: Vec<TensorId>,
     pub(super) metrics: TensorId,
+}
+
+/// Returns the nodes that read each node's output, once for each time that it is an input.
+fn consumers(network: &Network) -> Vec<Vec<usize>> {
+    let mut consumers = vec![Vec::new(); network.nodes.len()];
+    for (index, node) in network.nodes.iter().enumerate() {
+        for &input in &node.inputs {
+            if let Source::Node(read) = input {
+                consumers[read].push(index);
+            }
+        }
+    }
+    consumers
 }
 
 impl Planner<'_> {
@@ -232,11 +248,7 @@ impl Planner<'_> {
         if !self.spec.target.is_gpu() || phase.epilogues.is_empty() {
             return None;
         }
-        let uses = |node: &Node| node.inputs.iter().filter(|&&input| input == Source::Node(index)).count();
-        if network.nodes.iter().map(uses).sum::<usize>() != 1 {
-            return None;
-        }
-        let next = network.nodes.iter().position(|node| uses(node) == 1)?;
+        let [next] = self.consumers[index][..] else { return None };
         let mut operands = self.resolved[next].phases.forward.iter().flat_map(|phase| &phase.operands);
         let layout = operands.find(|operand| operand.role == Role::Y)?.layout.on_mesh(mesh);
         let same = self.placed.tensors[self.outputs[index]].layout == layout;
@@ -328,6 +340,10 @@ impl Planner<'_> {
     fn backward(&mut self) {
         let network = self.network;
         let mut waiting: Vec<usize> = self.placed.flat.buckets.iter().map(|b| b.params.len()).collect();
+        let mut bucket_of = vec![0; network.parameters.len()];
+        for (bucket, own) in self.placed.flat.buckets.iter().enumerate() {
+            own.params.iter().for_each(|&param| bucket_of[param] = bucket);
+        }
         for index in (0..network.nodes.len()).rev() {
             if !self.needs_gradient(Source::Node(index)) || self.resolved[index].is_view() {
                 continue;
@@ -337,11 +353,11 @@ impl Planner<'_> {
                 self.phase(index, Pass::Backward, phase);
             }
             self.resolved[index].phases.backward = phases;
-            for (bucket, waiting) in waiting.iter_mut().enumerate() {
-                let own = &self.placed.flat.buckets[bucket].params;
-                let done = own.iter().filter(|p| network.nodes[index].params.contains(p)).count();
-                *waiting -= done;
-                if done > 0 && *waiting == 0 {
+            let mut buckets: Vec<usize> = network.nodes[index].params.iter().map(|&param| bucket_of[param]).collect();
+            buckets.sort_unstable();
+            for bucket in buckets {
+                waiting[bucket] -= 1;
+                if waiting[bucket] == 0 {
                     self.reduce(bucket);
                 }
             }

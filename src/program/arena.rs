@@ -3,69 +3,176 @@
 //! Two buffers share bytes only if every use of one has finished before any use of the other starts, *in the event
 //! order*: a bucket of gradients outlives its last compute instruction, and a ring reads its neighbour's buffers.
 
-use super::Program;
-use super::events::VectorClocks;
+use super::clocks::{Clock, VectorClocks};
+use super::{BufferId, Program};
 
 /// The alignment of buffers, in bytes.
 pub const ALIGN: usize = 64;
 
-/// A buffer's lifetime: its first and last instruction on each queue that uses it.
-#[derive(Debug, Clone, Default)]
+/// When a buffer is in use.
+#[derive(Debug, Clone)]
 struct Life {
-    /// (queue, first instruction, last instruction), as indices into the program.
-    queues: Vec<(usize, usize, usize)>,
+    /// The first and the last instruction that use it, in the order of issue.
+    span: (usize, usize),
+    /// The queue of all these instructions; `None` if they are on several.
+    queue: Option<usize>,
+    /// The first uses, without those that follow another one.
+    births: Vec<usize>,
+    /// The clock at which all uses have finished.
+    death: Clock,
+}
+
+impl Life {
+    /// Returns true if all uses of this buffer finish before any use of the other one starts.
+    fn ends_before(&self, other: &Life, clocks: &VectorClocks) -> bool {
+        let ordered = || self.queue.is_some() && self.queue == other.queue;
+        let waits = || other.births.iter().all(|&birth| clocks.includes(birth, self.death));
+        self.span.1 < other.span.0 && (ordered() || waits())
+    }
+}
+
+/// Returns the lives of all buffers; `None` for a buffer that is not used.
+fn lives(program: &Program, clocks: &mut VectorClocks) -> Vec<Option<Life>> {
+    let mut uses: Vec<Vec<usize>> = vec![Vec::new(); program.buffers.len()];
+    for (number, step) in program.instructions.iter().enumerate() {
+        for u in &step.uses {
+            if uses[u.buffer].last() != Some(&number) {
+                uses[u.buffer].push(number);
+            }
+        }
+    }
+    let steps = &program.instructions;
+    let life = |uses: Vec<usize>| {
+        let span = (*uses.first()?, *uses.last()?);
+        let mut births: Vec<usize> = Vec::new();
+        for &number in &uses {
+            if !births.iter().any(|&birth| clocks.before(steps, birth, number)) {
+                births.push(number);
+            }
+        }
+        let death = clocks.clock(uses.iter().map(|&number| (steps[number].queue_index(), steps[number].index + 1)));
+        let queue = Some(steps[span.0].queue_index());
+        let single = uses.iter().all(|&number| Some(steps[number].queue_index()) == queue);
+        Some(Life { span, queue: queue.filter(|_| single), births, death })
+    };
+    uses.into_iter().map(life).collect()
+}
+
+/// A buffer that has its bytes.
+#[derive(Debug, Clone, Copy)]
+struct Allocated {
+    start: usize,
+    end: usize,
+    span: (usize, usize),
+    buffer: BufferId,
+}
+
+/// Allocated buffers that follow each other in memory, by their first byte.
+#[derive(Debug)]
+struct Block {
+    all: Vec<Allocated>,
+    /// One past the last byte of all of them.
+    end: usize,
+    /// If no byte between the first and the last one is free: the instructions during which all of them are in use, by
+    /// their spans, from the first to the last.
+    full: Option<(usize, usize)>,
+}
+
+impl Block {
+    /// The largest number of buffers.
+    const MOST: usize = 256;
+
+    fn new(all: Vec<Allocated>) -> Self {
+        let (mut end, mut gap, mut span) = (all[0].start, false, (0, usize::MAX));
+        for buffer in &all {
+            gap |= buffer.start > end;
+            end = end.max(buffer.end);
+            span = (span.0.max(buffer.span.0), span.1.min(buffer.span.1));
+        }
+        Block { all, end, full: (!gap).then_some(span) }
+    }
+}
+
+/// The allocated buffers of a device, by their first byte.
+#[derive(Debug, Default)]
+struct Allocations(Vec<Block>);
+
+impl Allocations {
+    fn add(&mut self, new: Allocated) {
+        let after = |other: &Allocated| other.start <= new.start;
+        let at = self.0.partition_point(|block| block.all.last().is_some_and(after));
+        let at = at.min(self.0.len().saturating_sub(1));
+        let mut all = if self.0.is_empty() { Vec::new() } else { self.0.remove(at).all };
+        all.insert(all.partition_point(after), new);
+        let rest = if all.len() > Block::MOST { all.split_off(Block::MOST / 2) } else { Vec::new() };
+        self.0.insert(at, Block::new(all));
+        if !rest.is_empty() {
+            self.0.insert(at + 1, Block::new(rest));
+        }
+    }
+
+    /// Returns the first byte, from `start`, of `bytes` that no buffer uses which meets `life`.
+    fn first_free(&self, mut start: usize, bytes: usize, life: &Life, meets: impl Fn(&Allocated) -> bool) -> usize {
+        for block in &self.0 {
+            let first = block.all[0].start;
+            if first >= start + bytes {
+                break;
+            }
+            // Each of them is in use at some time of this life, so none of their bytes is free.
+            let full = block.full.is_some_and(|(from, to)| from <= life.span.1 && life.span.0 <= to);
+            if block.end <= start || full {
+                start = start.max(block.end);
+                continue;
+            }
+            for other in &block.all {
+                if other.start >= start + bytes {
+                    break;
+                }
+                if other.end > start && meets(other) {
+                    start = other.end;
+                }
+            }
+        }
+        start
+    }
 }
 
 /// Assigns an offset to every buffer that is not a region, starting at byte `base` of its device, or at 0 on the host;
 /// returns the end of each device's arena and of the host's memory.
-pub fn assign(program: &mut Program, clocks: &VectorClocks, base: usize, devices: usize) -> (Vec<usize>, usize) {
-    let mut lives = vec![Life::default(); program.buffers.len()];
-    for (number, step) in program.instructions.iter().enumerate() {
-        for u in &step.uses {
-            let queue = step.queue_index();
-            let life = &mut lives[u.buffer].queues;
-            match life.iter_mut().find(|(q, ..)| *q == queue) {
-                Some((_, _, last)) => *last = number,
-                None => life.push((queue, number, number)),
-            }
+///
+/// The largest buffers come first. Each gets the first bytes that no buffer uses whose life overlaps its own.
+pub fn assign(program: &mut Program, mut clocks: VectorClocks, base: usize, devices: usize) -> (Vec<usize>, usize) {
+    let lives = lives(program, &mut clocks);
+    let mut own: Vec<Vec<BufferId>> = vec![Vec::new(); devices + 1];
+    for (id, buffer) in program.buffers.iter().enumerate() {
+        if buffer.region.is_none() && buffer.elements > 0 && lives[id].is_some() {
+            own[buffer.device].push(id);
         }
     }
-    let before = |a: &Life, b: &Life| {
-        a.queues.iter().all(|&(_, _, last)| {
-            b.queues.iter().all(|&(_, first, _)| last != first && clocks.before(&program.instructions, last, first))
-        })
-    };
     let mut ends = vec![base; devices];
     ends.push(0);
-    for (device, end) in ends.iter_mut().enumerate() {
-        let mine = |b: &usize| program.buffers[*b].device == device && program.buffers[*b].region.is_none();
-        let mut own: Vec<usize> = (0..program.buffers.len()).filter(mine).collect();
-        own.retain(|&b| program.buffers[b].elements > 0 && !lives[b].queues.is_empty());
+    for (device, own) in own.iter_mut().enumerate() {
         own.sort_by_key(|&b| (std::cmp::Reverse(program.buffers[b].bytes()), b));
-        let mut placed: Vec<usize> = Vec::with_capacity(own.len());
-        for &buffer in &own {
+        let mut allocated = Allocations::default();
+        for &buffer in own.iter() {
+            let Some(life) = &lives[buffer] else { continue };
             let bytes = program.buffers[buffer].bytes().next_multiple_of(ALIGN);
-            let mut taken: Vec<(usize, usize)> = placed
-                .iter()
-                .filter(|&&p| !before(&lives[p], &lives[buffer]) && !before(&lives[buffer], &lives[p]))
-                .map(|&p| {
-                    let start = program.buffers[p].offset;
-                    (start, start + program.buffers[p].bytes().next_multiple_of(ALIGN))
-                })
-                .collect();
-            taken.sort_unstable();
-            let mut offset = if device == devices { 0 } else { base };
-            for (start, stop) in taken {
-                if start >= offset + bytes {
-                    break;
-                }
-                offset = offset.max(stop);
-            }
-            program.buffers[buffer].offset = offset;
-            *end = (*end).max(offset + bytes);
-            placed.push(buffer);
+            let first = if device == devices { 0 } else { base };
+            let start = allocated.first_free(first, bytes, life, |other| meet(other, life, &lives, &clocks));
+            program.buffers[buffer].offset = start;
+            ends[device] = ends[device].max(start + bytes);
+            allocated.add(Allocated { start, end: start + bytes, span: life.span, buffer });
         }
     }
     let host = ends.pop().expect("the last end is the host's");
     (ends, host)
+}
+
+/// Returns true if an allocated buffer may be in use while one with this life is.
+fn meet(allocated: &Allocated, life: &Life, lives: &[Option<Life>], clocks: &VectorClocks) -> bool {
+    if allocated.span.0 <= life.span.1 && life.span.0 <= allocated.span.1 {
+        return true;
+    }
+    let other = lives[allocated.buffer].as_ref();
+    other.is_some_and(|other| !other.ends_before(life, clocks) && !life.ends_before(other, clocks))
 }

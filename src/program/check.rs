@@ -1,13 +1,13 @@
 //! The race detector: proves from bytes and waits alone that a program is free of races and reads no byte that was
 //! not written before.
 //!
-//! It shares no code with the derivation of waits or the assignment of bytes: it replays the waits and compares every
-//! pair of uses whose bytes overlap.
+//! It does not depend on how waits were derived or bytes assigned: it replays the waits and compares the uses of the same
+//! bytes.
 
-use super::Program;
-use super::events::VectorClocks;
+use super::clocks::VectorClocks;
+use super::part_index::PartIndex;
+use super::{BufferId, Program};
 use crate::tensor::Strided;
-use std::collections::HashMap;
 
 /// The reason why a program is unsafe.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,83 +19,92 @@ impl std::fmt::Display for Race {
     }
 }
 
+/// A use of bytes.
+#[derive(Debug, Clone, Copy)]
+struct ByteUse {
+    step: usize,
+    buffer: BufferId,
+}
+
 /// Checks a program that runs on `queues` queues.
 ///
 /// # Errors
 /// The first pair of instructions that may use the same bytes at the same time, or the first read of unwritten bytes.
 pub fn check(program: &Program, queues: usize) -> Result<(), Race> {
     let clocks = VectorClocks::of(&program.instructions, queues);
-    let devices = program.buffers.iter().map(|b| b.device + 1).max().unwrap_or(0);
-    for device in 0..devices {
-        // (instruction, part in bytes of the arena, read, write, buffer)
-        let mut uses: Vec<(usize, Strided, bool, bool, usize)> = Vec::new();
-        for (number, step) in program.instructions.iter().enumerate() {
-            for u in &step.uses {
-                let buffer = &program.buffers[u.buffer];
-                if buffer.device == device {
-                    if u.part.end() > buffer.elements {
-                        return Err(Race(format!("step \"{}\" exceeds buffer \"{}\"", step.name, buffer.name)));
-                    }
-                    uses.push((number, buffer.bytes_of(u.part), u.access.reads(), u.access.writes(), u.buffer));
-                }
+    bytes(program, &clocks)?;
+    initialised(program, &clocks)
+}
+
+/// Checks that conflicting uses of the same bytes are ordered, and that no buffer is used after another one took any of
+/// its bytes.
+///
+/// Uses are compared with those before them, without what a write has covered: whatever follows that write follows
+/// what it covers. A read is only compared with writes: if it reads another buffer than an earlier read of the same
+/// bytes, a write has come between them, or one of both has not been written.
+fn bytes(program: &Program, clocks: &VectorClocks) -> Result<(), Race> {
+    let (steps, buffers) = (&program.instructions, &program.buffers);
+    let devices = buffers.iter().map(|b| b.device + 1).max().unwrap_or(0);
+    let mut reads: PartIndex<ByteUse> = PartIndex::new(devices);
+    let mut writes = reads.clone();
+    // For each buffer that has lost bytes, the use that took them.
+    let mut lost: Vec<Option<ByteUse>> = vec![None; buffers.len()];
+    let shared = |device: usize, a: ByteUse, b: ByteUse| {
+        Race(format!(
+            "device {device}: buffers \"{}\" and \"{}\" share bytes while both are alive (steps \"{}\" and \"{}\")",
+            buffers[a.buffer].name, buffers[b.buffer].name, steps[a.step].name, steps[b.step].name
+        ))
+    };
+    for (number, step) in steps.iter().enumerate() {
+        for u in step.uses.iter().filter(|u| u.part.elements() > 0) {
+            let buffer = &buffers[u.buffer];
+            let (device, part) = (buffer.device, buffer.bytes_of(u.part));
+            let mine = ByteUse { step: number, buffer: u.buffer };
+            if u.part.end() > buffer.elements {
+                return Err(Race(format!("step \"{}\" exceeds buffer \"{}\"", step.name, buffer.name)));
             }
-        }
-        uses.sort_unstable_by_key(|u| u.1.offset);
-        let mut open: Vec<usize> = Vec::new();
-        // For two buffers that share bytes, the one that is used first.
-        let mut first: HashMap<(usize, usize), usize> = HashMap::new();
-        for (i, &(step, part, _, write, buffer)) in uses.iter().enumerate() {
-            open.retain(|&j| uses[j].1.end() > part.offset);
-            for &j in &open {
-                let (other, other_part, _, other_write, other_buffer) = uses[j];
-                if !part.overlaps(other_part) {
-                    continue;
-                }
-                let earlier = clocks.before(&program.instructions, other, step);
-                let ordered = other == step || earlier || clocks.before(&program.instructions, step, other);
-                if buffer != other_buffer {
-                    let before = if earlier { other_buffer } else { buffer };
-                    let pair = (buffer.min(other_buffer), buffer.max(other_buffer));
-                    if !ordered || other == step || *first.entry(pair).or_insert(before) != before {
-                        return Err(Race(format!(
-                            "device {device}: buffers \"{}\" and \"{}\" share bytes while both are alive (steps \"{}\" \
-                             and \"{}\")",
-                            program.buffers[buffer].name,
-                            program.buffers[other_buffer].name,
-                            program.instructions[step].name,
-                            program.instructions[other].name
-                        )));
+            if let Some(other) = lost[u.buffer] {
+                return Err(shared(device, mine, other));
+            }
+            let read = reads.overlapping(device, part).filter(|_| u.access.writes());
+            for (_, other) in writes.overlapping(device, part).chain(read) {
+                let ordered = other.step == number || clocks.before(steps, other.step, number);
+                if other.buffer != u.buffer {
+                    let outlives = buffer.region.is_some() || buffers[other.buffer].region.is_some();
+                    if !ordered || other.step == number || outlives {
+                        return Err(shared(device, mine, other));
                     }
+                    lost[other.buffer] = Some(mine);
                 }
-                if (write || other_write) && !ordered {
+                if !ordered {
                     return Err(Race(format!(
-                        "device {device}: steps \"{}\" and \"{}\" may use the same bytes at the same time (buffers \
-                         \"{}\", \"{}\")",
-                        program.instructions[step].name,
-                        program.instructions[other].name,
-                        program.buffers[buffer].name,
-                        program.buffers[other_buffer].name
+                        "device {device}: steps \"{}\" and \"{}\" may use the same bytes at the same time (buffer \"{}\")",
+                        step.name, steps[other.step].name, buffer.name
                     )));
                 }
             }
-            open.push(i);
+            if u.access.writes() {
+                reads.remove_covered(device, part);
+                writes.replace_covered(device, part, mine);
+            } else {
+                reads.add(device, part, mine);
+            }
         }
     }
-    initialised(program, &clocks)
+    Ok(())
 }
 
 /// Checks that every part of a buffer that is read was written before through the same buffer. Regions are exempt
 /// because they outlive the step. The check of bytes ensures that no other buffer overwrites it in between.
 fn initialised(program: &Program, clocks: &VectorClocks) -> Result<(), Race> {
     let mut writes: Vec<Vec<(usize, Strided)>> = vec![Vec::new(); program.buffers.len()];
-    let mut earlier = Vec::new();
     for (number, step) in program.instructions.iter().enumerate() {
         for u in step.uses.iter().filter(|u| u.access.reads() && program.buffers[u.buffer].region.is_none()) {
-            earlier.clear();
-            let done =
-                writes[u.buffer].iter().filter(|(writer, _)| clocks.before(&program.instructions, *writer, number));
-            earlier.extend(done.map(|(_, part)| *part));
-            if !earlier.iter().any(|part| part.covers(u.part)) && !covered(u.part, &earlier) {
+            let done = |(writer, _): &&(usize, Strided)| clocks.before(&program.instructions, *writer, number);
+            let written = &writes[u.buffer];
+            let earlier = || written.iter().filter(done).map(|(_, part)| *part).collect::<Vec<_>>();
+            let mut whole = written.iter().filter(|(_, part)| part.covers(u.part));
+            if !whole.any(|write| done(&write)) && !covered(u.part, &earlier()) {
                 return Err(Race(format!(
                     "step \"{}\" reads elements of buffer \"{}\" that were never written",
                     step.name, program.buffers[u.buffer].name

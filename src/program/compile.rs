@@ -25,7 +25,7 @@ pub fn compile(network: &Network, placed: &Placed, regions: &Regions, spec: &Spe
     let queues = devices * Queue::COUNT;
     let mut program = lower::lower(network, placed, regions, spec);
     let clocks = events::derive(&mut program, queues);
-    let (arena, host) = arena::assign(&mut program, &clocks, regions.end, devices);
+    let (arena, host) = arena::assign(&mut program, clocks, regions.end, devices);
     check::check(&program, queues)?;
     Ok(Compiled { program, arena, host })
 }

@@ -11,16 +11,19 @@
 
 pub mod arena;
 pub mod check;
+pub mod clocks;
 mod compile;
 mod cpu;
 pub mod estimate;
 pub mod events;
 mod execution;
+mod extent;
 mod gpu;
 mod ir;
 mod issue_list;
 mod issuer;
 mod lower;
+mod part_index;
 mod plan;
 pub mod print;
 mod regions;
@@ -32,6 +35,7 @@ mod usage;
 pub use check::Race;
 pub use compile::{Compiled, compile};
 pub use execution::{Execution, Graphs};
+pub use extent::{MOST_USES, num_uses};
 pub use ir::{Buffer, BufferId, Instruction, LocalOperand, Program, Slice, Use, Work};
 pub use plan::Plan;
 pub use regions::{AllocatedRegion, InputStaging, Regions};

@@ -10,14 +10,17 @@ use crate::collectives::CollectiveAlgorithm;
 use crate::config::{self, Collectives, Config};
 use crate::cpu::Implementation;
 use crate::data::{Contents, DataRecord, Description, EpochPlan, Header, Place};
-use crate::error::{Error, Fault, Problem, Result};
+use crate::error::{Error, Fault, Problem, Result, quantity};
 use crate::layers::Mode;
 use crate::network::{CheckedConfig, Network};
 use crate::optim::Interval;
 use crate::placement::{Peers, Spec, Variant};
-use crate::program::{Plan, Session};
+use crate::program::{MOST_USES, Plan, Session, num_uses};
 use std::path::Path;
 use std::sync::Arc;
+
+/// The largest number of values of a tensor in a batch.
+const MOST_VALUES: usize = 1 << 40;
 
 fn refuse(mut problems: Vec<Problem>) -> Error {
     config::sort(&mut problems);
@@ -165,6 +168,10 @@ impl Job {
         if !sound {
             return Err(refuse_early(problems, file, "the data and the placement on the devices"));
         }
+        if let Some(problem) = job.excessive_batch() {
+            problems.push(problem);
+            return Err(refuse(problems));
+        }
         let plan = job.plan();
         let excess = plan.as_ref().ok().and_then(|plan| memory::excess(&job.config, plan, job.memory(plan)));
         match excess.filter(|_| fits_memory) {
@@ -217,6 +224,21 @@ impl Job {
         self.notes.extend(start.notes.iter().cloned());
         self.start = Some(start);
         Ok(Vec::new())
+    }
+
+    /// Returns the problem of a batch that no memory can hold, so that no plan is made for it.
+    fn excessive_batch(&self) -> Option<Problem> {
+        let batch = self.config.data.batch;
+        let outputs = self.network.nodes.iter().map(|node| (node.output.features(), node.name.as_str()));
+        let (values, largest) = outputs.chain([(self.network.input.features(), "images")]).max()?;
+        if values.checked_mul(batch).is_some_and(|values| values <= MOST_VALUES) {
+            return None;
+        }
+        let message = format!(
+            "batch = {batch} makes more than {MOST_VALUES} values of \"{largest}\", which has {values} for a sample; \
+             use a smaller batch"
+        );
+        Some(self.config.data_locations.problem("[data]", &Fault::at("batch", message)))
     }
 
     /// Returns the number of training samples and batches of an epoch; without data, one batch.
@@ -320,7 +342,16 @@ impl Job {
     }
 
     pub(super) fn plan(&self) -> std::result::Result<Plan, Vec<Problem>> {
-        let chain = Arc::clone(&self.config.optimizer.chain);
-        Plan::new(Arc::clone(&self.network), chain, self.spec(self.variants()))
+        let (chain, spec) = (Arc::clone(&self.config.optimizer.chain), self.spec(self.variants()));
+        let uses = num_uses(&self.network, &chain, &spec)?;
+        if uses > MOST_USES {
+            let (devices, layers) = (spec.mesh.devices(), self.network.nodes.len() as u64);
+            let message = format!(
+                "{} on {devices} devices make about {uses} uses of buffers, expected at most {MOST_USES}; use fewer devices",
+                quantity(layers, "layer")
+            );
+            return Err(vec![devices::problem(&self.config, message)]);
+        }
+        Plan::new(Arc::clone(&self.network), chain, spec)
     }
 }

@@ -122,7 +122,8 @@ impl Layer for Conv {
     }
     fn cost(&self, inputs: &[Activation]) -> u64 {
         let y = self.output(inputs).map_or(0, Activation::features);
-        2 * (y * self.kernel.h * self.kernel.w * inputs[0].c / self.groups) as u64
+        let products = [y, self.kernel.h, self.kernel.w, inputs[0].c / self.groups];
+        products.into_iter().fold(2, |cost, factor| cost.saturating_mul(factor as u64))
     }
     fn splits(&self) -> &'static [Split] {
         &[Split::Columns, Split::Rows, Split::Batch, Split::None]
