@@ -6,6 +6,7 @@ use peristyle::device::{Random, RandomStream};
 use peristyle::diagnose::selftest::{Case, SINGLE, worst};
 use peristyle::gpu::{Driver, EmulatorSettings, ThreadOrder};
 use peristyle::layers::{self, Activation, Layer, Role, Setup, SingleLayer};
+use peristyle::tensor::MatmulPrecision;
 
 /// One dim of a geometry: size of the image and the kernel, stride, padding.
 #[derive(Debug, Clone, Copy)]
@@ -268,5 +269,27 @@ fn max_pool_passes_not_a_number_on_and_sends_the_gradient_to_it() {
         let got = pooled(&*pool, &[nan, 1.0, nan, 5.0], [2, 2], driver);
         assert!(got.y[0].is_nan());
         assert_eq!(got.dx, [0.0, 0.0, 1.0, 0.0]);
+    }
+}
+
+#[test]
+fn max_pool_finds_the_gradient_in_windows_of_any_size_in_bf16() {
+    let driver = emulated();
+    // Positions beyond 255 are not exact as numbers in bf16, and those beyond 32639 take its sign.
+    for (kernel, best) in
+        [([20, 20], 300), ([17, 16], 271), ([180, 190], 32_639), ([180, 190], 32_640), ([255, 256], 65_279)]
+    {
+        let [h, w] = kernel;
+        let pool = layer("max_pool", &format!("{{ kernel = [{h}, {w}] }}"));
+        let setup = Setup { products: MatmulPrecision::Bf16, ..Setup::of_rows(1) };
+        let mut single = SingleLayer::<f32>::new(&*pool, &[Activation::new(h, w, 1)], &setup).unwrap().on(&driver);
+        single.values_mut(Role::X(0))[best] = 1.0;
+        single.values_mut(Role::Dy).fill(5.0);
+        single.forward().unwrap();
+        single.backward().unwrap();
+        assert_eq!(single.values(Role::Y), [1.0]);
+        let dx: Vec<(usize, f32)> =
+            single.values(Role::Dx(0)).iter().copied().enumerate().filter(|d| d.1 != 0.0).collect();
+        assert_eq!(dx, [(best, 5.0)], "{kernel:?}");
     }
 }
