@@ -3,11 +3,18 @@
 // added atomically.
 #include "pool.cuh"
 
+// A position in a window as an element. In bf16, which has few exact integers, the position is in the bits, where those
+// of infinity and NaN are left out; this suffices for 65280 positions.
+template <typename T> __device__ __forceinline__ float place_code(int place) {
+    if (sizeof(T) == sizeof(float)) return (float)place;
+    return __uint_as_float((unsigned)(place < 0x7f80 ? place : place - 0x7f80 + 0x8000) << 16);
+}
+
 template <typename T>
 __device__ void max_pool_forward(
     const T* x,  // (N, H, W, C)
     T* y,        // (N, OH, OW, C)
-    T* places,   // (N, OH, OW, C), or null; below 256, so exact in bf16
+    T* places,   // (N, OH, OW, C), or null
     long long n, PoolGeometry p) {
     const auto one = [&](auto size, long long i) {
         constexpr int N = decltype(size)::value;
@@ -30,7 +37,10 @@ __device__ void max_pool_forward(
                 }
             }
         store_run(y + i, best);
-        if (places) store_run(places + i, place);
+        if (!places) return;
+#pragma unroll
+        for (int j = 0; j < N; ++j) place[j] = place_code<T>((int)place[j]);
+        store_run(places + i, place);
     };
     each_run<T>(n, p.c, one, x, y, places);
 }
@@ -51,11 +61,12 @@ __device__ void max_pool_backward(
         for (int oh = first_output(e.row, p.kh, p.stride_h, p.pad_h); oh < end_h; ++oh)
             for (int ow = first_output(e.column, p.kw, p.stride_w, p.pad_w); ow < end_w; ++ow) {
                 const int place = (e.row + p.pad_h - oh * p.stride_h) * p.kw + e.column + p.pad_w - ow * p.stride_w;
+                const unsigned code = __float_as_uint(place_code<T>(place));
                 const long long at = ((e.sample * p.oh + oh) * p.ow + ow) * p.c + e.channel;
                 const Run<T, N> from = load_run<N>(places + at), run = load_run<N>(dy + at);
 #pragma unroll
                 for (int j = 0; j < N; ++j)
-                    if (to_float(from.at[j]) == (float)place) sums[j] += to_float(run.at[j]);
+                    if (__float_as_uint(to_float(from.at[j])) == code) sums[j] += to_float(run.at[j]);
             }
         store_run(dx + i, sums);
     };

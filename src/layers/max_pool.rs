@@ -19,11 +19,14 @@ use serde::Deserialize;
 /// In training, the index of each maximum in its window.
 const ARGMAX: Role = Role::Saved(0);
 
+/// The largest number of positions in a window: the indices that kernels/max_pool.cu can save in bf16.
+const POSITIONS: usize = 65280;
+
 /// The `max_pool` layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MaxPool {
-    /// Size of the windows, at least 1: a number or `[height, width]`.
+    /// Size of the windows, at least 1: a number or `[height, width]`. At most 65280 positions.
     pub kernel: Pair,
     /// Step between windows, at least 1; `kernel` by default.
     pub stride: Option<Pair>,
@@ -51,7 +54,13 @@ impl Layer for MaxPool {
         "max_pool"
     }
     fn check(&self) -> Result<(), Fault> {
-        self.window().check_pool()
+        self.window().check_pool()?;
+        let positions = self.kernel.h * self.kernel.w;
+        if positions > POSITIONS {
+            let message = format!("kernel = {} has {positions} positions, expected at most {POSITIONS}", self.kernel);
+            return Err(Fault::at("kernel", message));
+        }
+        Ok(())
     }
     fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
         self.window().output(self.key(), inputs[0], inputs[0].c)
@@ -238,5 +247,13 @@ mod tests {
     fn padding_over_half_the_kernel_is_rejected() {
         let layer = MaxPool { kernel: Pair::both(3), stride: None, pad: Pair::both(2), ceil: false };
         assert_eq!(layer.check().unwrap_err().message, "pad = 2, expected at most half the kernel, 1");
+    }
+
+    #[test]
+    fn a_kernel_with_more_positions_than_can_be_saved_is_rejected() {
+        let pool = |h, w| MaxPool { kernel: Pair { h, w }, stride: None, pad: Pair::both(0), ceil: false };
+        assert_eq!(pool(255, 256).check(), Ok(()));
+        let message = "kernel = 256 has 65536 positions, expected at most 65280";
+        assert_eq!(pool(256, 256).check().unwrap_err().message, message);
     }
 }

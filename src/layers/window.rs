@@ -99,26 +99,24 @@ impl WindowGeometry {
             );
             return Err(Fault::whole(message));
         }
-        if self.kernel.h > x.h + 2 * self.pad.h || self.kernel.w > x.w + 2 * self.pad.w {
+        let h = self.positions(x.h, self.kernel.h, self.stride.h, self.pad.h);
+        let w = self.positions(x.w, self.kernel.w, self.stride.w, self.pad.w);
+        let (Some(h), Some(w)) = (h, w) else {
             let message = format!(
                 "kernel = {} is larger than its input {x} with pad = {}; use a smaller kernel or more padding",
                 self.kernel, self.pad
             );
             return Err(Fault::at("kernel", message));
-        }
-        let h = self.positions(x.h, self.kernel.h, self.stride.h, self.pad.h);
-        let w = self.positions(x.w, self.kernel.w, self.stride.w, self.pad.w);
+        };
         Ok(Activation::new(h, w, channels))
     }
 
-    fn positions(&self, n: usize, kernel: usize, stride: usize, pad: usize) -> usize {
-        let room = n + 2 * pad - kernel;
-        if !self.ceil {
-            return room / stride + 1;
-        }
+    /// Returns the number of windows along a dim of size `n`, as PyTorch counts them; none if the kernel is too large.
+    fn positions(&self, n: usize, kernel: usize, stride: usize, pad: usize) -> Option<usize> {
+        let beyond = if self.ceil { stride - 1 } else { 0 };
+        let count = (n + 2 * pad + beyond).checked_sub(kernel)? / stride + 1;
         // A window starts on the image or on the padding before it, never on the padding after it.
-        let count = room.div_ceil(stride) + 1;
-        if (count - 1) * stride >= n + pad { count - 1 } else { count }
+        if self.ceil && (count - 1) * stride >= n + pad { Some(count - 1) } else { Some(count) }
     }
 
     /// Returns the geometry in the form that the pooling kernels expect, for a device's part of the image and output.
@@ -165,7 +163,7 @@ pub struct Span {
     pub start: usize,
     /// One past the last index in the image.
     pub end: usize,
-    /// Index in the kernel that corresponds to `start`.
+    /// Index in the kernel that corresponds to `start`; at most its size, also if no part of the window is on the image.
     pub first: usize,
     /// Size of the part of the window that is on the image or its padding.
     pub padded: usize,
@@ -178,7 +176,7 @@ impl Span {
         let start = at.saturating_sub(pad);
         let end = (at + kernel).saturating_sub(pad).min(n);
         let padded = (at + kernel).min(n + 2 * pad) - at;
-        Span { start: start.min(end), end, first: (start + pad) - at, padded }
+        Span { start: start.min(end), end, first: (start + pad - at).min(kernel), padded }
     }
 }
 
@@ -199,6 +197,9 @@ mod tests {
         assert_eq!(size(32, window(3, 2, 0, false)), 15);
         // The third window would start in the padding after the image.
         assert_eq!(size(3, window(2, 2, 1, true)), 2);
+        // The kernel is larger than the image, but reaches beyond it by less than a stride.
+        assert_eq!(size(2, window(3, 2, 0, true)), 1);
+        assert_eq!(size(2, window(5, 4, 0, true)), 1);
     }
 
     #[test]
@@ -210,8 +211,23 @@ mod tests {
     }
 
     #[test]
+    fn a_window_in_the_padding_is_empty_and_stays_within_its_kernel() {
+        let s = window(2, 1, 5, false);
+        for (at, first, len) in [(0, 2, 0), (3, 2, 0), (4, 1, 1), (5, 0, 2), (8, 0, 1), (9, 0, 0), (12, 0, 0)] {
+            let span = s.rows(at, 4);
+            assert_eq!((span.first, span.end - span.start), (first, len), "window {at}");
+        }
+    }
+
+    #[test]
     fn a_kernel_larger_than_its_input_is_rejected() {
-        let fault = window(5, 1, 0, false).output("conv", Activation::new(4, 8, 3), 1).unwrap_err();
-        assert!(fault.message.starts_with("kernel = 5 is larger than its input 4x8x3"), "{}", fault.message);
+        for window in [window(5, 1, 0, false), window(5, 1, 0, true), window(8, 4, 0, true)] {
+            let fault = window.output("conv", Activation::new(4, 8, 3), 1).unwrap_err();
+            let kernel = window.kernel;
+            assert!(
+                fault.message.starts_with(&format!("kernel = {kernel} is larger than its input 4x8x3")),
+                "{fault:?}"
+            );
+        }
     }
 }
