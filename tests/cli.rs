@@ -331,7 +331,7 @@ fn missing_memory_and_threads_are_reported() {
     let err = train("3000000", &["--devices", "cpu"]);
     assert!(err.contains("cpu: cannot allocate ") && err.contains("use a smaller batch"), "{err}");
     write(8);
-    let err = train("3000000", &["--devices", "cpu*1024"]);
+    let err = train("1000000", &["--devices", "cpu*256"]);
     assert!(err.contains("cannot start the thread \"cpu:") && err.contains("use fewer devices"), "{err}");
     write(4_300_000);
     let err = train("unlimited", &["--devices", "emu", "--set", "data.batch=2"]);
