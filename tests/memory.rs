@@ -67,7 +67,7 @@ fn the_largest_memory_of_a_run_is_as_planned() {
 fn a_run_that_does_not_fit_this_machine_is_refused() {
     let folder = Folder::new("memory-excess");
     folder.write("large.toml", LARGE);
-    let huge = ["large.toml", "--set", "data.batch=10000000", "--set", "data.train.synthetic.images=10000000"];
+    let huge = ["large.toml", "--set", "data.batch=4000000", "--set", "data.train.synthetic.images=4000000"];
     for command in ["check", "train"] {
         let output = folder.run(&[&[command], &huge[..]].concat());
         assert_eq!(output.code, Some(2), "{}", output.err);
