@@ -64,6 +64,7 @@ struct Allocated {
     start: usize,
     end: usize,
     span: (usize, usize),
+    queue: Option<usize>,
     buffer: BufferId,
 }
 
@@ -73,8 +74,12 @@ struct Block {
     all: Vec<Allocated>,
     /// One past the last byte of all of them.
     end: usize,
-    /// If no byte between the first and the last one is free: the instructions during which all of them are in use, by
-    /// their spans, from the first to the last.
+    /// The first and the last instruction that use any of them.
+    span: (usize, usize),
+    /// The queue of all these instructions; `None` if they are on several.
+    queue: Option<usize>,
+    /// If no byte between the first and the last one is free: the last of their first instructions, and the first of their
+    /// last ones.
     full: Option<(usize, usize)>,
 }
 
@@ -83,13 +88,27 @@ impl Block {
     const MOST: usize = 256;
 
     fn new(all: Vec<Allocated>) -> Self {
-        let (mut end, mut gap, mut span) = (all[0].start, false, (0, usize::MAX));
+        let (mut end, mut gap, mut queue) = (all[0].start, false, all[0].queue);
+        let (mut span, mut common) = (all[0].span, all[0].span);
         for buffer in &all {
             gap |= buffer.start > end;
             end = end.max(buffer.end);
-            span = (span.0.max(buffer.span.0), span.1.min(buffer.span.1));
+            queue = queue.filter(|_| queue == buffer.queue);
+            span = (span.0.min(buffer.span.0), span.1.max(buffer.span.1));
+            common = (common.0.max(buffer.span.0), common.1.min(buffer.span.1));
         }
-        Block { all, end, full: (!gap).then_some(span) }
+        Block { all, end, span, queue, full: (!gap).then_some(common) }
+    }
+
+    /// Returns true if each of them is in use at some time of this life, and none of their bytes is free then.
+    fn is_taken(&self, life: &Life) -> bool {
+        self.full.is_some_and(|(first, last)| first <= life.span.1 && life.span.0 <= last)
+    }
+
+    /// Returns true if none of them is in use at any time of this life.
+    fn is_apart(&self, life: &Life) -> bool {
+        let ordered = self.queue.is_some() && self.queue == life.queue;
+        ordered && (self.span.1 < life.span.0 || life.span.1 < self.span.0)
     }
 }
 
@@ -118,10 +137,11 @@ impl Allocations {
             if first >= start + bytes {
                 break;
             }
-            // Each of them is in use at some time of this life, so none of their bytes is free.
-            let full = block.full.is_some_and(|(from, to)| from <= life.span.1 && life.span.0 <= to);
-            if block.end <= start || full {
-                start = start.max(block.end);
+            if block.end <= start || block.is_apart(life) {
+                continue;
+            }
+            if block.is_taken(life) {
+                start = block.end;
                 continue;
             }
             for other in &block.all {
@@ -161,7 +181,7 @@ pub fn assign(program: &mut Program, mut clocks: VectorClocks, base: usize, devi
             let start = allocated.first_free(first, bytes, life, |other| meet(other, life, &lives, &clocks));
             program.buffers[buffer].offset = start;
             ends[device] = ends[device].max(start + bytes);
-            allocated.add(Allocated { start, end: start + bytes, span: life.span, buffer });
+            allocated.add(Allocated { start, end: start + bytes, span: life.span, queue: life.queue, buffer });
         }
     }
     let host = ends.pop().expect("the last end is the host's");

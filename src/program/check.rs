@@ -85,9 +85,11 @@ fn bytes(program: &Program, clocks: &VectorClocks) -> Result<(), Race> {
             }
             if u.access.writes() {
                 reads.remove_covered(device, part);
-                writes.replace_covered(device, part, mine);
+                writes.remove_covered(device, part);
+                writes.add(device, part, mine);
             } else {
-                reads.add(device, part, mine);
+                let follows = |old: ByteUse| old.buffer == u.buffer && clocks.before(steps, old.step, number);
+                reads.add_latest(device, part, mine, follows);
             }
         }
     }

@@ -38,9 +38,11 @@ pub fn derive(program: &mut Program, queues: usize) -> VectorClocks {
             if u.access.writes() {
                 // A later use that conflicts with a covered one also conflicts with this use, which follows it.
                 reads.remove_covered(u.buffer, u.part);
-                writes.replace_covered(u.buffer, u.part, number);
+                writes.remove_covered(u.buffer, u.part);
+                writes.add(u.buffer, u.part, number);
             } else {
-                reads.add(u.buffer, u.part, number);
+                let queue = step.queue_index();
+                reads.add_latest(u.buffer, u.part, number, |old| program.instructions[old].queue_index() == queue);
             }
         }
         program.instructions[number].waits = waits;

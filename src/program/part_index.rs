@@ -13,14 +13,27 @@ pub(super) struct PartIndex<T> {
 #[derive(Debug, Clone)]
 struct SizeClass<T> {
     class: u32,
-    /// In blocks, none of them empty, so that adding a part does not move all others.
-    blocks: Vec<Vec<(Strided, T)>>,
+    /// None of them empty. With blocks, adding a part does not move all others.
+    blocks: Vec<Block<T>>,
+}
+
+#[derive(Debug, Clone)]
+struct Block<T> {
+    /// The first element of the last part.
+    last: usize,
+    parts: Vec<(Strided, T)>,
+}
+
+impl<T> Block<T> {
+    /// The largest number of parts.
+    const MOST: usize = 64;
+
+    fn new(parts: Vec<(Strided, T)>) -> Self {
+        Block { last: parts[parts.len() - 1].0.offset, parts }
+    }
 }
 
 impl<T: Copy> SizeClass<T> {
-    /// The largest number of parts in a block.
-    const BLOCK: usize = 128;
-
     fn of(part: Strided) -> u32 {
         (part.end() - part.offset).ilog2() / 2
     }
@@ -28,9 +41,9 @@ impl<T: Copy> SizeClass<T> {
     /// Returns the block and the place in it of the first part that may share elements with `part`.
     fn first_near(&self, part: Strided) -> (usize, usize) {
         let first = (part.offset + 2).saturating_sub(4 << (2 * self.class));
-        let before = |(other, _): &(Strided, T)| other.offset < first;
-        let block = self.blocks.partition_point(|block| block.last().is_some_and(before));
-        (block, self.blocks.get(block).map_or(0, |block| block.partition_point(before)))
+        let block = self.blocks.partition_point(|block| block.last < first);
+        let place = |block: &Block<T>| block.parts.partition_point(|(other, _)| other.offset < first);
+        (block, self.blocks.get(block).map_or(0, place))
     }
 
     /// Returns all parts that may share elements with `part`.
@@ -38,17 +51,18 @@ impl<T: Copy> SizeClass<T> {
         let (first, skip) = self.first_near(part);
         let end = part.end();
         let blocks = self.blocks[first..].iter().enumerate();
-        let parts = blocks.flat_map(move |(number, block)| &block[if number == 0 { skip } else { 0 }..]);
+        let parts = blocks.flat_map(move |(number, block)| &block.parts[if number == 0 { skip } else { 0 }..]);
         parts.take_while(move |(other, _)| other.offset < end)
     }
 
     fn add(&mut self, part: Strided, value: T) {
-        let after = |(other, _): &(Strided, T)| other.offset <= part.offset;
-        let at = self.blocks.partition_point(|block| block.last().is_some_and(after)).min(self.blocks.len() - 1);
+        let at = self.blocks.partition_point(|block| block.last <= part.offset).min(self.blocks.len() - 1);
         let block = &mut self.blocks[at];
-        block.insert(block.partition_point(after), (part, value));
-        if block.len() > Self::BLOCK {
-            let rest = block.split_off(Self::BLOCK / 2);
+        block.parts.insert(block.parts.partition_point(|(other, _)| other.offset <= part.offset), (part, value));
+        block.last = block.last.max(part.offset);
+        if block.parts.len() > Block::<T>::MOST {
+            let rest = Block::new(block.parts.split_off(Block::<T>::MOST / 2));
+            block.last = block.parts[block.parts.len() - 1].0.offset;
             self.blocks.insert(at + 1, rest);
         }
     }
@@ -58,24 +72,31 @@ impl<T: Copy> SizeClass<T> {
             return;
         }
         let (first, end) = (self.first_near(part).0, part.end());
-        let reached = self.blocks[first..].iter().take_while(|block| block[0].0.offset < end).count();
-        self.blocks[first..first + reached]
-            .iter_mut()
-            .for_each(|block| block.retain(|(other, _)| !part.covers(*other)));
-        self.blocks.retain(|block| !block.is_empty());
+        for block in &mut self.blocks[first..] {
+            if block.parts[0].0.offset >= end {
+                break;
+            }
+            block.parts.retain(|(other, _)| !part.covers(*other));
+            block.last = block.parts.last().map_or(0, |(last, _)| last.offset);
+        }
+        self.blocks.retain(|block| !block.parts.is_empty());
     }
 
-    /// Gives a value to the only part near `part` if it has the same elements; returns whether it did.
-    fn replace_same(&mut self, part: Strided, value: T) -> bool {
-        let same = {
-            let mut near = self.near(part);
-            near.next().is_some_and(|(other, _)| *other == part) && near.next().is_none()
-        };
-        if same {
-            let (block, at) = self.first_near(part);
-            self.blocks[block][at].1 = value;
+    /// Gives a value to a part of the same elements whose value it succeeds; returns whether there is one.
+    fn succeed(&mut self, part: Strided, value: T, succeeds: impl Fn(T) -> bool) -> bool {
+        let (first, skip) = self.first_near(part);
+        for (number, block) in self.blocks[first..].iter_mut().enumerate() {
+            for (other, old) in &mut block.parts[if number == 0 { skip } else { 0 }..] {
+                if *other == part && succeeds(*old) {
+                    *old = value;
+                    return true;
+                }
+                if other.offset > part.offset {
+                    return false;
+                }
+            }
         }
-        same
+        false
     }
 }
 
@@ -87,11 +108,20 @@ impl<T: Copy> PartIndex<T> {
 
     /// Adds a part, which must have elements.
     pub(super) fn add(&mut self, space: usize, part: Strided, value: T) {
+        self.add_latest(space, part, value, |_| false);
+    }
+
+    /// Adds a part, which must have elements, in the place of one with the same elements whose value it succeeds.
+    pub(super) fn add_latest(&mut self, space: usize, part: Strided, value: T, succeeds: impl Fn(T) -> bool) {
         let class = SizeClass::<T>::of(part);
         let classes = &mut self.spaces[space];
         match classes.iter_mut().find(|other| other.class == class) {
-            Some(class) => class.add(part, value),
-            None => classes.push(SizeClass { class, blocks: vec![vec![(part, value)]] }),
+            Some(class) => {
+                if !class.succeed(part, value, succeeds) {
+                    class.add(part, value);
+                }
+            }
+            None => classes.push(SizeClass { class, blocks: vec![Block::new(vec![(part, value)])] }),
         }
     }
 
@@ -103,22 +133,15 @@ impl<T: Copy> PartIndex<T> {
 
     /// Removes the parts of a space that `part` covers.
     pub(super) fn remove_covered(&mut self, space: usize, part: Strided) {
-        self.spaces[space].iter_mut().for_each(|class| class.remove_covered(part));
-        self.spaces[space].retain(|class| !class.blocks.is_empty());
-    }
-
-    /// Removes the parts of a space that `part` covers, and adds it.
-    pub(super) fn replace_covered(&mut self, space: usize, part: Strided, value: T) {
-        // Most often, it covers one part of the same elements.
-        let own = SizeClass::<T>::of(part);
-        let same = self.spaces[space].iter_mut().find(|class| class.class == own);
-        let replaced = same.is_some_and(|class| class.replace_same(part, value));
         // No part of a larger class is covered.
-        let smaller = self.spaces[space].iter_mut().filter(|class| class.class < own + u32::from(!replaced));
-        smaller.for_each(|class| class.remove_covered(part));
-        self.spaces[space].retain(|class| !class.blocks.is_empty());
-        if !replaced {
-            self.add(space, part, value);
+        let most = SizeClass::<T>::of(part);
+        let mut emptied = false;
+        for class in self.spaces[space].iter_mut().filter(|class| class.class <= most) {
+            class.remove_covered(part);
+            emptied |= class.blocks.is_empty();
+        }
+        if emptied {
+            self.spaces[space].retain(|class| !class.blocks.is_empty());
         }
     }
 }
@@ -147,7 +170,12 @@ mod tests {
             }
             match number % 3 {
                 0 => index.add(1, part, number),
-                1 => index.replace_covered(1, part, number),
+                1 => {
+                    index.add(1, part, usize::MAX);
+                    index.remove_covered(1, part);
+                    index.add(1, part, usize::MAX);
+                    index.add_latest(1, part, number, |old| old == usize::MAX);
+                }
                 _ => {
                     index.remove_covered(1, part);
                     index.add(1, part, number);
