@@ -16,6 +16,31 @@ pub struct Problem {
     pub message: String,
 }
 
+/// The problems of a configuration, and what could not be checked because of them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Problems {
+    /// What is wrong, in the order of the file. The first [`MOST_LISTED`] are printed.
+    pub found: Vec<Problem>,
+    /// What was not checked yet; printed after them.
+    pub unchecked: Vec<Problem>,
+}
+
+impl From<Vec<Problem>> for Problems {
+    fn from(found: Vec<Problem>) -> Self {
+        Problems { found, unchecked: Vec::new() }
+    }
+}
+
+impl std::fmt::Display for Problems {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let more = self.found.len().saturating_sub(MOST_LISTED);
+        let found = self.found.iter().take(MOST_LISTED).map(Problem::to_string);
+        let more = (more > 0).then(|| format!("and {}", quantity(more as u64, "more problem")));
+        let unchecked = self.unchecked.iter().map(Problem::to_string);
+        f.write_str(&found.chain(more).chain(unchecked).collect::<Vec<_>>().join("\n"))
+    }
+}
+
 impl std::fmt::Display for Problem {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}: {}", printable(&self.location), printable(&self.message))
@@ -71,9 +96,9 @@ impl Locations {
 /// Everything that can go wrong in peristyle. Its text is [`printable`], whatever names, paths and values are in it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The configuration is wrong; all problems found in it. The first [`MOST_LISTED`] are printed.
-    #[error("{}", join(.0))]
-    Config(Vec<Problem>),
+    /// The configuration is wrong; all problems found in it.
+    #[error("{0}")]
+    Config(Problems),
     /// A file could not be read or written.
     #[error("{}: cannot {action}", printable(&path.display().to_string()))]
     Io {
@@ -133,15 +158,15 @@ impl Error {
         match (self.exit_code(), other.exit_code()) {
             (1, _) => self,
             (_, 1) => other,
-            _ => Error::Config([self.problems(), other.problems()].concat()),
+            _ => Error::Config([self.problems(), other.problems()].concat().into()),
         }
     }
 
-    /// Returns what is wrong as a list: one problem, unless the error is a list already.
+    /// Returns what is wrong as a list: one problem, unless the error is of a configuration.
     pub fn problems(self) -> Vec<Problem> {
         let text = self.with_causes();
         match self {
-            Error::Config(problems) => problems,
+            Error::Config(problems) => problems.found,
             Error::Io { path, .. } | Error::File { path, .. } => {
                 let location = path.display().to_string();
                 let message = text[printable(&location).len()..].trim_start_matches(": ").to_string();
@@ -201,14 +226,6 @@ pub fn printable(text: &str) -> String {
 pub fn number(x: f64) -> String {
     let plain = x == 0.0 || !x.is_finite() || (1e-5..1e9).contains(&x.abs());
     if plain { x.to_string() } else { format!("{x:e}") }
-}
-
-fn join(problems: &[Problem]) -> String {
-    let mut lines: Vec<String> = problems.iter().take(MOST_LISTED).map(Problem::to_string).collect();
-    if problems.len() > MOST_LISTED {
-        lines.push(format!("and {}", quantity((problems.len() - MOST_LISTED) as u64, "more problem")));
-    }
-    lines.join("\n")
 }
 
 /// Returns ` (did you mean "x"?)` for the known name [`nearest`] to `name`, or nothing if none is near.
@@ -283,7 +300,7 @@ mod tests {
     #[test]
     fn an_error_is_printable_and_has_a_line_for_each_problem() {
         let problem = |key: &str| Problem { location: format!("{key}.toml:1:1"), message: format!("key \"{key}\"") };
-        let error = Error::Config(vec![problem("a\n"), problem("\u{1b}")]);
+        let error = Error::Config(vec![problem("a\n"), problem("\u{1b}")].into());
         assert_eq!(error.to_string(), "a\\u{a}.toml:1:1: key \"a\\u{a}\"\n\\u{1b}.toml:1:1: key \"\\u{1b}\"");
         let path = Path::new("a\r");
         assert_eq!(Error::file(path, "b\u{7}").to_string(), "a\\u{d}: b\\u{7}");
@@ -294,10 +311,14 @@ mod tests {
     #[test]
     fn problems_beyond_the_first_fifty_are_counted() {
         let problem = |number: usize| Problem { location: format!("a:{number}"), message: "wrong".into() };
-        let lines = |count: usize| Error::Config((0..count).map(problem).collect()).to_string();
+        let found = |count: usize| (0..count).map(problem).collect::<Vec<_>>();
+        let lines = |count: usize| Error::Config(found(count).into()).to_string();
         assert_eq!(lines(50).lines().count(), 50);
         assert!(lines(51).ends_with("\na:49: wrong\nand 1 more problem"));
         assert!(lines(60_000).ends_with("\na:49: wrong\nand 59950 more problems"));
+        let unchecked = vec![Problem { location: "a".into(), message: "not checked".into() }];
+        let error = Error::Config(Problems { found: found(52), unchecked });
+        assert!(error.to_string().ends_with("\na:49: wrong\nand 2 more problems\na: not checked"));
     }
 
     #[test]

@@ -53,7 +53,7 @@ fn open(text: &str, sets: &[&str]) -> Result<(Config, Network), Error> {
 fn problems(text: &str, sets: &[&str]) -> String {
     match open(text, sets) {
         Ok(_) => String::new(),
-        Err(Error::Config(problems)) => problems.iter().map(|p| p.to_string() + "\n").collect(),
+        Err(Error::Config(problems)) => problems.found.iter().map(|p| p.to_string() + "\n").collect(),
         Err(other) => panic!("{other}"),
     }
 }
@@ -489,7 +489,7 @@ proptest! {
                 let (again, same) = open(&config.resolved, &[]).unwrap_or_else(|e| panic!("{e}\n{}", config.resolved));
                 prop_assert_eq!(meaning(&config, &network), meaning(&again, &same));
             }
-            Err(Error::Config(problems)) => prop_assert!(!problems.is_empty()),
+            Err(Error::Config(problems)) => prop_assert!(!problems.found.is_empty()),
             Err(other) => prop_assert!(false, "{}", other),
         }
     }

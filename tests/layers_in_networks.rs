@@ -6,9 +6,9 @@ mod common;
 use common::outcome::{Outcome, Where};
 use peristyle::collectives::CollectiveAlgorithm;
 use peristyle::error::{Locations, Problem};
-use peristyle::layers::{self, Activation, Layer, LayerContext, Mode, Role, Split};
+use peristyle::layers::{self, Activation, Layer, LayerContext, Split};
 use peristyle::network::{Network, Node, Parameter, Source};
-use peristyle::tensor::{Mesh, Placement};
+use peristyle::tensor::Mesh;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -21,19 +21,8 @@ fn read(kind: &str, settings: &str) -> Arc<dyn Layer> {
 }
 
 fn is_loss(layer: &dyn Layer, inputs: &[Activation]) -> bool {
-    let (mesh, mode, output) = (Mesh::ONE, Mode::Train, layer.output(inputs).unwrap());
-    let cx = LayerContext {
-        inputs,
-        output,
-        place: Placement::Replicate,
-        split: Split::None,
-        mesh,
-        mode,
-        batch: 2,
-        frozen: false,
-    };
-    let phases = layer.phases(&cx).unwrap();
-    phases.forward.iter().flat_map(|phase| &phase.operands).any(|wanted| wanted.role == Role::Target)
+    let output = layer.output(inputs).unwrap();
+    layer.phases(&LayerContext::on_one_device(inputs, output)).unwrap().is_loss()
 }
 
 fn push(network: &mut Network, layer: Arc<dyn Layer>, inputs: Vec<Source>, split: Option<Split>) -> Source {

@@ -24,7 +24,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let (job, plan) = match Job::open(&arguments.configured.config, &arguments.configured.sets(), needs) {
         Err(Error::Config(mut problems)) if !arguments.data => {
             let location = arguments.configured.config.display().to_string();
-            problems.push(Problem { location, message: NOT_READ.to_string() });
+            problems.unchecked.push(Problem { location, message: NOT_READ.to_string() });
             return Err(Error::Config(problems));
         }
         opened => opened?,

@@ -60,7 +60,7 @@ fn as_given(arguments: &Arguments, error: Error) -> Error {
         ("--data", "--set data.test", arguments.data.is_some()),
         ("--devices", "--set devices.use", arguments.devices.is_some()),
     ] {
-        let at = problems.iter_mut().filter(|problem| given && problem.location == set);
+        let at = problems.found.iter_mut().filter(|problem| given && problem.location == set);
         at.for_each(|problem| problem.location = option.to_string());
     }
     Error::Config(problems)

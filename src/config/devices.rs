@@ -267,7 +267,8 @@ fn parse(text: &str, before: usize) -> Result<(DeviceKind, Vec<usize>), String> 
     };
     let range = range.map(|range| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last) = (number(first)?, number(last)?);
+        let ordinal = |digits: &str| digits.parse::<u16>().map(usize::from).map_err(|_| wrong());
+        let (first, last) = (ordinal(first)?, ordinal(last)?);
         if first <= last && (last - first + 1) * times <= MOST {
             return Ok((first, last));
         }

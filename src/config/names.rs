@@ -23,6 +23,7 @@ pub const SETTINGS: &[&str] = &[
     "model.init",
     "model.loss",
     "model.from",
+    "cluster.processes",
     "optimizer.lr",
     "optimizer.chain",
     "optimizer.schedule",
@@ -33,6 +34,8 @@ pub const SETTINGS: &[&str] = &[
     "train.steps",
     "train.evaluate",
     "train.max_time",
+    "train.on_nonfinite",
+    "train.max_skips",
     "train.checkpoint",
     "train.checkpoint.every",
     "train.checkpoint.keep",
@@ -107,6 +110,17 @@ mod tests {
         for setting in SETTINGS {
             let found = problems(&format!("{setting}={{}}"));
             assert!(!found.contains("unknown key") && !found.contains("has no"), "{setting}: {found}");
+        }
+    }
+
+    #[test]
+    fn every_setting_of_a_section_can_be_suggested() {
+        for table in ["devices", "data", "model", "optimizer", "train", "train.checkpoint", "cluster"] {
+            let found = problems(&format!("{table}.zzz=1"));
+            let known = found.lines().find_map(|line| line.split_once("\"zzz\"")?.1.split_once("known keys: "));
+            for key in known.unwrap_or_else(|| panic!("{table}: {found}")).1.split(", ") {
+                assert!(SETTINGS.contains(&&*format!("{table}.{key}")), "{table}.{key}");
+            }
         }
     }
 

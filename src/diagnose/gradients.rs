@@ -37,7 +37,8 @@ impl Probe {
     ) -> Result<Probe> {
         let variant = Variant { mode: Mode::Train, batch: targets.len() / target_width, update: false };
         let spec = Spec { mesh, precision, target_width, seed, variants: vec![variant], ..Spec::default() };
-        let plan = Plan::new(Arc::clone(network), Arc::new(Chain::default()), spec).map_err(Error::Config)?;
+        let plan = Plan::new(Arc::clone(network), Arc::new(Chain::default()), spec)
+            .map_err(|problems| Error::Config(problems.into()))?;
         let session = Session::new(plan)?;
         let (images, targets) = (images.to_vec(), targets.to_vec());
         Ok(Probe { session, variant, batch: data::Batch { images, targets, ..data::Batch::default() } })

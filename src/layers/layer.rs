@@ -99,7 +99,20 @@ pub struct LayerContext<'a> {
     pub frozen: bool,
 }
 
-impl LayerContext<'_> {
+impl<'a> LayerContext<'a> {
+    /// Returns the context of a training step on one device.
+    pub fn on_one_device(inputs: &'a [Activation], output: Activation) -> Self {
+        LayerContext {
+            inputs,
+            output,
+            place: Placement::Replicate,
+            split: Split::None,
+            mesh: Mesh::ONE,
+            mode: Mode::Train,
+            batch: 2,
+            frozen: false,
+        }
+    }
     /// Returns the layout of an activation whose batch is sharded along the data axis and whose placement along the
     /// columns axis is `columns`.
     pub fn batch_layout(&self, columns: Placement) -> Layout {

@@ -161,6 +161,10 @@ impl LayerPhases {
     pub fn simple(forward: Phase, backward: Phase) -> Self {
         LayerPhases { forward: vec![forward], backward: vec![backward], ..LayerPhases::default() }
     }
+    /// Returns true if the layer is a loss: it reads the targets.
+    pub fn is_loss(&self) -> bool {
+        self.forward.iter().flat_map(|phase| &phase.operands).any(|operand| operand.role == Role::Target)
+    }
     /// Creates the phases of a view, a layer whose output is its input: there are none.
     pub fn view() -> Self {
         LayerPhases::default()

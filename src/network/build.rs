@@ -3,8 +3,8 @@
 use super::{Network, Node, Parameter, Source};
 use crate::config::{LayerEntry, Model};
 use crate::error::{Fault, MOST_LISTED, Problem, quantity, suggest};
-use crate::layers::{Activation, Layer, LayerContext, Mode, Param, Role, Split};
-use crate::tensor::{Mesh, Placement, Shape};
+use crate::layers::{Activation, Layer, LayerContext, Param};
+use crate::tensor::Shape;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -217,20 +217,7 @@ impl GraphBuilder<'_> {
         shapes: &[Activation],
         output: Activation,
     ) -> Result<(), Fault> {
-        let (mesh, mode) = (Mesh::ONE, Mode::Train);
-        let context = LayerContext {
-            inputs: shapes,
-            output,
-            place: Placement::Replicate,
-            split: Split::None,
-            mesh,
-            mode,
-            batch: 2,
-            frozen: false,
-        };
-        let phases = layer.phases(&context)?;
-        let is_loss =
-            phases.forward.iter().flat_map(|phase| &phase.operands).any(|operand| operand.role == Role::Target);
+        let is_loss = layer.phases(&LayerContext::on_one_device(shapes, output))?.is_loss();
         let kind = layer.key();
         match (is_loss, index == self.model.layers.len()) {
             (true, false) => {

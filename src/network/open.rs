@@ -23,7 +23,7 @@ pub fn complete(parsed: Parsed) -> Result<(Config, Network)> {
         CheckedConfig { config: Some(config), network: Some(network), problems, .. } if problems.is_empty() => {
             Ok((config, network))
         }
-        CheckedConfig { problems, .. } => Err(Error::Config(problems)),
+        CheckedConfig { problems, .. } => Err(Error::Config(problems.into())),
     }
 }
 

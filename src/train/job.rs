@@ -10,7 +10,7 @@ use crate::collectives::CollectiveAlgorithm;
 use crate::config::{self, Collectives, Config};
 use crate::cpu::Implementation;
 use crate::data::{Contents, DataRecord, Description, EpochPlan, Header, Place};
-use crate::error::{Error, Fault, Problem, Result, quantity};
+use crate::error::{Error, Fault, Problem, Problems, Result, quantity};
 use crate::layers::Mode;
 use crate::network::{CheckedConfig, Network};
 use crate::optim::Interval;
@@ -24,18 +24,16 @@ const MOST_VALUES: usize = 1 << 40;
 
 fn refuse(mut problems: Vec<Problem>) -> Error {
     config::sort(&mut problems);
-    Error::Config(problems)
+    Error::Config(problems.into())
 }
 
 /// Like [`refuse`], but also names the checks that cannot run before these problems are fixed; `file` is `None` if
 /// nothing in the file could be checked.
-fn refuse_early(mut problems: Vec<Problem>, file: Option<String>, unchecked: &str) -> Error {
-    config::sort(&mut problems);
-    problems.extend(file.map(|location| Problem {
-        location,
-        message: format!("not checked yet: {unchecked}; fix the problems above first"),
-    }));
-    Error::Config(problems)
+fn refuse_early(mut found: Vec<Problem>, file: Option<String>, unchecked: &str) -> Error {
+    config::sort(&mut found);
+    let message = format!("not checked yet: {unchecked}; fix the problems above first");
+    let unchecked = file.into_iter().map(|location| Problem { location, message: message.clone() }).collect();
+    Error::Config(Problems { found, unchecked })
 }
 
 /// The sets that an evaluation reads.

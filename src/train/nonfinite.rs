@@ -84,7 +84,7 @@ impl Run {
     /// Says that the last update was skipped.
     pub(super) fn skips_as_text(&self) -> String {
         let Run { step, skips, .. } = self;
-        let row = if *skips > 1 { format!(", the {skips}. in a row") } else { String::new() };
+        let row = if *skips > 1 { format!(" ({skips} in a row)") } else { String::new() };
         format!("step {step}: the loss or a gradient is not finite; the update was skipped{row}")
     }
 
@@ -99,11 +99,10 @@ impl Run {
             Some(first) => self.described(first, of.variant.batch),
             None => "the loss or a gradient is not finite".to_string(),
         };
-        // The newest checkpoint has the very weights whose outputs overflow.
+        // Then the newest checkpoint has the very weights whose outputs overflow.
         let forward = first.is_some_and(|first| first.pass == Pass::Forward);
-        let spoilt = forward && self.unproven && matches!(cause, Cause::Rate | Cause::Decay(_));
-        let error = format!("{what}: {place}; {}", self.advice(&cause, of.clock, spoilt));
-        Error::NotFinite(error)
+        let spoilt = forward && self.saved == Some(self.step) && matches!(cause, Cause::Rate | Cause::Decay(_));
+        Error::NotFinite(format!("{what}: {place}; {}", self.advice(&cause, of.clock, spoilt)))
     }
 
     /// Describes where the first value was found.
@@ -172,12 +171,11 @@ impl Run {
         let config = &self.job.config;
         let again = match self.saved {
             _ if self.job.evaluates.is_some() => "then evaluate again".to_string(),
-            Some(step) if spoilt => format!(
-                "then remove checkpoints/step-{step:08}, whose weights are too large already, and resume from the one \
-                 before it"
-            ),
+            Some(step) if spoilt => {
+                format!("then remove checkpoints/step-{step:08}, whose weights are too large already, and resume")
+            }
             Some(step) => format!("then resume from the checkpoint of step {step}"),
-            None => "then start the run again; it has no checkpoint yet".to_string(),
+            None => "then start the run again, which has no checkpoint yet".to_string(),
         };
         let base = config.optimizer.lr;
         let lr = match clock.lr == base {

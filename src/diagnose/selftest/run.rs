@@ -72,8 +72,8 @@ impl Selftest {
     pub fn open(device: &str, effort: Effort) -> Result<Selftest> {
         let job = training::job(device, &[]).map_err(|error| match error {
             Error::Config(problems) => {
-                let location = "--device".to_string();
-                Error::Config(problems.into_iter().map(|p| Problem { location: location.clone(), ..p }).collect())
+                let at_option = |p| Problem { location: "--device".to_string(), ..p };
+                Error::Config(problems.found.into_iter().map(at_option).collect::<Vec<_>>().into())
             }
             other => other,
         });
