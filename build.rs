@@ -150,7 +150,7 @@ fn run_one(job: &Job) -> Result<(), String> {
 /// Returns one job per kernel file: PTX and machine code in one compressed fatbin.
 fn nvcc_jobs(nvcc: &Path, archs: &[&str], sources: &[Source], headers: &str, out: &Path) -> Result<Vec<Job>, String> {
     let mut args: Vec<String> =
-        ["-std=c++17", "-O3", "-fatbin", "-Xfatbin", "-compress-all", "-Werror", "all-warnings"]
+        ["-std=c++17", "-O3", "-lineinfo", "-fatbin", "-Xfatbin", "-compress-all", "-Werror", "all-warnings"]
             .map(String::from)
             .into();
     for &arch in archs {

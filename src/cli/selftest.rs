@@ -14,6 +14,9 @@ pub(super) struct Arguments {
     /// Runs only a few cases of each check, for example under a sanitizer.
     #[arg(long)]
     quick: bool,
+    /// Runs only the checks whose name contains TEXT, for example "conv" or "optimizer".
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    only: String,
     /// Prints one JSON object instead of the table.
     #[arg(long)]
     json: bool,
@@ -28,7 +31,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     }
     let terminal = std::io::stderr().is_terminal();
     let mut printed = Ok(());
-    let report = selftest.run(&mut |event| match event {
+    let report = selftest.run(&arguments.only, &mut |event| match event {
         // On a terminal, the finished row overwrites this line.
         SelftestEvent::Begins(check) if terminal => passing(check),
         SelftestEvent::Begins(check) => message(&format!("selftest: {check}")),
@@ -42,6 +45,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         let json = serde_json::to_string(&report);
         let json = json.map_err(|error| Error::Run(format!("the report cannot be written as JSON: {error}")))?;
         print_json(&(json + "\n"))?;
+    }
+    if report.rows.is_empty() {
+        return Err(Error::Usage(format!(
+            "--only \"{}\": no check of this device has this in its name",
+            arguments.only
+        )));
     }
     let failed: Vec<String> =
         report.rows.iter().filter(|row| !row.passed()).map(|row| format!("{} {}", row.check, row.precision)).collect();

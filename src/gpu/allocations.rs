@@ -59,6 +59,20 @@ impl<'a> Allocations<'a> {
         Ok(Operand::at(address, element, shape, window))
     }
 
+    /// Allocates f32 scratch memory on the device and fills it with NaN, so that a read before a write shows.
+    ///
+    /// # Errors
+    /// If there is not enough memory.
+    pub fn scratch(&mut self, elements: usize) -> Result<Operand> {
+        let bytes = elements * Element::F32.bytes();
+        let address = self.driver.allocate(bytes.max(1))?;
+        self.allocations.push(address);
+        // SAFETY: the allocation has this size. An f32 of which every bit is set is NaN.
+        unsafe { self.driver.fill(address, 0xff, bytes, self.stream)? };
+        let window = LocalSlice { start: vec![0], len: vec![elements] };
+        Ok(Operand::at(address, Element::F32, Shape::from([elements]), window))
+    }
+
     /// Calls `f` with a launch of seed 1 and layer 0, and waits until everything it launched has finished.
     ///
     /// # Errors

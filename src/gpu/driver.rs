@@ -260,6 +260,9 @@ impl Driver {
     /// # Safety
     /// Both ranges are valid and remain so until the copy has finished.
     pub unsafe fn copy_in(&self, to: u64, from: *const u8, bytes: usize, stream: Stream) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
         // SAFETY: the caller's guarantees are passed on.
         either!(self, device => unsafe { device.copy_in(to, from, bytes, stream) })
     }
@@ -272,6 +275,9 @@ impl Driver {
     /// # Safety
     /// Both ranges are valid and remain so until the copy has finished.
     pub unsafe fn copy_out(&self, to: *mut u8, from: u64, bytes: usize, stream: Stream) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
         // SAFETY: the caller's guarantees are passed on.
         either!(self, device => unsafe { device.copy_out(to, from, bytes, stream) })
     }
@@ -284,6 +290,9 @@ impl Driver {
     /// # Safety
     /// Both ranges are valid and remain so until the copy has finished; they do not overlap.
     pub unsafe fn copy(&self, to: u64, from: u64, bytes: usize, stream: Stream) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
         // SAFETY: the caller's guarantees are passed on.
         either!(self, device => unsafe { device.copy(to, from, bytes, stream) })
     }
@@ -296,6 +305,9 @@ impl Driver {
     /// # Safety
     /// All rows are valid and remain so until the copy has finished; they do not overlap.
     pub unsafe fn copy_rows(&self, to: Rows, from: Rows, width: usize, height: usize, stream: Stream) -> Result<()> {
+        if width * height == 0 {
+            return Ok(());
+        }
         // SAFETY: the caller's guarantees are passed on.
         either!(self, device => unsafe { device.copy_rows(to, from, width, height, stream) })
     }
@@ -308,6 +320,9 @@ impl Driver {
     /// # Safety
     /// The range is valid and remains so until it is filled.
     pub unsafe fn fill(&self, to: u64, byte: u8, bytes: usize, stream: Stream) -> Result<()> {
+        if bytes == 0 {
+            return Ok(());
+        }
         // SAFETY: the caller's guarantees are passed on.
         either!(self, device => unsafe { device.fill(to, byte, bytes, stream) })
     }

@@ -372,8 +372,10 @@ impl Gpus {
     pub fn capture(&self, issue: impl FnOnce() -> Result<()>) -> Result<Graph> {
         let origin = self.issue(0, Queue::Compute);
         origin.driver.begin_capture(origin.stream)?;
-        issue()?;
-        origin.driver.end_capture(origin.stream)
+        let issued = issue();
+        // The stream must not stay in capture mode, whatever happened.
+        let graph = origin.driver.end_capture(origin.stream);
+        issued.and(graph)
     }
 
     /// Launches a graph on device 0's compute queue.

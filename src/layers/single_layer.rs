@@ -252,10 +252,6 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
             Some(driver) => Target::Gpu { libraries: driver.has_libraries(), threads: self.pool.threads() },
         };
         let scratch = self.layer.scratch(phase.name, &shapes, target);
-        let scratch = (scratch > 0).then(|| {
-            let shape = Shape::from([scratch]);
-            Operand::described(self.element(false), shape.clone(), LocalSlice { start: vec![0], len: shape.0 })
-        });
         match self.driver {
             None => self.run_on_cpu(phase, described, scratch, &given),
             Some(driver) => self.run_on_gpu(driver, phase, described, scratch, &given),
@@ -266,9 +262,13 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
         &self,
         phase: &Phase,
         described: Vec<(Role, Operand)>,
-        scratch: Option<Operand>,
+        scratch: usize,
         given: &[Vec<T>],
     ) -> Result<Vec<(Role, Vec<T>)>> {
+        let scratch = (scratch > 0).then(|| {
+            let shape = Shape::from([scratch]);
+            Operand::described(self.element(false), shape.clone(), LocalSlice { start: vec![0], len: shape.0 })
+        });
         let room = |operand: &Operand| (operand.elements() * T::PRECISION.bytes()).next_multiple_of(Memory::ALIGN);
         let all = described.iter().map(|(_, operand)| operand).chain(&scratch);
         let memory = Arc::new(Memory::new(all.map(room).sum())?);
@@ -303,7 +303,7 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
         driver: &Driver,
         phase: &Phase,
         described: Vec<(Role, Operand)>,
-        scratch: Option<Operand>,
+        scratch: usize,
         given: &[Vec<T>],
     ) -> Result<Vec<(Role, Vec<T>)>> {
         let mut work = Allocations::new(driver)?;
@@ -315,8 +315,7 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
         for ((role, operand), values) in described.into_iter().zip(given) {
             operands.push((role, put(operand, values)?));
         }
-        let poison = |operand: &Operand| vec![T::from_f64(f64::NAN); operand.elements()];
-        let scratch = scratch.map(|operand| put(operand.clone(), &poison(&operand))).transpose()?;
+        let scratch = (scratch > 0).then(|| work.scratch(scratch)).transpose()?;
         let operands = Operands::from_iter(operands).with_scratch(scratch);
         let how = LaunchOptions {
             clock: CLOCK,

@@ -104,12 +104,21 @@ impl Programs {
             self.issuer.issue(list, slot, &Watch::Each).map_err(|e| at_step(clock.step, &e))?;
             self.lists[number].proven = true;
         } else if self.graphs == Graphs::Captured {
-            let graph = match list.graphs[slot] {
-                Some(graph) => graph,
-                None => self.issuer.gpus.capture(|| self.issuer.issue(list, slot, &Watch::None))?,
+            let captured = match list.graphs[slot] {
+                Some(graph) => Ok(graph),
+                None => self.issuer.gpus.capture(|| self.issuer.issue(list, slot, &Watch::None)),
             };
-            self.lists[number].graphs[slot] = Some(graph);
-            self.issuer.gpus.launch_graph(graph)?;
+            match captured {
+                Ok(graph) => {
+                    self.lists[number].graphs[slot] = Some(graph);
+                    self.issuer.gpus.launch_graph(graph)?;
+                }
+                Err(error) => {
+                    tracing::warn!("{error}; steps are issued launch by launch instead, which is slower");
+                    self.graphs = Graphs::None;
+                    self.issuer.issue(list, slot, &Watch::None)?;
+                }
+            }
         } else {
             self.issuer.issue(list, slot, &Watch::None)?;
         }

@@ -91,6 +91,8 @@ static Convolution read(void* x, void* w, void* window, void* y) {
     MUST(c.x.c % s.groups == 0 && c.w.n % s.groups == 0 && c.w.c == c.x.c / s.groups);
     MUST(c.y.n == c.x.n && c.y.c == c.w.n);
     MUST(c.y.h == (c.x.h + 2 * s.pad_h - c.w.h) / s.step_h + 1 && c.y.w == (c.x.w + 2 * s.pad_w - c.w.w) / s.step_w + 1);
+    // Nothing asks for bf16 without tensor cores: cuDNN would answer with kernels that do not use them.
+    MUST(c.x.type != BFLOAT16 || s.math == TENSOR_OP_MATH);
     c.element = c.x.type == BFLOAT16 ? BF16 : s.math == FMA_MATH ? F32 : TF32;
     c.depth = c.w.c;
     c.outputs = c.w.n / s.groups;

@@ -198,6 +198,15 @@ impl Cudnn {
     }
 }
 
+/// Returns the math type to ask for. The heuristic offers tensor cores for bf16 only if they are asked for.
+fn math(format: ComputeType) -> c_int {
+    match format {
+        ComputeType::F32 => FMA_MATH,
+        ComputeType::Tf32 => DEFAULT_MATH,
+        ComputeType::Bf16 => TENSOR_OP_MATH,
+    }
+}
+
 /// The descriptors of a convolution.
 struct Described {
     x: Owned,
@@ -279,7 +288,7 @@ impl Handle {
         // SAFETY: the arguments are numbers.
         self.library.check(unsafe { (f.cudnnSetConvolutionGroupCount)(window.raw, int(groups)) })?;
         let described = Described { x: images(x)?, w: filters, y: images(y)?, convolution: window };
-        self.set_math(&described, if convolution.format == ComputeType::F32 { FMA_MATH } else { DEFAULT_MATH })?;
+        self.set_math(&described, math(convolution.format))?;
         Ok(described)
     }
 
@@ -308,7 +317,9 @@ impl Handle {
         for one in found.filter(|one| one.status == SUCCESS && one.determinism == DETERMINISTIC) {
             let math = match (convolution.format, one.math) {
                 (ComputeType::F32, DEFAULT_MATH | FMA_MATH) => FMA_MATH,
-                (ComputeType::Tf32 | ComputeType::Bf16, DEFAULT_MATH | TENSOR_OP_MATH | FMA_MATH) => one.math,
+                (ComputeType::Tf32, DEFAULT_MATH | TENSOR_OP_MATH | FMA_MATH) => one.math,
+                // Without tensor cores, our own kernel is faster.
+                (ComputeType::Bf16, TENSOR_OP_MATH) => TENSOR_OP_MATH,
                 // This arithmetic rounds more than the format allows.
                 _ => continue,
             };

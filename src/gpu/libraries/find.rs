@@ -16,8 +16,8 @@ pub(super) struct Opened {
 }
 
 /// Opens the first library found under one of these names, which are listed newest first. If PERISTYLE_LIBRARIES is
-/// set, only its folders are searched; otherwise the loader's path (LD_LIBRARY_PATH), the wheels of the active Python
-/// environment and /usr/local/cuda.
+/// set, only its folders are searched; otherwise the loader's path (LD_LIBRARY_PATH), the wheels of the Python
+/// environment that is active or first on PATH, and /usr/local/cuda.
 pub(super) fn open(names: &[&str]) -> Result<Opened, String> {
     let mut candidates: Vec<PathBuf> = Vec::new();
     let inside = |folders: Vec<PathBuf>| -> Vec<PathBuf> {
@@ -32,7 +32,8 @@ pub(super) fn open(names: &[&str]) -> Result<Opened, String> {
         candidates.extend(names.iter().map(PathBuf::from));
         candidates.extend(inside(wheels()));
         candidates.extend(inside(vec![INSTALLED.into()]));
-        "through LD_LIBRARY_PATH, in the Python wheels of VIRTUAL_ENV, or in /usr/local/cuda".to_string()
+        "through LD_LIBRARY_PATH, in the wheels of VIRTUAL_ENV or of the python3 on PATH, or in /usr/local/cuda"
+            .to_string()
     };
     let mut refused = None;
     for path in candidates {
@@ -51,9 +52,20 @@ pub(super) fn open(names: &[&str]) -> Result<Opened, String> {
     Err(refused.unwrap_or_else(|| format!("{} was not found {looked}", names.join(" or "))))
 }
 
-/// Returns the library folders of NVIDIA's wheels in the active Python environment.
+/// Returns the active Python environment, or else that of the first python3 on PATH, if it is one.
+fn environment() -> Option<PathBuf> {
+    let active = std::env::var_os("VIRTUAL_ENV").filter(|value| !value.is_empty()).map(PathBuf::from);
+    active.or_else(|| {
+        let path = std::env::var_os("PATH")?;
+        let python = std::env::split_paths(&path).map(|folder| folder.join("python3")).find(|file| file.is_file())?;
+        let home = python.parent()?.parent()?.to_path_buf();
+        home.join("pyvenv.cfg").is_file().then_some(home)
+    })
+}
+
+/// Returns the library folders of NVIDIA's wheels in the Python environment.
 fn wheels() -> Vec<PathBuf> {
-    let Some(environment) = std::env::var_os("VIRTUAL_ENV") else { return Vec::new() };
+    let Some(environment) = environment() else { return Vec::new() };
     let entries = |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let pythons = entries(Path::new(&environment).join("lib"));
     let mut found: Vec<PathBuf> = pythons
