@@ -30,8 +30,26 @@ template <int V, typename T>
 __device__ __forceinline__ void count_rows(const T* x, MomentsTable& table, long long rows, int width, int rows_per_part) {
     const Share<V> share = share_of<V>(rows, width, rows_per_part);
     float count = 0.0f, mean[V] = {}, m2[V] = {};
-#pragma unroll 4
-    for (long long row = share.first; row < share.end; row += share.STEP) {
+    long long row = share.first;
+    // Four rows at a time, with one division, and loads that do not wait for each other.
+    for (; row + 3 * share.STEP < share.end; row += 4 * share.STEP) {
+        Run<T, V> runs[4];
+#pragma unroll
+        for (int k = 0; k < 4; ++k) runs[k] = load_run<V>(x + (row + k * share.STEP) * width + share.column);
+        const float part = 4.0f / (count + 4.0f), weight = count * part;
+        count += 4.0f;
+#pragma unroll
+        for (int j = 0; j < V; ++j) {
+            const float a = to_float(runs[0].at[j]), b = to_float(runs[1].at[j]);
+            const float c = to_float(runs[2].at[j]), d = to_float(runs[3].at[j]);
+            const float four = 0.25f * ((a + b) + (c + d)), delta = four - mean[j];
+            const float squares = (a - four) * (a - four) + (b - four) * (b - four) + (c - four) * (c - four) +
+                                  (d - four) * (d - four);
+            mean[j] += delta * part;
+            m2[j] += squares + delta * delta * weight;
+        }
+    }
+    for (; row < share.end; row += share.STEP) {
         const Run<T, V> run = load_run<V>(x + row * width + share.column);
         count += 1.0f;
         const float part = 1.0f / count;
@@ -80,6 +98,11 @@ __device__ inline Moments merge_all(const float* parts, int num_parts, int width
     return all;
 }
 
+// The channel of element i of n.
+__device__ __forceinline__ int channel_of(long long i, long long n, int width) {
+    return n <= 0x7fffffff ? (int)((unsigned)i % (unsigned)width) : (int)(i % width);
+}
+
 template <typename T>
 __device__ void batch_norm_apply(
     const T* x,              // (rows, width)
@@ -89,17 +112,22 @@ __device__ void batch_norm_apply(
     const float* bias,       // (width), or null
     T* y,                    // (rows, width)
     long long n, int width, int relu) {
-    const long long i = vector_start<T>();
-    if (i >= n) return;
-    Vector<T> vector = load_vector(x, i, n);
-    int channel = (int)(i % width);
-    for (int j = 0; j < Vector<T>::SIZE; ++j) {
-        const float scale = weight ? deviation[channel] * weight[channel] : deviation[channel];
-        const float v = (to_float(vector.at[j]) - mean[channel]) * scale;
-        vector.at[j] = from_float<T>(rectified(bias ? v + bias[channel] : v, relu));
-        if (++channel == width) channel = 0;
-    }
-    store_vector(y, i, n, vector);
+    each_run<T>(n, width, [&](auto size, long long i) {
+        constexpr int V = decltype(size)::value;
+        const int channel = channel_of(i, n, width);
+        const Run<T, V> run = load_run<V>(x + i);
+        float means[V], scales[V], factors[V], shifts[V], values[V];
+        load_floats(mean + channel, means);
+        load_floats(deviation + channel, scales);
+        if (weight) load_floats(weight + channel, factors);
+        if (bias) load_floats(bias + channel, shifts);
+#pragma unroll
+        for (int j = 0; j < V; ++j) {
+            const float v = (to_float(run.at[j]) - means[j]) * (weight ? scales[j] * factors[j] : scales[j]);
+            values[j] = rectified(bias ? v + shifts[j] : v, relu);
+        }
+        store_run(y + i, values);
+    }, x, y, mean, deviation, weight, bias);
 }
 KERNEL(batch_norm_apply, f32, bf16)
 
@@ -169,33 +197,68 @@ __device__ void batch_norm_backward(
     const float* weight,  // (width), or null
     T* dx,                // (rows, width)
     long long n, int width, float share) {
-    const long long i = vector_start<T>();
-    if (i >= n) return;
-    const Vector<T> input = load_vector(x, i, n);
-    Vector<T> vector = load_vector(dy, i, n);
-    int channel = (int)(i % width);
-    for (int j = 0; j < Vector<T>::SIZE; ++j) {
-        const float deviation = kept[width + channel], scale = weight ? weight[channel] * deviation : deviation;
-        const float xhat = (to_float(input.at[j]) - kept[channel]) * deviation;
-        const float mean_part = (sums[channel] + xhat * sums[width + channel]) * share;
-        vector.at[j] = from_float<T>(scale * (to_float(vector.at[j]) - mean_part));
-        if (++channel == width) channel = 0;
-    }
-    store_vector(dx, i, n, vector);
+    each_run<T>(n, width, [&](auto size, long long i) {
+        constexpr int V = decltype(size)::value;
+        const int channel = channel_of(i, n, width);
+        const Run<T, V> input = load_run<V>(x + i), run = load_run<V>(dy + i);
+        float means[V], deviations[V], factors[V], plain[V], weighted[V], values[V];
+        load_floats(kept + channel, means);
+        load_floats(kept + width + channel, deviations);
+        if (weight) load_floats(weight + channel, factors);
+        load_floats(sums + channel, plain);
+        load_floats(sums + width + channel, weighted);
+#pragma unroll
+        for (int j = 0; j < V; ++j) {
+            const float scale = weight ? factors[j] * deviations[j] : deviations[j];
+            const float xhat = (to_float(input.at[j]) - means[j]) * deviations[j];
+            const float mean_part = (plain[j] + xhat * weighted[j]) * share;
+            values[j] = scale * (to_float(run.at[j]) - mean_part);
+        }
+        store_run(dx + i, values);
+    }, x, dy, dx, kept, sums, weight);
 }
 KERNEL(batch_norm_backward, f32, bf16)
 
-// One thread per channel: merges the parts of a device into one.
+using MergeTable = float[3][8][33];
+
+// Merges the parts of a device into one: 32 channels per block, and for each channel 8 threads that read every 8th part.
+// The sums are of differences from the mean of the first part, then of differences from the mean of all.
 __device__ void batch_norm_merge(
     const float* parts,  // (parts, 3, width)
     float* part,         // (3, width)
     int num_parts, int width) {
-    const long long channel = thread_index();
-    if (channel >= width) return;
-    const Moments all = merge_all(parts, num_parts, width, channel);
-    part[channel] = all.count;
-    part[width + channel] = all.mean;
-    part[2 * width + channel] = all.m2;
+    SHARED(MergeTable, table);
+    const int lane = threadIdx.x % 32, slice = threadIdx.x / 32, channel = blockIdx.x * 32 + lane;
+    const int last = channel < width ? num_parts : 0;
+    const float* counts = parts + channel;
+    const float *means = counts + width, *squares = means + width;
+    const float origin = last > 0 ? *means : 0.0f;
+    const auto add = [&](int index, float mine) {
+        table[index][slice][lane] = mine;
+        __syncthreads();
+        float sum = table[index][0][lane];
+        for (int i = 1; i < 8; ++i) sum += table[index][i][lane];
+        return sum;
+    };
+    float count = 0.0f, shift = 0.0f, m2 = 0.0f;
+#pragma unroll 4
+    for (int i = slice; i < last; i += 8) {
+        const float rows = counts[3ll * i * width];
+        count += rows;
+        shift += rows * (means[3ll * i * width] - origin);
+    }
+    count = add(0, count);
+    shift = add(1, shift) / fmaxf(count, 1.0f);
+#pragma unroll 4
+    for (int i = slice; i < last; i += 8) {
+        const float delta = means[3ll * i * width] - origin - shift;
+        m2 += squares[3ll * i * width] + counts[3ll * i * width] * delta * delta;
+    }
+    m2 = add(2, m2);
+    if (slice > 0 || channel >= width) return;
+    part[channel] = count;
+    part[width + channel] = origin + shift;
+    part[2 * width + channel] = m2;
 }
 KERNEL(batch_norm_merge)
 

@@ -73,6 +73,16 @@ template <int N, typename T> __device__ __forceinline__ void store_run(T* y, con
     for (int j = 0; j < N; ++j) run.at[j] = from_float<T>(values[j]);
     *(Run<T, N>*)y = run;
 }
+// N neighbouring values; if there are several, the address is a multiple of 16 bytes.
+template <int N> __device__ __forceinline__ void load_floats(const float* x, float (&to)[N]) {
+    constexpr int V = N % 4 == 0 ? 4 : 1;
+#pragma unroll
+    for (int i = 0; i < N; i += V) {
+        const Run<float, V> run = load_run<V>(x + i);
+#pragma unroll
+        for (int j = 0; j < V; ++j) to[i + j] = run.at[j];
+    }
+}
 // Calls f(size), where size is the number of elements per access in a row of `width`: 16 bytes if width and addresses
 // allow it, otherwise one element.
 template <typename T, class F, class... X>

@@ -105,27 +105,7 @@ __device__ void optim_apply(
 }
 KERNEL(optim_apply)
 
-// For each part of each segment's gradients, 0 if all are finite or the segment is frozen, otherwise NaN: grid
-// (64, segments).
-__device__ void optim_check_parts(
-    const float* g,           // (n)
-    float* parts,             // (segments, 64)
-    const long long* ranges,  // (segments, 2): begin, end
-    const float* factors,     // (segments, 2): lr_mult, decay_mult
-    int segments) {
-    const long long begin = ranges[2 * blockIdx.y];
-    const long long end = factors[2 * blockIdx.y] == 0.0f ? begin : ranges[2 * blockIdx.y + 1];
-    const long long part = ((end - begin + 4095) / 4096 + 63) / 64 * 4096;
-    const long long first = begin + blockIdx.x * part, last = min(end, first + part);
-    float sum = 0.0f;
-#pragma unroll 4
-    for (long long i = first + threadIdx.x; i < last; i += blockDim.x) sum += g[i] - g[i];
-    sum = block_sum(sum);
-    if (threadIdx.x == 0) parts[blockIdx.y * 64ll + blockIdx.x] = sum;
-}
-KERNEL(optim_check_parts)
-
-// One block: whether the loss and all of n values are finite.
+// One block, before optim_check_parts: whether the loss and all of n values are finite.
 __device__ void optim_check(
     const float* values,   // (n)
     const float* metrics,  // (4): the loss first
@@ -141,6 +121,27 @@ __device__ void optim_check(
     *bad_weights = 0.0f;
 }
 KERNEL(optim_check)
+
+// One block per range.
+__device__ void optim_check_parts(
+    const float* g,           // (n)
+    const long long* ranges,  // (ranges, 2): begin, end
+    float* bad_gradients) {   // (1), set to 1 if a gradient in a range is not finite
+    const long long n = ranges[2 * blockIdx.x + 1] - ranges[2 * blockIdx.x];
+    g += ranges[2 * blockIdx.x];
+    const long long whole = (unsigned long long)g % 16 == 0 ? n / 4 * 4 : 0;
+    // Stays 0 unless a gradient is not finite.
+    float sum = 0.0f;
+#pragma unroll 4
+    for (long long i = 4 * threadIdx.x; i < whole; i += 4 * blockDim.x) {
+        const Run<float, 4> run = load_run<4>(g + i);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) sum += run.at[j] - run.at[j];
+    }
+    for (long long i = whole + threadIdx.x; i < n; i += blockDim.x) sum += g[i] - g[i];
+    if (sum != 0.0f) *bad_gradients = 1.0f;
+}
+KERNEL(optim_check_parts)
 
 // Sums of squares of each segment's gradients, in 64 parts: grid (64, segments).
 __device__ void optim_norm_parts(

@@ -1,4 +1,5 @@
-// Copies and adds rows of strided regions, for collectives. Strides are in elements; one thread per element.
+// Copies and adds rows of strided regions, for collectives. Strides are in elements; one thread per
+// element, and in strided_add per 16 bytes.
 #include "block.cuh"
 
 struct Place {
@@ -16,10 +17,16 @@ __device__ void strided_add(
     const T* b,  // (height, width), rows b_stride apart
     T* sum,      // (height, width), rows sum_stride apart; may be a or b
     long long a_stride, long long b_stride, long long sum_stride, long long width, long long height) {
-    const Place at = place(width);
-    if (at.row >= height) return;
-    const float left = to_float(a[at.row * a_stride + at.column]), right = to_float(b[at.row * b_stride + at.column]);
-    sum[at.row * sum_stride + at.column] = from_float<T>(left + right);
+    const long long n = width * height, first = vector_start<T>();
+    if (height == 1 || (a_stride == width && b_stride == width && sum_stride == width)) {
+        map_elements(sum, n, [](float left, float right) { return left + right; }, a, b);
+        return;
+    }
+    for (long long i = first; i < min(n, first + Vector<T>::SIZE); ++i) {
+        const long long row = i / width, column = i % width;
+        const float left = to_float(a[row * a_stride + column]), right = to_float(b[row * b_stride + column]);
+        sum[row * sum_stride + column] = from_float<T>(left + right);
+    }
 }
 KERNEL(strided_add, f32, bf16)
 

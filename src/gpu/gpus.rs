@@ -5,7 +5,7 @@ use super::address::{AnyConst, AnyMut, ComputeType, Const, Mut};
 use super::driver::{Driver, Issue};
 use super::handles::{DriverKind, GpuEvent, Graph, Grid, Rows, Stream};
 use super::kernels;
-use super::launch::{CLOCK_BYTES, threads};
+use super::launch::CLOCK_BYTES;
 use super::libraries::{Choices, Record};
 use super::staging::{INPUTS, Pinned, Slot};
 use crate::device::{Clock, Operand, Queue};
@@ -309,7 +309,7 @@ impl Gpus {
             unsafe {
                 kernels::any::strided_add(
                     &issue,
-                    threads(width * height),
+                    Grid::cover(width * height * bytes, 256 * 16),
                     AnyConst { address: at(first), format },
                     AnyConst { address: at(next), format },
                     AnyMut { address: at((target, part)), format },

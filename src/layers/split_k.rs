@@ -21,6 +21,9 @@ const ROWS: usize = 128;
 /// Number of columns that one block sums.
 const COLUMNS: usize = 32;
 
+/// Number of columns from which parts are added by one thread per column instead of a block for every 32.
+const MANY: usize = 4096;
+
 /// A sum over rows, divided into `count` parts of `each` rows. The last part may be shorter. There is always at least
 /// one part; without rows it is empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,9 +68,16 @@ impl SplitK {
             return Ok(());
         }
         let (parts, to, columns) = (int(self.count)?, launch.write(to), launch.operand(to).elements());
-        let grid = Grid::cover(columns, COLUMNS);
+        let from = launch.scratch().into();
         // SAFETY: the scratch memory holds all parts, each with as many elements as the operand.
-        unsafe { kernels::sum_rows(&launch.issue, grid, launch.scratch().into(), to, parts, columns as i64, parts) }
+        unsafe {
+            if columns >= MANY {
+                kernels::sum_parts(&launch.issue, Grid::cover(columns, 256 * 4), from, to, parts, columns as i64)
+            } else {
+                let grid = Grid::cover(columns, COLUMNS);
+                kernels::sum_rows(&launch.issue, grid, from, to, parts, columns as i64, parts)
+            }
+        }
     }
 }
 

@@ -8,6 +8,8 @@ use crate::gpu::{Const, Gpus, Grid, Launch, Mut, kernels, threads};
 
 /// Elements per block of the interpreter: 256 threads with 4 each.
 const BLOCK: usize = 1024;
+/// Number of gradients that a block checks.
+const CHECKED: usize = 16 * 1024;
 /// Number of parts of a segment's norm.
 const PARTS: usize = 64;
 
@@ -20,6 +22,8 @@ pub struct DeviceChain {
     factors: u64,
     counted: u64,
     parts: u64,
+    /// The address and number of the ranges of gradients that are checked: those that are not frozen.
+    checked: (u64, usize),
     segments: usize,
     elements: usize,
 }
@@ -45,8 +49,10 @@ impl DeviceChain {
         let ranges: Vec<i64> = segments.iter().flat_map(|s| [s.offset as i64, (s.offset + s.len) as i64]).collect();
         let factors: Vec<f32> = segments.iter().flat_map(|s| [s.lr_mult as f32, s.decay_mult as f32]).collect();
         let counted: Vec<f32> = segments.iter().map(|s| f32::from(u8::from(s.counted))).collect();
+        let checked: Vec<[i64; 2]> = segments.iter().filter(|s| s.lr_mult != 0.0).flat_map(pieces).collect();
         Ok(DeviceChain {
             programs,
+            checked: (gpus.upload(device, &checked)?, checked.len()),
             ranges: gpus.upload(device, &ranges)?,
             factors: gpus.upload(device, &factors)?,
             counted: gpus.upload(device, &counted)?,
@@ -55,6 +61,12 @@ impl DeviceChain {
             elements: segments.last().map_or(0, |s| s.offset + s.len),
         })
     }
+}
+
+/// Returns the ranges, begin and end, in which one block each checks the gradients of a segment.
+fn pieces(segment: &Segment) -> impl Iterator<Item = [i64; 2]> + use<> {
+    let (begin, end) = (segment.offset, segment.offset + segment.len);
+    (begin..end).step_by(CHECKED).map(move |from| [from as i64, (from + CHECKED).min(end) as i64])
 }
 
 impl Chain {
@@ -66,16 +78,12 @@ impl Chain {
         let segments = tables.segments as i32;
         match &self.stages()[number] {
             UpdatePass::Check => {
-                let parts = Mut::at(tables.parts);
-                // SAFETY: the gradients are a whole region of at least `elements` elements, and the tables are in this
+                count_gradients(Const::NONE, 0, launch)?;
+                let (g, bad) = (launch.read(UpdateRole::Gradients), launch.write(UpdateRole::NonFiniteGradients));
+                let (ranges, count) = tables.checked;
+                // SAFETY: the gradients are a whole region of at least `elements` elements, and the table is in this
                 // device's memory.
-                unsafe {
-                    let grid = Grid::new(PARTS, tables.segments, 1);
-                    let g = launch.read(UpdateRole::Gradients);
-                    let (ranges, factors) = (Const::at(tables.ranges), Const::at(tables.factors));
-                    kernels::optim_check_parts(&launch.issue, grid, g, parts, ranges, factors, segments)?;
-                }
-                count_gradients(parts.into(), tables.segments * PARTS, launch)
+                unsafe { kernels::optim_check_parts(&launch.issue, Grid::new(count, 1, 1), g, Const::at(ranges), bad) }
             }
             UpdatePass::Norm => {
                 let parts = Mut::at(tables.parts);

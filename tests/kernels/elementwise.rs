@@ -141,7 +141,8 @@ fn strided_regions_are_copied_added_and_filled() {
         // SAFETY: each region has `height` rows of its stride.
         unsafe {
             strided_copy(&rig.on(), grid, rig.give(&a), to, 40, 41, w, h).unwrap();
-            strided_add(&rig.on(), grid, to.into(), rig.give(&b), sum, 41, 50, 41, w, h).unwrap();
+            strided_add(&rig.on(), vectors::<f32>(width * height), to.into(), rig.give(&b), sum, 41, 50, 41, w, h)
+                .unwrap();
             strided_fill(&rig.on(), grid, filled, 2.5, 41, w, h).unwrap();
         }
         vec![rig.get(to, height * 41), rig.get(sum, height * 41), rig.get(filled, height * 41)]
@@ -158,7 +159,9 @@ fn strided_regions_are_copied_added_and_filled() {
         let got = outputs(|rig| {
             let sum = rig.put(&T::all_from(&a));
             // SAFETY: as above.
-            unsafe { add(&rig.on(), grid, sum.into(), rig.element(&b), sum, 40, 50, 40, w, h).unwrap() };
+            unsafe {
+                add(&rig.on(), vectors::<T>(width * height), sum.into(), rig.element(&b), sum, 40, 50, 40, w, h).unwrap();
+            }
             vec![rig.numbers(sum, height * 40)]
         });
         let sum = |i: usize| f64::from(a[i]) + if i % 40 < width { f64::from(b[i / 40 * 50 + i % 40]) } else { 0.0 };

@@ -45,7 +45,7 @@ pub(super) fn count(launch: &Launch) -> Result<()> {
     unsafe {
         any::batch_norm_statistics(on, grid, x, to, rows as i64, c, int(each)?)?;
         if parts > 1 {
-            let grid = threads(width);
+            let grid = Grid::cover(width, CHANNELS);
             kernels::batch_norm_merge(on, grid, to.into(), launch.write(PART), int(parts)?, c)?;
         }
     }
