@@ -22,6 +22,7 @@ gb_per_second and copy_ratio are peristyle's own and are absent; `ways` holds th
 it from running.
 """
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -167,7 +168,8 @@ class Steps:
         self.batch = a.batch or batch
         torch.manual_seed(1)
         model = build().train().to(a.device)
-        x = torch.randn(self.batch, *shape, device=a.device)
+        # On the CPU: after a capture, the generator of a GPU may be used in captures only.
+        x = torch.randn(self.batch, *shape).to(a.device)
         y = torch.arange(self.batch, device=a.device) % classes
         if way != "eager" and (self.cuda or "channels_last" in way):
             model = model.to(memory_format=torch.channels_last)
@@ -191,26 +193,28 @@ class Steps:
             loss = loss_of(out.float(), y)
             loss.backward()
             optimizer.step()
-            return loss
+            # Without its graph, whose nodes would remember the stream on which they were made.
+            return loss.detach()
 
         start = time.perf_counter()
-        self.loss = step()
+        side = torch.cuda.Stream() if captured else None
+        with torch.cuda.stream(side) if captured else contextlib.nullcontext():
+            self.loss = step()
         self.sync()
         self.first = time.perf_counter() - start
         self.run = step
         if captured:
-            self.capture(step)
+            self.capture(step, side)
 
-    def capture(self, step):
+    def capture(self, step, side):
         torch = self.torch
-        side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             for _ in range(3):
                 step()
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, stream=side):
             loss = step()
 
         def replay():
@@ -264,7 +268,7 @@ def limits(torch, a):
     cuda = a.device.startswith("cuda")
     n = 4096 if cuda else 1024
     kind = torch.bfloat16 if a.precision == "bf16" else torch.float32
-    x, w = torch.randn(n, n, device=a.device, dtype=kind), torch.randn(n, n, device=a.device, dtype=kind)
+    x, w = torch.randn(n, n).to(a.device, kind), torch.randn(n, n).to(a.device, kind)
     y = torch.empty(n, n, device=a.device, dtype=kind)
     sync = torch.cuda.synchronize if cuda else lambda: None
     product = best_of(torch, lambda: torch.mm(x, w, out=y), sync)
@@ -300,6 +304,8 @@ def main():
         ["eager", "channels_last", "compile", "compile+channels_last"]
     ways = a.ways.split(",") if a.ways else ways
     failed = False
+    # Before any capture: a captured graph keeps the state of the random numbers.
+    limit_tflops, limit_gb = limits(torch, a)
     for name in names:
         tried, best = {}, None
         load = os.getloadavg()[0]
@@ -313,7 +319,7 @@ def main():
             rate = steps.batch / statistics.median(medians)
             tried[way] = round(rate, 2)
             if best is None or rate > best[0]:
-                best = (rate, way, medians, count, steps.first, float(steps.loss.detach()), steps.flops, steps.batch)
+                best = (rate, way, medians, count, steps.first, float(steps.loss), steps.flops, steps.batch)
             del steps
             if hasattr(torch, "_dynamo"):
                 torch._dynamo.reset()
@@ -323,7 +329,6 @@ def main():
             continue
         _, way, medians, count, first, loss, flops, batch = best
         seconds = statistics.median(medians)
-        limit_tflops, limit_gb = limits(torch, a)
         tflops = 3 * flops * batch / seconds / 1e12
         print(json.dumps(dict(
             framework="torch", version=torch.__version__, network=name, batch=batch, device=a.device.split(":")[0],

@@ -19,12 +19,13 @@ __device__ inline Moments merged(const Moments& a, const Moments& b) {
     return {count, a.mean + delta * (b.count / count), a.m2 + b.m2 + delta * delta * (a.count * b.count / count)};
 }
 
-__device__ inline Moments from_lane(const Moments& mine, int bits) {
-    return {__shfl_xor_sync(0xffffffffu, mine.count, bits), __shfl_xor_sync(0xffffffffu, mine.mean, bits),
-            __shfl_xor_sync(0xffffffffu, mine.m2, bits)};
-}
-
 using MomentsTable = Moments[8][33];
+
+// The sum over the lanes whose numbers differ in the bits from `first` on.
+__device__ __forceinline__ float sum_of_lanes(float x, int first) {
+    for (int bits = first; bits < 32; bits *= 2) x += __shfl_xor_sync(0xffffffffu, x, bits);
+    return x;
+}
 
 template <int V, typename T>
 __device__ __forceinline__ void count_rows(const T* x, MomentsTable& table, long long rows, int width, int rows_per_part) {
@@ -60,11 +61,16 @@ __device__ __forceinline__ void count_rows(const T* x, MomentsTable& table, long
             m2[j] += delta * (v - mean[j]);
         }
     }
+    // All channels of a thread have the same count. Sums are of differences from the mean of the warp's first rows.
+    const int lane = threadIdx.x % 32;
+    const float all = sum_of_lanes(count, share.LANES), inverse = 1.0f / fmaxf(all, 1.0f);
 #pragma unroll
     for (int j = 0; j < V; ++j) {
-        Moments mine = {count, mean[j], m2[j]};
-        for (int bits = share.LANES; bits < 32; bits *= 2) mine = merged(mine, from_lane(mine, bits));
-        if (threadIdx.x % 32 < share.LANES) table[threadIdx.x / 32][share.across + j] = mine;
+        const float origin = __shfl_sync(0xffffffffu, mean[j], lane % share.LANES);
+        const float shift = sum_of_lanes(count * (mean[j] - origin), share.LANES) * inverse;
+        const float delta = mean[j] - origin - shift;
+        const float squares = sum_of_lanes(m2[j] + count * delta * delta, share.LANES);
+        if (lane < share.LANES) table[threadIdx.x / 32][share.across + j] = {all, origin + shift, squares};
     }
 }
 
@@ -80,12 +86,23 @@ __device__ void batch_norm_statistics(
     __syncthreads();
     const int channel = blockIdx.x * 32 + threadIdx.x;
     if (threadIdx.x >= 32 || channel >= width) return;
-    Moments all = table[0][threadIdx.x];
-    for (int i = 1; i < 8; ++i) all = merged(all, table[i][threadIdx.x]);
+    const float origin = table[0][threadIdx.x].mean;
+    float count = 0.0f, shift = 0.0f, m2 = 0.0f;
+    for (int i = 0; i < 8; ++i) {
+        const Moments warp = table[i][threadIdx.x];
+        count += warp.count;
+        shift += warp.count * (warp.mean - origin);
+    }
+    shift /= fmaxf(count, 1.0f);
+    for (int i = 0; i < 8; ++i) {
+        const Moments warp = table[i][threadIdx.x];
+        const float delta = warp.mean - origin - shift;
+        m2 += warp.m2 + warp.count * delta * delta;
+    }
     float* part = parts + 3ll * blockIdx.y * width + channel;
-    part[0] = all.count;
-    part[width] = all.mean;
-    part[2 * width] = all.m2;
+    part[0] = count;
+    part[width] = origin + shift;
+    part[2 * width] = m2;
 }
 KERNEL(batch_norm_statistics, f32, bf16)
 
@@ -219,42 +236,43 @@ __device__ void batch_norm_backward(
 }
 KERNEL(batch_norm_backward, f32, bf16)
 
-using MergeTable = float[3][8][33];
+using MergeTable = float[3][8][8];
 
-// Merges the parts of a device into one: 32 channels per block, and for each channel 8 threads that read every 8th part.
+// Merges the parts of a device into one: 8 channels per block, and for each channel 32 threads that read every 32nd part.
 // The sums are of differences from the mean of the first part, then of differences from the mean of all.
 __device__ void batch_norm_merge(
     const float* parts,  // (parts, 3, width)
     float* part,         // (3, width)
     int num_parts, int width) {
     SHARED(MergeTable, table);
-    const int lane = threadIdx.x % 32, slice = threadIdx.x / 32, channel = blockIdx.x * 32 + lane;
+    const int across = threadIdx.x % 8, slice = threadIdx.x / 8, channel = blockIdx.x * 8 + across;
     const int last = channel < width ? num_parts : 0;
     const float* counts = parts + channel;
     const float *means = counts + width, *squares = means + width;
     const float origin = last > 0 ? *means : 0.0f;
-    const auto add = [&](int index, float mine) {
-        table[index][slice][lane] = mine;
+    const auto total = [&](int index, float mine) {
+        mine = sum_of_lanes(mine, 8);
+        if (threadIdx.x % 32 < 8) table[index][threadIdx.x / 32][across] = mine;
         __syncthreads();
-        float sum = table[index][0][lane];
-        for (int i = 1; i < 8; ++i) sum += table[index][i][lane];
+        float sum = table[index][0][across];
+        for (int i = 1; i < 8; ++i) sum += table[index][i][across];
         return sum;
     };
     float count = 0.0f, shift = 0.0f, m2 = 0.0f;
-#pragma unroll 4
-    for (int i = slice; i < last; i += 8) {
+#pragma unroll 8
+    for (int i = slice; i < last; i += 32) {
         const float rows = counts[3ll * i * width];
         count += rows;
         shift += rows * (means[3ll * i * width] - origin);
     }
-    count = add(0, count);
-    shift = add(1, shift) / fmaxf(count, 1.0f);
-#pragma unroll 4
-    for (int i = slice; i < last; i += 8) {
+    count = total(0, count);
+    shift = total(1, shift) / fmaxf(count, 1.0f);
+#pragma unroll 8
+    for (int i = slice; i < last; i += 32) {
         const float delta = means[3ll * i * width] - origin - shift;
         m2 += squares[3ll * i * width] + counts[3ll * i * width] * delta * delta;
     }
-    m2 = add(2, m2);
+    m2 = total(2, m2);
     if (slice > 0 || channel >= width) return;
     part[channel] = count;
     part[width + channel] = origin + shift;

@@ -14,7 +14,7 @@
 #
 #     selftest          its own kernels, a few cases of each check
 #     digits            trains configs/digits.toml twice, and compares the two runs bit for bit
-#     steps             the step of AlexNet and ResNet-18, with NVIDIA's libraries and without
+#     steps             the step of AlexNet and ResNet-18, with NVIDIA's libraries ("auto" and "fast") and without
 #     ncu               the time of each kernel of these steps
 #     layers            the same steps by layer
 #     torch             the same steps in PyTorch: eager in channels_last, and captured as a CUDA graph
@@ -22,7 +22,7 @@
 #     whole             its own kernels, all cases
 #     libraries         the checks of convolutions and products that use NVIDIA's libraries
 #     memcheck          the CUDA sanitizer on a few cases of each check
-#     racecheck         the CUDA sanitizer on five steps of LeNet
+#     racecheck         the CUDA sanitizer on races in shared memory, in the kernels that use it most
 #     graph             the step of ResNet-18 without CUDA graphs
 #     allreduce         all-reduces between two logical devices
 #     compile           PyTorch with its compiler
@@ -111,6 +111,7 @@ run_steps() {
     local config
     for config in alexnet resnet18; do
         step "step-$config" "$config"
+        is_cuda && step "fast-$config" "$config" --set devices.libraries=fast
         is_cuda && step "own-$config" "$config" --set devices.libraries=off
     done
 }
@@ -119,7 +120,7 @@ run_ncu() {
     needs ncu is_cuda && needs ncu command -v ncu || return
     for config in resnet18 alexnet; do
         # The first step runs launch by launch, so that every kernel is seen by its name.
-        part "ncu-$config" 60 env PERISTYLE_NO_GRAPH=1 ncu --clock-control none --csv --launch-count 400 \
+        part "ncu-$config" 60 env PERISTYLE_NO_GRAPH=1 ncu --clock-control none --csv --launch-skip 60 --launch-count 330 \
             --metrics gpu__time_duration.sum,dram__throughput.avg.pct_of_peak_sustained_elapsed \
             "$binary" bench step "configs/$config.toml" --devices "$device" "${sets[@]}" --seconds 0.001 --repeats 1
     done
@@ -149,8 +150,11 @@ run_memcheck() {
 }
 run_racecheck() {
     needs racecheck is_cuda && needs racecheck command -v compute-sanitizer || return
-    part racecheck 60 "${own[@]}" compute-sanitizer --tool racecheck --error-exitcode 9 "$binary" bench step configs/lenet.toml \
-        --devices "$device" --set data.batch=8 --seconds 0.001 --repeats 1
+    local row
+    for row in "conv bf16" "conv f32" "dense tf32" batch_norm softmax optimizer; do
+        part "racecheck-${row// /-}" 60 "${own[@]}" compute-sanitizer --tool racecheck --error-exitcode 9 "$binary" \
+            selftest --device "$device" --quick --only "$row"
+    done
 }
 run_graph() { part graph-resnet18 40 env PERISTYLE_NO_GRAPH=1 "$binary" bench step configs/resnet18.toml --devices "$device" "${sets[@]}" --seconds "$seconds" --repeats 3 --json; }
 run_allreduce() { part allreduce 40 "$binary" bench allreduce --devices "$device*2" --seconds 0.1 --json; }
@@ -221,7 +225,7 @@ for name in ("torch.out", "torch-latency.out", "compile.out"):
     for o in objects(name):
         torch[o["network"].replace("-", "_")].update({w: r for w, r in o.get("ways", {}).items()})
 rows = []
-for name in [p["part"] for p in parts if re.match("(step|own|graph)-", p["part"])]:
+for name in [p["part"] for p in parts if re.match("(step|fast|own|graph)-", p["part"])]:
     for o in objects(name + ".out"):
         network = name.split("-", 1)[1]
         theirs = [r for r in torch[network].values() if isinstance(r, float)]

@@ -4,6 +4,7 @@ use super::diagnostics::Diagnostics;
 use super::errors;
 use super::section::Section;
 use super::spans::SpannedValue;
+use crate::device::LibraryUse;
 use crate::error::{Fault, quantity};
 use crate::gpu::{Driver, DriverKind, kernels};
 use crate::tensor::{MatmulPrecision, Mesh, Precision};
@@ -70,16 +71,6 @@ pub enum PeerAccess {
     Off,
 }
 
-/// Whether NVIDIA's libraries compute matrix products and convolutions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LibraryUse {
-    /// cuBLASLt and cuDNN on NVIDIA GPUs, if they can be loaded.
-    Auto,
-    /// Only our own kernels.
-    Off,
-}
-
 /// The devices of a run and how they are used.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Devices {
@@ -97,7 +88,7 @@ pub struct Devices {
     pub collectives: Collectives,
     /// How data crosses between GPUs, `"auto"` by default.
     pub peer_access: PeerAccess,
-    /// Whether NVIDIA's libraries compute matrix products and convolutions, `"auto"` by default.
+    /// What NVIDIA's libraries may compute, `"auto"` by default.
     pub libraries: LibraryUse,
     /// Threads of each CPU or emulated device, at least 1; by default the cores of this machine, divided evenly among
     /// CPU devices, which run at the same time.

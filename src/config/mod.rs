@@ -22,7 +22,7 @@ mod spans;
 mod train;
 mod write;
 
-pub use devices::{Collectives, DeviceKind, Devices, LibraryUse, PeerAccess};
+pub use devices::{Collectives, DeviceKind, Devices, PeerAccess};
 pub use model::{LayerEntry, Model, Multiplier};
 pub use names::{SETTINGS, setting_named};
 pub use parse::{Config, Parsed, from_text, read, sort};

@@ -17,7 +17,7 @@ mod queue;
 pub use abort::report_aborts;
 pub use memory::Memory;
 pub use operand::{Clock, Operand};
-pub use operands::{Epilogue, Key, Operands, Target};
+pub use operands::{Epilogue, Key, LibraryUse, Operands, Target};
 pub use philox::{Random, RandomStream, RandomWords};
 pub use pool::{Pool, thread};
 pub use queue::Queue;

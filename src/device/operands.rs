@@ -1,6 +1,7 @@
 //! The operands of a step, each identified by its role in the step.
 
 use super::operand::Operand;
+use serde::Deserialize;
 use std::fmt::Debug;
 use std::ops::Index;
 
@@ -62,6 +63,18 @@ impl<R: Key> Index<R> for Operands<R> {
     }
 }
 
+/// What NVIDIA's libraries may compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LibraryUse {
+    /// Nothing: only our own kernels run.
+    Off,
+    /// Products and convolutions as accurate as those of our own kernels.
+    Auto,
+    /// Also the gradients of convolution weights in bf16, which cuDNN rounds to bf16, as PyTorch's autocast does.
+    Fast,
+}
+
 /// The kind of device that runs steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
@@ -72,9 +85,8 @@ pub enum Target {
     },
     /// A GPU, or an emulated GPU.
     Gpu {
-        /// Whether NVIDIA's libraries may compute products and convolutions. Scratch memory then includes their
-        /// workspace.
-        libraries: bool,
+        /// What NVIDIA's libraries may compute. Scratch memory includes their workspace.
+        libraries: LibraryUse,
         /// The number of host threads of an emulated GPU.
         threads: usize,
     },

@@ -5,6 +5,7 @@ use super::embedded::{ARCHS, ENTRIES, IMAGES};
 use super::handles::{GpuEvent, Graph, Grid, Rows, Stream};
 use super::kernel_image::KernelImage;
 use super::libraries::{Choices, Convolution, Factors, Images, Libraries, Product, Workspace};
+use crate::device::LibraryUse;
 use crate::error::{Error, Result};
 use cudarc::driver::{DriverError, result, sys};
 use std::ffi::c_void;
@@ -296,14 +297,14 @@ impl Cuda {
         launched.result().map_err(|error| self.fail(&format!("launch {}", ENTRIES[kernel].name), error))
     }
 
-    pub(super) fn use_libraries(&self, choices: &Arc<Choices>) -> Result<()> {
+    pub(super) fn use_libraries(&self, used: LibraryUse, choices: &Arc<Choices>) -> Result<()> {
         self.enter()?;
-        self.libraries.get_or_init(|| Libraries::new(format!("cuda:{}", self.ordinal), &self.name, choices));
+        self.libraries.get_or_init(|| Libraries::new(format!("cuda:{}", self.ordinal), &self.name, used, choices));
         Ok(())
     }
 
-    pub(super) fn has_libraries(&self) -> bool {
-        self.libraries.get().is_some()
+    pub(super) fn libraries(&self) -> LibraryUse {
+        self.libraries.get().map_or(LibraryUse::Off, |libraries| libraries.used)
     }
 
     pub(super) unsafe fn multiply(

@@ -10,6 +10,7 @@ use super::emulated::{Emu, EmulatorSettings};
 use super::handles::{DriverKind, GpuEvent, Graph, Grid, Rows, Stream};
 use super::kernel_image::KernelImage;
 use super::libraries::{Choices, Convolution, Factors, Images, Product, Workspace};
+use crate::device::LibraryUse;
 use crate::error::Result;
 use std::ffi::c_void;
 use std::sync::Arc;
@@ -375,16 +376,19 @@ impl Driver {
     ///
     /// # Errors
     /// If the device reports an error.
-    pub fn use_libraries(&self, choices: &Arc<Choices>) -> Result<()> {
+    pub fn use_libraries(&self, libraries: LibraryUse, choices: &Arc<Choices>) -> Result<()> {
         match self {
-            Driver::Cuda(device) => device.use_libraries(choices),
+            Driver::Cuda(device) => device.use_libraries(libraries, choices),
             Driver::Emu(_) => Ok(()),
         }
     }
 
-    /// Returns true if libraries may be used.
-    pub fn has_libraries(&self) -> bool {
-        matches!(self, Driver::Cuda(device) if device.has_libraries())
+    /// Returns what libraries may compute.
+    pub fn libraries(&self) -> LibraryUse {
+        match self {
+            Driver::Cuda(device) => device.libraries(),
+            Driver::Emu(_) => LibraryUse::Off,
+        }
     }
 
     /// Issues a product to a library. Returns false if the caller should fall back to its own kernel.

@@ -8,7 +8,7 @@ use super::kernels;
 use super::launch::CLOCK_BYTES;
 use super::libraries::{Choices, Record};
 use super::staging::{INPUTS, Pinned, Slot};
-use crate::device::{Clock, Operand, Queue};
+use crate::device::{Clock, LibraryUse, Operand, Queue};
 use crate::error::{Error, Result};
 use crate::tensor::{Element, Strided};
 use std::sync::Arc;
@@ -106,13 +106,16 @@ impl Gpus {
     ///
     /// # Errors
     /// If a device reports an error.
-    pub fn use_libraries(&self) -> Result<()> {
+    pub fn use_libraries(&self, libraries: LibraryUse) -> Result<()> {
         let name = self.name(0);
+        if libraries == LibraryUse::Off {
+            return Ok(());
+        }
         if let Some(other) = (1..self.devices.len()).map(|device| self.name(device)).find(|other| *other != name) {
             tracing::info!("products and convolutions use our own kernels: {name} and {other} are different models");
             return Ok(());
         }
-        self.devices.iter().try_for_each(|gpu| gpu.driver.use_libraries(&self.choices))
+        self.devices.iter().try_for_each(|gpu| gpu.driver.use_libraries(libraries, &self.choices))
     }
 
     /// Returns the algorithms that the libraries use.

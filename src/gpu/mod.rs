@@ -32,5 +32,5 @@ pub use emulated::{EmulatorSettings, ThreadOrder};
 pub use gpus::{GpuOptions, Gpus};
 pub use handles::{DriverKind, Entry, GpuEvent, Graph, Grid, Rows, Stream};
 pub use kernel_image::KernelImage;
-pub use launch::{Launch, int, ints, threads};
+pub use launch::{Launch, int, ints, rounded_bytes, threads};
 pub use staging::INPUTS;

@@ -12,7 +12,7 @@ use super::{
     Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands, Param, Phase, Role, Split, by_precision,
 };
 use crate::cpu::{Implementation, Matrix, Scalar, vectorized};
-use crate::device::{Epilogue, Target};
+use crate::device::{Epilogue, LibraryUse, Target};
 use crate::error::{Fault, Result};
 use crate::gpu::kernels::any;
 use crate::gpu::libraries::{Factors, PRODUCT_WORKSPACE, Product, ProductOf, Workspace};
@@ -181,7 +181,7 @@ impl Layer for Dense {
     }
     fn scratch(&self, phase: &str, shapes: &Operands, target: Target) -> usize {
         let Target::Gpu { libraries, .. } = target else { return 0 };
-        let library = if libraries { Workspace::elements(PRODUCT_WORKSPACE) } else { 0 };
+        let library = if libraries == LibraryUse::Off { 0 } else { Workspace::elements(PRODUCT_WORKSPACE) };
         if phase == "forward" {
             return library;
         }

@@ -249,7 +249,7 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
         let shapes: Operands = described.iter().cloned().collect();
         let target = match self.driver {
             None => Target::Cpu { threads: self.pool.threads() },
-            Some(driver) => Target::Gpu { libraries: driver.has_libraries(), threads: self.pool.threads() },
+            Some(driver) => Target::Gpu { libraries: driver.libraries(), threads: self.pool.threads() },
         };
         let scratch = self.layer.scratch(phase.name, &shapes, target);
         match self.driver {

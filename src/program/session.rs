@@ -106,8 +106,8 @@ impl Session {
             slots: InputStaging::SLOTS,
             threads,
         })?;
-        if matches!(plan.spec.target, Target::Gpu { libraries: true, .. }) {
-            gpus.use_libraries()?;
+        if let Target::Gpu { libraries, .. } = plan.spec.target {
+            gpus.use_libraries(libraries)?;
         }
         let devices = Devices::Gpu(gpu::Programs::new(&plan, gpus)?);
         Ok(Session { plan, devices, finished: None })

@@ -1,7 +1,7 @@
 //! The devices of a configuration: whether they are present, and opening a session on them.
 
-use crate::config::{self, Config, LibraryUse, PeerAccess};
-use crate::device::Target;
+use crate::config::{self, Config, PeerAccess};
+use crate::device::{LibraryUse, Target};
 use crate::error::{Problem, Result, quantity};
 use crate::gpu::Driver;
 use crate::placement::Peers;
@@ -9,11 +9,11 @@ use crate::program::{Plan, Session};
 
 /// Returns the target of the program.
 pub(super) fn target(config: &Config) -> Target {
-    let threads = config.devices.threads;
-    match (config.devices.kind, config.devices.libraries) {
-        (config::DeviceKind::Cpu, _) => Target::Cpu { threads },
-        (config::DeviceKind::Cuda, LibraryUse::Auto) => Target::Gpu { libraries: true, threads },
-        _ => Target::Gpu { libraries: false, threads },
+    let (threads, libraries) = (config.devices.threads, config.devices.libraries);
+    match config.devices.kind {
+        config::DeviceKind::Cpu => Target::Cpu { threads },
+        config::DeviceKind::Cuda => Target::Gpu { libraries, threads },
+        config::DeviceKind::Emu => Target::Gpu { libraries: LibraryUse::Off, threads },
     }
 }
 

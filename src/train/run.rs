@@ -8,8 +8,9 @@ use super::headers::note_same_data;
 use super::job::{Evaluates, Job};
 use super::manifest::{Evaluation, FORMAT, Info};
 use super::start::tensors;
-use crate::config::{LibraryUse, learned_settings};
+use crate::config::learned_settings;
 use crate::data::{self, DataRecord, Known, Place, Preparation, SampleSets};
+use crate::device::LibraryUse;
 use crate::error::{Error, Result};
 use crate::layers::Param;
 use crate::program::{Persistent, Plan, Session};
@@ -209,7 +210,7 @@ impl Run {
                 self.job.notes.push(format!("optimiser state {what}: {}", names.join(", ")));
             }
         }
-        if self.job.config.devices.libraries == LibraryUse::Auto {
+        if self.job.config.devices.libraries != LibraryUse::Off {
             self.job.notes.extend(self.session.restore_choices(&info.algorithms));
         }
         (self.samples, self.skips) = (info.samples, info.skips);

@@ -108,31 +108,31 @@ static const Found ALGORITHMS[] = {
     {1, OK, 4, 1 << 16, 1, DEFAULT_MATH, {}},
     {0, OK, 5, 0, 1, DEFAULT_MATH, {}},
 };
-static int choose(int most, int* count, Found* found) {
+static int choose(const Convolution& c, int most, int* count, Found* found) {
     *count = 0;
     if (asked("FAKE_CUDNN_FAILS", "refuses")) return NOT_SUPPORTED_SHAPE;
     const int known = sizeof ALGORITHMS / sizeof *ALGORITHMS;
     for (int i = 0; i < known && *count < most; ++i)
         found[(*count)++] = ALGORITHMS[asked("FAKE_CUDNN_ORDER", "backwards") ? known - 1 - i : i];
+    if (c.element == BF16)
+        for (int i = 0; i < *count; ++i)
+            if (found[i].math == DEFAULT_MATH) found[i].math = TENSOR_OP_MATH;
     return OK;
 }
 API cudnnGetConvolutionForwardAlgorithm_v7(void* handle, void* x, void* w, void* window, void* y, int most, int* count,
                                            Found* found) {
     handles.at(handle);
-    read(x, w, window, y);
-    return choose(most, count, found);
+    return choose(read(x, w, window, y), most, count, found);
 }
 API cudnnGetConvolutionBackwardDataAlgorithm_v7(void* handle, void* w, void* y, void* window, void* x, int most,
                                                 int* count, Found* found) {
     handles.at(handle);
-    read(x, w, window, y);
-    return choose(most, count, found);
+    return choose(read(x, w, window, y), most, count, found);
 }
 API cudnnGetConvolutionBackwardFilterAlgorithm_v7(void* handle, void* x, void* y, void* window, void* w, int most,
                                                   int* count, Found* found) {
     handles.at(handle);
-    read(x, w, window, y);
-    return choose(most, count, found);
+    return choose(read(x, w, window, y), most, count, found);
 }
 static int size(int algorithm, size_t* bytes) {
     for (const Found& one : ALGORITHMS)
@@ -180,7 +180,6 @@ static int run(Handle& handle, Result which, const Convolution& c, const void* x
     size_t needed = 0;
     MUST(size(algorithm, &needed) == OK && needed <= bytes && holds(workspace, bytes));
     MUST(handle.stream && *alpha == 1.0f && *beta == 0.0f);
-    MUST(which != W || c.element != BF16);
     for (const auto& [at, tensor] : {std::pair{x, &c.x}, {w, &c.w}, {y, &c.y}})
         MUST(holds(at, tensor->count() * size_of(c.element)) && reinterpret_cast<uint64_t>(at) % 16 == 0);
     if (asked("FAKE_CUDNN_FAILS", "convolution")) return EXECUTION_FAILED;

@@ -6,9 +6,15 @@ use peristyle::gpu::{Const, Grid, Mut};
 
 #[test]
 fn batch_norm_merges_two_devices_far_from_zero() {
-    for (rows, width, per_part, offset) in
-        [(5, 3, 2, 0.0f32), (300, 33, 64, 256.0), (97, 70, 97, -512.0), (300, 40, 130, 256.0), (3, 8, 9, 0.0)]
-    {
+    for (rows, width, per_part, offset) in [
+        (5, 3, 2, 0.0f32),
+        (300, 33, 64, 256.0),
+        (97, 70, 97, -512.0),
+        (300, 40, 130, 256.0),
+        (3, 8, 9, 0.0),
+        (900, 8, 890, 64.0),
+        (2100, 16, 20, -64.0),
+    ] {
         let (momentum, epsilon) = (0.1f32, 1e-5f32);
         // Numbers far from zero: sums of squares would lose the variance.
         let place: Vec<f32> = values(rows * width, 1).iter().map(|v| (v * 8.0).round() * 4.0 + offset).collect();
@@ -56,7 +62,7 @@ fn batch_norm_merges_two_devices_far_from_zero() {
                     statistics(on, grid, x, parts, 1, channels, 1).unwrap();
                     let grid = Grid::new(width.div_ceil(32), num_parts, 1);
                     statistics(on, grid, x.offset(width), blocks, both as i64, channels, per_part as i32).unwrap();
-                    batch_norm_merge(on, Grid::cover(width, 32), blocks.into(), parts.offset(3 * width), num_parts as i32, channels)
+                    batch_norm_merge(on, Grid::cover(width, 8), blocks.into(), parts.offset(3 * width), num_parts as i32, channels)
                         .unwrap();
                     batch_norm_keep(on, across, parts.into(), mean, var, kept, 2, channels, momentum, epsilon).unwrap();
                     let (m, d) = (kept.into(), kept.offset(width).into());

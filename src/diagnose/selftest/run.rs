@@ -2,10 +2,12 @@
 
 use super::compare::{Row, Tally};
 use super::device::{Device, Effort};
+use super::layers::{HALF, PrecisionCase};
 use super::{collectives, images, layers, optimizer, pieces, training};
 use crate::config;
+use crate::device::LibraryUse;
 use crate::error::{Error, Problem, Result};
-use crate::gpu::{Driver, libraries};
+use crate::gpu::{Driver, DriverKind, libraries};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;
@@ -158,20 +160,32 @@ impl Selftest {
         }
         // Last, because from here on NVIDIA's libraries compute the products and convolutions that they support.
         match &device.driver {
-            Some(driver @ Driver::Cuda(_)) if libraries::present() => match driver.use_libraries(&Arc::default()) {
-                Ok(()) => {
-                    for (kind, precision) in
-                        ["conv", "dense"].iter().flat_map(|k| precisions.iter().map(move |p| (k, *p)))
-                    {
+            Some(Driver::Cuda(_)) if libraries::present() => {
+                let mut with = |libraries, device: &Device, kinds: &[&str], cases: &[PrecisionCase]| {
+                    let driver = device.driver.as_ref().expect("the device is a GPU");
+                    driver.use_libraries(libraries, &Arc::default())?;
+                    for (kind, case) in kinds.iter().flat_map(|kind| cases.iter().map(move |case| (kind, *case))) {
                         // Outputs with a bias are rounded twice.
-                        let precision = layers::PrecisionCase { bound: 2.0 * precision.bound, ..precision };
-                        row(&format!("{kind}, libraries"), precision.name, precision.bound, &mut |tally| {
-                            layers::check(kind, precision, device, effort, tally);
+                        let case = PrecisionCase { bound: 2.0 * case.bound, ..case };
+                        let name = format!("{kind}, {libraries:?} libraries").to_lowercase();
+                        row(&name, case.name, case.bound, &mut |tally| {
+                            layers::check(kind, case, device, effort, tally);
                         });
                     }
-                }
-                Err(error) => skipped.push(format!("libraries: {error}")),
-            },
+                    Ok(())
+                };
+                let done = with(LibraryUse::Auto, device, &["conv", "dense"], precisions).and_then(|()| {
+                    let driver = Some(Driver::open(DriverKind::Cuda, device.ordinal, device.threads)?);
+                    let other = Device { name: device.name.clone(), driver, ..*device };
+                    with(
+                        LibraryUse::Fast,
+                        &other,
+                        &["conv"],
+                        &[PrecisionCase { others: HALF, ..layers::PRECISIONS[2] }],
+                    )
+                });
+                skipped.extend(done.err().map(|error: Error| format!("libraries: {error}")));
+            }
             Some(Driver::Cuda(_)) => skipped.extend(libraries::described()),
             _ => {}
         }

@@ -52,21 +52,36 @@ pub struct Convolution {
 pub struct Images {
     /// x or dx.
     pub x: u64,
-    /// w or dw.
+    /// w, or dw, which has the format of the operands.
     pub w: u64,
     /// y or dy.
     pub y: u64,
 }
 
 impl Convolution {
+    /// Returns true if cuDNN rounds a result to bf16 that our own kernel keeps in f32.
+    pub(super) fn is_rounded(&self) -> bool {
+        self.direction == Direction::BackwardWeight && self.format == ComputeType::Bf16
+    }
+
+    /// Returns true if our own kernel is expected to be faster. cuDNN copies every group of channels to and from a tensor
+    /// of its own, while our kernel reads and writes groups in place, in tiles of 64 columns.
+    fn is_ours(&self) -> bool {
+        let columns = match self.direction {
+            Direction::Forward => self.y[3],
+            Direction::BackwardInput => self.x[3],
+            Direction::BackwardWeight => self.kernel[0] * self.kernel[1] * self.x[3],
+        };
+        self.groups > 1 && columns / self.groups >= 64
+    }
+
     /// Returns true if cuDNN may compute this convolution. It uses 32-bit counts and vectors of 16 bytes at multiples
-    /// of 16. It would round dw of bf16 operands to bf16, while our own kernel keeps it in f32.
+    /// of 16.
     fn fits(&self, at: &Images) -> bool {
         let weights = [self.y[3], self.kernel[0], self.kernel[1], self.x[3] / self.groups.max(1)];
         let tensors = [self.x, self.y, weights];
         let counts = tensors.map(|shape| shape.iter().try_fold(1usize, |product, &n| product.checked_mul(n)));
-        let rounds = self.direction == Direction::BackwardWeight && self.format == ComputeType::Bf16;
-        !rounds
+        !self.is_ours()
             && counts.iter().all(|count| count.is_some_and(|n| n > 0 && i32::try_from(n).is_ok()))
             && [at.x, at.w, at.y].iter().all(|address| address.is_multiple_of(16))
     }
@@ -318,8 +333,9 @@ impl Handle {
             let math = match (convolution.format, one.math) {
                 (ComputeType::F32, DEFAULT_MATH | FMA_MATH) => FMA_MATH,
                 (ComputeType::Tf32, DEFAULT_MATH | TENSOR_OP_MATH | FMA_MATH) => one.math,
-                // Without tensor cores, our own kernel is faster.
+                // If cuDNN expects an algorithm without tensor cores to be faster, our own kernel is faster than both.
                 (ComputeType::Bf16, TENSOR_OP_MATH) => TENSOR_OP_MATH,
+                (ComputeType::Bf16, DEFAULT_MATH | FMA_MATH) => break,
                 // This arithmetic rounds more than the format allows.
                 _ => continue,
             };

@@ -5,6 +5,7 @@ use super::convolutions::{self, Convolution, Images};
 use super::products::{self, Factors, Product};
 use super::raw::Refusal;
 use super::workspace::Workspace;
+use crate::device::LibraryUse;
 use crate::error::{Error, Result};
 use crate::gpu::handles::Stream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -40,6 +41,8 @@ struct Handles {
 pub struct Libraries {
     /// The name of the GPU in messages: `cuda:0`.
     gpu: String,
+    /// What they may compute.
+    pub(in crate::gpu) used: LibraryUse,
     handles: Mutex<Handles>,
     choices: Arc<Choices>,
 }
@@ -50,18 +53,18 @@ unsafe impl Sync for Libraries {}
 
 impl Libraries {
     /// Creates handles on the GPU whose context is current; `name` is the model of the GPU.
-    pub(in crate::gpu) fn new(gpu: String, name: &str, choices: &Arc<Choices>) -> Self {
+    pub(in crate::gpu) fn new(gpu: String, name: &str, used: LibraryUse, choices: &Arc<Choices>) -> Self {
         let products = products::library().map_err(String::from).and_then(|library| {
             products::Handle::new(library).map(|handle| (handle, library.version)).map_err(|why| why.text)
         });
         let convolutions = convolutions::library().map_err(String::from).and_then(|library| {
             convolutions::Handle::new(library).map(|handle| (handle, library.version)).map_err(|why| why.text)
         });
-        let (products, lt) = used(&gpu, "products", "cuBLASLt", products);
-        let (convolutions, dnn) = used(&gpu, "convolutions", "cuDNN", convolutions);
+        let (products, lt) = logged(&gpu, "products", "cuBLASLt", products);
+        let (convolutions, dnn) = logged(&gpu, "convolutions", "cuDNN", convolutions);
         choices.begin(name, lt, dnn);
         let handles = Handles { products, convolutions };
-        Libraries { gpu, handles: Mutex::new(handles), choices: Arc::clone(choices) }
+        Libraries { gpu, used, handles: Mutex::new(handles), choices: Arc::clone(choices) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Handles> {
@@ -107,6 +110,9 @@ impl Libraries {
     ) -> Result<bool> {
         let handles = self.lock();
         let Some(handle) = &handles.convolutions else { return Ok(false) };
+        if convolution.is_rounded() && self.used < LibraryUse::Fast {
+            return Ok(false);
+        }
         let key = convolutions::key(convolution);
         let known = self.choices.known(convolutions::TABLE, &key);
         // SAFETY: the caller's guarantees are passed on.
@@ -148,7 +154,7 @@ impl Libraries {
 }
 
 /// Logs whether a library is used. Returns its handle and version, or 0 as the version if it is not.
-fn used<H>(gpu: &str, what: &str, library: &str, made: Result<(H, usize), String>) -> (Option<H>, usize) {
+fn logged<H>(gpu: &str, what: &str, library: &str, made: Result<(H, usize), String>) -> (Option<H>, usize) {
     match made {
         Ok((handle, version)) => {
             tracing::info!("{gpu}: {library} {} computes {what}", version_text(version));

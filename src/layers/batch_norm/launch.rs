@@ -10,15 +10,19 @@ use crate::layers::{Launch, Operands, Role};
 
 /// Number of channels that one block processes.
 const CHANNELS: usize = 32;
-/// Minimum number of rows in a part, and maximum number of parts.
+/// Number of channels that one block merges.
+const MERGED: usize = 8;
+/// Minimum number of rows in a part, maximum number of parts, and number of blocks that keeps a large GPU busy.
 const ROWS: usize = 128;
 const PARTS: usize = 256;
+const BLOCKS: usize = 512;
 
 /// Returns (rows, rows per part, parts) of a device's input. There is at least one part; the division depends only on
 /// the shape.
 fn cut(x: &Operand, width: usize) -> (usize, usize, usize) {
     let rows = x.elements() / width.max(1);
-    let each = rows.div_ceil(PARTS).max(ROWS);
+    let parts = (BLOCKS / width.div_ceil(CHANNELS).max(1)).clamp(1, PARTS);
+    let each = rows.div_ceil(parts).max(ROWS);
     (rows, each, rows.div_ceil(each).max(1))
 }
 
@@ -45,7 +49,7 @@ pub(super) fn count(launch: &Launch) -> Result<()> {
     unsafe {
         any::batch_norm_statistics(on, grid, x, to, rows as i64, c, int(each)?)?;
         if parts > 1 {
-            let grid = Grid::cover(width, CHANNELS);
+            let grid = Grid::cover(width, MERGED);
             kernels::batch_norm_merge(on, grid, to.into(), launch.write(PART), int(parts)?, c)?;
         }
     }

@@ -87,7 +87,13 @@ fn library(part: &LocalConv, launch: &Launch, direction: Direction, [x, w, y]: [
     let at = |role| launch.operand(role).address();
     let images = Images { x: at(x), w: at(w), y: at(y) };
     // SAFETY: x is (n, h, w, c), the filters (o, kh, kw, depth), y (n, oh, ow, o), and so are their gradients.
-    unsafe { launch.convolve(&convolution, &images) }
+    unsafe {
+        if launch.operand(w).element == launch.operand(x).element {
+            launch.convolve(&convolution, &images)
+        } else {
+            launch.convolve_rounded(&convolution, &images, w)
+        }
+    }
 }
 
 pub(super) fn forward(part: &LocalConv, launch: &Launch) -> Result<()> {

@@ -20,9 +20,10 @@ mod windows;
 use super::dense::{Bias, preferred_weighted, weighted_phases};
 use super::window::{Pair, WindowGeometry};
 use crate::cpu::Implementation;
-use crate::device::Target;
+use crate::device::{LibraryUse, Target};
 use crate::error::{Fault, Result};
 use crate::gpu::libraries::{CONVOLUTION_WORKSPACE, Workspace};
+use crate::gpu::rounded_bytes;
 use crate::layers::layer::unknown_phase;
 use crate::layers::{
     Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands, Param, Role, Split, by_precision,
@@ -166,7 +167,13 @@ impl Layer for Conv {
             ("forward", Target::Cpu { threads }) => fast::forward_scratch(&part, threads),
             ("backward", Target::Cpu { threads }) => fast::backward_scratch(&part, threads),
             (_, Target::Gpu { libraries, .. }) => {
-                let library = if libraries { Workspace::elements(CONVOLUTION_WORKSPACE) } else { 0 };
+                let library = match (libraries, phase) {
+                    (LibraryUse::Off, _) => 0,
+                    (LibraryUse::Fast, "backward") => {
+                        Workspace::elements(CONVOLUTION_WORKSPACE + rounded_bytes(part.o * part.filter()))
+                    }
+                    _ => Workspace::elements(CONVOLUTION_WORKSPACE),
+                };
                 if phase == "forward" { library } else { library.max(launch::backward_scratch(&part)) }
             }
             _ => unknown_phase(phase),
