@@ -118,7 +118,7 @@ run_steps() {
 run_ncu() {
     local config
     needs ncu is_cuda && needs ncu command -v ncu || return
-    for config in resnet18 alexnet; do
+    for config in resnet18 alexnet mlp; do
         # The first step runs launch by launch, so that every kernel is seen by its name.
         part "ncu-$config" 60 env PERISTYLE_NO_GRAPH=1 ncu --clock-control none --csv --launch-skip 60 --launch-count 330 \
             --metrics gpu__time_duration.sum,dram__throughput.avg.pct_of_peak_sustained_elapsed \
@@ -250,7 +250,7 @@ summary = {
     "skipped": [p["part"] for p in parts if p["status"] == "skipped"],
     "parts": parts,
     "steps": rows,
-    "kernels": {name: kernels(f"ncu-{name}.out") for name in ("resnet18", "alexnet")},
+    "kernels": {name: kernels(f"ncu-{name}.out") for name in ("resnet18", "alexnet", "mlp")},
 }
 with open(os.path.join(folder, "summary.json"), "w") as f:
     json.dump(summary, f, indent=1)

@@ -181,7 +181,7 @@ impl Selftest {
                         LibraryUse::Fast,
                         &other,
                         &["conv"],
-                        &[PrecisionCase { others: HALF, ..layers::PRECISIONS[2] }],
+                        &[PrecisionCase { others: 2.0 * HALF, ..layers::PRECISIONS[2] }],
                     )
                 });
                 skipped.extend(done.err().map(|error: Error| format!("libraries: {error}")));
