@@ -83,9 +83,14 @@ impl TensorSpec {
 
 /// Returns the rows (indices of dimension 0) of a tensor in pieces of at most a million values, or of one row.
 pub fn pieces(shape: &Shape) -> impl Iterator<Item = Range<usize>> + use<> {
-    let rows = shape.0[0];
+    let rows = num_rows(shape);
     let step = (PIECE / (shape.elements() / rows.max(1)).max(1)).max(1);
     (0..rows).step_by(step).map(move |start| start..rows.min(start + step))
+}
+
+/// Returns the number of indices of dimension 0; a scalar has one.
+fn num_rows(shape: &Shape) -> usize {
+    shape.0.first().copied().unwrap_or(1)
 }
 
 /// Receives the next bytes of a file.
@@ -234,7 +239,7 @@ impl TensorFile {
     /// When the file cannot be read.
     pub fn rows(&self, index: usize, rows: Range<usize>) -> Result<TensorData> {
         let spec = &self.tensors[index];
-        let row = spec.bytes() / spec.shape.0.first().copied().unwrap_or(1).max(1);
+        let row = spec.bytes() / num_rows(&spec.shape).max(1);
         let mut bytes = vec![0; rows.len() * row];
         let read = self.file.read_exact_at(&mut bytes, self.starts[index] + (rows.start * row) as u64);
         read.map_err(|e| Error::io(&self.path, "read", e))?;
@@ -268,7 +273,7 @@ impl TensorFile {
     /// As [`TensorFile::rows`].
     pub fn tensor(&self, index: usize) -> Result<NamedTensor> {
         let TensorSpec { name, shape, .. } = self.tensors[index].clone();
-        let rows = shape.0.first().copied().unwrap_or(1);
+        let rows = num_rows(&shape);
         Ok(NamedTensor { name, shape, data: self.rows(index, 0..rows)? })
     }
 }

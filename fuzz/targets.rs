@@ -1,0 +1,149 @@
+//! What the fuzz targets do with their input: one function for each parser. None of them may panic, hang or allocate far
+//! more than the input holds; most also check a property of what was read. fuzz/fuzz_targets/ calls them with random
+//! bytes, and tests/parsers.rs with the stored corpus.
+
+use peristyle::config::{self, NameMap, NamePattern};
+use peristyle::data::{Base, Cifar, DataSource, Files, Idx, Labels, Pixels, SourceContext, Subset, Tensors};
+use peristyle::report::cut_back;
+use peristyle::storage::Fs;
+use peristyle::train::checkpoint;
+use peristyle::train::weights::TensorFile;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// Returns a folder of this process, in memory where the system has such a file system.
+fn folder() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        let memory = Path::new("/dev/shm");
+        let parent = if memory.is_dir() { memory.to_path_buf() } else { std::env::temp_dir() };
+        let folder = parent.join(format!("peristyle-fuzz-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("the folder for temporary files is writable");
+        folder
+    })
+}
+
+fn written(name: &str, bytes: &[u8]) -> PathBuf {
+    let path = folder().join(name);
+    std::fs::write(&path, bytes).expect("the folder for temporary files is writable");
+    path
+}
+
+/// A configuration file. One without mistakes, written with its defaults, is read back with the same meaning.
+pub fn config(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    parsed(text, &[]);
+}
+
+/// `--set` arguments, one per line.
+pub fn set(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let sets: Vec<String> = text.lines().map(String::from).collect();
+    parsed(include_str!("../configs/digits.toml"), &sets);
+}
+
+fn parsed(text: &str, sets: &[String]) {
+    let parsed = config::from_text("a.toml", text, Path::new(""), sets);
+    for problem in &parsed.problems {
+        assert!(!problem.message.is_empty() && !problem.to_string().contains('\n'), "{problem:?}");
+    }
+    let Some(config) = parsed.config.filter(|_| parsed.problems.is_empty()) else { return };
+    let again = config::from_text("a.toml", &config.resolved, Path::new(""), &[]);
+    assert!(again.problems.is_empty(), "{:?} in\n{}", again.problems, config.resolved);
+}
+
+fn loaded(source: &DataSource) {
+    let base = Base::default();
+    let cx = SourceContext { subset: Subset::Train, base: &base };
+    let header = source.header(cx);
+    let Ok(data) = source.load(cx) else { return };
+    assert_eq!(data.header(), header.expect("a source with valid contents has a valid header"));
+    if let Labels::Index(labels) = &data.labels {
+        assert!(labels.iter().all(|&label| (label as usize) < data.classes), "a label of {} or more", data.classes);
+    }
+    let values = match &data.pixels {
+        Pixels::U8(pixels) => pixels.len(),
+        Pixels::F32(pixels) => pixels.len(),
+    };
+    assert_eq!(values, data.images() * data.features());
+}
+
+/// IDX files: two bytes with the length of the images, the images, the labels.
+pub fn idx(bytes: &[u8]) {
+    let [low, high, rest @ ..] = bytes else { return };
+    let (images, labels) = rest.split_at(rest.len().min(usize::from(u16::from_le_bytes([*low, *high]))));
+    let (images, labels) = (written("images", images), written("labels", labels));
+    loaded(&DataSource::Idx(Idx { images, labels }));
+}
+
+/// A CIFAR file.
+pub fn cifar(bytes: &[u8]) {
+    loaded(&DataSource::Cifar(Cifar(Files::One(written("cifar.bin", bytes)))));
+}
+
+/// A safetensors file with images and labels.
+pub fn tensors(bytes: &[u8]) {
+    loaded(&DataSource::Tensors(Tensors(written("data.safetensors", bytes))));
+}
+
+/// The state.json of a checkpoint, whose own checksum is corrected first.
+pub fn checkpoint(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let mut text = text.to_string();
+    let key = "\"crc32\": \"";
+    if let Some(start) = text.rfind(key).map(|at| at + key.len())
+        && text.is_char_boundary(start + 8)
+    {
+        text.replace_range(start..start + 8, "00000000");
+        let sum = format!("{:08x}", crc32fast::hash(text.as_bytes()));
+        text.replace_range(start..start + 8, &sum);
+    }
+    written("state.json", text.as_bytes());
+    let empty = b"\x02\0\0\0\0\0\0\0{}";
+    written("model.safetensors", empty);
+    written("state.safetensors", empty);
+    let _ = checkpoint::read(&Fs::default(), folder());
+}
+
+/// A file of JSON lines, after a byte with a step. What is left is a beginning of it, and stays when it is cut again.
+pub fn metrics(bytes: &[u8]) {
+    let [step, lines @ ..] = bytes else { return };
+    let path = written("metrics.jsonl", lines);
+    let cut = || {
+        let left = cut_back(&Fs::default(), &path, Some(u64::from(*step))).expect("the file can be read");
+        (left, std::fs::read(&path).expect("the file can be read"))
+    };
+    let (left, kept) = cut();
+    assert!(lines.starts_with(&kept) && (kept.is_empty() || kept.ends_with(b"\n")));
+    assert_eq!(cut(), (left, kept));
+}
+
+/// A safetensors file with weights.
+pub fn tensor_file(bytes: &[u8]) {
+    let Ok(file) = TensorFile::open(&Fs::default(), &written("weights.safetensors", bytes)) else { return };
+    for (index, tensor) in file.tensors.iter().enumerate() {
+        assert_eq!(file.find(&tensor.name), Some(index));
+        let rows = tensor.shape.0.first().map_or(1, |&rows| rows);
+        file.rows(index, 0..rows).expect("the values are in the file");
+    }
+    file.first_nonfinite().expect("the values are in the file");
+}
+
+/// A name map, and names to which it is applied: lines `a=b`, then lines without `=`.
+pub fn name_map(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let (pairs, names): (Vec<&str>, Vec<&str>) = text.lines().partition(|line| line.contains('='));
+    let pairs = pairs.iter().filter_map(|line| line.split_once('=')).map(|(key, to)| (key.to_string(), to.to_string()));
+    let Ok(map) = NameMap::new(&pairs.collect::<Vec<_>>()) else { return };
+    for name in names {
+        match map.apply(name) {
+            Ok((mapped, None)) => assert_eq!(mapped, name),
+            Ok((_, Some(pair))) => assert!(map.pairs()[pair].0.matches(name).is_some()),
+            Err([first, second]) => assert_ne!(first, second),
+        }
+        if let Ok(pattern) = NamePattern::new(name) {
+            // A pattern matches its own text, where a star takes a star.
+            assert!(pattern.matches(name).is_some(), "{name}");
+        }
+    }
+}
