@@ -3,6 +3,7 @@
 mod common;
 
 use common::runs::{CommandOutput, Folder, events, losses};
+use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use std::collections::HashMap;
 
@@ -134,6 +135,29 @@ fn decay_that_grows_weights_is_blamed_before_the_rate() {
     let output = train(&folder, "run", &["--set", chain, "--set", "train.evaluate=\"never\""]);
     assert_fails(&output, &["lr * weight_decay is 1", "lower weight_decay or lr (now 0.1)"]);
     assert!(!output.err.contains("first in the chain"), "{}", output.err);
+}
+
+#[test]
+fn weights_of_a_file_that_overflow_are_blamed_on_the_file() {
+    let folder = folder("weights");
+    assert_eq!(train(&folder, "good", &[]).code, Some(0));
+    let good = std::fs::read(folder.at("good/checkpoints/step-00000005/model.safetensors")).unwrap();
+    let good = SafeTensors::deserialize(&good).unwrap();
+    // Every value is finite, and so is the first layer's output.
+    let scaled = |(name, tensor): (String, TensorView)| {
+        let values = tensor.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+        let values: Vec<u8> = values.flat_map(|v| (v * 1e25).to_le_bytes()).collect();
+        (name, tensor.shape().to_vec(), values)
+    };
+    let scaled: Vec<_> = good.tensors().into_iter().map(scaled).collect();
+    let views = scaled.iter().map(|(name, shape, v)| (name, TensorView::new(Dtype::F32, shape.clone(), v).unwrap()));
+    std::fs::write(folder.at("big.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
+    for (dir, devices) in [("cpu", "cpu"), ("gpus", "emu*2")] {
+        let output = train(&folder, dir, &["--set", "model.from=\"big.safetensors\"", "--devices", devices]);
+        let blamed = "big.safetensors are too large for this network: start from other weights";
+        assert_fails(&output, &["step 1: the output of layer \"dense2\" is not finite for all 6 samples", blamed]);
+        assert!(checkpoints(&folder, dir).is_empty());
+    }
 }
 
 #[test]

@@ -95,7 +95,7 @@ fn conv_kernels_agree_with_plain_loops_for_every_kernel_and_padding() {
 }
 
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "takes minutes; run it after a change of conv: cargo test --release --test windows -- --ignored"]
 fn conv_agrees_with_plain_loops_in_the_whole_family() {
     let driver = emulated();
     for stride in 1..=4 {

@@ -243,9 +243,10 @@ fn parse(text: &str, before: usize) -> Result<(DeviceKind, Vec<usize>), String> 
         return Ok(auto());
     }
     let too_many = || format!("use = {text:?} stands for more than {MOST} devices, expected 1 to {MOST}");
+    let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
     let number = |digits: &str| match digits.parse::<usize>() {
         Ok(n) if n <= MOST => Ok(n),
-        _ if !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit()) => Err(too_many()),
+        _ if is_number(digits) => Err(too_many()),
         _ => Err(wrong()),
     };
     let (device, times) = match text.split_once('*') {
@@ -258,7 +259,10 @@ fn parse(text: &str, before: usize) -> Result<(DeviceKind, Vec<usize>), String> 
     };
     let range = range.map(|range| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let ordinal = |digits: &str| digits.parse::<u16>().map(usize::from).map_err(|_| wrong());
+        let ordinal = |digits: &str| match is_number(digits) {
+            true => Ok(digits.parse().unwrap_or(u32::MAX) as usize),
+            false => Err(wrong()),
+        };
         let (first, last) = (ordinal(first)?, ordinal(last)?);
         if first <= last && (last - first + 1) * times <= MOST {
             return Ok((first, last));

@@ -2,7 +2,7 @@ use crate::each_type;
 use crate::rig::*;
 use half::bf16;
 use peristyle::gpu::kernels::*;
-use peristyle::gpu::{Const, Grid, Mut};
+use peristyle::gpu::{Const, Grid, Issue, Mut};
 
 #[test]
 fn batch_norm_merges_two_devices_far_from_zero() {
@@ -183,6 +183,54 @@ fn softmax_cross_entropy_accepts_classes_and_distributions() {
     }
 }
 
+/// The addresses of a stage of the optimiser's chain.
+#[derive(Clone, Copy)]
+struct Stage {
+    w: Mut<f32>,
+    bf16_weights: Mut<bf16>,
+    g: Mut<f32>,
+    norms: Const<f32>,
+    slots: [Mut<f32>; 2],
+    program: Const<f32>,
+    ranges: Const<i64>,
+    factors: Const<f32>,
+    lr: Const<f32>,
+    bad_g: Const<f32>,
+    bad_w: Mut<f32>,
+}
+
+impl Stage {
+    const NONE: Self = Stage {
+        w: Mut::NONE,
+        bf16_weights: Mut::NONE,
+        g: Mut::NONE,
+        norms: Const::NONE,
+        slots: [Mut::NONE; 2],
+        program: Const::NONE,
+        ranges: Const::NONE,
+        factors: Const::NONE,
+        lr: Const::NONE,
+        bad_g: Const::NONE,
+        bad_w: Mut::NONE,
+    };
+
+    /// # Safety
+    /// The regions have n elements.
+    unsafe fn launch(self, on: &Issue, n: usize, ops: i32, segments: i32) {
+        let Stage { w, bf16_weights, g, norms, slots, program, ranges, factors, lr, bad_g, bad_w } = self;
+        let (grid, [v, u], none, n) = (vectors::<f32>(n), slots, Mut::NONE, n as i64);
+        let halves = bf16_weights;
+        // SAFETY: the caller vouches for the regions.
+        unsafe {
+            optim_apply(
+                on, grid, w, halves, g, norms, v, u, none, none, program, ranges, factors, lr, bad_g, bad_w, n, ops,
+                segments,
+            )
+            .unwrap();
+        }
+    }
+}
+
 const DECAY: f32 = 0.0;
 const MOMENTUM: f32 = 1.0;
 const NESTEROV: f32 = 2.0;
@@ -224,37 +272,28 @@ fn a_whole_optimiser_chain_runs_in_one_launch() {
         let bf16_weights = rig.put(&vec![bf16::from_f32(UNTOUCHED); n]);
         let (parts, norms, program) = (rig.out(3 * 64), rig.out(3), rig.give(&program));
         let (ranges, factors) = (rig.give(&ranges.concat()), rig.give(&factors.concat()));
-        let (on, none, lr) = (&rig.on(), Mut::NONE, rig.give(&[lr]));
+        let (on, lr) = (&rig.on(), rig.give(&[lr]));
         let (bad_g, bad_w, loss) = (rig.out(1), rig.out(1), rig.give(&[0.5, 0.0, 0.0, 0.0]));
         // SAFETY: regions of n elements, three segments.
         unsafe {
             optim_norm_parts(on, Grid::new(64, 3, 1), g.into(), parts, ranges, 3).unwrap();
             optim_norm(on, Grid::new(1, 1, 1), parts.into(), rig.give(&[0.0, 1.0, 1.0]), norms, 3).unwrap();
-            let grid = vectors::<f32>(n);
-            let (norms, n) = (norms.into(), n as i64);
+            let norms = norms.into();
             optim_check(on, Grid::new(1, 1, 1), norms, loss, bad_g, bad_w, 3).unwrap();
-            optim_apply(
-                on,
-                grid,
+            let stage = Stage {
                 w,
                 bf16_weights,
                 g,
                 norms,
-                v,
-                u,
-                none,
-                none,
+                slots: [v, u],
                 program,
                 ranges,
                 factors,
                 lr,
-                bad_g.into(),
+                bad_g: bad_g.into(),
                 bad_w,
-                n,
-                4,
-                3,
-            )
-            .unwrap();
+            };
+            stage.launch(on, n, 4, 3);
         }
         let bf16_weights = rig.numbers(bf16_weights, n);
         let bad = [rig.get(bad_g, 1), rig.get(bad_w, 1)].concat();
@@ -282,31 +321,11 @@ fn an_early_stage_of_a_chain_writes_gradients_and_leaves_weights() {
         let (weights, g) = (rig.put(&w), rig.put(&g));
         let program = rig.give(&[DECAY, 0.0, 0.25, 0.0, 0.0, 0.0, 0.0, 0.0]);
         let (ranges, factors) = (rig.give(&[0i64, n as i64]), rig.give(&[1.0f32, 1.0]));
-        let (none, grid, bad) = (Mut::NONE, vectors::<f32>(n), rig.give(&[0.0f32]));
+        let bad = rig.give(&[0.0f32]);
         // SAFETY: regions of n elements, one segment.
         unsafe {
-            optim_apply(
-                &rig.on(),
-                grid,
-                weights,
-                Mut::NONE,
-                g,
-                Const::NONE,
-                none,
-                none,
-                none,
-                none,
-                program,
-                ranges,
-                factors,
-                Const::NONE,
-                bad,
-                Mut::NONE,
-                n as i64,
-                1,
-                1,
-            )
-            .unwrap();
+            let stage = Stage { w: weights, g, program, ranges, factors, bad_g: bad, ..Stage::NONE };
+            stage.launch(&rig.on(), n, 1, 1);
         }
         vec![rig.get(g, n), rig.get(weights, n)]
     });
@@ -359,33 +378,15 @@ fn an_update_is_skipped_or_its_overflow_noticed() {
     {
         let g = g.iter().map(|g| g * 1e3).collect::<Vec<f32>>();
         let got = outputs(|rig| {
-            let (weights, v, bad_w, none) = (rig.put(&w), rig.put(&vec![0.0; n]), rig.put(&[0.0f32]), Mut::NONE);
+            let (weights, v, bad_w) = (rig.put(&w), rig.put(&vec![0.0; n]), rig.put(&[0.0f32]));
             let program = rig.give(&[MOMENTUM, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0]);
             let (ranges, factors) = (rig.give(&[0i64, n as i64]), rig.give(&[1.0f32, 1.0]));
             // SAFETY: regions of n elements, one segment.
             unsafe {
-                optim_apply(
-                    &rig.on(),
-                    vectors::<f32>(n),
-                    weights,
-                    Mut::NONE,
-                    rig.put(&g),
-                    Const::NONE,
-                    v,
-                    none,
-                    none,
-                    none,
-                    program,
-                    ranges,
-                    factors,
-                    rig.give(&[lr]),
-                    rig.give(&[bad_gradients]),
-                    bad_w,
-                    n as i64,
-                    1,
-                    1,
-                )
-                .unwrap();
+                let (g, lr, bad_g) = (rig.put(&g), rig.give(&[lr]), rig.give(&[bad_gradients]));
+                let slots = [v, Mut::NONE];
+                let stage = Stage { w: weights, g, slots, program, ranges, factors, lr, bad_g, bad_w, ..Stage::NONE };
+                stage.launch(&rig.on(), n, 1, 1);
             }
             vec![rig.get(weights, n), rig.get(v, n), rig.get(bad_w, 1)]
         });
