@@ -44,7 +44,7 @@ pub fn place(network: &Network, chain: &Chain, spec: &Spec, variant: Variant) ->
     };
     planner.inputs();
     planner.forward();
-    if variant.mode == Mode::Train {
+    if variant.mode == Mode::Train && spec.backward {
         planner.backward();
         if variant.update {
             planner.update();

@@ -39,6 +39,8 @@ pub struct Spec {
     pub augment: usize,
     /// The seed of counter-based random numbers.
     pub seed: u64,
+    /// Whether training steps have a backward pass. Without it, they only compute losses.
+    pub backward: bool,
     /// The kinds of steps that will be run.
     pub variants: Vec<Variant>,
 }
@@ -56,6 +58,7 @@ impl Default for Spec {
             target_width: 1,
             augment: 0,
             seed: 0,
+            backward: true,
             variants: Vec::new(),
         }
     }

@@ -335,6 +335,7 @@ impl Job {
             target_width: self.train.map_or(1, |h| h.target_width),
             augment: self.config.data.augment.len(),
             seed: self.config.seed,
+            backward: true,
             variants,
         }
     }
