@@ -249,7 +249,7 @@ impl Subject<'_> {
     }
 
     /// Returns gradients, with Hessian-vector products along a random direction as their derivatives, of at most
-    /// [`PRODUCTS`] elements of each parameter.
+    /// 1000 elements of each parameter.
     ///
     /// # Errors
     /// As [`Subject::gradients`].
