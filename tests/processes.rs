@@ -211,7 +211,6 @@ fn a_signal_before_training_ends_the_process_at_once() {
         live.signal(&format!("-{name}"));
         let (status, _) = live.end();
         assert_eq!((status.signal(), status.code()), (number, number.is_none().then_some(75)), "{name}: {status}");
-        assert!(!folder.at("runs").exists());
     }
 }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// The normalisation of pixels: y = (x / scale - mean\[c\]) / std\[c\], every operation in f32.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(from = "Constants")]
+#[serde(try_from = "Constants")]
 pub struct Normalization {
     /// Divisor of raw pixels: 255 or 1.
     pub scale: f32,
@@ -27,9 +27,19 @@ struct Constants {
     std: Vec<f32>,
 }
 
-impl From<Constants> for Normalization {
-    fn from(Constants { scale, mean, std }: Constants) -> Self {
-        Normalization { scale, mean, std, table: Vec::new() }.tabulated()
+impl TryFrom<Constants> for Normalization {
+    type Error = String;
+    fn try_from(Constants { scale, mean, std }: Constants) -> Result<Self, String> {
+        let divisors = std.iter().chain([&scale]).all(|x| *x > 0.0 && x.is_finite());
+        if mean.len() != std.len() || mean.is_empty() || !divisors || !mean.iter().all(|x| x.is_finite()) {
+            return Err(format!(
+                "a normalisation with scale {scale}, {} means and {} deviations, expected one of each for every channel, \
+                 all finite, and scale and deviations above 0",
+                mean.len(),
+                std.len()
+            ));
+        }
+        Ok(Normalization { scale, mean, std, table: Vec::new() }.tabulated())
     }
 }
 

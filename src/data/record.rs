@@ -4,7 +4,7 @@ use super::dataset::{Dataset, Header, Labels, PixelType, Pixels};
 use super::format::SourceContext;
 use super::normalization::Normalization;
 use super::source::DataSource;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, quantity};
 use serde::{Deserialize, Serialize};
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -25,6 +25,21 @@ impl DataRecord {
     /// Returns true if the test set and the training set have the same contents.
     pub fn is_test_train(&self) -> bool {
         self.test.as_ref().is_some_and(|test| test.fingerprint == self.train.fingerprint)
+    }
+
+    /// Returns the normalisation of images with `channels` channels.
+    ///
+    /// # Errors
+    /// If it was measured on another number of channels.
+    pub(super) fn normalization_of(&self, channels: usize) -> Result<Normalization> {
+        let measured = self.normalization.mean.len();
+        if measured == channels {
+            return Ok(self.normalization.clone());
+        }
+        let channels = quantity(channels as u64, "channel");
+        Err(Error::Usage(format!(
+            "[data]: images of {channels}, but the checkpoint's normalisation has {measured}; use the data of the run"
+        )))
     }
 
     /// Returns one line for each set whose contents differ from those of `now`, under the key of its source.
