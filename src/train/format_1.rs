@@ -4,10 +4,13 @@
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Rewrites the position in a manifest.
+/// Rewrites the position in a manifest. What is not a position in format 1 is none in the present format.
 pub(super) fn upgrade(info: &mut Value) {
+    if !info.is_object() {
+        return;
+    }
     let batch: u64 = info["learned"]["data.batch"].as_str().and_then(|batch| batch.parse().ok()).unwrap_or(0);
-    info["sample_in_epoch"] = json!(info["batch_in_epoch"].as_u64().unwrap_or(0) * batch);
+    info["sample_in_epoch"] = json!(info["batch_in_epoch"].as_u64().unwrap_or(0).checked_mul(batch));
     info["run"] = json!("");
     info["data"] = Value::Null;
 }
