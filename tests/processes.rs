@@ -192,11 +192,12 @@ fn a_signal_saves_a_checkpoint_and_then_ends_the_process_as_it_should() {
 #[test]
 fn a_signal_before_training_ends_the_process_at_once() {
     let folder = Folder::new("ends-early");
-    // Much longer to make than a signal takes.
-    let data = "data.train={ synthetic = { images = 10000000, classes = 10, shape = [8, 8, 1] } }";
+    // Planning for so many devices takes much longer than a signal, and precedes the run directory.
+    let config = common::file("configs/resnet18.toml");
     for (name, number) in [("TERM", Some(15)), ("USR1", None)] {
         let mut command = peristyle(&folder.0);
-        command.args(LONG).args(["--set", data]).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.arg("train").arg(&config).args(["--set", "devices.use=\"cpu*128\"", "--set", "data.batch=128"]);
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
         let live = Live { child: command.spawn().unwrap(), first: String::new() };
         let handles_signals = || {
             let status = std::fs::read_to_string(format!("/proc/{}/status", live.child.id())).unwrap();
@@ -211,6 +212,7 @@ fn a_signal_before_training_ends_the_process_at_once() {
         live.signal(&format!("-{name}"));
         let (status, _) = live.end();
         assert_eq!((status.signal(), status.code()), (number, number.is_none().then_some(75)), "{name}: {status}");
+        assert!(!folder.at("runs").exists());
     }
 }
 
