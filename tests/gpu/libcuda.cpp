@@ -5,7 +5,7 @@
 //
 // FAKE_CUDA_VERSION: what cuDriverGetVersion answers. FAKE_CUDA_DEVICES: how many devices. FAKE_CUDA_PTX and
 // FAKE_CUDA_BINARY: the architectures that kernels were compiled for. FAKE_CUDA_NAME: what each device calls
-// itself, "fake GPU %d". Others are in world.h.
+// itself, "fake GPU %d". FAKE_CUDA_CAPTURE: no capture succeeds. Others are in world.h.
 #include "world.h"
 
 #define API extern "C" int
@@ -200,6 +200,7 @@ API cuStreamWaitEvent(Stream* stream, Event* event, unsigned) {
     return issue(stream, {nullptr, event, event->issued});
 }
 
+// Copies and fills of nothing are refused, as a driver may do.
 static int copy(uint64_t to, uint64_t from, size_t bytes, void* stream) {
     return issue(stream, {[=] {
                      memmove(reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), bytes);
@@ -209,7 +210,7 @@ static int copy(uint64_t to, uint64_t from, size_t bytes, void* stream) {
 API cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, void* stream) {
     LOCK;
     const uint64_t at = reinterpret_cast<uint64_t>(from);
-    if (!on_device(to, bytes)) return INVALID_VALUE;
+    if (!bytes || !on_device(to, bytes)) return INVALID_VALUE;
     if (holder(at, bytes)) return copy(to, at, bytes, stream);
     const std::string kept(static_cast<const char*>(from), bytes);  // pageable memory is taken before the call returns
     return issue(stream, {[=] {
@@ -219,13 +220,13 @@ API cuMemcpyHtoDAsync_v2(uint64_t to, const void* from, size_t bytes, void* stre
 }
 API cuMemcpyDtoHAsync_v2(void* to, uint64_t from, size_t bytes, Stream* stream) {
     LOCK;
-    if (!on_device(from, bytes)) return INVALID_VALUE;
+    if (!bytes || !on_device(from, bytes)) return INVALID_VALUE;
     const int result = copy(reinterpret_cast<uint64_t>(to), from, bytes, stream);
     return result || holder(reinterpret_cast<uint64_t>(to), bytes) ? result : cuStreamSynchronize(stream);
 }
 API cuMemcpyAsync(uint64_t to, uint64_t from, size_t bytes, void* stream) {
     LOCK;
-    const bool near = reaches(stream, to, bytes) && reaches(stream, from, bytes);
+    const bool near = bytes && reaches(stream, to, bytes) && reaches(stream, from, bytes);
     return near ? copy(to, from, bytes, stream) : INVALID_VALUE;
 }
 struct Copy2d {
@@ -245,7 +246,7 @@ struct Copy2d {
 API cuMemcpy2DAsync_v2(const Copy2d* plan, void* stream) {
     LOCK;
     const Copy2d c = *plan;
-    if (c.width == 0 || c.height == 0) return OK;
+    if (c.width == 0 || c.height == 0) return INVALID_VALUE;
     if (c.from_kind != 4 || c.to_kind != 4 || c.width > c.from_pitch || c.width > c.to_pitch) return INVALID_VALUE;
     if (!reaches(stream, c.from, (c.height - 1) * c.from_pitch + c.width) ||
         !reaches(stream, c.to, (c.height - 1) * c.to_pitch + c.width))
@@ -259,7 +260,7 @@ API cuMemcpy2DAsync_v2(const Copy2d* plan, void* stream) {
 }
 API cuMemsetD8Async(uint64_t to, unsigned char byte, size_t bytes, void* stream) {
     LOCK;
-    if (!on_device(to, bytes)) return INVALID_VALUE;
+    if (!bytes || !on_device(to, bytes)) return INVALID_VALUE;
     return issue(stream, {[=] { return memset(reinterpret_cast<void*>(to), byte, bytes), OK; }});
 }
 
@@ -290,7 +291,7 @@ API cuStreamEndCapture(Stream* stream, Capture** graph) {
     LOCK;
     Capture* capture = stream->capture;
     if (!capture || capture->origin != stream) return CAPTURE_INVALID;
-    bool joined = true;
+    bool joined = !*setting("FAKE_CUDA_CAPTURE", "");
     for (auto& [member, clock] : capture->clocks) joined &= clock[member] <= capture->clocks[stream][member];
     for (auto& queue : capture->queues) queue.first->capture = nullptr;
     for (Event* event : capture->events) event->capture = nullptr;

@@ -167,6 +167,28 @@ fn devices_lists_the_libraries() {
 }
 
 #[test]
+#[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
+fn wheels_are_found_beside_the_first_python() {
+    let folder = Folder::new("libraries-wheels");
+    let wheel = folder.at("venv/lib/python3.12/site-packages/nvidia/cudnn/lib");
+    std::fs::create_dir_all(&wheel).unwrap();
+    std::fs::copy(folders()[1].join("libcudnn.so.9"), wheel.join("libcudnn.so.9")).unwrap();
+    folder.write("venv/pyvenv.cfg", "");
+    std::fs::create_dir(folder.at("venv/bin")).unwrap();
+    folder.write("venv/bin/python3", "");
+    let devices = |name: &str, value: &str| {
+        let mut command = peristyle(&folder.0);
+        command.envs(environment(&[])).env_remove("PERISTYLE_LIBRARIES").env_remove("VIRTUAL_ENV");
+        output_of(command.arg("devices").env(name, folder.at(value))).out
+    };
+    let found = "/venv/lib/python3.12/site-packages/nvidia/cudnn/lib/libcudnn.so.9\n";
+    for (name, value) in [("PATH", "venv/bin"), ("VIRTUAL_ENV", "venv")] {
+        assert!(devices(name, value).contains(found), "{name}: {}", devices(name, value));
+    }
+    assert!(!devices("PATH", "venv").contains(found));
+}
+
+#[test]
 fn a_plan_includes_the_workspace_without_a_gpu() {
     let usage = |libraries: &str| {
         let sets = ["devices.use=\"cuda:0\"".to_string(), format!("devices.libraries=\"{libraries}\"")];

@@ -88,6 +88,12 @@ fn two_gpus_train_on_the_curve_of_the_cpu() {
 
 #[test]
 #[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
+fn a_capture_that_fails_leaves_training_to_launches() {
+    run("trains", &[("FAKE_CUDA_CAPTURE", "fails")]);
+}
+
+#[test]
+#[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
 fn gpus_that_cannot_reach_each_other_train_through_the_host() {
     let apart = [("FAKE_CUDA_PEERS", "0"), ("FAKE_CUDA_DEVICES", "4")];
     run("trains_apart", &apart);
