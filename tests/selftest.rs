@@ -83,6 +83,17 @@ fn the_table_reports_every_check() {
 }
 
 #[test]
+fn some_checks_run_alone() {
+    let output = selftest("selftest-only", &["--device", "emu", "--quick", "--json", "--only", "relu bf16"]);
+    assert_eq!(output.code, Some(0), "{}", output.err);
+    let report: Value = serde_json::from_str(&output.out).unwrap();
+    assert_eq!(names(&report), ["leaky_relu", "relu"]);
+    let output = selftest("selftest-only", &["--device", "cpu", "--quick", "--only", "nothing"]);
+    assert_eq!(output.code, Some(2));
+    assert!(output.err.contains("--only \"nothing\": no check of this device has this in its name"), "{}", output.err);
+}
+
+#[test]
 fn a_missing_device_is_the_users_mistake() {
     for (device, words) in [
         ("cuda:99", "--device: [devices]: "),

@@ -15,8 +15,8 @@ use crate::train::{DataPolicy, Job};
 In each parameter, coordinates with the largest gradients and random ones are compared. Where a relu or max_pool changes \
     its choice within the step of the difference (a kink), the difference is not the derivative: smaller steps are tried, \
     and if none avoids the kink, the coordinate is skipped, counted as a kink, and replaced by another one. A parameter \
-    with as many kinks as compared coordinates is not judged; it is checked again on the first sample alone. Errors are relative to the largest value compared in the \
-    parameter, or to what the rounding of the loss can resolve if that is larger, as where a gradient is 0 in truth.
+    with as many kinks as compared coordinates is not judged; it is checked again on the first sample alone. Errors are \
+    relative to the largest value compared in the parameter, or to what the rounding of the loss can resolve if that is larger, as where a gradient is 0 in truth.
 
 Exits with 1 if an error exceeds the tolerance.")]
 pub(super) struct Arguments {
@@ -65,7 +65,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
             for (&p, check) in again.iter().zip(of_one) {
                 // A difference that was found counts in any case.
                 let error = check.error.max(checks[p].error);
-                checks[p] = if checks[p].is_judged() { checks[p].clone() } else { check };
+                if !checks[p].is_judged() {
+                    checks[p] = check;
+                }
                 checks[p].error = error;
             }
         }
