@@ -13,7 +13,7 @@ __device__ void bias_add(
     int column = (int)(i % columns);
     for (int j = 0; j < Vector<T>::SIZE; ++j) {
         const float sum = to_float(vector.at[j]) + (bias ? bias[column] : 0.0f);
-        vector.at[j] = from_float<T>(relu && !(sum > 0.0f) ? 0.0f : sum);
+        vector.at[j] = from_float<T>(rectified(sum, relu));
         if (++column == columns) column = 0;
     }
     store_vector(y, i, n, vector);

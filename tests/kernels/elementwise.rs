@@ -73,6 +73,33 @@ fn nan_stays_nan() {
     );
 }
 
+/// The relu that other kernels apply to their results keeps NaN, too: in sums, with a bias, and in products.
+#[test]
+fn nan_stays_nan_in_a_fused_relu() {
+    let x = [1.0, -1.0, f32::NAN, 0.5, 2.0, -0.5, 1.5, 3.0, f32::NAN];
+    let check = |kernel: &str, got: &[f32]| {
+        let nans: Vec<usize> = (0..9).filter(|&i| got[i].is_nan()).collect();
+        assert_eq!((nans, got[1]), (vec![2, 8], 0.0), "{kernel}");
+    };
+    each_type!(T, add = add_forward | add_forward_bf16, biased = bias_add | bias_add_bf16,
+        dense = dense_forward | dense_forward_bf16 => {
+        let got = outputs(|rig| {
+            let (zeros, sum, y, product) = (rig.give(&[0.0f32; 9]), rig.out::<T>(9), rig.put(&T::all_from(&x)), rig.out::<T>(9));
+            let no_bias: Const<f32> = Const::NONE;
+            // SAFETY: all have 9 elements; x (9, 1) times w (1, 1) is (9, 1).
+            unsafe {
+                add(&rig.on(), vectors::<T>(9), rig.element(&x), rig.element(&[0.0; 9]), sum, 9, 1).unwrap();
+                biased(&rig.on(), vectors::<T>(9), y, zeros, 9, 9, 1).unwrap();
+                dense(&rig.on(), Grid::new(1, 1, 1), rig.element(&x), rig.element(&[1.0]), no_bias, product, 9, 1, 1, 1).unwrap();
+            }
+            vec![rig.numbers(sum, 9), rig.numbers(y, 9), rig.numbers(product, 9)]
+        });
+        for (kernel, got) in ["add_forward", "bias_add", "dense_forward"].iter().zip(&got) {
+            check(kernel, got);
+        }
+    });
+}
+
 #[test]
 fn a_sum_may_overwrite_its_first_term() {
     for n in SIZES {
