@@ -6,7 +6,9 @@ mod targets;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-const TARGETS: [(&str, fn(&[u8])); 9] = [
+type Target = fn(&[u8]);
+
+const TARGETS: [(&str, Target); 9] = [
     ("config", targets::config),
     ("set", targets::set),
     ("idx", targets::idx),
