@@ -2,6 +2,7 @@
 
 use crate::device::{Clock, Key, Operand, Operands, Pool, Random, RandomStream};
 use crate::tensor::{Precision, Real};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// One of a layer's two CPU implementations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,9 +33,25 @@ pub struct Args<'a, R> {
     pub layer: u64,
     /// Samples in the global batch.
     pub batch: usize,
+    /// See [`Args::gradient_is_finite`].
+    pub finite: AtomicBool,
 }
 
-impl<R: Key> Args<'_, R> {
+impl<'a, R: Key> Args<'a, R> {
+    /// Returns the arguments of a step outside training, with the fast implementation.
+    pub fn new(operands: &'a Operands<R>, pool: &'a Pool, precision: Precision) -> Self {
+        let (implementation, clock) = (Implementation::default(), Clock::default());
+        let finite = AtomicBool::new(false);
+        Args { operands, pool, precision, implementation, clock, seed: 0, layer: 0, batch: 0, finite }
+    }
+
+    /// Tells whether this step knows that the gradient of its layer's first parameter is finite, and far enough from
+    /// overflow to be summed over a mesh, from what it was computed from. Then the optimiser does not read it to check
+    /// it.
+    pub fn gradient_is_finite(&self, known: bool) {
+        self.finite.store(known, Ordering::Relaxed);
+    }
+
     /// Returns true if the step has an operand with this role.
     pub fn has(&self, role: R) -> bool {
         self.operands.has(role)

@@ -20,4 +20,4 @@ pub use queues::{QueueProgram, Queues, run_serially};
 pub use ranges::Ranges;
 pub use sum::{MemorySlice, SumTask};
 pub use timed::Timed;
-pub use vectorized::vectorized;
+pub use vectorized::{sum_lanes, vectorized};

@@ -99,8 +99,7 @@ impl<'a, T: Real, R: Key> Ranges<'a, T, R> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::Implementation;
-    use crate::device::{Clock, Memory, Operand, Pool};
+    use crate::device::{Memory, Operand, Pool};
     use crate::tensor::{LocalSlice, Precision, Shape};
     use std::sync::Arc;
 
@@ -109,10 +108,7 @@ mod tests {
         let whole = || LocalSlice { start: vec![0], len: vec![4] };
         let operand = |(i, role)| (role, Operand::new(&memory, i * 16, Shape::from([4]), whole(), Precision::F32));
         let operands = ['a', 'b', 'c'].into_iter().enumerate().map(operand).collect();
-        let (pool, clock) = (Pool::new(1).unwrap(), Clock::default());
-        let (precision, implementation) = (Precision::F32, Implementation::Fast);
-        Args { operands: &operands, pool: &pool, precision, implementation, clock, seed: 0, layer: 0, batch: 0 }
-            .ranges(4, 4, f);
+        Args::new(&operands, &Pool::new(1).unwrap(), Precision::F32).ranges(4, 4, f);
     }
 
     #[test]

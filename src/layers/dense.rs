@@ -11,14 +11,15 @@ use super::split_k::{SplitK, finish, sum_rows_on, tiles};
 use super::{
     Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands, Param, Phase, Role, Split, by_precision,
 };
-use crate::cpu::{Implementation, Matrix, Scalar, vectorized};
+use crate::cpu::{Implementation, Matrix, Scalar, sum_lanes, vectorized};
 use crate::device::{Epilogue, LibraryUse, Target};
 use crate::error::{Fault, Result};
 use crate::gpu::kernels::any;
 use crate::gpu::libraries::{Factors, PRODUCT_WORKSPACE, Product, ProductOf, Workspace};
 use crate::gpu::{ComputeType, Const, int};
-use crate::tensor::{Layout, Mesh, Placement, Shape};
+use crate::tensor::{Layout, Mesh, Placement, Precision, Shape};
 use serde::Deserialize;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The `dense` layer.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -313,11 +314,15 @@ fn backward<T: Scalar>(args: &Args) {
     let (x, w, dy) = (args.read::<T>(Role::X(0)), args.read::<T>(Role::WEIGHT), args.read::<T>(Role::Dy));
     // Every task packs all of x, so there are few tasks. The tiles of dx below are large for the same reason: each part
     // of w is packed only once per ROWS samples.
+    let tasks = units.div_ceil(UNITS);
+    let bound = ProductBound::default();
     args.chunks(args.write::<T>(Role::D_WEIGHT), UNITS * inputs, |task, dw, _| {
         let unit = task * UNITS;
         let a = if rows == 0 { Matrix::transposed(dy, units) } else { Matrix::transposed(&dy[unit..], units) };
         T::gemm(dw.len() / inputs, inputs, rows, a, Matrix::rows(x, inputs), dw, inputs, false);
+        bound.add(part_of(x, task, tasks), part_of(dy, task, tasks));
     });
+    args.gradient_is_finite(T::PRECISION != Precision::Dual && bound.is_finite(tasks));
     if args.has(Role::Dx(0)) {
         let columns = inputs.div_ceil(INPUTS);
         // SAFETY: each task writes its own tile of dx.
@@ -334,6 +339,37 @@ fn backward<T: Scalar>(args: &Args) {
     if args.has(Role::D_BIAS) {
         sum_rows(dy, args.write::<T>(Role::D_BIAS));
     }
+}
+
+/// Shows from its factors that a product dw = dy^T x is finite, without reading it: by Cauchy and Schwarz, no element
+/// exceeds ||x|| ||dy||.
+#[derive(Default)]
+struct ProductBound {
+    /// The largest sums of squares of a part of x and of dy, as bits of f32, whose order is that of the numbers.
+    largest: [AtomicU32; 2],
+}
+
+impl ProductBound {
+    fn add<T: Scalar>(&self, x: &[T], dy: &[T]) {
+        for (largest, part) in self.largest.iter().zip([x, dy]) {
+            // NaN is above all other bits without its sign.
+            let squares = sum_lanes(part, |v| v * v).to_f64() as f32;
+            largest.fetch_max(squares.abs().to_bits(), Ordering::Relaxed);
+        }
+    }
+
+    /// Returns true if the elements of dw are finite in f32, given the number of parts, in whatever order their terms
+    /// were added, as are their sums over the devices of a mesh.
+    fn is_finite(&self, parts: usize) -> bool {
+        let norm =
+            |largest: &AtomicU32| (f64::from(f32::from_bits(largest.load(Ordering::Relaxed))) * parts as f64).sqrt();
+        norm(&self.largest[0]) * norm(&self.largest[1]) < 2f64.powi(100)
+    }
+}
+
+/// Returns a part of a slice that is divided evenly.
+fn part_of<T>(values: &[T], part: usize, parts: usize) -> &[T] {
+    &values[values.len() * part / parts..values.len() * (part + 1) / parts]
 }
 
 /// Computes sums[c] = sum over rows of x[row, c], in row order.
@@ -384,5 +420,45 @@ fn plain_backward<T: Scalar>(args: &Args) {
     }
     if args.has(Role::D_BIAS) {
         sum_rows(dy, args.write::<T>(Role::D_BIAS));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layers::{Setup, SingleLayer};
+
+    #[test]
+    fn a_weight_gradient_is_known_to_be_finite_only_if_it_is() {
+        // Products of two factors of 10^19 overflow, but their sums may cancel out.
+        for (x, dy, known) in [
+            (1.0, 1.0, true),
+            (1e-15, 1e15, true),
+            (1e14, 1e14, true),
+            (1e16, 1e16, false),
+            (1e20, 1e20, false),
+            (1e-30, 1e20, false),
+            (f32::NAN, 0.0, false),
+            (0.0, -f32::NAN, false),
+            (f32::NEG_INFINITY, 1.0, false),
+        ] {
+            let bound = ProductBound::default();
+            for task in 0..3 {
+                let mut part = [[0.5f32; 40]; 2];
+                if task == 1 {
+                    (part[0][7], part[1][30]) = (x, -dy);
+                }
+                bound.add(&part[0], &part[1]);
+            }
+            assert_eq!(bound.is_finite(3), known, "{x} {dy}");
+            // The single layer panics where a gradient that is known to be finite is not.
+            let layer = Dense { units: 300, bias: Bias::Switch(false) };
+            let mut dense = SingleLayer::<f32>::new(&layer, &[Activation::new(1, 1, 20)], &Setup::of_rows(4)).unwrap();
+            dense.values_mut(Role::X(0)).fill(0.5);
+            dense.values_mut(Role::X(0))[33] = x;
+            dense.values_mut(Role::Dy).fill(-0.5);
+            dense.values_mut(Role::Dy)[599] = dy;
+            dense.backward().unwrap();
+        }
     }
 }

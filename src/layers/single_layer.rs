@@ -11,6 +11,7 @@ use crate::error::{Error, Fault, Result};
 use crate::gpu::{Allocations, Driver, LaunchOptions};
 use crate::tensor::{Axis, Element, Layout, LocalSlice, MatmulPrecision, Mesh, Placement, Precision, Shape};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// The conditions under which the layer runs.
 #[derive(Debug, Clone, PartialEq)]
@@ -281,20 +282,21 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
         let operands: Operands = described.into_iter().map(|(role, operand)| (role, place(operand))).collect();
         let operands = operands.with_scratch(scratch.map(place));
         let args = Args {
-            operands: &operands,
-            pool: &self.pool,
-            precision: T::PRECISION,
             implementation: self.setup.implementation,
             clock: CLOCK,
             seed: 1,
-            layer: 0,
             batch: self.setup.batch,
+            ..Args::new(&operands, &self.pool, T::PRECISION)
         };
         for (role, values) in operands.roles().zip(given) {
             args.write::<T>(role).copy_from_slice(values);
         }
         args.scratch::<T>().fill(T::from_f64(f64::NAN));
         self.layer.run(phase.name, &args);
+        if args.finite.load(Ordering::Relaxed) {
+            let gradient = args.read::<T>(Role::DParam(0));
+            assert!(gradient.iter().all(|g| g.to_f64().is_finite()), "a gradient that is known to be finite is not");
+        }
         Ok(operands.roles().map(|role| (role, args.read::<T>(role).to_vec())).collect())
     }
 

@@ -2,7 +2,7 @@
 
 use super::role::{Slot, UpdateArgs, UpdateRole};
 use super::transform::{Blocks, Elements, Slots, Transform};
-use crate::cpu::{Ranges, vectorized};
+use crate::cpu::{Ranges, sum_lanes, vectorized};
 use crate::tensor::{Dual, Precision, Real};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,9 +48,9 @@ pub enum UpdatePass {
     Check,
     /// Applies some of the transforms in one pass, unless a gradient is not finite.
     ///
-    /// Updates the gradients and the slots of the transforms, and reads the norms if `norm`. If `update`, also updates
-    /// the weights and the count of those that are not finite afterwards, and writes their bf16 copy, if there is one;
-    /// otherwise only reads the weights.
+    /// Updates the slots of the transforms, and reads the norms if `norm`. If `update`, also updates the weights and the
+    /// count of those that are not finite afterwards, writes the weights' bf16 copy, if there is one, and leaves the
+    /// gradients as they are; otherwise updates the gradients and only reads the weights.
     Apply {
         /// The range of transforms in the chain.
         transforms: Range<usize>,
@@ -111,23 +111,36 @@ impl Chain {
         transforms.flat_map(slots).collect()
     }
 
-    /// Runs a stage on one CPU device, at the learning rate of the clock.
+    /// Runs a stage on one CPU device, at the learning rate of the clock. [`UpdatePass::Check`] leaves out the segments
+    /// that are `known` to be finite.
     ///
     /// Elements are processed independently, and the order of every sum is fixed by the segments, so the result does
     /// not depend on the number of threads.
-    pub fn run(&self, stage: &UpdatePass, segments: &[Segment], args: &UpdateArgs) {
+    pub fn run(
+        &self,
+        stage: &UpdatePass,
+        segments: &[Segment],
+        known: impl Fn(usize) -> bool + Sync,
+        args: &UpdateArgs,
+    ) {
         match args.precision {
-            Precision::F32 => self.run_in::<f32>(stage, segments, args),
-            Precision::F64 => self.run_in::<f64>(stage, segments, args),
-            Precision::Dual => self.run_in::<Dual>(stage, segments, args),
+            Precision::F32 => self.run_in::<f32>(stage, segments, known, args),
+            Precision::F64 => self.run_in::<f64>(stage, segments, known, args),
+            Precision::Dual => self.run_in::<Dual>(stage, segments, known, args),
         }
     }
 
-    fn run_in<T: Blocks>(&self, stage: &UpdatePass, segments: &[Segment], args: &UpdateArgs) {
+    fn run_in<T: Blocks>(
+        &self,
+        stage: &UpdatePass,
+        segments: &[Segment],
+        known: impl Fn(usize) -> bool + Sync,
+        args: &UpdateArgs,
+    ) {
         match stage {
             UpdatePass::Check => {
-                let finite = each_part(segments, args, |mut part: Ranges<T, UpdateRole>, (_, segment)| {
-                    segment.frozen() || are_finite(part.read(UpdateRole::Gradients))
+                let finite = each_part(segments, args, |mut part: Ranges<T, UpdateRole>, (index, segment)| {
+                    segment.frozen() || known(index) || are_finite(part.read(UpdateRole::Gradients))
                 });
                 count_gradients::<T>(finite, args);
             }
@@ -154,9 +167,12 @@ impl Chain {
         segment: (usize, &Segment),
         args: &UpdateArgs,
     ) -> bool {
-        let g = ranges.write(UpdateRole::Gradients);
         if update {
             let w = ranges.write(UpdateRole::Weights);
+            // A copy is transformed, which stays in the cache, so that memory is not written once more.
+            let mut copy = [T::ZERO; BLOCK];
+            let g = &mut copy[..w.len()];
+            g.copy_from_slice(ranges.read(UpdateRole::Gradients));
             self.transform(transforms, g, w, ranges, segment, args);
             if segment.1.frozen() {
                 return true;
@@ -164,7 +180,7 @@ impl Chain {
             descend(w, g, T::from_f64(args.clock.lr * segment.1.lr_mult));
             are_finite(w)
         } else {
-            let w = ranges.read(UpdateRole::Weights);
+            let (g, w) = (ranges.write(UpdateRole::Gradients), ranges.read(UpdateRole::Weights));
             self.transform(transforms, g, w, ranges, segment, args);
             true
         }
@@ -251,23 +267,4 @@ fn norms<T: Real>(segments: &[Segment], args: &UpdateArgs) {
     if args.has(UpdateRole::NonFiniteGradients) {
         count_gradients::<T>(are_finite(args.read::<T>(UpdateRole::Norms)), args);
     }
-}
-
-/// Sums f(x) over interleaved lanes, then over the lanes in order: a fixed order that vectors of any width can follow.
-#[inline(always)]
-fn sum_lanes<T: Real>(values: &[T], f: impl Fn(T) -> T) -> T {
-    const LANES: usize = 32;
-    vectorized(
-        #[inline(always)]
-        || {
-            let mut lanes = [T::ZERO; LANES];
-            let rows = values.chunks_exact(LANES);
-            let last = rows.remainder();
-            for row in rows {
-                lanes.iter_mut().zip(row).for_each(|(lane, &x)| *lane += f(x));
-            }
-            lanes.iter_mut().zip(last).for_each(|(lane, &x)| *lane += f(x));
-            lanes.iter().fold(T::ZERO, |sum, &lane| sum + lane)
-        },
-    )
 }

@@ -2,7 +2,6 @@
 
 use super::UpdateRole::{Gradients, Metrics, NonFiniteGradients, NonFiniteWeights, Norms, Weights};
 use super::*;
-use crate::cpu::Implementation;
 use crate::device::{Clock, Memory, Operand, Operands, Pool, Random, RandomStream};
 use crate::tensor::Real;
 use crate::tensor::{LocalSlice, Precision, Shape};
@@ -54,16 +53,8 @@ impl Device {
     }
 
     fn args<'a>(&'a self, operands: &'a Operands<UpdateRole>) -> UpdateArgs<'a> {
-        UpdateArgs {
-            operands,
-            pool: &self.pool,
-            precision: self.precision,
-            implementation: Implementation::Fast,
-            clock: Clock { step: 1, epoch: 0, lr: self.lr },
-            seed: 0,
-            layer: 0,
-            batch: 1,
-        }
+        let clock = Clock { step: 1, epoch: 0, lr: self.lr };
+        UpdateArgs { clock, batch: 1, ..UpdateArgs::new(operands, &self.pool, self.precision) }
     }
 
     fn set<T: Real>(&self, role: UpdateRole, i: usize, value: f64) {
@@ -83,7 +74,7 @@ impl Device {
         };
         let used = self.regions.roles().filter(|&role| is_used(role));
         let operands = used.map(|role| (role, self.regions[role].clone())).collect();
-        self.chain.run(stage, &self.segments, &self.args(&operands));
+        self.chain.run(stage, &self.segments, |_| false, &self.args(&operands));
     }
 
     fn step(&self) {
@@ -270,10 +261,10 @@ fn one_pass_equals_the_transforms_one_after_the_other() {
         for i in s.offset..s.offset + s.len {
             let [w, g, v, u] = [w[i], g[i], v[i], u[i]].map(|x| x as f32);
             let v = 0.9 * v + g;
-            let g = v + 0.1 * w;
-            let u = 0.5 * u + g;
-            let g = g + 0.5 * u;
-            let w = w - (0.5 * s.lr_mult) as f32 * g;
+            let decayed = v + 0.1 * w;
+            let u = 0.5 * u + decayed;
+            let update = decayed + 0.5 * u;
+            let w = w - (0.5 * s.lr_mult) as f32 * update;
             assert_eq!(after.each_ref().map(|x| x[i]), [w, g, v, u].map(f64::from), "element {i}");
         }
     }

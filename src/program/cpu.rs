@@ -3,12 +3,13 @@
 use super::{Execution, LocalOperand, Plan, Program, Work};
 use crate::cpu::{Args, Implementation, MemorySlice, QueueProgram, Queues, SumTask, Timed, run_serially};
 use crate::data::Batch;
-use crate::device::{Clock, Memory, Operand, Operands, Pool, Queue};
+use crate::device::{Clock, Key, Memory, Operand, Operands, Pool, Queue};
 use crate::error::Result;
 use crate::layers::{Layer, Role};
 use crate::optim::{Chain, Segment, UpdatePass, UpdateRole};
 use crate::placement::{Input, Region};
 use crate::tensor::{Dual, LocalSlice, Precision, Real, Shape, Strided};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 
 /// The programs of a plan on its CPU devices.
@@ -122,16 +123,7 @@ impl Programs {
     }
 
     fn args<'a>(&'a self, operands: &'a Operands<Only>) -> Args<'a, Only> {
-        Args {
-            operands,
-            pool: &self.host,
-            precision: self.precision,
-            implementation: Implementation::default(),
-            clock: Clock::default(),
-            seed: 0,
-            layer: 0,
-            batch: 0,
-        }
+        Args::new(operands, &self.host, self.precision)
     }
 
     /// Calls `f` with elements of a device's arena. No instruction runs meanwhile: the queues are idle between runs.
@@ -164,7 +156,7 @@ struct Ready {
 
 enum Action {
     Load { input: Input, to: Operands<Only> },
-    Phase { layer: Arc<dyn Layer>, node: u64, phase: &'static str, operands: Operands<Role> },
+    Phase { layer: Arc<dyn Layer>, node: u64, phase: &'static str, operands: Operands<Role>, weight: Option<usize> },
     Sum(SumTask),
     Update { stage: usize, operands: Operands<UpdateRole> },
 }
@@ -176,6 +168,8 @@ struct Executable {
     chain: Arc<Chain>,
     stages: Vec<UpdatePass>,
     segments: Vec<Vec<Segment>>,
+    /// For each segment of each device, whether the backward pass showed that its gradient is finite.
+    known: Vec<Vec<AtomicBool>>,
     precision: Precision,
     implementation: Implementation,
     seed: u64,
@@ -207,7 +201,9 @@ impl Executable {
                     let layer = Arc::clone(&plan.network.nodes[*node].layer);
                     let operands: Operands<Role> = operands.iter().map(|(role, l)| (*role, operand(l))).collect();
                     let operands = operands.with_scratch(scratch.as_ref().map(operand));
-                    Action::Phase { layer, node: *node as u64, phase, operands }
+                    let gradient = operands.has(Role::DParam(0)).then(|| plan.network.nodes[*node].params[0]);
+                    let weight = gradient.and_then(|param| plan.flat.order.iter().position(|&p| p == param));
+                    Action::Phase { layer, node: *node as u64, phase, operands, weight }
                 }
                 Work::Sum { sources, targets, .. } => {
                     Action::Sum(SumTask::new(slices(sources), slices(targets), precision))
@@ -220,12 +216,15 @@ impl Executable {
             };
             queues[step.queue_index()].push(Ready { name: step.name.clone(), waits: step.waits.clone(), action });
         }
+        let segments: Vec<Vec<Segment>> = (0..devices).map(|device| plan.segments(device)).collect();
+        let unknown = |segments: &Vec<Segment>| segments.iter().map(|_| AtomicBool::new(false)).collect();
         Executable {
             queues,
             batch,
             chain: Arc::clone(&plan.chain),
             stages: plan.chain.stages(),
-            segments: (0..devices).map(|device| plan.segments(device)).collect(),
+            known: segments.iter().map(unknown).collect(),
+            segments,
             precision,
             implementation: plan.spec.implementation,
             seed: plan.spec.seed,
@@ -235,9 +234,9 @@ impl Executable {
 }
 
 impl Executable {
-    fn args<'a, R>(&self, operands: &'a Operands<R>, pool: &'a Pool, clock: Clock, layer: u64) -> Args<'a, R> {
+    fn args<'a, R: Key>(&self, operands: &'a Operands<R>, pool: &'a Pool, clock: Clock, layer: u64) -> Args<'a, R> {
         let Executable { precision, implementation, seed, rows, .. } = *self;
-        Args { operands, pool, precision, implementation, clock, seed, layer, batch: rows }
+        Args { implementation, clock, seed, layer, batch: rows, ..Args::new(operands, pool, precision) }
     }
 }
 
@@ -251,6 +250,7 @@ impl QueueProgram for Executable {
     }
 
     fn perform(&self, queue: usize, step: usize, clock: Clock, pool: &Pool) {
+        let device = queue / Queue::COUNT;
         match &self.queues[queue][step].action {
             Action::Load { input, to } => {
                 let args = self.args(to, pool, clock, 0);
@@ -265,13 +265,19 @@ impl QueueProgram for Executable {
                     Precision::Dual => load::<Dual>(&args, source),
                 }
             }
-            Action::Phase { layer, node, phase, operands } => {
-                layer.run(phase, &self.args(operands, pool, clock, *node));
+            Action::Phase { layer, node, phase, operands, weight } => {
+                let args = self.args(operands, pool, clock, *node);
+                layer.run(phase, &args);
+                if let Some(segment) = *weight {
+                    // The events that order the gradient before its check order this as well.
+                    self.known[device][segment].store(args.finite.into_inner(), Ordering::Relaxed);
+                }
             }
             Action::Sum(transfer) => transfer.run(),
             Action::Update { stage, operands } => {
-                let segments = &self.segments[queue / Queue::COUNT];
-                self.chain.run(&self.stages[*stage], segments, &self.args(operands, pool, clock, 0));
+                let args = self.args(operands, pool, clock, 0);
+                let known = |segment: usize| self.known[device][segment].load(Ordering::Relaxed);
+                self.chain.run(&self.stages[*stage], &self.segments[device], known, &args);
             }
         }
     }

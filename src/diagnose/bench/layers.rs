@@ -16,7 +16,7 @@ use std::time::Instant;
 pub struct LayerTime {
     /// The layer's name.
     pub layer: String,
-    /// Its kind; `load`, `cast`, `sum` or `optimizer` for the other parts.
+    /// Its kind; `load`, `cast`, `sum` or `optimizer` (once per stage) for the other parts.
     pub kind: &'static str,
     /// `forward` or `backward`; empty for the other parts.
     pub pass: &'static str,
@@ -63,7 +63,8 @@ enum Line {
     Cast,
     Layer(usize),
     Sum,
-    Optimizer,
+    /// A stage of the optimiser's chain.
+    Optimizer(usize),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -75,7 +76,7 @@ fn key(step: &Instruction) -> Key {
         Work::Phase { node, pass, .. } => Key(Line::Layer(node), pass == Pass::Backward),
         Work::Cast { .. } => Key(Line::Cast, false),
         Work::Sum { .. } => Key(Line::Sum, false),
-        Work::Update { .. } => Key(Line::Optimizer, false),
+        Work::Update { stage, .. } => Key(Line::Optimizer(stage), false),
     }
 }
 
@@ -107,7 +108,7 @@ pub fn layers(bench: &mut Bench, effort: Effort) -> Result<Layers> {
         let uses = numbers.iter().flat_map(|&n| &program.instructions[n].uses);
         let bytes = uses.map(|u| program.bytes(u)).sum::<usize>() as f64;
         let flops = flops_per_image(&plan.network, key) * about.batch as f64;
-        let (layer, kind, pass) = names(&plan.network, key);
+        let (layer, kind, pass) = names(&plan.network, key, &program.instructions[numbers[0]]);
         let (tflops, gb_per_second) = (flops / seconds / 1e12, bytes / seconds / 1e9);
         layers.push(LayerTime {
             layer,
@@ -128,12 +129,12 @@ pub fn layers(bench: &mut Bench, effort: Effort) -> Result<Layers> {
     Ok(Layers { about, limits, runs: runs.len(), step_ms: step.median * 1e3, layers })
 }
 
-fn names(network: &Network, Key(line, backward): Key) -> (String, &'static str, &'static str) {
+fn names(network: &Network, Key(line, backward): Key, first: &Instruction) -> (String, &'static str, &'static str) {
     match line {
         Line::Load => ("batch".into(), "load", ""),
         Line::Cast => ("copies in bf16".into(), "cast", ""),
         Line::Sum => ("sums over devices".into(), "sum", ""),
-        Line::Optimizer => ("optimizer".into(), "optimizer", ""),
+        Line::Optimizer(_) => (first.name.clone(), "optimizer", ""),
         Line::Layer(node) => {
             let node = &network.nodes[node];
             (node.name.clone(), node.layer.key(), if backward { "backward" } else { "forward" })

@@ -1,6 +1,6 @@
 //! Measures the peak rates of devices: those of large copies and of large products.
 
-use crate::cpu::{Args, Implementation, Matrix, QueueProgram, Queues, Scalar};
+use crate::cpu::{Args, Matrix, QueueProgram, Queues, Scalar};
 use crate::device::{Clock, Memory, Operand, Operands, Pool, Queue};
 use crate::error::Result;
 use crate::gpu::{DriverKind, GpuOptions, Gpus, INPUTS};
@@ -79,16 +79,7 @@ impl Load {
     }
 
     fn args<'a>(&'a self, device: usize, pool: &'a Pool) -> Args<'a, Region> {
-        Args {
-            operands: &self.operands[device],
-            pool,
-            precision: Precision::F32,
-            implementation: Implementation::Fast,
-            clock: Clock::default(),
-            seed: 0,
-            layer: 0,
-            batch: 0,
-        }
+        Args::new(&self.operands[device], pool, Precision::F32)
     }
 }
 

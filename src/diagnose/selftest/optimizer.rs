@@ -3,7 +3,7 @@
 
 use super::compare::{Compared, Tally, worst, worst_bits};
 use super::device::{Device, Effort};
-use crate::cpu::{Args, Implementation};
+use crate::cpu::Args;
 use crate::device::{Clock, Memory, Operand, Pool, Queue, Random, RandomStream};
 use crate::error::Result;
 use crate::gpu::{DriverKind, INPUTS, Launch};
@@ -149,8 +149,7 @@ fn on_cpu<T: Real>(chain: &Chain, threads: usize) -> Result<Vec<Vec<T>>> {
     let regions: Vec<(UpdateRole, Operand)> = roles.map(region).collect::<Result<_>>()?;
     let with = |used: &dyn Fn(UpdateRole) -> bool, clock: Clock, f: &mut dyn FnMut(&UpdateArgs)| {
         let operands = regions.iter().filter(|(role, _)| used(*role)).cloned().collect();
-        let (precision, implementation) = (T::PRECISION, Implementation::Fast);
-        f(&Args { operands: &operands, pool: &pool, precision, implementation, clock, seed: 0, layer: 0, batch: 1 });
+        f(&Args { clock, batch: 1, ..Args::new(&operands, &pool, T::PRECISION) });
     };
     let set = |which: UpdateRole, values: &[f64]| {
         with(&|_| true, clock(1), &mut |args| {
@@ -163,7 +162,9 @@ fn on_cpu<T: Real>(chain: &Chain, threads: usize) -> Result<Vec<Vec<T>>> {
     for step in 1..=STEPS {
         set(UpdateRole::Gradients, &start(step));
         for (number, stage) in chain.stages().iter().enumerate() {
-            with(&|role| is_used(stage, number, role), clock(step), &mut |args| chain.run(stage, &segments, args));
+            with(&|role| is_used(stage, number, role), clock(step), &mut |args| {
+                chain.run(stage, &segments, |_| false, args)
+            });
         }
     }
     let mut all = Vec::new();
