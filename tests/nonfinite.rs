@@ -129,6 +129,43 @@ fn a_pixel_that_overflows_is_named_with_its_sample() {
 }
 
 #[test]
+fn a_gradient_that_overflows_in_the_last_bucket_stops_the_run() {
+    // Zero images and biases give zero outputs, a loss of ln 3, and gradients that grow by the weights of two layers on the
+    // way down to dense1: those of the weights of dense2 and fc, which fill the first bucket, are finite.
+    let folder = folder("bucket");
+    let zeros = vec![0u8; 12 * 16 * 4];
+    let labels: Vec<u8> = (0..12i64).flat_map(|i| (i % 3).to_le_bytes()).collect();
+    let images = TensorView::new(Dtype::F32, vec![12, 1, 4, 4], &zeros).unwrap();
+    let labels = TensorView::new(Dtype::I64, vec![12], &labels).unwrap();
+    let data = HashMap::from([("images", images), ("labels", labels)]);
+    std::fs::write(folder.at("zeros.safetensors"), safetensors::serialize(data, None).unwrap()).unwrap();
+    let weights = [("dense1", 1024, 16, 1.0f32), ("dense2", 1024, 1024, 1e20), ("fc", 3, 1024, 1e20)];
+    let values: Vec<_> = weights
+        .iter()
+        .flat_map(|&(layer, units, inputs, value)| {
+            let fill =
+                |n: usize, value: f32| (0..n).flat_map(|i| (value * (1 - i as i32 % 3) as f32).to_le_bytes()).collect();
+            let weight: Vec<u8> = fill(units * inputs, value);
+            let bias: Vec<u8> = fill(units, 0.0);
+            [(format!("{layer}.weight"), vec![units, inputs], weight), (format!("{layer}.bias"), vec![units], bias)]
+        })
+        .collect();
+    let views = values.iter().map(|(name, shape, v)| (name, TensorView::new(Dtype::F32, shape.clone(), v).unwrap()));
+    std::fs::write(folder.at("large.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
+    let source = DENSE.lines().find(|line| line.starts_with("train =")).unwrap();
+    let text = DENSE.replace(source, "train = { tensors = \"zeros.safetensors\" }\nnormalize = \"none\"");
+    let text = text.replace("units = 16", "units = 1024").replace("relu", "tanh");
+    let text: Vec<&str> =
+        text.lines().filter(|line| !line.starts_with("test =") && !line.starts_with("evaluate =")).collect();
+    folder.write("dense.toml", &text.join("\n").replace("[model]", "[model]\nfrom = \"large.safetensors\""));
+    for (dir, devices) in [("cpu", "cpu"), ("gpu", "emu"), ("gpus", "emu*2")] {
+        let output = train(&folder, dir, &["--devices", devices]);
+        assert_fails(&output, &["step 1: the gradient of layer \"dense2\" is not finite for all 6 samples"]);
+        assert!(checkpoints(&folder, dir).is_empty(), "{devices}: {:?}", checkpoints(&folder, dir));
+    }
+}
+
+#[test]
 fn decay_that_grows_weights_is_blamed_before_the_rate() {
     let folder = folder("decay");
     let chain = "optimizer.chain=[{ clip_by_global_norm = 1.0 }, { weight_decay = 1e20 }]";

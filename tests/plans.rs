@@ -20,7 +20,7 @@ struct Golden {
     sets: &'static [&'static str],
 }
 
-const GOLDEN: [Golden; 8] = [
+const GOLDEN: [Golden; 9] = [
     Golden { name: "one_cpu", config: "configs/digits.toml", device: "cpu", sets: &["devices.threads=2"] },
     Golden {
         name: "data_2_columns_2",
@@ -57,6 +57,12 @@ const GOLDEN: [Golden; 8] = [
         config: "configs/residual_small.toml",
         device: "cuda",
         sets: &["devices.use=\"cuda:0-1\"", "devices.precision=bf16"],
+    },
+    Golden {
+        name: "gpus_check_buckets",
+        config: "configs/mlp.toml",
+        device: "cuda",
+        sets: &["devices.use=\"cuda:0-1\""],
     },
     Golden {
         name: "gpus_host_staged",

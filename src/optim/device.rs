@@ -5,6 +5,7 @@ use super::opcode::WORDS;
 use super::{Chain, Segment, UpdatePass, UpdateRole};
 use crate::error::Result;
 use crate::gpu::{Const, Gpus, Grid, Launch, Mut, kernels, threads};
+use std::ops::Range;
 
 /// Elements per block of the interpreter: 256 threads with 4 each.
 const BLOCK: usize = 1024;
@@ -22,18 +23,24 @@ pub struct DeviceChain {
     factors: u64,
     counted: u64,
     parts: u64,
-    /// The address and number of the ranges of gradients that are checked: those that are not frozen.
-    checked: (u64, usize),
+    /// For each bucket, the address and number of the ranges of gradients that are checked: those that are not frozen.
+    checked: Vec<(u64, usize)>,
     segments: usize,
     elements: usize,
 }
 
 impl DeviceChain {
-    /// Uploads the tables of a chain for a device's segments.
+    /// Uploads the tables of a chain for a device's segments, whose gradients are checked in buckets of whole segments.
     ///
     /// # Errors
     /// If the device reports an error.
-    pub fn new(chain: &Chain, segments: &[Segment], gpus: &mut Gpus, device: usize) -> Result<DeviceChain> {
+    pub fn new(
+        chain: &Chain,
+        segments: &[Segment],
+        buckets: &[Range<usize>],
+        gpus: &mut Gpus,
+        device: usize,
+    ) -> Result<DeviceChain> {
         let mut programs = Vec::new();
         for stage in chain.stages() {
             let mut words = Vec::new();
@@ -49,10 +56,15 @@ impl DeviceChain {
         let ranges: Vec<i64> = segments.iter().flat_map(|s| [s.offset as i64, (s.offset + s.len) as i64]).collect();
         let factors: Vec<f32> = segments.iter().flat_map(|s| [s.lr_mult as f32, s.decay_mult as f32]).collect();
         let counted: Vec<f32> = segments.iter().map(|s| f32::from(u8::from(s.counted))).collect();
-        let checked: Vec<[i64; 2]> = segments.iter().filter(|s| s.lr_mult != 0.0).flat_map(pieces).collect();
+        let mut checked = Vec::new();
+        for bucket in buckets {
+            let own = segments.iter().filter(|s| s.lr_mult != 0.0 && bucket.contains(&s.offset));
+            let pieces: Vec<[i64; 2]> = own.flat_map(|s| pieces(s, bucket.start)).collect();
+            checked.push((gpus.upload(device, &pieces)?, pieces.len()));
+        }
         Ok(DeviceChain {
             programs,
-            checked: (gpus.upload(device, &checked)?, checked.len()),
+            checked,
             ranges: gpus.upload(device, &ranges)?,
             factors: gpus.upload(device, &factors)?,
             counted: gpus.upload(device, &counted)?,
@@ -63,26 +75,39 @@ impl DeviceChain {
     }
 }
 
-/// Returns the ranges, begin and end, in which one block each checks the gradients of a segment.
-fn pieces(segment: &Segment) -> impl Iterator<Item = [i64; 2]> + use<> {
-    let (begin, end) = (segment.offset, segment.offset + segment.len);
+/// Returns the ranges, begin and end from the start of the bucket, in which one block each checks the gradients of a
+/// segment.
+fn pieces(segment: &Segment, bucket: usize) -> impl Iterator<Item = [i64; 2]> + use<> {
+    let (begin, end) = (segment.offset - bucket, segment.offset + segment.len - bucket);
     (begin..end).step_by(CHECKED).map(move |from| [from as i64, (from + CHECKED).min(end) as i64])
 }
 
 impl Chain {
-    /// Launches stage `number` of the chain.
+    /// Launches stage `number` of the chain. [`UpdatePass::Check`] checks one bucket; the first that is checked also
+    /// has the metrics as an operand, and sets the counts.
     ///
     /// # Errors
     /// If the device reports an error.
-    pub fn launch(&self, number: usize, tables: &DeviceChain, launch: &Launch<UpdateRole>) -> Result<()> {
+    pub fn launch(
+        &self,
+        number: usize,
+        bucket: usize,
+        tables: &DeviceChain,
+        launch: &Launch<UpdateRole>,
+    ) -> Result<()> {
         let segments = tables.segments as i32;
         match &self.stages()[number] {
             UpdatePass::Check => {
-                count_gradients(Const::NONE, 0, launch)?;
+                if launch.has(UpdateRole::Metrics) {
+                    count_gradients(Const::NONE, 0, launch)?;
+                }
                 let (g, bad) = (launch.read(UpdateRole::Gradients), launch.write(UpdateRole::NonFiniteGradients));
-                let (ranges, count) = tables.checked;
-                // SAFETY: the gradients are a whole region of at least `elements` elements, and the table is in this
-                // device's memory.
+                let (ranges, count) = tables.checked[bucket];
+                if count == 0 {
+                    return Ok(());
+                }
+                // SAFETY: the gradients are the whole bucket, in which the ranges are, and the table is in this device's
+                // memory.
                 unsafe { kernels::optim_check_parts(&launch.issue, Grid::new(count, 1, 1), g, Const::at(ranges), bad) }
             }
             UpdatePass::Norm => {

@@ -163,6 +163,9 @@ pub enum Op {
     Update {
         /// The index of the stage.
         stage: usize,
+        /// The bucket of gradients that is checked while the backward pass continues; `None` if the stage works on all
+        /// gradients.
+        bucket: Option<usize>,
         /// The operands.
         operands: Vec<(UpdateRole, TensorId, Access)>,
     },

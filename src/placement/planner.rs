@@ -41,6 +41,7 @@ pub fn place(network: &Network, chain: &Chain, spec: &Spec, variant: Variant) ->
         gradients: vec![],
         statistics: vec![],
         metrics: 0,
+        counts: None,
     };
     planner.inputs();
     planner.forward();
@@ -69,7 +70,7 @@ pub(super) struct Planner<'a> {
     pub(super) network: &'a Network,
     pub(super) chain: &'a Chain,
     pub(super) spec: &'a Spec,
-    variant: Variant,
+    pub(super) variant: Variant,
     resolved: Vec<Resolved>,
     pub(super) placed: Placed,
     /// Each node's output.
@@ -89,6 +90,8 @@ pub(super) struct Planner<'a> {
     gradients: Vec<TensorId>,
     statistics: Vec<TensorId>,
     pub(super) metrics: TensorId,
+    /// The counts of gradients and weights that are not finite, once they are used.
+    pub(super) counts: Option<[TensorId; 2]>,
 }
 
 /// Returns the nodes that read each node's output, once for each time that it is an input.

@@ -3,22 +3,62 @@
 
 use super::planner::Planner;
 use super::{Home, MemoryUse, Op, Region, TensorId};
+use crate::device::Target;
 use crate::layers::{Access, METRICS};
 use crate::optim::{UpdatePass, UpdateRole};
 use crate::tensor::{Element, Layout, MatmulPrecision, Placement, Shape};
 
 impl Planner<'_> {
-    /// Reduces a bucket of gradients in place while the backward pass continues.
+    /// Reduces a bucket of gradients in place while the backward pass continues. A GPU also checks it then, beside the
+    /// backward pass, rather than all of them before the update.
     pub(super) fn reduce(&mut self, number: usize) {
         let bucket = self.placed.flat.buckets[number].clone();
-        if bucket.axes.is_empty() {
+        if bucket.axes.is_empty() && !self.checks_buckets() {
             return;
         }
         let layout = bucket.axes.iter().fold(Layout::REPLICATE, |layout, &axis| layout.with(axis, Placement::Partial));
         let home = Home::Fixed(Region::Gradients, bucket.offset);
         let name = format!("gradients {number}");
         let id = self.tensor(name, Shape::from([bucket.len]), layout, home, MemoryUse::Gradients);
-        self.redistribute(id, Layout::REPLICATE);
+        let id = self.redistribute(id, Layout::REPLICATE);
+        if self.checks_buckets() {
+            let mut operands = self.checks(self.counts.is_none());
+            operands.push((UpdateRole::Gradients, id, Access::Read));
+            self.placed.ops.push(Op::Update { stage: 0, bucket: Some(number), operands });
+        }
+    }
+
+    /// Returns true if the gradients are checked bucket by bucket.
+    fn checks_buckets(&self) -> bool {
+        let is_gpu = matches!(self.spec.target, Target::Gpu { .. });
+        is_gpu && self.variant.update && self.chain.stages()[0] == UpdatePass::Check
+    }
+
+    /// Returns the tensors that count gradients and weights that are not finite.
+    fn counts(&mut self) -> [TensorId; 2] {
+        if let Some(counts) = self.counts {
+            return counts;
+        }
+        let partial = Layout::new(Placement::Partial, Placement::Partial);
+        let counts = [("non-finite gradients", 0), ("non-finite weights", 1)].map(|(name, offset)| {
+            let home = Home::Fixed(Region::Metrics, METRICS + offset);
+            self.tensor(name.into(), Shape::from([1]), partial, home, MemoryUse::Statistics)
+        });
+        *self.counts.insert(counts)
+    }
+
+    /// Returns the operands with which a stage checks that loss and gradients are finite. The first sets the counts.
+    fn checks(&mut self, first: bool) -> Vec<(UpdateRole, TensorId, Access)> {
+        let [gradients, weights] = self.counts();
+        if !first {
+            return vec![(UpdateRole::NonFiniteGradients, gradients, Access::Update)];
+        }
+        let metrics = self.redistribute(self.metrics, Layout::REPLICATE);
+        vec![
+            (UpdateRole::Metrics, metrics, Access::Read),
+            (UpdateRole::NonFiniteGradients, gradients, Access::Write),
+            (UpdateRole::NonFiniteWeights, weights, Access::Write),
+        ]
     }
 
     pub(super) fn update(&mut self) {
@@ -46,21 +86,11 @@ impl Planner<'_> {
             })
             .collect();
         let partial = Layout::new(Placement::Partial, Placement::Partial);
-        let count = |offset| (Shape::from([1]), partial, Home::Fixed(Region::Metrics, METRICS + offset));
-        let (shape, layout, home) = count(0);
-        let mut bad_gradients = self.tensor("non-finite gradients".into(), shape, layout, home, MemoryUse::Statistics);
-        let (shape, layout, home) = count(1);
-        let bad_weights = self.tensor("non-finite weights".into(), shape, layout, home, MemoryUse::Statistics);
-        let metrics = self.redistribute(self.metrics, Layout::REPLICATE);
+        let [mut bad_gradients, bad_weights] = self.counts();
         let mut norms = None;
         for (number, stage) in chain.stages().iter().enumerate() {
-            // The first stage checks that the loss and all gradients are finite.
-            let checks = [
-                (UpdateRole::Metrics, metrics, Access::Read),
-                (UpdateRole::NonFiniteGradients, bad_gradients, Access::Write),
-                (UpdateRole::NonFiniteWeights, bad_weights, Access::Write),
-            ];
-            let checks = checks.into_iter().filter(|_| number == 0);
+            // The first stage checks that the loss and all gradients are finite, unless the buckets were checked.
+            let checks = if number == 0 && !self.checks_buckets() { self.checks(true) } else { Vec::new() };
             let operands = match stage {
                 UpdatePass::Check => {
                     [(UpdateRole::Gradients, gradients, Access::Read)].into_iter().chain(checks).collect()
@@ -89,7 +119,9 @@ impl Planner<'_> {
                     first.into_iter().chain(norm).chain(bf16_weights).chain(own).chain(finite).chain(overflow).collect()
                 }
             };
-            self.placed.ops.push(Op::Update { stage: number, operands });
+            if *stage != UpdatePass::Check || !self.checks_buckets() {
+                self.placed.ops.push(Op::Update { stage: number, bucket: None, operands });
+            }
             if number == 0 {
                 bad_gradients = self.redistribute(bad_gradients, Layout::REPLICATE);
             }

@@ -43,9 +43,10 @@ impl Programs {
     pub fn new(plan: &Plan, mut gpus: Gpus) -> Result<Programs> {
         let lists = plan.programs.iter().map(|program| IssueList::new(plan, program, &gpus)).collect::<Result<_>>()?;
         let devices = plan.spec.mesh.devices();
+        let buckets: Vec<_> = plan.flat.buckets.iter().map(|b| b.offset..b.offset + b.len).collect();
         let mut chains = Vec::new();
         for device in 0..devices {
-            chains.push(DeviceChain::new(&plan.chain, &plan.segments(device), &mut gpus, device)?);
+            chains.push(DeviceChain::new(&plan.chain, &plan.segments(device), &buckets, &mut gpus, device)?);
         }
         let allocated = |region| plan.regions.get(region);
         let arrived = (0..devices).map(|device| Ok([gpus.event(device)?, gpus.event(device)?]));

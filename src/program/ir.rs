@@ -120,6 +120,8 @@ pub enum Work {
     Update {
         /// The index of the stage.
         stage: usize,
+        /// The bucket of gradients that is checked; `None` if the stage works on all gradients.
+        bucket: Option<usize>,
         /// The operands.
         operands: Vec<(UpdateRole, LocalOperand)>,
     },

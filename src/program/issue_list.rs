@@ -54,6 +54,7 @@ pub(super) enum Action {
     },
     Update {
         stage: usize,
+        bucket: Option<usize>,
         operands: Operands<UpdateRole>,
     },
 }
@@ -126,9 +127,9 @@ impl IssueList {
                     let element = program.buffers[targets[0].0].element;
                     Action::Sum { element, sources: pieces(sources), targets: pieces(targets) }
                 }
-                Work::Update { stage, operands } => {
+                Work::Update { stage, bucket, operands } => {
                     let operands = operands.iter().map(|(role, l)| (*role, operand(l))).collect();
-                    Action::Update { stage: *stage, operands }
+                    Action::Update { stage: *stage, bucket: *bucket, operands }
                 }
             };
             let waits = step.waits.iter().filter_map(|&(queue, count)| events[numbers[queue][count - 1]]).collect();

@@ -129,8 +129,13 @@ impl Issuer {
                     gpus.sum(device, queue, *element, sources, target)?;
                 }
             }
-            Action::Update { stage, operands } => {
-                self.chain.launch(*stage, &self.chains[device], &self.launch(step, list, operands))?;
+            Action::Update { stage, bucket, operands } => {
+                self.chain.launch(
+                    *stage,
+                    bucket.unwrap_or(0),
+                    &self.chains[device],
+                    &self.launch(step, list, operands),
+                )?;
             }
         }
         if let Some((_, end)) = clocks {

@@ -174,17 +174,18 @@ impl Emitter<'_> {
                 }
             }
             Op::Move { collective, axis, from, to } => self.collective(*collective, *axis, *from, *to),
-            Op::Update { stage, operands } => {
+            Op::Update { stage, bucket, operands } => {
                 let writes = |role| operands.iter().any(|&(r, _, access)| r == role && access == Access::Write);
-                let name = match (writes(UpdateRole::Norms), writes(UpdateRole::NonFiniteGradients)) {
-                    (true, _) => "optimizer.norms",
-                    (false, true) => "optimizer.check",
-                    (false, false) => "optimizer.update",
+                let (name, queue) = match (writes(UpdateRole::Norms), writes(UpdateRole::NonFiniteGradients), bucket) {
+                    (true, ..) => ("optimizer.norms", Queue::Compute),
+                    (false, _, Some(_)) => ("optimizer.check", Queue::Communication),
+                    (false, true, None) => ("optimizer.check", Queue::Compute),
+                    (false, false, None) => ("optimizer.update", Queue::Compute),
                 };
                 for device in 0..devices {
                     let (operands, uses) = self.operands(operands, device);
-                    let work = Work::Update { stage: *stage, operands };
-                    self.push(device, Queue::Compute, work, uses, name.into());
+                    let work = Work::Update { stage: *stage, bucket: *bucket, operands };
+                    self.push(device, queue, work, uses, name.into());
                 }
             }
         }

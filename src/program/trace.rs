@@ -52,7 +52,7 @@ impl Session {
             }
             let next = program.instructions.get(index + 1);
             let same = |found: &FirstNonFinite| is_of(next.map(|next| &next.work), found);
-            let updates = matches!(next.map(|next| &next.work), Some(Work::Update { .. }) | None);
+            let updates = matches!(next.map(|next| &next.work), Some(Work::Update { bucket: None, .. }) | None);
             Ok(!updates && found.as_ref().is_none_or(same))
         };
         match &mut self.devices {

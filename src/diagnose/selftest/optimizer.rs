@@ -179,7 +179,7 @@ fn on_cpu<T: Real>(chain: &Chain, threads: usize) -> Result<Vec<Vec<T>>> {
 fn on_gpu(chain: &Chain, device: &Device, kind: DriverKind) -> Result<(Vec<Vec<f32>>, Vec<bf16>)> {
     let roles = roles(chain);
     let mut gpus = device.gpus(kind, roles.len() * ELEMENTS)?;
-    let tables = DeviceChain::new(chain, &segments(), &mut gpus, 0)?;
+    let tables = DeviceChain::new(chain, &segments(), std::slice::from_ref(&(0..ELEMENTS)), &mut gpus, 0)?;
     let single = |values: Vec<f64>| values.into_iter().map(|v| v as f32).collect::<Vec<f32>>();
     let arena = gpus.address(0, 0);
     let first_byte = |role| roles.iter().position(|&r| r == role).expect("every role has a region") * BYTES;
@@ -199,7 +199,7 @@ fn on_gpu(chain: &Chain, device: &Device, kind: DriverKind) -> Result<(Vec<Vec<f
             let (issue, clock) = (gpus.issue(0, Queue::Compute), gpus.clock(0));
             let launch =
                 Launch { issue, operands: &operands, clock, seed: 0, layer: 0, batch: 1, tf32: false, epilogue: None };
-            chain.launch(number, &tables, &launch)?;
+            chain.launch(number, 0, &tables, &launch)?;
         }
         gpus.synchronize(0, Queue::Compute)?;
     }
