@@ -9,7 +9,7 @@ use toml::de::{DeString, DeValue};
 pub(super) type SpannedValue<'i> = Spanned<DeValue<'i>>;
 
 /// The bytes between two counts of characters.
-const BLOCK: usize = 1024;
+const BLOCK: usize = 64;
 
 /// Maps offsets to locations: offsets inside the file to lines and columns, offsets after its end to a `--set`.
 #[derive(Debug, Clone)]
