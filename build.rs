@@ -289,7 +289,8 @@ fn build() -> Result<(), String> {
         let jobs = nvcc_jobs(&nvcc, &archs, &sources, &headers, &out)?;
         run(&jobs)?;
         for (source, job) in sources.iter().zip(&jobs) {
-            let _ = writeln!(table, "    ({:?}, include_bytes!({:?})),", source.stem, job.output.display().to_string());
+            let path = job.output.display().to_string();
+            let _ = writeln!(table, "    ({:?}, &Aligned(*include_bytes!({path:?})).0),", source.stem);
         }
         kept.extend(jobs.into_iter().map(|job| job.output));
         println!("cargo:rustc-env=PERISTYLE_BUILT_WITH_NVCC={}", nvcc.display());

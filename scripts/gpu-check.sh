@@ -142,7 +142,14 @@ run_latency() {
     needs torch-latency has_torch || return
     part torch-latency 90 "$python" bench/torch_step.py mlp lenet cifar_quick cifar_vgg_bn "${torch_args[@]}" --ways "${graph_ways##*,}"
 }
-run_whole() { part whole 120 "${own[@]}" "$binary" selftest --device "$device"; }
+run_whole() {
+    part whole 120 "${own[@]}" "$binary" selftest --device "$device"
+    # After a fault, nothing runs in the same process.
+    sed -n 's/^not checked: \(.*\): the device was lost in .*/\1/p' "$folder/whole.out" | sed 's/, /\n/g' |
+        while IFS= read -r row; do
+            part "whole-${row// /-}" 30 "${own[@]}" "$binary" selftest --device "$device" --only "$row"
+        done
+}
 run_libraries() { is_cuda && part libraries 90 "$binary" selftest --device "$device" --only libraries; }
 run_memcheck() {
     needs memcheck is_cuda && needs memcheck command -v compute-sanitizer || return

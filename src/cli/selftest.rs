@@ -17,14 +17,17 @@ pub(super) struct Arguments {
     /// Runs only the checks whose name contains TEXT, for example "conv" or "optimizer".
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     only: String,
-    /// Prints one JSON object instead of the table.
+    /// Does not check the products and convolutions of NVIDIA's libraries.
+    #[arg(long)]
+    no_libraries: bool,
+    /// Prints each check as a JSON object in a line of its own, then the whole report, instead of the table.
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let effort = if arguments.quick { Effort::Quick } else { Effort::Whole };
-    let selftest = Selftest::open(&arguments.device, effort)?;
+    let selftest = Selftest::open(&arguments.device, effort, !arguments.no_libraries)?;
     let table = !arguments.json;
     if table {
         print(&header())?;
@@ -35,16 +38,16 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         // On a terminal, the finished row overwrites this line.
         SelftestEvent::Begins(check) if terminal => passing(check),
         SelftestEvent::Begins(check) => message(&format!("selftest: {check}")),
-        SelftestEvent::Done(row) if table && printed.is_ok() => printed = print(&line(row)),
+        SelftestEvent::Done(row) if printed.is_ok() => {
+            printed = if table { print(&line(row)) } else { json(row).and_then(|row| print_json(&row)) };
+        }
         SelftestEvent::Done(_) => {}
     });
     printed?;
     if table {
         print(&footer(&report))?;
     } else {
-        let json = serde_json::to_string(&report);
-        let json = json.map_err(|error| Error::Run(format!("the report cannot be written as JSON: {error}")))?;
-        print_json(&(json + "\n"))?;
+        print_json(&json(&report)?)?;
     }
     if report.rows.is_empty() {
         return Err(Error::Usage(format!(
@@ -59,6 +62,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     }
     let (count, all) = (failed.len(), report.rows.len());
     Err(Error::Goal(format!("{}: {count} of {all} checks failed: {}", report.device, failed.join(", "))))
+}
+
+/// Returns a line of JSON.
+fn json(value: &impl serde::Serialize) -> Result<String> {
+    let line = serde_json::to_string(value);
+    line.map(|line| line + "\n").map_err(|error| Error::Run(format!("the report cannot be written as JSON: {error}")))
 }
 
 fn header() -> String {

@@ -127,6 +127,11 @@ impl Cuda {
         Ok(KernelImage::of(ptx as u32, machine as u32, ARCHS))
     }
 
+    /// Returns true if a fault or a hardware error has ended the context, in which no call succeeds any more.
+    pub(super) fn is_lost(&self) -> bool {
+        self.call("finish its work", result::ctx::synchronize).is_err()
+    }
+
     pub(super) fn memory(&self) -> Result<(usize, usize)> {
         self.call("report its memory", result::mem_get_info)
     }
@@ -246,6 +251,11 @@ impl Cuda {
         height: usize,
         stream: Stream,
     ) -> Result<()> {
+        if height == 1 {
+            // Copies of rows are limited to a pitch of 2^31 - 1 bytes, whatever their number.
+            // SAFETY: passed on.
+            return unsafe { self.copy(to.address, from.address, width, stream) };
+        }
         let unified = sys::CUmemorytype::CU_MEMORYTYPE_UNIFIED;
         let plan = sys::CUDA_MEMCPY2D {
             srcXInBytes: 0,

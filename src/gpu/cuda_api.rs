@@ -26,7 +26,14 @@ fn driver() -> Result<()> {
                  driver 580 or later, or use \"cpu\""
             ));
         }
-        result::init().map_err(|error| format!("the NVIDIA driver cannot be initialised ({:?})", error.0))
+        result::init().map_err(|error| match error.0 {
+            sys::CUresult::CUDA_ERROR_NO_DEVICE => {
+                "no GPU was found: the NVIDIA driver is installed, but reports none (CUDA_VISIBLE_DEVICES may hide them); \
+                 use \"cpu\""
+                    .to_string()
+            }
+            other => format!("the NVIDIA driver cannot be initialised ({other:?})"),
+        })
     });
     state.clone().map_err(Error::Usage)
 }
@@ -72,14 +79,33 @@ pub(super) fn sentence(ordinal: usize, action: &str, error: DriverError) -> Erro
     use sys::CUresult as C;
     let meaning = match error.0 {
         C::CUDA_ERROR_OUT_OF_MEMORY => "there is not enough memory",
-        C::CUDA_ERROR_ILLEGAL_ADDRESS | C::CUDA_ERROR_MISALIGNED_ADDRESS | C::CUDA_ERROR_LAUNCH_FAILED => {
+        C::CUDA_ERROR_ILLEGAL_ADDRESS
+        | C::CUDA_ERROR_MISALIGNED_ADDRESS
+        | C::CUDA_ERROR_INVALID_ADDRESS_SPACE
+        | C::CUDA_ERROR_LAUNCH_FAILED => {
             "a kernel made an invalid memory access; this is a bug in peristyle, please report it"
+        }
+        C::CUDA_ERROR_ILLEGAL_INSTRUCTION | C::CUDA_ERROR_INVALID_PC | C::CUDA_ERROR_ASSERT => {
+            "a kernel executed invalid code; this is a bug in peristyle or in the driver, please report it"
+        }
+        C::CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES => {
+            "a kernel needs more registers or shared memory than the GPU has; this is a bug in peristyle, please report it"
+        }
+        C::CUDA_ERROR_LAUNCH_TIMEOUT => {
+            "a kernel ran too long for a GPU that also drives a display; use a GPU without one, or a smaller batch"
         }
         C::CUDA_ERROR_NO_BINARY_FOR_GPU | C::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => {
             "this build has no kernels for this GPU; add its architecture to PERISTYLE_CUDA_ARCHS and build again"
         }
         C::CUDA_ERROR_DEVICE_UNAVAILABLE => "another process is using the GPU",
-        C::CUDA_ERROR_ECC_UNCORRECTABLE | C::CUDA_ERROR_HARDWARE_STACK_ERROR => "the GPU's hardware failed",
+        C::CUDA_ERROR_ECC_UNCORRECTABLE
+        | C::CUDA_ERROR_NVLINK_UNCORRECTABLE
+        | C::CUDA_ERROR_HARDWARE_STACK_ERROR
+        | C::CUDA_ERROR_CONTAINED => {
+            "the GPU's hardware failed; its errors are listed by nvidia-smi -q and by the system's log (Xid)"
+        }
+        C::CUDA_ERROR_SYSTEM_NOT_READY => "the system's services for GPUs, such as the fabric manager, do not run",
+        C::CUDA_ERROR_DEVICE_NOT_LICENSED => "the virtual GPU has no licence",
         C::CUDA_ERROR_STREAM_CAPTURE_UNJOINED => "a stream was not joined to the stream on which the capture began",
         _ => "the driver reports an error",
     };

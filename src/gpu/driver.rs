@@ -129,6 +129,14 @@ impl Driver {
         Ok(all)
     }
 
+    /// Returns true if the device can no longer be used in this process, because a kernel faulted or the hardware failed.
+    pub fn is_lost(&self) -> bool {
+        match self {
+            Driver::Cuda(device) => device.is_lost(),
+            Driver::Emu(_) => false,
+        }
+    }
+
     /// Returns the device's memory in bytes, as (free, total).
     ///
     /// # Errors

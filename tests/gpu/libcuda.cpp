@@ -18,7 +18,7 @@ API cuDriverGetVersion(int* version) {
 API cuInit(unsigned) {
     contexts.resize(atoi(setting("FAKE_CUDA_DEVICES", "2")));
     for (size_t i = 0; i < contexts.size(); ++i) contexts[i].device = int(i);
-    return OK;
+    return contexts.empty() ? 100 : OK;  // NO_DEVICE
 }
 API cuDeviceGetCount(int* count) { return *count = int(contexts.size()), OK; }
 API cuDeviceGet(int* device, int ordinal) {
@@ -248,6 +248,8 @@ API cuMemcpy2DAsync_v2(const Copy2d* plan, void* stream) {
     const Copy2d c = *plan;
     if (c.width == 0 || c.height == 0) return INVALID_VALUE;
     if (c.from_kind != 4 || c.to_kind != 4 || c.width > c.from_pitch || c.width > c.to_pitch) return INVALID_VALUE;
+    // CU_DEVICE_ATTRIBUTE_MAX_PITCH
+    if (c.from_pitch > 0x7fffffff || c.to_pitch > 0x7fffffff) return INVALID_VALUE;
     if (!reaches(stream, c.from, (c.height - 1) * c.from_pitch + c.width) ||
         !reaches(stream, c.to, (c.height - 1) * c.to_pitch + c.width))
         return INVALID_VALUE;

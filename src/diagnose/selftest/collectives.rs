@@ -53,7 +53,7 @@ pub(super) fn check(collective: Collective, device: &Device, effort: Effort, tal
             for &algorithm in algorithms {
                 let OneMove { shape, have, want, .. } = &moved;
                 let case = format!("{shape:?} from {have:?} to {want:?} on {devices} devices, {algorithm:?}");
-                tally.add(&case, run(device, devices, algorithm, &moved));
+                tally.run(&case, || run(device, devices, algorithm, &moved));
             }
         }
     }
@@ -113,7 +113,7 @@ pub(super) fn check_bf16(collective: Collective, device: &Device, kind: DriverKi
         for devices in [2, 4] {
             let OneMove { shape, have, want, .. } = &moved;
             let case = format!("{shape:?} from {have:?} to {want:?} on {devices} devices");
-            tally.add(&case, run_bf16(device, kind, devices, &moved));
+            tally.run(&case, || run_bf16(device, kind, devices, &moved));
         }
     }
 }

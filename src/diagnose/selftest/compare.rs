@@ -1,6 +1,7 @@
 //! Compares computed with expected values: the worst element of a tensor, and the tally of a check over its cases.
 
 use crate::error::{Error, Result};
+use crate::gpu::Driver;
 use crate::tensor::Real;
 use serde::Serialize;
 
@@ -22,8 +23,22 @@ pub struct Difference {
 /// # Panics
 /// If the numbers of values differ.
 pub fn worst<A: Real, B: Real>(got: &[A], expected: &[B]) -> Difference {
-    let scale = expected.iter().fold(1.0, |m: f64, v| m.max(v.to_f64().abs()));
+    let scale = largest(expected).max(1.0);
     furthest(got, expected, |got, expected| (got - expected).abs() / scale)
+}
+
+/// Returns the worst element. Its error is relative to the largest expected magnitude, however small, as those of second
+/// moments are.
+///
+/// # Panics
+/// If the numbers of values differ.
+pub fn worst_relative<A: Real, B: Real>(got: &[A], expected: &[B]) -> Difference {
+    let scale = largest(expected).max(f64::MIN_POSITIVE);
+    furthest(got, expected, |got, expected| (got - expected).abs() / scale)
+}
+
+fn largest<T: Real>(values: &[T]) -> f64 {
+    values.iter().fold(0.0, |m: f64, v| m.max(v.to_f64().abs()))
 }
 
 /// Returns the worst element of values that must be bit-identical. Zeros of different signs differ by the smallest
@@ -137,26 +152,40 @@ impl Row {
 
 /// The results of a check so far, while its cases run.
 #[derive(Debug)]
-pub(super) struct Tally(Row);
+pub(super) struct Tally<'a> {
+    row: Row,
+    driver: Option<&'a Driver>,
+    /// Whether the device was lost in a case.
+    pub lost: bool,
+}
 
 /// Returns an error relative to its bound; with a bound of 0, any error fails.
 fn share(error: f64, bound: f64) -> f64 {
     if error <= bound { error / bound.max(f64::MIN_POSITIVE) } else { (error / bound).max(1.0).max(error) }
 }
 
-impl Tally {
+impl<'a> Tally<'a> {
     /// Creates the tally of a check without cases; `bound` is printed if there are none.
-    pub fn new(check: &str, precision: &'static str, bound: f64) -> Self {
+    pub fn new(check: &str, precision: &'static str, bound: f64, driver: Option<&'a Driver>) -> Self {
         let (check, failure) = (check.to_string(), None);
-        Tally(Row { check, precision, cases: 0, error: 0.0, bound, seconds: 0.0, failed: 0, failure })
+        let row = Row { check, precision, cases: 0, error: 0.0, bound, seconds: 0.0, failed: 0, failure };
+        Tally { row, driver, lost: false }
+    }
+
+    /// Runs a case and adds its outcome, unless the device was lost before.
+    pub fn run(&mut self, case: &str, outcome: impl FnOnce() -> Result<Vec<Compared>>) {
+        if !self.lost {
+            self.add(case, outcome());
+        }
     }
 
     /// Adds a case: the comparisons of its tensors, or the device's error.
     pub fn add(&mut self, case: &str, outcome: Result<Vec<Compared>>) {
-        let row = &mut self.0;
+        let row = &mut self.row;
         row.cases += 1;
         let wrong = match outcome {
             Err(error) => {
+                self.lost = self.driver.is_some_and(Driver::is_lost);
                 row.error = f64::INFINITY;
                 Wrong::Device { message: error.with_causes() }
             }
@@ -180,7 +209,7 @@ impl Tally {
 
     /// Returns the row of the check, which took `seconds`.
     pub fn row(self, seconds: f64) -> Row {
-        Row { seconds, ..self.0 }
+        Row { seconds, ..self.row }
     }
 }
 
@@ -210,6 +239,16 @@ mod tests {
     }
 
     #[test]
+    fn small_numbers_are_judged_by_their_own_size() {
+        let expected = [1e-3f64 * 4e-6];
+        let got = [((1.0 - 0.999f32) * 4e-6)];
+        assert!(worst(&got, &expected).error < 1e-12, "relative to 1");
+        let error = worst_relative(&got, &expected).error;
+        assert!((1.2e-5..1.4e-5).contains(&error), "1 - 0.999f is off by 1.3e-5: {error}");
+        assert_eq!(worst_relative(&[0.0f32], &[0.0f64]).error, 0.0);
+    }
+
+    #[test]
     fn every_bit_counts_where_it_must() {
         assert_eq!(worst_bits(&[1.0, f32::NAN, -0.0], &[1.0, f32::NAN, -0.0]).error, 0.0);
         let signs = worst_bits(&[1.0, 0.0], &[1.0, -0.0]);
@@ -220,9 +259,9 @@ mod tests {
 
     #[test]
     fn a_row_holds_the_largest_error_and_the_first_failure() {
-        let mut tally = Tally::new("conv", "f32", 1e-3);
+        let mut tally = Tally::new("conv", "f32", 1e-3, None);
         tally.add("first", compared(&[1.0001, -4.0], 1e-3));
-        assert!(tally.0.passed() && tally.0.error > 1e-5 && tally.0.failure.is_none());
+        assert!(tally.row.passed() && tally.row.error > 1e-5 && tally.row.failure.is_none());
         tally.add("second", compared(&[1.5, -4.0], 1e-3));
         tally.add("third", compared(&[1.0, -6.0], 1e-3));
         tally.add("fourth", compared(&[1.1, -4.0], 1e-3));
@@ -234,19 +273,19 @@ mod tests {
 
     #[test]
     fn nothing_passes_a_bound_of_zero_and_no_number_passes_any() {
-        let mut tally = Tally::new("casts", "f32", 0.0);
+        let mut tally = Tally::new("casts", "f32", 0.0, None);
         tally.add("equal", compared(&[1.0, -4.0], 0.0));
-        assert!(tally.0.passed());
+        assert!(tally.row.passed());
         tally.add("near", compared(&[1.0 + f32::EPSILON, -4.0], 0.0));
-        assert_eq!(tally.0.failed, 1);
+        assert_eq!(tally.row.failed, 1);
         tally.add("no number", compared(&[f32::NAN, -4.0], 1e30));
-        assert_eq!((tally.0.failed, tally.0.error), (2, f64::INFINITY));
+        assert_eq!((tally.row.failed, tally.row.error), (2, f64::INFINITY));
     }
 
     #[test]
     fn a_device_error_is_a_failure_with_its_sentence_and_so_is_a_check_without_cases() {
-        let mut tally = Tally::new("relu", "f32", 1.0);
-        assert!(!tally.0.passed());
+        let mut tally = Tally::new("relu", "f32", 1.0, None);
+        assert!(!tally.row.passed());
         tally.add("a", Err(Error::Run("cuda:0 cannot finish its work".into())));
         tally.add("b", compared(&[9.0, -4.0], 1e-3));
         let row = tally.row(0.0);

@@ -37,7 +37,7 @@ pub(super) fn check(device: &Device, kind: DriverKind, effort: Effort, tally: &m
                 let splits = splits(shape, list, floats);
                 for augmented in [Augmented::Yes, Augmented::No] {
                     let case = format!("{name} images of {shape:?}, {list:?}, augmented: {augmented:?}");
-                    tally.add(&case, prepare(device, kind, &splits, augmented));
+                    tally.run(&case, || prepare(device, kind, &splits, augmented));
                 }
             }
         }

@@ -27,7 +27,8 @@ pub(super) fn dropout(device: &Device, tally: &mut Tally) {
             let mesh = Mesh { data, columns };
             let threads = device.threads;
             let setup = Setup { mesh, incoming, threads, ..case.setup() };
-            tally.add(&format!("{} on {mesh} from {incoming:?}", case.name), mask(device, &case, &setup, rate));
+            let name = format!("{} on {mesh} from {incoming:?}", case.name);
+            tally.run(&name, || mask(device, &case, &setup, rate));
         }
     }
 }
@@ -54,7 +55,7 @@ pub(super) fn strided(device: &Device, kind: DriverKind, tally: &mut Tally) {
     for (rows, len) in [(1, 1), (1, 5000), (7, 3), (13, 129), (61, 64)] {
         for sources in [1, 2, 3] {
             let case = format!("{rows} rows of {len}, {sources} source(s)");
-            tally.add(&case, sum(device, kind, rows, len, sources));
+            tally.run(&case, || sum(device, kind, rows, len, sources));
         }
     }
 }

@@ -60,6 +60,7 @@ pub enum SelftestEvent<'a> {
 pub struct Selftest {
     device: Device,
     effort: Effort,
+    libraries: bool,
     images: Vec<Image>,
 }
 
@@ -67,11 +68,12 @@ pub struct Selftest {
 const SINGLE_NAME: &str = "f32";
 
 impl Selftest {
-    /// Opens a device: `auto`, `cpu`, `emu` or `cuda:0`.
+    /// Opens a device: `auto`, `cpu`, `emu` or `cuda:0`. With `libraries`, the checks of a GPU end with NVIDIA's libraries, if they
+    /// are present.
     ///
     /// # Errors
     /// If there is no such device, or it cannot be used.
-    pub fn open(device: &str, effort: Effort) -> Result<Selftest> {
+    pub fn open(device: &str, effort: Effort, libraries: bool) -> Result<Selftest> {
         let job = training::job(device, &[]).map_err(|error| match error {
             Error::Config(problems) => {
                 let at_option = |p| Problem { location: "--device".to_string(), ..p };
@@ -94,7 +96,7 @@ impl Selftest {
         let driver = devices.kind.driver().map(|kind| Driver::open(kind, ordinal, threads)).transpose()?;
         let images = driver.as_ref().map_or(Ok(Vec::new()), Driver::codes)?;
         let images = images.into_iter().map(|(code, kernels)| Image { code: code.to_string(), kernels }).collect();
-        Ok(Selftest { device: Device { name, ordinal, threads, driver }, effort, images })
+        Ok(Selftest { device: Device { name, ordinal, threads, driver }, effort, libraries, images })
     }
 
     /// Returns the name that the device reports.
@@ -102,19 +104,28 @@ impl Selftest {
         self.device.driver.as_ref().map_or("this machine's processor", Driver::name)
     }
 
-    /// Runs every check whose name contains `only`, and reports each with `tell`. An error of the device fails the current check; the others still
-    /// run.
+    /// Runs every check whose name contains `only`, and reports each with `tell`. An error of the device fails the current
+    /// case; the others still run, unless it ended all use of the device.
     pub fn run(&self, only: &str, tell: &mut dyn FnMut(SelftestEvent)) -> SelftestReport {
         let (device, effort, begin) = (&self.device, self.effort, Instant::now());
         let (mut rows, mut skipped) = (Vec::new(), Vec::new());
+        // The check in which the device was lost, and the checks that could not run after it.
+        let mut lost: Option<(String, Vec<String>)> = None;
         let mut row = |check: &str, precision: &'static str, bound: f64, run: &mut dyn FnMut(&mut Tally)| {
             let name = format!("{check} {precision}");
             if !name.contains(only) {
                 return;
             }
+            if let Some((_, after)) = &mut lost {
+                after.push(name);
+                return;
+            }
             tell(SelftestEvent::Begins(&name));
-            let (mut tally, start) = (Tally::new(check, precision, bound), Instant::now());
+            let (mut tally, start) = (Tally::new(check, precision, bound, device.driver.as_ref()), Instant::now());
             run(&mut tally);
+            if tally.lost {
+                lost = Some((name, Vec::new()));
+            }
             let row = tally.row(start.elapsed().as_secs_f64());
             tell(SelftestEvent::Done(&row));
             rows.push(row);
@@ -160,6 +171,7 @@ impl Selftest {
         }
         // Last, because from here on NVIDIA's libraries compute the products and convolutions that they support.
         match &device.driver {
+            Some(Driver::Cuda(_)) if !self.libraries => skipped.push("libraries: --no-libraries".to_string()),
             Some(Driver::Cuda(_)) if libraries::present() => {
                 let mut with = |libraries, device: &Device, kinds: &[&str], cases: &[PrecisionCase]| {
                     let driver = device.driver.as_ref().expect("the device is a GPU");
@@ -188,6 +200,10 @@ impl Selftest {
             }
             Some(Driver::Cuda(_)) => skipped.extend(libraries::described()),
             _ => {}
+        }
+        if let Some((name, after)) = lost.filter(|(_, after)| !after.is_empty()) {
+            let after = after.join(", ");
+            skipped.push(format!("{after}: the device was lost in \"{name}\"; run them in a new process with --only"));
         }
         let capability = device.driver.as_ref().map(Driver::capability).filter(|&capability| capability != (0, 0));
         SelftestReport {
