@@ -110,6 +110,10 @@ pub fn from_text(name: &str, text: &str, base: &Path, sets: &[String]) -> Parsed
     };
     let (config, model) = read_root(&mut diagnostics, root);
     let mut problems = diagnostics.problems;
+    // Only text of the file has line feeds here: the sentences about it are one line each.
+    for text in problems.iter_mut().flat_map(|problem| [&mut problem.location, &mut problem.message]) {
+        *text = text.replace('\n', "\\u{a}");
+    }
     sort(&mut problems);
     let config = config.map(|config| Config {
         base: base.into(),

@@ -1,7 +1,8 @@
 //! A GPU accessed through NVIDIA's driver.
 
-use super::cuda_api::{able, count, sentence};
-use super::embedded::{ARCHS, ENTRIES, IMAGES};
+use super::cuda_api::able;
+use super::cuda_context::CudaContext;
+use super::embedded::ENTRIES;
 use super::handles::{GpuEvent, Graph, Grid, Rows, Stream};
 use super::kernel_image::KernelImage;
 use super::libraries::{Choices, Convolution, Factors, Images, Libraries, Product, Workspace};
@@ -11,17 +12,10 @@ use cudarc::driver::{DriverError, result, sys};
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-/// A GPU and every object created on it.
+/// A GPU, and the objects that one of its users created on it.
 #[derive(Debug)]
 pub struct Cuda {
-    ordinal: usize,
-    device: sys::CUdevice,
-    context: sys::CUcontext,
-    name: String,
-    capability: (u32, u32),
-    modules: Vec<sys::CUmodule>,
-    /// In the order of [`ENTRIES`].
-    functions: Vec<sys::CUfunction>,
+    context: Arc<CudaContext>,
     streams: Mutex<Vec<sys::CUstream>>,
     events: Mutex<Vec<sys::CUevent>>,
     graphs: Mutex<Vec<sys::CUgraphExec>>,
@@ -37,94 +31,34 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 }
 
 impl Cuda {
-    /// Opens a GPU and loads every kernel onto it.
+    /// Opens a GPU with every kernel.
     pub(super) fn open(ordinal: usize) -> Result<Self> {
-        let found = count()?;
-        if ordinal >= found {
-            return Err(Error::Usage(format!(
-                "cuda:{ordinal} does not exist: the driver reports {found} GPU(s), numbered from 0 \
-                 (CUDA_VISIBLE_DEVICES may hide others)"
-            )));
-        }
-        let fail = |action: &str, error: DriverError| sentence(ordinal, action, error);
-        let device = result::device::get(ordinal as i32).map_err(|e| fail("be opened", e))?;
-        let attribute = |which| {
-            // SAFETY: the device exists.
-            unsafe { result::device::get_attribute(device, which) }.map_err(|e| fail("be queried", e))
-        };
-        let major = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
-        let minor = attribute(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
-        let name = result::device::get_name(device).map_err(|e| fail("report its name", e))?;
-        // SAFETY: released in `drop`.
-        let context = unsafe { result::primary_ctx::retain(device) }.map_err(|e| fail("create a context", e))?;
-        let mut cuda = Cuda {
-            ordinal,
-            device,
-            context,
-            name,
-            capability: (major as u32, minor as u32),
-            modules: Vec::new(),
-            functions: Vec::new(),
-            streams: Mutex::default(),
-            events: Mutex::default(),
-            graphs: Mutex::default(),
-            libraries: OnceLock::new(),
-        };
-        cuda.enter()?;
-        cuda.load()?;
-        Ok(cuda)
+        let (streams, events, graphs) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Ok(Cuda { context: CudaContext::of(ordinal)?, streams, events, graphs, libraries: OnceLock::new() })
     }
 
-    fn load(&mut self) -> Result<()> {
-        for (file, image) in IMAGES {
-            // SAFETY: the image is a complete fatbin, which records its length.
-            let module = unsafe { result::module::load_data(image.as_ptr().cast()) };
-            let module = module.map_err(|e| self.fail(&format!("load kernels/{file}.cu"), e))?;
-            self.modules.push(module);
-            for entry in ENTRIES.iter().filter(|entry| entry.file == *file) {
-                let name = std::ffi::CString::new(entry.name).expect("a kernel's name contains no zero byte");
-                // SAFETY: the module is loaded, and is not unloaded before `drop`.
-                let function = unsafe { result::module::get_function(module, name) };
-                self.functions.push(function.map_err(|e| self.fail(&format!("find {}", entry.name), e))?);
-            }
-        }
-        assert_eq!(self.functions.len(), ENTRIES.len(), "images and entries list the files in the same order");
-        Ok(())
-    }
-
-    /// Makes this GPU's context current in the calling thread.
     fn enter(&self) -> Result<()> {
-        // SAFETY: the context lives as long as `self`.
-        unsafe { result::ctx::set_current(self.context) }.map_err(|e| self.fail("be made current", e))
+        self.context.enter()
     }
 
     fn fail(&self, action: &str, error: DriverError) -> Error {
-        sentence(self.ordinal, action, error)
+        self.context.fail(action, error)
     }
 
-    /// Makes the context current and calls the driver; an error is described as `cuda:0 cannot {action}: ...`.
     fn call<T>(&self, action: &str, f: impl FnOnce() -> std::result::Result<T, DriverError>) -> Result<T> {
-        self.enter()?;
-        f().map_err(|error| self.fail(action, error))
+        self.context.call(action, f)
     }
 
     pub(super) fn name(&self) -> &str {
-        &self.name
+        &self.context.name
     }
 
     pub(super) fn capability(&self) -> (u32, u32) {
-        self.capability
+        self.context.capability
     }
 
     pub(super) fn code(&self, kernel: usize) -> Result<KernelImage> {
-        use sys::CUfunction_attribute_enum::{CU_FUNC_ATTRIBUTE_BINARY_VERSION, CU_FUNC_ATTRIBUTE_PTX_VERSION};
-        let ask = |attribute| {
-            // SAFETY: the function lives as long as `self`.
-            let asked = || unsafe { result::function::get_function_attribute(self.functions[kernel], attribute) };
-            self.call(&format!("report the architecture of {}", ENTRIES[kernel].name), asked)
-        };
-        let (ptx, machine) = (ask(CU_FUNC_ATTRIBUTE_PTX_VERSION)?, ask(CU_FUNC_ATTRIBUTE_BINARY_VERSION)?);
-        Ok(KernelImage::of(ptx as u32, machine as u32, ARCHS))
+        self.context.code(kernel)
     }
 
     /// Returns true if a fault or a hardware error has ended the context, in which no call succeeds any more.
@@ -144,7 +78,7 @@ impl Cuda {
             Error::Run(format!(
                 "cuda:{} cannot allocate {bytes} bytes ({:?}): {free} are free; use a smaller batch, more devices or \
                  \"precision\" = \"bf16\"",
-                self.ordinal, error.0
+                self.context.ordinal, error.0
             ))
         })
     }
@@ -165,15 +99,15 @@ impl Cuda {
     }
 
     pub(super) fn reach(&self, other: &Cuda) -> Result<bool> {
-        if self.device == other.device {
+        if self.context.device == other.context.device {
             return Ok(true);
         }
-        if !able(self.ordinal, self.device, other.device)? {
+        if !able(self.context.ordinal, self.context.device, other.context.device)? {
             return Ok(false);
         }
         self.enter()?;
         // SAFETY: both contexts are alive.
-        match unsafe { sys::cuCtxEnablePeerAccess(other.context, 0) } {
+        match unsafe { sys::cuCtxEnablePeerAccess(other.context.context, 0) } {
             sys::CUresult::CUDA_SUCCESS | sys::CUresult::CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED => Ok(true),
             error => Err(self.fail("access the memory of its peer", DriverError(error))),
         }
@@ -291,7 +225,7 @@ impl Cuda {
         // SAFETY: the caller vouches for the arguments; the driver copies them before it returns.
         let launched = unsafe {
             sys::cuLaunchKernel(
-                self.functions[kernel],
+                self.context.functions[kernel],
                 x,
                 y,
                 z,
@@ -309,7 +243,9 @@ impl Cuda {
 
     pub(super) fn use_libraries(&self, used: LibraryUse, choices: &Arc<Choices>) -> Result<()> {
         self.enter()?;
-        self.libraries.get_or_init(|| Libraries::new(format!("cuda:{}", self.ordinal), &self.name, used, choices));
+        self.libraries.get_or_init(|| {
+            Libraries::new(format!("cuda:{}", self.context.ordinal), &self.context.name, used, choices)
+        });
         Ok(())
     }
 
@@ -388,10 +324,6 @@ impl Drop for Cuda {
             for stream in lock(&self.streams).drain(..) {
                 let _ = result::stream::destroy(stream);
             }
-            for module in self.modules.drain(..) {
-                let _ = result::module::unload(module);
-            }
-            let _ = result::primary_ctx::release(self.device);
         }
     }
 }

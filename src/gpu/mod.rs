@@ -13,6 +13,7 @@ mod allocations;
 pub mod cast;
 mod cuda;
 mod cuda_api;
+mod cuda_context;
 mod driver;
 mod embedded;
 mod emulated;

@@ -36,8 +36,8 @@ API cuDeviceGetName(char* name, int bytes, int device) {
 API cuDevicePrimaryCtxRetain(Context** context, int device) {
     LOCK;
     *context = &contexts[device];
-    ++contexts[device].users;
-    return OK;
+    // CUDA counts users, but a process of ours loads the kernels of a device once.
+    return contexts[device].users++ ? UNKNOWN : OK;
 }
 API cuDevicePrimaryCtxRelease_v2(int device) {
     LOCK;
