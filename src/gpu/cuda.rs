@@ -144,12 +144,12 @@ impl Cuda {
 
     pub(super) fn synchronize(&self, stream: Stream) -> Result<()> {
         // SAFETY: streams live as long as their driver.
-        self.call("finish its work", || unsafe { result::stream::synchronize(stream.0 as _) })
+        self.context.finish(|| unsafe { sys::cuStreamQuery(stream.0 as _) })
     }
 
     pub(super) fn synchronize_event(&self, event: GpuEvent) -> Result<()> {
         // SAFETY: events live as long as their driver.
-        self.call("finish its work", || unsafe { result::event::synchronize(event.0 as _) })
+        self.context.finish(|| unsafe { sys::cuEventQuery(event.0 as _) })
     }
 
     pub(super) fn seconds_between(&self, start: GpuEvent, end: GpuEvent) -> Result<f64> {

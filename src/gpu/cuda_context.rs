@@ -6,7 +6,9 @@ use super::kernel_image::KernelImage;
 use crate::error::{Error, Result};
 use cudarc::driver::{DriverError, result, sys};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// The context of a GPU with all kernels loaded. It lives as long as the process: loading them takes longer than most
 /// checks of the selftest, and NVIDIA's libraries keep what they load in the context.
@@ -19,7 +21,17 @@ pub(super) struct CudaContext {
     pub capability: (u32, u32),
     /// In the order of [`ENTRIES`].
     pub functions: Vec<sys::CUfunction>,
+    /// The longest time to wait for the GPU; `None` waits for ever.
+    patience: Option<Duration>,
+    /// Whether the GPU took longer. Then no call is made any more, because many of them would wait as well.
+    hangs: AtomicBool,
 }
+
+/// The default of PERISTYLE_GPU_TIMEOUT: longer than any step, unless a tool slows the GPU down.
+const PATIENCE: u64 = 600;
+/// How long the host polls before it sleeps between questions.
+const POLLS: Duration = Duration::from_millis(2);
+const SLEEP: Duration = Duration::from_micros(20);
 
 // SAFETY: the driver's handles may be used from any thread in which the context is current; `enter` makes it so.
 unsafe impl Send for CudaContext {}
@@ -46,6 +58,7 @@ impl CudaContext {
                  (CUDA_VISIBLE_DEVICES may hide others)"
             )));
         }
+        let patience = patience()?;
         let fail = |action: &str, error: DriverError| sentence(ordinal, action, error);
         let device = result::device::get(ordinal as i32).map_err(|e| fail("be opened", e))?;
         let attribute = |which| {
@@ -58,7 +71,8 @@ impl CudaContext {
         let name = result::device::get_name(device).map_err(|e| fail("report its name", e))?;
         // SAFETY: released in `drop`.
         let context = unsafe { result::primary_ctx::retain(device) }.map_err(|e| fail("create a context", e))?;
-        let mut opened = CudaContext { ordinal, device, context, name, capability, functions: Vec::new() };
+        let (hangs, functions) = (AtomicBool::new(false), Vec::new());
+        let mut opened = CudaContext { ordinal, device, context, name, capability, functions, patience, hangs };
         opened.enter()?;
         opened.load()?;
         Ok(opened)
@@ -82,8 +96,39 @@ impl CudaContext {
 
     /// Makes this GPU's context current in the calling thread.
     pub fn enter(&self) -> Result<()> {
+        if self.hangs.load(Ordering::Relaxed) {
+            return Err(self.hanging());
+        }
         // SAFETY: the context lives as long as `self`.
         unsafe { result::ctx::set_current(self.context) }.map_err(|e| self.fail("be made current", e))
+    }
+
+    /// Waits until a question about the GPU's work is no longer answered by "not ready".
+    pub fn finish(&self, ask: impl Fn() -> sys::CUresult) -> Result<()> {
+        self.enter()?;
+        let begin = Instant::now();
+        loop {
+            match ask() {
+                sys::CUresult::CUDA_SUCCESS => return Ok(()),
+                sys::CUresult::CUDA_ERROR_NOT_READY => {}
+                error => return Err(self.fail("finish its work", DriverError(error))),
+            }
+            let waited = begin.elapsed();
+            if self.patience.is_some_and(|patience| waited > patience) {
+                self.hangs.store(true, Ordering::Relaxed);
+                return Err(self.hanging());
+            }
+            if waited < POLLS { std::thread::yield_now() } else { std::thread::sleep(SLEEP) }
+        }
+    }
+
+    fn hanging(&self) -> Error {
+        let seconds = self.patience.unwrap_or_default().as_secs();
+        Error::Run(format!(
+            "cuda:{} has not finished its work in {seconds} s: a kernel or the GPU hangs; see nvidia-smi and the \
+             system's log (Xid), or give it more time (PERISTYLE_GPU_TIMEOUT=SECONDS, 0 for no limit)",
+            self.ordinal
+        ))
     }
 
     pub fn fail(&self, action: &str, error: DriverError) -> Error {
@@ -106,6 +151,15 @@ impl CudaContext {
         let (ptx, machine) = (ask(CU_FUNC_ATTRIBUTE_PTX_VERSION)?, ask(CU_FUNC_ATTRIBUTE_BINARY_VERSION)?);
         Ok(KernelImage::of(ptx as u32, machine as u32, ARCHS))
     }
+}
+
+/// Returns the longest time to wait for a GPU.
+fn patience() -> Result<Option<Duration>> {
+    let Some(set) = std::env::var_os("PERISTYLE_GPU_TIMEOUT") else { return Ok(Some(Duration::from_secs(PATIENCE))) };
+    let seconds = set.to_str().and_then(|set| set.parse::<u32>().ok()).ok_or_else(|| {
+        Error::Usage(format!("PERISTYLE_GPU_TIMEOUT = {}, expected a number of seconds, or 0", set.display()))
+    })?;
+    Ok((seconds > 0).then(|| Duration::from_secs(seconds.into())))
 }
 
 impl Drop for CudaContext {

@@ -49,6 +49,7 @@ API cuCtxSetCurrent(Context* context) {
 }
 API cuCtxSynchronize() {
     LOCK;
+    waits();
     for (Stream* stream : streams) finish(stream);
     return failure;
 }
@@ -106,6 +107,7 @@ API cuMemAlloc_v2(uint64_t* address, size_t bytes) {
 static int release(uint64_t address, bool host) {
     const auto found = memory.find(address);
     if (found == memory.end() || (found->second.second < 0) != host) return INVALID_VALUE;
+    waits();
     for (Stream* stream : streams) finish(stream);
     free(reinterpret_cast<void*>(address));
     memory.erase(found);
@@ -144,6 +146,13 @@ API cuStreamSynchronize(Stream* stream) {
     if (!streams.count(stream)) return INVALID_HANDLE;
     return stream->capture ? CAPTURE_INVALID : finish(stream);
 }
+API cuStreamQuery(Stream* stream) {
+    LOCK;
+    if (!streams.count(stream)) return INVALID_HANDLE;
+    if (stream->capture) return CAPTURE_INVALID;
+    const int result = finish(stream);
+    return hanging ? NOT_READY : result;
+}
 API cuEventCreate(Event** event, unsigned) {
     LOCK;
     *event = new Event;
@@ -167,6 +176,10 @@ API cuEventSynchronize(Event* event) {
     for (Stream* stream : streams)
         while (event->done < event->issued && !stream->pending.empty() && finish(stream) == OK) {}
     return failure;
+}
+API cuEventQuery(Event* event) {
+    const int result = cuEventSynchronize(event);
+    return hanging ? NOT_READY : result;
 }
 API cuEventRecord(Event* event, Stream* stream) {
     LOCK;

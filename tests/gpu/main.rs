@@ -163,6 +163,24 @@ fn a_plan_that_a_gpu_has_no_memory_for_is_reported_by_check() {
     assert_eq!(output.code, Some(0), "{}", output.err);
 }
 
+#[test]
+#[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
+fn a_kernel_that_never_ends_ends_the_run() {
+    let runs = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fake-cuda-hangs");
+    let _ = std::fs::remove_dir_all(&runs);
+    let runs = runs.to_str().expect("the repository's path is text");
+    let train = ["train", "configs/digits.toml", "--devices", "cuda:0", "--set", "data.batch=8", "--run-dir", runs];
+    let hangs = [("FAKE_CUDA_HANG", "max_pool_backward"), ("PERISTYLE_GPU_TIMEOUT", "1")];
+    let output = program(&train, &hangs);
+    assert_eq!(output.code, Some(1), "{}", output.err);
+    let words =
+        "step 1: \"max_pool2.backward\": cuda:0 has not finished its work in 1 s: a kernel or the GPU hangs; see";
+    assert!(output.err.contains(words), "{}", output.err);
+    let wrong = program(&["selftest", "--device", "cuda:0"], &[("PERISTYLE_GPU_TIMEOUT", "soon")]);
+    assert_eq!(wrong.code, Some(2));
+    assert!(wrong.err.contains("PERISTYLE_GPU_TIMEOUT = soon, expected a number of seconds, or 0"), "{}", wrong.err);
+}
+
 const SELFTEST: [&str; 4] = ["selftest", "--device", "cuda:0", "--quick"];
 
 #[test]

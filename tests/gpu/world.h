@@ -3,7 +3,7 @@
 //
 // FAKE_CUDA_KERNELS: the emulated device's library. FAKE_CUDA_ENTRIES: a file with a line "name threads sizes..." per
 // kernel; the size of an address that the kernel writes through ends in w. FAKE_CUDA_BYTES: the memory of each device.
-// FAKE_CUDA_FAULT: a kernel that faults. FAKE_CUDA_WRONG: a kernel that computes its first value wrong.
+// FAKE_CUDA_FAULT: a kernel that faults. FAKE_CUDA_HANG: a kernel that never ends. FAKE_CUDA_WRONG: a kernel that computes its first value wrong.
 // FAKE_CUDA_PEERS=0: no device reaches another's memory.
 #pragma once
 
@@ -27,14 +27,15 @@ enum Result {
     OK = 0,
     INVALID_VALUE = 1,
     NO_MEMORY = 2,
-    NOT_READY = 3,
+    NOT_READY = 600,
     INVALID_CONTEXT = 201,
     INVALID_HANDLE = 400,
     NOT_FOUND = 500,
     ILLEGAL_ADDRESS = 700,
     CAPTURE_INVALID = 901,
     CAPTURE_UNJOINED = 904,
-    CAPTURE_ISOLATION = 905
+    CAPTURE_ISOLATION = 905,
+    UNKNOWN = 999
 };
 
 struct Event {
@@ -79,6 +80,14 @@ static std::map<std::string, Kernel> kernels;
 static std::vector<Context> contexts;
 static thread_local Context* current = nullptr;
 static int failure = OK;
+static bool hanging = false;
+
+// What a call does that waits for a kernel that never ends; aborts so that a test fails.
+static void waits() {
+    if (!hanging) return;
+    fputs("fake cuda: a call waits for ever\n", stderr);
+    abort();
+}
 
 using Launch = int (*)(const void*, const unsigned*, const unsigned*, size_t, void**, uint64_t, uint64_t, int, uint64_t,
                        char*, size_t);
@@ -195,6 +204,7 @@ static void load_kernels() {
 
 static int run_kernel(const Kernel& kernel, const unsigned* grid, size_t shared, std::vector<Value> values) {
     if (kernel.name == setting("FAKE_CUDA_FAULT", "")) return ILLEGAL_ADDRESS;
+    if (kernel.name == setting("FAKE_CUDA_HANG", "")) return hanging = true, OK;
     std::vector<void*> args;
     for (Value& value : values) args.push_back(value.data());
     const unsigned size[] = {kernel.threads, 1, 1};
