@@ -39,7 +39,7 @@ pub fn config(bytes: &[u8]) {
 pub fn set(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let sets: Vec<String> = text.lines().map(String::from).collect();
-    parsed(include_str!("../../configs/digits.toml"), &sets);
+    parsed(include_str!("../../configs/mlp.toml"), &sets);
 }
 
 fn parsed(text: &str, sets: &[String]) {

@@ -6,7 +6,7 @@ use super::driver::{Driver, Issue};
 use super::handles::{DriverKind, GpuEvent, Graph, Grid, Rows, Stream};
 use super::kernels;
 use super::launch::CLOCK_BYTES;
-use super::libraries::{Choices, Record};
+use super::libraries::{Choices, LibraryReport, Record};
 use super::staging::{INPUTS, Pinned, Slot};
 use crate::device::{Clock, LibraryUse, Operand, Queue};
 use crate::error::{Error, Result};
@@ -121,6 +121,11 @@ impl Gpus {
     /// Returns the algorithms that the libraries use.
     pub fn choices(&self) -> Record {
         self.choices.record()
+    }
+
+    /// Returns what the libraries compute so far.
+    pub fn library_report(&self) -> LibraryReport {
+        self.choices.report()
     }
 
     /// Restores the choices from a checkpoint; returns a message for each library whose choices do not apply.

@@ -7,7 +7,7 @@ use super::{AllocatedRegion, Execution, Graphs, InputStaging, Plan};
 use crate::data::{Batch, Preparation, Raw};
 use crate::device::{Clock, Operand, Queue};
 use crate::error::{Error, Result};
-use crate::gpu::libraries::Record;
+use crate::gpu::libraries::{LibraryReport, Record};
 use crate::gpu::{GpuEvent, Gpus, bytes_of};
 use crate::optim::DeviceChain;
 use crate::placement::Region;
@@ -208,6 +208,11 @@ impl Programs {
     /// Returns the algorithms that the libraries use.
     pub fn choices(&self) -> Record {
         self.issuer.gpus.choices()
+    }
+
+    /// Returns what the libraries compute so far.
+    pub fn library_report(&self) -> LibraryReport {
+        self.issuer.gpus.library_report()
     }
 
     /// Restores the choices of a checkpoint; returns a line for those that do not apply.

@@ -3,9 +3,9 @@
 use super::execution::{Execution, Graphs};
 use super::{InputStaging, Plan, cpu, gpu};
 use crate::data::{Augment, Batch, Preparation, Preparer};
-use crate::device::{Clock, Target};
+use crate::device::{Clock, LibraryUse, Target};
 use crate::error::{Error, Result};
-use crate::gpu::libraries::Record;
+use crate::gpu::libraries::{LibraryReport, Record};
 use crate::gpu::{DriverKind, GpuOptions, Gpus};
 use crate::placement::{Peers, Region, Variant};
 use crate::tensor::{Axis, Layout, LocalSlice, Placement, Precision, Real, Shape, Strided};
@@ -140,6 +140,16 @@ impl Session {
         match &self.devices {
             Devices::Cpu(_) => Record::default(),
             Devices::Gpu(programs) => programs.choices(),
+        }
+    }
+
+    /// Returns what NVIDIA's libraries compute so far, if they may compute anything.
+    pub fn library_report(&self) -> Option<LibraryReport> {
+        match (&self.devices, self.plan.spec.target) {
+            (Devices::Gpu(programs), Target::Gpu { libraries, .. }) if libraries != LibraryUse::Off => {
+                Some(programs.library_report())
+            }
+            _ => None,
         }
     }
 

@@ -1,11 +1,12 @@
 // A cuDNN for tests: the calls that src/gpu/libraries/convolutions.rs makes, as plain loops that run when the
 // stream of the stand-in driver comes to them. What breaks the contract of cudnn.h ends the process.
 //
-// FAKE_CUDNN_FAILS: "create" or "convolution" for calls that fail, "refuses" for a heuristic that knows nothing.
+// FAKE_CUDNN_FAILS: "create" or "convolution" for calls that fail, "refuses" for a heuristic that knows nothing,
+// "lacks" for one whose part of the library is missing.
 // FAKE_CUDNN_ORDER: "backwards" for a heuristic that prefers other algorithms.
 #include "library.h"
 
-enum { OK = 0, NOT_INITIALIZED = 1001, NOT_SUPPORTED_SHAPE = 3002, EXECUTION_FAILED = 5000 };
+enum { OK = 0, NOT_INITIALIZED = 1001, NOT_SUPPORTED_SHAPE = 3002, SUBLIBRARY_UNAVAILABLE = 3009, EXECUTION_FAILED = 5000 };
 enum { FLOAT = 0, BFLOAT16 = 9, NHWC = 1 };
 enum { DEFAULT_MATH = 0, TENSOR_OP_MATH = 1, ALLOW_CONVERSION = 2, FMA_MATH = 3 };
 
@@ -111,6 +112,7 @@ static const Found ALGORITHMS[] = {
 static int choose(const Convolution& c, int most, int* count, Found* found) {
     *count = 0;
     if (asked("FAKE_CUDNN_FAILS", "refuses")) return NOT_SUPPORTED_SHAPE;
+    if (asked("FAKE_CUDNN_FAILS", "lacks")) return SUBLIBRARY_UNAVAILABLE;
     const int known = sizeof ALGORITHMS / sizeof *ALGORITHMS;
     for (int i = 0; i < known && *count < most; ++i)
         found[(*count)++] = ALGORITHMS[asked("FAKE_CUDNN_ORDER", "backwards") ? known - 1 - i : i];

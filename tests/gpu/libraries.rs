@@ -10,8 +10,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
-const LT: &str = "libcublasLt";
-const DNN: &str = "libcudnn";
+pub(super) const LT: &str = "libcublasLt";
+pub(super) const DNN: &str = "libcudnn";
 
 /// Compiles the stand-ins once, each into a separate folder.
 fn folders() -> &'static [PathBuf; 2] {
@@ -36,7 +36,7 @@ fn folders() -> &'static [PathBuf; 2] {
 }
 
 /// Returns an environment in which the stand-in driver and the given libraries are found.
-fn environment(libraries: &[&str]) -> Vec<(&'static str, OsString)> {
+pub(super) fn environment(libraries: &[&str]) -> Vec<(&'static str, OsString)> {
     let driver = fake_driver();
     let [lt, dnn] = folders();
     let there = [(LT, lt), (DNN, dnn)].into_iter().filter(|(name, _)| libraries.contains(name));
@@ -133,37 +133,6 @@ fn a_resumed_run_keeps_its_algorithms_and_its_bits() {
                 GPU: they are chosen again";
     assert!(log.contains(note), "{log}");
     assert!(bits("newer") != bits("whole"), "another version reused the algorithms");
-}
-
-#[test]
-#[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
-fn the_selftest_checks_the_libraries() {
-    let folder = Folder::new("libraries-selftest");
-    let selftest = |libraries: &[&str]| {
-        let mut command = peristyle(&folder.0);
-        output_of(command.args(["selftest", "--device", "cuda:0", "--quick"]).envs(environment(libraries)))
-    };
-    let with = selftest(&[LT, DNN]);
-    assert_eq!(with.code, Some(0), "{}{}", with.out, with.err);
-    let rows =
-        |output: &str| output.lines().filter(|line| line.contains(" libraries ") && line.ends_with("ok")).count();
-    assert_eq!(rows(&with.out), 7, "{}", with.out);
-    let without = selftest(&[]);
-    assert!(without.code == Some(0) && rows(&without.out) == 0, "{}{}", without.out, without.err);
-    assert!(without.out.contains("cuBLASLt: none"), "{}", without.out);
-}
-
-#[test]
-#[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
-fn devices_lists_the_libraries() {
-    let folder = Folder::new("libraries-devices");
-    let devices = |libraries: &[&str]| output_of(peristyle(&folder.0).arg("devices").envs(environment(libraries))).out;
-    let text = devices(&[LT]);
-    assert!(text.contains("\ncuBLASLt: 13.1.0, /") && text.contains("/libcublasLt.so.13\n"), "{text}");
-    assert!(text.contains("\ncuDNN: none: libcudnn.so.9 was not found in PERISTYLE_LIBRARIES = "), "{text}");
-    let text = devices(&[DNN]);
-    assert!(text.contains("\ncuDNN: 9.10.2, /"), "{text}");
-    assert!(text.contains("\ncuBLASLt: none: libcublasLt.so.13 or libcublasLt.so.12 was not found"), "{text}");
 }
 
 #[test]

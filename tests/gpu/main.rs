@@ -7,6 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod libraries;
+mod reports;
 
 use common::runs::{CommandOutput, output_of, peristyle};
 use peristyle::gpu::kernels::{EMULATOR, ENTRIES, IMAGES};

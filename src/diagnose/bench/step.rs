@@ -4,6 +4,7 @@ use super::peak::Limits;
 use super::spread::Effort;
 use super::workload::{About, Bench};
 use crate::error::Result;
+use crate::gpu::libraries::LibraryReport;
 use crate::network::{Network, Node};
 use serde::Serialize;
 
@@ -48,6 +49,8 @@ pub struct StepTime {
     pub copy_ratio: f64,
     /// The loss of the last step.
     pub loss: f64,
+    /// What NVIDIA's libraries compute; null where they are not used.
+    pub libraries: Option<LibraryReport>,
 }
 
 /// Measures the training step of a configuration.
@@ -86,6 +89,7 @@ pub fn step(bench: &mut Bench, effort: Effort) -> Result<StepTime> {
         product_ratio: tflops / limits.limit_tflops,
         copy_ratio: gb_per_second / limits.limit_gb_per_second,
         loss: bench.loss,
+        libraries: bench.session.library_report(),
     })
 }
 

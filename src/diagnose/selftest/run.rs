@@ -7,6 +7,7 @@ use super::{collectives, images, layers, optimizer, pieces, training};
 use crate::config;
 use crate::device::LibraryUse;
 use crate::error::{Error, Problem, Result};
+use crate::gpu::libraries::{Choices, LibraryReport};
 use crate::gpu::{Driver, DriverKind, libraries};
 use serde::Serialize;
 use std::sync::Arc;
@@ -38,6 +39,8 @@ pub struct SelftestReport {
     pub quick: bool,
     /// The checks.
     pub rows: Vec<Row>,
+    /// What NVIDIA's libraries computed in the checks of them; null where they were not checked.
+    pub libraries: Option<LibraryReport>,
     /// The checks that were skipped on this device.
     pub skipped: Vec<String>,
     /// Seconds in total.
@@ -109,6 +112,7 @@ impl Selftest {
     pub fn run(&self, only: &str, tell: &mut dyn FnMut(SelftestEvent)) -> SelftestReport {
         let (device, effort, begin) = (&self.device, self.effort, Instant::now());
         let (mut rows, mut skipped) = (Vec::new(), Vec::new());
+        let mut used = None;
         // The check in which the device was lost, and the checks that could not run after it.
         let mut lost: Option<(String, Vec<String>)> = None;
         let mut row = |check: &str, precision: &'static str, bound: f64, run: &mut dyn FnMut(&mut Tally)| {
@@ -173,9 +177,10 @@ impl Selftest {
         match &device.driver {
             Some(Driver::Cuda(_)) if !self.libraries => skipped.push("libraries: --no-libraries".to_string()),
             Some(Driver::Cuda(_)) if libraries::present() => {
+                let choices = Arc::<Choices>::default();
                 let mut with = |libraries, device: &Device, kinds: &[&str], cases: &[PrecisionCase]| {
                     let driver = device.driver.as_ref().expect("the device is a GPU");
-                    driver.use_libraries(libraries, &Arc::default())?;
+                    driver.use_libraries(libraries, &choices)?;
                     for (kind, case) in kinds.iter().flat_map(|kind| cases.iter().map(move |case| (kind, *case))) {
                         // Outputs with a bias are rounded twice.
                         let case = PrecisionCase { bound: 2.0 * case.bound, ..case };
@@ -196,6 +201,7 @@ impl Selftest {
                         &[PrecisionCase { others: 2.0 * HALF, ..layers::PRECISIONS[2] }],
                     )
                 });
+                used = Some(choices.report());
                 skipped.extend(done.err().map(|error: Error| format!("libraries: {error}")));
             }
             Some(Driver::Cuda(_)) => skipped.extend(libraries::described()),
@@ -215,6 +221,7 @@ impl Selftest {
             quick: effort == Effort::Quick,
             passed: rows.iter().all(Row::passed),
             rows,
+            libraries: used,
             skipped,
             seconds: begin.elapsed().as_secs_f64(),
         }

@@ -4,6 +4,7 @@
 use crate::gpu::address::ComputeType;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The algorithm of one product or convolution.
@@ -80,7 +81,24 @@ pub struct Record {
 
 /// The choices of a run. Its GPUs share them, so copies of a tensor are bit-identical everywhere.
 #[derive(Debug, Default)]
-pub struct Choices(Mutex<Record>);
+pub struct Choices {
+    record: Mutex<Record>,
+    /// The products and convolutions that a library declined, each with its reason.
+    declined: Mutex<BTreeMap<String, String>>,
+    /// Whether a warning about the installation was given.
+    warned: AtomicBool,
+}
+
+/// What NVIDIA's libraries compute on a GPU.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct LibraryReport {
+    /// A line for each library: its version and file, or why it cannot be used.
+    pub libraries: Vec<String>,
+    /// The algorithm of every product and convolution so far.
+    pub algorithms: Record,
+    /// Those that a library declined, each with its reason.
+    pub declined: BTreeMap<String, String>,
+}
 
 /// The library to which a table belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +118,23 @@ impl Record {
 
 impl Choices {
     fn lock(&self) -> MutexGuard<'_, Record> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records that a library declined a product or convolution.
+    pub(super) fn decline(&self, key: &str, reason: &str) {
+        self.declined.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_string(), reason.to_string());
+    }
+
+    /// Returns true the first time.
+    pub(super) fn warns(&self) -> bool {
+        !self.warned.swap(true, Ordering::Relaxed)
+    }
+
+    /// Returns what the libraries compute so far.
+    pub fn report(&self) -> LibraryReport {
+        let declined = self.declined.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        LibraryReport { libraries: super::described().into(), algorithms: self.record(), declined }
     }
 
     /// Records the GPU and the library versions for which choices are made.

@@ -208,8 +208,10 @@ impl Cudnn {
             let text = (self.functions.cudnnGetErrorString)(status);
             if text.is_null() { "no text".into() } else { CStr::from_ptr(text).to_string_lossy().into_owned() }
         };
-        // 2xxx means invalid parameters, 3xxx unsupported ones.
-        Err(Refusal { refused: (2000..4000).contains(&status), text: format!("{text} (status {status})") })
+        // 2xxx means invalid parameters, 3xxx unsupported ones. Among the latter are an incompatible driver or runtime,
+        // another architecture, a missing prerequisite, and a missing part of the library.
+        let (refused, misplaced) = ((2000..4000).contains(&status), (3005..=3009).contains(&status));
+        Err(Refusal { refused, misplaced, text: format!("{text} (status {status})") })
     }
 }
 

@@ -132,8 +132,16 @@ impl Libraries {
         let gpu = &self.gpu;
         let algorithm = match issued {
             Ok(algorithm) => algorithm,
-            Err(Refusal { refused: true, text }) => {
-                tracing::info!("{gpu}: our own kernel computes {key}, because {library} declines it: {text}");
+            Err(Refusal { refused: true, misplaced, text }) => {
+                self.choices.decline(key, &format!("{library}: {text}"));
+                if misplaced && self.choices.warns() {
+                    tracing::warn!(
+                        "{gpu}: our own kernel computes {key}, because {library} is not installed as it should be: \
+                         {text}; see peristyle devices for its file"
+                    );
+                } else {
+                    tracing::info!("{gpu}: our own kernel computes {key}, because {library} declines it: {text}");
+                }
                 Algorithm::Own
             }
             Err(Refusal { text, .. }) => {

@@ -192,7 +192,7 @@ impl CublasLt {
             if text.is_null() { "no text".into() } else { CStr::from_ptr(text).to_string_lossy().into_owned() }
         };
         let refused = matches!(status, INVALID_VALUE | ARCH_MISMATCH | NOT_SUPPORTED);
-        Err(Refusal { refused, text: format!("{text} (status {status})") })
+        Err(Refusal { refused, misplaced: false, text: format!("{text} (status {status})") })
     }
 }
 

@@ -24,6 +24,8 @@ impl Drop for Owned {
 pub(super) struct Refusal {
     /// True if it does not support the shape or type, false if it failed.
     pub refused: bool,
+    /// True if it declines because of how it was installed: another file or driver than it needs.
+    pub misplaced: bool,
     /// The library's error text.
     pub text: String,
 }
