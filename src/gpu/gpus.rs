@@ -125,7 +125,7 @@ impl Gpus {
 
     /// Returns what the libraries compute so far.
     pub fn library_report(&self) -> LibraryReport {
-        self.choices.report()
+        LibraryReport::of(&self.choices)
     }
 
     /// Restores the choices from a checkpoint; returns a message for each library whose choices do not apply.

@@ -201,7 +201,7 @@ impl Selftest {
                         &[PrecisionCase { others: 2.0 * HALF, ..layers::PRECISIONS[2] }],
                     )
                 });
-                used = Some(choices.report());
+                used = Some(LibraryReport::of(&choices));
                 skipped.extend(done.err().map(|error: Error| format!("libraries: {error}")));
             }
             Some(Driver::Cuda(_)) => skipped.extend(libraries::described()),

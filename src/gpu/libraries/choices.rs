@@ -89,17 +89,6 @@ pub struct Choices {
     warned: AtomicBool,
 }
 
-/// What NVIDIA's libraries compute on a GPU.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct LibraryReport {
-    /// A line for each library: its version and file, or why it cannot be used.
-    pub libraries: Vec<String>,
-    /// The algorithm of every product and convolution so far.
-    pub algorithms: Record,
-    /// Those that a library declined, each with its reason.
-    pub declined: BTreeMap<String, String>,
-}
-
 /// The library to which a table belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Library {
@@ -131,10 +120,9 @@ impl Choices {
         !self.warned.swap(true, Ordering::Relaxed)
     }
 
-    /// Returns what the libraries compute so far.
-    pub fn report(&self) -> LibraryReport {
-        let declined = self.declined.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        LibraryReport { libraries: super::described().into(), algorithms: self.record(), declined }
+    /// Returns the products and convolutions that a library declined, each with its reason.
+    pub(super) fn declined(&self) -> BTreeMap<String, String> {
+        self.declined.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Records the GPU and the library versions for which choices are made.

@@ -16,8 +16,8 @@ mod products;
 mod raw;
 mod workspace;
 
-pub use choices::{Algorithm, Choices, LibraryReport, Record, Table};
+pub use choices::{Algorithm, Choices, Record, Table};
 pub use convolutions::{CONVOLUTION_WORKSPACE, Convolution, Direction, Images};
-pub use on_gpu::{Libraries, described, present};
+pub use on_gpu::{Libraries, LibraryReport, described, present};
 pub use products::{Factors, PRODUCT_WORKSPACE, Product, ProductOf};
 pub use workspace::{WORKSPACE_ALIGN, Workspace};

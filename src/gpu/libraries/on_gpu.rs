@@ -1,6 +1,6 @@
 //! The libraries on one GPU: their handles, and the choice of an algorithm for each call.
 
-use super::choices::{self, Algorithm, Choices};
+use super::choices::{self, Algorithm, Choices, Record};
 use super::convolutions::{self, Convolution, Images};
 use super::products::{self, Factors, Product};
 use super::raw::Refusal;
@@ -8,6 +8,8 @@ use super::workspace::Workspace;
 use crate::device::LibraryUse;
 use crate::error::{Error, Result};
 use crate::gpu::handles::Stream;
+use serde::Serialize;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Returns a version as text: 91002 is 9.10.2.
@@ -28,6 +30,24 @@ pub fn described() -> [String; 2] {
 /// Returns true if this machine has at least one of the libraries.
 pub fn present() -> bool {
     products::library().is_ok() || convolutions::library().is_ok()
+}
+
+/// What NVIDIA's libraries compute on a GPU.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct LibraryReport {
+    /// A line for each library: its version and file, or why it cannot be used.
+    pub libraries: Vec<String>,
+    /// The algorithm of every product and convolution so far.
+    pub algorithms: Record,
+    /// Those that a library declined, each with its reason.
+    pub declined: BTreeMap<String, String>,
+}
+
+impl LibraryReport {
+    /// Returns what the libraries compute so far.
+    pub fn of(choices: &Choices) -> Self {
+        LibraryReport { libraries: described().into(), algorithms: choices.record(), declined: choices.declined() }
+    }
 }
 
 #[derive(Debug)]
