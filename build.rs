@@ -89,10 +89,11 @@ fn find_nvcc(root: &Path) -> Result<PathBuf, String> {
 }
 
 fn find_cxx() -> Result<PathBuf, String> {
-    if let Some(value) = variable("CXX") {
+    for name in ["PERISTYLE_CXX", "CXX"] {
+        let Some(value) = variable(name) else { continue };
         let path = PathBuf::from(&value);
         let found = if path.is_absolute() { Some(path).filter(|p| p.is_file()) } else { on_path(&value) };
-        return found.ok_or_else(|| format!("CXX = {value} was not found"));
+        return found.ok_or_else(|| format!("{name} = {value} was not found"));
     }
     let known = ["g++", "clang++", "c++"];
     known.iter().find_map(|name| on_path(name)).ok_or_else(|| format!("none of {} was found", known.join(", ")))

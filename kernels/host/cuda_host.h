@@ -3,6 +3,7 @@
 #pragma once
 #define EMULATED 1
 
+#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>

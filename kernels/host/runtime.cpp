@@ -2,14 +2,16 @@
 //
 // It detects barriers and warp operations that not all threads reach, lanes that disagree on a mask, and masks with
 // lanes that have exited. If a barrier is missing, different orders of threads give different results.
-#include "cuda_host.h"
 
+// The standard headers first: CUDA's macros, such as __noinline__, are also attributes in them.
 #include <cstdio>
 #include <cstdlib>
 #include <string>
 #include <vector>
 
 #include <sys/mman.h>
+
+#include "cuda_host.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #define EMU_ASAN 1
