@@ -4,8 +4,8 @@
 #
 #     scripts/package.sh [FOLDER]      writes FOLDER/peristyle-VERSION-x86_64-linux.tar.gz (default: target/package)
 #
-# It is linked by zig against the symbols of glibc 2.28 (RHEL 8, Debian 10). Needs Rust, python3 with pip and venv, and binutils; installs zig, cargo-zigbuild and nvcc under target/ and
-# .cuda/.
+# It is linked by zig against the symbols of glibc 2.28 (RHEL 8, Debian 10). Needs Rust, python3 with pip and venv, and
+# binutils; installs zig and cargo-zigbuild under target/, nvcc under .cuda/.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 glibc=2.28

@@ -16,7 +16,8 @@ In each parameter, coordinates with the largest gradients and random ones are co
     its choice within the step of the difference (a kink), the difference is not the derivative: smaller steps are tried, \
     and if none avoids the kink, the coordinate is skipped, counted as a kink, and replaced by another one. A parameter \
     with as many kinks as compared coordinates is not judged; it is checked again on the first sample alone. Errors are \
-    relative to the largest value compared in the parameter, or to what the rounding of the loss can resolve if that is larger, as where a gradient is 0 in truth.
+    relative to the largest value compared in the parameter, or to what the rounding of the loss can resolve if that is \
+    larger, as where a gradient is 0 in truth.
 
 Exits with 1 if an error exceeds the tolerance.")]
 pub(super) struct Arguments {

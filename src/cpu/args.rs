@@ -33,8 +33,8 @@ pub struct Args<'a, R> {
     pub layer: u64,
     /// Samples in the global batch.
     pub batch: usize,
-    /// See [`Args::gradient_is_finite`].
-    pub finite: AtomicBool,
+    /// See [`Args::tell_finite`].
+    pub(crate) finite: AtomicBool,
 }
 
 impl<'a, R: Key> Args<'a, R> {
@@ -48,8 +48,13 @@ impl<'a, R: Key> Args<'a, R> {
     /// Tells whether this step knows that the gradient of its layer's first parameter is finite, and far enough from
     /// overflow to be summed over a mesh, from what it was computed from. Then the optimiser does not read it to check
     /// it.
-    pub fn gradient_is_finite(&self, known: bool) {
+    pub fn tell_finite(&self, known: bool) {
         self.finite.store(known, Ordering::Relaxed);
+    }
+
+    /// Returns what the step told by [`Args::tell_finite`], or false.
+    pub fn gradient_is_finite(&self) -> bool {
+        self.finite.load(Ordering::Relaxed)
     }
 
     /// Returns true if the step has an operand with this role.

@@ -308,12 +308,17 @@ impl Cuda {
 
 impl Drop for Cuda {
     fn drop(&mut self) {
+        let streams = std::mem::take(&mut *lock(&self.streams));
+        for &stream in &streams {
+            // SAFETY: the stream was created in this context and is destroyed below. After a fault, nothing is left to wait for.
+            let _ = self.context.finish(|| unsafe { sys::cuStreamQuery(stream) });
+        }
+        // A GPU that hangs keeps everything until the process ends.
         if self.enter().is_err() {
             return;
         }
         // SAFETY: all of them were created in this context, and nothing can use them after the driver is dropped.
         unsafe {
-            let _ = result::ctx::synchronize();
             drop(self.libraries.take());
             for graph in lock(&self.graphs).drain(..) {
                 let _ = result::graph::exec_destroy(graph);
@@ -321,7 +326,7 @@ impl Drop for Cuda {
             for event in lock(&self.events).drain(..) {
                 let _ = result::event::destroy(event);
             }
-            for stream in lock(&self.streams).drain(..) {
+            for stream in streams {
                 let _ = result::stream::destroy(stream);
             }
         }

@@ -16,7 +16,9 @@ mod tests {
     use super::*;
 
     #[test]
+    #[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
     fn fatbins_are_aligned() {
+        assert!(!IMAGES.is_empty());
         assert!(IMAGES.iter().all(|(_, image)| image.as_ptr().addr().is_multiple_of(64)));
     }
 }

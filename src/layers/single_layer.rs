@@ -11,7 +11,6 @@ use crate::error::{Error, Fault, Result};
 use crate::gpu::{Allocations, Driver, LaunchOptions};
 use crate::tensor::{Axis, Element, Layout, LocalSlice, MatmulPrecision, Mesh, Placement, Precision, Shape};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// The conditions under which the layer runs.
 #[derive(Debug, Clone, PartialEq)]
@@ -293,7 +292,7 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
         }
         args.scratch::<T>().fill(T::from_f64(f64::NAN));
         self.layer.run(phase.name, &args);
-        if args.finite.load(Ordering::Relaxed) {
+        if args.gradient_is_finite() {
             let gradient = args.read::<T>(Role::DParam(0));
             assert!(gradient.iter().all(|g| g.to_f64().is_finite()), "a gradient that is known to be finite is not");
         }

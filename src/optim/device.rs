@@ -58,8 +58,10 @@ impl DeviceChain {
         let counted: Vec<f32> = segments.iter().map(|s| f32::from(u8::from(s.counted))).collect();
         let mut checked = Vec::new();
         for bucket in buckets {
-            let own = segments.iter().filter(|s| s.lr_mult != 0.0 && bucket.contains(&s.offset));
-            let pieces: Vec<[i64; 2]> = own.flat_map(|s| pieces(s, bucket.start)).collect();
+            let before = |end: usize| segments.partition_point(|s| s.offset < end);
+            let own = &segments[before(bucket.start)..before(bucket.end)];
+            let learning = own.iter().filter(|s| s.lr_mult != 0.0);
+            let pieces: Vec<[i64; 2]> = learning.flat_map(|s| pieces(s, bucket.start)).collect();
             checked.push((gpus.upload(device, &pieces)?, pieces.len()));
         }
         Ok(DeviceChain {

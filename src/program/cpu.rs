@@ -194,6 +194,8 @@ impl Executable {
             };
             pieces.iter().map(slice).collect()
         };
+        let mut segment_of = vec![0; plan.flat.order.len()];
+        plan.flat.order.iter().enumerate().for_each(|(segment, &param)| segment_of[param] = segment);
         for step in &program.instructions {
             let action = match &step.work {
                 Work::Load { input, to, .. } => Action::Load { input: *input, to: only(operand(to)) },
@@ -201,8 +203,7 @@ impl Executable {
                     let layer = Arc::clone(&plan.network.nodes[*node].layer);
                     let operands: Operands<Role> = operands.iter().map(|(role, l)| (*role, operand(l))).collect();
                     let operands = operands.with_scratch(scratch.as_ref().map(operand));
-                    let gradient = operands.has(Role::DParam(0)).then(|| plan.network.nodes[*node].params[0]);
-                    let weight = gradient.and_then(|param| plan.flat.order.iter().position(|&p| p == param));
+                    let weight = operands.has(Role::DParam(0)).then(|| segment_of[plan.network.nodes[*node].params[0]]);
                     Action::Phase { layer, node: *node as u64, phase, operands, weight }
                 }
                 Work::Sum { sources, targets, .. } => {
@@ -270,7 +271,7 @@ impl QueueProgram for Executable {
                 layer.run(phase, &args);
                 if let Some(segment) = *weight {
                     // The events that order the gradient before its check order this as well.
-                    self.known[device][segment].store(args.finite.into_inner(), Ordering::Relaxed);
+                    self.known[device][segment].store(args.gradient_is_finite(), Ordering::Relaxed);
                 }
             }
             Action::Sum(transfer) => transfer.run(),

@@ -133,15 +133,20 @@ fn program(arguments: &[&str], settings: &[(&str, &str)]) -> CommandOutput {
     output_of(with_driver(peristyle(Path::new(env!("CARGO_MANIFEST_DIR"))).args(arguments), settings))
 }
 
+/// Trains digits on a GPU, in batches of 8.
+fn train_digits(folder: &str, settings: &[(&str, &str)]) -> CommandOutput {
+    let runs = Path::new(env!("CARGO_TARGET_TMPDIR")).join(folder);
+    let _ = std::fs::remove_dir_all(&runs);
+    let runs = runs.to_str().expect("the repository's path is text");
+    let train = ["train", "configs/digits.toml", "--devices", "cuda:0", "--set", "data.batch=8", "--run-dir", runs];
+    program(&train, settings)
+}
+
 /// If a kernel faults, the command exits at once with status 1 and prints one message.
 #[test]
 #[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
 fn a_fault_in_training_names_the_layer_and_the_step() {
-    let runs = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fake-cuda-runs");
-    let _ = std::fs::remove_dir_all(&runs);
-    let runs = runs.to_str().expect("the repository's path is text");
-    let train = ["train", "configs/digits.toml", "--devices", "cuda:0", "--set", "data.batch=8", "--run-dir", runs];
-    let output = program(&train, &[("FAKE_CUDA_FAULT", "max_pool_backward")]);
+    let output = train_digits("fake-cuda-runs", &[("FAKE_CUDA_FAULT", "max_pool_backward")]);
     let wanted =
         "step 1: \"max_pool2.backward\": cuda:0 cannot finish its work: a kernel made an invalid memory access";
     assert!(
@@ -167,12 +172,8 @@ fn a_plan_that_a_gpu_has_no_memory_for_is_reported_by_check() {
 #[test]
 #[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
 fn a_kernel_that_never_ends_ends_the_run() {
-    let runs = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fake-cuda-hangs");
-    let _ = std::fs::remove_dir_all(&runs);
-    let runs = runs.to_str().expect("the repository's path is text");
-    let train = ["train", "configs/digits.toml", "--devices", "cuda:0", "--set", "data.batch=8", "--run-dir", runs];
     let hangs = [("FAKE_CUDA_HANG", "max_pool_backward"), ("PERISTYLE_GPU_TIMEOUT", "1")];
-    let output = program(&train, &hangs);
+    let output = train_digits("fake-cuda-hangs", &hangs);
     assert_eq!(output.code, Some(1), "{}", output.err);
     let words =
         "step 1: \"max_pool2.backward\": cuda:0 has not finished its work in 1 s: a kernel or the GPU hangs; see";
