@@ -14,40 +14,52 @@ __device__ __forceinline__ float normalized(const float* table, int channel, int
     return table ? (x / table[0] - table[1 + channel]) / table[1 + c + channel] : x;
 }
 
-// One thread per 4 values.
+// One thread per 16 bytes of y.
+template <typename T>
 __device__ void augment_normalize(
     const unsigned char* bytes,  // (N, H, W, C), or null
     const float* floats,         // (N, H, W, C), or null
     const float* table,          // (1 + 2 C)
-    float* y,                    // (N, H, W, C)
+    T* y,                        // (N, H, W, C)
     long long n, int c) {
-    const long long i = vector_start<float>();
+    constexpr int V = 16 / sizeof(T);
+    const long long i = vector_start<T>();
     if (i >= n) return;
-    Vector<float> vector;
+    float values[V];
     if (floats) {
-        vector = load_vector(floats, i, n);
-    } else if (i + 4 <= n && (unsigned long long)(bytes + i) % 4 == 0) {
-        const Run<unsigned char, 4> run = load_run<4>(bytes + i);
-        for (int j = 0; j < 4; ++j) vector.at[j] = (float)run.at[j];
+#pragma unroll
+        for (int k = 0; k < V; k += 4) {
+            const Vector<float> part = load_vector(floats, i + k, n);
+#pragma unroll
+            for (int j = 0; j < 4; ++j) values[k + j] = part.at[j];
+        }
+    } else if (i + V <= n && (unsigned long long)(bytes + i) % V == 0) {
+        const Run<unsigned char, V> run = load_run<V>(bytes + i);
+#pragma unroll
+        for (int j = 0; j < V; ++j) values[j] = (float)run.at[j];
     } else {
-        for (int j = 0; j < 4; ++j) vector.at[j] = i + j < n ? (float)bytes[i + j] : 0.0f;
+#pragma unroll
+        for (int j = 0; j < V; ++j) values[j] = i + j < n ? (float)bytes[i + j] : 0.0f;
     }
+    Vector<T> vector;
     int channel = i % c;
-    for (int j = 0; j < 4; ++j) {
-        vector.at[j] = normalized(table, channel, c, vector.at[j]);
+#pragma unroll
+    for (int j = 0; j < V; ++j) {
+        vector.at[j] = from_float<T>(normalized(table, channel, c, values[j]));
         if (++channel == c) channel = 0;
     }
     store_vector(y, i, n, vector);
 }
-KERNEL(augment_normalize)
+KERNEL(augment_normalize, f32, bf16)
 
 // y[i + down, j + right] = x[i, j], and 0 where x has no such pixel. One thread per pixel, a row of the grid per image.
+template <typename T>
 __device__ void augment_shift(
     const unsigned char* bytes,  // (N, H, W, C), or null
     const float* floats,         // (N, H, W, C), or null
     const float* draws,          // (N, steps, 2), from this step on: down, right
     const float* table,          // (1 + 2 C), or null
-    float* y,                    // (N, H, W, C)
+    T* y,                        // (N, H, W, C)
     int images, int pixels, int h, int w, int c, int steps) {
     const Pixels x = {bytes, floats};
     const int pixel = blockIdx.x * blockDim.x + threadIdx.x;
@@ -59,19 +71,20 @@ __device__ void augment_shift(
         const bool inside = row >= 0 && row < h && column >= 0 && column < w;
         const long long from = ((image * h + row) * w + column) * c, to = (image * pixels + pixel) * c;
 #pragma unroll 1
-        for (int k = 0; k < c; ++k) y[to + k] = normalized(table, k, c, inside ? x.at(from + k) : 0.0f);
+        for (int k = 0; k < c; ++k) y[to + k] = from_float<T>(normalized(table, k, c, inside ? x.at(from + k) : 0.0f));
     }
 }
-KERNEL(augment_shift)
+KERNEL(augment_shift, f32, bf16)
 
 // Rotates an image counter-clockwise about ((H - 1) / 2, (W - 1) / 2): y at p is x at p rotated back, interpolated
 // bilinearly, and 0 outside the image. One thread per pixel, a row of the grid per image.
+template <typename T>
 __device__ void augment_rotate(
     const unsigned char* bytes,  // (N, H, W, C), or null
     const float* floats,         // (N, H, W, C), or null
     const float* draws,          // (N, steps, 2), from this step on: sine, cosine
     const float* table,          // (1 + 2 C), or null
-    float* y,                    // (N, H, W, C)
+    T* y,                        // (N, H, W, C)
     int images, int pixels, int h, int w, int c, int steps) {
     const Pixels x = {bytes, floats};
     const int pixel = blockIdx.x * blockDim.x + threadIdx.x;
@@ -99,8 +112,8 @@ __device__ void augment_rotate(
             };
             const float upper = mixed(right, neighbour(0, 0), neighbour(0, 1));
             const float lower = mixed(right, neighbour(1, 0), neighbour(1, 1));
-            y[to + k] = normalized(table, k, c, mixed(down, upper, lower));
+            y[to + k] = from_float<T>(normalized(table, k, c, mixed(down, upper, lower)));
         }
     }
 }
-KERNEL(augment_rotate)
+KERNEL(augment_rotate, f32, bf16)

@@ -10,7 +10,8 @@
 use crate::cpu::vectorized;
 use crate::device::Random;
 use crate::error::{Fault, Result};
-use crate::gpu::{Const, Grid, Issue, Mut, kernels};
+use crate::gpu::kernels::any;
+use crate::gpu::{AnyMut, Const, Grid, Issue};
 use serde::Deserialize;
 
 /// One step of augmentation. Steps process raw pixels, before normalisation; pixels from outside the image are 0.
@@ -37,8 +38,8 @@ pub(super) struct AugmentLaunch<'a> {
     pub draws: Const<f32>,
     /// (1 + 2 c), or null.
     pub table: Const<f32>,
-    /// (images, h, w, c)
-    pub y: Mut<f32>,
+    /// (images, h, w, c); f32, except in the last step of a run in bf16.
+    pub y: AnyMut,
     /// Images, pixels of each, h, w, c, steps.
     pub extents: [i32; 6],
 }
@@ -117,8 +118,8 @@ impl Augment {
         let AugmentLaunch { ref issue, grid, x, draws, table, y, extents: [images, pixels, h, w, c, steps] } = *args;
         let (bytes, floats) = x;
         let launch = match self {
-            Augment::Shift(_) => kernels::augment_shift,
-            Augment::Rotate(_) => kernels::augment_rotate,
+            Augment::Shift(_) => any::augment_shift,
+            Augment::Rotate(_) => any::augment_rotate,
         };
         // SAFETY: x and y have the shape (images, h, w, c) and do not overlap, and there are draws for every image.
         unsafe { launch(issue, grid, bytes, floats, draws, table, y, images, pixels, h, w, c, steps) }

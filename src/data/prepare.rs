@@ -4,7 +4,8 @@
 use super::augment::AugmentLaunch;
 use super::{Augment, Normalization, PixelType, Pixels, SampleSets};
 use crate::error::Result;
-use crate::gpu::{Const, Grid, Launch, bytes_of, int, ints, kernels};
+use crate::gpu::kernels::any;
+use crate::gpu::{AnyMut, ComputeType, Const, Grid, Launch, bytes_of, int, ints};
 use std::sync::Arc;
 
 /// The processor that augments and normalises images.
@@ -98,8 +99,8 @@ impl Preparation {
         [&[*scale], &mean[..], &std[..]].concat()
     }
 
-    /// Launches the kernels that turn raw images into the images of the batch: (rows, H, W, C). With several passes of
-    /// augmentation, the scratch memory has the same size.
+    /// Launches the kernels that turn raw images into the images of the batch: (rows, H, W, C). With several steps of
+    /// augmentation, all but the last one write f32 images in turn to the halves of the scratch memory.
     ///
     /// # Errors
     /// When a launch fails.
@@ -114,19 +115,22 @@ impl Preparation {
         let Some(last) = self.augment.len().checked_sub(1).filter(|_| augmented == Augmented::Yes) else {
             let (grid, n, c) = (launch.vectors(LoadRole::Batch), launch.count(LoadRole::Batch), int(c)?);
             // SAFETY: raw images and the operand have n elements, the table c channels.
-            let to = launch.write(LoadRole::Batch);
-            return unsafe { kernels::augment_normalize(&launch.issue, grid, x.0, x.1, table, to, n, c) };
+            let to = launch.any_mut(LoadRole::Batch);
+            return unsafe { any::augment_normalize(&launch.issue, grid, x.0, x.1, table, to, n, c) };
         };
         let grid = Grid::new((h * w).div_ceil(256), images.min(65535), 1);
         let extents = ints([images, h * w, h, w, c, self.augment.len()])?;
         for (step, augment) in self.augment.iter().enumerate() {
-            // The last step writes the images, the one before it the scratch memory, and so on alternately.
-            let to_images = (last - step).is_multiple_of(2);
-            let y = if to_images { launch.write(LoadRole::Batch) } else { launch.scratch() };
+            let y = if step == last {
+                launch.any_mut(LoadRole::Batch)
+            } else {
+                let half = launch.scratch().offset(step % 2 * launch.operand(LoadRole::Batch).elements());
+                AnyMut { address: half.address(), format: ComputeType::F32 }
+            };
             let table = if step == last { table } else { Const::NONE };
             let draws = draws.offset(step * Augment::DRAWS);
             augment.launch(&AugmentLaunch { issue: launch.issue, grid, x, draws, table, y, extents })?;
-            x = (Const::NONE, Const::at(y.address()));
+            x = (Const::NONE, Const::at(y.address));
         }
         Ok(())
     }

@@ -5,10 +5,9 @@ use super::address::{AnyConst, AnyMut, ComputeType, Const, Mut};
 use super::driver::{Driver, Issue};
 use super::handles::{DriverKind, GpuEvent, Graph, Grid, Rows, Stream};
 use super::kernels;
-use super::launch::CLOCK_BYTES;
 use super::libraries::{Choices, LibraryReport, Record};
 use super::staging::{INPUTS, Pinned, Slot};
-use crate::device::{Clock, LibraryUse, Operand, Queue};
+use crate::device::{LibraryUse, Operand, Queue};
 use crate::error::{Error, Result};
 use crate::tensor::{Element, Strided};
 use std::sync::Arc;
@@ -20,7 +19,6 @@ struct Gpu {
     arena: u64,
     bytes: usize,
     streams: [Stream; Queue::COUNT],
-    clock: u64,
     /// Tables that live as long as the device.
     tables: Vec<u64>,
 }
@@ -49,7 +47,7 @@ pub struct GpuOptions<'a> {
     pub arenas: &'a [usize],
     /// Bytes of host memory through which GPUs exchange data; `None` if they access each other's memory.
     pub host: Option<usize>,
-    /// Bytes of each part of the largest batch.
+    /// Bytes of each part of the largest input.
     pub staging: [usize; INPUTS],
     /// The number of values that the host reads back after a step.
     pub values: usize,
@@ -92,11 +90,11 @@ impl Gpus {
             let driver = opened.iter().find(|(o, _)| *o == ordinal).map(|(_, d)| Arc::clone(d));
             let driver = driver.expect("every ordinal was opened");
             let streams = [driver.stream()?, driver.stream()?, driver.stream()?];
-            let (arena, clock) = (driver.allocate(bytes.max(4))?, driver.allocate(CLOCK_BYTES)?);
+            let arena = driver.allocate(bytes.max(4))?;
             // SAFETY: the arena was just allocated. Weights, optimiser state and statistics start at zero.
             unsafe { driver.fill(arena, 0, bytes, streams[0])? };
             driver.synchronize(streams[0])?;
-            gpus.devices.push(Gpu { driver, arena, bytes, streams, clock, tables: Vec::new() });
+            gpus.devices.push(Gpu { driver, arena, bytes, streams, tables: Vec::new() });
         }
         Ok(gpus)
     }
@@ -163,11 +161,6 @@ impl Gpus {
         start + byte as u64
     }
 
-    /// Returns the address of a device's clock.
-    pub fn clock(&self, device: usize) -> u64 {
-        self.gpu(device).clock
-    }
-
     /// Copies a table to a device, where it stays as long as `self` lives; returns its address.
     ///
     /// # Errors
@@ -217,22 +210,12 @@ impl Gpus {
         driver.wait(stream, event)
     }
 
-    /// Stores a batch and the clock in slot `slot` of the staging memory. No step of this slot may be in progress.
+    /// Stores the input of a step in slot `slot` of the staging memory. No step of this slot may be in progress.
     ///
     /// # Panics
-    /// If the batch is larger than the slot was allocated for.
-    pub fn stage(&mut self, slot: usize, inputs: [&[u8]; INPUTS], clock: Clock) {
-        self.slots[slot].stage(inputs, clock);
-    }
-
-    /// Copies a slot's clock to a device.
-    ///
-    /// # Errors
-    /// If the device reports an error.
-    pub fn load_clock(&self, device: usize, queue: Queue, slot: usize) -> Result<()> {
-        let Issue { driver, stream } = self.issue(device, queue);
-        // SAFETY: both are CLOCK_BYTES long and live as long as `self`.
-        unsafe { driver.copy_in(self.clock(device), self.slots[slot].clock.at, CLOCK_BYTES, stream) }
+    /// If a part is larger than the slot was allocated for.
+    pub fn stage(&mut self, slot: usize, inputs: [&[u8]; INPUTS]) {
+        self.slots[slot].stage(inputs);
     }
 
     /// Copies `bytes` bytes of a part of a slot's batch, starting at byte `from`, to an address in a device's arena.
@@ -258,26 +241,31 @@ impl Gpus {
         unsafe { driver.copy_in(to, staging.at.add(from), bytes, stream) }
     }
 
-    /// Copies data from an address on a device to an operand of the same device.
+    /// Copies f32 values from an address on a device to an operand of the same device, rounding them if that is bf16.
     ///
     /// # Errors
     /// If the device reports an error.
     pub fn receive(&self, device: usize, queue: Queue, from: u64, to: &Operand) -> Result<()> {
+        if to.element == Element::Bf16 {
+            let from = Operand::at(from, Element::F32, to.shape.clone(), to.window.clone());
+            return self.to_bf16(device, queue, &from, to);
+        }
         let Issue { driver, stream } = self.issue(device, queue);
         // SAFETY: both are in the device's arena and do not overlap; events order conflicting accesses.
         unsafe { driver.copy(to.address(), from, to.bytes(), stream) }
     }
 
-    /// Copies `elements` f32 values from a device address to the slot, where [`Gpus::values`] returns them.
+    /// Writes `elements` f32 values at a device address to the slot, where [`Gpus::values`] returns them. A kernel writes
+    /// them to the mapped host memory, so a graph ends without a copy.
     ///
     /// # Errors
     /// If the device reports an error.
     pub fn unload(&self, device: usize, queue: Queue, slot: usize, from: u64, elements: usize) -> Result<()> {
         let values = self.slots[slot].values;
         assert!(elements * 4 <= values.bytes);
-        let Issue { driver, stream } = self.issue(device, queue);
-        // SAFETY: the values fit; `from` comes from `address`.
-        unsafe { driver.copy_out(values.at, from, elements * 4, stream) }
+        let (from, to) = (Const::at(from), Mut::at(values.at as u64));
+        // SAFETY: the values fit; `from` comes from `address`; pinned memory has the same address on every GPU.
+        unsafe { kernels::results_to_host(&self.issue(device, queue), Grid::new(1, 1, 1), from, to, elements as i32) }
     }
 
     /// Returns the values that the last step of a slot wrote. That step must have finished.
@@ -435,7 +423,7 @@ impl Drop for Gpus {
             if waited {
                 // SAFETY: allocated in `open` or `upload`, and all work has finished. The memory of a failed device is
                 // left until the process ends.
-                for &address in gpu.tables.iter().chain([&gpu.arena, &gpu.clock]) {
+                for &address in gpu.tables.iter().chain([&gpu.arena]) {
                     let _ = unsafe { gpu.driver.free(address) };
                 }
             }

@@ -5,8 +5,18 @@ use super::launch::CLOCK_BYTES;
 use crate::device::Clock;
 use crate::error::Result;
 
-/// The number of parts of a batch that are copied to a GPU: images, targets, and the random draws of augmentation.
-pub const INPUTS: usize = 3;
+/// The number of parts of a step's input that are copied to a GPU: images, targets, the random draws of augmentation,
+/// and the clock.
+pub const INPUTS: usize = 4;
+
+/// Returns the clock as kernels read it: step and epoch as 32-bit numbers, the learning rate as f32.
+pub fn clock_bytes(clock: Clock) -> [u8; CLOCK_BYTES] {
+    let mut bytes = [0; CLOCK_BYTES];
+    bytes[..4].copy_from_slice(&(clock.step as u32).to_le_bytes());
+    bytes[4..8].copy_from_slice(&(clock.epoch as u32).to_le_bytes());
+    bytes[8..].copy_from_slice(&(clock.lr as f32).to_le_bytes());
+    bytes
+}
 
 /// Pinned host memory that copies read or write: its address and length in bytes.
 #[derive(Debug, Clone, Copy)]
@@ -25,37 +35,29 @@ impl Pinned {
 /// The memory through which one step exchanges data with the host.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Slot {
-    /// The parts of the batch.
+    /// The parts of the input.
     pub staging: [Pinned; INPUTS],
-    pub clock: Pinned,
     pub values: Pinned,
 }
 
 impl Slot {
-    /// Allocates memory for the parts of the largest batch, a clock and `values` f32 values.
-    pub fn new(driver: &Driver, [images, targets, draws]: [usize; INPUTS], values: usize) -> Result<Self> {
+    /// Allocates memory for the parts of the largest input and for `values` f32 values.
+    pub fn new(driver: &Driver, [images, targets, draws, clock]: [usize; INPUTS], values: usize) -> Result<Self> {
         let pinned = |bytes| Pinned::new(driver, bytes);
-        let staging = [pinned(images)?, pinned(targets)?, pinned(draws)?];
-        Ok(Slot { staging, clock: pinned(CLOCK_BYTES)?, values: pinned(values * 4)? })
+        let staging = [pinned(images)?, pinned(targets)?, pinned(draws)?, pinned(clock)?];
+        Ok(Slot { staging, values: pinned(values * 4)? })
     }
 
-    /// Stores a batch and the clock. No step of this slot may be in progress.
+    /// Stores the parts of an input. No step of this slot may be in progress.
     ///
     /// # Panics
-    /// If the batch is larger than the slot was allocated for.
-    pub fn stage(&mut self, inputs: [&[u8]; INPUTS], clock: Clock) {
-        let Slot { staging, clock: at, .. } = *self;
-        for (bytes, staging) in inputs.into_iter().zip(staging) {
-            assert!(bytes.len() <= staging.bytes, "the batch must fit its staging memory");
+    /// If a part is larger than the slot was allocated for.
+    pub fn stage(&mut self, inputs: [&[u8]; INPUTS]) {
+        for (bytes, staging) in inputs.into_iter().zip(self.staging) {
+            assert!(bytes.len() <= staging.bytes, "the input must fit its staging memory");
             // SAFETY: it fits, and nothing reads the slot while none of its steps is in progress.
             unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), staging.at, bytes.len()) };
         }
-        let mut bytes = [0; CLOCK_BYTES];
-        bytes[..4].copy_from_slice(&(clock.step as u32).to_le_bytes());
-        bytes[4..8].copy_from_slice(&(clock.epoch as u32).to_le_bytes());
-        bytes[8..].copy_from_slice(&(clock.lr as f32).to_le_bytes());
-        // SAFETY: as above.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), at.at, CLOCK_BYTES) };
     }
 
     /// Returns the values that the last step wrote. That step must have finished.
@@ -67,6 +69,6 @@ impl Slot {
 
     /// Returns all memory of this slot, for the caller to free.
     pub fn all(&self) -> impl Iterator<Item = Pinned> + use<> {
-        self.staging.into_iter().chain([self.clock, self.values])
+        self.staging.into_iter().chain([self.values])
     }
 }

@@ -145,13 +145,6 @@ pub enum Op {
         /// The result.
         to: TensorId,
     },
-    /// A copy in another element type.
-    Cast {
-        /// The source.
-        from: TensorId,
-        /// The copy, in the same layout.
-        to: TensorId,
-    },
     /// The sum of gradients of several consumers.
     Add {
         /// The terms, all in the same layout.

@@ -31,7 +31,6 @@ pub fn place(network: &Network, chain: &Chain, spec: &Spec, variant: Variant) ->
         placed: Placed { variant, flat, ..Placed::default() },
         outputs: vec![],
         moved: HashMap::new(),
-        cast: HashMap::new(),
         nodes: vec![NodeTensors::default(); network.nodes.len()],
         consumers: consumers(network),
         images: 0,
@@ -77,8 +76,6 @@ pub(super) struct Planner<'a> {
     outputs: Vec<TensorId>,
     /// Redistributed copies: one per required layout, shared by all its readers.
     moved: HashMap<(TensorId, Layout), TensorId>,
-    /// Copies in the element type of activations.
-    cast: HashMap<TensorId, TensorId>,
     nodes: Vec<NodeTensors>,
     /// The nodes that read each node's output, once for each time that it is an input.
     consumers: Vec<Vec<usize>>,
@@ -143,7 +140,7 @@ impl Planner<'_> {
         let Spec { mesh, target_width, .. } = *self.spec;
         let batch = Layout::new(Placement::Shard(0), Placement::Replicate);
         let images = network.input.batch(variant.batch);
-        self.images = self.tensor("images".into(), images, batch, Home::Own, MemoryUse::Activations);
+        self.images = self.own("images".into(), images, batch, true);
         let shape = Shape::from([variant.batch, target_width]);
         self.targets = self.tensor("targets".into(), shape, batch, Home::Own, MemoryUse::Activations);
         self.placed.ops.push(Op::Load { input: Input::Images, to: self.images });
@@ -266,7 +263,7 @@ impl Planner<'_> {
         let rows = self.variant.batch;
         let id = match role {
             Role::X(i) => {
-                let x = self.cast(self.source(node.inputs[i]));
+                let x = self.source(node.inputs[i]);
                 self.redistribute(x, layout)
             }
             Role::Y if access == Access::Read => self.redistribute(self.outputs[index], layout),
@@ -395,22 +392,6 @@ impl Planner<'_> {
         let to = self.tensor(name.into(), shape, layout, Home::Own, MemoryUse::Activations);
         self.placed.tensors[to].element = element;
         self.placed.ops.push(Op::Add { terms, to });
-        to
-    }
-
-    /// Returns a tensor in the element type of activations: itself, or the one copy that all readers share.
-    fn cast(&mut self, from: TensorId) -> TensorId {
-        let Tensor { name, shape, layout, element, .. } = self.placed.tensors[from].clone();
-        let low_precision = self.low_precision();
-        if element == low_precision {
-            return from;
-        }
-        if let Some(&cast) = self.cast.get(&from) {
-            return cast;
-        }
-        let to = self.own(format!("{name} in bf16"), shape, layout, true);
-        self.placed.ops.push(Op::Cast { from, to });
-        self.cast.insert(from, to);
         to
     }
 

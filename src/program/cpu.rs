@@ -209,7 +209,6 @@ impl Executable {
                 Work::Sum { sources, targets, .. } => {
                     Action::Sum(SumTask::new(slices(sources), slices(targets), precision))
                 }
-                Work::Cast { .. } => unreachable!("programs of CPU devices have one element type"),
                 Work::Update { stage, operands, .. } => {
                     let operands = operands.iter().map(|(role, l)| (*role, operand(l))).collect();
                     Action::Update { stage: *stage, operands }

@@ -72,7 +72,7 @@ fn step_seconds(plan: &Plan, program: &Program, step: &Instruction, hardware: &H
     let (flops, wire) = match &step.work {
         Work::Phase { node, pass, operands, .. } => (flops(plan, program, *node, *pass, operands), 0),
         Work::Sum { wire, .. } => (0.0, *wire),
-        Work::Load { .. } | Work::Cast { .. } | Work::Update { .. } => (0.0, 0),
+        Work::Load { .. } | Work::Update { .. } => (0.0, 0),
     };
     let threads = if hardware.per_thread { plan.spec.target.threads() as f64 } else { 1.0 };
     let rate = hardware.flops_per_second[match plan.spec.products {

@@ -34,7 +34,7 @@ fn uses(placed: &Placed, spec: &Spec) -> usize {
         Op::Phase { operands, .. } => operands.len() + 1,
         Op::Update { operands, .. } => operands.len(),
         Op::Add { terms, .. } => terms.len() + 1,
-        Op::Load { .. } | Op::Cast { .. } => 2,
+        Op::Load { .. } => 2,
     };
     placed.ops.iter().map(on_device).sum::<usize>() * spec.mesh.devices()
 }

@@ -1,14 +1,14 @@
 //! The programs of a plan on GPUs: each is issued to streams, captured as a graph, and replayed while the host prepares
 //! the next batch.
 
-use super::issue_list::{Action, DRAWS, IMAGES, IssueList, TARGETS};
+use super::issue_list::{Action, CLOCK, DRAWS, IMAGES, IssueList, TARGETS};
 use super::issuer::{Issuer, Prepared, StagingBuffers, Watch};
 use super::{AllocatedRegion, Execution, Graphs, InputStaging, Plan};
 use crate::data::{Batch, Preparation, Raw};
 use crate::device::{Clock, Operand, Queue};
 use crate::error::{Error, Result};
 use crate::gpu::libraries::{LibraryReport, Record};
-use crate::gpu::{GpuEvent, Gpus, bytes_of};
+use crate::gpu::{CLOCK_BYTES, GpuEvent, Gpus, bytes_of, clock_bytes};
 use crate::optim::DeviceChain;
 use crate::placement::Region;
 use crate::tensor::{Element, LocalSlice, MatmulPrecision, Shape};
@@ -145,7 +145,7 @@ impl Programs {
         self.next = (slot + 1) % InputStaging::SLOTS;
         let (pixels, each) = batch.raw.as_ref().map_or((bytes_of(&batch.images), size_of::<f32>()), Raw::bytes);
         let draws = batch.raw.as_ref().map_or(&[][..], |raw| bytes_of(&raw.draws));
-        self.issuer.gpus.stage(slot, [pixels, bytes_of(&batch.targets), draws], clock);
+        self.issuer.gpus.stage(slot, [pixels, bytes_of(&batch.targets), draws, &clock_bytes(clock)]);
         let list = &self.lists[number];
         for step in &list.steps {
             let Action::Load { input, first, rows, width, .. } = step.action else { continue };
@@ -161,6 +161,8 @@ impl Programs {
             }
         }
         for (device, arrived) in self.arrived.iter().enumerate() {
+            let clock = self.issuer.staging.address(&self.issuer.gpus, device, slot, CLOCK);
+            self.issuer.gpus.send(device, Queue::Copy, (slot, CLOCK), 0, clock, CLOCK_BYTES)?;
             self.issuer.gpus.record(device, Queue::Copy, arrived[slot])?;
             self.issuer.gpus.wait(0, Queue::Compute, arrived[slot])?;
         }
@@ -179,7 +181,6 @@ impl Programs {
         let slot = self.begin(number, batch, clock)?;
         self.issuer.gpus.synchronize(0, Queue::Compute)?;
         let list = &self.lists[number];
-        self.issuer.load_clocks(slot)?;
         for (index, step) in list.steps.iter().enumerate() {
             self.issuer.issue_alone(step, list, slot).map_err(|e| at_step(clock.step, &e))?;
             if !goes_on(self, index)? {

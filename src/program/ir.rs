@@ -98,13 +98,6 @@ pub enum Work {
         /// The epilogue that it applies to its output, and the node that this replaces.
         epilogue: Option<(Epilogue, usize)>,
     },
-    /// Converts values to another element type.
-    Cast {
-        /// The source.
-        from: LocalOperand,
-        /// The destination of the same values.
-        to: LocalOperand,
-    },
     /// Sets every target to the sum of the sources: a hop of a collective, a slice, or a sum of gradients.
     Sum {
         /// The collective that it belongs to, with its axis; `None` for a sum of gradients.

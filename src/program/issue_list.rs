@@ -11,10 +11,11 @@ use crate::placement::Input;
 use crate::tensor::{Element, Strided};
 use std::sync::Arc;
 
-/// The parts of a batch, in the order of their staging buffers.
+/// The parts of a step's input, in the order of their staging buffers.
 pub(super) const IMAGES: usize = 0;
 pub(super) const TARGETS: usize = 1;
 pub(super) const DRAWS: usize = 2;
+pub(super) const CLOCK: usize = 3;
 
 /// An instruction that is ready to be issued.
 #[derive(Debug)]
@@ -42,10 +43,6 @@ pub(super) enum Action {
         phase: &'static str,
         operands: Operands<Role>,
         epilogue: Option<Epilogue>,
-    },
-    Cast {
-        from: Operand,
-        to: Operand,
     },
     Sum {
         element: Element,
@@ -122,7 +119,6 @@ impl IssueList {
                     let epilogue = epilogue.map(|(epilogue, _)| epilogue);
                     Action::Phase { layer, node: *node as u64, phase, operands, epilogue }
                 }
-                Work::Cast { from, to } => Action::Cast { from: operand(from), to: operand(to) },
                 Work::Sum { sources, targets, .. } => {
                     let element = program.buffers[targets[0].0].element;
                     Action::Sum { element, sources: pieces(sources), targets: pieces(targets) }
@@ -141,12 +137,6 @@ impl IssueList {
         for (queue, _) in numbers.iter().enumerate().filter(|(queue, n)| *queue > 0 && !n.is_empty()) {
             let device = queue / Queue::COUNT;
             joins.push((device, Queue::ALL[queue % Queue::COUNT], gpus.event(device)?));
-        }
-        // The clock is written on every device's compute queue, so each of them must fork and join.
-        for device in 1..plan.spec.mesh.devices() {
-            if !joins.iter().any(|&(d, queue, _)| (d, queue) == (device, Queue::Compute)) {
-                joins.push((device, Queue::Compute, gpus.event(device)?));
-            }
         }
         Ok(IssueList {
             steps,

@@ -1,7 +1,7 @@
 //! Issues a program to the streams of its GPUs.
 
 use super::InputStaging;
-use super::issue_list::{Action, DRAWS, IMAGES, IssueList, Ready};
+use super::issue_list::{Action, CLOCK, DRAWS, IMAGES, IssueList, Ready};
 use crate::data::{Arrived, LoadRole, Preparation};
 use crate::device::{Operands, Queue};
 use crate::error::{Error, Result};
@@ -64,7 +64,6 @@ impl Issuer {
         for &(device, queue, _) in &list.joins {
             gpus.wait(device, queue, list.fork)?;
         }
-        self.load_clocks(slot)?;
         for (number, step) in list.steps.iter().enumerate() {
             let clocks = if let Watch::Timed(clocks) = watch { Some(clocks[number]) } else { None };
             let issued = self.issue_step(step, list, slot, clocks);
@@ -80,11 +79,6 @@ impl Issuer {
         }
         let (offset, elements) = self.metrics;
         gpus.unload(0, Queue::Compute, slot, gpus.address(0, offset), elements)
-    }
-
-    /// Writes the clock of a slot to every device.
-    pub fn load_clocks(&self, slot: usize) -> Result<()> {
-        (0..self.chains.len()).try_for_each(|device| self.gpus.load_clock(device, Queue::Compute, slot))
     }
 
     /// Issues an instruction and waits for it.
@@ -114,16 +108,15 @@ impl Issuer {
                     None => gpus.receive(device, queue, at(*input), &to[LoadRole::Batch])?,
                     Some(Prepared { preparation, tables }) => {
                         let (draws, table) = (Const::at(at(DRAWS)), Const::at(tables[device]));
-                        let launch = self.launch(step, list, to);
+                        let launch = self.launch(step, list, slot, to);
                         preparation.launch(list.augmented, &Arrived { pixels: at(IMAGES), draws, table }, &launch)?;
                     }
                 }
             }
             Action::Phase { layer, node, phase, operands, epilogue } => {
-                let launch = Launch { layer: *node, epilogue: *epilogue, ..self.launch(step, list, operands) };
+                let launch = Launch { layer: *node, epilogue: *epilogue, ..self.launch(step, list, slot, operands) };
                 layer.launch(phase, &launch)?;
             }
-            Action::Cast { from, to } => gpus.to_bf16(device, queue, from, to)?,
             Action::Sum { element, sources, targets } => {
                 for &target in targets {
                     gpus.sum(device, queue, *element, sources, target)?;
@@ -134,7 +127,7 @@ impl Issuer {
                     *stage,
                     bucket.unwrap_or(0),
                     &self.chains[device],
-                    &self.launch(step, list, operands),
+                    &self.launch(step, list, slot, operands),
                 )?;
             }
         }
@@ -144,11 +137,17 @@ impl Issuer {
         step.record.map_or(Ok(()), |event| gpus.record(device, queue, event))
     }
 
-    fn launch<'a, R>(&'a self, step: &Ready, list: &IssueList, operands: &'a Operands<R>) -> Launch<'a, R> {
+    fn launch<'a, R>(
+        &'a self,
+        step: &Ready,
+        list: &IssueList,
+        slot: usize,
+        operands: &'a Operands<R>,
+    ) -> Launch<'a, R> {
         Launch {
             issue: self.gpus.issue(step.device, step.queue),
             operands,
-            clock: self.gpus.clock(step.device),
+            clock: self.staging.address(&self.gpus, step.device, slot, CLOCK),
             seed: self.seed,
             layer: 0,
             batch: list.rows,

@@ -115,8 +115,9 @@ impl Emitter<'_> {
         let devices = self.spec.mesh.devices();
         match op {
             Op::Load { input, to } => {
-                // Steps of augmentation write the images and this memory in turn; the last one writes the images.
-                let turns = *input == Input::Images && self.placed.variant.mode == Mode::Train && self.spec.augment > 1;
+                // Steps of augmentation before the last one write f32 images in turn to this memory.
+                let augments = *input == Input::Images && self.placed.variant.mode == Mode::Train;
+                let copies = if augments { self.spec.augment.saturating_sub(1).min(2) } else { 0 };
                 for device in 0..devices {
                     let to = self.local(*to, device, Access::Write);
                     let mut uses = vec![whole(&to)];
@@ -128,12 +129,15 @@ impl Emitter<'_> {
                         uses.push(Use { buffer, part, access: Access::Read });
                     }
                     let mut scratch = None;
-                    if turns && staging.is_some() {
-                        scratch = Some(self.scratch(device, to.window.elements(), "augmented".into(), &mut uses));
+                    if copies > 0 && staging.is_some() {
+                        let elements = copies * to.window.elements();
+                        scratch = Some(self.scratch(device, elements, "augmented".into(), &mut uses));
                     }
                     let name = format!("load {input:?}").to_lowercase();
-                    // On a GPU, the device's part is already in the input staging buffer.
-                    let queue = if staging.is_some() { Queue::Compute } else { Queue::Copy };
+                    // On a GPU, the device's part is already in the input staging buffer. Kernels prepare the images;
+                    // the targets are copied beside the forward pass.
+                    let prepares = staging.is_some() && *input == Input::Images;
+                    let queue = if prepares { Queue::Compute } else { Queue::Copy };
                     self.push(device, queue, Work::Load { input: *input, to, scratch }, uses, name);
                 }
             }
@@ -152,15 +156,6 @@ impl Emitter<'_> {
                     let (node, pass, epilogue) = (*node, *pass, *epilogue);
                     let work = Work::Phase { node, pass, phase, operands, scratch, epilogue };
                     self.push(device, Queue::Compute, work, uses, name);
-                }
-            }
-            Op::Cast { from, to } => {
-                for device in 0..devices {
-                    let from = self.local(*from, device, Access::Read);
-                    let to = self.local(*to, device, Access::Write);
-                    let uses = vec![whole(&from), whole(&to)];
-                    let name = format!("cast {}", self.buffers[to.buffer].name);
-                    self.push(device, Queue::Compute, Work::Cast { from, to }, uses, name);
                 }
             }
             Op::Add { terms, to } => {

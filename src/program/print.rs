@@ -165,7 +165,6 @@ impl Plan {
                 format!("{}: {elements} elements, {} on the wire", step.name, human(*wire))
             }
             Work::Load { to, .. } => format!("{} {}", step.name, Shape(to.window.len.clone())),
-            Work::Cast { .. } => step.name.clone(),
         }
     }
 

@@ -2,10 +2,11 @@
 
 use super::arena;
 use crate::data::Augment;
+use crate::gpu::CLOCK_BYTES;
 use crate::network::Network;
 use crate::optim::Chain;
 use crate::placement::{Placed, Region, Spec};
-use crate::tensor::{Layout, MatmulPrecision, Precision};
+use crate::tensor::{Element, Layout, MatmulPrecision, Precision};
 
 /// A region in the arena of every device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,7 +68,7 @@ impl Regions {
     }
 }
 
-/// The layout of a GPU's input staging buffer, which holds submitted batches.
+/// The layout of a GPU's input staging buffer, which holds the inputs of submitted steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct InputStaging {
     /// The elements of the device's images in the largest batch.
@@ -76,15 +77,17 @@ pub struct InputStaging {
     pub targets: usize,
     /// The elements of their random draws for augmentation.
     pub draws: usize,
+    /// The elements of the clock.
+    pub clock: usize,
 }
 
 impl InputStaging {
     /// The number of batches that the host may submit ahead of the GPU.
     pub const SLOTS: usize = 2;
 
-    /// Returns the first element of images (`input` 0), targets (1) or draws (2) of a slot.
+    /// Returns the first element of images (`input` 0), targets (1), draws (2) or the clock (3) of a slot.
     pub fn at(self, slot: usize, input: usize) -> usize {
-        let parts = [self.images, self.targets, self.draws].map(|n| n.next_multiple_of(arena::ALIGN));
+        let parts = [self.images, self.targets, self.draws, self.clock].map(|n| n.next_multiple_of(arena::ALIGN));
         slot * parts.iter().sum::<usize>() + parts[..input].iter().sum::<usize>()
     }
 
@@ -100,6 +103,7 @@ impl InputStaging {
             images: rows * network.input.features(),
             targets: rows * spec.target_width,
             draws: rows * spec.augment * Augment::DRAWS,
+            clock: CLOCK_BYTES / Element::F32.bytes(),
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::data::{Augment, Batch, Preparation, Preparer};
 use crate::device::{Clock, LibraryUse, Target};
 use crate::error::{Error, Result};
 use crate::gpu::libraries::{LibraryReport, Record};
-use crate::gpu::{DriverKind, GpuOptions, Gpus};
+use crate::gpu::{CLOCK_BYTES, DriverKind, GpuOptions, Gpus};
 use crate::placement::{Peers, Region, Variant};
 use crate::tensor::{Axis, Layout, LocalSlice, Placement, Precision, Real, Shape, Strided};
 use std::ops::Range;
@@ -94,14 +94,14 @@ impl Session {
         let rows = plan.spec.variants.iter().map(|v| v.batch).max().unwrap_or(0);
         let draws = plan.spec.augment * Augment::DRAWS;
         let widths = [plan.network.input.features(), plan.spec.target_width, draws];
-        let staging = widths.map(|width| rows * width * size_of::<f32>());
+        let [images, targets, draws] = widths.map(|width| rows * width * size_of::<f32>());
         let threads = plan.spec.target.threads();
         let gpus = Gpus::open(&GpuOptions {
             kind,
             ordinals,
             arenas: &plan.arena,
             host: (plan.spec.peers != Peers::All).then_some(plan.host),
-            staging,
+            staging: [images, targets, draws, CLOCK_BYTES],
             values: Region::RESULTS,
             slots: InputStaging::SLOTS,
             threads,

@@ -60,7 +60,6 @@ pub struct Layers {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Line {
     Load,
-    Cast,
     Layer(usize),
     Sum,
     /// A stage of the optimiser's chain.
@@ -74,7 +73,6 @@ fn key(step: &Instruction) -> Key {
     match step.work {
         Work::Load { .. } => Key(Line::Load, false),
         Work::Phase { node, pass, .. } => Key(Line::Layer(node), pass == Pass::Backward),
-        Work::Cast { .. } => Key(Line::Cast, false),
         Work::Sum { .. } => Key(Line::Sum, false),
         Work::Update { stage, .. } => Key(Line::Optimizer(stage), false),
     }
@@ -132,7 +130,6 @@ pub fn layers(bench: &mut Bench, effort: Effort) -> Result<Layers> {
 fn names(network: &Network, Key(line, backward): Key, first: &Instruction) -> (String, &'static str, &'static str) {
     match line {
         Line::Load => ("batch".into(), "load", ""),
-        Line::Cast => ("copies in bf16".into(), "cast", ""),
         Line::Sum => ("sums over devices".into(), "sum", ""),
         Line::Optimizer(_) => (first.name.clone(), "optimizer", ""),
         Line::Layer(node) => {

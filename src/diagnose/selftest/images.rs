@@ -8,6 +8,7 @@ use crate::device::{Operand, Operands, Queue, Random, RandomStream};
 use crate::error::Result;
 use crate::gpu::{Const, DriverKind, Launch};
 use crate::tensor::{Element, LocalSlice, Shape};
+use half::bf16;
 use std::sync::Arc;
 
 /// Number of images in the data set; a batch has one fewer.
@@ -35,9 +36,15 @@ pub(super) fn check(device: &Device, kind: DriverKind, effort: Effort, tally: &m
             }
             for (name, floats) in [("8-bit", false), ("float", true)] {
                 let splits = splits(shape, list, floats);
-                for augmented in [Augmented::Yes, Augmented::No] {
-                    let case = format!("{name} images of {shape:?}, {list:?}, augmented: {augmented:?}");
-                    tally.run(&case, || prepare(device, kind, &splits, augmented));
+                for (augmented, element) in [
+                    (Augmented::Yes, Element::F32),
+                    (Augmented::No, Element::F32),
+                    (Augmented::Yes, Element::Bf16),
+                    (Augmented::No, Element::Bf16),
+                ] {
+                    let case =
+                        format!("{name} images of {shape:?}, {list:?}, augmented: {augmented:?}, to {element:?}");
+                    tally.run(&case, || prepare(device, kind, &splits, augmented, element));
                 }
             }
         }
@@ -60,7 +67,13 @@ fn splits(shape: [usize; 3], augment: &[Augment], floats: bool) -> SampleSets {
     SampleSets { train, validation: None, test: None, batch: IMAGES - 1, augment, order, seed: 17 }
 }
 
-fn prepare(device: &Device, kind: DriverKind, splits: &SampleSets, augmented: Augmented) -> Result<Vec<Compared>> {
+fn prepare(
+    device: &Device,
+    kind: DriverKind,
+    splits: &SampleSets,
+    augmented: Augmented,
+    element: Element,
+) -> Result<Vec<Compared>> {
     let batches = |preparer| {
         let all = match augmented {
             Augmented::Yes => Batches::train(splits),
@@ -76,24 +89,23 @@ fn prepare(device: &Device, kind: DriverKind, splits: &SampleSets, augmented: Au
     let [h, w, c] = splits.shape();
     let shape = Shape::from([batch.rows, h, w, c]);
     let (elements, preparation) = (shape.elements(), Preparation::of(splits));
-    // The images, then the memory that steps write in turn, which is aligned like every buffer.
+    // The images, then the two halves of the memory that steps write in turn, which is aligned like every buffer.
     let second = elements.next_multiple_of(64);
-    let mut gpus = device.gpus(kind, 2 * second)?;
-    gpus.store(0, 0, &vec![f32::NAN; 2 * second])?;
+    let mut gpus = device.gpus(kind, second + 2 * elements)?;
+    gpus.store(0, 0, &vec![f32::NAN; second + 2 * elements])?;
     let pixels = gpus.upload(0, raw.bytes().0)?;
     let draws = Const::at(gpus.upload(0, &raw.draws)?);
     let table = Const::at(gpus.upload(0, &preparation.table())?);
     let window = LocalSlice { start: vec![0; 4], len: shape.0.clone() };
-    let operand = |first: usize| {
-        let address = gpus.address(0, first * size_of::<f32>());
-        Operand::at(address, Element::F32, shape.clone(), window.clone())
-    };
-    let operands: Operands<LoadRole> = [(LoadRole::Batch, operand(0))].into_iter().collect();
-    let operands = operands.with_scratch(Some(operand(second)));
+    let images = Operand::at(gpus.address(0, 0), element, shape.clone(), window);
+    let operands: Operands<LoadRole> = [(LoadRole::Batch, images)].into_iter().collect();
+    let window = LocalSlice { start: vec![0], len: vec![2 * elements] };
+    let scratch = gpus.address(0, second * size_of::<f32>());
+    let operands = operands.with_scratch(Some(Operand::at(scratch, Element::F32, [2 * elements].into(), window)));
     let launch = Launch {
         issue: gpus.issue(0, Queue::Compute),
         operands: &operands,
-        clock: gpus.clock(0),
+        clock: 0,
         seed: 0,
         layer: 0,
         batch: batch.rows,
@@ -102,7 +114,15 @@ fn prepare(device: &Device, kind: DriverKind, splits: &SampleSets, augmented: Au
     };
     preparation.launch(augmented, &Arrived { pixels, draws, table }, &launch)?;
     gpus.synchronize(0, Queue::Compute)?;
-    let mut got = vec![0.0; elements];
-    gpus.fetch(0, 0, &mut got)?;
-    Ok(vec![Compared { role: "images".into(), difference: worst_bits(&got, &expected.images), bound: 0.0 }])
+    let mut words = vec![0.0f32; (elements * element.bytes()).div_ceil(size_of::<f32>())];
+    gpus.fetch(0, 0, &mut words)?;
+    let (got, expected): (Vec<f32>, Vec<f32>) = match element {
+        Element::Bf16 => {
+            let pairs = words.iter().map(|word| word.to_bits()).flat_map(|bits| [bits as u16, (bits >> 16) as u16]);
+            let rounded = expected.images.iter().map(|&x| bf16::from_f32(x).to_f32());
+            (pairs.map(|bits| bf16::from_bits(bits).to_f32()).take(elements).collect(), rounded.collect())
+        }
+        Element::Real(_) => (words, expected.images),
+    };
+    Ok(vec![Compared { role: "images".into(), difference: worst_bits(&got, &expected), bound: 0.0 }])
 }

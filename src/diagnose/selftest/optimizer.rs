@@ -6,7 +6,7 @@ use super::device::{Device, Effort};
 use crate::cpu::Args;
 use crate::device::{Clock, Memory, Operand, Pool, Queue, Random, RandomStream};
 use crate::error::Result;
-use crate::gpu::{DriverKind, INPUTS, Launch};
+use crate::gpu::{CLOCK_BYTES, DriverKind, Launch, clock_bytes};
 use crate::layers::METRICS;
 use crate::optim::{
     self, Chain, ClipByGlobalNorm, DeviceChain, Momentum, Segment, UpdateArgs, UpdatePass, UpdateRole, WeightDecay,
@@ -181,7 +181,9 @@ fn on_cpu<T: Real>(chain: &Chain, threads: usize) -> Result<Vec<Vec<T>>> {
 /// arena, which is initially zero.
 fn on_gpu(chain: &Chain, device: &Device, kind: DriverKind) -> Result<(Vec<Vec<f32>>, Vec<bf16>)> {
     let roles = roles(chain);
-    let mut gpus = device.gpus(kind, roles.len() * ELEMENTS)?;
+    // The clock follows the regions.
+    let clock_byte = roles.len() * BYTES;
+    let mut gpus = device.gpus(kind, roles.len() * ELEMENTS + CLOCK_BYTES / size_of::<f32>())?;
     let tables = DeviceChain::new(chain, &segments(), std::slice::from_ref(&(0..ELEMENTS)), &mut gpus, 0)?;
     let single = |values: Vec<f64>| values.into_iter().map(|v| v as f32).collect::<Vec<f32>>();
     let arena = gpus.address(0, 0);
@@ -195,11 +197,12 @@ fn on_gpu(chain: &Chain, device: &Device, kind: DriverKind) -> Result<(Vec<Vec<f
     gpus.store(0, first_byte(UpdateRole::Weights), &single(start(0)))?;
     for step in 1..=STEPS {
         gpus.store(0, first_byte(UpdateRole::Gradients), &single(start(step)))?;
-        gpus.stage(0, [&[]; INPUTS], clock(step));
-        gpus.load_clock(0, Queue::Compute, 0)?;
+        let words = clock_bytes(clock(step));
+        let words: Vec<f32> = words.chunks_exact(4).map(|w| f32::from_ne_bytes([w[0], w[1], w[2], w[3]])).collect();
+        gpus.store(0, clock_byte, &words)?;
         for (number, stage) in chain.stages().iter().enumerate() {
             let operands = roles.iter().copied().filter(|&role| is_used(stage, number, role)).map(operand).collect();
-            let (issue, clock) = (gpus.issue(0, Queue::Compute), gpus.clock(0));
+            let (issue, clock) = (gpus.issue(0, Queue::Compute), arena + clock_byte as u64);
             let launch =
                 Launch { issue, operands: &operands, clock, seed: 0, layer: 0, batch: 1, tf32: false, epilogue: None };
             chain.launch(number, 0, &tables, &launch)?;
