@@ -1,7 +1,7 @@
 //! Sum of 2 to 8 inputs of the same shape: y = x0 + x1 + ... (the shortcut connection of He et al. 2016,
 //! <https://arxiv.org/abs/1512.03385>).
 //!
-//! x0, x1, ..., y: (N, H, W, C). Backward: dx_i = dy. The output has the layout of the first input. No settings.
+//! x0, x1, ..., y: (N, H, W, C). Backward: dx_i = dy, without a copy. The output has the layout of the first input. No settings.
 
 use super::layer::unknown_phase;
 use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands, Phase, Role, by_precision};
@@ -43,17 +43,14 @@ impl Layer for Add {
     fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
         let x = cx.x();
         let mut forward = Phase::new("forward").write(Role::Y, x).accepts(Epilogue::Relu);
-        let mut backward = Phase::new("backward").read(Role::Dy, x);
         for i in 0..cx.inputs.len() {
             forward = forward.read(Role::X(i), x);
-            backward = backward.write(Role::Dx(i), x);
         }
-        Ok(LayerPhases::simple(forward, backward))
+        Ok(LayerPhases { forward: vec![forward], ..LayerPhases::default() })
     }
     fn run(&self, phase: &str, args: &Args) {
         by_precision!(args, T => match phase {
             "forward" => forward::<T>(args),
-            "backward" => backward::<T>(args),
             _ => unknown_phase(phase),
         })
     }
@@ -70,7 +67,6 @@ impl Layer for Add {
                     unsafe { any::add_forward(&launch.issue, grid, sum, x, y, n, relu) }
                 })
             }
-            "backward" => gradients(launch.operands).try_for_each(|dx| launch.copy(Role::Dy, 0, dx)),
             _ => unknown_phase(phase),
         }
     }
@@ -82,11 +78,6 @@ impl Layer for Add {
 /// Returns the number of inputs.
 fn inputs(operands: &Operands) -> usize {
     operands.roles().filter(|role| matches!(role, Role::X(_))).count()
-}
-
-/// Returns the roles of the input gradients to compute.
-fn gradients(operands: &Operands) -> impl Iterator<Item = Role> {
-    operands.roles().filter(|role| matches!(role, Role::Dx(_)))
 }
 
 fn forward<T: Real>(args: &Args) {
@@ -104,13 +95,6 @@ fn forward<T: Real>(args: &Args) {
             },
         );
     });
-}
-
-fn backward<T: Real>(args: &Args) {
-    let dy = args.read::<T>(Role::Dy);
-    for role in gradients(args.operands) {
-        args.chunks(args.write::<T>(role), BLOCK, |task, dx, _| dx.copy_from_slice(&dy[task * BLOCK..][..dx.len()]));
-    }
 }
 
 #[cfg(test)]

@@ -152,7 +152,7 @@ pub struct LayerPhases {
     pub saved: Vec<Shape>,
     /// The forward phases, in order.
     pub forward: Vec<Phase>,
-    /// The backward phases, in order; empty in evaluation.
+    /// The backward phases, in order; empty in evaluation, and if the gradient of the output is also that of every input.
     pub backward: Vec<Phase>,
 }
 

@@ -177,14 +177,15 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
         Ok(())
     }
 
-    /// Runs the backward phases. A view copies the gradient of its output to that of its input.
+    /// Runs the backward phases. Without any, the gradient of the output is that of every input.
     ///
     /// # Errors
     /// The same as [`SingleLayer::forward`].
     pub fn backward(&mut self) -> Result<()> {
         if self.phases.backward.is_empty() {
             let dy = self.values(Role::Dy).to_vec();
-            self.values_mut(Role::Dx(0)).copy_from_slice(&dy);
+            let inputs = self.tensors.iter_mut().filter(|t| matches!(t.role, Role::Dx(_)));
+            inputs.for_each(|t| t.values.copy_from_slice(&dy));
         }
         for phase in &self.phases.backward.clone() {
             self.run(phase)?;

@@ -349,6 +349,9 @@ impl Planner<'_> {
                 continue;
             }
             let phases = std::mem::take(&mut self.resolved[index].phases.backward);
+            if phases.is_empty() {
+                self.pass_gradient(index);
+            }
             for phase in &phases {
                 self.phase(index, Pass::Backward, phase);
             }
@@ -360,6 +363,20 @@ impl Planner<'_> {
                 if waiting[bucket] == 0 {
                     self.reduce(bucket);
                 }
+            }
+        }
+    }
+
+    /// Makes the gradient of a node's output that of its inputs, in the layout of the output.
+    fn pass_gradient(&mut self, index: usize) {
+        let network = self.network;
+        let node = &network.nodes[index];
+        let terms = std::mem::take(&mut self.nodes[index].dy);
+        let layout = self.placed.tensors[self.outputs[index]].layout;
+        let dy = self.combine(&format!("{}.dy", node.name), terms, layout);
+        for &input in &node.inputs {
+            if self.needs_gradient(input) {
+                self.contribute(input, dy);
             }
         }
     }
