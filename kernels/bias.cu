@@ -5,14 +5,14 @@
 template <typename T>
 __device__ void bias_add(
     T* y,               // (n / columns, columns)
-    const float* bias,  // (columns), or null
+    const T* bias,      // (columns), or null
     long long n, int columns, int relu) {
     const long long i = vector_start<T>();
     if (i >= n) return;
     Vector<T> vector = load_vector(y, i, n);
     int column = (int)(i % columns);
     for (int j = 0; j < Vector<T>::SIZE; ++j) {
-        const float sum = to_float(vector.at[j]) + (bias ? bias[column] : 0.0f);
+        const float sum = to_float(vector.at[j]) + (bias ? to_float(bias[column]) : 0.0f);
         vector.at[j] = from_float<T>(rectified(sum, relu));
         if (++column == columns) column = 0;
     }

@@ -205,7 +205,7 @@ template <class Kind, typename T = Storage<Kind>>
 __device__ void conv_forward(
     const T* x,         // (N, H, W, C)
     const T* w,         // (O, KH, KW, depth)
-    const float* bias,  // (O), or null
+    const T* bias,      // (O), or null
     T* y,               // (N, OH, OW, O)
     ConvGeometry g, int outputs, int relu) {
     const int filter = g.kh * g.kw * g.depth, group = blockIdx.z;

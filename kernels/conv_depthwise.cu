@@ -9,7 +9,7 @@ template <typename T>
 __device__ void conv_depthwise_forward(
     const T* x,         // (N, H, W, C)
     const T* w,         // (O, KH, KW, 1)
-    const float* bias,  // (O), or null
+    const T* bias,      // (O), or null
     T* y,               // (N, OH, OW, O)
     ConvGeometry g, int outputs, int groups, int relu) {
     const long long i = thread_index();
@@ -20,7 +20,7 @@ __device__ void conv_depthwise_forward(
     const int top = (int)(line - sample * g.oh) * g.stride_h - g.pad_h, left = (int)(pixel - line * g.ow) * g.stride_w - g.pad_w;
     x += sample * g.h * g.w * g.c + q / outputs;
     w += (long long)q * g.kh * g.kw;
-    float sum = bias ? bias[q] : 0.0f;
+    float sum = bias ? to_float(bias[q]) : 0.0f;
     for (int kh = max(0, -top); kh < min(g.kh, g.h - top); ++kh)
         for (int kw = max(0, -left); kw < min(g.kw, g.w - left); ++kw)
             sum += to_float(x[((long long)(top + kh) * g.w + left + kw) * g.c]) * to_float(w[kh * g.kw + kw]);

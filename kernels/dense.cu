@@ -6,7 +6,7 @@ template <class Kind, typename T = Storage<Kind>>
 __device__ void dense_forward(
     const T* x,         // (N, I)
     const T* w,         // (O, I)
-    const float* bias,  // (O), or null
+    const T* bias,      // (O), or null
     T* y,               // (N, O)
     int n, int i, int o, int relu) {
     tile_product<Kind>(blockIdx.x, n, o, 0, i, MatrixView<T, true>(x, i, n, i), MatrixView<T, true>(w, i, o, i), {bias, relu},

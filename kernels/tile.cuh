@@ -191,11 +191,11 @@ template <class Kind, int ROWS, int COLUMNS, bool AKFast, bool BKFast> struct Pl
         }
     }
     // Adds terms[column] to every row.
-    __device__ __forceinline__ void add(const float* terms, int columns) {
+    __device__ __forceinline__ void add(const T* terms, int columns) {
 #pragma unroll
         for (int j = 0; j < N; ++j) {
             const int column = Right::place(threadIdx.x % 16, j);
-            const float term = column < columns ? terms[column] : 0.0f;
+            const float term = column < columns ? to_float(terms[column]) : 0.0f;
 #pragma unroll
             for (int i = 0; i < M; ++i) sums[i][j] += term;
         }
@@ -286,13 +286,13 @@ template <class Kind, int ROWS, int COLUMNS, bool AKFast, bool BKFast> struct Co
             multiply_fragments<Kind>(sums, operands);
         }
     }
-    __device__ __forceinline__ void add(const float* terms, int columns) {
+    __device__ __forceinline__ void add(const T* terms, int columns) {
 #pragma unroll
         for (int j = 0; j < N; ++j)
 #pragma unroll
             for (int e = 0; e < 2; ++e) {
                 const int place = column() + j * 8 + threadIdx.x % 4 * 2 + e;
-                const float term = place < columns ? terms[place] : 0.0f;
+                const float term = place < columns ? to_float(terms[place]) : 0.0f;
 #pragma unroll
                 for (int i = 0; i < M; ++i) {
                     sums[i][j][e] += term;
@@ -334,8 +334,8 @@ template <class Kind, int ROWS, int COLUMNS, bool AKFast, bool BKFast> struct Co
 #endif
 
 // The epilogue of a sum: terms[column] is added unless terms is null, then max(sum, 0) is taken if relu is not 0.
-struct Finish {
-    const float* terms = nullptr;
+template <typename T> struct Finish {
+    const T* terms = nullptr;
     int relu = 0;
 };
 
@@ -345,7 +345,7 @@ struct alignas(16) TileMemory {
 
 template <class Kind, int SIDE, class A, class B, class C>
 __device__ __forceinline__ void sized_product(TileMemory& memory, int block, int m, int n, int k_begin, int k_end, const A& a,
-                                              const B& b, const Finish& finish, const C& c) {
+                                              const B& b, const Finish<Storage<Kind>>& finish, const C& c) {
     using T = Storage<Kind>;
     constexpr int K = 64 / sizeof(T), SLICE = SIDE * K;
 #if TENSOR_CORES
@@ -396,7 +396,7 @@ __device__ __forceinline__ int tile_side(int n) {
 // and their epilogue. k_begin is a multiple of 32; so is k_end, unless it is the whole of k.
 template <class Kind, class A, class B, class C>
 __device__ __forceinline__ void tile_product(int block, int m, int n, int k_begin, int k_end, const A& a, const B& b,
-                                             const Finish& finish, const C& c) {
+                                             const Finish<Storage<Kind>>& finish, const C& c) {
     SHARED(TileMemory, memory);
     if (tile_side(n) == SMALL) sized_product<Kind, SMALL>(memory, block, m, n, k_begin, k_end, a, b, finish, c);
     else sized_product<Kind, LARGE>(memory, block, m, n, k_begin, k_end, a, b, finish, c);

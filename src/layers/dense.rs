@@ -7,7 +7,7 @@
 //! `batch` the samples, and `none` nothing.
 
 use super::layer::unknown_phase;
-use super::split_k::{SplitK, finish, sum_rows_on, tiles};
+use super::split_k::{SplitK, sum_rows_on, tiles};
 use super::{
     Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands, Param, Phase, Role, Split, by_precision,
 };
@@ -16,7 +16,7 @@ use crate::device::{Epilogue, LibraryUse, Target};
 use crate::error::{Fault, Result};
 use crate::gpu::kernels::any;
 use crate::gpu::libraries::{Factors, PRODUCT_WORKSPACE, Product, ProductOf, Workspace};
-use crate::gpu::{ComputeType, Const, int};
+use crate::gpu::{AnyConst, ComputeType, int};
 use crate::tensor::{Layout, Mesh, Placement, Precision, Shape};
 use serde::Deserialize;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -108,7 +108,7 @@ pub(super) fn weighted_phases(cx: &LayerContext, bias: bool, aligned: bool) -> L
         .write(Role::Dx(0), cx.batch_layout(at.dx));
     let mut params = vec![param(at.w)];
     if bias {
-        forward = forward.read(Role::BIAS, param(at.b));
+        forward = forward.read(Role::BIAS, param(at.b)).low_precision();
         backward = backward.write(Role::D_BIAS, gradient(at.db));
         params.push(param(at.b));
     }
@@ -233,14 +233,11 @@ impl Dense {
         let (rows, inputs, units) = sizes(launch.operands);
         let adds_bias = self.bias.value().is_some() && launch.operand(Role::WEIGHT).start(3) == 0;
         let bias = adds_bias.then_some(Role::BIAS);
-        // The library requires the bias to have the result's type, but ours is f32. relu must follow the bias.
-        let fuses = bias.is_none() || launch.format(Role::Y) != ComputeType::Bf16;
         let factors = [Role::X(0), Role::WEIGHT];
-        let (with_bias, relu) = (bias.filter(|_| fuses), fuses && launch.relu());
-        if self.library(launch, ProductOf::Output, factors, with_bias, Role::Y, relu)? {
-            return if fuses { Ok(()) } else { finish(launch, adds_bias) };
+        if self.library(launch, ProductOf::Output, factors, bias, Role::Y, launch.relu())? {
+            return Ok(());
         }
-        let bias = if adds_bias { launch.read(Role::BIAS) } else { Const::NONE };
+        let bias = bias.map_or(AnyConst::NONE, |bias| launch.any(bias));
         let (x, w, y) = (launch.any(Role::X(0)), launch.any(Role::WEIGHT), launch.any_mut(Role::Y));
         let (n, i, o, relu) = (int(rows)?, int(inputs)?, int(units)?, i32::from(launch.relu()));
         let grid = tiles(rows, units, 1);

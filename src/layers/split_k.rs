@@ -3,7 +3,7 @@
 
 use crate::error::Result;
 use crate::gpu::kernels::{self, any};
-use crate::gpu::{Const, Grid, Mut, int};
+use crate::gpu::{Grid, Mut, int};
 use crate::layers::{Launch, Role};
 
 /// Number of blocks that keeps a large GPU busy, about two per multiprocessor.
@@ -94,18 +94,6 @@ pub(super) fn tiles_of(rows: &[usize], n: usize, z: usize) -> Grid {
     let large = most.min(n) > SMALL && down(LARGE) * n.div_ceil(LARGE) * z >= ENOUGH;
     let side = if large { LARGE } else { SMALL };
     Grid::new(down(side), n.div_ceil(side), z)
-}
-
-/// Finishes an output computed by a library: adds the bias to every row if `adds_bias`, then applies the epilogue.
-pub(super) fn finish(launch: &Launch, adds_bias: bool) -> Result<()> {
-    if !adds_bias && launch.epilogue.is_none() {
-        return Ok(());
-    }
-    let (y, n, relu) = (launch.any_mut(Role::Y), launch.count(Role::Y), i32::from(launch.relu()));
-    let columns = int(launch.operand(Role::Y).len(3))?;
-    let bias = if adds_bias { launch.read(Role::BIAS) } else { Const::NONE };
-    // SAFETY: y is (rows, columns), the bias (columns).
-    unsafe { any::bias_add(&launch.issue, launch.vectors(Role::Y), y, bias, n, columns, relu) }
 }
 
 /// Computes operand `to` (columns) = sum over the rows of operand `from` (rows, columns). The scratch memory must hold

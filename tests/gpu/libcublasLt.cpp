@@ -11,7 +11,7 @@ enum { R_32F = 0, R_16BF = 14, COMPUTE_32F = 68, COMPUTE_32F_FAST_TF32 = 77 };
 struct Description {
     int compute = 0, scale = 0, transposes_a = 0, transposes_b = 0;
     uint32_t epilogue = 1;
-    const float* bias = nullptr;
+    const void* bias = nullptr;  // of the type of D
 };
 struct Matrix {
     int type = 0;
@@ -130,7 +130,6 @@ static Product read(void* what, void* a, void* b, void* c, void* d) {
     const uint32_t known = p.what.epilogue;
     MUST(known == 1 || known == 2 || known == 4 || known == 6);
     MUST(!(known & 4) == !p.what.bias);
-    MUST(!p.what.bias || p.d.type == R_32F);  // a bias has the type of D, and ours are f32
     p.element = p.a.type == R_16BF ? BF16 : p.what.compute == COMPUTE_32F ? F32 : TF32;
     p.result = p.d.type == R_16BF ? BF16 : F32;
     return p;
@@ -180,7 +179,7 @@ API cublasLtMatmul(void* handle, void* what, const float* alpha, const void* a, 
     MUST(algorithm.workspace <= bytes && aligned(workspace, 256) && holds(workspace, bytes));
     MUST(aligned(a, algorithm.align) && aligned(b, algorithm.align) && aligned(d, algorithm.align));
     MUST(holds(a, p.a.ld * p.a.columns * size_of(p.element)) && holds(b, p.b.ld * p.b.columns * size_of(p.element)));
-    MUST(holds(d, p.d.ld * p.d.columns * size_of(p.result)) && (!p.what.bias || holds(p.what.bias, p.m * 4)));
+    MUST(holds(d, p.d.ld * p.d.columns * size_of(p.result)) && (!p.what.bias || holds(p.what.bias, p.m * size_of(p.result))));
     if (asked("FAKE_LT_FAILS", "matmul")) return EXECUTION_FAILED;
     return issue(stream, [=] {
         // Whatever lay there is gone.
@@ -206,7 +205,7 @@ API cublasLtMatmul(void* handle, void* what, const float* alpha, const void* a, 
                 } else {
                     total = sum(0, p.k);
                 }
-                if (p.what.bias) total += p.what.bias[row];
+                if (p.what.bias) total += load(p.what.bias, row, p.result);
                 if ((p.what.epilogue & 2) && !(total > 0)) total = 0;
                 store(d, column * p.d.ld + row, total, p.result);
             }

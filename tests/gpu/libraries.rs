@@ -242,7 +242,7 @@ mod with_libraries {
         let fast = std::env::var_os("USED").is_some();
         driver.use_libraries(if fast { LibraryUse::Fast } else { LibraryUse::Auto }, &choices)?;
         // The factors are exact in bf16, so products are exact in every mode; each rounding of a result to bf16 errs by
-        // up to 2^-8 of a value. y is rounded twice: the product, and its sum with the bias.
+        // up to 2^-8 of a value. y of a convolution is rounded twice: the product, and its sum with the bias.
         let modes = [
             (MatmulPrecision::Full, (1, 1), SINGLE),
             (MatmulPrecision::Full, (2, 1), SINGLE),

@@ -84,8 +84,8 @@ fn nan_stays_nan_in_a_fused_relu() {
     each_type!(T, add = add_forward | add_forward_bf16, biased = bias_add | bias_add_bf16,
         dense = dense_forward | dense_forward_bf16 => {
         let got = outputs(|rig| {
-            let (zeros, sum, y, product) = (rig.give(&[0.0f32; 9]), rig.out::<T>(9), rig.put(&T::all_from(&x)), rig.out::<T>(9));
-            let no_bias: Const<f32> = Const::NONE;
+            let (zeros, sum, y, product) = (rig.element(&[0.0; 9]), rig.out::<T>(9), rig.put(&T::all_from(&x)), rig.out::<T>(9));
+            let no_bias: Const<T> = Const::NONE;
             // SAFETY: all have 9 elements; x (9, 1) times w (1, 1) is (9, 1).
             unsafe {
                 add(&rig.on(), vectors::<T>(9), rig.element(&x), rig.element(&[0.0; 9]), sum, 9, 1).unwrap();
@@ -126,7 +126,7 @@ fn a_bias_is_added_to_every_row_and_negative_sums_may_become_zero() {
             let want: Vec<f64> = (0..n).map(|i| if relu == 1 { sum(i).max(0.0) } else { sum(i) }).collect();
             each_type!(T, add = bias_add | bias_add_bf16 => {
                 let got = outputs(|rig| {
-                    let (y, bias) = (rig.put(&T::all_from(&x)), rig.give(&bias));
+                    let (y, bias) = (rig.put(&T::all_from(&x)), rig.element(&bias));
                     let bias = if biased { bias } else { Const::NONE };
                     // SAFETY: y is (rows, columns), the bias (columns).
                     unsafe { add(&rig.on(), vectors::<T>(n), y, bias, n as i64, columns as i32, relu).unwrap() };

@@ -186,7 +186,7 @@ fn dense_agrees_with_sums_of_products() {
                 let on = rig.on();
                 let (x, w, dy): (Const<T>, Const<T>, Const<T>) = (rig.element(&x), rig.element(&w), rig.element(&dy));
                 let (y, dx, dw) = (rig.out::<T>(n * o), rig.out::<T>(n * i), rig.out(parts * o * i));
-                let b = if bias { rig.give(&b) } else { Const::NONE };
+                let b = if bias { rig.element(&b) } else { Const::NONE };
                 // SAFETY: x (n, i), w (o, i), b (o), dy and y (n, o), dw (parts, o, i).
                 unsafe {
                     forward(&on, tiles(side, n, o, 1), x, w, b, y, ni, ii, oi, 0).unwrap();
@@ -296,7 +296,7 @@ fn conv_agrees_with_sums_of_products() {
                 // SAFETY: shapes as in `Case`; dw has `parts` parts.
                 unsafe {
                     let grid = tiles(side, pixels, outputs_each, case.groups);
-                    forward(on, grid, x, w, rig.give(&b), y, geometry, each, 0).unwrap();
+                    forward(on, grid, x, w, rig.element(&b), y, geometry, each, 0).unwrap();
                     let grid = tiles_of(side, &case.classes(), case.depth(), case.groups);
                     backward_input(on, grid, dy, w, dx, geometry, each).unwrap();
                     let (grid, groups) = (tiles(side, outputs_each, filter, case.groups * parts), case.groups as i32);
@@ -338,7 +338,7 @@ fn conv_depthwise_agrees_with_sums_of_products() {
                 // SAFETY: shapes as in `Case`; dw has `parts` parts.
                 unsafe {
                     let grid = Grid::cover(ny, 256);
-                    forward(on, grid, x, w, rig.give(&b), y, geometry, each, groups, 0).unwrap();
+                    forward(on, grid, x, w, rig.element(&b), y, geometry, each, groups, 0).unwrap();
                     backward_input(on, Grid::cover(nx, 256), dy, w, dx, geometry, each, groups).unwrap();
                     let grid = Grid::new(case.o.div_ceil(32), filter, parts);
                     backward_weight(on, grid, x, dy, dw, geometry, each, groups, per_part).unwrap();

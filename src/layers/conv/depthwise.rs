@@ -4,7 +4,7 @@
 use super::local::LocalConv;
 use crate::error::Result;
 use crate::gpu::kernels::any;
-use crate::gpu::{Const, Grid, int, threads};
+use crate::gpu::{AnyConst, Grid, int, threads};
 use crate::layers::{Launch, Role};
 
 /// Maximum number of outputs in a group for these kernels, which add products one by one; more outputs fill a tile.
@@ -23,7 +23,7 @@ pub(super) fn forward(part: &LocalConv, launch: &Launch) -> Result<()> {
         let grid = threads(part.n * part.pixels() * group.outputs * count);
         let (x, y) = (launch.any(Role::X(0)).offset(group.channel), launch.any_mut(Role::Y).offset(group.first));
         let filters = launch.any(Role::WEIGHT).offset(group.first * part.filter());
-        let bias = if part.adds_bias { launch.read(Role::BIAS).offset(group.first) } else { Const::NONE };
+        let bias = if part.adds_bias { launch.any(Role::BIAS).offset(group.first) } else { AnyConst::NONE };
         let (outputs, groups) = (int(group.outputs)?, int(count)?);
         // SAFETY: x is (n, h, w, c), the filters (o, kh, kw, 1), the bias (o), y (n, oh, ow, o); each pointer is to the
         // first channel of the run's first group.

@@ -6,8 +6,8 @@ use super::local::{Group, LocalConv};
 use crate::error::Result;
 use crate::gpu::kernels::{ConvGeometry, any};
 use crate::gpu::libraries::{Convolution, Direction, Images};
-use crate::gpu::{Const, int, ints};
-use crate::layers::split_k::{SplitK, finish, sum_rows_on, tiles, tiles_of};
+use crate::gpu::{AnyConst, int, ints};
+use crate::layers::split_k::{SplitK, sum_rows_on, tiles, tiles_of};
 use crate::layers::window::Pair;
 use crate::layers::{Launch, Role};
 
@@ -96,6 +96,18 @@ fn library(part: &LocalConv, launch: &Launch, direction: Direction, [x, w, y]: [
     }
 }
 
+/// Finishes an output computed by a library: adds the bias to every row if `adds_bias`, then applies the epilogue.
+fn finish(launch: &Launch, adds_bias: bool) -> Result<()> {
+    if !adds_bias && launch.epilogue.is_none() {
+        return Ok(());
+    }
+    let (y, n, relu) = (launch.any_mut(Role::Y), launch.count(Role::Y), i32::from(launch.relu()));
+    let columns = int(launch.operand(Role::Y).len(3))?;
+    let bias = if adds_bias { launch.any(Role::BIAS) } else { AnyConst::NONE };
+    // SAFETY: y is (rows, columns), the bias (columns).
+    unsafe { any::bias_add(&launch.issue, launch.vectors(Role::Y), y, bias, n, columns, relu) }
+}
+
 pub(super) fn forward(part: &LocalConv, launch: &Launch) -> Result<()> {
     if depthwise::fits(part) {
         return depthwise::forward(part, launch);
@@ -108,7 +120,7 @@ pub(super) fn forward(part: &LocalConv, launch: &Launch) -> Result<()> {
         let grid = tiles(part.n * part.pixels(), group.outputs, count);
         let (x, y) = (launch.any(Role::X(0)).offset(group.channel), launch.any_mut(Role::Y).offset(group.first));
         let filters = launch.any(Role::WEIGHT).offset(group.first * part.filter());
-        let bias = if part.adds_bias { launch.read(Role::BIAS).offset(group.first) } else { Const::NONE };
+        let bias = if part.adds_bias { launch.any(Role::BIAS).offset(group.first) } else { AnyConst::NONE };
         let outputs = int(group.outputs)?;
         // SAFETY: x is (n, h, w, c), the filters (o, kh, kw, depth), the bias (o), y (n, oh, ow, o); each pointer is to
         // the first channel of the run's first group.
