@@ -3,8 +3,7 @@
 use super::address::{AnyConst, AnyMut, ComputeType, Const, Mut};
 use super::driver::Issue;
 use super::handles::Grid;
-use super::kernels;
-use super::libraries::{Convolution, Factors, Images, Product, WORKSPACE_ALIGN, Workspace};
+use super::libraries::{Convolution, Factors, Images, Product, Workspace};
 use crate::device::{Epilogue, Key, Operand, Operands};
 use crate::error::{Error, Result};
 use crate::tensor::Element;
@@ -120,7 +119,7 @@ impl<R: Key> Launch<'_, R> {
     }
 
     /// Returns the scratch memory as the workspace of a library; it is empty if the plan has no scratch memory.
-    fn workspace(&self) -> Workspace {
+    pub fn workspace(&self) -> Workspace {
         match self.operands.scratch() {
             Some(scratch) => Workspace::inside(scratch.address(), scratch.bytes()),
             None => Workspace { address: 0, bytes: 0 },
@@ -141,47 +140,18 @@ impl<R: Key> Launch<'_, R> {
         unsafe { driver.multiply(product, at, self.workspace(), stream) }
     }
 
-    /// Computes a convolution with a library, as [`Launch::multiply`] does a product.
+    /// Computes a convolution with a library, using part of the scratch memory. Returns false if the caller should fall
+    /// back to its own kernel.
     ///
     /// # Errors
     /// If the library fails.
     ///
     /// # Safety
-    /// As for [`Launch::multiply`].
-    pub unsafe fn convolve(&self, convolution: &Convolution, at: &Images) -> Result<bool> {
+    /// The addresses are large enough for the convolution and do not overlap, nor does the workspace.
+    pub unsafe fn convolve(&self, convolution: &Convolution, at: &Images, workspace: Workspace) -> Result<bool> {
         let Issue { driver, stream } = self.issue;
-        // SAFETY: the caller's guarantees are passed on; nothing else uses the scratch memory at the same time.
-        unsafe { driver.convolve(convolution, at, self.workspace(), stream) }
-    }
-
-    /// Computes f32 operand `dw` with a library that rounds it to the format of its factors: the library writes it to
-    /// the scratch memory, from where it is widened. The rest of the scratch memory is the library's workspace. Returns
-    /// false if the caller should fall back to its own kernel.
-    ///
-    /// # Errors
-    /// If the library fails.
-    ///
-    /// # Safety
-    /// As for [`Launch::multiply`].
-    pub unsafe fn convolve_rounded(&self, convolution: &Convolution, at: &Images, dw: R) -> Result<bool> {
-        let Issue { driver, stream } = self.issue;
-        let (all, n) = (self.workspace(), self.operand(dw).elements());
-        let bytes = rounded_bytes(n);
-        if bytes > all.bytes {
-            return Ok(false);
-        }
-        let at = Images { w: all.address, ..*at };
-        let workspace = Workspace { address: all.address + bytes as u64, bytes: all.bytes - bytes };
-        // SAFETY: the caller's guarantees are passed on; nothing else uses the scratch memory at the same time, which
-        // has room for the n elements and the workspace.
-        unsafe {
-            let issued = driver.convolve(convolution, &at, workspace, stream)?;
-            if issued {
-                let grid = Grid::cover(n, 256 * 8);
-                kernels::cast_to_float(&self.issue, grid, Const::at(all.address), self.write(dw), n as i64)?;
-            }
-            Ok(issued)
-        }
+        // SAFETY: the caller's guarantees are passed on.
+        unsafe { driver.convolve(convolution, at, workspace, stream) }
     }
 
     /// Sets every element of an operand to zero.
@@ -226,11 +196,6 @@ impl<R: Key> Launch<'_, R> {
     pub fn vectors(&self, role: R) -> Grid {
         Grid::cover(self.operand(role).bytes(), 256 * 16)
     }
-}
-
-/// Returns the bytes of scratch memory that [`Launch::convolve_rounded`] needs for dw besides the library's workspace.
-pub fn rounded_bytes(elements: usize) -> usize {
-    (elements * Element::Bf16.bytes()).next_multiple_of(WORKSPACE_ALIGN)
 }
 
 /// Returns a grid with blocks of 256 threads and one thread per element, for `n` elements.

@@ -33,5 +33,5 @@ pub use emulated::{EmulatorSettings, ThreadOrder};
 pub use gpus::{GpuOptions, Gpus};
 pub use handles::{DriverKind, Entry, GpuEvent, Graph, Grid, Rows, Stream};
 pub use kernel_image::KernelImage;
-pub use launch::{CLOCK_BYTES, Launch, int, ints, rounded_bytes, threads};
+pub use launch::{CLOCK_BYTES, Launch, int, ints, threads};
 pub use staging::{INPUTS, clock_bytes};

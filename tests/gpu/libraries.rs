@@ -220,6 +220,8 @@ mod with_libraries {
         let large = [
             case("conv", "{ filters = 16, kernel = 3, pad = 1 }", [20, 20, 8]),
             case("conv", "{ filters = 12, kernel = [5, 4], pad = [2, 1], stride = [2, 1], groups = 3 }", [13, 17, 6]),
+            // In bf16, with strides folded into channels.
+            case("conv", "{ filters = 96, kernel = 11, stride = 4, pad = 2 }", [43, 45, 3]),
             case("dense", "{ units = 300 }", [3, 3, 40]),
             case("dense", "{ units = 7, bias = false }", [1, 1, 33]),
         ];

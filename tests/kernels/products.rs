@@ -353,6 +353,55 @@ fn conv_depthwise_agrees_with_sums_of_products() {
     }
 }
 
+/// Plain sums over folded images and filters are the convolution, and unfolding is the transpose of folding.
+#[test]
+fn folded_images_and_filters_have_the_same_convolution() {
+    for case in CASES.into_iter().filter(|case| case.groups == 1) {
+        let ([oh, ow], filter, c) = (case.out(), case.kernel[0] * case.kernel[1] * case.c, case.c);
+        let (nx, nw, ny) = (case.n * case.h * case.w * c, case.o * filter, case.n * oh * ow * case.o);
+        let [fh, fw] = [0, 1].map(|i| case.stride[i].min(case.kernel[i]));
+        let ([kh, kw], channels) =
+            ([case.kernel[0].div_ceil(fh), case.kernel[1].div_ceil(fw)], (fh * fw * c).next_multiple_of(8));
+        let (rows, columns, parts) = (oh + kh - 1, ow + kw - 1, 3);
+        let (images, filters) = (case.n * rows * columns * channels, case.o * kh * kw * channels);
+        let (x, w, sums) = (values(nx, 1), values(nw, 2), values(parts * filters, 3));
+        let got = outputs(|rig| {
+            let (on, geometry) = (&rig.on(), case.geometry());
+            let (folded_x, folded_w) = (rig.out::<half::bf16>(images), rig.out::<half::bf16>(filters));
+            let (dw, rounded) = (rig.out::<f32>(nw), rig.out::<f32>(nw));
+            // SAFETY: shapes as in `Case` and in conv_fold.cu.
+            unsafe {
+                kernels::conv_fold_images(on, Grid::cover(images / 8, 256), rig.element(&x), folded_x, geometry)
+                    .unwrap();
+                kernels::conv_fold_filters(on, Grid::cover(filters, 256), rig.element(&w), folded_w, geometry).unwrap();
+                let (grid, count) = (Grid::cover(nw, 256), parts as i32);
+                kernels::conv_unfold_filters(on, grid, rig.give(&sums), dw, geometry, count).unwrap();
+                kernels::conv_unfold_filters_bf16(on, grid, rig.element(&sums), rounded, geometry, count).unwrap();
+            }
+            vec![rig.numbers(folded_x, images), rig.numbers(folded_w, filters), rig.get(dw, nw), rig.get(rounded, nw)]
+        });
+        let mut want = vec![0.0; ny];
+        case.products(|i, j, k| want[k] += f64::from(x[i]) * f64::from(w[j]));
+        let plain = |k: usize| -> f64 {
+            let (o, pixel) = (k % case.o, k / case.o);
+            let (n, i, j) = (pixel / (oh * ow), pixel / ow % oh, pixel % ow);
+            let product = |e: usize| {
+                let (a, b, q) = (e / (kw * channels), e / channels % kw, e % channels);
+                let pixel = (n * rows + i + a) * columns + j + b;
+                f64::from(got[0][pixel * channels + q]) * f64::from(got[1][o * kh * kw * channels + e])
+            };
+            (0..kh * kw * channels).map(product).sum()
+        };
+        let worst = (0..ny).map(|k| (plain(k) - want[k]).abs()).fold(0.0, f64::max);
+        assert!(worst < 1e-12, "{case:?}: {worst}");
+        let dot = |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum() };
+        let transposed: f64 = sums.chunks(filters).map(|part| dot(part, &got[1])).sum();
+        for dw in &got[2..] {
+            assert!((dot(dw, &w) - transposed).abs() < 1e-6 * nw as f64, "{case:?}: {} {transposed}", dot(dw, &w));
+        }
+    }
+}
+
 /// The grids of element-wise kernels rely on this in every format.
 #[test]
 fn every_kernel_but_those_for_tensor_cores_has_256_threads() {

@@ -55,6 +55,8 @@ impl Case {
             ),
             case("conv", "{ filters = 600, kernel = [3, 2], pad = 1 }", [5, 4, 200], 4),
             case("conv", "{ filters = 20, kernel = 5 }", [28, 28, 1], 17),
+            // In bf16, with strides folded into channels.
+            case("conv", "{ filters = 96, kernel = 11, stride = 4, pad = 2 }", [39, 43, 3], 8),
             case("conv", "{ filters = 8, kernel = 5, pad = 2, groups = 2 }", [9, 9, 96], 5),
             case("dense", "{ units = 300 }", [3, 3, 40], 200),
             case("dropout", "{ rate = 0.3 }", [7, 9, 31], 40),

@@ -23,6 +23,22 @@ impl Workspace {
         let start = address.next_multiple_of(WORKSPACE_ALIGN as u64);
         Workspace { address: start, bytes: bytes.saturating_sub((start - address) as usize) }
     }
+
+    /// Returns the bytes that a piece occupies.
+    pub const fn piece(bytes: usize) -> usize {
+        bytes.next_multiple_of(WORKSPACE_ALIGN)
+    }
+
+    /// Takes a piece from the start of an aligned workspace and returns its address.
+    ///
+    /// # Panics
+    /// If the workspace is smaller.
+    pub fn take(&mut self, bytes: usize) -> u64 {
+        let (address, bytes) = (self.address, Workspace::piece(bytes));
+        assert!(bytes <= self.bytes, "{bytes} bytes of scratch memory were planned");
+        *self = Workspace { address: address + bytes as u64, bytes: self.bytes - bytes };
+        address
+    }
 }
 
 #[cfg(test)]

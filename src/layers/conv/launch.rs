@@ -2,14 +2,17 @@
 //! (kernels/conv.cu), with one launch per run of equal groups.
 
 use super::depthwise;
+use super::fold::Fold;
 use super::local::{Group, LocalConv};
+use crate::device::LibraryUse;
 use crate::error::Result;
-use crate::gpu::kernels::{ConvGeometry, any};
-use crate::gpu::libraries::{Convolution, Direction, Images};
-use crate::gpu::{AnyConst, int, ints};
+use crate::gpu::kernels::{self, ConvGeometry, any};
+use crate::gpu::libraries::{CONVOLUTION_WORKSPACE, Convolution, Direction, Images, Workspace};
+use crate::gpu::{AnyConst, ComputeType, Const, Grid, Mut, int, ints};
 use crate::layers::split_k::{SplitK, sum_rows_on, tiles, tiles_of};
 use crate::layers::window::Pair;
 use crate::layers::{Launch, Role};
+use crate::tensor::Element;
 
 impl LocalConv {
     /// Returns the groups as runs of consecutive groups of equal size: the first group of each run, and its length.
@@ -56,43 +59,69 @@ impl LocalConv {
     }
 }
 
-/// Returns the scratch elements of the backward phase.
-pub(super) fn backward_scratch(part: &LocalConv) -> usize {
-    let weight = part.parts().scratch(part.o * part.filter());
+/// Returns the elements of scratch memory that a phase needs.
+pub(super) fn scratch(part: &LocalConv, phase: &str, element: Element, libraries: LibraryUse) -> usize {
+    let fold = Fold::of(part, element);
+    let products = fold.map_or(*part, |fold| fold.part);
+    let folded = fold.map_or(0, |fold| fold.bytes());
+    let weights = part.o * products.filter();
+    let rounded = if libraries == LibraryUse::Fast { Workspace::piece(weights * Element::Bf16.bytes()) } else { 0 };
+    let library = if libraries == LibraryUse::Off { 0 } else { CONVOLUTION_WORKSPACE };
+    let piece = |bytes: usize| if bytes == 0 { 0 } else { Workspace::elements(bytes) };
+    if phase == "forward" {
+        return piece(folded + library);
+    }
+    let parts = products.parts();
+    let own = match fold {
+        Some(_) => piece(folded + parts.count * weights * Element::F32.bytes()),
+        None => parts.scratch(weights),
+    };
+    let library = if library == 0 { 0 } else { piece(folded + rounded + library) };
     let bias = if part.has_bias { SplitK::of_rows(part.n * part.pixels(), part.o).scratch(part.o) } else { 0 };
-    weight.max(bias)
+    own.max(library).max(bias)
 }
 
-/// Computes a pass with a library; x, w and y are the operands or their gradients. Returns false if no library supports
-/// it.
-fn library(part: &LocalConv, launch: &Launch, direction: Direction, [x, w, y]: [Role; 3]) -> Result<bool> {
-    let groups = part.groups().count();
-    // A split may divide a group, or leave channels that no filter on this device reads.
-    let whole = part.groups().all(|group| group.outputs * groups == part.o) && groups * part.depth == part.c;
-    if !whole || depthwise::fits(part) {
-        return Ok(false);
+/// The operands of the products of a convolution, with the scratch memory that is left.
+#[derive(Debug, Clone, Copy)]
+struct Products {
+    part: LocalConv,
+    x: AnyConst,
+    /// The filters, or their gradient.
+    w: AnyConst,
+    y: AnyConst,
+    room: Workspace,
+}
+
+impl Products {
+    /// Returns the operands as they are.
+    fn of(part: &LocalConv, launch: &Launch, [x, w, y]: [Role; 3]) -> Self {
+        Products { part: *part, x: launch.any(x), w: launch.any(w), y: launch.any(y), room: launch.workspace() }
     }
-    let LocalConv { window, n, h, w: width, c, oh, ow, o, .. } = *part;
-    let both = |pair: Pair| [pair.h, pair.w];
-    let convolution = Convolution {
-        direction,
-        x: [n, h, width, c],
-        y: [n, oh, ow, o],
-        kernel: both(window.kernel),
-        stride: both(window.stride),
-        pad: both(window.pad),
-        groups,
-        format: launch.format(x),
-    };
-    let at = |role| launch.operand(role).address();
-    let images = Images { x: at(x), w: at(w), y: at(y) };
-    // SAFETY: x is (n, h, w, c), the filters (o, kh, kw, depth), y (n, oh, ow, o), and so are their gradients.
-    unsafe {
-        if launch.operand(w).element == launch.operand(x).element {
-            launch.convolve(&convolution, &images)
-        } else {
-            launch.convolve_rounded(&convolution, &images, w)
+
+    /// Computes a pass with a library. Returns false if no library supports it.
+    fn library(&self, launch: &Launch, direction: Direction) -> Result<bool> {
+        let part = &self.part;
+        let groups = part.groups().count();
+        // A split may divide a group, or leave channels that no filter on this device reads.
+        let whole = part.groups().all(|group| group.outputs * groups == part.o) && groups * part.depth == part.c;
+        if !whole || depthwise::fits(part) {
+            return Ok(false);
         }
+        let LocalConv { window, n, h, w: width, c, oh, ow, o, .. } = *part;
+        let both = |pair: Pair| [pair.h, pair.w];
+        let convolution = Convolution {
+            direction,
+            x: [n, h, width, c],
+            y: [n, oh, ow, o],
+            kernel: both(window.kernel),
+            stride: both(window.stride),
+            pad: both(window.pad),
+            groups,
+            format: self.x.format,
+        };
+        let images = Images { x: self.x.address, w: self.w.address, y: self.y.address };
+        // SAFETY: x is (n, h, w, c), the filters (o, kh, kw, depth), y (n, oh, ow, o), and so are their gradients.
+        unsafe { launch.convolve(&convolution, &images, self.room) }
     }
 }
 
@@ -112,14 +141,21 @@ pub(super) fn forward(part: &LocalConv, launch: &Launch) -> Result<()> {
     if depthwise::fits(part) {
         return depthwise::forward(part, launch);
     }
-    if library(part, launch, Direction::Forward, [Role::X(0), Role::WEIGHT, Role::Y])? {
+    let mut products = Products::of(part, launch, [Role::X(0), Role::WEIGHT, Role::Y]);
+    if let Some(fold) = Fold::of(part, launch.operand(Role::X(0)).element) {
+        products.part = fold.part;
+        products.x = fold.x(launch, &mut products.room)?;
+        products.w = fold.w(launch, &mut products.room)?;
+    }
+    if products.library(launch, Direction::Forward)? {
         return finish(launch, part.adds_bias);
     }
+    let Products { part, x, w, .. } = products;
     let geometry = part.geometry()?;
     for (group, count) in part.runs() {
         let grid = tiles(part.n * part.pixels(), group.outputs, count);
-        let (x, y) = (launch.any(Role::X(0)).offset(group.channel), launch.any_mut(Role::Y).offset(group.first));
-        let filters = launch.any(Role::WEIGHT).offset(group.first * part.filter());
+        let (x, y) = (x.offset(group.channel), launch.any_mut(Role::Y).offset(group.first));
+        let filters = w.offset(group.first * part.filter());
         let bias = if part.adds_bias { launch.any(Role::BIAS).offset(group.first) } else { AnyConst::NONE };
         let outputs = int(group.outputs)?;
         // SAFETY: x is (n, h, w, c), the filters (o, kh, kw, depth), the bias (o), y (n, oh, ow, o); each pointer is to
@@ -141,21 +177,31 @@ pub(super) fn backward(part: &LocalConv, launch: &Launch) -> Result<()> {
 }
 
 fn backward_weight(part: &LocalConv, launch: &Launch) -> Result<()> {
-    let geometry = part.geometry()?;
     if part.n == 0 {
         return launch.clear(Role::D_WEIGHT);
     }
     if depthwise::fits(part) {
         return depthwise::backward_weight(part, launch);
     }
-    if library(part, launch, Direction::BackwardWeight, [Role::X(0), Role::D_WEIGHT, Role::Dy])? {
+    let mut products = Products::of(part, launch, [Role::X(0), Role::D_WEIGHT, Role::Dy]);
+    let fold = Fold::of(part, launch.operand(Role::X(0)).element);
+    if let Some(fold) = &fold {
+        products.part = fold.part;
+        products.x = fold.x(launch, &mut products.room)?;
+    }
+    if library_weight(products, fold.as_ref(), launch)? {
         return Ok(());
     }
-    let parts = part.parts();
+    let Products { part, x, mut room, .. } = products;
+    let (geometry, parts, weights) = (part.geometry()?, part.parts(), part.o * part.filter());
+    let sums = match fold {
+        Some(_) => Mut::at(room.take(parts.count * weights * Element::F32.bytes())),
+        None => parts.target(launch, Role::D_WEIGHT),
+    };
     for (group, count) in part.runs() {
         let grid = tiles(group.outputs, part.filter(), parts.count * count);
-        let (x, dy) = (launch.any(Role::X(0)).offset(group.channel), launch.any(Role::Dy).offset(group.first));
-        let dw = parts.target(launch, Role::D_WEIGHT).offset(group.first * part.filter());
+        let (x, dy) = (x.offset(group.channel), launch.any(Role::Dy).offset(group.first));
+        let dw = sums.offset(group.first * part.filter());
         let (outputs, groups, each) = (int(group.outputs)?, int(count)?, int(parts.each)?);
         // SAFETY: x is (n, h, w, c), dy (n, oh, ow, o), dw or the scratch (parts, o, kh, kw, depth); each pointer is to
         // the first channel of the run's first group.
@@ -163,12 +209,41 @@ fn backward_weight(part: &LocalConv, launch: &Launch) -> Result<()> {
             any::conv_backward_weight(&launch.issue, grid, x, dy, dw, geometry, outputs, groups, each)?;
         }
     }
-    parts.add(launch, Role::D_WEIGHT)
+    match fold {
+        Some(fold) => fold.dw(launch, AnyConst { address: sums.address(), format: ComputeType::F32 }, parts.count),
+        None => parts.add(launch, Role::D_WEIGHT),
+    }
+}
+
+/// Computes dw with a library. Where that rounds dw to the format of its factors, it is written to the scratch memory and
+/// widened. Returns false if no library supports it.
+fn library_weight(mut products: Products, fold: Option<&Fold>, launch: &Launch) -> Result<bool> {
+    if products.x.format.bytes() == Element::F32.bytes() {
+        return products.library(launch, Direction::BackwardWeight);
+    }
+    let weights = products.part.o * products.part.filter();
+    let bytes = weights * Element::Bf16.bytes();
+    if products.room.bytes < Workspace::piece(bytes) {
+        return Ok(false);
+    }
+    products.w = AnyConst { address: products.room.take(bytes), format: ComputeType::Bf16 };
+    if !products.library(launch, Direction::BackwardWeight)? {
+        return Ok(false);
+    }
+    if let Some(fold) = fold {
+        fold.dw(launch, products.w, 1)?;
+    } else {
+        let (from, dw, n) = (Const::at(products.w.address), launch.write(Role::D_WEIGHT), weights as i64);
+        // SAFETY: both have n elements.
+        unsafe { kernels::cast_to_float(&launch.issue, Grid::cover(weights, 256 * 8), from, dw, n)? };
+    }
+    Ok(true)
 }
 
 fn backward_input(part: &LocalConv, launch: &Launch) -> Result<()> {
     let geometry = part.geometry()?;
-    if library(part, launch, Direction::BackwardInput, [Role::Dx(0), Role::WEIGHT, Role::Dy])? {
+    let products = Products::of(part, launch, [Role::Dx(0), Role::WEIGHT, Role::Dy]);
+    if products.library(launch, Direction::BackwardInput)? {
         return Ok(());
     }
     if part.groups().count() * part.depth < part.c {

@@ -12,6 +12,7 @@
 
 mod depthwise;
 mod fast;
+mod fold;
 mod launch;
 mod local;
 mod plain;
@@ -20,10 +21,8 @@ mod windows;
 use super::dense::{Bias, preferred_weighted, weighted_phases};
 use super::window::{Pair, WindowGeometry};
 use crate::cpu::Implementation;
-use crate::device::{LibraryUse, Target};
+use crate::device::Target;
 use crate::error::{Fault, Result};
-use crate::gpu::libraries::{CONVOLUTION_WORKSPACE, Workspace};
-use crate::gpu::rounded_bytes;
 use crate::layers::layer::unknown_phase;
 use crate::layers::{
     Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands, Param, Role, Split, by_precision,
@@ -166,16 +165,7 @@ impl Layer for Conv {
         match (phase, target) {
             ("forward", Target::Cpu { threads }) => fast::forward_scratch(&part, threads),
             ("backward", Target::Cpu { threads }) => fast::backward_scratch(&part, threads),
-            (_, Target::Gpu { libraries, .. }) => {
-                let library = match (libraries, phase) {
-                    (LibraryUse::Off, _) => 0,
-                    (LibraryUse::Fast, "backward") => {
-                        Workspace::elements(CONVOLUTION_WORKSPACE + rounded_bytes(part.o * part.filter()))
-                    }
-                    _ => Workspace::elements(CONVOLUTION_WORKSPACE),
-                };
-                if phase == "forward" { library } else { library.max(launch::backward_scratch(&part)) }
-            }
+            (_, Target::Gpu { libraries, .. }) => launch::scratch(&part, phase, shapes[Role::X(0)].element, libraries),
             _ => unknown_phase(phase),
         }
     }
