@@ -126,9 +126,32 @@ impl Cuda {
     }
 
     pub(super) fn event(&self) -> Result<GpuEvent> {
-        let made = self.call("create an event", || result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT))?;
+        self.event_with(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)
+    }
+
+    pub(super) fn timer(&self) -> Result<GpuEvent> {
+        self.event_with(sys::CUevent_flags::CU_EVENT_DEFAULT)
+    }
+
+    fn event_with(&self, flags: sys::CUevent_flags) -> Result<GpuEvent> {
+        let made = self.call("create an event", || result::event::create(flags))?;
         lock(&self.events).push(made);
         Ok(GpuEvent(made as u64))
+    }
+
+    pub(super) fn record_timer(&self, timer: GpuEvent, stream: Stream) -> Result<()> {
+        use sys::CUevent_record_flags as Flags;
+        let mut status = sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE;
+        // SAFETY: streams live as long as their driver; `status` is valid for the call.
+        self.call("query a capture", || unsafe { sys::cuStreamIsCapturing(stream.0 as _, &raw mut status).result() })?;
+        let flags = match status {
+            sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_ACTIVE => Flags::CU_EVENT_RECORD_EXTERNAL,
+            _ => Flags::CU_EVENT_RECORD_DEFAULT,
+        };
+        // SAFETY: streams and events live as long as their driver.
+        self.call("record a timer", || unsafe {
+            sys::cuEventRecordWithFlags(timer.0 as _, stream.0 as _, flags as u32).result()
+        })
     }
 
     pub(super) fn record(&self, event: GpuEvent, stream: Stream) -> Result<()> {

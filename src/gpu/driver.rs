@@ -213,12 +213,29 @@ impl Driver {
         either!(self, device => device.discard(stream))
     }
 
-    /// Creates an event.
+    /// Creates an event, which orders work.
     ///
     /// # Errors
     /// If the device reports an error.
     pub fn event(&self) -> Result<GpuEvent> {
         either!(self, device => device.event())
+    }
+
+    /// Creates an event that measures time and orders nothing.
+    ///
+    /// # Errors
+    /// If the device reports an error.
+    pub fn timer(&self) -> Result<GpuEvent> {
+        either!(self, device => device.timer())
+    }
+
+    /// Records a timer after everything issued to the stream so far. In a capture, it becomes part of the graph and is
+    /// recorded each time that the graph runs.
+    ///
+    /// # Errors
+    /// If the device reports an error.
+    pub fn record_timer(&self, timer: GpuEvent, stream: Stream) -> Result<()> {
+        either!(self, device => device.record_timer(timer, stream))
     }
 
     /// Records an event after everything issued to the stream so far.
@@ -253,10 +270,10 @@ impl Driver {
         either!(self, device => device.synchronize_event(event))
     }
 
-    /// Returns the time in seconds between two events, both of which have occurred.
+    /// Returns the time in seconds between two timers, both of which have been reached.
     ///
     /// # Errors
-    /// If one of them was not recorded.
+    /// If one of them was not recorded or is not a timer.
     pub fn seconds_between(&self, start: GpuEvent, end: GpuEvent) -> Result<f64> {
         either!(self, device => device.seconds_between(start, end))
     }

@@ -186,6 +186,15 @@ impl Emu {
         Ok(lock().event())
     }
 
+    pub(super) fn timer(&self) -> Result<GpuEvent> {
+        Ok(lock().event())
+    }
+
+    pub(super) fn record_timer(&self, timer: GpuEvent, stream: Stream) -> Result<()> {
+        // SAFETY: the command uses no memory.
+        unsafe { self.issue(Command::Record(timer), stream) }
+    }
+
     pub(super) fn record(&self, event: GpuEvent, stream: Stream) -> Result<()> {
         lock().record(event, stream)
     }
@@ -309,6 +318,7 @@ impl Emu {
                 }
                 Command::Fill { to, byte, bytes } => std::ptr::write_bytes(to as *mut u8, byte, bytes),
                 Command::Launch { kernel, grid, ref values } => return self.run(kernel, grid, values),
+                Command::Record(timer) => lock().reached(timer),
             }
         }
         Ok(())

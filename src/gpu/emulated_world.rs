@@ -21,6 +21,8 @@ pub(super) enum Command {
     Fill { to: u64, byte: u8, bytes: usize },
     /// A kernel and its argument values, each starting at a new word.
     Launch { kernel: usize, grid: Grid, values: Vec<u64> },
+    /// Takes the time.
+    Record(GpuEvent),
 }
 
 /// For a point in a capture, the number of commands of each stream that come before it.
@@ -129,6 +131,11 @@ impl World {
         };
         self.events.insert(event, point);
         Ok(())
+    }
+
+    /// Takes the time of a timer that a stream or a graph has reached.
+    pub(super) fn reached(&mut self, timer: GpuEvent) {
+        self.events.insert(timer, Point::Happened(Instant::now()));
     }
 
     pub(super) fn wait(&mut self, stream: Stream, event: GpuEvent) -> Result<()> {

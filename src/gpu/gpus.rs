@@ -193,7 +193,24 @@ impl Gpus {
         driver.record(event, stream)
     }
 
-    /// Returns the time in seconds between two events of a device, both of which have occurred.
+    /// Creates a timer on a device.
+    ///
+    /// # Errors
+    /// If the device reports an error.
+    pub fn timer(&self, device: usize) -> Result<GpuEvent> {
+        self.gpu(device).driver.timer()
+    }
+
+    /// Records a timer on a queue, or in its capture.
+    ///
+    /// # Errors
+    /// If the device reports an error.
+    pub fn record_timer(&self, device: usize, queue: Queue, timer: GpuEvent) -> Result<()> {
+        let Issue { driver, stream } = self.issue(device, queue);
+        driver.record_timer(timer, stream)
+    }
+
+    /// Returns the time in seconds between two timers of a device, both of which have been reached.
     ///
     /// # Errors
     /// If the device reports an error.

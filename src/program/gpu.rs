@@ -8,7 +8,7 @@ use crate::data::{Batch, Preparation, Raw};
 use crate::device::{Clock, Operand, Queue};
 use crate::error::{Error, Result};
 use crate::gpu::libraries::{LibraryReport, Record};
-use crate::gpu::{CLOCK_BYTES, GpuEvent, Gpus, bytes_of, clock_bytes};
+use crate::gpu::{CLOCK_BYTES, GpuEvent, Gpus, Graph, bytes_of, clock_bytes};
 use crate::optim::DeviceChain;
 use crate::placement::Region;
 use crate::tensor::{Element, LocalSlice, MatmulPrecision, Shape};
@@ -105,27 +105,28 @@ impl Programs {
             self.issuer.issue(list, slot, &Watch::Each).map_err(|e| at_step(clock.step, &e))?;
             self.lists[number].proven = true;
         } else if self.graphs == Graphs::Captured {
-            let captured = match list.graphs[slot] {
-                Some(graph) => Ok(graph),
-                None => self.issuer.gpus.capture(|| self.issuer.issue(list, slot, &Watch::None)),
-            };
-            match captured {
-                Ok(graph) => {
-                    self.lists[number].graphs[slot] = Some(graph);
-                    self.issuer.gpus.launch_graph(graph)?;
-                }
-                Err(error) => {
-                    tracing::warn!("{error}; steps are issued launch by launch instead, which is slower");
-                    self.graphs = Graphs::None;
-                    self.issuer.issue(list, slot, &Watch::None)?;
-                }
-            }
+            let graph = self.replay(list.graphs[slot], number, slot, &Watch::None)?;
+            self.lists[number].graphs[slot] = graph;
         } else {
             self.issuer.issue(list, slot, &Watch::None)?;
         }
         self.issuer.gpus.record(0, Queue::Compute, self.done[slot])?;
         self.under_way.push_back((slot, clock.step));
         Ok(())
+    }
+
+    /// Launches the graph of a program, which is captured first if there is none. If that fails, issues the program
+    /// without a graph, this time and from now on.
+    fn replay(&mut self, graph: Option<Graph>, number: usize, slot: usize, watch: &Watch) -> Result<Option<Graph>> {
+        let (issuer, list) = (&self.issuer, &self.lists[number]);
+        match graph.map_or_else(|| issuer.gpus.capture(|| issuer.issue(list, slot, watch)), Ok) {
+            Ok(graph) => issuer.gpus.launch_graph(graph).map(|()| Some(graph)),
+            Err(error) => {
+                tracing::warn!("{error}; steps are issued launch by launch instead, which is slower");
+                self.graphs = Graphs::None;
+                issuer.issue(list, slot, watch).map(|()| None)
+            }
+        }
     }
 
     /// Waits for the oldest submitted step and returns its metrics.
@@ -190,15 +191,23 @@ impl Programs {
         Ok(())
     }
 
-    /// Runs a program on a batch without its graph; returns the metrics and the seconds of every instruction.
+    /// Runs a program on a batch, if possible as a graph with timers in it; returns the metrics and the seconds of every
+    /// instruction.
     pub fn run_timed(&mut self, number: usize, batch: &Batch, clock: Clock) -> Result<(&[f32], Vec<f64>)> {
         let slot = self.begin(number, batch, clock)?;
         let list = &mut self.lists[number];
         for step in &list.steps[list.clocks.len()..] {
-            list.clocks.push((self.issuer.gpus.event(step.device)?, self.issuer.gpus.event(step.device)?));
+            list.clocks.push((self.issuer.gpus.timer(step.device)?, self.issuer.gpus.timer(step.device)?));
         }
-        let list = &self.lists[number];
-        self.issuer.issue(list, slot, &Watch::Timed(&list.clocks))?;
+        let (clocks, proven, graph) = (std::mem::take(&mut list.clocks), list.proven, list.timed[slot]);
+        if proven && self.graphs == Graphs::Captured {
+            let graph = self.replay(graph, number, slot, &Watch::Timed(&clocks))?;
+            self.lists[number].timed[slot] = graph;
+        } else {
+            self.issuer.issue(list, slot, &Watch::Timed(&clocks))?;
+        }
+        let list = &mut self.lists[number];
+        list.clocks = clocks;
         self.issuer.gpus.synchronize(0, Queue::Compute).map_err(|e| at_step(clock.step, &e))?;
         let timed = list.steps.iter().zip(&list.clocks);
         let seconds = timed.map(|(step, &(start, end))| self.issuer.gpus.seconds_between(step.device, start, end));

@@ -67,8 +67,9 @@ pub(super) struct IssueList {
     pub graphs: [Option<Graph>; InputStaging::SLOTS],
     /// Whether every instruction has run once, alone.
     pub proven: bool,
-    /// Events before and after every instruction, once its time has been requested.
+    /// Timers before and after every instruction, once its time has been requested, and a graph with them for each slot.
     pub clocks: Vec<(GpuEvent, GpuEvent)>,
+    pub timed: [Option<Graph>; InputStaging::SLOTS],
     pub rows: usize,
     pub augmented: Augmented,
 }
@@ -145,6 +146,7 @@ impl IssueList {
             graphs: [None; InputStaging::SLOTS],
             proven: false,
             clocks: Vec::new(),
+            timed: [None; InputStaging::SLOTS],
             rows: program.variant.batch,
             augmented: if program.variant.mode == Mode::Train { Augmented::Yes } else { Augmented::No },
         })

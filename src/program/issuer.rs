@@ -36,7 +36,7 @@ pub(super) enum Watch<'a> {
     None,
     /// The host waits for it, so that a fault can be attributed to it.
     Each,
-    /// Events are recorded before and after it.
+    /// Timers are recorded before and after it.
     Timed(&'a [(GpuEvent, GpuEvent)]),
 }
 
@@ -99,7 +99,7 @@ impl Issuer {
             gpus.wait(device, queue, event)?;
         }
         if let Some((start, _)) = clocks {
-            gpus.record(device, queue, start)?;
+            gpus.record_timer(device, queue, start)?;
         }
         match &step.action {
             Action::Load { input, to, .. } => {
@@ -132,7 +132,7 @@ impl Issuer {
             }
         }
         if let Some((_, end)) = clocks {
-            gpus.record(device, queue, end)?;
+            gpus.record_timer(device, queue, end)?;
         }
         step.record.map_or(Ok(()), |event| gpus.record(device, queue, event))
     }

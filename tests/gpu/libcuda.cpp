@@ -153,9 +153,11 @@ API cuStreamQuery(Stream* stream) {
     const int result = finish(stream);
     return hanging ? NOT_READY : result;
 }
-API cuEventCreate(Event** event, unsigned) {
+API cuEventCreate(Event** event, unsigned flags) {
     LOCK;
+    if (flags & ~2u) return INVALID_VALUE;
     *event = new Event;
+    (*event)->timed = !(flags & 2);
     events.insert(*event);
     return OK;
 }
@@ -168,6 +170,7 @@ API cuEventDestroy_v2(Event* event) {
 API cuEventElapsedTime_v2(float* milliseconds, Event* start, Event* end) {
     LOCK;
     *milliseconds = 1.5f;
+    if (!start->timed || !end->timed) return INVALID_HANDLE;
     return start->done && end->done ? OK : NOT_READY;
 }
 API cuEventElapsedTime(float* milliseconds, Event* a, Event* b) { return cuEventElapsedTime_v2(milliseconds, a, b); }
@@ -195,6 +198,23 @@ API cuEventRecord(Event* event, Stream* stream) {
         stream->capture->events.push_back(event);
     }
     return result;
+}
+// An external event is a node of the graph: it happens whenever the graph comes to it, and orders nothing in the capture.
+API cuEventRecordWithFlags(Event* event, Stream* stream, unsigned flags) {
+    LOCK;
+    if (flags == 0) return cuEventRecord(event, stream);
+    if (!events.count(event)) return INVALID_HANDLE;
+    if (flags != 1 || !stream->capture) return INVALID_VALUE;
+    return issue(stream, {[=] {
+                     event->done = ++event->issued;
+                     return OK;
+                 }});
+}
+API cuStreamIsCapturing(Stream* stream, int* status) {
+    LOCK;
+    if (!streams.count(stream)) return INVALID_HANDLE;
+    *status = stream->capture ? 1 : 0;
+    return OK;
 }
 API cuStreamWaitEvent(Stream* stream, Event* event, unsigned) {
     LOCK;

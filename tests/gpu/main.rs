@@ -272,11 +272,12 @@ mod on_the_fake_driver {
         let (a, b) = (first.stream()?, second.stream()?);
         let (x, y) = (first.allocate(64)?, second.allocate(64)?);
         let pinned = first.allocate_pinned(64)?.cast::<f32>();
-        let (start, ready, end) = (first.event()?, first.event()?, second.event()?);
+        let (start, ready, end) = (first.timer()?, first.event()?, second.event()?);
+        let reached = first.timer()?;
         // SAFETY: every range is inside its 64 bytes.
         unsafe {
             (0..16).for_each(|i| pinned.add(i).write(i as f32 - 8.0));
-            first.record(start, a)?;
+            first.record_timer(start, a)?;
             first.copy_in(x, pinned.cast(), 64, a)?;
             relu_forward(
                 &Issue { driver: &first, stream: a },
@@ -285,6 +286,7 @@ mod on_the_fake_driver {
                 Mut::at(x),
                 16,
             )?;
+            first.record_timer(reached, a)?;
             first.record(ready, a)?;
             second.wait(b, ready)?;
             second.fill(y, 0, 64, b)?;
@@ -298,7 +300,8 @@ mod on_the_fake_driver {
             second.copy_out(values.as_mut_ptr().cast(), y, 64, b)?;
             assert_eq!(values, [7., 0., 0., 0., 0., 0., 0., 0., 2., 3., 0., 0., 6., 7., 0., 0.]);
             second.synchronize_event(end)?;
-            assert!(first.seconds_between(start, end)? > 0.0);
+            assert!(first.seconds_between(start, reached)? > 0.0);
+            assert!(first.seconds_between(start, ready).is_err(), "an event without a time");
             first.free_pinned(pinned.cast())?;
             first.free(x)?;
             second.free(y)
@@ -324,14 +327,19 @@ mod on_the_fake_driver {
             let grid = Grid::cover(4, 1024);
             add_forward(&Issue { driver: &second, stream: b }, grid, at.into(), Mut::at(x).into(), at, 4, 0)?;
             second.record(join, b)?;
+            let (start, end) = (first.timer()?, first.timer()?);
+            first.record_timer(start, a)?;
             first.wait(a, join)?;
+            first.record_timer(end, a)?;
             let graph = first.end_capture(a)?;
+            assert!(first.seconds_between(start, end).is_err(), "the graph has not run");
             for _ in 0..3 {
                 first.launch_graph(graph, a)?;
             }
             let mut values = [0f32; 4];
             first.copy_out(values.as_mut_ptr().cast(), y, 16, a)?;
             assert_eq!(values, [3.0, 6.0, 9.0, 12.0]);
+            assert!(first.seconds_between(start, end)? > 0.0, "every run of the graph takes the time");
 
             first.begin_capture(a)?;
             first.record(fork, a)?;

@@ -40,6 +40,7 @@ enum Result {
 
 struct Event {
     uint64_t issued = 0, done = 0;
+    bool timed = true;
     struct Capture* capture = nullptr;
     std::map<struct Stream*, uint64_t> clock;
 };

@@ -160,11 +160,11 @@ pub fn gpu_copy(kind: DriverKind, ordinal: usize, threads: usize) -> Result<f64>
     let n = bytes / Element::F32.bytes();
     let window = LocalSlice { start: vec![0], len: vec![n] };
     let to = Operand::at(gpus.address(0, bytes), Element::F32, Shape::from([n]), window);
-    let (start, end) = (gpus.event(0)?, gpus.event(0)?);
+    let (start, end) = (gpus.timer(0)?, gpus.timer(0)?);
     let best = best_of(|| {
-        gpus.record(0, Queue::Compute, start)?;
+        gpus.record_timer(0, Queue::Compute, start)?;
         gpus.receive(0, Queue::Compute, gpus.address(0, 0), &to)?;
-        gpus.record(0, Queue::Compute, end)?;
+        gpus.record_timer(0, Queue::Compute, end)?;
         gpus.synchronize(0, Queue::Compute)?;
         gpus.seconds_between(0, start, end)
     })?;
