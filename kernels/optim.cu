@@ -14,29 +14,47 @@ constexpr int WORDS = 8;
 
 __device__ inline float transformed(const float* op, float g, float w, float* slots, float decay_mult, float norm) {
     const float a = op[2];
-    float* v = slots + (int)op[1];
+    const int slot = (int)op[1];
+    // Slots stay in registers, which have no index.
+    float v = 0.0f;
+#pragma unroll
+    for (int s = 0; s < 4; ++s)
+        if (s == slot) v = slots[s];
     switch ((int)op[0]) {
         case WEIGHT_DECAY: return g + a * decay_mult * w;
-        case MOMENTUM: return *v = a * *v + g;
-        case NESTEROV: *v = a * *v + g; return g + a * *v;
+        case MOMENTUM: v = g = a * v + g; break;
+        case NESTEROV: v = a * v + g; g = g + a * v; break;
         case CLIP_BY_GLOBAL_NORM: return norm > a ? g * (a / norm) : g;
         default: return NAN;
     }
+#pragma unroll
+    for (int s = 0; s < 4; ++s)
+        if (s == slot) slots[s] = v;
+    return g;
 }
 
-// The last segment that begins at or before element i.
-__device__ inline int segment_of(const long long* ranges, int segments, long long i) {
-    int low = 0, high = segments;
-    while (high - low > 1) {
-        const int middle = (low + high) / 2;
-        if (ranges[2 * middle] <= i) low = middle;
-        else high = middle;
-    }
-    return low;
+// Calls f(size, i) for the elements of a range: four at a time, then those before and after whole vectors.
+template <class F> __device__ __forceinline__ void each_in_range(const long long* range, const F& f) {
+    const long long end = range[1], first = min(end, (range[0] + 3) / 4 * 4), whole = first + (end - first) / 4 * 4;
+    for (long long i = first + 4 * threadIdx.x; i < whole; i += 4 * blockDim.x) f(std::integral_constant<int, 4>(), i);
+    const long long odd = range[0] + threadIdx.x, i = odd < first ? odd : whole + (odd - first);
+    if (i < end) f(std::integral_constant<int, 1>(), i);
 }
 
-// One thread per 4 elements. With lr, it updates the weights and their bf16 copy, so that no instruction has to round
-// them again; without lr, it writes the gradients for a later stage. Nothing is written if a gradient is not finite.
+// Stores weights and their bf16 copy, so that no instruction has to round them again, and notices those that are not
+// finite.
+template <int N>
+__device__ __forceinline__ void store_weights(float* w, bf16* halves, float* bad_weights, const float (&weights)[N]) {
+    float sum = 0.0f;  // 0 unless a weight is not finite
+#pragma unroll
+    for (int j = 0; j < N; ++j) sum += weights[j] - weights[j];
+    if (sum != 0.0f) *bad_weights = 1.0f;
+    store_run(w, weights);
+    if (halves) store_run(halves, weights);
+}
+
+// One block per range, which is within a segment. With lr, it updates the weights; without lr, it writes the gradients
+// for a later stage. Nothing is written if a gradient is not finite.
 __device__ void optim_apply(
     float* w,                 // (n)
     __nv_bfloat16* halves,    // (n), or null
@@ -47,63 +65,88 @@ __device__ void optim_apply(
     float* slot2,             // (n), or null
     float* slot3,             // (n), or null
     const float* program,     // (ops, 8)
-    const long long* ranges,  // (segments, 2): begin, end
-    const float* factors,     // (segments, 2): lr_mult, decay_mult
+    const long long* ranges,  // (blocks, 2): begin, end
+    const float* factors,     // (blocks, 2): lr_mult, decay_mult
     const float* lr,          // (1), or null
     const float* bad_gradients,  // (1)
     float* bad_weights,          // (1), set to 1 if a weight is not finite afterwards; null without lr
-    long long n, int ops, int segments) {
+    int ops, int segments) {
     if (*bad_gradients != 0.0f) return;
     float norm = 0.0f;
     if (norms) {
         for (int i = threadIdx.x; i < segments; i += blockDim.x) norm += norms[i];
         norm = sqrtf(block_sum(norm));
     }
-    const long long i = vector_start<float>();
-    if (i >= n) return;
     float* const regions[4] = {slot0, slot1, slot2, slot3};
-    Vector<float> weights = load_vector(w, i, n), gradients = load_vector(g, i, n), slots[4];
+    const float lr_mult = factors[2 * blockIdx.x], decay_mult = factors[2 * blockIdx.x + 1];
+    const float rate = lr ? *lr * lr_mult : 0.0f;
+    each_in_range(ranges + 2 * blockIdx.x, [&](auto size, long long i) {
+        constexpr int N = decltype(size)::value;
+        float weights[N], gradients[N], slots[N][4] = {};
+        load_floats(w + i, weights);
+        load_floats(g + i, gradients);
 #pragma unroll
-    for (int s = 0; s < 4; ++s)
-        if (regions[s]) slots[s] = load_vector(regions[s], i, n);
-    int segment = segment_of(ranges, segments, i);
-    // The padding between segments does not belong to the optimiser.
-    if (i >= ranges[2 * segment + 1] && (segment + 1 == segments || i + 4 <= ranges[2 * segment + 2])) return;
+        for (int s = 0; s < 4; ++s) {
+            if (!regions[s]) continue;
+            float slot[N];
+            load_floats(regions[s] + i, slot);
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-        while (segment + 1 < segments && ranges[2 * segment + 2] <= i + j) ++segment;
-        if (i + j < ranges[2 * segment] || i + j >= ranges[2 * segment + 1]) continue;
-        float own[4];
-#pragma unroll
-        for (int s = 0; s < 4; ++s) own[s] = regions[s] ? slots[s].at[j] : 0.0f;
-        float gradient = gradients.at[j];
+            for (int j = 0; j < N; ++j) slots[j][s] = slot[j];
+        }
         for (int op = 0; op < ops; ++op)
-            gradient = transformed(program + op * WORDS, gradient, weights.at[j], own, factors[2 * segment + 1], norm);
 #pragma unroll
-        for (int s = 0; s < 4; ++s)
-            if (regions[s]) slots[s].at[j] = own[s];
-        gradients.at[j] = gradient;
-        if (!lr || factors[2 * segment] == 0.0f) continue;
-        weights.at[j] -= *lr * factors[2 * segment] * gradient;
-        if (!is_finite(weights.at[j])) *bad_weights = 1.0f;
-    }
+            for (int j = 0; j < N; ++j)
+                gradients[j] = transformed(program + op * WORDS, gradients[j], weights[j], slots[j], decay_mult, norm);
 #pragma unroll
-    for (int s = 0; s < 4; ++s)
-        if (regions[s]) store_vector(regions[s], i, n, slots[s]);
-    if (!lr) {
-        store_vector(g, i, n, gradients);
-        return;
-    }
-    store_vector(w, i, n, weights);
-    if (!halves) return;
-    if (i + 4 <= n && (unsigned long long)halves % 8 == 0) {
-        store_run(halves + i, weights.at);
-    } else {
-        for (int j = 0; j < 4; ++j)
-            if (i + j < n) halves[i + j] = from_float<bf16>(weights.at[j]);
-    }
+        for (int s = 0; s < 4; ++s) {
+            if (!regions[s]) continue;
+            float slot[N];
+#pragma unroll
+            for (int j = 0; j < N; ++j) slot[j] = slots[j][s];
+            store_run(regions[s] + i, slot);
+        }
+        if (!lr) {
+            store_run(g + i, gradients);
+        } else if (lr_mult != 0.0f) {
+#pragma unroll
+            for (int j = 0; j < N; ++j) weights[j] -= rate * gradients[j];
+            store_weights(w + i, halves ? halves + i : nullptr, bad_weights, weights);
+        }
+    });
 }
 KERNEL(optim_apply)
+
+// The most common chain, weight decay and momentum, as optim_apply computes it: g' = g + decay decay_mult w,
+// v = mu v + g', w -= lr lr_mult v.
+__device__ void optim_sgd(
+    float* w,                 // (n)
+    __nv_bfloat16* halves,    // (n), or null
+    const float* g,           // (n)
+    float* velocity,          // (n)
+    const long long* ranges,  // (blocks, 2): begin, end
+    const float* factors,     // (blocks, 2): lr_mult, decay_mult
+    const float* lr,          // (1)
+    const float* bad_gradients,  // (1)
+    float* bad_weights,          // (1), set to 1 if a weight is not finite afterwards
+    float decay, float mu) {
+    if (*bad_gradients != 0.0f) return;
+    const float lr_mult = factors[2 * blockIdx.x], shrinks = decay * factors[2 * blockIdx.x + 1], rate = *lr * lr_mult;
+    each_in_range(ranges + 2 * blockIdx.x, [&](auto size, long long i) {
+        constexpr int N = decltype(size)::value;
+        float weights[N], gradients[N], velocities[N];
+        load_floats(w + i, weights);
+        load_floats(g + i, gradients);
+        load_floats(velocity + i, velocities);
+#pragma unroll
+        for (int j = 0; j < N; ++j) {
+            velocities[j] = mu * velocities[j] + (gradients[j] + shrinks * weights[j]);
+            weights[j] -= rate * velocities[j];
+        }
+        store_run(velocity + i, velocities);
+        if (lr_mult != 0.0f) store_weights(w + i, halves ? halves + i : nullptr, bad_weights, weights);
+    });
+}
+KERNEL(optim_sgd)
 
 // One block, before optim_check_parts: whether the loss and all of n values are finite.
 __device__ void optim_check(

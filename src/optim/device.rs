@@ -1,15 +1,17 @@
-//! The chain on a GPU: each stage of transforms is one launch, interpreted per element from tables in device memory.
+//! The chain on a GPU: each stage of transforms is one launch, interpreted per element from tables in device memory. Weight
+//! decay and momentum have a kernel of their own.
 
 use super::chain::SLOTS;
-use super::opcode::WORDS;
+use super::opcode::{Opcode, WORDS};
+use super::transform::Transform;
 use super::{Chain, Segment, UpdatePass, UpdateRole};
 use crate::error::Result;
 use crate::gpu::{Const, Gpus, Grid, Launch, Mut, kernels, threads};
 use std::ops::Range;
 
-/// Elements per block of the interpreter: 256 threads with 4 each.
-const BLOCK: usize = 1024;
-/// Number of gradients that a block checks.
+/// Number of elements that a block updates, at most: 256 threads with 4 each, eight times.
+const BLOCK: usize = 8 * 1024;
+/// Number of gradients that a block checks, at most.
 const CHECKED: usize = 16 * 1024;
 /// Number of parts of a segment's norm.
 const PARTS: usize = 64;
@@ -19,14 +21,15 @@ const PARTS: usize = 64;
 pub struct DeviceChain {
     /// The address and number of operations of each stage.
     programs: Vec<(u64, usize)>,
+    /// The segments: begin and end.
     ranges: u64,
-    factors: u64,
     counted: u64,
     parts: u64,
     /// For each bucket, the address and number of the ranges of gradients that are checked: those that are not frozen.
     checked: Vec<(u64, usize)>,
     segments: usize,
-    elements: usize,
+    /// The blocks of an update: their ranges, the multipliers of their segments, and their number.
+    blocks: (u64, u64, usize),
 }
 
 impl DeviceChain {
@@ -54,34 +57,45 @@ impl DeviceChain {
             programs.push((gpus.upload(device, &words)?, words.len() / WORDS));
         }
         let ranges: Vec<i64> = segments.iter().flat_map(|s| [s.offset as i64, (s.offset + s.len) as i64]).collect();
-        let factors: Vec<f32> = segments.iter().flat_map(|s| [s.lr_mult as f32, s.decay_mult as f32]).collect();
+        let blocks = segments.iter().flat_map(|s| pieces(s, 0, BLOCK).map(move |piece| (piece, s)));
+        let (updated, factors): (Vec<[i64; 2]>, Vec<[f32; 2]>) =
+            blocks.map(|(piece, s)| (piece, [s.lr_mult as f32, s.decay_mult as f32])).unzip();
         let counted: Vec<f32> = segments.iter().map(|s| f32::from(u8::from(s.counted))).collect();
         let mut checked = Vec::new();
         for bucket in buckets {
             let before = |end: usize| segments.partition_point(|s| s.offset < end);
             let own = &segments[before(bucket.start)..before(bucket.end)];
             let learning = own.iter().filter(|s| s.lr_mult != 0.0);
-            let pieces: Vec<[i64; 2]> = learning.flat_map(|s| pieces(s, bucket.start)).collect();
+            let pieces: Vec<[i64; 2]> = learning.flat_map(|s| pieces(s, bucket.start, CHECKED)).collect();
             checked.push((gpus.upload(device, &pieces)?, pieces.len()));
         }
         Ok(DeviceChain {
             programs,
             checked,
             ranges: gpus.upload(device, &ranges)?,
-            factors: gpus.upload(device, &factors)?,
             counted: gpus.upload(device, &counted)?,
             parts: gpus.upload(device, &vec![0.0f32; segments.len() * PARTS])?,
             segments: segments.len(),
-            elements: segments.last().map_or(0, |s| s.offset + s.len),
+            blocks: (gpus.upload(device, &updated)?, gpus.upload(device, &factors)?, updated.len()),
         })
     }
 }
 
-/// Returns the ranges, begin and end from the start of the bucket, in which one block each checks the gradients of a
-/// segment.
-fn pieces(segment: &Segment, bucket: usize) -> impl Iterator<Item = [i64; 2]> + use<> {
-    let (begin, end) = (segment.offset - bucket, segment.offset + segment.len - bucket);
-    (begin..end).step_by(CHECKED).map(move |from| [from as i64, (from + CHECKED).min(end) as i64])
+/// Divides a segment into ranges of at most `most` elements, one per block: begin and end, counted from `start`.
+fn pieces(segment: &Segment, start: usize, most: usize) -> impl Iterator<Item = [i64; 2]> + use<> {
+    let (begin, end) = (segment.offset - start, segment.offset + segment.len - start);
+    (begin..end).step_by(most).map(move |from| [from as i64, (from + most).min(end) as i64])
+}
+
+/// Returns decay and mu if the transforms are weight decay, momentum without look-ahead, or both in this order, for which
+/// there is a kernel.
+fn decay_and_momentum(transforms: &[Box<dyn Transform>]) -> Option<(f32, f32)> {
+    let codes: Vec<Opcode> = transforms.iter().map(|transform| transform.code()).collect();
+    match codes[..] {
+        [Opcode::Momentum(mu)] => Some((0.0, mu as f32)),
+        [Opcode::WeightDecay(decay), Opcode::Momentum(mu)] => Some((decay as f32, mu as f32)),
+        _ => None,
+    }
 }
 
 impl Chain {
@@ -140,19 +154,49 @@ impl Chain {
                 }
             }
             UpdatePass::Apply { transforms, update, .. } => {
-                let (program, ops) = tables.programs[number];
                 let slots = self.slots(transforms.clone());
                 assert!(slots.len() <= SLOTS, "a stage has four slots at most");
                 let slot = |i: usize| slots.get(i).map_or(Mut::NONE, |&slot| launch.write(UpdateRole::Slot(slot)));
                 let copies = launch.has(UpdateRole::LowPrecision);
-                // SAFETY: weights, their copy, gradients and slots are whole regions of at least `elements` elements,
-                // there is one norm per segment, and the tables are in this device's memory.
+                let halves = if copies { launch.write_bf16(UpdateRole::LowPrecision) } else { Mut::NONE };
+                let (weights, bad_gradients) =
+                    (launch.write(UpdateRole::Weights), launch.read(UpdateRole::NonFiniteGradients));
+                let (ranges, factors, blocks) = tables.blocks;
+                let (grid, ranges, factors) = (Grid::new(blocks, 1, 1), Const::at(ranges), Const::at(factors));
+                if let Some((decay, mu)) = decay_and_momentum(&self.0[transforms.clone()])
+                    && *update
+                {
+                    let (g, bad_weights) =
+                        (launch.read(UpdateRole::Gradients), launch.write(UpdateRole::NonFiniteWeights));
+                    // SAFETY: weights, their copy, gradients and velocity are whole regions, in which the ranges are, and the
+                    // tables are in this device's memory.
+                    return unsafe {
+                        let lr = launch.lr();
+                        kernels::optim_sgd(
+                            &launch.issue,
+                            grid,
+                            weights,
+                            halves,
+                            g,
+                            slot(0),
+                            ranges,
+                            factors,
+                            lr,
+                            bad_gradients,
+                            bad_weights,
+                            decay,
+                            mu,
+                        )
+                    };
+                }
+                let (program, ops) = tables.programs[number];
+                // SAFETY: as above; there is one norm per segment.
                 unsafe {
                     kernels::optim_apply(
                         &launch.issue,
-                        Grid::cover(tables.elements, BLOCK),
-                        launch.write(UpdateRole::Weights),
-                        if copies { launch.write_bf16(UpdateRole::LowPrecision) } else { Mut::NONE },
+                        grid,
+                        weights,
+                        halves,
                         launch.write(UpdateRole::Gradients),
                         launch.read_or_null(UpdateRole::Norms),
                         slot(0),
@@ -160,12 +204,11 @@ impl Chain {
                         slot(2),
                         slot(3),
                         Const::at(program),
-                        Const::at(tables.ranges),
-                        Const::at(tables.factors),
+                        ranges,
+                        factors,
                         if *update { launch.lr() } else { Const::NONE },
-                        launch.read(UpdateRole::NonFiniteGradients),
+                        bad_gradients,
                         if *update { launch.write(UpdateRole::NonFiniteWeights) } else { Mut::NONE },
-                        tables.elements as i64,
                         ops as i32,
                         segments,
                     )

@@ -215,15 +215,15 @@ impl Stage {
     };
 
     /// # Safety
-    /// The regions have n elements.
-    unsafe fn launch(self, on: &Issue, n: usize, ops: i32, segments: i32) {
+    /// The ranges of the blocks are inside the regions.
+    unsafe fn launch(self, on: &Issue, blocks: usize, ops: i32, segments: i32) {
         let Stage { w, bf16_weights, g, norms, slots, program, ranges, factors, lr, bad_g, bad_w } = self;
-        let (grid, [v, u], none, n) = (vectors::<f32>(n), slots, Mut::NONE, n as i64);
+        let (grid, [v, u], none) = (Grid::new(blocks, 1, 1), slots, Mut::NONE);
         let halves = bf16_weights;
         // SAFETY: the caller vouches for the regions.
         unsafe {
             optim_apply(
-                on, grid, w, halves, g, norms, v, u, none, none, program, ranges, factors, lr, bad_g, bad_w, n, ops,
+                on, grid, w, halves, g, norms, v, u, none, none, program, ranges, factors, lr, bad_g, bad_w, ops,
                 segments,
             )
             .unwrap();
@@ -244,6 +244,9 @@ fn a_whole_optimiser_chain_runs_in_one_launch() {
     // Three parameters, the second empty, with padding between them; the third is larger than one part of a norm.
     let ranges: [[i64; 2]; 3] = [[0, 37], [48, 48], [48, 48 + 9001]];
     let factors = [[1.0f32, 1.0], [1.0, 1.0], [2.0, 0.5]];
+    // The third parameter is updated by two blocks.
+    let blocks = [[0i64, 37], [48, 48 + 8192], [48 + 8192, 48 + 9001]];
+    let block_factors = [factors[0], factors[2], factors[2]];
     let n = 48 + 9001;
     let (w, g, v, u) = (values(n, 1), values(n, 2), values(n, 3), values(n, 4));
     let (clip, decay, mu, nu, lr) = (7.0f32, 0.01f32, 0.9f32, 0.5f32, 0.125f32);
@@ -271,12 +274,13 @@ fn a_whole_optimiser_chain_runs_in_one_launch() {
         let (w, g, v, u) = (rig.put(&w), rig.put(&g), rig.put(&v), rig.put(&u));
         let bf16_weights = rig.put(&vec![bf16::from_f32(UNTOUCHED); n]);
         let (parts, norms, program) = (rig.out(3 * 64), rig.out(3), rig.give(&program));
-        let (ranges, factors) = (rig.give(&ranges.concat()), rig.give(&factors.concat()));
+        let (segments, ranges) = (rig.give(&ranges.concat()), rig.give(&blocks.concat()));
+        let factors = rig.give(&block_factors.concat());
         let (on, lr) = (&rig.on(), rig.give(&[lr]));
         let (bad_g, bad_w, loss) = (rig.out(1), rig.out(1), rig.give(&[0.5, 0.0, 0.0, 0.0]));
         // SAFETY: regions of n elements, three segments.
         unsafe {
-            optim_norm_parts(on, Grid::new(64, 3, 1), g.into(), parts, ranges, 3).unwrap();
+            optim_norm_parts(on, Grid::new(64, 3, 1), g.into(), parts, segments, 3).unwrap();
             optim_norm(on, Grid::new(1, 1, 1), parts.into(), rig.give(&[0.0, 1.0, 1.0]), norms, 3).unwrap();
             let norms = norms.into();
             optim_check(on, Grid::new(1, 1, 1), norms, loss, bad_g, bad_w, 3).unwrap();
@@ -293,7 +297,7 @@ fn a_whole_optimiser_chain_runs_in_one_launch() {
                 bad_g: bad_g.into(),
                 bad_w,
             };
-            stage.launch(on, n, 4, 3);
+            stage.launch(on, 3, 4, 3);
         }
         let bf16_weights = rig.numbers(bf16_weights, n);
         let bad = [rig.get(bad_g, 1), rig.get(bad_w, 1)].concat();
@@ -306,8 +310,7 @@ fn a_whole_optimiser_chain_runs_in_one_launch() {
     close("norms", &got[3], &norms, 2e-6);
     assert_eq!(got[4], g, "the last stage does not write gradients");
     for (i, (&half, &w)) in got[5].iter().zip(&got[0]).enumerate() {
-        // Threads write whole vectors of 4 elements, also if a segment ends inside one; other padding is untouched.
-        let padding = (40..48).contains(&i);
+        let padding = (37..48).contains(&i);
         assert_eq!(half, if padding { UNTOUCHED } else { bf16::from_f32(w).to_f32() }, "element {i} in bf16");
     }
 }
@@ -325,12 +328,42 @@ fn an_early_stage_of_a_chain_writes_gradients_and_leaves_weights() {
         // SAFETY: regions of n elements, one segment.
         unsafe {
             let stage = Stage { w: weights, g, program, ranges, factors, bad_g: bad, ..Stage::NONE };
-            stage.launch(&rig.on(), n, 1, 1);
+            stage.launch(&rig.on(), 1, 1, 1);
         }
         vec![rig.get(g, n), rig.get(weights, n)]
     });
     close("g", &got[0], &want, 1e-7);
     assert_eq!(got[1], w);
+}
+
+#[test]
+fn decay_and_momentum_have_a_kernel_with_the_bits_of_the_interpreter() {
+    let n = 5003;
+    let (w, g, v) = (values(n, 1), values(n, 2), values(n, 3));
+    let program: Vec<f32> =
+        [[DECAY, 0.0, 0.01], [MOMENTUM, 0.0, 0.9]].iter().flat_map(|op| op.iter().copied().chain([0.0; 5])).collect();
+    // The second block belongs to a frozen parameter, whose velocity changes all the same.
+    let (ranges, factors) = ([0i64, 4096, 4096, 4100, 4100, n as i64], [2.0f32, 0.5, 0.0, 1.0, 1.0, 3.0]);
+    let got = outputs(|rig| {
+        let (on, lr, ok) = (&rig.on(), rig.give(&[0.125f32]), rig.give(&[0.0f32]));
+        let (ranges, factors, program) = (rig.give(&ranges), rig.give(&factors), rig.give(&program));
+        let of = |rig: &Rig| (rig.put(&w), rig.put(&g), rig.put(&v), rig.put(&[0.0f32]));
+        let ((w1, g1, v1, bad1), (w2, g2, v2, bad2)) = (of(rig), of(rig));
+        let halves = [rig.put(&vec![bf16::from_f32(UNTOUCHED); n]), rig.put(&vec![bf16::from_f32(UNTOUCHED); n])];
+        // SAFETY: regions of n elements, three blocks.
+        unsafe {
+            let slots = [v1, Mut::NONE];
+            let tables = Stage { program, ranges, factors, lr, bad_g: ok, ..Stage::NONE };
+            let stage = Stage { w: w1, bf16_weights: halves[0], g: g1, slots, bad_w: bad1, ..tables };
+            stage.launch(on, 3, 2, 1);
+            let grid = Grid::new(3, 1, 1);
+            optim_sgd(on, grid, w2, halves[1], g2.into(), v2, ranges, factors, lr, ok, bad2, 0.01, 0.9).unwrap();
+        }
+        let [first, second] = halves.map(|halves| rig.numbers(halves, n));
+        vec![[rig.get(w1, n), rig.get(v1, n), first].concat(), [rig.get(w2, n), rig.get(v2, n), second].concat()]
+    });
+    assert_eq!(got[0], got[1]);
+    assert!(got[0][4096..4100] == w[4096..4100] && got[0][4100] != w[4100]);
 }
 
 #[test]
@@ -386,7 +419,7 @@ fn an_update_is_skipped_or_its_overflow_noticed() {
                 let (g, lr, bad_g) = (rig.put(&g), rig.give(&[lr]), rig.give(&[bad_gradients]));
                 let slots = [v, Mut::NONE];
                 let stage = Stage { w: weights, g, slots, program, ranges, factors, lr, bad_g, bad_w, ..Stage::NONE };
-                stage.launch(&rig.on(), n, 1, 1);
+                stage.launch(&rig.on(), 1, 1, 1);
             }
             vec![rig.get(weights, n), rig.get(v, n), rig.get(bad_w, 1)]
         });
