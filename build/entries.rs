@@ -1,6 +1,6 @@
 //! Writes the C++ for the compilers: a kernel file, and an entry with C linkage for each variant of its kernels.
 
-use super::signatures::{Form, Kernel, Parameter, Type, Variant};
+use super::signatures::{Form, Kernel, Parameter, Tiles, Type, Variant};
 use std::fmt::Write;
 
 /// Writes the file that nvcc compiles; `path` is that of the kernel file.
@@ -37,7 +37,14 @@ fn entry(kernel: &Kernel, variant: &Variant) -> String {
     let (name, all) = (&kernel.name, names.join(", "));
     let call = match kernel.form {
         Form::Plain => format!("::{name}({all})"),
-        Form::Template => format!("::{name}<{}>({all})", variant.dtype.argument()),
+        Form::Template => {
+            let side = match variant.tiles {
+                None => "",
+                Some(Tiles::Large) => ", LARGE",
+                Some(Tiles::Small) => ", SMALL",
+            };
+            format!("::{name}<{}{side}>({all})", variant.dtype.argument())
+        }
         Form::Elements(operands) => {
             // The operands, the output, the number of elements, the settings.
             let (elements, settings) = (&names[..operands], &names[operands + 2..]);

@@ -2,7 +2,7 @@
 //! launchers that choose a variant by the formats of their operands.
 
 use super::geometry::Geometry;
-use super::signatures::{Dtype, Kernel, Type, Variant};
+use super::signatures::{Dtype, Kernel, Tiles, Type, Variant};
 use std::fmt::Write;
 
 /// Writes the table of entries and the structs that kernels take, for `include!` in `gpu/embedded.rs`. Each file is
@@ -27,10 +27,13 @@ pub fn entries(files: &[(String, Vec<Kernel>)]) -> String {
     out + "];\n" + &structs(files)
 }
 
-/// Writes one launcher per entry, and those that choose a variant, for `include!` in `gpu/kernels.rs`.
+/// Writes one launcher per entry, or per two entries that differ in the size of their tiles, and those that choose a variant, for `include!` in `gpu/kernels.rs`.
 pub fn launchers(files: &[(String, Vec<Kernel>)]) -> String {
     let mut out = String::new();
     for (index, (file, kernel, variant)) in each(files).enumerate() {
+        if variant.tiles == Some(Tiles::Small) {
+            continue;
+        }
         let _ = writeln!(out, "\n/// kernels/{file}.cu:{}, {} threads a block.\n///", kernel.line, variant.threads);
         for p in &kernel.parameters {
             let _ = writeln!(out, "/// - `{}`: `{}` {}", p.name, p.cuda(variant.dtype), p.shape.replace('[', "\\["));
@@ -48,6 +51,10 @@ pub fn launchers(files: &[(String, Vec<Kernel>)]) -> String {
         }
         let _ =
             writeln!(out, "];\n    // SAFETY: the types are those of the kernel; the caller guarantees the addresses.");
+        let index = match variant.tiles {
+            None => index.to_string(),
+            Some(_) => format!("if grid.small_tiles {{ {} }} else {{ {index} }}", index + 1),
+        };
         let _ = writeln!(out, "    unsafe {{ on.driver.launch({index}, grid, &args, on.stream) }}\n}}");
     }
     out + &any(files)
@@ -111,7 +118,7 @@ fn any(files: &[(String, Vec<Kernel>)]) -> String {
         "\n/// Launchers of kernels with variants: the formats of the operands determine which.\npub mod any {\n",
     );
     out += "    use super::{AnyConst, AnyMut, ComputeType, Const, Grid, Issue, Mut, Result};\n";
-    for kernel in files.iter().flat_map(|(_, kernels)| kernels).filter(|kernel| kernel.variants.len() > 1) {
+    for kernel in files.iter().flat_map(|(_, kernels)| kernels).filter(|kernel| kernel.launched().count() > 1) {
         let (mut parameters, mut formats, mut given) = (String::new(), Vec::new(), String::new());
         for p in &kernel.parameters {
             let mut typed = p.rust(Dtype::F32);
@@ -128,7 +135,7 @@ fn any(files: &[(String, Vec<Kernel>)]) -> String {
             given += &format!(", {name}.typed()");
             formats.push(format!("({name}.address, {name}.format)"));
         }
-        let others = kernel.variants.iter().filter(|variant| variant.dtype != Dtype::F32);
+        let others = kernel.launched().filter(|variant| variant.dtype != Dtype::F32);
         let variants: String = others
             .map(|v| {
                 format!("                ComputeType::{:?} => super::{}(on, gridGIVEN),\n", v.dtype, kernel.entry(v))

@@ -13,6 +13,9 @@
 //!   `KERNEL(optim_norm)`.
 //! - A block has 256 threads unless a variant states its launch bounds, the threads and optionally the blocks per
 //!   multiprocessor: `KERNEL(dense_forward, f32(256, 2), bf16(128, 2), tf32(128, 2))`.
+//! - A kernel that computes tiles of a product has an entry for large tiles and one for small ones, which the grid of a launch
+//!   chooses: `template <class Kind, int SIDE, typename T = Storage<Kind>>`, where a third number states the blocks per
+//!   multiprocessor of small tiles: `bf16(128, 2, 4)`.
 //! - A template that stores numbers in a different type from the one it multiplies them in, as for tf32, is
 //!   `template <class Kind, typename T = Storage<Kind>>`; its pointers are to `T`.
 //! - An element-wise kernel is only its formula. Parameters of type `element` are read from operands, all others are
@@ -111,6 +114,17 @@ pub struct Variant {
     pub threads: u32,
     /// Minimum number of blocks per multiprocessor.
     pub blocks: Option<u32>,
+    /// The tiles that it computes, if there are two sizes; the entry for small ones follows that for large ones.
+    pub tiles: Option<Tiles>,
+}
+
+/// The size of the tiles of a product, as kernels/tile.cuh names it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Tiles {
+    /// `LARGE`.
+    Large,
+    /// `SMALL`.
+    Small,
 }
 
 /// The type of a parameter.
@@ -196,12 +210,17 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Returns the name of a variant, the same in the image and in Rust: `x`, `x_bf16`, `x_tf32`.
+    /// Returns the name of a variant, the same in the image and in Rust: `x`, `x_bf16`, `x_tf32`, and `x_bf16_small` with
+    /// small tiles.
     pub fn entry(&self, variant: &Variant) -> String {
-        match variant.dtype {
-            Dtype::F32 => self.name.clone(),
-            other => format!("{}_{}", self.name, other.name()),
-        }
+        let dtype = if variant.dtype == Dtype::F32 { String::new() } else { format!("_{}", variant.dtype.name()) };
+        let tiles = if variant.tiles == Some(Tiles::Small) { "_small" } else { "" };
+        format!("{}{dtype}{tiles}", self.name)
+    }
+
+    /// Returns the variants that have launchers: one for each type.
+    pub fn launched(&self) -> impl Iterator<Item = &Variant> {
+        self.variants.iter().filter(|variant| variant.tiles != Some(Tiles::Small))
     }
 }
 
@@ -263,15 +282,19 @@ fn kernel(code: &Code, headers: &[Code], at: usize) -> Result<Kernel, String> {
         return elements(code, start, variants);
     }
     let element = element(code, start)?;
-    let Some((own, stored)) = element else {
+    let Some(Template { own, stored, sized }) = element else {
         if !variants.is_empty() {
             return Err(code.fault(at, format!("\"{name}\" is not a template; expected `KERNEL({name})`")));
         }
-        let plain = Variant { dtype: Dtype::F32, threads: THREADS, blocks: None };
+        let plain = Variant { dtype: Dtype::F32, threads: THREADS, blocks: None, tiles: None };
         return finish(code, headers, start, None, vec![plain]);
     };
     if variants.is_empty() {
         return Err(code.fault(at, format!("\"{name}\" is a template; list its variants: `KERNEL({name}, f32, bf16)`")));
+    }
+    if variants.iter().any(|variant| variant.tiles.is_some() != sized) {
+        let form = "expected `int SIDE` in the template, and a third number in each variant: `bf16(128, 2, 4)`";
+        return Err(code.fault(at, form));
     }
     if !stored && variants.len() == Dtype::ALL.len() {
         let form = "numbers are not stored as tf32; expected `template <class Kind, typename T = Storage<Kind>>`";
@@ -317,20 +340,20 @@ fn finish(
 /// Reads `(name, variant, ...)` after `KERNEL`; returns the variants.
 fn variants(code: &Code, at: usize) -> Result<Vec<Variant>, String> {
     let form = "expected `KERNEL(name)`, or `KERNEL(name, f32, bf16, tf32)` with all variants or the first ones of a \
-                template; `f32(THREADS)` and `f32(THREADS, BLOCKS)` state launch bounds";
+                template; `f32(THREADS)`, `f32(THREADS, BLOCKS)` and `f32(THREADS, BLOCKS, SMALL)` state launch bounds";
     let fault = || code.fault(at, form);
     let number = |i: usize, most: u32| code.word(i).parse::<u32>().ok().filter(|n| (1..=most).contains(n));
     if !code.reads(at + 1, "(") || code.word(at + 2).is_empty() {
         return Err(fault());
     }
-    let (mut variants, mut i) = (Vec::new(), at + 3);
+    let (mut variants, mut i, mut dtypes) = (Vec::new(), at + 3, Dtype::ALL.iter());
     while !code.reads(i, ")") {
-        let dtype = *Dtype::ALL.get(variants.len()).ok_or_else(fault)?;
+        let dtype = *dtypes.next().ok_or_else(fault)?;
         if !code.reads(i, &format!(", {}", dtype.name())) {
             return Err(fault());
         }
         i += 2;
-        let (mut threads, mut blocks) = (THREADS, None);
+        let (mut threads, mut blocks, mut small) = (THREADS, None, None);
         if code.reads(i, "(") {
             threads = number(i + 1, 1024).ok_or_else(fault)?;
             i += 2;
@@ -338,19 +361,33 @@ fn variants(code: &Code, at: usize) -> Result<Vec<Variant>, String> {
                 blocks = Some(number(i + 1, 32).ok_or_else(fault)?);
                 i += 2;
             }
+            if blocks.is_some() && code.reads(i, ",") {
+                small = Some(number(i + 1, 32).ok_or_else(fault)?);
+                i += 2;
+            }
             if !code.reads(i, ")") {
                 return Err(fault());
             }
             i += 1;
         }
-        variants.push(Variant { dtype, threads, blocks });
+        variants.push(Variant { dtype, threads, blocks, tiles: small.map(|_| Tiles::Large) });
+        variants.extend(small.map(|_| Variant { dtype, threads, blocks: small, tiles: Some(Tiles::Small) }));
     }
     Ok(variants)
 }
 
-/// Reads the template that ends where a function begins. Returns the name of the type that its pointers point to, and
-/// whether that is `Storage` of the template's parameter; `None` if there is no template.
-fn element(code: &Code, function: usize) -> Result<Option<(&str, bool)>, String> {
+/// The template of a kernel.
+struct Template<'a> {
+    /// The name of the type that its pointers point to.
+    own: &'a str,
+    /// Whether that is `Storage` of the template's parameter.
+    stored: bool,
+    /// Whether it has `int SIDE`.
+    sized: bool,
+}
+
+/// Reads the template that ends where a function begins; `None` if there is none.
+fn element(code: &Code, function: usize) -> Result<Option<Template<'_>>, String> {
     if function == 0 || !code.reads(function - 1, ">") {
         return Ok(None);
     }
@@ -359,11 +396,13 @@ fn element(code: &Code, function: usize) -> Result<Option<(&str, bool)>, String>
     let keyword = |i: usize| matches!(code.word(i), "typename" | "class");
     if code.reads(start + 1, "<") && keyword(start + 2) && !kind.is_empty() {
         if code.reads(start + 4, ">") && start + 5 == function {
-            return Ok(Some((kind, false)));
+            return Ok(Some(Template { own: kind, stored: false, sized: false }));
         }
-        let (own, rest) = (code.word(start + 6), format!("= Storage < {kind} > >"));
-        if code.reads(start + 4, ",") && keyword(start + 5) && code.reads(start + 7, &rest) && start + 13 == function {
-            return Ok(Some((own, true)));
+        let sized = code.reads(start + 4, ", int SIDE");
+        let after = if sized { start + 7 } else { start + 4 };
+        let (own, rest) = (code.word(after + 2), format!("= Storage < {kind} > >"));
+        if code.reads(after, ",") && keyword(after + 1) && code.reads(after + 3, &rest) && after + 9 == function {
+            return Ok(Some(Template { own, stored: true, sized }));
         }
     }
     let form = "expected `template <typename T>` or `template <class Kind, typename T = Storage<Kind>>` for a kernel";

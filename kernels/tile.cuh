@@ -1,5 +1,5 @@
 // Matrix products in tiles: c (m x n) = a (m x k) b (k x n), with one tile of c per block of TILE_THREADS threads, and
-// f32 sums in the order of k. The grid determines whether tiles are LARGE x LARGE or SMALL x SMALL.
+// f32 sums in the order of k. Tiles are LARGE x LARGE or SMALL x SMALL; each kernel has an entry for both.
 //
 // The operands are views, which locate V consecutive elements in memory, so that a matrix, its transpose and the windows
 // of a convolution can use the same loop. A view has a slow index and a fast one (along which elements are neighbours);
@@ -339,14 +339,18 @@ template <typename T> struct Finish {
     int relu = 0;
 };
 
-struct alignas(16) TileMemory {
-    char bytes[STAGES * 2 * LARGE * 64];
+template <int SIDE> struct alignas(16) TileMemory {
+    char bytes[STAGES * 2 * SIDE * 64];
 };
 
+// Computes one tile of c (m x n), SIDE x SIDE, the block-th down and the blockIdx.y-th across: the sums over k in
+// [k_begin, k_end), and their epilogue. k_begin is a multiple of 32; so is k_end, unless it is the whole of k.
 template <class Kind, int SIDE, class A, class B, class C>
-__device__ __forceinline__ void sized_product(TileMemory& memory, int block, int m, int n, int k_begin, int k_end, const A& a,
-                                              const B& b, const Finish<Storage<Kind>>& finish, const C& c) {
+__device__ __forceinline__ void tile_product(int block, int m, int n, int k_begin, int k_end, const A& a, const B& b,
+                                             const Finish<Storage<Kind>>& finish, const C& c) {
     using T = Storage<Kind>;
+    using Slices = TileMemory<SIDE>;
+    SHARED(Slices, memory);
     constexpr int K = 64 / sizeof(T), SLICE = SIDE * K;
 #if TENSOR_CORES
     constexpr bool PLAIN = std::is_same<Kind, float>::value;
@@ -384,20 +388,4 @@ __device__ __forceinline__ void sized_product(TileMemory& memory, int block, int
     if (finish.terms) tile.add(finish.terms + column, n - column);
     if (finish.relu) tile.rectify();
     tile.store(c, row, column, m, n);
-}
-
-// The side of the tiles for n columns, according to the grid of the launch. Large tiles are only used for more than
-// SMALL columns.
-__device__ __forceinline__ int tile_side(int n) {
-    return (int)gridDim.y == (n + SMALL - 1) / SMALL ? SMALL : LARGE;
-}
-
-// Computes one tile of c (m x n), the block-th down and the blockIdx.y-th across: the sums over k in [k_begin, k_end),
-// and their epilogue. k_begin is a multiple of 32; so is k_end, unless it is the whole of k.
-template <class Kind, class A, class B, class C>
-__device__ __forceinline__ void tile_product(int block, int m, int n, int k_begin, int k_end, const A& a, const B& b,
-                                             const Finish<Storage<Kind>>& finish, const C& c) {
-    SHARED(TileMemory, memory);
-    if (tile_side(n) == SMALL) sized_product<Kind, SMALL>(memory, block, m, n, k_begin, k_end, a, b, finish, c);
-    else sized_product<Kind, LARGE>(memory, block, m, n, k_begin, k_end, a, b, finish, c);
 }

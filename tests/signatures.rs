@@ -85,6 +85,25 @@ fn numbers_that_are_multiplied_as_tf32_are_stored_as_floats() {
 }
 
 #[test]
+fn the_grid_of_a_launch_chooses_the_entry_for_small_tiles() {
+    let sized = TEMPLATE.replace("<typename T>", "<class Kind, int SIDE, typename T = Storage<Kind>>");
+    let kernels = read(&format!("{sized}KERNEL(f, f32(256, 2, 3), bf16(128, 2, 4))")).expect("valid source");
+    let gpu = gpu_source("f.cu", &kernels);
+    for entry in ["(256, 2) f(", "(256, 3) f_small(", "(128, 2) f_bf16(", "(128, 4) f_bf16_small("] {
+        assert!(gpu.contains(&format!("__launch_bounds__{entry}")), "{gpu}");
+    }
+    assert!(gpu.contains("::f<bf16, LARGE>(x") && gpu.contains("::f<bf16, SMALL>(x"), "{gpu}");
+    let code = rust(&kernels);
+    assert!(code.contains("on.driver.launch(if grid.small_tiles { 3 } else { 2 }, grid, &args, on.stream)"), "{code}");
+    assert!(code.contains("name: \"f_bf16_small\"") && !code.contains("fn f_bf16_small"), "{code}");
+    let fault = "expected `int SIDE` in the template, and a third number in each variant";
+    for (template, line) in [(&*sized, "f32(256, 2, 3), bf16"), (TEMPLATE, "f32(256, 2, 3)"), (&sized, "f32(256, 2)")] {
+        let error = read(&format!("{template}KERNEL(f, {line})")).expect_err("wrong source");
+        assert!(error.contains(fault), "{error}");
+    }
+}
+
+#[test]
 fn a_variant_is_launched_by_the_format_of_its_operands() {
     let code = rust(&read(&format!("{TEMPLATE}KERNEL(f, f32, bf16)")).expect("valid source"));
     assert!(code.contains("f(on: &Issue<'_>, grid: Grid, x: AnyConst, b: Const<f32>, y: AnyMut, n: i32)"), "{code}");

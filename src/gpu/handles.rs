@@ -41,16 +41,26 @@ pub struct Grid {
     pub blocks: [u32; 3],
     /// Dynamic shared memory in bytes.
     pub shared: u32,
+    /// Whether the blocks of a product compute small tiles; other kernels have one size.
+    pub small_tiles: bool,
 }
 
 impl Grid {
     /// Returns a grid of blocks. [`Driver::launch`](super::Driver::launch) rejects extents above CUDA's limits.
     pub fn new(x: usize, y: usize, z: usize) -> Self {
-        Grid { blocks: [x, y, z].map(|extent| u32::try_from(extent).unwrap_or(u32::MAX)), shared: 0 }
+        Grid {
+            blocks: [x, y, z].map(|extent| u32::try_from(extent).unwrap_or(u32::MAX)),
+            shared: 0,
+            small_tiles: false,
+        }
     }
     /// Returns a grid with enough blocks for `n` items if each block processes `each` of them.
     pub fn cover(n: usize, each: usize) -> Self {
         Grid::new(n.div_ceil(each), 1, 1)
+    }
+    /// Returns the grid of a product whose blocks compute small tiles, or large ones.
+    pub fn with_small_tiles(self, small_tiles: bool) -> Self {
+        Grid { small_tiles, ..self }
     }
     /// Rejects extents above CUDA's limits: 2^31 - 1 along x, 65535 along y and z.
     pub(super) fn check(self) -> Result<()> {

@@ -6,10 +6,11 @@ use crate::gpu::kernels::{self, any};
 use crate::gpu::{Grid, Mut, int};
 use crate::layers::{Launch, Role};
 
-/// Number of blocks that keeps a large GPU busy, about two per multiprocessor.
+/// Number of blocks that keeps a large GPU busy, about two per multiprocessor, or four with small tiles.
 const BLOCKS: usize = 256;
+const SMALL_BLOCKS: usize = 512;
 /// Number of rows, and of columns, of the product tile that one block computes, for every element type: `LARGE` and
-/// `SMALL` in kernels/tile.cuh, where the kernels infer the size from the grid.
+/// `SMALL` in kernels/tile.cuh, and the grid of a launch chooses one.
 const LARGE: usize = 128;
 const SMALL: usize = 64;
 /// Minimum number of large tiles that keeps a large GPU busy; below it, small tiles are used.
@@ -35,21 +36,21 @@ pub(super) struct SplitK {
 }
 
 impl SplitK {
-    fn new(rows: usize, blocks: usize) -> Self {
-        let required = (BLOCKS / blocks.max(1)).max(1);
+    fn new(rows: usize, blocks: usize, enough: usize) -> Self {
+        let required = (enough / blocks.max(1)).max(1);
         let each = rows.div_ceil(required).max(ROWS).next_multiple_of(STEP);
         SplitK { count: rows.div_ceil(each).max(1), each }
     }
 
     /// Divides the rows that `z` products (m, rows) (rows, n) sum over.
     pub fn of_products(rows: usize, m: usize, n: usize, z: usize) -> Self {
-        let side = if m.min(n) > SMALL { LARGE } else { SMALL };
-        SplitK::new(rows, m.div_ceil(side) * n.div_ceil(side) * z)
+        let (side, enough) = if m.min(n) > SMALL { (LARGE, BLOCKS) } else { (SMALL, SMALL_BLOCKS) };
+        SplitK::new(rows, m.div_ceil(side) * n.div_ceil(side) * z, enough)
     }
 
     /// Divides the rows of a table with `columns` columns.
     pub fn of_rows(rows: usize, columns: usize) -> Self {
-        SplitK::new(rows, columns.div_ceil(COLUMNS))
+        SplitK::new(rows, columns.div_ceil(COLUMNS), BLOCKS)
     }
 
     /// Returns the scratch size for parts of `elements` elements: 0 if there is only one part.
@@ -93,7 +94,7 @@ pub(super) fn tiles_of(rows: &[usize], n: usize, z: usize) -> Grid {
     let most = rows.iter().copied().max().unwrap_or(0);
     let large = most.min(n) > SMALL && down(LARGE) * n.div_ceil(LARGE) * z >= ENOUGH;
     let side = if large { LARGE } else { SMALL };
-    Grid::new(down(side), n.div_ceil(side), z)
+    Grid::new(down(side), n.div_ceil(side), z).with_small_tiles(!large)
 }
 
 /// Computes operand `to` (columns) = sum over the rows of operand `from` (rows, columns). The scratch memory must hold
@@ -134,7 +135,7 @@ mod tests {
     fn parts_cover_the_rows_and_begin_at_whole_steps() {
         for rows in [0, 1, 127, 128, 129, 1000, 100_000] {
             for blocks in [0, 1, 7, 256, 9216] {
-                let parts = SplitK::new(rows, blocks);
+                let parts = SplitK::new(rows, blocks, BLOCKS);
                 assert!(parts.count >= 1 && parts.each.is_multiple_of(STEP));
                 assert!(parts.count * parts.each >= rows && (parts.count - 1) * parts.each <= rows);
                 assert!(parts.count * blocks <= BLOCKS || parts.count == 1, "{rows} {blocks}");
