@@ -120,6 +120,9 @@ __device__ __forceinline__ int channel_of(long long i, long long n, int width) {
     return n <= 0x7fffffff ? (int)((unsigned)i % (unsigned)width) : (int)(i % width);
 }
 
+// y before it is rounded to its type, with the same roundings wherever it is computed.
+__device__ __forceinline__ float normalized(float x, float mean, float scale) { return __fmul_rn(x - mean, scale); }
+
 template <typename T>
 __device__ void batch_norm_apply(
     const T* x,              // (rows, width)
@@ -140,7 +143,7 @@ __device__ void batch_norm_apply(
         if (bias) load_floats(bias + channel, shifts);
 #pragma unroll
         for (int j = 0; j < V; ++j) {
-            const float v = (to_float(run.at[j]) - means[j]) * (weight ? scales[j] * factors[j] : scales[j]);
+            const float v = normalized(to_float(run.at[j]), means[j], weight ? scales[j] * factors[j] : scales[j]);
             values[j] = rectified(bias ? v + shifts[j] : v, relu);
         }
         store_run(y + i, values);
@@ -150,22 +153,35 @@ KERNEL(batch_norm_apply, f32, bf16)
 
 using SumsTable = float[2][8][33];
 
+// Where dy counts: y > 0 if relu is not 0, otherwise everywhere. Weight and bias may be null.
+struct ReluOfY {
+    const float *weight, *bias;
+    int relu;
+};
+
 template <int V, typename T>
-__device__ __forceinline__ void reduce_rows(const T* x, const float* means, const T* dy, SumsTable& table, long long rows,
-                                            int width, int rows_per_part) {
+__device__ __forceinline__ void reduce_rows(const T* x, const float* kept, const T* dy, const ReluOfY& mask, SumsTable& table,
+                                            long long rows, int width, int rows_per_part) {
     const Share<V> share = share_of<V>(rows, width, rows_per_part);
-    float mean[V], sums[V] = {}, weighted[V] = {};
+    float mean[V], scale[V] = {}, shift[V] = {}, sums[V] = {}, weighted[V] = {};
 #pragma unroll
-    for (int j = 0; j < V; ++j) mean[j] = share.column < width ? means[share.column + j] : 0.0f;
+    for (int j = 0; j < V; ++j) {
+        const int channel = (int)share.column + j;
+        mean[j] = share.column < width ? kept[channel] : 0.0f;
+        if (!mask.relu || share.column >= width) continue;
+        scale[j] = mask.weight ? kept[width + channel] * mask.weight[channel] : kept[width + channel];
+        shift[j] = mask.bias ? mask.bias[channel] : 0.0f;
+    }
 #pragma unroll 4
     for (long long row = share.first; row < share.end; row += share.STEP) {
         const long long at = row * width + share.column;
         const Run<T, V> input = load_run<V>(x + at), run = load_run<V>(dy + at);
 #pragma unroll
         for (int j = 0; j < V; ++j) {
-            const float gradient = to_float(run.at[j]);
+            const float v = to_float(input.at[j]);
+            const float gradient = masked(normalized(v, mean[j], scale[j]) + shift[j], to_float(run.at[j]), mask.relu);
             sums[j] += gradient;
-            weighted[j] += gradient * (to_float(input.at[j]) - mean[j]);
+            weighted[j] += gradient * (v - mean[j]);
         }
     }
 #pragma unroll
@@ -182,14 +198,17 @@ __device__ __forceinline__ void reduce_rows(const T* x, const float* means, cons
 
 template <typename T>
 __device__ void batch_norm_reduce(
-    const T* x,         // (rows, width)
-    const float* kept,  // (2, width)
-    const T* dy,        // (rows, width)
-    float* parts,       // (parts, 2, width): sums of dy and of dy xhat
-    long long rows, int width, int rows_per_part) {
+    const T* x,           // (rows, width)
+    const float* kept,    // (2, width)
+    const T* dy,          // (rows, width): taken as 0 where y <= 0 if relu is not 0
+    const float* weight,  // (width), or null; not used without relu
+    const float* bias,    // (width), or null; not used without relu
+    float* parts,         // (parts, 2, width): sums of dy and of dy xhat
+    long long rows, int width, int rows_per_part, int relu) {
     SHARED(SumsTable, table);
+    const ReluOfY mask = {weight, bias, relu};
     by_alignment<T>(width, [&](auto size) {
-        reduce_rows<decltype(size)::value>(x, kept, dy, table, rows, width, rows_per_part);
+        reduce_rows<decltype(size)::value>(x, kept, dy, mask, table, rows, width, rows_per_part);
     }, x, dy);
     __syncthreads();
     const int lane = threadIdx.x, channel = blockIdx.x * 32 + lane;
@@ -209,30 +228,42 @@ template <typename T>
 __device__ void batch_norm_backward(
     const T* x,           // (rows, width)
     const float* kept,    // (2, width)
-    const T* dy,          // (rows, width)
+    const T* dy,          // (rows, width): taken as 0 where y <= 0 if relu is not 0
     const float* sums,    // (2, width): of the whole batch
     const float* weight,  // (width), or null
+    const float* bias,    // (width), or null; not used without relu
     T* dx,                // (rows, width)
-    long long n, int width, float share) {
+    float* dw,            // (width), or null
+    float* db,            // (width), if dw is not null
+    long long n, int width, float share, int relu) {
+    // The sums are also the gradients of weight and bias.
+    if (dw)
+        for (long long i = thread_index(); i < width; i += (long long)gridDim.x * blockDim.x) {
+            dw[i] = sums[width + i];
+            db[i] = sums[i];
+        }
     each_run<T>(n, width, [&](auto size, long long i) {
         constexpr int V = decltype(size)::value;
         const int channel = channel_of(i, n, width);
         const Run<T, V> input = load_run<V>(x + i), run = load_run<V>(dy + i);
-        float means[V], deviations[V], factors[V], plain[V], weighted[V], values[V];
+        float means[V], deviations[V], factors[V], shifts[V], plain[V], weighted[V], values[V];
         load_floats(kept + channel, means);
         load_floats(kept + width + channel, deviations);
         if (weight) load_floats(weight + channel, factors);
+        if (relu && bias) load_floats(bias + channel, shifts);
         load_floats(sums + channel, plain);
         load_floats(sums + width + channel, weighted);
 #pragma unroll
         for (int j = 0; j < V; ++j) {
-            const float scale = weight ? factors[j] * deviations[j] : deviations[j];
+            const float scale = weight ? deviations[j] * factors[j] : deviations[j];
+            float y = 0.0f;
+            if (relu) y = normalized(to_float(input.at[j]), means[j], scale) + (bias ? shifts[j] : 0.0f);
             const float xhat = (to_float(input.at[j]) - means[j]) * deviations[j];
             const float mean_part = (plain[j] + xhat * weighted[j]) * share;
-            values[j] = scale * (to_float(run.at[j]) - mean_part);
+            values[j] = scale * (masked(y, to_float(run.at[j]), relu) - mean_part);
         }
         store_run(dx + i, values);
-    }, x, dy, dx, kept, sums, weight);
+    }, x, dy, dx, kept, sums, weight, bias);
 }
 KERNEL(batch_norm_backward, f32, bf16)
 

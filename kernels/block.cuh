@@ -109,6 +109,9 @@ __device__ __forceinline__ void each_run(long long n, int c, const F& f, const X
 // The value that a kernel writes instead of y if it applies the relu that follows.
 __device__ __forceinline__ float rectified(float y, int relu) { return relu && y <= 0.0f ? 0.0f : y; }
 
+// The gradient that a kernel reads or writes instead of dy if it takes in the backward pass of a relu with output y.
+__device__ __forceinline__ float masked(float y, float dy, int relu) { return relu && !(y > 0.0f) ? 0.0f : dy; }
+
 // Sum over a warp; every lane gets the same bits.
 __device__ __forceinline__ float warp_sum(float x) {
     for (int bits = 16; bits > 0; bits /= 2) x += __shfl_xor_sync(0xffffffffu, x, bits);

@@ -94,8 +94,8 @@ __device__ void lrn_backward(
     const T* x,     // (pixels, C)
     const T* kept,  // (pixels, C): s
     const T* dy,    // (pixels, C)
-    T* dx,          // (pixels, C)
-    long long n, int group, int size, float slope, float beta) {
+    T* dx,          // (pixels, C): 0 where x <= 0 if relu is not 0
+    long long n, int group, int size, float slope, float beta, int relu) {
     constexpr int V = Vector<T>::SIZE;
     const long long i = vector_start<T>();
     const Vector<T> input = load_vector(x, i, n), s = load_vector(kept, i, n);
@@ -113,7 +113,8 @@ __device__ void lrn_backward(
     };
     window_sums(sums, terms, n, group, (size - 1) / 2, size / 2, term);
 #pragma unroll
-    for (int j = 0; j < V; ++j) vector.at[j] = from_float<T>(scaled[j] - slope * to_float(input.at[j]) * sums[j]);
+    for (int j = 0; j < V; ++j)
+        vector.at[j] = from_float<T>(masked(to_float(input.at[j]), scaled[j] - slope * to_float(input.at[j]) * sums[j], relu));
     store_vector(dx, i, n, vector);
 }
 KERNEL(lrn_backward, f32, bf16)

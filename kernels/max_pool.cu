@@ -50,6 +50,7 @@ template <typename T>
 __device__ void max_pool_backward(
     const T* places,  // (N, OH, OW, C)
     const T* dy,      // (N, OH, OW, C)
+    const T* x,       // (N, H, W, C): dx is 0 where x <= 0; or null
     T* dx,            // (N, H, W, C)
     long long n, PoolGeometry p) {
     const auto one = [&](auto size, long long i) {
@@ -68,8 +69,13 @@ __device__ void max_pool_backward(
                 for (int j = 0; j < N; ++j)
                     if (__float_as_uint(to_float(from.at[j])) == code) sums[j] += to_float(run.at[j]);
             }
+        if (x) {
+            const Run<T, N> run = load_run<N>(x + i);
+#pragma unroll
+            for (int j = 0; j < N; ++j) sums[j] = masked(to_float(run.at[j]), sums[j], 1);
+        }
         store_run(dx + i, sums);
     };
-    each_run<T>(n, p.c, one, places, dy, dx);
+    each_run<T>(n, p.c, one, places, dy, x, dx);
 }
 KERNEL(max_pool_backward, f32, bf16)

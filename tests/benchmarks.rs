@@ -113,8 +113,9 @@ fn gpus_are_measured_in_bf16_with_relus_inside_the_layers_before_them() {
     assert!(step.about.precision == "bf16" && step.step_ms > 0.0 && step.loss.is_finite());
     let report = bench::layers(&mut bench, SHORT).unwrap();
     let has = |layer, pass| report.layers.iter().any(|l| (l.layer.as_str(), l.pass) == (layer, pass));
-    assert!(has("batch", "") && has("conv1", "forward") && has("relu1", "backward"));
+    assert!(has("batch", "") && has("conv1", "forward") && has("relu3", "backward"));
     assert!(!has("relu1", "forward"), "conv1 applies the relu");
+    assert!(!has("relu1", "backward"), "max_pool1 takes in its backward pass");
 }
 
 #[test]

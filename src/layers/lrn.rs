@@ -10,7 +10,9 @@
 //! column needs all channels.
 
 use super::layer::unknown_phase;
-use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands, Phase, Role, Split, by_precision};
+use super::{
+    Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands, Phase, ReluMask, Role, Split, by_precision,
+};
 use crate::cpu::vectorized;
 use crate::device::Target;
 use crate::error::{Fault, Result};
@@ -109,7 +111,8 @@ impl Layer for Lrn {
                 .read(SUMS, x)
                 .low_precision()
                 .read(Role::Dy, x)
-                .write(Role::Dx(0), x),
+                .write(Role::Dx(0), x)
+                .masks(ReluMask::Before, []),
         );
         if cx.training() {
             phases.saved.push(cx.inputs[0].batch(cx.batch));
@@ -162,9 +165,10 @@ impl Layer for Lrn {
             "backward" if !launch.has(Role::Dx(0)) => Ok(()),
             "backward" => {
                 let (sums, dy, dx) = (launch.any(SUMS), launch.any(Role::Dy), launch.any_mut(Role::Dx(0)));
+                let relu = i32::from(launch.relu());
                 let slope = (2.0 * scale * self.beta) as f32;
                 // SAFETY: x, the sums, dy and dx have n elements, in whole groups of channels.
-                unsafe { any::lrn_backward(&launch.issue, grid, x, sums, dy, dx, n, group, size, slope, beta) }
+                unsafe { any::lrn_backward(&launch.issue, grid, x, sums, dy, dx, n, group, size, slope, beta, relu) }
             }
             _ => unknown_phase(phase),
         }

@@ -8,11 +8,11 @@
 
 use super::layer::unknown_phase;
 use super::window::{Pair, WindowGeometry};
-use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Phase, Role, by_precision};
+use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Phase, ReluMask, Role, by_precision};
 use crate::cpu::vectorized;
 use crate::error::{Fault, Result};
-use crate::gpu::AnyMut;
 use crate::gpu::kernels::any;
+use crate::gpu::{AnyConst, AnyMut};
 use crate::tensor::Real;
 use serde::Deserialize;
 
@@ -73,7 +73,12 @@ impl Layer for MaxPool {
         let x = cx.x();
         let mut phases = LayerPhases::simple(
             Phase::new("forward").read(Role::X(0), x).write(Role::Y, x),
-            Phase::new("backward").read(ARGMAX, x).low_precision().read(Role::Dy, x).write(Role::Dx(0), x),
+            Phase::new("backward")
+                .read(ARGMAX, x)
+                .low_precision()
+                .read(Role::Dy, x)
+                .write(Role::Dx(0), x)
+                .masks(ReluMask::Before, [(Role::X(0), x)]),
         );
         if cx.training() {
             phases.saved.push(cx.output.batch(cx.batch));
@@ -104,8 +109,9 @@ impl Layer for MaxPool {
         } else {
             let (grid, n, dx) = (launch.vectors(x), launch.count(x), launch.any_mut(x));
             let (places, dy) = (launch.any(ARGMAX), launch.any(y));
-            // SAFETY: dx has n elements, the indices and dy are (rows, oh, ow, c).
-            unsafe { any::max_pool_backward(&launch.issue, grid, places, dy, dx, n, geometry) }
+            let mask = if launch.relu() { launch.any(Role::X(0)) } else { AnyConst::NONE };
+            // SAFETY: x and dx have n elements, the indices and dy are (rows, oh, ow, c).
+            unsafe { any::max_pool_backward(&launch.issue, grid, places, dy, mask, dx, n, geometry) }
         }
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {

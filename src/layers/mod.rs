@@ -33,7 +33,7 @@ pub use activation::Activation;
 pub use init::Init;
 pub(crate) use layer::by_precision;
 pub use layer::{Layer, LayerContext, Mode, Param, Split};
-pub use phase::{Access, Args, Launch, LayerPhases, Operands, Pass, Phase, PhaseOperand, Role};
+pub use phase::{Access, Args, Launch, LayerPhases, Operands, Pass, Phase, PhaseOperand, ReluMask, Role};
 pub use single_layer::{Setup, SingleLayer};
 pub use softmax_cross_entropy::{METRICS, SoftmaxCrossEntropy};
 

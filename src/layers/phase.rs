@@ -84,6 +84,15 @@ pub struct PhaseOperand {
     pub low_precision: bool,
 }
 
+/// How a backward phase can take in the backward pass of a relu next to its layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReluMask {
+    /// Of the relu whose output is the layer's only input: the phase writes dx where x > 0, otherwise 0.
+    Before,
+    /// Of the relu that the layer's forward pass applied: the phase reads dy where y > 0, otherwise 0.
+    After,
+}
+
 /// A part of a layer that runs on every device without communication.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Phase {
@@ -93,16 +102,24 @@ pub struct Phase {
     pub operands: Vec<PhaseOperand>,
     /// The epilogues that it can apply to its output on a GPU, in place of the next layer.
     pub epilogues: Vec<Epilogue>,
+    /// The backward pass of a relu that it can take in on a GPU, and the operands that it then reads as well.
+    pub mask: Option<(ReluMask, Vec<PhaseOperand>)>,
+}
+
+impl PhaseOperand {
+    fn new(role: Role, access: Access, layout: Layout) -> Self {
+        let low_precision = matches!(role, Role::X(_) | Role::Y | Role::Dy | Role::Dx(_));
+        PhaseOperand { role, access, layout, low_precision }
+    }
 }
 
 impl Phase {
     /// Creates a phase without operands.
     pub fn new(name: &'static str) -> Self {
-        Phase { name, operands: Vec::new(), epilogues: Vec::new() }
+        Phase { name, operands: Vec::new(), epilogues: Vec::new(), mask: None }
     }
     fn with(mut self, role: Role, access: Access, layout: Layout) -> Self {
-        let low_precision = matches!(role, Role::X(_) | Role::Y | Role::Dy | Role::Dx(_));
-        self.operands.push(PhaseOperand { role, access, layout, low_precision });
+        self.operands.push(PhaseOperand::new(role, access, layout));
         self
     }
     /// Gives the last operand the type of activations. A parameter is then read from its low-precision copy; a saved
@@ -117,6 +134,18 @@ impl Phase {
     pub fn accepts(mut self, epilogue: Epilogue) -> Self {
         self.epilogues.push(epilogue);
         self
+    }
+    /// Declares that the phase can take in the backward pass of a relu, if it reads more operands: its kernels must honour
+    /// [`crate::gpu::Launch::relu`].
+    pub fn masks(mut self, mask: ReluMask, operands: impl IntoIterator<Item = (Role, Layout)>) -> Self {
+        let operands = operands.into_iter().map(|(role, layout)| PhaseOperand::new(role, Access::Read, layout));
+        self.mask = Some((mask, operands.collect()));
+        self
+    }
+    /// Returns the operands of the phase, with those that it needs to take in a relu if it does.
+    pub fn all_operands(&self, masks: bool) -> impl Iterator<Item = &PhaseOperand> {
+        let more = self.mask.iter().filter(move |_| masks).flat_map(|(_, operands)| operands);
+        self.operands.iter().chain(more)
     }
     /// Adds an operand that is read.
     pub fn read(self, role: Role, layout: Layout) -> Self {

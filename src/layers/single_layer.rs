@@ -31,6 +31,8 @@ pub struct Setup {
     pub products: MatmulPrecision,
     /// The epilogue that a GPU applies to the output, in phases that accept it.
     pub epilogue: Option<Epilogue>,
+    /// Whether backward phases on a GPU take in the backward pass of a relu, if they can.
+    pub masks: bool,
     /// Threads per device.
     pub threads: usize,
     /// Whether to compute the gradients of the inputs.
@@ -48,6 +50,7 @@ impl Default for Setup {
             implementation: Implementation::Fast,
             products: MatmulPrecision::Full,
             epilogue: None,
+            masks: false,
             threads: 1,
             requires_dx: true,
         }
@@ -224,6 +227,10 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
         }
     }
 
+    fn masks(&self, phase: &Phase) -> bool {
+        self.setup.masks && self.driver.is_some() && phase.mask.is_some()
+    }
+
     fn is_required(&self, role: Role) -> bool {
         self.setup.requires_dx || !matches!(role, Role::Dx(_))
     }
@@ -233,7 +240,7 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
         let mesh = self.setup.mesh;
         let mut given = Vec::new();
         let mut described = Vec::new();
-        for operand in phase.operands.iter().filter(|operand| self.is_required(operand.role)) {
+        for operand in phase.all_operands(self.masks(phase)).filter(|operand| self.is_required(operand.role)) {
             let tensor = &self.tensors[self.index(operand.role)];
             let window = operand.layout.on_mesh(mesh).window(&tensor.shape, mesh, mesh.position(device));
             // Poison the memory so that reads of uninitialised elements show.
@@ -323,7 +330,10 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
             clock: CLOCK,
             batch: self.setup.batch,
             tf32: self.setup.products == MatmulPrecision::Tf32,
-            epilogue: self.setup.epilogue.filter(|epilogue| phase.epilogues.contains(epilogue)),
+            epilogue: match self.masks(phase) {
+                true => Some(Epilogue::Relu),
+                false => self.setup.epilogue.filter(|epilogue| phase.epilogues.contains(epilogue)),
+            },
         };
         work.launch(&operands, how, |launch| self.layer.launch(phase.name, launch))?;
         let take = |role| {

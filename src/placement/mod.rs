@@ -6,6 +6,7 @@
 //! all-to-all. Bytes, queues and events come later, in `program`.
 
 mod flat;
+mod fusion;
 mod placed;
 mod planner;
 mod resolve;

@@ -55,14 +55,18 @@ pub fn place(network: &Network, chain: &Chain, spec: &Spec, variant: Variant) ->
 
 /// The tensors of one node.
 #[derive(Debug, Clone, Default)]
-struct NodeTensors {
+pub(super) struct NodeTensors {
     saved: HashMap<usize, TensorId>,
     /// Gradients of its output, from its consumers.
     dy: Vec<TensorId>,
     /// Whether it, or any node before it, has parameters.
     needs_gradient: bool,
     /// Whether the node before it computes its forward pass, as an epilogue.
-    fused: bool,
+    pub(super) fused: bool,
+    /// Whether the node after it computes its backward pass: the gradient that it gets is 0 where its output is.
+    pub(super) masked: bool,
+    /// The node after it, a relu, whose backward pass its own phases compute.
+    pub(super) masks: Option<usize>,
 }
 
 pub(super) struct Planner<'a> {
@@ -70,15 +74,15 @@ pub(super) struct Planner<'a> {
     pub(super) chain: &'a Chain,
     pub(super) spec: &'a Spec,
     pub(super) variant: Variant,
-    resolved: Vec<Resolved>,
+    pub(super) resolved: Vec<Resolved>,
     pub(super) placed: Placed,
     /// Each node's output.
-    outputs: Vec<TensorId>,
+    pub(super) outputs: Vec<TensorId>,
     /// Redistributed copies: one per required layout, shared by all its readers.
     moved: HashMap<(TensorId, Layout), TensorId>,
-    nodes: Vec<NodeTensors>,
+    pub(super) nodes: Vec<NodeTensors>,
     /// The nodes that read each node's output, once for each time that it is an input.
-    consumers: Vec<Vec<usize>>,
+    pub(super) consumers: Vec<Vec<usize>>,
     images: TensorId,
     targets: TensorId,
     weights: Vec<TensorId>,
@@ -228,32 +232,19 @@ impl Planner<'_> {
     /// Adds a phase, with its operands redistributed to the layouts that it declares.
     fn phase(&mut self, index: usize, pass: Pass, phase: &Phase) {
         let mesh = self.spec.mesh;
+        let mask = if pass == Pass::Backward { self.mask(index, phase) } else { None };
         let mut operands = Vec::with_capacity(phase.operands.len());
-        for operand in &phase.operands {
+        for operand in phase.all_operands(mask.is_some()) {
             let layout = operand.layout.on_mesh(mesh);
             let tensor = self.operand(index, operand, layout);
             operands.extend(tensor.map(|tensor| (operand.role, tensor, operand.access)));
         }
-        let epilogue = self.epilogue(index, phase);
+        let mut epilogue = self.epilogue(index, phase);
         if let Some((_, node)) = epilogue {
             self.nodes[node].fused = true;
         }
+        epilogue = epilogue.or(mask.map(|relu| (Epilogue::Relu, relu)));
         self.placed.ops.push(Op::Phase { node: index, pass, phase: phase.name, operands, epilogue });
-    }
-
-    /// Returns the epilogue that a phase can apply to its output, and the node that it replaces. That node must be the
-    /// only consumer of the output, and its own output must have the same layout.
-    fn epilogue(&self, index: usize, phase: &Phase) -> Option<(Epilogue, usize)> {
-        let (network, mesh) = (self.network, self.spec.mesh);
-        if !self.spec.target.is_gpu() || phase.epilogues.is_empty() {
-            return None;
-        }
-        let [next] = self.consumers[index][..] else { return None };
-        let mut operands = self.resolved[next].phases.forward.iter().flat_map(|phase| &phase.operands);
-        let layout = operands.find(|operand| operand.role == Role::Y)?.layout.on_mesh(mesh);
-        let same = self.placed.tensors[self.outputs[index]].layout == layout;
-        let epilogue = network.nodes[next].layer.as_epilogue()?;
-        (same && phase.epilogues.contains(&epilogue)).then_some((epilogue, next))
     }
 
     fn operand(&mut self, index: usize, operand: &PhaseOperand, layout: Layout) -> Option<TensorId> {
@@ -319,7 +310,7 @@ impl Planner<'_> {
         Some(id)
     }
 
-    fn needs_gradient(&self, source: Source) -> bool {
+    pub(super) fn needs_gradient(&self, source: Source) -> bool {
         match source {
             Source::Images => false,
             Source::Node(node) => self.nodes[node].needs_gradient,
@@ -346,6 +337,10 @@ impl Planner<'_> {
         }
         for index in (0..network.nodes.len()).rev() {
             if !self.needs_gradient(Source::Node(index)) || self.resolved[index].is_view() {
+                continue;
+            }
+            if self.is_masked(index) {
+                self.pass_gradient(index);
                 continue;
             }
             let phases = std::mem::take(&mut self.resolved[index].phases.backward);

@@ -81,7 +81,7 @@ fn max_pool_gives_the_gradient_to_the_first_maximum() {
                     let (grid, n, geometry) = (vectors::<T>(ny), ny as i64, case.geometry());
                     forward(&rig.on(), grid, x, y, places, n, geometry).unwrap();
                     forward(&rig.on(), grid, x, single, Mut::NONE, n, geometry).unwrap();
-                    backward(&rig.on(), vectors::<T>(nx), places.into(), dy, dx, nx as i64, geometry).unwrap();
+                    backward(&rig.on(), vectors::<T>(nx), places.into(), dy, Const::NONE, dx, nx as i64, geometry).unwrap();
                 }
                 vec![rig.numbers(y, ny), rig.numbers(single, ny), rig.numbers(dx, nx)]
             });
@@ -200,7 +200,7 @@ fn lrn_windows_stop_at_the_edges_of_groups() {
                 unsafe {
                     forward(&rig.on(), grid, x, y, kept, n as i64, group, size, scale, beta32, k).unwrap();
                     let slope = 2.0 * scale * beta32;
-                    backward(&rig.on(), grid, x, kept.into(), dy, dx, n as i64, group, size, slope, beta32).unwrap();
+                    backward(&rig.on(), grid, x, kept.into(), dy, dx, n as i64, group, size, slope, beta32, 0).unwrap();
                 }
                 vec![rig.numbers(y, n), rig.numbers(kept, n), rig.numbers(dx, n)]
             });

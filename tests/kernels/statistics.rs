@@ -56,6 +56,7 @@ fn batch_norm_merges_two_devices_far_from_zero() {
                 let blocks = rig.out::<f32>(3 * num_parts * width);
                 let (mean, var, kept) = (rig.put(&vec![0f32; width]), rig.put(&vec![1f32; width]), rig.out::<f32>(2 * width));
                 let (y, dx, sums) = (rig.out::<T>(n), rig.out::<T>(n), rig.out::<f32>(2 * width));
+                let (dw, db) = (rig.out::<f32>(width), rig.out::<f32>(width));
                 // SAFETY: x, y, dy, dx (rows, width); the others as their kernels require.
                 unsafe {
                     let grid = Grid::new(width.div_ceil(32), 1, 1);
@@ -70,14 +71,17 @@ fn batch_norm_merges_two_devices_far_from_zero() {
                     let num_parts = rows.div_ceil(per_part);
                     let blocks = rig.out::<f32>(2 * num_parts * width);
                     let grid = Grid::new(width.div_ceil(32), num_parts, 1);
-                    reduce(on, grid, x, kept.into(), dy, blocks, rows as i64, channels, per_part as i32).unwrap();
+                    let none = Const::NONE;
+                    reduce(on, grid, x, kept.into(), dy, none, none, blocks, rows as i64, channels, per_part as i32, 0).unwrap();
                     let (grid, all) = (Grid::cover(2 * width, 32), num_parts as i32);
                     sum_rows(on, grid, blocks.into(), sums, all, 2 * width as i64, all).unwrap();
                     let share = 1.0 / rows as f32;
-                    backward(on, vectors::<T>(n), x, kept.into(), dy, sums.into(), w, dx, n as i64, channels, share)
-                        .unwrap();
+                    let (kept, sums, grid, n) = (kept.into(), sums.into(), vectors::<T>(n), n as i64);
+                    backward(on, grid, x, kept, dy, sums, w, none, dx, dw, db, n, channels, share, 0).unwrap();
                 }
-                vec![rig.numbers(y, n), rig.numbers(dx, n), rig.get(mean, width), rig.get(var, width), rig.get(sums, 2 * width)]
+                let gradients = [rig.get(db, width), rig.get(dw, width)].concat();
+                let n = rows * width;
+                vec![rig.numbers(y, n), rig.numbers(dx, n), rig.get(mean, width), rig.get(var, width), rig.get(sums, 2 * width), gradients]
             });
             // The mean is accurate to half a unit in the last place of numbers around `offset`.
             let place = 3e-8 * f64::from(offset.abs());
@@ -87,6 +91,7 @@ fn batch_norm_merges_two_devices_far_from_zero() {
             close("running mean", &got[2], &running, 2e-6);
             close("running variance", &got[3], &running_var, 5e-6);
             close("sums", &got[4], &sums, 2e-6 + 4.0 * place);
+            assert_eq!(got[5], got[4], "the gradients of bias and weight are the sums");
         });
     }
 }

@@ -62,9 +62,12 @@ pub(super) fn reduce(launch: &Launch) -> Result<()> {
     let (on, x, kept, dy) = (&launch.issue, launch.any(Role::X(0)), launch.read(SAVED), launch.any(Role::Dy));
     let to = if parts > 1 { launch.scratch() } else { launch.write(SUMS) };
     let grid = Grid::new(width.div_ceil(CHANNELS), parts, 1);
-    // SAFETY: x and dy are (rows, width), kept (2, width), scratch (parts, 2, width), SUMS (2, width).
+    // SAFETY: x and dy are (rows, width), kept (2, width), w and b have width elements, scratch (parts, 2, width), SUMS
+    // (2, width).
     unsafe {
-        any::batch_norm_reduce(on, grid, x, kept, dy, to, rows as i64, int(width)?, int(each)?)?;
+        let (w, b, relu) =
+            (launch.read_or_null(Role::WEIGHT), launch.read_or_null(Role::BIAS), i32::from(launch.relu()));
+        any::batch_norm_reduce(on, grid, x, kept, dy, w, b, to, rows as i64, int(width)?, int(each)?, relu)?;
         if parts > 1 {
             let (grid, n) = (Grid::cover(2 * width, CHANNELS), int(parts)?);
             kernels::sum_rows(on, grid, to.into(), launch.write(SUMS), n, 2 * width as i64, n)?;
@@ -105,10 +108,9 @@ impl BatchNorm {
 
     /// Computes y = (x - mean) deviation w + b.
     fn launch_apply(&self, launch: &Launch, mean: Const<f32>, deviation: Const<f32>) -> Result<()> {
-        let affine = |role| if self.affine { launch.read(role) } else { Const::NONE };
         let (n, c, x) = (launch.count(Role::X(0)), int(width(launch.operands))?, launch.any(Role::X(0)));
         let relu = i32::from(launch.relu());
-        let (w, b, to) = (affine(Role::WEIGHT), affine(Role::BIAS), launch.any_mut(Role::Y));
+        let (w, b, to) = (launch.read_or_null(Role::WEIGHT), launch.read_or_null(Role::BIAS), launch.any_mut(Role::Y));
         // SAFETY: x and y are (rows, width) with n elements, the others have width elements.
         unsafe {
             any::batch_norm_apply(&launch.issue, launch.vectors(Role::X(0)), x, mean, deviation, w, b, to, n, c, relu)
@@ -117,21 +119,23 @@ impl BatchNorm {
 
     pub(super) fn launch_backward(&self, launch: &Launch) -> Result<()> {
         let width = width(launch.operands);
-        for (role, first) in [(Role::D_WEIGHT, width), (Role::D_BIAS, 0)] {
-            if self.affine {
-                launch.copy(SUMS, first, role)?;
-            }
-        }
         if !launch.has(Role::Dx(0)) {
-            return Ok(());
+            let sums = [(Role::D_WEIGHT, width), (Role::D_BIAS, 0)];
+            return sums.into_iter().filter(|_| self.affine).try_for_each(|(role, at)| launch.copy(SUMS, at, role));
         }
         let (x, kept, dy, sums) = (launch.any(Role::X(0)), launch.read(SAVED), launch.any(Role::Dy), launch.read(SUMS));
-        let w = if self.affine { launch.read(Role::WEIGHT) } else { Const::NONE };
+        let (w, b) = (launch.read_or_null(Role::WEIGHT), launch.read_or_null(Role::BIAS));
+        let [dw, db] = [Role::D_WEIGHT, Role::D_BIAS].map(|to| if self.affine { launch.write(to) } else { Mut::NONE });
         let kept_shape = &launch.operand(SAVED).shape;
         let values = launch.operand(Role::X(0)).shape.elements() / (kept_shape.0[2] * kept_shape.0[3]);
         let (n, share, dx) = (launch.count(Role::X(0)), (1.0 / values as f64) as f32, launch.any_mut(Role::Dx(0)));
-        let grid = launch.vectors(Role::X(0));
-        // SAFETY: x, dy and dx are (rows, width) with n elements, kept and the sums (2, width), w has width elements.
-        unsafe { any::batch_norm_backward(&launch.issue, grid, x, kept, dy, sums, w, dx, n, int(width)?, share) }
+        // At least one block writes dw and db.
+        let grid = Grid::cover(launch.operand(Role::X(0)).bytes().max(1), 256 * 16);
+        let relu = i32::from(launch.relu());
+        // SAFETY: x, dy and dx are (rows, width) with n elements, kept and the sums (2, width), the others have width elements.
+        unsafe {
+            let width = int(width)?;
+            any::batch_norm_backward(&launch.issue, grid, x, kept, dy, sums, w, b, dx, dw, db, n, width, share, relu)
+        }
     }
 }

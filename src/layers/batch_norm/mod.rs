@@ -20,7 +20,7 @@ use crate::device::{Epilogue, Target};
 use crate::error::{Fault, Result};
 use crate::layers::layer::unknown_phase;
 use crate::layers::{
-    Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands, Param, Phase, Role, by_precision,
+    Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands, Param, Phase, ReluMask, Role, by_precision,
 };
 use crate::tensor::Real;
 use crate::tensor::{Layout, Placement, Shape};
@@ -102,13 +102,16 @@ impl Layer for BatchNorm {
         }
         normalize = normalize.write(SAVED, all).write(Role::Y, x).accepts(Epilogue::Relu);
         phases.forward = vec![statistics, with_affine(normalize)];
+        // Where y is positive follows from x.
         let reduce = Phase::new("reduce").read(Role::X(0), x).read(SAVED, all).read(Role::Dy, x).write(SUMS, term);
+        let reduce = reduce.masks(ReluMask::After, affine.iter().map(|&role| (role, param)));
         let mut backward = Phase::new("backward")
             .read(Role::X(0), x)
             .read(SAVED, all)
             .read(Role::Dy, x)
             .read(SUMS, all)
-            .write(Role::Dx(0), x);
+            .write(Role::Dx(0), x)
+            .masks(ReluMask::After, affine.iter().filter(|&&role| role == Role::BIAS).map(|&role| (role, param)));
         if self.affine {
             backward = backward.read(Role::WEIGHT, param).write(Role::D_WEIGHT, param).write(Role::D_BIAS, param);
         }
