@@ -1,7 +1,7 @@
 //! Data through the public interface: shipped data sets, sample sets, batches, augmentation, restart, prefetch.
 
 use peristyle::data::{
-    Augment, Base, Batch, Batches, DataSettings, DataSource, Dataset, Labels, Loader, Pixels, Preparer, SampleSets,
+    Augment, Base, Batch, Batches, DataSettings, DataSource, Dataset, Destination, Labels, Loader, Pixels, SampleSets,
     SourceContext, Subset, open,
 };
 use std::path::Path;
@@ -168,8 +168,8 @@ fn the_loader_gives_the_same_bits_as_direct_computation_from_any_start() {
     let batches = direct.len() / 3;
     assert_eq!(batches, 16);
     for start in [0, 1, batches - 1] {
-        let mut loader =
-            Loader::train(&set, Preparer::Host, Batches::train(&set).plan().place(5, start)).expect("a thread starts");
+        let mut loader = Loader::train(&set, Destination::host(), Batches::train(&set).plan().place(5, start))
+            .expect("a thread starts");
         for expected in &direct[start..] {
             let batch = loader.next_batch().expect("the loader works").expect("training batches never end");
             assert!(batch == expected, "epoch {} batch {}", expected.epoch, expected.index);
@@ -183,7 +183,7 @@ fn evaluation_visits_every_sample_once_without_augmentation() {
     let set = splits(&format!("{AUGMENTED}batch = 1\ntest = \"digits\"\nvalidation = 0.1"));
     let plain =
         SampleSets { augment: vec![], order: peristyle::data::SampleOrder::Sequential, batch: 1800, ..set.clone() };
-    let mut loader = Loader::eval(&set.train, Preparer::Host, 700).expect("a thread starts");
+    let mut loader = Loader::eval(&set.train, Destination::host(), 700).expect("a thread starts");
     let (mut images, mut rows) = (Vec::new(), Vec::new());
     while let Some(batch) = loader.next_batch().expect("the loader works") {
         images.extend_from_slice(&batch.images);

@@ -6,7 +6,7 @@ mod common;
 
 use common::{Training, on_mesh};
 use peristyle::cpu::inside_gemm;
-use peristyle::data::{Loader, Preparer};
+use peristyle::data::{Destination, Loader, Preparer};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -96,7 +96,8 @@ fn prefetching_allocates_no_batch() {
     let epochs = 8;
     let batches = training.batches.plan().batches() * epochs;
     for preparer in [Preparer::Host, Preparer::Device] {
-        let mut loader = Loader::train(&splits, preparer, peristyle::data::Place::default()).unwrap();
+        let to = Destination { preparer, ..Destination::host() };
+        let mut loader = Loader::train(&splits, to, peristyle::data::Place::default()).unwrap();
         let (allocations, _) = during(|| {
             for _ in 0..batches {
                 std::hint::black_box(loader.next_batch().unwrap());

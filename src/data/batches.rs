@@ -1,7 +1,9 @@
 //! Any batch of a sample set, computed from its index alone.
 
+use super::prepare::RawPixels;
 use super::{Augment, Labels, Pixels, Preparer, Raw, SampleOrder, SampleSet, SampleSets};
-use crate::device::{Random, RandomStream};
+use crate::device::{Heap, HostMemory, Random, RandomStream};
+use crate::error::Result;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -144,20 +146,25 @@ impl Batches {
 
     /// Returns an empty batch with capacity for the largest one.
     pub fn empty(&self) -> Batch {
+        self.empty_in(&Heap).expect("the heap has memory, or ends the process")
+    }
+
+    /// Returns an empty batch whose raw pixels will be in the given memory.
+    ///
+    /// # Errors
+    /// If there is not enough memory.
+    pub fn empty_in(&self, memory: &dyn HostMemory) -> Result<Batch> {
         let rows = self.plan.rows(0);
         let (values, width) = (rows * self.set.data.features(), self.set.data.header().target_width);
         let (images, raw) = match self.preparer {
             Preparer::Host => (Vec::with_capacity(values), None),
             Preparer::Device => {
-                let pixels = match self.set.data.pixels {
-                    Pixels::U8(_) => Pixels::U8(Vec::with_capacity(values)),
-                    Pixels::F32(_) => Pixels::F32(Vec::with_capacity(values)),
-                };
+                let pixels = RawPixels::new(self.set.data.header().pixels, values, memory)?;
                 let draws = Vec::with_capacity(rows * self.augment().len() * Augment::DRAWS);
                 (Vec::new(), Some(Raw { pixels, draws }))
             }
         };
-        Batch { images, raw, targets: Vec::with_capacity(rows * width), ..Batch::default() }
+        Ok(Batch { images, raw, targets: Vec::with_capacity(rows * width), ..Batch::default() })
     }
 
     /// Computes batch `index` of an epoch into `batch`. Allocates only the order of a new epoch.
@@ -227,11 +234,7 @@ impl Batches {
     fn raw_image(&self, epoch: u64, sample: u32, raw: &mut Raw) {
         let features = self.set.data.features();
         let pixels = sample as usize * features..(sample as usize + 1) * features;
-        match (&self.set.data.pixels, &mut raw.pixels) {
-            (Pixels::U8(x), Pixels::U8(y)) => y.extend_from_slice(&x[pixels]),
-            (Pixels::F32(x), Pixels::F32(y)) => y.extend_from_slice(&x[pixels]),
-            _ => unreachable!("a batch and its data set have the same pixel type"),
-        }
+        raw.pixels.extend(&self.set.data.pixels, pixels);
         let random = self.random(epoch, sample);
         for (step, augment) in self.augment().iter().enumerate() {
             raw.draws.extend(augment.draw(&random, step));

@@ -42,6 +42,16 @@ pub enum PixelType {
     F32,
 }
 
+impl PixelType {
+    /// Returns the size of a value in bytes.
+    pub fn bytes(self) -> usize {
+        match self {
+            PixelType::U8 => 1,
+            PixelType::F32 => size_of::<f32>(),
+        }
+    }
+}
+
 /// The description of a data set, available without reading its images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Header {

@@ -1,25 +1,49 @@
-//! A thread that computes batches ahead of their use, in three buffers that circulate.
+//! A thread that computes batches ahead of their use, in a few buffers that circulate.
 //!
 //! The buffers travel through two channels: full ones to the consumer, empty ones back. When either side ends, its
 //! channel closes and the other side returns, so neither waits forever.
 
 use super::{Batch, Batches, Place, Preparer, SampleSet, SampleSets};
-use crate::device::thread;
+use crate::device::{Heap, HostMemory, thread};
 use crate::error::{Error, Result};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-/// One buffer held by the consumer, one waiting, one being filled.
-const BUFFERS: usize = 3;
+/// Besides the buffers that the consumer holds, one is waiting and one being filled.
+const AHEAD: usize = 2;
+
+/// What batches are computed for.
+#[derive(Debug)]
+pub struct Destination<'a> {
+    /// Who augments and normalises the images.
+    pub preparer: Preparer,
+    /// The memory for raw pixels.
+    pub memory: &'a dyn HostMemory,
+    /// The number of batches whose memory may still be read when the next one is requested, and that one.
+    pub reads: usize,
+}
+
+impl Destination<'_> {
+    /// Returns the destination of batches that the host prepares and reads, one at a time.
+    pub fn host() -> Self {
+        Destination { preparer: Preparer::Host, memory: &Heap, reads: 1 }
+    }
+
+    fn buffers(&self, batches: &Batches) -> Result<Vec<Batch>> {
+        (0..self.reads + AHEAD).map(|_| batches.empty_in(self.memory)).collect()
+    }
+}
 
 /// Returns the batches of a sample set in order.
 #[derive(Debug)]
 pub struct Loader {
     /// `None` only while the loader is dropped.
     channels: Option<(Receiver<Batch>, SyncSender<Batch>)>,
-    /// The batch that the consumer holds.
-    current: Option<Batch>,
+    /// The batches that the consumer holds, and how many it may hold at once.
+    held: VecDeque<Batch>,
+    hold: usize,
     thread: Option<JoinHandle<Result<()>>>,
     failed: bool,
 }
@@ -29,10 +53,10 @@ impl Loader {
     ///
     /// # Errors
     /// When the operating system cannot start a thread.
-    pub fn train(sets: &SampleSets, preparer: Preparer, start: Place) -> Result<Self> {
-        let mut batches = Batches::train(sets).prepared_by(preparer);
+    pub fn train(sets: &SampleSets, to: Destination, start: Place) -> Result<Self> {
+        let mut batches = Batches::train(sets).prepared_by(to.preparer);
         let mut place = start;
-        let buffers = std::array::from_fn(|_| batches.empty());
+        let buffers = to.buffers(&batches)?;
         Loader::start(buffers, move |batch| {
             batches.fill_at(place, batch);
             place = batches.plan().after(place);
@@ -44,9 +68,9 @@ impl Loader {
     ///
     /// # Errors
     /// When the operating system cannot start a thread.
-    pub fn eval(set: &Arc<SampleSet>, preparer: Preparer, batch: usize) -> Result<Self> {
-        let mut batches = Batches::eval(set, batch).prepared_by(preparer);
-        let buffers = std::array::from_fn(|_| batches.empty());
+    pub fn eval(set: &Arc<SampleSet>, to: Destination, batch: usize) -> Result<Self> {
+        let mut batches = Batches::eval(set, batch).prepared_by(to.preparer);
+        let buffers = to.buffers(&batches)?;
         let mut index = 0;
         Loader::start(buffers, move |batch| {
             let more = index < batches.plan().batches();
@@ -59,12 +83,10 @@ impl Loader {
     }
 
     /// Starts a thread that calls `fill` for each batch until it returns false.
-    fn start(
-        buffers: [Batch; BUFFERS],
-        mut fill: impl FnMut(&mut Batch) -> Result<bool> + Send + 'static,
-    ) -> Result<Self> {
-        let (ready, full) = sync_channel::<Batch>(BUFFERS);
-        let (free, empty) = sync_channel::<Batch>(BUFFERS);
+    fn start(buffers: Vec<Batch>, mut fill: impl FnMut(&mut Batch) -> Result<bool> + Send + 'static) -> Result<Self> {
+        let (ready, full) = sync_channel::<Batch>(buffers.len());
+        let (free, empty) = sync_channel::<Batch>(buffers.len());
+        let hold = buffers.len() - AHEAD;
         for buffer in buffers {
             free.send(buffer).expect("the receiver is alive, and the channel has room for every buffer");
         }
@@ -77,23 +99,26 @@ impl Loader {
             Ok(())
         };
         let thread = thread("loader".to_string(), work)?;
-        Ok(Loader { channels: Some((full, free)), current: None, thread: Some(thread), failed: false })
+        Ok(Loader { channels: Some((full, free)), held: VecDeque::new(), hold, thread: Some(thread), failed: false })
     }
 
-    /// Takes back the previous batch and returns the next one, or `None` after the last batch of an evaluation.
+    /// Returns the next batch, or `None` after the last one of an evaluation. If the consumer already holds as many batches
+    /// as the destination reads at once, takes back the first of them.
     ///
     /// # Errors
     /// When the loader thread failed.
     pub fn next_batch(&mut self) -> Result<Option<&mut Batch>> {
         let Some((full, free)) = &self.channels else { return Ok(None) };
-        if let Some(batch) = self.current.take() {
+        if self.held.len() == self.hold
+            && let Some(batch) = self.held.pop_front()
+        {
             // After the last batch the thread has ended and no longer takes buffers.
             let _ = free.send(batch);
         }
         match full.recv() {
             Ok(batch) => {
-                self.current = Some(batch);
-                Ok(self.current.as_mut())
+                self.held.push_back(batch);
+                Ok(self.held.back_mut())
             }
             Err(_) => self.ended().map(|()| None),
         }
@@ -134,7 +159,7 @@ mod tests {
     #[test]
     fn a_panic_in_the_thread_reaches_the_consumer() {
         let mut count = 0;
-        let mut loader = Loader::start(Default::default(), move |batch| {
+        let mut loader = Loader::start(vec![Batch::default(); 3], move |batch| {
             batch.index = count;
             count += 1;
             assert!(count < 3, "image {count} is broken");
@@ -152,7 +177,7 @@ mod tests {
     #[test]
     fn an_error_in_the_thread_reaches_the_consumer_after_the_batches_before_it() {
         let mut count = 0;
-        let mut loader = Loader::start(Default::default(), move |_| {
+        let mut loader = Loader::start(vec![Batch::default(); 3], move |_| {
             count += 1;
             if count == 3 { Err(Error::Run("no more".to_string())) } else { Ok(true) }
         })
@@ -164,7 +189,7 @@ mod tests {
     #[test]
     fn buffers_circulate_and_the_end_is_final() {
         let mut count = 0;
-        let buffers = std::array::from_fn(|_| Batch { images: vec![0.0; 8], ..Batch::default() });
+        let buffers = (0..3).map(|_| Batch { images: vec![0.0; 8], ..Batch::default() }).collect();
         let mut loader = Loader::start(buffers, move |batch| {
             batch.rows = count;
             count += 1;
@@ -177,8 +202,31 @@ mod tests {
             assert_eq!(batch.rows, i);
             places.insert(batch.images.as_ptr());
         }
-        assert_eq!(places.len(), BUFFERS);
+        assert_eq!(places.len(), 3);
         assert!(loader.next_batch().unwrap().is_none() && loader.next_batch().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_batch_stays_as_it_is_while_the_destination_may_read_it() {
+        for reads in 1..4 {
+            let mut count = 0;
+            let buffers = (0..reads + AHEAD).map(|_| Batch { targets: vec![0.0], ..Batch::default() }).collect();
+            let mut loader = Loader::start(buffers, move |batch| {
+                batch.targets[0] = count as f32;
+                count += 1;
+                Ok(true)
+            })
+            .unwrap();
+            let mut places = Vec::new();
+            for i in 0..50 {
+                let batch = loader.next_batch().unwrap().unwrap();
+                assert_eq!(batch.targets, [i as f32]);
+                places.push(batch.targets.as_ptr());
+            }
+            for window in places.windows(reads + 1) {
+                assert!(!window[..reads].contains(&window[reads]), "of {reads} batches, one was taken back early");
+            }
+        }
     }
 
     #[test]
@@ -186,7 +234,7 @@ mod tests {
         let alive = Arc::new(());
         for taken in 0..5 {
             let held = Arc::clone(&alive);
-            let mut loader = Loader::start(Default::default(), move |_| {
+            let mut loader = Loader::start(vec![Batch::default(); 3], move |_| {
                 let _ = &held;
                 Ok(true)
             })

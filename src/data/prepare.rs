@@ -3,9 +3,11 @@
 
 use super::augment::AugmentLaunch;
 use super::{Augment, Normalization, PixelType, Pixels, SampleSets};
+use crate::device::{Heap, HostBuffer, HostMemory};
 use crate::error::Result;
 use crate::gpu::kernels::any;
 use crate::gpu::{AnyMut, ComputeType, Const, Grid, Launch, bytes_of, int, ints};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The processor that augments and normalises images.
@@ -22,27 +24,75 @@ pub enum Preparer {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Raw {
     /// As stored in the data set: (rows, H, W, C).
-    pub pixels: Pixels,
+    pub pixels: RawPixels,
     /// The random draws: (rows, steps, [`Augment::DRAWS`]); empty without augmentation.
     pub draws: Vec<f32>,
 }
 
 impl Raw {
-    /// Returns the bytes of the pixels, and the size of one value in bytes.
-    pub fn bytes(&self) -> (&[u8], usize) {
-        match &self.pixels {
-            Pixels::U8(pixels) => (pixels, 1),
-            Pixels::F32(pixels) => (bytes_of(pixels), size_of::<f32>()),
-        }
-    }
-
     /// Removes all images but keeps the memory.
     pub(super) fn clear(&mut self) {
-        match &mut self.pixels {
-            Pixels::U8(pixels) => pixels.clear(),
-            Pixels::F32(pixels) => pixels.clear(),
-        }
+        self.pixels.len = 0;
         self.draws.clear();
+    }
+}
+
+/// The pixels of a batch, in memory that a device may read.
+#[derive(Debug)]
+pub struct RawPixels {
+    kind: PixelType,
+    buffer: HostBuffer,
+    /// The bytes that are in use.
+    len: usize,
+}
+
+impl RawPixels {
+    /// Allocates room for `values` values.
+    ///
+    /// # Errors
+    /// If there is not enough memory.
+    pub(super) fn new(kind: PixelType, values: usize, memory: &dyn HostMemory) -> Result<Self> {
+        Ok(RawPixels { kind, buffer: memory.allocate(values * kind.bytes())?, len: 0 })
+    }
+
+    /// Appends some values of a data set of the same type.
+    pub(super) fn extend(&mut self, from: &Pixels, values: Range<usize>) {
+        let bytes = match (from, self.kind) {
+            (Pixels::U8(x), PixelType::U8) => &x[values],
+            (Pixels::F32(x), PixelType::F32) => bytes_of(&x[values]),
+            _ => unreachable!("a batch and its data set have the same pixel type"),
+        };
+        self.buffer.as_mut_slice()[self.len..][..bytes.len()].copy_from_slice(bytes);
+        self.len += bytes.len();
+    }
+
+    /// Returns the bytes of all values.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer.as_slice()[..self.len]
+    }
+
+    /// Returns the size of one value in bytes.
+    pub fn each(&self) -> usize {
+        self.kind.bytes()
+    }
+
+    /// Returns true if devices copy them without staging.
+    pub fn is_pinned(&self) -> bool {
+        self.buffer.is_pinned()
+    }
+}
+
+impl Clone for RawPixels {
+    fn clone(&self) -> Self {
+        let mut buffer = Heap.allocate(self.buffer.as_slice().len()).expect("the heap has memory, or ends the process");
+        buffer.as_mut_slice()[..self.len].copy_from_slice(self.bytes());
+        RawPixels { kind: self.kind, buffer, len: self.len }
+    }
+}
+
+impl PartialEq for RawPixels {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.bytes() == other.bytes()
     }
 }
 

@@ -7,6 +7,7 @@
 //! To add something that both need, add a file here that depends on neither.
 
 mod abort;
+mod host_buffer;
 mod memory;
 mod operand;
 mod operands;
@@ -15,6 +16,7 @@ mod pool;
 mod queue;
 
 pub use abort::report_aborts;
+pub use host_buffer::{Heap, HostBuffer, HostMemory};
 pub use memory::Memory;
 pub use operand::{Clock, Operand};
 pub use operands::{Epilogue, Key, LibraryUse, Operands, Target};

@@ -6,8 +6,8 @@ use super::driver::{Driver, Issue};
 use super::handles::{DriverKind, GpuEvent, Graph, Grid, Rows, Stream};
 use super::kernels;
 use super::libraries::{Choices, LibraryReport, Record};
-use super::staging::{INPUTS, Pinned, Slot};
-use crate::device::{LibraryUse, Operand, Queue};
+use super::staging::{INPUTS, Pinned, PinnedPool, Slot};
+use crate::device::{HostMemory, LibraryUse, Operand, Queue};
 use crate::error::{Error, Result};
 use crate::tensor::{Element, Strided};
 use std::sync::Arc;
@@ -30,6 +30,8 @@ pub struct Gpus {
     slots: Vec<Slot>,
     /// Pinned memory through which GPUs without peer access exchange data.
     host: Pinned,
+    /// Pinned memory for batches.
+    pool: Arc<PinnedPool>,
     choices: Arc<Choices>,
 }
 
@@ -85,7 +87,8 @@ impl Gpus {
         let slot = |_| Slot::new(first, opening.staging, opening.values);
         let slots = (0..opening.slots).map(slot).collect::<Result<_>>()?;
         let host = Pinned::new(first, opening.host.unwrap_or(0))?;
-        let mut gpus = Gpus { slots, host, devices: Vec::new(), choices: Arc::default() };
+        let pool = PinnedPool::new(first);
+        let mut gpus = Gpus { slots, host, pool, devices: Vec::new(), choices: Arc::default() };
         for (&ordinal, &bytes) in opening.ordinals.iter().zip(opening.arenas) {
             let driver = opened.iter().find(|(o, _)| *o == ordinal).map(|(_, d)| Arc::clone(d));
             let driver = driver.expect("every ordinal was opened");
@@ -229,10 +232,29 @@ impl Gpus {
 
     /// Stores the input of a step in slot `slot` of the staging memory. No step of this slot may be in progress.
     ///
+    /// # Errors
+    /// If there is not enough memory.
+    ///
     /// # Panics
     /// If a part is larger than the slot was allocated for.
-    pub fn stage(&mut self, slot: usize, inputs: [&[u8]; INPUTS]) {
-        self.slots[slot].stage(inputs);
+    pub fn stage(&mut self, slot: usize, inputs: [&[u8]; INPUTS]) -> Result<()> {
+        self.slots[slot].stage(&self.devices[0].driver, inputs)
+    }
+
+    /// Returns the memory for batches that are copied without staging.
+    pub fn host_memory(&self) -> &dyn HostMemory {
+        &self.pool
+    }
+
+    /// Copies bytes of a buffer of [`Gpus::host_memory`] to an address in a device's arena. They must not change until the
+    /// copy has finished.
+    ///
+    /// # Errors
+    /// If the device reports an error.
+    pub fn send_pinned(&self, device: usize, queue: Queue, from: &[u8], to: u64) -> Result<()> {
+        let Issue { driver, stream } = self.issue(device, queue);
+        // SAFETY: the memory lives as long as the pool, which lives as long as `self`; `to` comes from `address`.
+        unsafe { driver.copy_in(to, from.as_ptr(), from.len(), stream) }
     }
 
     /// Copies `bytes` bytes of a part of a slot's batch, starting at byte `from`, to an address in a device's arena.

@@ -4,8 +4,8 @@
 use super::issue_list::{Action, CLOCK, DRAWS, IMAGES, IssueList, TARGETS};
 use super::issuer::{Issuer, Prepared, StagingBuffers, Watch};
 use super::{AllocatedRegion, Execution, Graphs, InputStaging, Plan};
-use crate::data::{Batch, Preparation, Raw};
-use crate::device::{Clock, Operand, Queue};
+use crate::data::{Batch, Preparation};
+use crate::device::{Clock, HostMemory, Operand, Queue};
 use crate::error::{Error, Result};
 use crate::gpu::libraries::{LibraryReport, Record};
 use crate::gpu::{CLOCK_BYTES, GpuEvent, Gpus, Graph, bytes_of, clock_bytes};
@@ -85,6 +85,11 @@ impl Programs {
         Ok(())
     }
 
+    /// Returns the memory for raw images that are copied without staging.
+    pub fn host_memory(&self) -> &dyn HostMemory {
+        self.issuer.gpus.host_memory()
+    }
+
     /// Returns true if it accepts raw images.
     pub fn prepares(&self) -> bool {
         self.issuer.prepared.is_some()
@@ -144,9 +149,13 @@ impl Programs {
         assert!(self.under_way.len() < InputStaging::SLOTS, "a slot is free");
         let slot = self.next;
         self.next = (slot + 1) % InputStaging::SLOTS;
-        let (pixels, each) = batch.raw.as_ref().map_or((bytes_of(&batch.images), size_of::<f32>()), Raw::bytes);
+        let (pixels, each, pinned) = match &batch.raw {
+            Some(raw) => (raw.pixels.bytes(), raw.pixels.each(), raw.pixels.is_pinned()),
+            None => (bytes_of(&batch.images), size_of::<f32>(), false),
+        };
         let draws = batch.raw.as_ref().map_or(&[][..], |raw| bytes_of(&raw.draws));
-        self.issuer.gpus.stage(slot, [pixels, bytes_of(&batch.targets), draws, &clock_bytes(clock)]);
+        let staged = if pinned { &[][..] } else { pixels };
+        self.issuer.gpus.stage(slot, [staged, bytes_of(&batch.targets), draws, &clock_bytes(clock)])?;
         let list = &self.lists[number];
         for step in &list.steps {
             let Action::Load { input, first, rows, width, .. } = step.action else { continue };
@@ -155,7 +164,13 @@ impl Programs {
                 self.issuer.gpus.send(step.device, Queue::Copy, (slot, input), first * width, to, rows * width)
             };
             if input == IMAGES {
-                part(IMAGES, width * each)?;
+                if pinned {
+                    let own = &pixels[first * width * each..][..rows * width * each];
+                    let to = self.issuer.staging.address(&self.issuer.gpus, step.device, slot, IMAGES);
+                    self.issuer.gpus.send_pinned(step.device, Queue::Copy, own, to)?;
+                } else {
+                    part(IMAGES, width * each)?;
+                }
                 part(DRAWS, draws.len() / list.rows)?;
             } else {
                 part(TARGETS, width * size_of::<f32>())?;

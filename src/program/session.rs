@@ -2,7 +2,7 @@
 
 use super::execution::{Execution, Graphs};
 use super::{InputStaging, Plan, cpu, gpu};
-use crate::data::{Augment, Batch, Preparation, Preparer};
+use crate::data::{Augment, Batch, Destination, Preparation, Preparer};
 use crate::device::{Clock, LibraryUse, Target};
 use crate::error::{Error, Result};
 use crate::gpu::libraries::{LibraryReport, Record};
@@ -166,6 +166,22 @@ impl Session {
         match &self.devices {
             Devices::Gpu(programs) if programs.prepares() => Preparer::Device,
             _ => Preparer::Host,
+        }
+    }
+
+    /// Returns what a loader of batches for this session needs to know. A batch is read at most until the step after the next
+    /// one has been submitted.
+    ///
+    /// # Panics
+    /// If steps are under way.
+    pub fn destination(&self) -> Destination<'_> {
+        assert_eq!(self.under_way(), 0, "the buffers of an earlier loader may still be read");
+        let preparer = self.preparer();
+        match &self.devices {
+            Devices::Gpu(programs) if preparer == Preparer::Device => {
+                Destination { preparer, memory: programs.host_memory(), reads: InputStaging::SLOTS + 1 }
+            }
+            _ => Destination::host(),
         }
     }
 

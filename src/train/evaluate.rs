@@ -55,7 +55,7 @@ pub(super) fn evaluate(
     step: u64,
     stop: &Stop,
 ) -> Result<Option<SetResult>> {
-    let mut loader = Loader::eval(split, session.preparer(), batch)?;
+    let mut loader = Loader::eval(split, session.destination(), batch)?;
     let (mut loss, mut top1, mut top5, mut images) = (0.0, 0.0, 0.0, 0.0);
     let (mut stopped, mut number, mut bad) = (false, 0, None);
     let clock = Clock { step, ..Clock::default() };

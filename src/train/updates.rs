@@ -111,7 +111,7 @@ impl Run {
         if let Some(time) = rhythm.train.max_time {
             stop.at(begin + time);
         }
-        let mut loader = Loader::train(&self.splits, self.session.preparer(), self.place)?;
+        let mut loader = Loader::train(&self.splits, self.session.destination(), self.place)?;
         // An evaluation that a signal ended is made up for.
         if self.lacks_evaluation(&rhythm) {
             self.evaluate(reporter, stop)?;

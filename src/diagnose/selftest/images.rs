@@ -93,7 +93,7 @@ fn prepare(
     let second = elements.next_multiple_of(64);
     let mut gpus = device.gpus(kind, second + 2 * elements)?;
     gpus.store(0, 0, &vec![f32::NAN; second + 2 * elements])?;
-    let pixels = gpus.upload(0, raw.bytes().0)?;
+    let pixels = gpus.upload(0, raw.pixels.bytes())?;
     let draws = Const::at(gpus.upload(0, &raw.draws)?);
     let table = Const::at(gpus.upload(0, &preparation.table())?);
     let window = LocalSlice { start: vec![0; 4], len: shape.0.clone() };
