@@ -120,7 +120,7 @@ __device__ __forceinline__ int channel_of(long long i, long long n, int width) {
     return n <= 0x7fffffff ? (int)((unsigned)i % (unsigned)width) : (int)(i % width);
 }
 
-// y before it is rounded to its type, with the same roundings wherever it is computed.
+// y without the bias, before it is rounded to its type, with the same roundings wherever it is computed.
 __device__ __forceinline__ float normalized(float x, float mean, float scale) { return __fmul_rn(x - mean, scale); }
 
 template <typename T>
@@ -179,7 +179,8 @@ __device__ __forceinline__ void reduce_rows(const T* x, const float* kept, const
 #pragma unroll
         for (int j = 0; j < V; ++j) {
             const float v = to_float(input.at[j]);
-            const float gradient = masked(normalized(v, mean[j], scale[j]) + shift[j], to_float(run.at[j]), mask.relu);
+            const float y = to_float(from_float<T>(normalized(v, mean[j], scale[j]) + shift[j]));
+            const float gradient = masked(y, to_float(run.at[j]), mask.relu);
             sums[j] += gradient;
             weighted[j] += gradient * (v - mean[j]);
         }
@@ -257,7 +258,8 @@ __device__ void batch_norm_backward(
         for (int j = 0; j < V; ++j) {
             const float scale = weight ? deviations[j] * factors[j] : deviations[j];
             float y = 0.0f;
-            if (relu) y = normalized(to_float(input.at[j]), means[j], scale) + (bias ? shifts[j] : 0.0f);
+            if (relu)
+                y = to_float(from_float<T>(normalized(to_float(input.at[j]), means[j], scale) + (bias ? shifts[j] : 0.0f)));
             const float xhat = (to_float(input.at[j]) - means[j]) * deviations[j];
             const float mean_part = (plain[j] + xhat * weighted[j]) * share;
             values[j] = scale * (masked(y, to_float(run.at[j]), relu) - mean_part);
