@@ -12,6 +12,9 @@ use cudarc::driver::{DriverError, result, sys};
 use std::ffi::c_void;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+/// Bytes of shared memory that a block may use without opting in to more.
+const PLAIN_SHARED: u32 = 48 << 10;
+
 /// A GPU, and the objects that one of its users created on it.
 #[derive(Debug)]
 pub struct Cuda {
@@ -245,6 +248,13 @@ impl Cuda {
         let [x, y, z] = grid.blocks;
         let threads = ENTRIES[kernel].threads;
         self.enter()?;
+        if grid.shared > PLAIN_SHARED {
+            self.call(&format!("give {} bytes of shared memory to {}", grid.shared, ENTRIES[kernel].name), || {
+                let most = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+                // SAFETY: the function belongs to the context.
+                unsafe { sys::cuFuncSetAttribute(self.context.functions[kernel], most, grid.shared as i32).result() }
+            })?;
+        }
         // SAFETY: the caller vouches for the arguments; the driver copies them before it returns.
         let launched = unsafe {
             sys::cuLaunchKernel(

@@ -75,6 +75,12 @@ API cuFuncGetAttribute(int* value, int attribute, const Kernel*) {
     *value = atoi(attribute == 5 ? setting("FAKE_CUDA_PTX", "90") : setting("FAKE_CUDA_BINARY", "90"));
     return OK;
 }
+// Attribute 8 is the dynamic shared memory that a block may use; an H100 has 227 KiB.
+API cuFuncSetAttribute(const Kernel* kernel, int attribute, int value) {
+    if (!current || attribute != 8 || value < 0 || value > 227 << 10) return INVALID_VALUE;
+    kernel->shared = value;
+    return OK;
+}
 
 static size_t used(int device) {
     size_t bytes = 0;
@@ -304,6 +310,7 @@ API cuLaunchKernel(const Kernel* kernel, unsigned gx, unsigned gy, unsigned gz, 
     LOCK;
     if (!gx || !gy || !gz || gy > 65535 || gz > 65535 || bx != kernel->threads || by != 1 || bz != 1)
         return INVALID_VALUE;
+    if (shared > kernel->shared) return INVALID_VALUE;
     std::vector<Value> values(kernel->sizes.size());
     for (size_t i = 0; i < values.size(); ++i) {
         values[i].resize((kernel->sizes[i] + 7) / 8);

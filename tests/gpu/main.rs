@@ -296,6 +296,13 @@ mod on_the_fake_driver {
                 Mut::at(x),
                 16,
             )?;
+            let large = |bytes| Grid { shared: bytes, ..Grid::cover(16, 1024) };
+            let more = |bytes| {
+                relu_forward(&Issue { driver: &first, stream: a }, large(bytes), Mut::at(x).into(), Mut::at(x), 16)
+            };
+            more(200 << 10)?;
+            let text = more(300 << 10).unwrap_err().to_string();
+            assert!(text.contains("cannot give 307200 bytes of shared memory to relu_forward"), "{text}");
             first.record_timer(reached, a)?;
             first.record(ready, a)?;
             second.wait(b, ready)?;

@@ -67,6 +67,7 @@ struct Kernel {
     std::vector<size_t> sizes;
     std::vector<bool> written;
     std::string name;
+    mutable unsigned shared = 48 << 10;  // that a block may use
 };
 struct Context {
     int device, users = 0;
