@@ -15,9 +15,14 @@ template <typename T>
 __device__ void strided_add(
     const T* a,  // (height, width), rows a_stride apart
     const T* b,  // (height, width), rows b_stride apart
+    const T* y,  // (1, width): the sum is 0 where y is not positive; or null
     T* sum,      // (height, width), rows sum_stride apart; may be a or b
     long long a_stride, long long b_stride, long long sum_stride, long long width, long long height) {
     const long long n = width * height, first = vector_start<T>();
+    if (y) {
+        map_elements(sum, n, [](float left, float right, float y) { return masked(y, left + right, 1); }, a, b, y);
+        return;
+    }
     if (height == 1 || (a_stride == width && b_stride == width && sum_stride == width)) {
         map_elements(sum, n, [](float left, float right) { return left + right; }, a, b);
         return;

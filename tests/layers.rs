@@ -3,9 +3,9 @@
 
 use peristyle::cpu::{Implementation, Scalar};
 use peristyle::device::{Epilogue, Random, RandomStream};
-use peristyle::diagnose::selftest::{Case, Difference, HALF, SINGLE, is_loss, worst};
+use peristyle::diagnose::selftest::{Case, Difference, HALF, ReluPass, SINGLE, is_loss, worst};
 use peristyle::gpu::{Driver, EmulatorSettings, ThreadOrder};
-use peristyle::layers::{Mode, ReluMask, Role, Setup, SingleLayer, Split};
+use peristyle::layers::{Mode, Role, Setup, SingleLayer, Split};
 use peristyle::tensor::{Dual, MatmulPrecision, Mesh, Placement, Real};
 
 fn single<'a, T: Scalar>(case: &'a Case, setup: &Setup) -> SingleLayer<'a, T> {
@@ -294,38 +294,15 @@ fn layers_apply_the_relu_after_them_in_every_format() {
 fn layers_take_in_the_backward_pass_of_a_relu_in_every_format() {
     let driver = emulated(ThreadOrder::Forward, 1);
     let mut found = std::collections::BTreeSet::new();
-    let mask = |single: &SingleLayer<f32>| {
-        let masks: Vec<ReluMask> =
-            single.phases().backward.iter().filter_map(|phase| phase.mask.as_ref().map(|(mask, _)| *mask)).collect();
-        assert!(masks.windows(2).all(|pair| pair[0] == pair[1]));
-        masks.first().copied()
-    };
     for case in Case::examples().into_iter().chain(Case::large()) {
         for products in [MatmulPrecision::Full, MatmulPrecision::Bf16, MatmulPrecision::Tf32] {
-            let run = |masks, dy: &dyn Fn(&mut SingleLayer<f32>)| {
-                let mut single = single::<f32>(&case, &Setup { products, masks, ..case.setup() }).on(&driver);
-                single.forward().unwrap();
-                dy(&mut single);
-                single.backward().unwrap();
-                single
-            };
-            let Some(mask) = mask(&single::<f32>(&case, &case.setup())) else { continue };
-            let kept = |y: f32, gradient: f32| if y > 0.0 { gradient } else { 0.0 };
-            let mut apart = run(false, &|single| {
-                if mask == ReluMask::After {
-                    let y = single.values(Role::Y).to_vec();
-                    single.values_mut(Role::Dy).iter_mut().zip(y).for_each(|(dy, y)| *dy = kept(y, *dy));
-                }
-            });
-            if mask == ReluMask::Before {
-                let x = apart.values(Role::X(0)).to_vec();
-                apart.values_mut(Role::Dx(0)).iter_mut().zip(x).for_each(|(dx, x)| *dx = kept(x, *dx));
-            }
-            let (taken, plain) = (run(true, &|_| {}), run(false, &|_| {}));
-            for role in taken.roles().into_iter().filter(|role| matches!(role, Role::Dx(_) | Role::DParam(_))) {
-                assert_eq!(taken.values(role), apart.values(role), "{}: {role:?} in {products:?}", case.name);
-            }
-            assert_ne!(taken.values(Role::Dx(0)), plain.values(Role::Dx(0)), "{}: the mask has no effect", case.name);
+            let setup = Setup { products, ..case.setup() };
+            let run = |pass| case.run_with_relu(&setup, &driver, pass).unwrap();
+            let Some(inside) = run(ReluPass::Inside) else { continue };
+            assert_eq!(Some(&inside), run(ReluPass::Beside).as_ref(), "{} in {products:?}", case.name);
+            let plain = case.run::<f32>(&setup, Some(&driver)).unwrap();
+            let dx = |all: &[(Role, Vec<f32>)]| all.iter().find(|(role, _)| *role == Role::Dx(0)).unwrap().1.clone();
+            assert_ne!(dx(&inside), dx(&plain), "{}: the relu has no effect", case.name);
             found.insert(case.layer.key());
         }
     }

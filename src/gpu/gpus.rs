@@ -12,6 +12,9 @@ use crate::error::{Error, Result};
 use crate::tensor::{Element, Strided};
 use std::sync::Arc;
 
+/// Elements at an address in an arena.
+pub type ArenaSlice = (u64, Strided);
+
 /// A logical device. Several may share one GPU.
 #[derive(Debug)]
 struct Gpu {
@@ -313,7 +316,8 @@ impl Gpus {
     }
 
     /// Sets the target to the sum of the sources, for strided pieces at arena addresses. If there are several sources,
-    /// the target may be the first or second of them. Each piece is one run, or in runs of one common length.
+    /// the target may be the first or second of them. Each piece is one run, or in runs of one common length. With a mask,
+    /// which is one run, the sum of several sources is 0 where the mask is not positive.
     ///
     /// # Errors
     /// If the device reports an error.
@@ -322,24 +326,26 @@ impl Gpus {
         device: usize,
         queue: Queue,
         element: Element,
-        sources: &[(u64, Strided)],
-        (target, part): (u64, Strided),
+        (sources, mask): (&[ArenaSlice], Option<ArenaSlice>),
+        (target, part): ArenaSlice,
     ) -> Result<()> {
         let issue = self.issue(device, queue);
-        let (width, height) = run(sources.iter().chain([&(target, part)]));
+        let (width, height) = run(sources.iter().chain([&(target, part)]).chain(&mask));
         let stride = |p: Strided| if p.len == width { p.stride } else { width };
         let bytes = element.bytes();
-        let at = |(base, p): (u64, Strided)| base + (p.offset * bytes) as u64;
+        let at = |(base, p): ArenaSlice| base + (p.offset * bytes) as u64;
         if let [source] = sources {
-            let rows = |piece: (u64, Strided)| Rows { address: at(piece), pitch: stride(piece.1) * bytes };
+            let rows = |piece: ArenaSlice| Rows { address: at(piece), pitch: stride(piece.1) * bytes };
             // SAFETY: the plan's checker proved that the pieces are within their buffers and do not overlap.
             return unsafe {
                 issue.driver.copy_rows(rows((target, part)), rows(*source), width * bytes, height, issue.stream)
             };
         }
         let format = ComputeType::of(element, false);
+        assert!(mask.is_none() || height == 1, "a mask is one run");
         let mut first = sources[0];
-        for &next in &sources[1..] {
+        for (number, &next) in sources.iter().enumerate().skip(1) {
+            let mask = mask.filter(|_| number + 1 == sources.len()).map_or(0, at);
             // SAFETY: as above. The sum is computed element by element, so the target may be a source.
             unsafe {
                 kernels::any::strided_add(
@@ -347,6 +353,7 @@ impl Gpus {
                     Grid::cover(width * height * bytes, 256 * 16),
                     AnyConst { address: at(first), format },
                     AnyConst { address: at(next), format },
+                    AnyConst { address: mask, format },
                     AnyMut { address: at((target, part)), format },
                     stride(first.1) as i64,
                     stride(next.1) as i64,
@@ -442,7 +449,7 @@ impl Gpus {
 }
 
 /// Returns the common shape of pieces: the length of the shortest run, and the number of runs of that length.
-fn run<'a>(pieces: impl Iterator<Item = &'a (u64, Strided)>) -> (usize, usize) {
+fn run<'a>(pieces: impl Iterator<Item = &'a ArenaSlice>) -> (usize, usize) {
     let (mut width, mut elements, mut longest) = (usize::MAX, 0, 0);
     for (_, part) in pieces {
         width = width.min(part.len);

@@ -30,7 +30,7 @@ pub use address::{AnyConst, AnyMut, ComputeType, Const, Mut, bytes_of};
 pub use allocations::{Allocations, LaunchOptions};
 pub use driver::{Driver, Issue};
 pub use emulated::{EmulatorSettings, ThreadOrder};
-pub use gpus::{GpuOptions, Gpus};
+pub use gpus::{ArenaSlice, GpuOptions, Gpus};
 pub use handles::{DriverKind, Entry, GpuEvent, Graph, Grid, Rows, Stream};
 pub use kernel_image::KernelImage;
 pub use launch::{CLOCK_BYTES, Launch, int, ints, threads};

@@ -62,4 +62,23 @@ impl Planner<'_> {
         self.nodes[before].masks = Some(index);
         true
     }
+
+    /// Adds the gradients that a relu gets from several consumers, with its backward pass, if they have the layout of its
+    /// output. Returns false if they do not.
+    pub(super) fn sums_masked(&mut self, index: usize) -> bool {
+        let node = &self.network.nodes[index];
+        let is_relu = node.layer.as_epilogue() == Some(Epilogue::Relu);
+        if !self.spec.target.is_gpu() || !is_relu || self.nodes[index].dy.len() < 2 {
+            return false;
+        }
+        let y = self.outputs[index];
+        let layout = self.placed.tensors[y].layout;
+        if self.nodes[index].dy.iter().any(|&term| self.placed.tensors[term].layout != layout) {
+            return false;
+        }
+        let terms = std::mem::take(&mut self.nodes[index].dy);
+        let sum = self.add(&format!("{}.dy", node.name), terms, Some(y));
+        self.nodes[index].dy = vec![sum];
+        true
+    }
 }

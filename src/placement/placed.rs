@@ -151,6 +151,8 @@ pub enum Op {
         terms: Vec<TensorId>,
         /// The sum.
         to: TensorId,
+        /// The output of a relu, in the same layout, if the sum is 0 where that is not positive.
+        mask: Option<TensorId>,
     },
     /// A stage of the optimiser's chain.
     Update {

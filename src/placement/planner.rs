@@ -58,7 +58,7 @@ pub fn place(network: &Network, chain: &Chain, spec: &Spec, variant: Variant) ->
 pub(super) struct NodeTensors {
     saved: HashMap<usize, TensorId>,
     /// Gradients of its output, from its consumers.
-    dy: Vec<TensorId>,
+    pub(super) dy: Vec<TensorId>,
     /// Whether it, or any node before it, has parameters.
     needs_gradient: bool,
     /// Whether the node before it computes its forward pass, as an epilogue.
@@ -339,7 +339,7 @@ impl Planner<'_> {
             if !self.needs_gradient(Source::Node(index)) || self.resolved[index].is_view() {
                 continue;
             }
-            if self.is_masked(index) {
+            if self.is_masked(index) || self.sums_masked(index) {
                 self.pass_gradient(index);
                 continue;
             }
@@ -390,20 +390,21 @@ impl Planner<'_> {
         }
         let mut sums = Vec::with_capacity(groups.len());
         for (_, group) in groups {
-            let sum = self.add(name, group);
+            let sum = self.add(name, group, None);
             sums.push(self.redistribute(sum, to));
         }
-        self.add(name, sums)
+        self.add(name, sums, None)
     }
 
-    fn add(&mut self, name: &str, terms: Vec<TensorId>) -> TensorId {
+    /// Adds tensors of one layout; the sum is 0 where `mask` is not positive.
+    pub(super) fn add(&mut self, name: &str, terms: Vec<TensorId>, mask: Option<TensorId>) -> TensorId {
         if let [only] = terms[..] {
             return only;
         }
         let Tensor { shape, layout, element, .. } = self.placed.tensors[terms[0]].clone();
         let to = self.tensor(name.into(), shape, layout, Home::Own, MemoryUse::Activations);
         self.placed.tensors[to].element = element;
-        self.placed.ops.push(Op::Add { terms, to });
+        self.placed.ops.push(Op::Add { terms, to, mask });
         to
     }
 

@@ -33,7 +33,7 @@ fn uses(placed: &Placed, spec: &Spec) -> usize {
         }
         Op::Phase { operands, .. } => operands.len() + 1,
         Op::Update { operands, .. } => operands.len(),
-        Op::Add { terms, .. } => terms.len() + 1,
+        Op::Add { terms, mask, .. } => terms.len() + 1 + usize::from(mask.is_some()),
         Op::Load { .. } => 2,
     };
     placed.ops.iter().map(on_device).sum::<usize>() * spec.mesh.devices()

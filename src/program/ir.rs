@@ -106,6 +106,8 @@ pub enum Work {
         sources: Vec<Slice>,
         /// The destinations of the sum.
         targets: Vec<Slice>,
+        /// The output of a relu, if the sum is 0 where that is not positive; everything is then one run of elements.
+        mask: Option<Slice>,
         /// Bytes that cross between devices.
         wire: usize,
     },

@@ -4,7 +4,7 @@ use super::{InputStaging, Instruction, LocalOperand, Plan, Program, Work};
 use crate::data::{Augmented, LoadRole};
 use crate::device::{Epilogue, Operand, Operands, Queue};
 use crate::error::Result;
-use crate::gpu::{GpuEvent, Gpus, Graph};
+use crate::gpu::{ArenaSlice, GpuEvent, Gpus, Graph};
 use crate::layers::{Layer, Mode, Role};
 use crate::optim::UpdateRole;
 use crate::placement::Input;
@@ -46,8 +46,9 @@ pub(super) enum Action {
     },
     Sum {
         element: Element,
-        sources: Vec<(u64, Strided)>,
-        targets: Vec<(u64, Strided)>,
+        sources: Vec<ArenaSlice>,
+        targets: Vec<ArenaSlice>,
+        mask: Option<ArenaSlice>,
     },
     Update {
         stage: usize,
@@ -96,13 +97,11 @@ impl IssueList {
             let address = gpus.address(buffer.device, buffer.offset + local.offset * buffer.element.bytes());
             Operand::at(address, buffer.element, local.shape.clone(), local.window.clone())
         };
-        let pieces = |pieces: &[(usize, Strided)]| {
-            let piece = |&(buffer, part): &(usize, Strided)| {
-                let buffer = &program.buffers[buffer];
-                (gpus.address(buffer.device, buffer.offset), part)
-            };
-            pieces.iter().map(piece).collect()
+        let piece = |&(buffer, part): &(usize, Strided)| {
+            let buffer = &program.buffers[buffer];
+            (gpus.address(buffer.device, buffer.offset), part)
         };
+        let pieces = |pieces: &[(usize, Strided)]| pieces.iter().map(piece).collect();
         let ready = |(number, step): (usize, &Instruction)| {
             let action = match &step.work {
                 Work::Load { input, to, scratch } => {
@@ -120,9 +119,10 @@ impl IssueList {
                     let epilogue = epilogue.map(|(epilogue, _)| epilogue);
                     Action::Phase { layer, node: *node as u64, phase, operands, epilogue }
                 }
-                Work::Sum { sources, targets, .. } => {
+                Work::Sum { sources, targets, mask, .. } => {
                     let element = program.buffers[targets[0].0].element;
-                    Action::Sum { element, sources: pieces(sources), targets: pieces(targets) }
+                    let mask = mask.as_ref().map(piece);
+                    Action::Sum { element, sources: pieces(sources), targets: pieces(targets), mask }
                 }
                 Work::Update { stage, bucket, operands } => {
                     let operands = operands.iter().map(|(role, l)| (*role, operand(l))).collect();

@@ -117,9 +117,9 @@ impl Issuer {
                 let launch = Launch { layer: *node, epilogue: *epilogue, ..self.launch(step, list, slot, operands) };
                 layer.launch(phase, &launch)?;
             }
-            Action::Sum { element, sources, targets } => {
+            Action::Sum { element, sources, targets, mask } => {
                 for &target in targets {
-                    gpus.sum(device, queue, *element, sources, target)?;
+                    gpus.sum(device, queue, *element, (sources, *mask), target)?;
                 }
             }
             Action::Update { stage, bucket, operands } => {

@@ -158,14 +158,16 @@ impl Emitter<'_> {
                     self.push(device, Queue::Compute, work, uses, name);
                 }
             }
-            Op::Add { terms, to } => {
+            Op::Add { terms, to, mask } => {
                 for device in 0..devices {
                     let pieces = |this: &mut Self, ids: &[TensorId]| -> Vec<Slice> {
                         ids.iter().map(|&id| this.piece(id, device)).collect()
                     };
                     let (sources, targets) = (pieces(self, terms), pieces(self, &[*to]));
-                    let name = format!("add {}", self.placed.tensors[*to].name);
-                    self.sum(device, Queue::Compute, None, sources, targets, 0, name);
+                    let piece = mask.map(|mask| self.piece(mask, device));
+                    let only = mask.map(|mask| format!(" where {} > 0", self.placed.tensors[mask].name));
+                    let name = format!("add {}{}", self.placed.tensors[*to].name, only.unwrap_or_default());
+                    self.sum(device, Queue::Compute, None, (sources, targets, piece), 0, name);
                 }
             }
             Op::Move { collective, axis, from, to } => self.collective(*collective, *axis, *from, *to),
@@ -223,24 +225,22 @@ impl Emitter<'_> {
         (buffer, Strided::contiguous(offset, self.window(tensor, device).elements()))
     }
 
-    #[allow(clippy::too_many_arguments, reason = "the fields of one instruction")]
     fn sum(
         &mut self,
         device: usize,
         queue: Queue,
         collective: Option<(Collective, Axis)>,
-        sources: Vec<Slice>,
-        targets: Vec<Slice>,
+        (sources, targets, mask): (Vec<Slice>, Vec<Slice>, Option<Slice>),
         wire: usize,
         name: String,
     ) {
         if targets.iter().all(|(_, part)| part.elements() == 0) {
             return;
         }
-        let read = sources.iter().map(|&(buffer, part)| Use { buffer, part, access: Access::Read });
+        let read = sources.iter().chain(&mask).map(|&(buffer, part)| Use { buffer, part, access: Access::Read });
         let write = targets.iter().map(|&(buffer, part)| Use { buffer, part, access: Access::Write });
         let uses = read.chain(write).collect();
-        self.push(device, queue, Work::Sum { collective, sources, targets, wire }, uses, name);
+        self.push(device, queue, Work::Sum { collective, sources, targets, mask, wire }, uses, name);
     }
 
     fn collective(&mut self, collective: Collective, axis: Axis, from: TensorId, to: TensorId) {
@@ -282,7 +282,7 @@ impl Emitter<'_> {
             }
             for Sum { device, sources, targets, wire, way } in sums {
                 let name = format!("{name}{way}");
-                self.sum(device, queue, Some((collective, axis)), sources, targets, wire, name);
+                self.sum(device, queue, Some((collective, axis)), (sources, targets, None), wire, name);
             }
         }
     }

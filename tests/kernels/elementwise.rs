@@ -168,8 +168,20 @@ fn strided_regions_are_copied_added_and_filled() {
         // SAFETY: each region has `height` rows of its stride.
         unsafe {
             strided_copy(&rig.on(), grid, rig.give(&a), to, 40, 41, w, h).unwrap();
-            strided_add(&rig.on(), vectors::<f32>(width * height), to.into(), rig.give(&b), sum, 41, 50, 41, w, h)
-                .unwrap();
+            strided_add(
+                &rig.on(),
+                vectors::<f32>(width * height),
+                to.into(),
+                rig.give(&b),
+                Const::NONE,
+                sum,
+                41,
+                50,
+                41,
+                w,
+                h,
+            )
+            .unwrap();
             strided_fill(&rig.on(), grid, filled, 2.5, 41, w, h).unwrap();
         }
         vec![rig.get(to, height * 41), rig.get(sum, height * 41), rig.get(filled, height * 41)]
@@ -187,13 +199,34 @@ fn strided_regions_are_copied_added_and_filled() {
             let sum = rig.put(&T::all_from(&a));
             // SAFETY: as above.
             unsafe {
-                add(&rig.on(), vectors::<T>(width * height), sum.into(), rig.element(&b), sum, 40, 50, 40, w, h).unwrap();
+                let (grid, b, none) = (vectors::<T>(width * height), rig.element(&b), Const::NONE);
+                add(&rig.on(), grid, sum.into(), b, none, sum, 40, 50, 40, w, h).unwrap();
             }
             vec![rig.numbers(sum, height * 40)]
         });
         let sum = |i: usize| f64::from(a[i]) + if i % 40 < width { f64::from(b[i / 40 * 50 + i % 40]) } else { 0.0 };
         close("sum", &got[0], &(0..height * 40).map(sum).collect::<Vec<_>>(), T::TOLERANCE);
     });
+}
+
+#[test]
+fn a_sum_of_gradients_is_zero_where_a_relu_was() {
+    for n in SIZES {
+        let (a, b, mut y) = (values(n, 1), values(n, 2), values(n, 3));
+        y[0] = f32::NAN;
+        let of = |i: usize| if y[i] > 0.0 { f64::from(a[i]) + f64::from(b[i]) } else { 0.0 };
+        let want: Vec<f64> = (0..n).map(of).collect();
+        each_type!(T, add = strided_add | strided_add_bf16 => {
+            let got = outputs(|rig| {
+                let (sum, width) = (rig.out::<T>(n), n as i64);
+                let (a, b, y) = (rig.element(&a), rig.element(&b), rig.element(&y));
+                // SAFETY: all have n elements.
+                unsafe { add(&rig.on(), vectors::<T>(n), a, b, y, sum, width, width, width, width, 1).unwrap() };
+                vec![rig.numbers(sum, n)]
+            });
+            close("sum", &got[0], &want, T::TOLERANCE);
+        });
+    }
 }
 
 #[test]

@@ -161,7 +161,7 @@ fn run_bf16(device: &Device, kind: DriverKind, devices: usize, moved: &OneMove) 
             .collect();
         let terms: Vec<(u64, Strided)> = sources.iter().map(at).collect();
         for target in targets {
-            gpus.sum(*rank, Queue::Communication, Element::Bf16, &terms, at(target))?;
+            gpus.sum(*rank, Queue::Communication, Element::Bf16, (&terms, None), at(target))?;
             for (e, &sum) in sums.iter().enumerate() {
                 expected[target.rank][place(target, first(target.buffer), e)] = sum;
             }

@@ -1,12 +1,12 @@
 //! Checks single layers: the cases that tests and `selftest` run on every layer, and the rows of layers in the table.
 
-use super::compare::{Compared, Tally, unfit, worst};
+use super::compare::{Compared, Tally, unfit, worst, worst_bits};
 use super::device::{Device, Effort};
 use crate::cpu::{Implementation, Scalar};
 use crate::device::{Random, RandomStream};
 use crate::error::{Error, Fault, Result};
 use crate::gpu::Driver;
-use crate::layers::{self, Activation, Layer, Mode, Role, Setup, SingleLayer, Split};
+use crate::layers::{self, Activation, Layer, Mode, ReluMask, Role, Setup, SingleLayer, Split};
 use crate::tensor::{MatmulPrecision, Mesh, Placement};
 use half::bf16;
 
@@ -112,6 +112,47 @@ impl Case {
     }
 }
 
+/// The values of one operand.
+pub type RoleValues = (Role, Vec<f32>);
+
+/// Where the backward pass of a relu next to a layer runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReluPass {
+    /// Inside the layer's kernels.
+    Inside,
+    /// Beside them, which must give the same bits.
+    Beside,
+}
+
+impl Case {
+    /// Runs the layer in training on a GPU, with a relu next to it in its backward pass, and returns the gradients. `None` if
+    /// its kernels cannot take that in.
+    ///
+    /// # Errors
+    /// As for [`Case::run`].
+    pub fn run_with_relu(&self, setup: &Setup, driver: &Driver, pass: ReluPass) -> Result<Option<Vec<RoleValues>>> {
+        let setup = Setup { masks: pass == ReluPass::Inside, ..setup.clone() };
+        let mut single = self.single::<f32>(&setup).map_err(|fault| unfit(&fault))?.on(driver);
+        let mask = single.phases().backward.iter().find_map(|phase| phase.mask.as_ref().map(|(mask, _)| *mask));
+        let Some(mask) = mask else { return Ok(None) };
+        let hide = |single: &mut SingleLayer<f32>, output, gradient| {
+            let y = single.values(output).to_vec();
+            let hidden = single.values_mut(gradient).iter_mut().zip(y).filter(|(_, y)| *y <= 0.0);
+            hidden.for_each(|(gradient, _)| *gradient = 0.0);
+        };
+        single.forward()?;
+        if (pass, mask) == (ReluPass::Beside, ReluMask::After) {
+            hide(&mut single, Role::Y, Role::Dy);
+        }
+        single.backward()?;
+        if (pass, mask) == (ReluPass::Beside, ReluMask::Before) {
+            hide(&mut single, Role::X(0), Role::Dx(0));
+        }
+        let gradients = single.roles().into_iter().filter(|role| matches!(role, Role::Dx(_) | Role::DParam(_)));
+        Ok(Some(gradients.map(|role| (role, single.values(role).to_vec())).collect()))
+    }
+}
+
 /// Returns true if the layer is a loss, whose result is in its metrics rather than in its output.
 pub fn is_loss<T: Scalar>(single: &SingleLayer<T>) -> bool {
     single.phases().forward.iter().flat_map(|phase| &phase.operands).any(|o| o.role == Role::Metrics)
@@ -184,10 +225,12 @@ pub(super) fn check(kind: &str, precision: PrecisionCase, device: &Device, effor
         for mode in [Mode::Train, Mode::Eval] {
             check_case(&case, mode, &settings(&case, mode, effort), precision, device, tally);
         }
+        check_relu(&case, precision, device, tally);
     }
     if effort == Effort::Whole {
         for case in Case::large().into_iter().filter(of_kind) {
             check_case(&case, Mode::Train, &[case.setup()], precision, device, tally);
+            check_relu(&case, precision, device, tally);
         }
     }
 }
@@ -218,6 +261,26 @@ fn check_case(
             })
         });
     }
+}
+
+/// Checks that the backward pass of a relu has the same bits inside a GPU's kernels and beside them.
+fn check_relu(case: &Case, precision: PrecisionCase, device: &Device, tally: &mut Tally) {
+    let setup = Setup { products: precision.products, ..case.setup() };
+    let has_mask = |single: SingleLayer<f32>| single.phases().backward.iter().any(|phase| phase.mask.is_some());
+    let (Some(driver), Ok(true)) = (&device.driver, case.single(&setup).map(has_mask)) else { return };
+    if tally.lost {
+        return;
+    }
+    tally.run(&format!("{}, training with a relu next to it", case.name), || {
+        let run = |pass| case.run_with_relu(&setup, driver, pass).map(Option::unwrap_or_default);
+        let (inside, beside) = (run(ReluPass::Inside)?, run(ReluPass::Beside)?);
+        let compared = |((role, inside), (_, beside)): (&RoleValues, &RoleValues)| Compared {
+            role: format!("{role:?}"),
+            difference: worst_bits(inside, beside),
+            bound: 0.0,
+        };
+        Ok(inside.iter().zip(&beside).map(compared).collect())
+    });
 }
 
 fn compare(got: &[(Role, Vec<f32>)], expected: &[(Role, Vec<f64>)], precision: PrecisionCase) -> Vec<Compared> {

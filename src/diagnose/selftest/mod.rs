@@ -16,5 +16,5 @@ mod training;
 
 pub use compare::{Difference, Failure, Row, Wrong, worst, worst_bits};
 pub use device::Effort;
-pub use layers::{Case, HALF, PrecisionCase, SINGLE, is_loss};
+pub use layers::{Case, HALF, PrecisionCase, ReluPass, RoleValues, SINGLE, is_loss};
 pub use run::{Image, Selftest, SelftestEvent, SelftestReport};

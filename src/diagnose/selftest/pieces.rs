@@ -72,7 +72,7 @@ fn sum(device: &Device, kind: DriverKind, rows: usize, len: usize, sources: usiz
     gpus.store(0, 0, &start)?;
     let at = |i: usize| (gpus.address(0, first(i) * size_of::<f32>()), piece(i));
     let terms: Vec<(u64, Strided)> = (0..sources).map(at).collect();
-    gpus.sum(0, Queue::Compute, Element::F32, &terms, at(sources))?;
+    gpus.sum(0, Queue::Compute, Element::F32, (&terms, None), at(sources))?;
     gpus.synchronize(0, Queue::Compute)?;
     let mut got = vec![0.0; elements];
     gpus.fetch(0, 0, &mut got)?;
