@@ -21,7 +21,8 @@ pub struct Destination<'a> {
     pub preparer: Preparer,
     /// The memory for raw pixels.
     pub memory: &'a dyn HostMemory,
-    /// The number of batches whose memory may still be read when the next one is requested, and that one.
+    /// How many batches the consumer holds at once: those that may still be read when it requests the next one, and that
+    /// one.
     pub reads: usize,
 }
 
