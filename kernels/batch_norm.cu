@@ -269,14 +269,30 @@ __device__ void batch_norm_backward(
 }
 KERNEL(batch_norm_backward, f32, bf16)
 
+// Stores a channel's mean and 1 / deviation, and updates its running statistics, unless they are not finite or of one
+// value, which has no variance.
+__device__ __forceinline__ void keep_moments(const Moments& all, float* running_mean, float* running_var, float* kept,
+                                             int channel, int width, float momentum, float epsilon) {
+    const float variance = all.m2 / fmaxf(all.count - 1.0f, 1.0f);
+    if (running_mean && all.count > 1.0f && is_finite(all.mean) && is_finite(variance)) {
+        running_mean[channel] += momentum * (all.mean - running_mean[channel]);
+        running_var[channel] += momentum * (variance - running_var[channel]);
+    }
+    kept[channel] = all.mean;
+    kept[width + channel] = 1.0f / sqrtf(all.m2 / fmaxf(all.count, 1.0f) + epsilon);
+}
+
 using MergeTable = float[3][8][8];
 
 // Merges the parts of a device into one: 8 channels per block, and for each channel 32 threads that read every 32nd part.
 // The sums are of differences from the mean of the first part, then of differences from the mean of all.
 __device__ void batch_norm_merge(
-    const float* parts,  // (parts, 3, width)
-    float* part,         // (3, width)
-    int num_parts, int width) {
+    const float* parts,   // (parts, 3, width)
+    float* part,          // (3, width)
+    float* running_mean,  // (width), or null
+    float* running_var,   // (width), or null
+    float* kept,          // (2, width), as batch_norm_keep writes it if the device has the whole batch; or null
+    int num_parts, int width, float momentum, float epsilon) {
     SHARED(MergeTable, table);
     const int across = threadIdx.x % 8, slice = threadIdx.x / 8, channel = blockIdx.x * 8 + across;
     const int last = channel < width ? num_parts : 0;
@@ -310,11 +326,13 @@ __device__ void batch_norm_merge(
     part[channel] = count;
     part[width + channel] = origin + shift;
     part[2 * width + channel] = m2;
+    if (kept)
+        keep_moments({count, origin + shift, m2}, running_mean, running_var, kept, channel, width, momentum, epsilon);
 }
 KERNEL(batch_norm_merge)
 
 // One thread per channel: merges the parts of all devices into the batch's mean and 1 / deviation, and updates the
-// running statistics, unless they are not finite or of one value, which has no variance.
+// running statistics.
 __device__ void batch_norm_keep(
     const float* parts,   // (devices, 3, width)
     float* running_mean,  // (width), or null if it is frozen
@@ -323,14 +341,8 @@ __device__ void batch_norm_keep(
     int devices, int width, float momentum, float epsilon) {
     const long long channel = thread_index();
     if (channel >= width) return;
-    const Moments all = merge_all(parts, devices, width, channel);
-    const float variance = all.m2 / fmaxf(all.count - 1.0f, 1.0f);
-    if (running_mean && all.count > 1.0f && is_finite(all.mean) && is_finite(variance)) {
-        running_mean[channel] += momentum * (all.mean - running_mean[channel]);
-        running_var[channel] += momentum * (variance - running_var[channel]);
-    }
-    kept[channel] = all.mean;
-    kept[width + channel] = 1.0f / sqrtf(all.m2 / fmaxf(all.count, 1.0f) + epsilon);
+    keep_moments(merge_all(parts, devices, width, channel), running_mean, running_var, kept, (int)channel, width, momentum,
+                 epsilon);
 }
 KERNEL(batch_norm_keep)
 

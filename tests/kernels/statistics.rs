@@ -63,7 +63,8 @@ fn batch_norm_merges_two_devices_far_from_zero() {
                     statistics(on, grid, x, parts, 1, channels, 1).unwrap();
                     let grid = Grid::new(width.div_ceil(32), num_parts, 1);
                     statistics(on, grid, x.offset(width), blocks, both as i64, channels, per_part as i32).unwrap();
-                    batch_norm_merge(on, Grid::cover(width, 8), blocks.into(), parts.offset(3 * width), num_parts as i32, channels)
+                    let (grid, second, none) = (Grid::cover(width, 8), parts.offset(3 * width), Mut::NONE);
+                    batch_norm_merge(on, grid, blocks.into(), second, none, none, none, num_parts as i32, channels, 0.0, 0.0)
                         .unwrap();
                     batch_norm_keep(on, across, parts.into(), mean, var, kept, 2, channels, momentum, epsilon).unwrap();
                     let (m, d) = (kept.into(), kept.offset(width).into());

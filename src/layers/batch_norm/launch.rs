@@ -33,27 +33,42 @@ pub(super) fn scratch(phase: &str, shapes: &Operands) -> usize {
     let scratch = |values: usize| if parts > 1 { parts * values * width } else { 0 };
     match phase {
         "forward" => width,
-        "statistics" => scratch(3),
+        "statistics" | "train" => scratch(3),
         "reduce" => scratch(2),
         _ => 0,
     }
 }
 
+/// Where the statistics of a batch are kept.
+struct Keep {
+    running: [Mut<f32>; 2],
+    kept: Mut<f32>,
+    momentum: f32,
+    epsilon: f32,
+}
+
 pub(super) fn count(launch: &Launch) -> Result<()> {
+    count_into(launch, &Keep { running: [Mut::NONE; 2], kept: Mut::NONE, momentum: 0.0, epsilon: 0.0 }).map(|_| ())
+}
+
+/// Computes PART, and what is kept if it merges parts; returns whether it did.
+fn count_into(launch: &Launch, keep: &Keep) -> Result<bool> {
     let width = width(launch.operands);
     let (rows, each, parts) = cut(launch.operand(Role::X(0)), width);
     let (on, x, c) = (&launch.issue, launch.any(Role::X(0)), int(width)?);
     let to = if parts > 1 { launch.scratch() } else { launch.write(PART) };
     let grid = Grid::new(width.div_ceil(CHANNELS), parts, 1);
-    // SAFETY: x is (rows, width), scratch (parts, 3, width), PART (3, width).
+    // SAFETY: x is (rows, width), scratch (parts, 3, width), PART (3, width); what is kept, if it is not null, has the shapes of
+    // batch_norm_keep.
     unsafe {
         any::batch_norm_statistics(on, grid, x, to, rows as i64, c, int(each)?)?;
         if parts > 1 {
-            let grid = Grid::cover(width, MERGED);
-            kernels::batch_norm_merge(on, grid, to.into(), launch.write(PART), int(parts)?, c)?;
+            let (grid, part, parts) = (Grid::cover(width, MERGED), launch.write(PART), int(parts)?);
+            let Keep { running: [mean, variance], kept, momentum, epsilon } = *keep;
+            kernels::batch_norm_merge(on, grid, to.into(), part, mean, variance, kept, parts, c, momentum, epsilon)?;
         }
     }
-    Ok(())
+    Ok(parts > 1)
 }
 
 pub(super) fn reduce(launch: &Launch) -> Result<()> {
@@ -77,13 +92,26 @@ pub(super) fn reduce(launch: &Launch) -> Result<()> {
 }
 
 impl BatchNorm {
+    fn keep(&self, launch: &Launch) -> Keep {
+        let running =
+            [0, 1].map(Role::Statistic).map(|role| if launch.has(role) { launch.write(role) } else { Mut::NONE });
+        let (momentum, epsilon) = (self.momentum as f32, self.epsilon as f32);
+        Keep { running, kept: launch.write(SAVED), momentum, epsilon }
+    }
+
+    /// Launches both phases of a device that has the whole batch.
+    pub(super) fn launch_train(&self, launch: &Launch) -> Result<()> {
+        let keep = self.keep(launch);
+        if count_into(launch, &keep)? {
+            return self.launch_apply(launch, keep.kept.into(), keep.kept.offset(width(launch.operands)).into());
+        }
+        self.launch_normalize(launch)
+    }
+
     pub(super) fn launch_normalize(&self, launch: &Launch) -> Result<()> {
         let width = width(launch.operands);
         let devices = launch.operand(PART).len(0);
-        let kept = launch.write(SAVED);
-        let running = |role| if launch.has(role) { launch.write(role) } else { Mut::NONE };
-        let (mean, variance) = (running(Role::Statistic(0)), running(Role::Statistic(1)));
-        let (momentum, epsilon) = (self.momentum as f32, self.epsilon as f32);
+        let Keep { running: [mean, variance], kept, momentum, epsilon } = self.keep(launch);
         let (grid, parts, c) = (threads(width), launch.read(PART), int(width)?);
         // SAFETY: the parts are (devices, 3, width), kept is (2, width), the running statistics, if they are not null, have width
         // elements.

@@ -95,13 +95,18 @@ impl Layer for BatchNorm {
         phases.saved = [[devices, 3], [1, 2], [1, 2]]
             .map(|[parts, kinds]| Shape::from([parts, kinds, pixels(input), input.c]))
             .to_vec();
-        let statistics = Phase::new("statistics").read(Role::X(0), x).write(PART, part);
-        let mut normalize = Phase::new("normalize").read(Role::X(0), x).read(PART, all);
+        // A device that has the whole batch needs no parts of others.
+        let alone = devices == 1;
+        let mut normalize = match alone {
+            true => Phase::new("train").read(Role::X(0), x).write(PART, all),
+            false => Phase::new("normalize").read(Role::X(0), x).read(PART, all),
+        };
         if !cx.frozen {
             normalize = normalize.update(Role::Statistic(0), param).update(Role::Statistic(1), param);
         }
-        normalize = normalize.write(SAVED, all).write(Role::Y, x).accepts(Epilogue::Relu);
-        phases.forward = vec![statistics, with_affine(normalize)];
+        normalize = with_affine(normalize.write(SAVED, all).write(Role::Y, x).accepts(Epilogue::Relu));
+        let statistics = Phase::new("statistics").read(Role::X(0), x).write(PART, part);
+        phases.forward = if alone { vec![normalize] } else { vec![statistics, normalize] };
         // Where y is positive follows from x.
         let reduce = Phase::new("reduce").read(Role::X(0), x).read(SAVED, all).read(Role::Dy, x).write(SUMS, term);
         let reduce = reduce.masks(ReluMask::After, affine.iter().map(|&role| (role, param)));
@@ -122,6 +127,7 @@ impl Layer for BatchNorm {
         let width = width(shapes);
         match (phase, target) {
             (_, Target::Gpu { .. }) => launch::scratch(phase, shapes),
+            ("train", _) => statistics::scratch(shapes, width).max(width),
             ("statistics" | "reduce", _) => statistics::scratch(shapes, width),
             ("forward" | "normalize", _) => width,
             ("backward", _) => 3 * width,
@@ -137,6 +143,10 @@ impl Layer for BatchNorm {
             "forward" => self.evaluate::<T>(args),
             "statistics" => statistics::count::<T>(args, width),
             "normalize" => self.normalize::<T>(args),
+            "train" => {
+                statistics::count::<T>(args, width);
+                self.normalize::<T>(args);
+            }
             "reduce" => statistics::reduce::<T>(args, width),
             "backward" => self.backward::<T>(args),
             _ => unknown_phase(phase),
@@ -149,6 +159,7 @@ impl Layer for BatchNorm {
         match phase {
             "forward" => self.launch_evaluate(launch),
             "statistics" => launch::count(launch),
+            "train" => self.launch_train(launch),
             "normalize" => self.launch_normalize(launch),
             "reduce" => launch::reduce(launch),
             "backward" => self.launch_backward(launch),
@@ -191,7 +202,7 @@ impl BatchNorm {
         for v in deviation.iter_mut() {
             *v = T::ONE / (*v * real(1.0 / count.max(1.0)) + real(self.epsilon)).sqrt();
         }
-        let scale = args.scratch::<T>();
+        let scale = &mut args.scratch::<T>()[..width];
         scale.copy_from_slice(deviation);
         self.apply(args, mean, scale);
     }
