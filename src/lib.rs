@@ -1,6 +1,8 @@
 //! Peristyle trains neural networks from one TOML file, with the same loss curve on a CPU, one GPU or several GPUs of one
 //! machine. See ARCHITECTURE.md for the map.
 
+#![deny(clippy::unwrap_used)]
+
 pub mod cli;
 pub mod collectives;
 pub mod config;

@@ -84,16 +84,18 @@ impl<'a, R: Key> Args<'a, R> {
 
     /// Returns the elements of an operand, for writing.
     ///
-    /// The operands of a step never overlap, so several may be held at once. Call this only once per operand.
-    #[allow(clippy::mut_from_ref, reason = "operands do not overlap, and each is taken once")]
+    /// The operands of a step never overlap, so several may be held at once. Do not call it again for an
+    /// operand while a borrow of it is alive.
+    #[allow(clippy::mut_from_ref, reason = "operands do not overlap, and no two borrows of one are alive at once")]
     pub fn write<T: Real>(&self, role: R) -> &mut [T] {
         let o = self.placed::<T>(self.operand(role));
         // SAFETY: `Operand::new` checked the bounds; events order all other accesses before or after this step.
         unsafe { std::slice::from_raw_parts_mut(o.base().cast::<T>(), o.elements()) }
     }
 
-    /// Returns the scratch memory, which is empty if the step requested none. Call this only once.
-    #[allow(clippy::mut_from_ref, reason = "scratch overlaps no operand, and is taken once")]
+    /// Returns the scratch memory, which is empty if the step requested none. Do not call it again while a borrow of it
+    /// is alive.
+    #[allow(clippy::mut_from_ref, reason = "scratch overlaps no operand, and no two borrows of it are alive at once")]
     pub fn scratch<T: Real>(&self) -> &mut [T] {
         let Some(scratch) = self.operands.scratch() else { return Default::default() };
         let o = self.placed::<T>(scratch);
