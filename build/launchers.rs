@@ -27,7 +27,8 @@ pub fn entries(files: &[(String, Vec<Kernel>)]) -> String {
     out + "];\n" + &structs(files)
 }
 
-/// Writes one launcher per entry, or per two entries that differ in the size of their tiles, and those that choose a variant, for `include!` in `gpu/kernels.rs`.
+/// Writes one launcher per entry, or per two entries that differ in the size of their tiles, and those that choose a
+/// variant, for `include!` in `gpu/kernels.rs`.
 pub fn launchers(files: &[(String, Vec<Kernel>)]) -> String {
     let mut out = String::new();
     for (index, (file, kernel, variant)) in each(files).enumerate() {

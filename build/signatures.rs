@@ -13,9 +13,9 @@
 //!   `KERNEL(optim_norm)`.
 //! - A block has 256 threads unless a variant states its launch bounds, the threads and optionally the blocks per
 //!   multiprocessor: `KERNEL(dense_forward, f32(256, 2), bf16(128, 2), tf32(128, 2))`.
-//! - A kernel that computes tiles of a product has an entry for large tiles and one for small ones, which the grid of a launch
-//!   chooses: `template <class Kind, int SIDE, typename T = Storage<Kind>>`, where a third number states the blocks per
-//!   multiprocessor of small tiles: `bf16(128, 2, 4)`.
+//! - A kernel that computes tiles of a product has an entry for large tiles and one for small ones, between which the
+//!   grid of a launch chooses: `template <class Kind, int SIDE, typename T = Storage<Kind>>`, where a third number
+//!   states the blocks per multiprocessor of small tiles: `bf16(128, 2, 4)`.
 //! - A template that stores numbers in a different type from the one it multiplies them in, as for tf32, is
 //!   `template <class Kind, typename T = Storage<Kind>>`; its pointers are to `T`.
 //! - An element-wise kernel is only its formula. Parameters of type `element` are read from operands, all others are
@@ -210,8 +210,8 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    /// Returns the name of a variant, the same in the image and in Rust: `x`, `x_bf16`, `x_tf32`, and `x_bf16_small` with
-    /// small tiles.
+    /// Returns the name of a variant, the same in the image and in Rust: `x`, `x_bf16`, `x_tf32`, and `x_bf16_small`
+    /// with small tiles.
     pub fn entry(&self, variant: &Variant) -> String {
         let dtype = if variant.dtype == Dtype::F32 { String::new() } else { format!("_{}", variant.dtype.name()) };
         let tiles = if variant.tiles == Some(Tiles::Small) { "_small" } else { "" };

@@ -11,7 +11,8 @@ use peristyle::program::{Instruction, Program, Use, Work};
 use peristyle::tensor::{Element, Strided};
 use peristyle::train::{DataPolicy, Job};
 
-/// A step in bf16 casts nothing: images are written in bf16, and the optimiser writes the bf16 weights that layers read.
+/// A step in bf16 casts nothing: images are written in bf16, and the optimiser writes the bf16 weights that layers
+/// read.
 #[test]
 fn only_the_last_stage_of_the_optimiser_writes_weights_in_bf16() {
     let mut sets = on_mesh((2, 2));

@@ -21,8 +21,8 @@ pub struct Destination<'a> {
     pub preparer: Preparer,
     /// The memory for raw pixels.
     pub memory: &'a dyn HostMemory,
-    /// How many batches the consumer holds at once: those that may still be read when it requests the next one, and that
-    /// one.
+    /// How many batches the consumer holds at once: those that may still be read when it requests the next one, and
+    /// that one.
     pub reads: usize,
 }
 
@@ -33,7 +33,7 @@ impl Destination<'_> {
     }
 
     fn buffers(&self, batches: &Batches) -> Result<Vec<Batch>> {
-        (0..self.reads + AHEAD).map(|_| batches.empty_in(self.memory)).collect()
+        (0..Loader::buffers(self.reads)).map(|_| batches.empty_in(self.memory)).collect()
     }
 }
 
@@ -50,6 +50,11 @@ pub struct Loader {
 }
 
 impl Loader {
+    /// Returns the number of buffers for a consumer that holds some of them at once.
+    pub const fn buffers(held: usize) -> usize {
+        held + AHEAD
+    }
+
     /// Starts at a place in the training data; never ends by itself.
     ///
     /// # Errors
@@ -103,8 +108,8 @@ impl Loader {
         Ok(Loader { channels: Some((full, free)), held: VecDeque::new(), hold, thread: Some(thread), failed: false })
     }
 
-    /// Returns the next batch, or `None` after the last one of an evaluation. If the consumer already holds as many batches
-    /// as the destination reads at once, takes back the first of them.
+    /// Returns the next batch, or `None` after the last one of an evaluation. If the consumer already holds as many
+    /// batches as the destination reads at once, takes back the first of them.
     ///
     /// # Errors
     /// When the loader thread failed.

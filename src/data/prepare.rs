@@ -76,9 +76,9 @@ impl RawPixels {
         self.kind.bytes()
     }
 
-    /// Returns true if devices copy them without staging.
-    pub fn is_pinned(&self) -> bool {
-        self.buffer.is_pinned()
+    /// Returns the memory that they begin, if devices copy it without staging.
+    pub fn pinned(&self) -> Option<&HostBuffer> {
+        Some(&self.buffer).filter(|buffer| buffer.is_pinned())
     }
 }
 

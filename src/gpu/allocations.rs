@@ -3,6 +3,7 @@
 use super::driver::{Driver, Issue};
 use super::handles::Stream;
 use super::launch::Launch;
+use super::staging::clock_words;
 use crate::device::{Clock, Epilogue, Operand, Operands};
 use crate::error::Result;
 use crate::tensor::{Element, LocalSlice, Shape};
@@ -84,9 +85,9 @@ impl<'a> Allocations<'a> {
         f: impl FnOnce(&Launch<R>) -> Result<()>,
     ) -> Result<()> {
         let LaunchOptions { clock, batch, tf32, epilogue } = how;
-        let words = [clock.step as u32, clock.epoch as u32].map(f32::from_bits);
-        let window = LocalSlice { start: vec![0], len: vec![3] };
-        let clock = self.put(&[words[0], words[1], clock.lr as f32], Element::F32, Shape::from([3]), window)?.address();
+        let words = clock_words(clock);
+        let window = LocalSlice { start: vec![0], len: vec![words.len()] };
+        let clock = self.put(&words, Element::F32, Shape::from([words.len()]), window)?.address();
         let issue = Issue { driver: self.driver, stream: self.stream };
         f(&Launch { issue, operands, clock, seed: 1, layer: 0, batch, tf32, epilogue })?;
         self.driver.synchronize(self.stream)

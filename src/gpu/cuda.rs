@@ -343,7 +343,8 @@ impl Drop for Cuda {
     fn drop(&mut self) {
         let streams = std::mem::take(&mut *lock(&self.streams));
         for &stream in &streams {
-            // SAFETY: the stream was created in this context and is destroyed below. After a fault, nothing is left to wait for.
+            // SAFETY: the stream was created in this context and is destroyed below. After a fault, nothing is left to
+            // wait for.
             let _ = self.context.finish(|| unsafe { sys::cuStreamQuery(stream) });
         }
         // A GPU that hangs keeps everything until the process ends.

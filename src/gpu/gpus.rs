@@ -7,9 +7,10 @@ use super::handles::{DriverKind, GpuEvent, Graph, Grid, Rows, Stream};
 use super::kernels;
 use super::libraries::{Choices, LibraryReport, Record};
 use super::staging::{INPUTS, Pinned, PinnedPool, Slot};
-use crate::device::{HostMemory, LibraryUse, Operand, Queue};
+use crate::device::{HostBuffer, HostMemory, LibraryUse, Operand, Queue};
 use crate::error::{Error, Result};
 use crate::tensor::{Element, Strided};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Elements at an address in an arena.
@@ -249,14 +250,25 @@ impl Gpus {
         &self.pool
     }
 
-    /// Copies bytes of a buffer of [`Gpus::host_memory`] to an address in a device's arena. They must not change until the
-    /// copy has finished.
+    /// Copies some bytes of a buffer of [`Gpus::host_memory`] to an address in a device's arena. They must not change
+    /// until the copy has finished.
     ///
     /// # Errors
     /// If the device reports an error.
-    pub fn send_pinned(&self, device: usize, queue: Queue, from: &[u8], to: u64) -> Result<()> {
-        let Issue { driver, stream } = self.issue(device, queue);
-        // SAFETY: the memory lives as long as the pool, which lives as long as `self`; `to` comes from `address`.
+    ///
+    /// # Panics
+    /// If the buffer is not pinned, or smaller.
+    pub fn send_pinned(
+        &self,
+        device: usize,
+        queue: Queue,
+        from: &HostBuffer,
+        bytes: Range<usize>,
+        to: u64,
+    ) -> Result<()> {
+        assert!(from.is_pinned(), "other memory may be freed before it is copied");
+        let (from, Issue { driver, stream }) = (&from.as_slice()[bytes], self.issue(device, queue));
+        // SAFETY: pinned memory lives as long as its pool, which lives as long as `self`; `to` comes from `address`.
         unsafe { driver.copy_in(to, from.as_ptr(), from.len(), stream) }
     }
 
@@ -297,8 +309,8 @@ impl Gpus {
         unsafe { driver.copy(to.address(), from, to.bytes(), stream) }
     }
 
-    /// Writes `elements` f32 values at a device address to the slot, where [`Gpus::values`] returns them. A kernel writes
-    /// them to the mapped host memory, so a graph ends without a copy.
+    /// Writes `elements` f32 values at a device address to the slot, where [`Gpus::values`] returns them. A kernel
+    /// writes them to the mapped host memory, so a graph ends without a copy.
     ///
     /// # Errors
     /// If the device reports an error.
@@ -316,8 +328,8 @@ impl Gpus {
     }
 
     /// Sets the target to the sum of the sources, for strided pieces at arena addresses. If there are several sources,
-    /// the target may be the first or second of them. Each piece is one run, or in runs of one common length. With a mask,
-    /// which is one run, the sum of several sources is 0 where the mask is not positive.
+    /// the target may be the first or second of them. Each piece is one run, or in runs of one common length. With a
+    /// mask, which is one run, the sum of several sources is 0 where the mask is not positive.
     ///
     /// # Errors
     /// If the device reports an error.

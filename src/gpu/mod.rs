@@ -34,4 +34,4 @@ pub use gpus::{ArenaSlice, GpuOptions, Gpus};
 pub use handles::{DriverKind, Entry, GpuEvent, Graph, Grid, Rows, Stream};
 pub use kernel_image::KernelImage;
 pub use launch::{CLOCK_BYTES, Launch, int, ints, threads};
-pub use staging::{INPUTS, clock_bytes};
+pub use staging::{INPUTS, clock_words};

@@ -10,13 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// and the clock.
 pub const INPUTS: usize = 4;
 
-/// Returns the clock as kernels read it: step and epoch as 32-bit numbers, the learning rate as f32.
-pub fn clock_bytes(clock: Clock) -> [u8; CLOCK_BYTES] {
-    let mut bytes = [0; CLOCK_BYTES];
-    bytes[..4].copy_from_slice(&(clock.step as u32).to_le_bytes());
-    bytes[4..8].copy_from_slice(&(clock.epoch as u32).to_le_bytes());
-    bytes[8..].copy_from_slice(&(clock.lr as f32).to_le_bytes());
-    bytes
+/// Returns the clock as kernels read it: the bits of step and epoch as 32-bit numbers, and the learning rate.
+pub fn clock_words(clock: Clock) -> [f32; CLOCK_BYTES / 4] {
+    [f32::from_bits(clock.step as u32), f32::from_bits(clock.epoch as u32), clock.lr as f32]
 }
 
 /// Pinned host memory that copies read or write: its address and length in bytes.

@@ -1,7 +1,8 @@
 //! Sum of 2 to 8 inputs of the same shape: y = x0 + x1 + ... (the shortcut connection of He et al. 2016,
 //! <https://arxiv.org/abs/1512.03385>).
 //!
-//! x0, x1, ..., y: (N, H, W, C). Backward: dx_i = dy, without a copy. The output has the layout of the first input. No settings.
+//! x0, x1, ..., y: (N, H, W, C). Backward: dx_i = dy, without a copy. The output has the layout of the first input.
+//! No settings.
 
 use super::layer::unknown_phase;
 use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands, Phase, Role, by_precision};

@@ -135,8 +135,8 @@ impl Phase {
         self.epilogues.push(epilogue);
         self
     }
-    /// Declares that the phase can take in the backward pass of a relu, if it reads more operands: its kernels must honour
-    /// [`crate::gpu::Launch::relu`].
+    /// Declares that the phase can take in the backward pass of a relu, if it reads more operands: its kernels must
+    /// honour [`crate::gpu::Launch::relu`].
     pub fn masks(mut self, mask: ReluMask, operands: impl IntoIterator<Item = (Role, Layout)>) -> Self {
         let operands = operands.into_iter().map(|(role, layout)| PhaseOperand::new(role, Access::Read, layout));
         self.mask = Some((mask, operands.collect()));
@@ -181,7 +181,8 @@ pub struct LayerPhases {
     pub saved: Vec<Shape>,
     /// The forward phases, in order.
     pub forward: Vec<Phase>,
-    /// The backward phases, in order; empty in evaluation, and if the gradient of the output is also that of every input.
+    /// The backward phases, in order; empty in evaluation, and if the gradient of the output is also that of every
+    /// input.
     pub backward: Vec<Phase>,
 }
 

@@ -1,5 +1,5 @@
-//! The chain on a GPU: each stage of transforms is one launch, interpreted per element from tables in device memory. Weight
-//! decay and momentum have a kernel of their own.
+//! The chain on a GPU: each stage of transforms is one launch, interpreted per element from tables in device memory.
+//! Weight decay and momentum have a kernel of their own.
 
 use super::chain::SLOTS;
 use super::opcode::{Opcode, WORDS};
@@ -16,11 +16,19 @@ const CHECKED: usize = 16 * 1024;
 /// Number of parts of a segment's norm.
 const PARTS: usize = 64;
 
+/// The transforms of a stage.
+#[derive(Debug, Clone, Copy)]
+struct StageProgram {
+    /// The address and number of the operations that the interpreter reads.
+    operations: (u64, usize),
+    /// Decay and mu, if there is a kernel for the whole stage.
+    sgd: Option<(f32, f32)>,
+}
+
 /// The tables of a chain on one device.
 #[derive(Debug, Clone)]
 pub struct DeviceChain {
-    /// The address and number of operations of each stage.
-    programs: Vec<(u64, usize)>,
+    programs: Vec<StageProgram>,
     /// The segments: begin and end.
     ranges: u64,
     counted: u64,
@@ -46,15 +54,16 @@ impl DeviceChain {
     ) -> Result<DeviceChain> {
         let mut programs = Vec::new();
         for stage in chain.stages() {
-            let mut words = Vec::new();
-            if let UpdatePass::Apply { transforms, .. } = stage {
+            let (mut words, mut sgd) = (Vec::new(), None);
+            if let UpdatePass::Apply { transforms, update, .. } = stage {
+                sgd = decay_and_momentum(&chain.0[transforms.clone()]).filter(|_| update);
                 let mut slot = 0;
                 for transform in &chain.0[transforms] {
                     words.extend(transform.code().words(slot));
                     slot += transform.slots().len();
                 }
             }
-            programs.push((gpus.upload(device, &words)?, words.len() / WORDS));
+            programs.push(StageProgram { operations: (gpus.upload(device, &words)?, words.len() / WORDS), sgd });
         }
         let ranges: Vec<i64> = segments.iter().flat_map(|s| [s.offset as i64, (s.offset + s.len) as i64]).collect();
         let blocks = segments.iter().flat_map(|s| pieces(s, 0, BLOCK).map(move |piece| (piece, s)));
@@ -87,8 +96,8 @@ fn pieces(segment: &Segment, start: usize, most: usize) -> impl Iterator<Item = 
     (begin..end).step_by(most).map(move |from| [from as i64, (from + most).min(end) as i64])
 }
 
-/// Returns decay and mu if the transforms are weight decay, momentum without look-ahead, or both in this order, for which
-/// there is a kernel.
+/// Returns decay and mu if the transforms are weight decay, momentum without look-ahead, or both in this order, for
+/// which there is a kernel.
 fn decay_and_momentum(transforms: &[Box<dyn Transform>]) -> Option<(f32, f32)> {
     let codes: Vec<Opcode> = transforms.iter().map(|transform| transform.code()).collect();
     match codes[..] {
@@ -163,13 +172,12 @@ impl Chain {
                     (launch.write(UpdateRole::Weights), launch.read(UpdateRole::NonFiniteGradients));
                 let (ranges, factors, blocks) = tables.blocks;
                 let (grid, ranges, factors) = (Grid::new(blocks, 1, 1), Const::at(ranges), Const::at(factors));
-                if let Some((decay, mu)) = decay_and_momentum(&self.0[transforms.clone()])
-                    && *update
-                {
+                let StageProgram { operations: (program, ops), sgd } = tables.programs[number];
+                if let Some((decay, mu)) = sgd {
                     let (g, bad_weights) =
                         (launch.read(UpdateRole::Gradients), launch.write(UpdateRole::NonFiniteWeights));
-                    // SAFETY: weights, their copy, gradients and velocity are whole regions, in which the ranges are, and the
-                    // tables are in this device's memory.
+                    // SAFETY: weights, their copy, gradients and velocity are whole regions, in which the ranges are,
+                    // and the tables are in this device's memory.
                     return unsafe {
                         let lr = launch.lr();
                         kernels::optim_sgd(
@@ -189,7 +197,6 @@ impl Chain {
                         )
                     };
                 }
-                let (program, ops) = tables.programs[number];
                 // SAFETY: as above; there is one norm per segment.
                 unsafe {
                     kernels::optim_apply(

@@ -1,5 +1,5 @@
-//! On GPUs, a relu costs no pass of its own where a layer next to it reads or writes the same tensors: the layer before it
-//! applies it to its output, and a layer before or after it takes in its backward pass.
+//! On GPUs, a relu costs no pass of its own where a layer next to it reads or writes the same tensors: the layer before
+//! it applies it to its output, and a layer before or after it takes in its backward pass.
 
 use super::planner::Planner;
 use crate::device::Epilogue;
@@ -22,9 +22,9 @@ impl Planner<'_> {
         (same && phase.epilogues.contains(&epilogue)).then_some((epilogue, next))
     }
 
-    /// Returns the relu whose backward pass a phase takes in. The relu before a layer must have no other consumer, and its
-    /// output the layout in which the phase writes its gradient.
-    pub(super) fn mask(&mut self, index: usize, phase: &Phase) -> Option<usize> {
+    /// Gives a phase the backward pass of a relu next to its layer, and returns the relu. The relu before a layer must
+    /// have no other consumer, and its output the layout in which the phase writes its gradient.
+    pub(super) fn take_relu(&mut self, index: usize, phase: &Phase) -> Option<usize> {
         let network = self.network;
         if !self.spec.target.is_gpu() {
             return None;
@@ -43,9 +43,10 @@ impl Planner<'_> {
         }
     }
 
-    /// Returns true if other nodes compute the backward pass of a relu: the node after it, or the one before it, which
-    /// computes its forward pass, if all of that node's phases that read the gradient can.
-    pub(super) fn is_masked(&mut self, index: usize) -> bool {
+    /// Leaves the backward pass of a relu to the node after it, which has taken it, or to the one before it, which
+    /// computes its forward pass, if all of that node's phases that read the gradient can. Returns false if nobody
+    /// takes it.
+    pub(super) fn give_to_neighbour(&mut self, index: usize) -> bool {
         if self.nodes[index].masked {
             return true;
         }
@@ -63,9 +64,9 @@ impl Planner<'_> {
         true
     }
 
-    /// Adds the gradients that a relu gets from several consumers, with its backward pass, if they have the layout of its
-    /// output. Returns false if they do not.
-    pub(super) fn sums_masked(&mut self, index: usize) -> bool {
+    /// Leaves the backward pass of a relu to the sum of its gradients, if there are several, in the layout of its
+    /// output. Returns false otherwise.
+    pub(super) fn give_to_sum(&mut self, index: usize) -> bool {
         let node = &self.network.nodes[index];
         let is_relu = node.layer.as_epilogue() == Some(Epilogue::Relu);
         if !self.spec.target.is_gpu() || !is_relu || self.nodes[index].dy.len() < 2 {

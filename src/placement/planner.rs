@@ -232,7 +232,7 @@ impl Planner<'_> {
     /// Adds a phase, with its operands redistributed to the layouts that it declares.
     fn phase(&mut self, index: usize, pass: Pass, phase: &Phase) {
         let mesh = self.spec.mesh;
-        let mask = if pass == Pass::Backward { self.mask(index, phase) } else { None };
+        let mask = if pass == Pass::Backward { self.take_relu(index, phase) } else { None };
         let mut operands = Vec::with_capacity(phase.operands.len());
         for operand in phase.all_operands(mask.is_some()) {
             let layout = operand.layout.on_mesh(mesh);
@@ -339,7 +339,7 @@ impl Planner<'_> {
             if !self.needs_gradient(Source::Node(index)) || self.resolved[index].is_view() {
                 continue;
             }
-            if self.is_masked(index) || self.sums_masked(index) {
+            if self.give_to_neighbour(index) || self.give_to_sum(index) {
                 self.pass_gradient(index);
                 continue;
             }

@@ -8,7 +8,7 @@ use crate::data::{Batch, Preparation};
 use crate::device::{Clock, HostMemory, Operand, Queue};
 use crate::error::{Error, Result};
 use crate::gpu::libraries::{LibraryReport, Record};
-use crate::gpu::{CLOCK_BYTES, GpuEvent, Gpus, Graph, bytes_of, clock_bytes};
+use crate::gpu::{CLOCK_BYTES, GpuEvent, Gpus, Graph, bytes_of, clock_words};
 use crate::optim::DeviceChain;
 use crate::placement::Region;
 use crate::tensor::{Element, LocalSlice, MatmulPrecision, Shape};
@@ -150,12 +150,12 @@ impl Programs {
         let slot = self.next;
         self.next = (slot + 1) % InputStaging::SLOTS;
         let (pixels, each, pinned) = match &batch.raw {
-            Some(raw) => (raw.pixels.bytes(), raw.pixels.each(), raw.pixels.is_pinned()),
-            None => (bytes_of(&batch.images), size_of::<f32>(), false),
+            Some(raw) => (raw.pixels.bytes(), raw.pixels.each(), raw.pixels.pinned()),
+            None => (bytes_of(&batch.images), size_of::<f32>(), None),
         };
         let draws = batch.raw.as_ref().map_or(&[][..], |raw| bytes_of(&raw.draws));
-        let staged = if pinned { &[][..] } else { pixels };
-        self.issuer.gpus.stage(slot, [staged, bytes_of(&batch.targets), draws, &clock_bytes(clock)])?;
+        let staged = if pinned.is_some() { &[][..] } else { pixels };
+        self.issuer.gpus.stage(slot, [staged, bytes_of(&batch.targets), draws, bytes_of(&clock_words(clock))])?;
         let list = &self.lists[number];
         for step in &list.steps {
             let Action::Load { input, first, rows, width, .. } = step.action else { continue };
@@ -164,10 +164,10 @@ impl Programs {
                 self.issuer.gpus.send(step.device, Queue::Copy, (slot, input), first * width, to, rows * width)
             };
             if input == IMAGES {
-                if pinned {
-                    let own = &pixels[first * width * each..][..rows * width * each];
+                if let Some(pinned) = pinned {
+                    let own = first * width * each..(first + rows) * width * each;
                     let to = self.issuer.staging.address(&self.issuer.gpus, step.device, slot, IMAGES);
-                    self.issuer.gpus.send_pinned(step.device, Queue::Copy, own, to)?;
+                    self.issuer.gpus.send_pinned(step.device, Queue::Copy, pinned, own, to)?;
                 } else {
                     part(IMAGES, width * each)?;
                 }
@@ -206,8 +206,8 @@ impl Programs {
         Ok(())
     }
 
-    /// Runs a program on a batch, if possible as a graph with timers in it; returns the metrics and the seconds of every
-    /// instruction.
+    /// Runs a program on a batch, if possible as a graph with timers in it; returns the metrics and the seconds of
+    /// every instruction.
     pub fn run_timed(&mut self, number: usize, batch: &Batch, clock: Clock) -> Result<(&[f32], Vec<f64>)> {
         let slot = self.begin(number, batch, clock)?;
         let list = &mut self.lists[number];

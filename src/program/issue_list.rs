@@ -68,7 +68,8 @@ pub(super) struct IssueList {
     pub graphs: [Option<Graph>; InputStaging::SLOTS],
     /// Whether every instruction has run once, alone.
     pub proven: bool,
-    /// Timers before and after every instruction, once its time has been requested, and a graph with them for each slot.
+    /// Timers before and after every instruction, once its time has been requested, and a graph with them for each
+    /// slot.
     pub clocks: Vec<(GpuEvent, GpuEvent)>,
     pub timed: [Option<Graph>; InputStaging::SLOTS],
     pub rows: usize,

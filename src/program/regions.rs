@@ -84,6 +84,8 @@ pub struct InputStaging {
 impl InputStaging {
     /// The number of batches that the host may submit ahead of the GPU.
     pub const SLOTS: usize = 2;
+    /// The number of batches whose memory a GPU may still read when the host requests another one, and that one.
+    pub const READS: usize = Self::SLOTS + 1;
 
     /// Returns the first element of images (`input` 0), targets (1), draws (2) or the clock (3) of a slot.
     pub fn at(self, slot: usize, input: usize) -> usize {

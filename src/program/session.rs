@@ -169,8 +169,8 @@ impl Session {
         }
     }
 
-    /// Returns what a loader of batches for this session needs to know. A batch is read at most until the step after the next
-    /// one has been submitted.
+    /// Returns what a loader of batches for this session needs to know. A batch is read at most until the step after
+    /// the next one has been submitted.
     ///
     /// # Panics
     /// If steps are under way.
@@ -179,7 +179,7 @@ impl Session {
         let preparer = self.preparer();
         match &self.devices {
             Devices::Gpu(programs) if preparer == Preparer::Device => {
-                Destination { preparer, memory: programs.host_memory(), reads: InputStaging::SLOTS + 1 }
+                Destination { preparer, memory: programs.host_memory(), reads: InputStaging::READS }
             }
             _ => Destination::host(),
         }

@@ -1,16 +1,16 @@
 //! The memory that a run needs, before anything is allocated, and the memory that there is.
 
 use crate::config::{Config, DeviceKind};
-use crate::data::Header;
+use crate::data::{Header, Loader};
 use crate::gpu::Driver;
-use crate::program::Plan;
+use crate::program::{InputStaging, Plan};
 use crate::storage::size;
 use std::fs;
 
 /// The memory of the program itself, the largest piece of a tensor that is copied, and the packing of matrix products.
 const PROGRAM: u64 = 25_000_000;
-/// Buffers of batches that are filled ahead: of training, and of an evaluation.
-const BATCHES: u64 = 6;
+/// The loaders that may exist at once: of training, and of an evaluation.
+const LOADERS: usize = 2;
 
 /// The memory of a run's process, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,11 +32,16 @@ impl ProcessMemory {
         let arenas = if kind == DeviceKind::Cuda { 0 } else { plan.arena.iter().map(|&bytes| bytes as u64).sum() };
         let features = plan.network.input.features() as u64;
         let data = headers.into_iter().flatten().map(Header::bytes);
-        let batch = config.data.batch as u64 * features * 4;
+        // CPU devices get prepared images, one batch at a time; GPUs read ahead what the data set has.
+        let (held, value) = match headers[0] {
+            _ if kind == DeviceKind::Cpu => (1, size_of::<f32>()),
+            header => (InputStaging::READS, header.map_or(size_of::<f32>(), |header| header.pixels.bytes())),
+        };
+        let batch = config.data.batch as u64 * features * value as u64;
         ProcessMemory {
             arenas,
             data: data.sum(),
-            batches: BATCHES * batch,
+            batches: (LOADERS * Loader::buffers(held)) as u64 * batch,
             program: PROGRAM + if kind == DeviceKind::Cpu { 0 } else { plan.host as u64 },
         }
     }

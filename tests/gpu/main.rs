@@ -405,7 +405,7 @@ mod on_the_fake_driver {
             let mut losses = Vec::new();
             for step in 1..=12 {
                 let batch = loader.next_batch()?.expect("training data does not end");
-                assert_eq!(batch.raw.as_ref().map(|raw| raw.pixels.is_pinned()), Some(pinned));
+                assert_eq!(batch.raw.as_ref().map(|raw| raw.pixels.pinned().is_some()), Some(pinned));
                 if session.under_way() == session.depth() {
                     losses.push(session.finish()?.loss);
                 }

@@ -52,7 +52,7 @@ fn product_rate(devices: &Devices) -> Result<f64> {
     let text = format!(
         "[devices]\nuse = {name:?}\nprecision = {precision:?}\n[data]\ntrain = {{ synthetic = {{ images = {n}, classes \
          = {n}, shape = [1, 1, {n}] }} }}\nbatch = {n}\n[model]\ninput = [1, 1, {n}]\nlayers = [{{ dense = {{ units = \
-         {n} }} }}]\n[optimizer]\nlr = 1e-9\n[train]\nsteps = 1\n"
+         {n}, bias = false }} }}]\n[optimizer]\nlr = 1e-9\n[train]\nsteps = 1\n"
     );
     let parsed = config::from_text("product peak", &text, Path::new(""), &[]);
     let mut bench = Bench::of(Job::complete(CheckedConfig::new(parsed), DataPolicy::Optional)?)?;

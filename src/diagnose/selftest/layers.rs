@@ -125,8 +125,8 @@ pub enum ReluPass {
 }
 
 impl Case {
-    /// Runs the layer in training on a GPU, with a relu next to it in its backward pass, and returns the gradients. `None` if
-    /// its kernels cannot take that in.
+    /// Runs the layer in training on a GPU, with a relu next to it in its backward pass, and returns the gradients.
+    /// `None` if its kernels cannot take that in.
     ///
     /// # Errors
     /// As for [`Case::run`].

@@ -6,7 +6,7 @@ use super::device::{Device, Effort};
 use crate::cpu::Args;
 use crate::device::{Clock, Memory, Operand, Pool, Queue, Random, RandomStream};
 use crate::error::Result;
-use crate::gpu::{CLOCK_BYTES, DriverKind, Launch, clock_bytes};
+use crate::gpu::{CLOCK_BYTES, DriverKind, Launch, clock_words};
 use crate::layers::METRICS;
 use crate::optim::{
     self, Chain, ClipByGlobalNorm, DeviceChain, Momentum, Segment, UpdateArgs, UpdatePass, UpdateRole, WeightDecay,
@@ -197,9 +197,7 @@ fn on_gpu(chain: &Chain, device: &Device, kind: DriverKind) -> Result<(Vec<Vec<f
     gpus.store(0, first_byte(UpdateRole::Weights), &single(start(0)))?;
     for step in 1..=STEPS {
         gpus.store(0, first_byte(UpdateRole::Gradients), &single(start(step)))?;
-        let words = clock_bytes(clock(step));
-        let words: Vec<f32> = words.chunks_exact(4).map(|w| f32::from_ne_bytes([w[0], w[1], w[2], w[3]])).collect();
-        gpus.store(0, clock_byte, &words)?;
+        gpus.store(0, clock_byte, &clock_words(clock(step)))?;
         for (number, stage) in chain.stages().iter().enumerate() {
             let operands = roles.iter().copied().filter(|&role| is_used(stage, number, role)).map(operand).collect();
             let (issue, clock) = (gpus.issue(0, Queue::Compute), arena + clock_byte as u64);

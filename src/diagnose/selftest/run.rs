@@ -71,8 +71,8 @@ pub struct Selftest {
 const SINGLE_NAME: &str = "f32";
 
 impl Selftest {
-    /// Opens a device: `auto`, `cpu`, `emu` or `cuda:0`. With `libraries`, the checks of a GPU end with those of NVIDIA's
-    /// libraries, if they are present.
+    /// Opens a device: `auto`, `cpu`, `emu` or `cuda:0`. With `libraries`, the checks of a GPU end with those of
+    /// NVIDIA's libraries, if they are present.
     ///
     /// # Errors
     /// If there is no such device, or it cannot be used.

@@ -47,8 +47,13 @@ struct Keep {
     epsilon: f32,
 }
 
+impl Keep {
+    /// For a device that has a part of the batch.
+    const NOTHING: Keep = Keep { running: [Mut::NONE; 2], kept: Mut::NONE, momentum: 0.0, epsilon: 0.0 };
+}
+
 pub(super) fn count(launch: &Launch) -> Result<()> {
-    count_into(launch, &Keep { running: [Mut::NONE; 2], kept: Mut::NONE, momentum: 0.0, epsilon: 0.0 }).map(|_| ())
+    count_into(launch, &Keep::NOTHING).map(|_| ())
 }
 
 /// Computes PART, and what is kept if it merges parts; returns whether it did.
@@ -58,8 +63,8 @@ fn count_into(launch: &Launch, keep: &Keep) -> Result<bool> {
     let (on, x, c) = (&launch.issue, launch.any(Role::X(0)), int(width)?);
     let to = if parts > 1 { launch.scratch() } else { launch.write(PART) };
     let grid = Grid::new(width.div_ceil(CHANNELS), parts, 1);
-    // SAFETY: x is (rows, width), scratch (parts, 3, width), PART (3, width); what is kept, if it is not null, has the shapes of
-    // batch_norm_keep.
+    // SAFETY: x is (rows, width), scratch (parts, 3, width), PART (3, width); what is kept, if it is not null, has the
+    // shapes of batch_norm_keep.
     unsafe {
         any::batch_norm_statistics(on, grid, x, to, rows as i64, c, int(each)?)?;
         if parts > 1 {
@@ -160,7 +165,8 @@ impl BatchNorm {
         // At least one block writes dw and db.
         let grid = Grid::cover(launch.operand(Role::X(0)).bytes().max(1), 256 * 16);
         let relu = i32::from(launch.relu());
-        // SAFETY: x, dy and dx are (rows, width) with n elements, kept and the sums (2, width), the others have width elements.
+        // SAFETY: x, dy and dx are (rows, width) with n elements, kept and the sums (2, width), the others have width
+        // elements.
         unsafe {
             let width = int(width)?;
             any::batch_norm_backward(&launch.issue, grid, x, kept, dy, sums, w, b, dx, dw, db, n, width, share, relu)

@@ -215,8 +215,8 @@ fn backward_weight(part: &LocalConv, launch: &Launch) -> Result<()> {
     }
 }
 
-/// Computes dw with a library. Where that rounds dw to the format of its factors, it is written to the scratch memory and
-/// widened. Returns false if no library supports it.
+/// Computes dw with a library. Where that rounds dw to the format of its factors, it is written to the scratch memory
+/// and widened. Returns false if no library supports it.
 fn library_weight(mut products: Products, fold: Option<&Fold>, launch: &Launch) -> Result<bool> {
     if products.x.format.bytes() == Element::F32.bytes() {
         return products.library(launch, Direction::BackwardWeight);
