@@ -4,7 +4,7 @@
 #[path = "build/mod.rs"]
 mod kernels;
 
-use kernels::{entries, launchers, signatures, tokens};
+use kernels::{entries, geometry, launchers, signatures, tokens, transforms};
 use std::env;
 use std::fmt::Write;
 use std::fs;
@@ -226,6 +226,10 @@ fn read_folder(folder: &Path, extension: &str) -> Vec<(PathBuf, String)> {
     files.into_iter().filter_map(|path| read(path).ok()).collect()
 }
 
+fn stem_of(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 /// Deletes the outputs of earlier builds from OUT_DIR.
 fn sweep(out: &Path, kept: &[PathBuf]) {
     for path in fs::read_dir(out).into_iter().flatten().flatten().map(|entry| entry.path()) {
@@ -264,16 +268,30 @@ fn build() -> Result<(), String> {
     let mut sources = Vec::new();
     let mut read = Vec::new();
     let read_headers = |(path, text): &(PathBuf, String)| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        tokens::Code::of(&format!("kernels/{name}"), text)
+        tokens::Code::of(&path.strip_prefix(&root).unwrap_or(path).to_string_lossy(), text)
     };
-    let cuh = read_folder(&root.join("kernels"), "cuh");
+    let optim = read_folder(&root.join("kernels/optim"), "cuh");
+    let cuh: Vec<(PathBuf, String)> =
+        read_folder(&root.join("kernels"), "cuh").into_iter().chain(optim.clone()).collect();
     let structs: Vec<tokens::Code> = cuh.iter().map(read_headers).collect();
     structs.iter().try_for_each(signatures::check_header)?;
-    for (path, text) in read_folder(&root.join("kernels"), "cu") {
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let kernels = signatures::read(&tokens::Code::of(&format!("kernels/{stem}.cu"), &text), &structs)?;
-        let path = path.display().to_string();
+    let read_transform =
+        |file: &(PathBuf, String)| transforms::read(&stem_of(&file.0), file.0.clone(), &read_headers(file));
+    let all_transforms: Vec<transforms::DeviceTransform> =
+        optim.iter().map(read_transform).collect::<Result<_, _>>()?;
+    for (path, mut text) in read_folder(&root.join("kernels"), "cu") {
+        let stem = stem_of(&path);
+        let mut kernels = signatures::read(&tokens::Code::of(&format!("kernels/{stem}.cu"), &text), &structs)?;
+        let mut path = path.display().to_string();
+        if stem == "optim" {
+            let [before, after] = [transforms::prelude(&all_transforms), transforms::kernels(&all_transforms)];
+            kernels.extend(signatures::read(&tokens::Code::of("build/transforms.rs", &after), &structs)?);
+            let whole = out.join("optim.cu");
+            fs::write(&whole, format!("{before}#include \"{path}\"\n{after}"))
+                .map_err(|error| format!("{}: {error}", whole.display()))?;
+            path = whole.display().to_string();
+            text += &after;
+        }
         let (gpu, host) = (entries::gpu_source(&path, &kernels), entries::host_source(&path, &kernels));
         read.push((stem.clone(), kernels));
         sources.push(Source { stem, text, gpu, host });
@@ -282,7 +300,8 @@ fn build() -> Result<(), String> {
     let headers = text(cuh) + &text(read_folder(&root.join("kernels/host"), "h"));
 
     let mut kept = Vec::new();
-    let mut table = launchers::entries(&read);
+    let settings: Vec<geometry::Geometry> = all_transforms.iter().map(|t| t.settings.clone()).collect();
+    let mut table = launchers::entries(&read, &settings);
     table += "\n/// The fatbin of every kernel file: its name, its bytes.\npub static IMAGES: &[(&str, &[u8])] = &[\n";
     let (mut archs, chosen) = (Vec::new(), variable("PERISTYLE_CUDA_ARCHS").unwrap_or_else(|| ARCHS.to_string()));
     if let Ok(nvcc) = optional("GPU kernels", find_nvcc(&root)) {
@@ -311,7 +330,8 @@ fn build() -> Result<(), String> {
     }
     println!("cargo:rustc-env=PERISTYLE_ENTRIES={}", out.display());
     sweep(&out, &kept);
-    for (name, text) in [("embedded.rs", table), ("kernels.rs", launchers::launchers(&read))] {
+    let launchers = launchers::launchers(&read) + &transforms::rust(&all_transforms);
+    for (name, text) in [("embedded.rs", table), ("kernels.rs", launchers)] {
         let path = out.join(name);
         fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
     }

@@ -6,8 +6,8 @@ use super::signatures::{Dtype, Kernel, Tiles, Type, Variant};
 use std::fmt::Write;
 
 /// Writes the table of entries and the structs that kernels take, for `include!` in `gpu/embedded.rs`. Each file is
-/// given by its name without `.cu`, and its kernels.
-pub fn entries(files: &[(String, Vec<Kernel>)]) -> String {
+/// given by its name without `.cu`, and its kernels; `others` are structs that reach kernels through memory.
+pub fn entries(files: &[(String, Vec<Kernel>)], others: &[Geometry]) -> String {
     let mut out = String::from("/// Every entry, in the order of [`Driver::launch`](super::Driver::launch).\n");
     out += "pub static ENTRIES: &[Entry] = &[\n";
     for (file, kernel, variant) in each(files) {
@@ -24,7 +24,7 @@ pub fn entries(files: &[(String, Vec<Kernel>)]) -> String {
             sizes.join(", ")
         );
     }
-    out + "];\n" + &structs(files)
+    out + "];\n" + &structs(files, others)
 }
 
 /// Writes one launcher per entry, or per two entries that differ in the size of their tiles, and those that choose a
@@ -62,8 +62,8 @@ pub fn launchers(files: &[(String, Vec<Kernel>)]) -> String {
 }
 
 /// Writes the structs, each once.
-fn structs(files: &[(String, Vec<Kernel>)]) -> String {
-    let mut known: Vec<&Geometry> = Vec::new();
+fn structs(files: &[(String, Vec<Kernel>)], others: &[Geometry]) -> String {
+    let mut known: Vec<&Geometry> = others.iter().collect();
     for parameter in files.iter().flat_map(|(_, kernels)| kernels).flat_map(|kernel| &kernel.parameters) {
         match &parameter.ty {
             Type::Geometry(geometry) if !known.contains(&geometry) => known.push(geometry),

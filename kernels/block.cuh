@@ -3,6 +3,7 @@
 #ifndef EMULATED
 #include <cuda_bf16.h>
 #include <type_traits>
+#include <utility>
 #define SHARED(type, name) __shared__ type name
 #define DYNAMIC_SHARED(type, name) extern __shared__ type name[]
 #endif

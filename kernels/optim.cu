@@ -1,37 +1,87 @@
-// The optimiser: a chain of transforms, interpreted per element in one pass over the flat regions, and the squared
-// norms that some of them need. Learning rate and norms are read from memory, so that a captured graph uses their
-// current values.
-#include "block.cuh"
+// The optimiser: a chain of transforms, applied per element in one pass over the flat regions, and the squared norms
+// that some of them need. Clock and norms are read from memory, so that a captured graph uses their current values.
+//
+// build.rs includes every kernels/optim/*.cuh before this file and lists them: TRANSFORMS(F) is F(0, ASettings)
+// F(1, BSettings) .. in the order of their names. After this file, it writes a kernel like optim_apply for each transform
+// that has slots, for chains that have no other except weight decay before and after it.
+#include "transform.cuh"
 
-// A transform in the chain: (code, first slot, settings...) in 8 floats.
-enum Code {
-    WEIGHT_DECAY = 0,         // g += a decay_mult w
-    MOMENTUM = 1,             // v = a v + g; g = v
-    NESTEROV = 2,             // v = a v + g; g += a v
-    CLIP_BY_GLOBAL_NORM = 3,  // g *= a / norm where norm > a
-};
-constexpr int WORDS = 8;
+// What a transform reads: its settings, or what it prepares from them.
+template <class Settings> using Prepared = decltype(prepare(std::declval<const Settings&>(), std::declval<const Step&>()));
 
-__device__ inline float transformed(const float* op, float g, float w, float* slots, float decay_mult, float norm) {
-    const float a = op[2];
-    const int slot = (int)op[1];
-    // Slots stay in registers, which have no index.
-    float v = 0.0f;
-#pragma unroll
-    for (int s = 0; s < 4; ++s)
-        if (s == slot) v = slots[s];
-    switch ((int)op[0]) {
-        case WEIGHT_DECAY: return g + a * decay_mult * w;
-        case MOMENTUM: v = g = a * v + g; break;
-        case NESTEROV: v = a * v + g; g = g + a * v; break;
-        case CLIP_BY_GLOBAL_NORM: return norm > a ? g * (a / norm) : g;
-        default: return NAN;
+// A transform in the table of a stage.
+struct Operation {
+    int code;      // its number in TRANSFORMS
+    int rotation;  // the places by which all slots move afterwards, so that those of the next transform come first
+    long long start;  // the number of updates before it joined the chain
+    double settings[6];
+
+    template <class T> __device__ __forceinline__ T read() const {
+        static_assert(sizeof(T) <= sizeof(settings), "the settings of a transform are too many for the table");
+        T read;
+        memcpy(&read, settings, sizeof(T));
+        return read;
     }
+    template <class Settings> __device__ void prepare_from(unsigned step) {
+        const Prepared<Settings> prepared = prepare(read<Settings>(), Step{step - start});
+        static_assert(sizeof(prepared) <= sizeof(settings), "a transform prepares too much for the table");
+        memcpy(settings, &prepared, sizeof(prepared));
+    }
+};
+constexpr int MOST_OPERATIONS = 16;
+using Operations = Operation[MOST_OPERATIONS];
+
+// Moves all slots by a number of places, of which there are four; those in the first places move to the end.
+template <int N> __device__ __forceinline__ void rotate(Element (&e)[N], int places) {
 #pragma unroll
-    for (int s = 0; s < 4; ++s)
-        if (s == slot) slots[s] = v;
-    return g;
+    for (int j = 0; j < N; ++j) {
+        float(&s)[4] = e[j].slots;
+        if (places & 1) {
+            const float first = s[0];
+            s[0] = s[1], s[1] = s[2], s[2] = s[3], s[3] = first;
+        }
+        if (places & 2) {
+            const float first = s[0], second = s[1];
+            s[0] = s[2], s[1] = s[3], s[2] = first, s[3] = second;
+        }
+    }
 }
+
+// Applies the operations of a table, which are prepared in shared memory.
+struct Interpreter {
+    const Operation* operations;
+    int count;
+
+    template <int N> __device__ __forceinline__ void operator()(const Parameter& p, Element (&e)[N]) const {
+        for (int i = 0; i < count; ++i) {
+            switch (operations[i].code) {
+#define APPLY(number, Settings)                                      \
+    case number: {                                                   \
+        const auto s = operations[i].read<Prepared<Settings>>();     \
+        _Pragma("unroll") for (int j = 0; j < N; ++j) transform(s, p, e[j]); \
+    } break;
+                TRANSFORMS(APPLY)
+#undef APPLY
+            }
+            rotate(e, operations[i].rotation);
+        }
+    }
+};
+
+// Applies one transform, and weight decay before and after it.
+template <class Settings> struct Single {
+    Prepared<Settings> s;
+    WeightDecaySettings before, after;
+
+    template <int N> __device__ __forceinline__ void operator()(const Parameter& p, Element (&e)[N]) const {
+#pragma unroll
+        for (int j = 0; j < N; ++j) {
+            transform(before, p, e[j]);
+            transform(s, p, e[j]);
+            transform(after, p, e[j]);
+        }
+    }
+};
 
 // Calls f(size, i) for the elements of a range: four at a time, then those before and after whole vectors.
 template <class F> __device__ __forceinline__ void each_in_range(const long long* range, const F& f) {
@@ -53,100 +103,123 @@ __device__ __forceinline__ void store_weights(float* w, bf16* halves, float* bad
     if (halves) store_run(halves, weights);
 }
 
-// One block per range, which is within a segment. With lr, it updates the weights; without lr, it writes the gradients
-// for a later stage. Nothing is written if a gradient is not finite.
-__device__ void optim_apply(
-    float* w,                 // (n)
-    __nv_bfloat16* halves,    // (n), or null
-    float* g,                 // (n)
-    const float* norms,       // (segments): squares, or null
-    float* slot0,             // (n), or null
-    float* slot1,             // (n), or null
-    float* slot2,             // (n), or null
-    float* slot3,             // (n), or null
-    const float* program,     // (ops, 8)
-    const long long* ranges,  // (blocks, 2): begin, end
-    const float* factors,     // (blocks, 2): lr_mult, decay_mult
-    const float* lr,          // (1), or null
-    const float* bad_gradients,  // (1)
-    float* bad_weights,          // (1), set to 1 if a weight is not finite afterwards; null without lr
-    int ops, int segments) {
-    if (*bad_gradients != 0.0f) return;
-    float norm = 0.0f;
+// The whole flat regions, and the slots of a stage.
+struct Regions {
+    float* w;
+    bf16* halves;  // or null
+    float* g;
+    float* slots[4];  // or null
+};
+
+// Returns what the elements of a block have in common, which belong to one segment.
+__device__ inline Parameter parameter_of(const float* norms, const float* weight_norms, const float* factors,
+                                         int segment, float lr, int segments) {
+    Parameter p = {lr * factors[0], factors[1], 0.0f, 0.0f, 0.0f};
     if (norms) {
-        for (int i = threadIdx.x; i < segments; i += blockDim.x) norm += norms[i];
-        norm = sqrtf(block_sum(norm));
+        for (int i = threadIdx.x; i < segments; i += blockDim.x) p.norm += norms[i];
+        p.norm = sqrtf(block_sum(p.norm));
+        p.gradient_norm = sqrtf(norms[segment]);
     }
-    float* const regions[4] = {slot0, slot1, slot2, slot3};
-    const float lr_mult = factors[2 * blockIdx.x], decay_mult = factors[2 * blockIdx.x + 1];
-    const float rate = lr ? *lr * lr_mult : 0.0f;
-    each_in_range(ranges + 2 * blockIdx.x, [&](auto size, long long i) {
+    if (weight_norms) p.weight_norm = sqrtf(weight_norms[segment]);
+    return p;
+}
+
+// Applies a program to a range. `update` also updates the weights, unless they are frozen; otherwise the gradients are
+// written for a later stage.
+template <class Program>
+__device__ __forceinline__ void apply_chain(const Program& program, const Regions& at, const Parameter& p,
+                                            const long long* range, bool frozen, float* bad_weights, int update) {
+    each_in_range(range, [&](auto size, long long i) {
         constexpr int N = decltype(size)::value;
-        float weights[N], gradients[N], slots[N][4] = {};
-        load_floats(w + i, weights);
-        load_floats(g + i, gradients);
+        float weights[N], values[N];
+        Element e[N] = {};
+        load_floats(at.w + i, weights);
+        load_floats(at.g + i, values);
+#pragma unroll
+        for (int j = 0; j < N; ++j) e[j].w = weights[j], e[j].g = values[j];
 #pragma unroll
         for (int s = 0; s < 4; ++s) {
-            if (!regions[s]) continue;
-            float slot[N];
-            load_floats(regions[s] + i, slot);
+            if (!at.slots[s]) continue;
+            load_floats(at.slots[s] + i, values);
 #pragma unroll
-            for (int j = 0; j < N; ++j) slots[j][s] = slot[j];
+            for (int j = 0; j < N; ++j) e[j].slots[s] = values[j];
         }
-        for (int op = 0; op < ops; ++op)
-#pragma unroll
-            for (int j = 0; j < N; ++j)
-                gradients[j] = transformed(program + op * WORDS, gradients[j], weights[j], slots[j], decay_mult, norm);
+        program(p, e);
 #pragma unroll
         for (int s = 0; s < 4; ++s) {
-            if (!regions[s]) continue;
-            float slot[N];
+            if (!at.slots[s]) continue;
 #pragma unroll
-            for (int j = 0; j < N; ++j) slot[j] = slots[j][s];
-            store_run(regions[s] + i, slot);
+            for (int j = 0; j < N; ++j) values[j] = e[j].slots[s];
+            store_run(at.slots[s] + i, values);
         }
-        if (!lr) {
-            store_run(g + i, gradients);
-        } else if (lr_mult != 0.0f) {
+        if (!update) {
 #pragma unroll
-            for (int j = 0; j < N; ++j) weights[j] -= rate * gradients[j];
-            store_weights(w + i, halves ? halves + i : nullptr, bad_weights, weights);
+            for (int j = 0; j < N; ++j) values[j] = e[j].g;
+            store_run(at.g + i, values);
+        } else if (!frozen) {
+#pragma unroll
+            for (int j = 0; j < N; ++j) weights[j] -= p.lr * e[j].g;
+            store_weights(at.w + i, at.halves ? at.halves + i : nullptr, bad_weights, weights);
         }
     });
+}
+
+// One block per range, which is within a segment. With `update`, it updates the weights; otherwise it writes the
+// gradients for a later stage. Nothing is written if a gradient is not finite.
+__device__ void optim_apply(
+    float* w,                    // (n)
+    __nv_bfloat16* halves,       // (n), or null
+    float* g,                    // (n)
+    const float* norms,          // (segments): squares of the gradients, or null
+    const float* weight_norms,   // (segments): squares of the weights, or null
+    float* slot0,                // (n), or null
+    float* slot1,                // (n), or null
+    float* slot2,                // (n), or null
+    float* slot3,                // (n), or null
+    const long long* ranges,     // (blocks, 3): begin, end, segment
+    const float* factors,        // (blocks, 2): lr_mult, decay_mult
+    const unsigned* step,        // (1)
+    const float* lr,             // (1)
+    const float* bad_gradients,  // (1)
+    float* bad_weights,          // (1), set to 1 if a weight is not finite afterwards; null without update
+    int update, int segments,
+    const unsigned long long* operations,  // (ops, 8)
+    int ops) {
+    if (*bad_gradients != 0.0f) return;
+    SHARED(Operations, table);
+    if ((int)threadIdx.x < ops) {
+        Operation& op = table[threadIdx.x];
+        memcpy(&op, operations + 8 * threadIdx.x, sizeof(Operation));
+        switch (op.code) {
+#define PREPARE(number, Settings) \
+    case number: op.prepare_from<Settings>(*step); break;
+            TRANSFORMS(PREPARE)
+#undef PREPARE
+        }
+    }
+    const long long* range = ranges + 3 * blockIdx.x;
+    factors += 2 * blockIdx.x;
+    const Parameter p = parameter_of(norms, weight_norms, factors, (int)range[2], *lr, segments);
+    __syncthreads();
+    const Regions at = {w, halves, g, {slot0, slot1, slot2, slot3}};
+    apply_chain(Interpreter{table, ops}, at, p, range, factors[0] == 0.0f, bad_weights, update);
 }
 KERNEL(optim_apply)
 
-// The most common chain, weight decay and momentum, as optim_apply computes it: g' = g + decay decay_mult w,
-// v = mu v + g', w -= lr lr_mult v.
-__device__ void optim_sgd(
-    float* w,                 // (n)
-    __nv_bfloat16* halves,    // (n), or null
-    const float* g,           // (n)
-    float* velocity,          // (n)
-    const long long* ranges,  // (blocks, 2): begin, end
-    const float* factors,     // (blocks, 2): lr_mult, decay_mult
-    const float* lr,          // (1)
-    const float* bad_gradients,  // (1)
-    float* bad_weights,          // (1), set to 1 if a weight is not finite afterwards
-    float decay, float mu) {
-    if (*bad_gradients != 0.0f) return;
-    const float lr_mult = factors[2 * blockIdx.x], shrinks = decay * factors[2 * blockIdx.x + 1], rate = *lr * lr_mult;
-    each_in_range(ranges + 2 * blockIdx.x, [&](auto size, long long i) {
-        constexpr int N = decltype(size)::value;
-        float weights[N], gradients[N], velocities[N];
-        load_floats(w + i, weights);
-        load_floats(g + i, gradients);
-        load_floats(velocity + i, velocities);
-#pragma unroll
-        for (int j = 0; j < N; ++j) {
-            velocities[j] = mu * velocities[j] + (gradients[j] + shrinks * weights[j]);
-            weights[j] -= rate * velocities[j];
-        }
-        store_run(velocity + i, velocities);
-        if (lr_mult != 0.0f) store_weights(w + i, halves ? halves + i : nullptr, bad_weights, weights);
-    });
+// Applies one transform with settings of its own, after weight decay by `before` and before weight decay by `after`.
+template <class Settings>
+__device__ __forceinline__ void apply_single(
+    const Regions& at, const float* norms, const float* weight_norms, const long long* range, const float* factors,
+    unsigned step, float lr, float* bad_weights, int update, int segments, long long start, float before, float after,
+    const Settings& settings) {
+    using Shared = Prepared<Settings>;
+    SHARED(Shared, prepared);
+    if (threadIdx.x == 0) prepared = prepare(settings, Step{step - start});
+    const Parameter p = parameter_of(norms, weight_norms, factors, (int)range[2], lr, segments);
+    __syncthreads();
+    const Single<Settings> single = {prepared, {before}, {after}};
+    apply_chain(single, at, p, range, factors[0] == 0.0f, bad_weights, update);
 }
-KERNEL(optim_sgd)
 
 // One block, before optim_check_parts: whether the loss and all of n values are finite.
 __device__ void optim_check(

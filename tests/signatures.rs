@@ -9,6 +9,7 @@ use kernels::entries::{gpu_source, host_source};
 use kernels::launchers::{entries, launchers};
 use kernels::signatures::{self, Kernel};
 use kernels::tokens::Code;
+use kernels::transforms;
 
 const HEADER: &str = "struct Shape {\n  int h, w;  // the image\n  unsigned long long n;\n};\n";
 
@@ -18,7 +19,7 @@ fn read(source: &str) -> Result<Vec<Kernel>, String> {
 
 fn rust(kernels: &[Kernel]) -> String {
     let files = [("f".into(), kernels.to_vec())];
-    entries(&files) + &launchers(&files)
+    entries(&files, &[]) + &launchers(&files)
 }
 
 #[test]
@@ -179,4 +180,38 @@ fn mistakes_are_reported_with_their_line() {
         let text = read(&source).expect_err("wrong source");
         assert!(text.starts_with("kernels/f.cu:2: ") && text.contains(words), "{text}");
     }
+}
+
+#[test]
+fn a_transform_becomes_an_operation_and_with_slots_a_kernel() {
+    let read = |source: &str| {
+        transforms::read("my_rule", "/my_rule.cuh".into(), &Code::of("kernels/optim/my_rule.cuh", source))
+    };
+    let settings = "struct MyRuleSettings {\n  double beta;  // of the mean\n  int on;\n};\n";
+    let plain = read(settings).expect("valid source");
+    let held = read(&format!("{settings}void transform() {{ slots[0]; }}")).expect("valid source");
+    assert_eq!((plain.has_slots, held.has_slots), (false, true));
+    assert!(transforms::kernels(std::slice::from_ref(&plain)).is_empty());
+    let all = [plain, held];
+    assert_eq!(
+        transforms::prelude(&all),
+        "#include \"/my_rule.cuh\"\n#include \"/my_rule.cuh\"\n#define TRANSFORMS(F) F(0, MyRuleSettings) F(1, MyRuleSettings)\n"
+    );
+    let kernel = transforms::kernels(&all);
+    let header = Code::of("kernels/optim/my_rule.cuh", settings);
+    let kernels = signatures::read(&Code::of("g.cu", &kernel), &[header]).expect("a kernel that can be read");
+    assert_eq!(kernels[0].name, "optim_my_rule");
+    let code = transforms::rust(&all);
+    for part in [
+        "MyRule(MyRuleSettings),",
+        "TransformSettings::MyRule(_) => 1,",
+        "put(std::mem::offset_of!(MyRuleSettings, beta), &settings.beta.to_ne_bytes());",
+        "optim_my_rule(on, grid, args.w,",
+    ] {
+        assert!(code.contains(part), "{code}");
+    }
+    let error = read("struct Other { int n; };").expect_err("wrong source");
+    assert!(
+        error.starts_with("kernels/optim/my_rule.cuh:1: expected the settings") && error.contains("MyRuleSettings")
+    );
 }

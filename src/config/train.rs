@@ -194,7 +194,7 @@ fn read_chain(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Chai
         transforms.extend(read);
     }
     transforms.retain(|transform| !transform.is_identity());
-    complete.then_some(Chain(transforms))
+    complete.then(|| Chain::new(transforms))
 }
 
 fn read_schedule(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Schedule> {

@@ -1,10 +1,12 @@
 //! A chain of transforms, divided into stages, each of which passes once over the flat regions of a device.
 
 use super::role::{Slot, UpdateArgs, UpdateRole};
-use super::transform::{Blocks, Elements, Slots, Transform};
+use super::transform::{Blocks, Elements, Norm, Norms, Slots, Transform};
 use crate::cpu::{Ranges, sum_lanes, vectorized};
+use crate::gpu::kernels::Operation;
 use crate::tensor::{Dual, Precision, Real};
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The part of one parameter in a device's flat regions.
@@ -62,14 +64,22 @@ pub enum UpdatePass {
     /// Computes the squared norms of this device's gradients, which are summed over all devices before the next stage.
     ///
     /// Reads the gradients and writes the norms: the sum of squares of each segment, or 0 if the segment is not counted
-    /// on this device. As the first stage, also does what [`UpdatePass::Check`] does; a norm that overflows counts as a
-    /// gradient that is not finite.
-    Norm,
+    /// on this device. With `weights`, those of the weights follow. As the first stage, also does what
+    /// [`UpdatePass::Check`] does; a norm of gradients that overflows counts as a gradient that is not finite.
+    Norm {
+        /// Whether the norms of the weights are required as well.
+        weights: bool,
+    },
 }
 
 /// The transforms of an optimiser, in order. An empty chain is plain gradient descent.
-#[derive(Debug, Default)]
-pub struct Chain(pub Vec<Box<dyn Transform>>);
+#[derive(Debug, Clone, Default)]
+pub struct Chain {
+    /// The transforms.
+    pub transforms: Vec<Arc<dyn Transform>>,
+    /// For each transform, the number of updates made before it joined the chain: 0 unless a resume changed the chain.
+    pub starts: Vec<u64>,
+}
 
 /// Elements per task: gradients, weights and a slot of one block stay in the first-level cache from transform to
 /// transform.
@@ -82,32 +92,55 @@ pub(super) const SLOTS: usize = 4;
 const SUMS: usize = 64;
 
 impl Chain {
-    /// Returns the stages. The chain is divided before each transform that needs norms, which a separate stage
-    /// computes, and wherever a stage would have more than four slots.
+    /// Returns a chain whose transforms begin with the first update.
+    pub fn new(transforms: Vec<Box<dyn Transform>>) -> Self {
+        let starts = vec![0; transforms.len()];
+        Chain { transforms: transforms.into_iter().map(Arc::from).collect(), starts }
+    }
+
+    /// Returns the names of the transforms: `momentum`, and `momentum2` for the second of its kind.
+    pub fn names(&self) -> Vec<String> {
+        let keys: Vec<&str> = self.transforms.iter().map(|transform| transform.key()).collect();
+        let before = |i: usize| keys[..i].iter().filter(|key| **key == keys[i]).count();
+        (0..keys.len()).map(|i| numbered(keys[i], before(i))).collect()
+    }
+
+    /// Returns for each name the number of updates made before the transform joined the chain.
+    pub fn started(&self) -> impl Iterator<Item = (String, u64)> {
+        self.names().into_iter().zip(self.starts.iter().copied())
+    }
+
+    /// Returns the same chain, given for each name the number of updates made before the transform joined the chain.
+    pub fn joined(&self, start: impl Fn(&str) -> u64) -> Self {
+        Chain { transforms: self.transforms.clone(), starts: self.names().iter().map(|name| start(name)).collect() }
+    }
+
+    /// Returns the stages. The chain is divided before each transform that requires norms, which a separate stage
+    /// computes, and wherever a stage would have more than four slots or more operations than a GPU's table.
     pub fn stages(&self) -> Vec<UpdatePass> {
-        let checked = self.0.first().is_some_and(|first| first.needs_norm());
+        let checked = self.transforms.first().is_some_and(|first| !first.norms().is_empty());
         let mut stages = if checked { Vec::new() } else { vec![UpdatePass::Check] };
         let (mut start, mut norm, mut held) = (0, false, 0);
-        for (i, transform) in self.0.iter().enumerate() {
-            let slots = transform.slots().len();
-            if transform.needs_norm() || held + slots > SLOTS {
+        for (i, transform) in self.transforms.iter().enumerate() {
+            let (slots, norms) = (transform.slots().len(), transform.norms());
+            if !norms.is_empty() || held + slots > SLOTS || i - start == Operation::MOST {
                 if start < i {
                     stages.push(UpdatePass::Apply { transforms: start..i, update: false, norm });
                 }
-                (start, norm, held) = (i, transform.needs_norm(), 0);
+                (start, norm, held) = (i, !norms.is_empty(), 0);
                 if norm {
-                    stages.push(UpdatePass::Norm);
+                    stages.push(UpdatePass::Norm { weights: norms.contains(&Norm::Weights) });
                 }
             }
             held += slots;
         }
-        stages.push(UpdatePass::Apply { transforms: start..self.0.len(), update: true, norm });
+        stages.push(UpdatePass::Apply { transforms: start..self.transforms.len(), update: true, norm });
         stages
     }
 
     /// Returns the slots of some of the transforms, in order.
     pub fn slots(&self, transforms: Range<usize>) -> Vec<Slot> {
-        let slots = |i: usize| self.0[i].slots().iter().map(move |&name| Slot { transform: i, name });
+        let slots = |i: usize| self.transforms[i].slots().iter().map(move |&name| Slot { transform: i, name });
         transforms.flat_map(slots).collect()
     }
 
@@ -144,11 +177,14 @@ impl Chain {
                 });
                 count_gradients::<T>(finite, args);
             }
-            UpdatePass::Norm => norms::<T>(segments, args),
+            UpdatePass::Norm { weights } => norms::<T>(segments, *weights, args),
             UpdatePass::Apply { .. } if args.read::<T>(UpdateRole::NonFiniteGradients)[0] != T::ZERO => {}
             UpdatePass::Apply { transforms, update, .. } => {
-                let finite = each_part(segments, args, |part: Ranges<T, UpdateRole>, segment| {
-                    self.apply(transforms.clone(), *update, part, segment, args)
+                let all = if args.has(UpdateRole::Norms) { args.read::<T>(UpdateRole::Norms) } else { &[] };
+                let (gradients, weights) = all.split_at(all.len().min(segments.len()));
+                let finite = each_part(segments, args, |part: Ranges<T, UpdateRole>, (index, segment)| {
+                    let norms = Norms { gradients, weights, segment: index };
+                    self.apply(transforms.clone(), *update, part, (segment, norms), args)
                 });
                 if !finite {
                     args.write::<T>(UpdateRole::NonFiniteWeights)[0] = T::ONE;
@@ -164,7 +200,7 @@ impl Chain {
         transforms: Range<usize>,
         update: bool,
         mut ranges: Ranges<T, UpdateRole>,
-        segment: (usize, &Segment),
+        parameter: (&Segment, Norms<T>),
         args: &UpdateArgs,
     ) -> bool {
         if update {
@@ -173,15 +209,15 @@ impl Chain {
             let mut copy = [T::ZERO; BLOCK];
             let g = &mut copy[..w.len()];
             g.copy_from_slice(ranges.read(UpdateRole::Gradients));
-            self.transform(transforms, g, w, ranges, segment, args);
-            if segment.1.frozen() {
+            self.transform(transforms, g, w, ranges, parameter, args);
+            if parameter.0.frozen() {
                 return true;
             }
-            descend(w, g, T::from_f64(args.clock.lr * segment.1.lr_mult));
+            descend(w, g, T::from_f64(args.clock.lr * parameter.0.lr_mult));
             are_finite(w)
         } else {
             let (g, w) = (ranges.write(UpdateRole::Gradients), ranges.read(UpdateRole::Weights));
-            self.transform(transforms, g, w, ranges, segment, args);
+            self.transform(transforms, g, w, ranges, parameter, args);
             true
         }
     }
@@ -192,16 +228,27 @@ impl Chain {
         g: &mut [T],
         w: &[T],
         mut ranges: Ranges<T, UpdateRole>,
-        (index, segment): (usize, &Segment),
+        (segment, norms): (&Segment, Norms<T>),
         args: &UpdateArgs,
     ) {
         for number in transforms {
-            let transform = &self.0[number];
-            let norms = if transform.needs_norm() { args.read::<T>(UpdateRole::Norms) } else { &[] };
-            let (slots, decay_mult) = (Slots::of(number, &mut ranges), segment.decay_mult);
-            transform.apply(T::block(Elements { g: &mut *g, w, slots, norms, segment: index, decay_mult }));
+            let elements = Elements {
+                g: &mut *g,
+                w,
+                slots: Slots::of(number, &mut ranges),
+                update: args.clock.step.saturating_sub(self.starts[number]),
+                lr: args.clock.lr * segment.lr_mult,
+                decay_mult: segment.decay_mult,
+                norms,
+            };
+            self.transforms[number].apply(T::block(elements));
         }
     }
+}
+
+/// Returns the name of a transform that has `before` others of its kind before it in the chain.
+pub fn numbered(kind: &str, before: usize) -> String {
+    if before == 0 { kind.to_string() } else { format!("{kind}{}", before + 1) }
 }
 
 /// Calls `f` for the elements of every segment, block by block in parallel, with the segment's index; returns whether all
@@ -248,23 +295,31 @@ fn descend<T: Real>(w: &mut [T], g: &[T], rate: T) {
     );
 }
 
+/// Writes the sums of squares of the gradients and, if required, of the weights.
+fn norms<T: Real>(segments: &[Segment], weights: bool, args: &UpdateArgs) {
+    let (gradients, rest) = args.write::<T>(UpdateRole::Norms).split_at_mut(segments.len());
+    squares(args.read::<T>(UpdateRole::Gradients), segments, gradients, args);
+    if weights {
+        squares(args.read::<T>(UpdateRole::Weights), segments, rest, args);
+    }
+    if args.has(UpdateRole::NonFiniteGradients) {
+        count_gradients::<T>(are_finite(gradients), args);
+    }
+}
+
 /// Writes the sum of squares of each counted segment. Large segments are summed in up to [`SUMS`] parallel parts of
 /// whole blocks, which are then added in order.
-fn norms<T: Real>(segments: &[Segment], args: &UpdateArgs) {
-    let g = args.read::<T>(UpdateRole::Gradients);
-    for (norm, segment) in args.write::<T>(UpdateRole::Norms).iter_mut().zip(segments) {
-        let g = &g[segment.range()];
-        let part = g.len().div_ceil(BLOCK).div_ceil(SUMS).max(1) * BLOCK;
+fn squares<T: Real>(values: &[T], segments: &[Segment], norms: &mut [T], args: &UpdateArgs) {
+    for (norm, segment) in norms.iter_mut().zip(segments) {
+        let values = &values[segment.range()];
+        let part = values.len().div_ceil(BLOCK).div_ceil(SUMS).max(1) * BLOCK;
         let mut sums = [T::ZERO; SUMS];
         if segment.counted {
-            args.chunks(&mut sums[..g.len().div_ceil(part)], 1, |i, sum, _| {
-                let part = &g[i * part..g.len().min((i + 1) * part)];
-                sum[0] = part.chunks(BLOCK).fold(T::ZERO, |sum, block| sum + sum_lanes(block, |g| g * g));
+            args.chunks(&mut sums[..values.len().div_ceil(part)], 1, |i, sum, _| {
+                let part = &values[i * part..values.len().min((i + 1) * part)];
+                sum[0] = part.chunks(BLOCK).fold(T::ZERO, |sum, block| sum + sum_lanes(block, |x| x * x));
             });
         }
         *norm = sums.iter().fold(T::ZERO, |sum, &part| sum + part);
-    }
-    if args.has(UpdateRole::NonFiniteGradients) {
-        count_gradients::<T>(are_finite(args.read::<T>(UpdateRole::Norms)), args);
     }
 }

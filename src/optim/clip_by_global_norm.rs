@@ -4,10 +4,10 @@
 //! The norm is that of the whole network, whichever devices hold its parts; a parameter that several devices hold
 //! counts once. NaN gradients remain NaN.
 
-use super::opcode::Opcode;
-use super::transform::{Block, Elements, Transform, by_block, is_single};
+use super::transform::{Block, Elements, Norm, Transform, by_block, is_single};
 use crate::cpu::vectorized;
 use crate::error::{Fault, number};
+use crate::gpu::kernels::{ClipByGlobalNormSettings, TransformSettings};
 use crate::tensor::Real;
 use serde::Deserialize;
 
@@ -30,14 +30,14 @@ impl Transform for ClipByGlobalNorm {
             number(self.0)
         )))
     }
-    fn needs_norm(&self) -> bool {
-        true
+    fn norms(&self) -> &'static [Norm] {
+        &[Norm::Gradients]
     }
     fn apply(&self, block: Block) {
         by_block!(block, e => clip(e, self.0))
     }
-    fn code(&self) -> Opcode {
-        Opcode::ClipByGlobalNorm(self.0)
+    fn on_gpu(&self) -> TransformSettings {
+        ClipByGlobalNormSettings { max_norm: self.0 as f32 }.into()
     }
     fn examples() -> Vec<Self> {
         vec![ClipByGlobalNorm(0.5), ClipByGlobalNorm(1e6)]
@@ -46,7 +46,7 @@ impl Transform for ClipByGlobalNorm {
 
 fn clip<T: Real>(e: Elements<T>, max_norm: f64) {
     let max_norm = T::from_f64(max_norm);
-    let norm = e.norms.iter().fold(T::ZERO, |sum, &norm| sum + norm).sqrt();
+    let norm = e.norms.global();
     if norm > max_norm {
         let factor = max_norm / norm;
         vectorized(

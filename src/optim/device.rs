@@ -1,13 +1,14 @@
-//! The chain on a GPU: each stage of transforms is one launch, interpreted per element from tables in device memory.
-//! Weight decay and momentum have a kernel of their own.
+//! The chain on a GPU: each stage of transforms is one launch, interpreted per element from tables in device memory. A
+//! transform with slots has a kernel of its own, for stages that have no other except weight decay.
 
 use super::chain::SLOTS;
-use super::opcode::{Opcode, WORDS};
 use super::transform::Transform;
 use super::{Chain, Segment, UpdatePass, UpdateRole};
 use crate::error::Result;
+use crate::gpu::kernels::{Operation, TransformSettings, UpdateAddresses};
 use crate::gpu::{Const, Gpus, Grid, Launch, Mut, kernels, threads};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Number of elements that a block updates, at most: 256 threads with 4 each, eight times.
 const BLOCK: usize = 8 * 1024;
@@ -21,8 +22,8 @@ const PARTS: usize = 64;
 struct StageProgram {
     /// The address and number of the operations that the interpreter reads.
     operations: (u64, usize),
-    /// Decay and mu, if there is a kernel for the whole stage.
-    sgd: Option<(f32, f32)>,
+    /// The transform of the stage, if there is only one, and the weight decay before and after it.
+    single: Option<(Operation, f32, f32)>,
 }
 
 /// The tables of a chain on one device.
@@ -36,7 +37,7 @@ pub struct DeviceChain {
     /// For each bucket, the address and number of the ranges of gradients that are checked: those that are not frozen.
     checked: Vec<(u64, usize)>,
     segments: usize,
-    /// The blocks of an update: their ranges, the multipliers of their segments, and their number.
+    /// The blocks of an update: their ranges and segments, the multipliers of these, and their number.
     blocks: (u64, u64, usize),
 }
 
@@ -54,21 +55,24 @@ impl DeviceChain {
     ) -> Result<DeviceChain> {
         let mut programs = Vec::new();
         for stage in chain.stages() {
-            let (mut words, mut sgd) = (Vec::new(), None);
-            if let UpdatePass::Apply { transforms, update, .. } = stage {
-                sgd = decay_and_momentum(&chain.0[transforms.clone()]).filter(|_| update);
-                let mut slot = 0;
-                for transform in &chain.0[transforms] {
-                    words.extend(transform.code().words(slot));
-                    slot += transform.slots().len();
-                }
+            let (mut operations, mut single) = (Vec::new(), None);
+            if let UpdatePass::Apply { transforms, .. } = stage {
+                let operation = |i: usize| {
+                    let transform = &chain.transforms[i];
+                    Operation { settings: transform.on_gpu(), slots: transform.slots().len(), start: chain.starts[i] }
+                };
+                operations = transforms.clone().map(operation).collect();
+                single = single_of(&chain.transforms[transforms], &operations);
             }
-            programs.push(StageProgram { operations: (gpus.upload(device, &words)?, words.len() / WORDS), sgd });
+            let table = gpus.upload(device, &Operation::table(&operations))?;
+            programs.push(StageProgram { operations: (table, operations.len()), single });
         }
         let ranges: Vec<i64> = segments.iter().flat_map(|s| [s.offset as i64, (s.offset + s.len) as i64]).collect();
-        let blocks = segments.iter().flat_map(|s| pieces(s, 0, BLOCK).map(move |piece| (piece, s)));
-        let (updated, factors): (Vec<[i64; 2]>, Vec<[f32; 2]>) =
-            blocks.map(|(piece, s)| (piece, [s.lr_mult as f32, s.decay_mult as f32])).unzip();
+        let blocks = segments.iter().enumerate().flat_map(|(i, s)| {
+            pieces(s, 0, BLOCK)
+                .map(move |[begin, end]| ([begin, end, i as i64], [s.lr_mult as f32, s.decay_mult as f32]))
+        });
+        let (updated, factors): (Vec<[i64; 3]>, Vec<[f32; 2]>) = blocks.unzip();
         let counted: Vec<f32> = segments.iter().map(|s| f32::from(u8::from(s.counted))).collect();
         let mut checked = Vec::new();
         for bucket in buckets {
@@ -88,6 +92,18 @@ impl DeviceChain {
             blocks: (gpus.upload(device, &updated)?, gpus.upload(device, &factors)?, updated.len()),
         })
     }
+
+    /// Computes the sum of squares of each counted segment of a region.
+    fn squares(&self, launch: &Launch<UpdateRole>, of: Const<f32>, to: Mut<f32>) -> Result<()> {
+        let (parts, segments) = (Mut::at(self.parts), self.segments as i32);
+        // SAFETY: there is one norm per segment, and the tables are in this device's memory.
+        unsafe {
+            let (on, grid) = (&launch.issue, Grid::new(PARTS, self.segments, 1));
+            kernels::optim_norm_parts(on, grid, of, parts, Const::at(self.ranges), segments)?;
+            let grid = threads(self.segments);
+            kernels::optim_norm(on, grid, parts.into(), Const::at(self.counted), to, segments)
+        }
+    }
 }
 
 /// Divides a segment into ranges of at most `most` elements, one per block: begin and end, counted from `start`.
@@ -96,15 +112,19 @@ fn pieces(segment: &Segment, start: usize, most: usize) -> impl Iterator<Item = 
     (begin..end).step_by(most).map(move |from| [from as i64, (from + most).min(end) as i64])
 }
 
-/// Returns decay and mu if the transforms are weight decay, momentum without look-ahead, or both in this order, for
-/// which there is a kernel.
-fn decay_and_momentum(transforms: &[Box<dyn Transform>]) -> Option<(f32, f32)> {
-    let codes: Vec<Opcode> = transforms.iter().map(|transform| transform.code()).collect();
-    match codes[..] {
-        [Opcode::Momentum(mu)] => Some((0.0, mu as f32)),
-        [Opcode::WeightDecay(decay), Opcode::Momentum(mu)] => Some((decay as f32, mu as f32)),
+/// Returns the only transform of a stage, and the weight decay before and after it, if nothing else is in the stage.
+fn single_of(transforms: &[Arc<dyn Transform>], operations: &[Operation]) -> Option<(Operation, f32, f32)> {
+    let decay = |settings: &TransformSettings| match settings {
+        TransformSettings::WeightDecay(settings) => Some(settings.decay),
         _ => None,
-    }
+    };
+    let at = transforms.iter().position(|transform| !transform.slots().is_empty())?;
+    let around = |operations: &[Operation]| match operations {
+        [] => Some(0.0),
+        [one] => decay(&one.settings),
+        _ => None,
+    };
+    Some((operations[at], around(&operations[..at])?, around(&operations[at + 1..])?))
 }
 
 impl Chain {
@@ -135,30 +155,14 @@ impl Chain {
                 // memory.
                 unsafe { kernels::optim_check_parts(&launch.issue, Grid::new(count, 1, 1), g, Const::at(ranges), bad) }
             }
-            UpdatePass::Norm => {
-                let parts = Mut::at(tables.parts);
-                // SAFETY: there is one norm per segment, and the tables are in this device's memory.
-                unsafe {
-                    let grid = Grid::new(PARTS, tables.segments, 1);
-                    kernels::optim_norm_parts(
-                        &launch.issue,
-                        grid,
-                        launch.read(UpdateRole::Gradients),
-                        parts,
-                        Const::at(tables.ranges),
-                        segments,
-                    )?;
-                    kernels::optim_norm(
-                        &launch.issue,
-                        threads(tables.segments),
-                        parts.into(),
-                        Const::at(tables.counted),
-                        launch.write(UpdateRole::Norms),
-                        segments,
-                    )?;
+            UpdatePass::Norm { weights } => {
+                let norms = launch.write(UpdateRole::Norms);
+                tables.squares(launch, launch.read(UpdateRole::Gradients), norms)?;
+                if *weights {
+                    tables.squares(launch, launch.read(UpdateRole::Weights), norms.offset(tables.segments))?;
                 }
                 match launch.has(UpdateRole::NonFiniteGradients) {
-                    true => count_gradients(launch.read(UpdateRole::Norms), tables.segments, launch),
+                    true => count_gradients(norms.into(), tables.segments, launch),
                     false => Ok(()),
                 }
             }
@@ -167,59 +171,39 @@ impl Chain {
                 assert!(slots.len() <= SLOTS, "a stage has four slots at most");
                 let slot = |i: usize| slots.get(i).map_or(Mut::NONE, |&slot| launch.write(UpdateRole::Slot(slot)));
                 let copies = launch.has(UpdateRole::LowPrecision);
-                let halves = if copies { launch.write_bf16(UpdateRole::LowPrecision) } else { Mut::NONE };
-                let (weights, bad_gradients) =
-                    (launch.write(UpdateRole::Weights), launch.read(UpdateRole::NonFiniteGradients));
+                let norms = launch.read_or_null(UpdateRole::Norms);
+                let has_weights =
+                    launch.has(UpdateRole::Norms) && launch.count(UpdateRole::Norms) > i64::from(segments);
                 let (ranges, factors, blocks) = tables.blocks;
-                let (grid, ranges, factors) = (Grid::new(blocks, 1, 1), Const::at(ranges), Const::at(factors));
-                let StageProgram { operations: (program, ops), sgd } = tables.programs[number];
-                if let Some((decay, mu)) = sgd {
-                    let (g, bad_weights) =
-                        (launch.read(UpdateRole::Gradients), launch.write(UpdateRole::NonFiniteWeights));
-                    // SAFETY: weights, their copy, gradients and velocity are whole regions, in which the ranges are,
-                    // and the tables are in this device's memory.
-                    return unsafe {
-                        let lr = launch.lr();
-                        kernels::optim_sgd(
-                            &launch.issue,
-                            grid,
-                            weights,
-                            halves,
-                            g,
-                            slot(0),
-                            ranges,
-                            factors,
-                            lr,
-                            bad_gradients,
-                            bad_weights,
-                            decay,
-                            mu,
-                        )
-                    };
+                let args = UpdateAddresses {
+                    w: launch.write(UpdateRole::Weights),
+                    halves: if copies { launch.write_bf16(UpdateRole::LowPrecision) } else { Mut::NONE },
+                    g: launch.write(UpdateRole::Gradients),
+                    norms,
+                    weight_norms: if has_weights { norms.offset(tables.segments) } else { Const::NONE },
+                    slots: [slot(0), slot(1), slot(2), slot(3)],
+                    ranges: Const::at(ranges),
+                    factors: Const::at(factors),
+                    step: launch.step(),
+                    lr: launch.lr(),
+                    bad_gradients: launch.read(UpdateRole::NonFiniteGradients),
+                    bad_weights: if *update { launch.write(UpdateRole::NonFiniteWeights) } else { Mut::NONE },
+                    update: i32::from(*update),
+                    segments,
+                };
+                let (on, grid) = (&launch.issue, Grid::new(blocks, 1, 1));
+                let StageProgram { operations, single } = tables.programs[number];
+                if let Some((operation, before, after)) = single {
+                    // SAFETY: weights, their copy, gradients and slots are whole regions, in which the ranges are, there
+                    // is one norm per segment, and the tables are in this device's memory.
+                    let launched =
+                        unsafe { operation.settings.launch(on, grid, &args, operation.start as i64, before, after) };
+                    if let Some(done) = launched {
+                        return done;
+                    }
                 }
-                // SAFETY: as above; there is one norm per segment.
-                unsafe {
-                    kernels::optim_apply(
-                        &launch.issue,
-                        grid,
-                        weights,
-                        halves,
-                        launch.write(UpdateRole::Gradients),
-                        launch.read_or_null(UpdateRole::Norms),
-                        slot(0),
-                        slot(1),
-                        slot(2),
-                        slot(3),
-                        Const::at(program),
-                        ranges,
-                        factors,
-                        if *update { launch.lr() } else { Const::NONE },
-                        bad_gradients,
-                        if *update { launch.write(UpdateRole::NonFiniteWeights) } else { Mut::NONE },
-                        ops as i32,
-                        segments,
-                    )
-                }
+                // SAFETY: as above.
+                unsafe { args.interpret(on, grid, Const::at(operations.0), operations.1) }
             }
         }
     }

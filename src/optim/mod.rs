@@ -1,28 +1,26 @@
 //! Turns gradients into updates: a chain of transforms, and the schedules of the learning rate. Does not depend on
 //! networks or layers; works on flat regions in which each parameter's part is a [`Segment`].
 //!
-//! To add a transform: write `optim/x.rs` with a struct that implements [`Transform`], add one line to the list in
-//! `transforms!` below, and add its [`Opcode`] to `optim/opcode.rs` and `kernels/optim.cu`. To add a schedule: write
+//! To add a transform: write `optim/x.rs` with a struct that implements [`Transform`], its device function in
+//! `kernels/optim/x.cuh`, and one line in the list in `transforms!` below. To add a schedule: write
 //! its struct in `optim/schedule.rs`, and add it to the lists there.
 
 mod chain;
 mod clip_by_global_norm;
 mod device;
 mod momentum;
-mod opcode;
 mod role;
 pub mod schedule;
 mod transform;
 mod weight_decay;
 
-pub use chain::{Chain, Segment, UpdatePass};
+pub use chain::{Chain, Segment, UpdatePass, numbered};
 pub use clip_by_global_norm::ClipByGlobalNorm;
 pub use device::DeviceChain;
 pub use momentum::Momentum;
-pub use opcode::Opcode;
 pub use role::{Slot, UpdateArgs, UpdateRole};
 pub use schedule::{Interval, Schedule};
-pub use transform::{Block, Elements, Slots, Transform, is_single};
+pub use transform::{Block, Elements, Norm, Norms, Slots, Transform, is_single, power};
 pub use weight_decay::WeightDecay;
 
 use serde::Deserialize;

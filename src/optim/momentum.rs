@@ -3,10 +3,10 @@
 //!
 //! As in PyTorch's SGD without dampening, the learning rate multiplies v when it is used, not when it is accumulated.
 
-use super::opcode::Opcode;
 use super::transform::{Block, Elements, Transform, by_block};
 use crate::cpu::vectorized;
 use crate::error::Fault;
+use crate::gpu::kernels::{MomentumSettings, TransformSettings};
 use crate::tensor::Real;
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
@@ -78,8 +78,8 @@ impl Transform for Momentum {
     fn apply(&self, block: Block) {
         by_block!(block, e => accelerate(e, self))
     }
-    fn code(&self) -> Opcode {
-        if self.nesterov { Opcode::Nesterov(self.mu) } else { Opcode::Momentum(self.mu) }
+    fn on_gpu(&self) -> TransformSettings {
+        MomentumSettings { mu: self.mu as f32, nesterov: self.nesterov.into() }.into()
     }
     fn examples() -> Vec<Self> {
         vec![Momentum { mu: 0.9, nesterov: false }, Momentum { mu: 0.5, nesterov: true }]

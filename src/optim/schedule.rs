@@ -1,5 +1,6 @@
 //! Schedules: the learning rate as a function of the update number.
 
+use super::transform::power;
 use crate::error::Fault;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -146,19 +147,6 @@ impl Schedule {
             Schedule::StepDecay(StepDecay { every, factor }) => base * power(*factor, every.passed(step - 1, epoch)),
         }
     }
-}
-
-/// Returns x to the power n by repeated squaring, which unlike `powi` gives the same bits on every machine.
-fn power(mut x: f64, mut n: u64) -> f64 {
-    let mut product = 1.0;
-    while n > 0 {
-        if n % 2 == 1 {
-            product *= x;
-        }
-        x *= x;
-        n /= 2;
-    }
-    product
 }
 
 #[cfg(test)]

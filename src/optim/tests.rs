@@ -28,8 +28,8 @@ impl Device {
         elements: usize,
         fill: impl Fn(UpdateRole, usize) -> f64,
     ) -> Self {
-        let chain = Chain(chain);
-        let slots = chain.slots(0..chain.0.len()).into_iter().map(UpdateRole::Slot);
+        let chain = Chain::new(chain);
+        let slots = chain.slots(0..chain.transforms.len()).into_iter().map(UpdateRole::Slot);
         let region = |role| {
             let n = match role {
                 Norms => segments.len(),
@@ -63,8 +63,9 @@ impl Device {
 
     fn run(&self, stage: &UpdatePass) {
         let is_used = |role: UpdateRole| match (stage, role) {
-            (UpdatePass::Norm, Norms) => true,
-            (UpdatePass::Check | UpdatePass::Norm, role) => {
+            (UpdatePass::Norm { .. }, Norms) => true,
+            (UpdatePass::Norm { weights }, Weights) => *weights,
+            (UpdatePass::Check | UpdatePass::Norm { .. }, role) => {
                 let checks = matches!(role, Metrics | NonFiniteGradients | NonFiniteWeights);
                 role == Gradients || (checks && *stage == self.chain.stages()[0])
             }
@@ -179,33 +180,36 @@ fn a_replicated_copy_counts_once() {
     segments[1].counted = false;
     let chain = vec![boxed(ClipByGlobalNorm(1.0))];
     let device = Device::new::<f64>(chain, segments, 4, |role, _| if role == Gradients { 2.0 } else { 0.0 });
-    device.run(&UpdatePass::Norm);
+    device.run(&UpdatePass::Norm { weights: false });
     assert_eq!(device.values::<f64>(Norms), [8.0, 0.0]);
 }
 
 #[test]
 fn chains_are_cut_before_transforms_that_need_norms_and_where_slots_are_many() {
     let apply = |transforms, update, norm| UpdatePass::Apply { transforms, update, norm };
-    let stages = |chain| Chain(chain).stages();
+    let stages = |chain| Chain::new(chain).stages();
     assert_eq!(stages(vec![]), [UpdatePass::Check, apply(0..0, true, false)]);
     assert_eq!(stages(vec![boxed(WeightDecay(0.1)), boxed(MOMENTUM)]), [UpdatePass::Check, apply(0..2, true, false)]);
     let clip = || boxed(ClipByGlobalNorm(1.0));
-    assert_eq!(stages(vec![clip(), boxed(MOMENTUM)]), [UpdatePass::Norm, apply(0..2, true, true)]);
+    assert_eq!(stages(vec![clip(), boxed(MOMENTUM)]), [UpdatePass::Norm { weights: false }, apply(0..2, true, true)]);
     assert_eq!(
         stages(vec![boxed(MOMENTUM), clip(), clip()]),
         [
             UpdatePass::Check,
             apply(0..1, false, false),
-            UpdatePass::Norm,
+            UpdatePass::Norm { weights: false },
             apply(1..2, false, true),
-            UpdatePass::Norm,
+            UpdatePass::Norm { weights: false },
             apply(2..3, true, true)
         ]
     );
     let five = || (0..5).map(|_| boxed(MOMENTUM));
     assert_eq!(stages(five().collect()), [UpdatePass::Check, apply(0..4, false, false), apply(4..5, true, false)]);
     let clipped = [clip()].into_iter().chain(five()).collect();
-    assert_eq!(stages(clipped), [UpdatePass::Norm, apply(0..5, false, true), apply(5..6, true, false)]);
+    assert_eq!(
+        stages(clipped),
+        [UpdatePass::Norm { weights: false }, apply(0..5, false, true), apply(5..6, true, false)]
+    );
 }
 
 /// Segments of which one is empty, one has many blocks and none is aligned to blocks, with padding between them and at
@@ -213,14 +217,20 @@ fn chains_are_cut_before_transforms_that_need_norms_and_where_slots_are_many() {
 fn uneven(chain: Vec<Box<dyn Transform>>) -> Device {
     let mut segments = vec![segment(3, 5), segment(16, 0), segment(64, 700_001), segment(700_100, 4097)];
     segments[3].lr_mult = 0.5;
-    let stream = |role| match role {
-        Weights => 0,
-        Gradients => 1,
-        Norms | Metrics | NonFiniteGradients | NonFiniteWeights | UpdateRole::LowPrecision => 2,
-        UpdateRole::Slot(slot) => 3 + slot.transform as u64,
+    let random = |stream| Random::new(5, RandomStream::Probe, 0, stream);
+    let start = |role, i: usize| match role {
+        Weights => random(0).uniform(i as u64) - 0.5,
+        Gradients => random(1).uniform(i as u64) - 0.5,
+        _ => 0.0,
     };
-    let random = |role| Random::new(5, RandomStream::Probe, 0, stream(role));
-    Device::new::<f32>(chain, segments, 704_200, |role, i| random(role).uniform(i as u64) - 0.5)
+    let device = Device::new::<f32>(chain, segments, 704_200, start);
+    // Two updates fill the slots with values that the transforms produce.
+    for step in 2..4 {
+        device.step();
+        let values: Vec<f64> = (0..704_200).map(|i| random(step).uniform(i) - 0.5).collect();
+        device.args(&device.regions).write::<f32>(Gradients).iter_mut().zip(values).for_each(|(g, x)| *g = x as f32);
+    }
+    device
 }
 
 #[test]
@@ -273,7 +283,7 @@ fn one_pass_equals_the_transforms_one_after_the_other() {
 #[test]
 fn a_large_norm_is_near_the_plain_sum() {
     let device = uneven(vec![boxed(ClipByGlobalNorm(1.0))]);
-    device.run(&UpdatePass::Norm);
+    device.run(&UpdatePass::Norm { weights: false });
     let g = device.values::<f32>(Gradients);
     for (norm, s) in device.values::<f32>(Norms).iter().zip(&device.segments) {
         let plain: f64 = g[s.offset..s.offset + s.len].iter().map(|g| g * g).sum();

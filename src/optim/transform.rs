@@ -1,9 +1,9 @@
 //! The interface of a transform, and the elements that it transforms.
 
-use super::opcode::Opcode;
 use super::role::{Slot, UpdateRole};
 use crate::cpu::Ranges;
 use crate::error::Fault;
+use crate::gpu::kernels::TransformSettings;
 use crate::tensor::{Dual, Real};
 use std::fmt::Debug;
 
@@ -16,13 +16,48 @@ pub struct Elements<'a, T> {
     pub w: &'a [T],
     /// The transform's slots, which are initially zero and keep their values from step to step.
     pub slots: Slots<'a, T>,
-    /// For each segment, the sum of squares of its parameter's whole gradient at this point in the chain; empty for
-    /// transforms that do not need it.
-    pub norms: &'a [T],
-    /// The parameter's index in `norms`.
-    pub segment: usize,
+    /// The number of this update since the transform joined the chain, from 1.
+    pub update: u64,
+    /// The learning rate of the parameter.
+    pub lr: f64,
     /// Multiplies the weight decay.
     pub decay_mult: f64,
+    /// The norms that the transform requires.
+    pub norms: Norms<'a, T>,
+}
+
+/// A norm that a transform requires, at its point in the chain: the Euclidean norm over all devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Norm {
+    /// Those of the gradients: of each parameter's, and of all together.
+    Gradients,
+    /// Those of the weights: of each parameter's.
+    Weights,
+}
+
+/// The sums of squares of each segment's gradients and weights; empty if no transform of the stage requires them.
+#[derive(Debug, Clone, Copy)]
+pub struct Norms<'a, T> {
+    pub(super) gradients: &'a [T],
+    pub(super) weights: &'a [T],
+    pub(super) segment: usize,
+}
+
+impl<T: Real> Norms<'_, T> {
+    /// Returns the norm of the gradients of all parameters together.
+    pub fn global(&self) -> T {
+        self.gradients.iter().fold(T::ZERO, |sum, &norm| sum + norm).sqrt()
+    }
+
+    /// Returns the norm of this parameter's gradient.
+    pub fn gradient(&self) -> T {
+        self.gradients[self.segment].sqrt()
+    }
+
+    /// Returns the norm of this parameter's weights.
+    pub fn weights(&self) -> T {
+        self.weights[self.segment].sqrt()
+    }
 }
 
 /// The same elements of every slot of one transform.
@@ -80,16 +115,21 @@ pub trait Transform: Debug + Send + Sync {
         &[]
     }
 
-    /// Returns true if it reads the norms of the gradients, which must first be summed over all devices.
-    fn needs_norm(&self) -> bool {
-        false
+    /// Returns the norms that it requires, which are first summed over all devices.
+    fn norms(&self) -> &'static [Norm] {
+        &[]
+    }
+
+    /// Returns the decay d of the weights if it adds d w to the gradient, otherwise 0.
+    fn decay(&self) -> f64 {
+        0.0
     }
 
     /// Transforms the gradient of a block.
     fn apply(&self, block: Block);
 
-    /// Returns the operation that the interpreter on a GPU executes.
-    fn code(&self) -> Opcode;
+    /// Returns its settings as kernels/optim/x.cuh declares them.
+    fn on_gpu(&self) -> TransformSettings;
 
     /// Returns a few transforms of this kind, for the shared test suite.
     fn examples() -> Vec<Self>
@@ -100,6 +140,19 @@ pub trait Transform: Debug + Send + Sync {
 /// Returns true if a number is above 0 and neither 0 nor infinite in single precision.
 pub fn is_single(x: f64) -> bool {
     x > 0.0 && x as f32 > 0.0 && (x as f32).is_finite()
+}
+
+/// Returns x to the power n by repeated squaring, which unlike `powi` gives the same bits on every machine.
+pub fn power(mut x: f64, mut n: u64) -> f64 {
+    let mut product = 1.0;
+    while n > 0 {
+        if n % 2 == 1 {
+            product *= x;
+        }
+        x *= x;
+        n /= 2;
+    }
+    product
 }
 
 /// Calls a function generic over the element type with the elements of a block.

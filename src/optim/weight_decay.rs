@@ -4,10 +4,10 @@
 //!
 //! Equals `weight_decay` of PyTorch's SGD if it comes before `momentum`.
 
-use super::opcode::Opcode;
 use super::transform::{Block, Elements, Transform, by_block, is_single};
 use crate::cpu::vectorized;
 use crate::error::{Fault, number};
+use crate::gpu::kernels::{TransformSettings, WeightDecaySettings};
 use crate::tensor::Real;
 use serde::Deserialize;
 
@@ -33,8 +33,11 @@ impl Transform for WeightDecay {
     fn apply(&self, block: Block) {
         by_block!(block, e => decay(e, self.0))
     }
-    fn code(&self) -> Opcode {
-        Opcode::WeightDecay(self.0)
+    fn decay(&self) -> f64 {
+        self.0
+    }
+    fn on_gpu(&self) -> TransformSettings {
+        WeightDecaySettings { decay: self.0 as f32 }.into()
     }
     fn examples() -> Vec<Self> {
         vec![WeightDecay(5e-4)]

@@ -78,7 +78,7 @@ impl Planner<'_> {
             self.placed.tensors[bf16_weights].element = Element::Bf16;
             bf16_weights
         });
-        let named = chain.slots(0..chain.0.len());
+        let named = chain.slots(0..chain.transforms.len());
         let slots: Vec<TensorId> = (0..named.len())
             .map(|slot| {
                 let (shape, layout, home) = flat(Region::Slot(slot));
@@ -95,13 +95,14 @@ impl Planner<'_> {
                 UpdatePass::Check => {
                     [(UpdateRole::Gradients, gradients, Access::Read)].into_iter().chain(checks).collect()
                 }
-                UpdatePass::Norm => {
-                    let shape = Shape::from([self.network.parameters.len()]);
+                UpdatePass::Norm { weights: of_weights } => {
+                    let shape = Shape::from([self.network.parameters.len() * if *of_weights { 2 } else { 1 }]);
                     let norm = self.tensor("norms".into(), shape, partial, Home::Own, MemoryUse::Workspace);
                     norms = Some(norm);
                     let own =
                         [(UpdateRole::Gradients, gradients, Access::Read), (UpdateRole::Norms, norm, Access::Write)];
-                    own.into_iter().chain(checks).collect()
+                    let read = of_weights.then_some((UpdateRole::Weights, weights, Access::Read));
+                    own.into_iter().chain(read).chain(checks).collect()
                 }
                 UpdatePass::Apply { transforms, update, norm } => {
                     let access = if *update { Access::Update } else { Access::Read };
@@ -125,7 +126,7 @@ impl Planner<'_> {
             if number == 0 {
                 bad_gradients = self.redistribute(bad_gradients, Layout::REPLICATE);
             }
-            if *stage == UpdatePass::Norm {
+            if matches!(stage, UpdatePass::Norm { .. }) {
                 norms = norms.map(|norm| self.redistribute(norm, Layout::REPLICATE));
             }
         }

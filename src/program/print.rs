@@ -154,7 +154,9 @@ impl Plan {
                         UpdateRole::NonFiniteGradients => "nonfinite_gradients".to_string(),
                         UpdateRole::NonFiniteWeights => "nonfinite_weights".to_string(),
                         UpdateRole::LowPrecision => "weights_bf16".to_string(),
-                        UpdateRole::Slot(slot) => format!("{}.{}", self.chain.0[slot.transform].key(), slot.name),
+                        UpdateRole::Slot(slot) => {
+                            format!("{}.{}", self.chain.transforms[slot.transform].key(), slot.name)
+                        }
                     };
                     (name, local)
                 });

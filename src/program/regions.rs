@@ -53,7 +53,7 @@ impl Regions {
             sizes.push((Region::Bf16Weights, flat.len));
         }
         sizes.push((Region::Gradients, flat.len));
-        let slots = chain.slots(0..chain.0.len()).len();
+        let slots = chain.slots(0..chain.transforms.len()).len();
         sizes.extend((0..slots).map(|slot| (Region::Slot(slot), flat.len)));
         sizes.extend([(Region::Statistics, statistics), (Region::Metrics, Region::RESULTS)]);
         if spec.target.is_gpu() {

@@ -51,6 +51,16 @@ pub struct Checkpoint {
     pub state: TensorFile,
 }
 
+impl Checkpoint {
+    /// Returns the number of updates made before a transform joined the chain, which may be all of them. Checkpoints of
+    /// versions up to 0.1.0 have none that joined later.
+    pub(super) fn start(&self, transform: &str) -> u64 {
+        let is_own = |name: &str| name.rsplit('.').nth(1) == Some(transform);
+        let kept = self.state.tensors.iter().any(|tensor| is_own(&tensor.name));
+        self.info.starts.get(transform).copied().unwrap_or(if kept { 0 } else { self.info.step })
+    }
+}
+
 /// The newest usable checkpoint.
 #[derive(Debug)]
 pub struct LatestCheckpoint {

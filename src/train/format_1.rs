@@ -1,6 +1,7 @@
 //! Checkpoints of format 1, which version 0.1.0 wrote: they count batches instead of samples, number the elements of lists
 //! and the transforms of the chain, and know neither their run nor their data.
 
+use crate::optim::numbered;
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -58,11 +59,6 @@ pub(super) fn state_names(names: &[String]) -> Vec<String> {
         format!("{parameter}.{}.{slot}", numbered(&kind, before))
     });
     renamed.collect()
-}
-
-/// Returns the name of a transform that has `before` others of its kind before it in the chain: `momentum`, `momentum2`.
-pub(super) fn numbered(kind: &str, before: usize) -> String {
-    if before == 0 { kind.to_string() } else { format!("{kind}{}", before + 1) }
 }
 
 #[cfg(test)]

@@ -94,6 +94,9 @@ pub struct Info {
     pub data: Option<DataRecord>,
     /// The last evaluation of each set.
     pub evaluations: Vec<Evaluation>,
+    /// For each transform of the optimiser, by its name, the updates made before it joined the chain.
+    #[serde(default)]
+    pub starts: BTreeMap<String, u64>,
     /// The algorithms that NVIDIA's libraries used; others would round differently.
     #[serde(default)]
     pub algorithms: Record,

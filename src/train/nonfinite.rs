@@ -8,7 +8,6 @@ use crate::data::{Batches, Place, Preparer};
 use crate::device::Clock;
 use crate::error::{Error, Result, number};
 use crate::layers::{Mode, Pass, Role};
-use crate::optim::Opcode;
 use crate::placement::Variant;
 use crate::program::{FirstNonFinite, Persistent};
 
@@ -156,11 +155,7 @@ impl Run {
 
     /// Returns lr * decay * decay_mult of the layer where it is largest, if it makes weights grow or oscillate.
     fn decay(&self, clock: Clock) -> Option<f64> {
-        let chain = &self.job.config.optimizer.chain.0;
-        let decays = chain.iter().map(|transform| match transform.code() {
-            Opcode::WeightDecay(decay) => decay,
-            _ => 0.0,
-        });
+        let decays = self.job.config.optimizer.chain.transforms.iter().map(|transform| transform.decay());
         let decay = decays.fold(0.0, f64::max) * clock.lr;
         let factors = self.job.network.parameters.iter().map(|p| p.lr_mult * p.decay_mult);
         Some(decay * factors.fold(0.0, f64::max)).filter(|&decay| decay > 1.0)
@@ -198,7 +193,7 @@ impl Run {
                 number(*product)
             ),
             Cause::Rate => {
-                let clips = config.optimizer.chain.0.iter().any(|transform| transform.needs_norm());
+                let clips = config.optimizer.chain.transforms.iter().any(|t| t.key() == "clip_by_global_norm");
                 let clip = if clips { "" } else { ", or put { clip_by_global_norm = 1.0 } first in the chain" };
                 format!("lower lr (now {lr}){clip}; {again}")
             }

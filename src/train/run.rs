@@ -3,7 +3,6 @@
 use super::changes;
 use super::checkpoint::{self, Checkpoint, Retention, Snapshot};
 use super::exchange::{self, Export};
-use super::format_1::numbered;
 use super::headers::note_same_data;
 use super::job::{Evaluates, Job};
 use super::manifest::{Evaluation, FORMAT, Info};
@@ -109,6 +108,9 @@ impl Run {
         if let Some(with_rest) = job.go_on(info.step, info.place)? {
             plan = with_rest;
         }
+        // A transform that is new to the chain counts its updates from here.
+        let chain = Arc::new(job.config.optimizer.chain.joined(|name| found.checkpoint.start(name)));
+        (job.config.optimizer.chain, plan.chain) = (Arc::clone(&chain), chain);
         let mut run = Run::open(job, plan, opened, records)?;
         run.restore_model(&found.checkpoint)?;
         run.restore_state(&found.checkpoint)?;
@@ -222,13 +224,11 @@ impl Run {
     /// Returns the optimiser's tensors: which one, its name in files, its parameter.
     fn slots(&self) -> Vec<(Persistent, String, usize)> {
         let chain = &self.session.plan().chain;
-        let slots = chain.slots(0..chain.0.len());
+        let (slots, names) = (chain.slots(0..chain.transforms.len()), chain.names());
         let mut all = Vec::new();
         for (number, slot) in slots.iter().enumerate() {
-            let kind = chain.0[slot.transform].key();
-            let before = chain.0[..slot.transform].iter().filter(|transform| transform.key() == kind).count();
             for (parameter, p) in self.job.network.parameters.iter().enumerate() {
-                let name = format!("{}.{}.{}", p.name, numbered(kind, before), slot.name);
+                let name = format!("{}.{}.{}", p.name, names[slot.transform], slot.name);
                 all.push((Persistent::Slot(number, parameter), name, parameter));
             }
         }
@@ -259,6 +259,7 @@ impl Run {
             settings: learned_settings(&config.resolved),
             data: Some(self.data.clone()),
             evaluations: self.evaluations.clone(),
+            starts: self.session.plan().chain.started().collect(),
             algorithms: self.session.choices(),
         }
     }

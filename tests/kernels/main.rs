@@ -7,6 +7,7 @@ mod augmentation;
 mod elementwise;
 mod faults;
 mod images;
+mod optim;
 mod products;
 mod rig;
 mod statistics;

@@ -1,7 +1,7 @@
 //! Checks the optimiser's chain over flat regions, with padding between segments, against the same chain on the CPU in
 //! f64. In the last step a gradient is infinite, so nothing may change.
 
-use super::compare::{Compared, Tally, worst_bits, worst_relative};
+use super::compare::{Compared, Difference, Tally, worst_bits, worst_relative};
 use super::device::{Device, Effort};
 use crate::cpu::Args;
 use crate::device::{Clock, Memory, Operand, Pool, Queue, Random, RandomStream};
@@ -26,9 +26,9 @@ const STEPS: u64 = 3;
 
 /// Checks every transform alone, an empty chain, and a chain of several that a norm divides into stages.
 pub(super) fn check(device: &Device, effort: Effort, tally: &mut Tally) {
-    let mut chains: Vec<Chain> = optim::all_examples().into_iter().map(|transform| Chain(vec![transform])).collect();
+    let mut chains: Vec<Chain> = optim::all_examples().into_iter().map(|one| Chain::new(vec![one])).collect();
     chains.push(Chain::default());
-    chains.push(Chain(vec![
+    chains.push(Chain::new(vec![
         Box::new(Momentum { mu: 0.5, nesterov: true }),
         Box::new(ClipByGlobalNorm(3.0)),
         Box::new(WeightDecay(0.1)),
@@ -36,17 +36,19 @@ pub(super) fn check(device: &Device, effort: Effort, tally: &mut Tally) {
     ]));
     let skipped = if effort == Effort::Quick { chains.len() - 1 } else { 0 };
     for chain in &chains[skipped..] {
-        let names: Vec<String> = chain.0.iter().map(|transform| format!("{transform:?}")).collect();
+        let names: Vec<String> = chain.transforms.iter().map(|transform| format!("{transform:?}")).collect();
         let got = match (&device.driver, device.kind()) {
             (Some(_), Some(kind)) => on_gpu(chain, device, kind).map(|(got, bf16_weights)| (got, Some(bf16_weights))),
             _ => on_cpu::<f32>(chain, device.threads).map(|got| (got, None)),
         };
         let compared = |(region, (got, expected)): (usize, (Vec<f32>, Vec<f64>))| {
-            let role = match outputs(chain)[region] {
-                UpdateRole::Slot(slot) => format!("{} {}", slot.transform, slot.name),
-                role => format!("{role:?}").to_lowercase(),
+            let (role, difference) = match outputs(chain)[region] {
+                UpdateRole::Slot(slot) => {
+                    (format!("{} {}", slot.transform, slot.name), worst_by_scale(&got, &expected))
+                }
+                role => (format!("{role:?}").to_lowercase(), worst_relative(&got, &expected)),
             };
-            Compared { role, difference: worst_relative(&got, &expected), bound: BOUND }
+            Compared { role, difference, bound: BOUND }
         };
         let both = on_cpu::<f64>(chain, 1).and_then(|expected| Ok((got?, expected)));
         let bf16_weights =
@@ -62,6 +64,22 @@ pub(super) fn check(device: &Device, effort: Effort, tally: &mut Tally) {
             tally.add(&format!("{case} in bf16"), Ok(vec![bf16_weights]));
         }
     }
+}
+
+/// The exponents of the scales of gradients, which neighbouring elements take in turn: second moments become as small as
+/// 2^-48.
+const SCALES: [i32; 4] = [0, -8, -16, -24];
+
+/// Returns the worst element. Its error is relative to the largest expected magnitude of those with its scale.
+fn worst_by_scale(got: &[f32], expected: &[f64]) -> Difference {
+    let of_scale = |scale: usize| {
+        let all = || (scale..expected.len()).step_by(SCALES.len());
+        let (got, expected): (Vec<f32>, Vec<f64>) = all().map(|i| (got[i], expected[i])).unzip();
+        let worst = worst_relative(&got, &expected);
+        Difference { index: scale + worst.index * SCALES.len(), ..worst }
+    };
+    let all = (0..SCALES.len()).map(of_scale);
+    all.reduce(|worst, other| if other.error > worst.error { other } else { worst }).expect("there are scales")
 }
 
 /// Compares the segments of the bf16 weights with the weights, rounded to nearest.
@@ -83,7 +101,8 @@ fn segments() -> Vec<Segment> {
 fn start(region: u64) -> Vec<f64> {
     let random = Random::new(13, RandomStream::Probe, 0, region);
     // Exact in f32, in every precision.
-    let mut values: Vec<f64> = (0..ELEMENTS as u64).map(|i| f64::from(random.normal(i) as f32)).collect();
+    let scale = |i: usize| if region == 0 { 1.0 } else { 2f64.powi(SCALES[i % SCALES.len()]) };
+    let mut values: Vec<f64> = (0..ELEMENTS).map(|i| scale(i) * f64::from(random.normal(i as u64) as f32)).collect();
     if region == STEPS {
         values[segments()[2].offset + 700] = f64::INFINITY;
     }
@@ -118,7 +137,7 @@ fn len(role: UpdateRole) -> usize {
 }
 
 fn slots(chain: &Chain) -> impl Iterator<Item = UpdateRole> {
-    chain.slots(0..chain.0.len()).into_iter().map(UpdateRole::Slot)
+    chain.slots(0..chain.transforms.len()).into_iter().map(UpdateRole::Slot)
 }
 
 /// Returns true if stage `number` uses a role: norms if it needs them, the slots of its transforms, and the bf16 copy if
@@ -126,9 +145,10 @@ fn slots(chain: &Chain) -> impl Iterator<Item = UpdateRole> {
 fn is_used(stage: &UpdatePass, number: usize, role: UpdateRole) -> bool {
     let checks = matches!(role, UpdateRole::Metrics | UpdateRole::NonFiniteGradients | UpdateRole::NonFiniteWeights);
     match (stage, role) {
-        (UpdatePass::Check | UpdatePass::Norm, _) if checks => number == 0,
+        (UpdatePass::Check | UpdatePass::Norm { .. }, _) if checks => number == 0,
         (UpdatePass::Check, role) => role == UpdateRole::Gradients,
-        (UpdatePass::Norm, role) => matches!(role, UpdateRole::Gradients | UpdateRole::Norms),
+        (UpdatePass::Norm { weights }, UpdateRole::Weights) => *weights,
+        (UpdatePass::Norm { .. }, role) => matches!(role, UpdateRole::Gradients | UpdateRole::Norms),
         (UpdatePass::Apply { .. }, UpdateRole::Weights | UpdateRole::Gradients) => true,
         (UpdatePass::Apply { norm, .. }, UpdateRole::Norms) => *norm,
         (UpdatePass::Apply { update, .. }, UpdateRole::LowPrecision | UpdateRole::NonFiniteWeights) => *update,
