@@ -61,6 +61,11 @@ impl Fault {
     pub fn at(key: &'static str, message: impl Into<String>) -> Self {
         Fault { key: Some(key), message: message.into() }
     }
+    /// Returns the fault under another name of its key, with which the message begins.
+    pub fn renamed(self, name: &str) -> Self {
+        let rest = self.key.and_then(|key| self.message.strip_prefix(key));
+        Fault { message: rest.map_or(self.message.clone(), |rest| format!("{name}{rest}")), key: self.key }
+    }
     /// Checks a setting that must be finite and above 0.
     ///
     /// # Errors

@@ -18,6 +18,7 @@ pub mod optim;
 pub mod placement;
 pub mod program;
 pub mod report;
+pub mod settings;
 pub mod storage;
 pub mod tensor;
 pub mod train;

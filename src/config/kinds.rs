@@ -138,6 +138,11 @@ impl<'i> Tagged<'i> {
         Some(Tagged { kind, settings, bare: false, locations })
     }
 
+    /// Returns true if the settings are a table, and not one value in place of it.
+    pub(super) fn is_table(&self) -> bool {
+        self.settings.get_ref().is_table()
+    }
+
     /// Reads the settings; reports any mistake.
     pub(super) fn read<T>(
         self,

@@ -185,9 +185,11 @@ fn read_chain(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Chai
     let mut complete = true;
     for item in items {
         let read = Tagged::open(diagnostics, "[optimizer] chain", &TRANSFORMS, item).and_then(|tagged| {
-            let (subject, locations) = (format!("transform \"{}\"", tagged.kind), tagged.locations.clone());
+            let (kind, locations, is_table) = (tagged.kind, tagged.locations.clone(), tagged.is_table());
+            let subject = format!("transform \"{kind}\"");
             let transform = tagged.read(diagnostics, &subject, &TRANSFORMS, optim::read)?;
-            transform.check().map_err(|fault| diagnostics.fault(&subject, &locations, &fault)).ok()?;
+            let named = |fault: Fault| if is_table { fault } else { fault.renamed(kind) };
+            transform.check().map_err(|fault| diagnostics.fault(&subject, &locations, &named(fault))).ok()?;
             Some(transform)
         });
         complete &= read.is_some();

@@ -61,7 +61,7 @@ impl UpdateAddresses {
     ///
     /// # Safety
     /// As for [`optim_apply`].
-    pub unsafe fn interpret(&self, on: &Issue, grid: Grid, table: Const<u64>, count: usize) -> Result<()> {
+    pub unsafe fn launch_table(&self, on: &Issue, grid: Grid, table: Const<u64>, count: usize) -> Result<()> {
         let (a, [s0, s1, s2, s3]) = (self, self.slots);
         // SAFETY: the caller has the same obligations.
         unsafe {
@@ -94,7 +94,7 @@ impl UpdateAddresses {
 
 /// A transform of a stage, as an entry of its table in the memory of a GPU.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Operation {
+pub struct TransformOp {
     /// The transform.
     pub settings: TransformSettings,
     /// Its number of slots.
@@ -103,7 +103,7 @@ pub struct Operation {
     pub start: u64,
 }
 
-impl Operation {
+impl TransformOp {
     /// The most operations of a table.
     pub const MOST: usize = 16;
     /// 64-bit words of an operation in a table.
@@ -111,7 +111,7 @@ impl Operation {
 
     /// Returns the table of a stage. After each operation, the slots rotate so that those of the next one come first, and
     /// after the last one, all are at their places again.
-    pub fn table(operations: &[Operation]) -> Vec<u64> {
+    pub fn table(operations: &[TransformOp]) -> Vec<u64> {
         let (mut words, mut held) = (Vec::new(), 0);
         for (i, operation) in operations.iter().enumerate() {
             held += operation.slots;

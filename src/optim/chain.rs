@@ -3,7 +3,7 @@
 use super::role::{Slot, UpdateArgs, UpdateRole};
 use super::transform::{Blocks, Elements, Norm, Norms, Slots, Transform};
 use crate::cpu::{Ranges, sum_lanes, vectorized};
-use crate::gpu::kernels::Operation;
+use crate::gpu::kernels::TransformOp;
 use crate::tensor::{Dual, Precision, Real};
 use std::ops::Range;
 use std::sync::Arc;
@@ -123,7 +123,7 @@ impl Chain {
         let (mut start, mut norm, mut held) = (0, false, 0);
         for (i, transform) in self.transforms.iter().enumerate() {
             let (slots, norms) = (transform.slots().len(), transform.norms());
-            if !norms.is_empty() || held + slots > SLOTS || i - start == Operation::MOST {
+            if !norms.is_empty() || held + slots > SLOTS || i - start == TransformOp::MOST {
                 if start < i {
                     stages.push(UpdatePass::Apply { transforms: start..i, update: false, norm });
                 }

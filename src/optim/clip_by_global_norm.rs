@@ -4,43 +4,40 @@
 //! The norm is that of the whole network, whichever devices hold its parts; a parameter that several devices hold
 //! counts once. NaN gradients remain NaN.
 
-use super::transform::{Block, Elements, Norm, Transform, by_block, is_single};
+use super::transform::{Block, Elements, Norm, Transform, by_block};
 use crate::cpu::vectorized;
-use crate::error::{Fault, number};
 use crate::gpu::kernels::{ClipByGlobalNormSettings, TransformSettings};
+use crate::settings::{Range, SINGLE, settings};
 use crate::tensor::Real;
-use serde::Deserialize;
 
-/// The transform, given by its maximum norm, which is above 0.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(transparent)]
-pub struct ClipByGlobalNorm(pub f64);
+const MAX_NORM: Range<f64> = Range {
+    text: "a number above 0 within single precision; leave clip_by_global_norm out to disable clipping",
+    ..SINGLE
+};
+
+settings! {
+    /// The transform: `clip_by_global_norm = 1.0`. Without it, nothing is clipped.
+    pub struct ClipByGlobalNorm from max_norm {
+        /// The largest norm that is left as it is.
+        pub max_norm: f64, in MAX_NORM, example "1.0";
+    }
+}
 
 impl Transform for ClipByGlobalNorm {
     fn key(&self) -> &'static str {
         "clip_by_global_norm"
     }
-    fn check(&self) -> Result<(), Fault> {
-        if is_single(self.0) {
-            return Ok(());
-        }
-        Err(Fault::whole(format!(
-            "clip_by_global_norm = {}, expected the maximum norm, a number above 0 within single precision; leave \
-             clip_by_global_norm out to disable clipping",
-            number(self.0)
-        )))
-    }
     fn norms(&self) -> &'static [Norm] {
         &[Norm::Gradients]
     }
     fn apply(&self, block: Block) {
-        by_block!(block, e => clip(e, self.0))
+        by_block!(block, e => clip(e, self.max_norm))
     }
     fn on_gpu(&self) -> TransformSettings {
-        ClipByGlobalNormSettings { max_norm: self.0 as f32 }.into()
+        ClipByGlobalNormSettings { max_norm: self.max_norm as f32 }.into()
     }
     fn examples() -> Vec<Self> {
-        vec![ClipByGlobalNorm(0.5), ClipByGlobalNorm(1e6)]
+        [0.5, 1e6].map(|max_norm| ClipByGlobalNorm { max_norm }).into()
     }
 }
 

@@ -5,7 +5,7 @@ use super::chain::SLOTS;
 use super::transform::Transform;
 use super::{Chain, Segment, UpdatePass, UpdateRole};
 use crate::error::Result;
-use crate::gpu::kernels::{Operation, TransformSettings, UpdateAddresses};
+use crate::gpu::kernels::{TransformOp, TransformSettings, UpdateAddresses};
 use crate::gpu::{Const, Gpus, Grid, Launch, Mut, kernels, threads};
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ struct StageProgram {
     /// The address and number of the operations that the interpreter reads.
     operations: (u64, usize),
     /// The transform of the stage, if there is only one, and the weight decay before and after it.
-    single: Option<(Operation, f32, f32)>,
+    single: Option<(TransformOp, f32, f32)>,
 }
 
 /// The tables of a chain on one device.
@@ -59,12 +59,12 @@ impl DeviceChain {
             if let UpdatePass::Apply { transforms, .. } = stage {
                 let operation = |i: usize| {
                     let transform = &chain.transforms[i];
-                    Operation { settings: transform.on_gpu(), slots: transform.slots().len(), start: chain.starts[i] }
+                    TransformOp { settings: transform.on_gpu(), slots: transform.slots().len(), start: chain.starts[i] }
                 };
                 operations = transforms.clone().map(operation).collect();
                 single = single_of(&chain.transforms[transforms], &operations);
             }
-            let table = gpus.upload(device, &Operation::table(&operations))?;
+            let table = gpus.upload(device, &TransformOp::table(&operations))?;
             programs.push(StageProgram { operations: (table, operations.len()), single });
         }
         let ranges: Vec<i64> = segments.iter().flat_map(|s| [s.offset as i64, (s.offset + s.len) as i64]).collect();
@@ -113,13 +113,13 @@ fn pieces(segment: &Segment, start: usize, most: usize) -> impl Iterator<Item = 
 }
 
 /// Returns the only transform of a stage, and the weight decay before and after it, if nothing else is in the stage.
-fn single_of(transforms: &[Arc<dyn Transform>], operations: &[Operation]) -> Option<(Operation, f32, f32)> {
+fn single_of(transforms: &[Arc<dyn Transform>], operations: &[TransformOp]) -> Option<(TransformOp, f32, f32)> {
     let decay = |settings: &TransformSettings| match settings {
         TransformSettings::WeightDecay(settings) => Some(settings.decay),
         _ => None,
     };
     let at = transforms.iter().position(|transform| !transform.slots().is_empty())?;
-    let around = |operations: &[Operation]| match operations {
+    let around = |operations: &[TransformOp]| match operations {
         [] => Some(0.0),
         [one] => decay(&one.settings),
         _ => None,
@@ -203,7 +203,7 @@ impl Chain {
                     }
                 }
                 // SAFETY: as above.
-                unsafe { args.interpret(on, grid, Const::at(operations.0), operations.1) }
+                unsafe { args.launch_table(on, grid, Const::at(operations.0), operations.1) }
             }
         }
     }

@@ -117,7 +117,7 @@ fn momentum_and_decay_follow_pytorch() {
     // g' = 2 + 0.1 * 1 = 2.1; v = 2.1; w = 1 - 0.5 * 2.1 = -0.05; then gradient 2 again:
     // g' = 2 - 0.005 = 1.995; v = 0.9 * 2.1 + 1.995 = 3.885; w = -0.05 - 0.5 * 3.885 = -1.9925.
     // With Nesterov: w = 1 - 0.5 * (2.1 + 0.9 * 2.1) = -0.995.
-    let chain = |nesterov| vec![boxed(WeightDecay(0.1)), boxed(Momentum { mu: 0.9, nesterov })];
+    let chain = |nesterov| vec![boxed(WeightDecay { decay: 0.1 }), boxed(Momentum { mu: 0.9, nesterov })];
     let fill = |role, _: usize| match role {
         Weights => 1.0,
         Gradients => 2.0,
@@ -147,13 +147,9 @@ fn the_first_velocity_is_the_gradient() {
 fn decay_is_multiplied_per_segment() {
     let mut segments = vec![segment(0, 1), segment(1, 1)];
     segments[1].decay_mult = 0.0;
-    let device =
-        Device::new::<f64>(
-            vec![boxed(WeightDecay(0.5))],
-            segments,
-            2,
-            |role, _| if role == Weights { 4.0 } else { 0.0 },
-        );
+    let device = Device::new::<f64>(vec![boxed(WeightDecay { decay: 0.5 })], segments, 2, |role, _| {
+        if role == Weights { 4.0 } else { 0.0 }
+    });
     device.step();
     assert_eq!(device.values::<f64>(Weights), [3.0, 4.0]);
 }
@@ -163,13 +159,13 @@ fn clipping_sees_all_segments_together() {
     // |(3, 0; 4)| = 5, clipped to 1: factor 0.2.
     let fill = |role, i: usize| if role == Gradients { [3.0, 0.0, 77.0, 4.0][i] } else { 0.0 };
     let segments = vec![segment(0, 2), segment(3, 1)];
-    let device = Device::new::<f64>(vec![boxed(ClipByGlobalNorm(1.0))], segments.clone(), 4, fill);
+    let device = Device::new::<f64>(vec![boxed(ClipByGlobalNorm { max_norm: 1.0 })], segments.clone(), 4, fill);
     device.step();
     assert_eq!(device.values::<f64>(Norms), [9.0, 16.0]);
     let moved: Vec<f64> = device.values::<f64>(Weights).iter().map(|w| w / -0.5).collect();
     assert!((moved[0] - 0.6).abs() < 1e-15 && (moved[3] - 0.8).abs() < 1e-15 && moved[2] == 0.0, "{moved:?}");
     assert_eq!(device.values::<f64>(Gradients)[2], 77.0, "padding");
-    let loose = Device::new::<f64>(vec![boxed(ClipByGlobalNorm(5.0))], segments, 4, fill);
+    let loose = Device::new::<f64>(vec![boxed(ClipByGlobalNorm { max_norm: 5.0 })], segments, 4, fill);
     loose.step();
     assert_eq!(loose.values::<f64>(Gradients), [3.0, 0.0, 77.0, 4.0]);
 }
@@ -178,7 +174,7 @@ fn clipping_sees_all_segments_together() {
 fn a_replicated_copy_counts_once() {
     let mut segments = vec![segment(0, 2), segment(2, 2)];
     segments[1].counted = false;
-    let chain = vec![boxed(ClipByGlobalNorm(1.0))];
+    let chain = vec![boxed(ClipByGlobalNorm { max_norm: 1.0 })];
     let device = Device::new::<f64>(chain, segments, 4, |role, _| if role == Gradients { 2.0 } else { 0.0 });
     device.run(&UpdatePass::Norm { weights: false });
     assert_eq!(device.values::<f64>(Norms), [8.0, 0.0]);
@@ -189,8 +185,11 @@ fn chains_are_cut_before_transforms_that_need_norms_and_where_slots_are_many() {
     let apply = |transforms, update, norm| UpdatePass::Apply { transforms, update, norm };
     let stages = |chain| Chain::new(chain).stages();
     assert_eq!(stages(vec![]), [UpdatePass::Check, apply(0..0, true, false)]);
-    assert_eq!(stages(vec![boxed(WeightDecay(0.1)), boxed(MOMENTUM)]), [UpdatePass::Check, apply(0..2, true, false)]);
-    let clip = || boxed(ClipByGlobalNorm(1.0));
+    assert_eq!(
+        stages(vec![boxed(WeightDecay { decay: 0.1 }), boxed(MOMENTUM)]),
+        [UpdatePass::Check, apply(0..2, true, false)]
+    );
+    let clip = || boxed(ClipByGlobalNorm { max_norm: 1.0 });
     assert_eq!(stages(vec![clip(), boxed(MOMENTUM)]), [UpdatePass::Norm { weights: false }, apply(0..2, true, true)]);
     assert_eq!(
         stages(vec![boxed(MOMENTUM), clip(), clip()]),
@@ -260,7 +259,7 @@ fn the_bits_do_not_depend_on_threads_and_padding_stays() {
 
 #[test]
 fn one_pass_equals_the_transforms_one_after_the_other() {
-    let chain = vec![boxed(MOMENTUM), boxed(WeightDecay(0.1)), boxed(Momentum { mu: 0.5, nesterov: true })];
+    let chain = vec![boxed(MOMENTUM), boxed(WeightDecay { decay: 0.1 }), boxed(Momentum { mu: 0.5, nesterov: true })];
     let mut device = uneven(chain);
     device.pool = Pool::new(2).unwrap();
     let roles = [Weights, Gradients, velocity(0), velocity(2)];
@@ -282,7 +281,7 @@ fn one_pass_equals_the_transforms_one_after_the_other() {
 
 #[test]
 fn a_large_norm_is_near_the_plain_sum() {
-    let device = uneven(vec![boxed(ClipByGlobalNorm(1.0))]);
+    let device = uneven(vec![boxed(ClipByGlobalNorm { max_norm: 1.0 })]);
     device.run(&UpdatePass::Norm { weights: false });
     let g = device.values::<f32>(Gradients);
     for (norm, s) in device.values::<f32>(Norms).iter().zip(&device.segments) {
@@ -296,7 +295,12 @@ fn a_large_norm_is_near_the_plain_sum() {
 fn chains() -> Vec<Vec<Box<dyn Transform>>> {
     let mut chains: Vec<Vec<Box<dyn Transform>>> = all_examples().into_iter().map(|t| vec![t]).collect();
     chains.push(vec![]);
-    chains.push(vec![boxed(MOMENTUM), boxed(ClipByGlobalNorm(3.0)), boxed(WeightDecay(0.1)), boxed(MOMENTUM)]);
+    chains.push(vec![
+        boxed(MOMENTUM),
+        boxed(ClipByGlobalNorm { max_norm: 3.0 }),
+        boxed(WeightDecay { decay: 0.1 }),
+        boxed(MOMENTUM),
+    ]);
     chains
 }
 
@@ -355,17 +359,20 @@ fn settings_are_read_and_checked() {
     assert_eq!(momentum("{ mu = 0.5, nesterov = true }").unwrap(), Momentum { mu: 0.5, nesterov: true });
     assert!(momentum("{ mu = 0.5, nestrov = true }").unwrap_err().to_string().contains("nestrov"));
     assert!(momentum("\"much\"").unwrap_err().to_string().contains("a number, or a table with mu and nesterov"));
+    assert!(momentum("{ nesterov = true }").unwrap_err().to_string().contains("missing field `mu`"));
     assert!(momentum("1").unwrap().check().is_err());
     let table: toml::Table = "x = 5".parse().unwrap();
     let clip = read("clip_by_global_norm", table["x"].clone()).unwrap().unwrap();
     assert_eq!((clip.key(), clip.check()), ("clip_by_global_norm", Ok(())));
     assert!(read("adamm", table["x"].clone()).is_none());
     for decay in [-1e-9, 1e-50, 1e39, f64::NAN] {
-        assert!(WeightDecay(decay).check().unwrap_err().message.contains("within single precision"), "{decay}");
-        assert!(ClipByGlobalNorm(decay).check().is_err(), "{decay}");
+        assert!(WeightDecay { decay }.check().unwrap_err().message.contains("within single precision"), "{decay}");
+        assert!(ClipByGlobalNorm { max_norm: decay }.check().is_err(), "{decay}");
     }
     assert!(
-        WeightDecay(0.0).check().is_ok() && WeightDecay(0.0).is_identity() && ClipByGlobalNorm(0.0).check().is_err()
+        WeightDecay { decay: 0.0 }.check().is_ok()
+            && WeightDecay { decay: 0.0 }.is_identity()
+            && ClipByGlobalNorm { max_norm: 0.0 }.check().is_err()
     );
     assert!(Momentum { mu: 0.0, nesterov: true }.is_identity() && !MOMENTUM.is_identity());
     assert!(all_examples().iter().all(|t| KEYS.contains(&t.key()) && t.check().is_ok()));

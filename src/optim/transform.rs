@@ -4,6 +4,7 @@ use super::role::{Slot, UpdateRole};
 use crate::cpu::Ranges;
 use crate::error::Fault;
 use crate::gpu::kernels::TransformSettings;
+use crate::settings::Settings;
 use crate::tensor::{Dual, Real};
 use std::fmt::Debug;
 
@@ -94,15 +95,17 @@ pub enum Block<'a> {
 }
 
 /// One transform of the gradient.
-pub trait Transform: Debug + Send + Sync {
+pub trait Transform: Settings + Debug + Send + Sync {
     /// Returns its key in the file.
     fn key(&self) -> &'static str;
 
-    /// Checks the ranges of its settings.
+    /// Checks its settings.
     ///
     /// # Errors
     /// The first setting that is out of range.
-    fn check(&self) -> Result<(), Fault>;
+    fn check(&self) -> Result<(), Fault> {
+        self.check_ranges()
+    }
 
     /// Returns true if it leaves every gradient as it is, as `momentum = 0.0` does: it is left out of the chain, so that
     /// sweeps of a setting can include 0.

@@ -4,43 +4,38 @@
 //!
 //! Equals `weight_decay` of PyTorch's SGD if it comes before `momentum`.
 
-use super::transform::{Block, Elements, Transform, by_block, is_single};
+use super::transform::{Block, Elements, Transform, by_block};
 use crate::cpu::vectorized;
-use crate::error::{Fault, number};
 use crate::gpu::kernels::{TransformSettings, WeightDecaySettings};
+use crate::settings::{SINGLE_OR_ZERO, settings};
 use crate::tensor::Real;
-use serde::Deserialize;
 
-/// The transform, given by its decay: at least 0, where 0 disables it.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(transparent)]
-pub struct WeightDecay(pub f64);
+settings! {
+    /// The transform: `weight_decay = 5e-4`.
+    pub struct WeightDecay from decay {
+        /// The decay; 0 disables it.
+        pub decay: f64, in SINGLE_OR_ZERO, example "5e-4";
+    }
+}
 
 impl Transform for WeightDecay {
     fn key(&self) -> &'static str {
         "weight_decay"
     }
-    fn check(&self) -> Result<(), Fault> {
-        if self.0 == 0.0 || is_single(self.0) {
-            return Ok(());
-        }
-        let decay = number(self.0);
-        Err(Fault::whole(format!("weight_decay = {decay}, expected 0 or a number above it within single precision")))
-    }
     fn is_identity(&self) -> bool {
-        self.0 == 0.0
+        self.decay == 0.0
     }
     fn apply(&self, block: Block) {
-        by_block!(block, e => decay(e, self.0))
+        by_block!(block, e => decay(e, self.decay))
     }
     fn decay(&self) -> f64 {
-        self.0
+        self.decay
     }
     fn on_gpu(&self) -> TransformSettings {
-        WeightDecaySettings { decay: self.0 as f32 }.into()
+        WeightDecaySettings { decay: self.decay as f32 }.into()
     }
     fn examples() -> Vec<Self> {
-        vec![WeightDecay(5e-4)]
+        vec![WeightDecay { decay: 5e-4 }]
     }
 }
 

@@ -9,8 +9,8 @@ use peristyle::optim::all_examples;
 /// A value that no weight has.
 const UNTOUCHED: f32 = 512.0;
 
-fn operation(settings: impl Into<TransformSettings>, slots: usize) -> Operation {
-    Operation { settings: settings.into(), slots, start: 0 }
+fn operation(settings: impl Into<TransformSettings>, slots: usize) -> TransformOp {
+    TransformOp { settings: settings.into(), slots, start: 0 }
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn a_whole_optimiser_chain_runs_in_one_launch() {
     let got = outputs(|rig| {
         let (w, g, v, u) = (rig.put(&w), rig.put(&g), rig.put(&v), rig.put(&u));
         let bf16_weights = rig.put(&vec![bf16::from_f32(UNTOUCHED); n]);
-        let (parts, norms, program) = (rig.out(3 * 64), rig.out(3), rig.give(&Operation::table(&program)));
+        let (parts, norms, program) = (rig.out(3 * 64), rig.out(3), rig.give(&TransformOp::table(&program)));
         let (segments, ranges) = (rig.give(&ranges.concat()), rig.give(&blocks.concat()));
         let factors = rig.give(&block_factors.concat());
         let (on, lr, step) = (&rig.on(), rig.give(&[lr]), rig.give(&[1u32]));
@@ -71,7 +71,7 @@ fn a_whole_optimiser_chain_runs_in_one_launch() {
                 bad_weights: bad_w,
                 ..tables
             };
-            UpdateAddresses { update: 1, ..args }.interpret(on, Grid::new(3, 1, 1), program, 4).unwrap();
+            UpdateAddresses { update: 1, ..args }.launch_table(on, Grid::new(3, 1, 1), program, 4).unwrap();
         }
         let bf16_weights = rig.numbers(bf16_weights, n);
         let bad = [rig.get(bad_g, 1), rig.get(bad_w, 1)].concat();
@@ -96,14 +96,14 @@ fn an_early_stage_of_a_chain_writes_gradients_and_leaves_weights() {
     let want: Vec<f64> = (0..n).map(|i| f64::from(g[i]) + 0.25 * f64::from(w[i])).collect();
     let got = outputs(|rig| {
         let (weights, g) = (rig.put(&w), rig.put(&g));
-        let program = rig.give(&Operation::table(&[operation(WeightDecaySettings { decay: 0.25 }, 0)]));
+        let program = rig.give(&TransformOp::table(&[operation(WeightDecaySettings { decay: 0.25 }, 0)]));
         let (ranges, factors) = (rig.give(&[0i64, n as i64, 0]), rig.give(&[1.0f32, 1.0]));
         let (bad, step, lr) = (rig.give(&[0.0f32]), rig.give(&[1u32]), rig.give(&[0.5f32]));
         // SAFETY: regions of n elements, one segment.
         unsafe {
             let tables = UpdateAddresses { ranges, factors, step, lr, segments: 1, ..UpdateAddresses::NONE };
             let args = UpdateAddresses { w: weights, g, bad_gradients: bad, ..tables };
-            args.interpret(&rig.on(), Grid::new(1, 1, 1), program, 1).unwrap();
+            args.launch_table(&rig.on(), Grid::new(1, 1, 1), program, 1).unwrap();
         }
         vec![rig.get(g, n), rig.get(weights, n)]
     });
@@ -122,7 +122,7 @@ fn a_transform_with_slots_has_a_kernel_with_the_bits_of_the_interpreter() {
     let (factors, norms) = ([2.0f32, 0.5, 0.0, 1.0, 1.0, 3.0], [9.0f32, 0.5, 4.0]);
     let mut tried = 0;
     for transform in all_examples().into_iter().filter(|transform| !transform.slots().is_empty()) {
-        let own = Operation { settings: transform.on_gpu(), slots: transform.slots().len(), start: 2 };
+        let own = TransformOp { settings: transform.on_gpu(), slots: transform.slots().len(), start: 2 };
         for (before, after) in [(0.0f32, 0.0f32), (0.01, 0.0), (0.0, 0.02)] {
             let decay = |decay| operation(WeightDecaySettings { decay }, 0);
             let program = [decay(before), own, decay(after)];
@@ -132,7 +132,7 @@ fn a_transform_with_slots_has_a_kernel_with_the_bits_of_the_interpreter() {
                 let tables = UpdateAddresses { ranges: rig.give(&ranges), factors: rig.give(&factors), ..none };
                 let norms = UpdateAddresses { norms: rig.give(&norms), weight_norms: rig.give(&norms), ..tables };
                 let clock = UpdateAddresses { step: rig.give(&[7u32]), lr: rig.give(&[0.125f32]), ..norms };
-                let table = rig.give(&Operation::table(&program));
+                let table = rig.give(&TransformOp::table(&program));
                 let all = [false, true].map(|alone| {
                     let own: Vec<Mut<f32>> =
                         (0..4).map(|s| if s < own.slots { rig.put(&slots[s]) } else { Mut::NONE }).collect();
@@ -148,7 +148,7 @@ fn a_transform_with_slots_has_a_kernel_with_the_bits_of_the_interpreter() {
                             true => {
                                 program[1].settings.launch(on, grid, &args, 2, before, after).expect("it has slots")
                             }
-                            false => args.interpret(on, grid, table, 3),
+                            false => args.launch_table(on, grid, table, 3),
                         }
                         .unwrap();
                     }
@@ -212,7 +212,7 @@ fn an_update_is_skipped_or_its_overflow_noticed() {
         let got = outputs(|rig| {
             let (weights, v, bad_w) = (rig.put(&w), rig.put(&vec![0.0; n]), rig.put(&[0.0f32]));
             let momentum = operation(MomentumSettings { mu: 0.5, nesterov: 0 }, 1);
-            let program = rig.give(&Operation::table(&[momentum]));
+            let program = rig.give(&TransformOp::table(&[momentum]));
             let (ranges, factors) = (rig.give(&[0i64, n as i64, 0]), rig.give(&[1.0f32, 1.0]));
             let (g, lr, bad_gradients) = (rig.put(&g), rig.give(&[lr]), rig.give(&[bad_gradients]));
             let tables = UpdateAddresses { ranges, factors, step: rig.give(&[1u32]), lr, ..UpdateAddresses::NONE };
@@ -221,7 +221,7 @@ fn an_update_is_skipped_or_its_overflow_noticed() {
             // SAFETY: regions of n elements, one segment.
             unsafe {
                 let args = UpdateAddresses { update: 1, segments: 1, ..args };
-                args.interpret(&rig.on(), Grid::new(1, 1, 1), program, 1).unwrap();
+                args.launch_table(&rig.on(), Grid::new(1, 1, 1), program, 1).unwrap();
             }
             vec![rig.get(weights, n), rig.get(v, n), rig.get(bad_w, 1)]
         });

@@ -30,8 +30,8 @@ pub(super) fn check(device: &Device, effort: Effort, tally: &mut Tally) {
     chains.push(Chain::default());
     chains.push(Chain::new(vec![
         Box::new(Momentum { mu: 0.5, nesterov: true }),
-        Box::new(ClipByGlobalNorm(3.0)),
-        Box::new(WeightDecay(0.1)),
+        Box::new(ClipByGlobalNorm { max_norm: 3.0 }),
+        Box::new(WeightDecay { decay: 0.1 }),
         Box::new(Momentum { mu: 0.9, nesterov: false }),
     ]));
     let skipped = if effort == Effort::Quick { chains.len() - 1 } else { 0 };

@@ -1,0 +1,52 @@
+//! The types of values.
+
+use crate::error::number;
+
+/// A type of values.
+pub trait Value {
+    /// The type that ranges consider: that of the value if it is set.
+    type Inner;
+    /// The name of the type in the reference.
+    const KIND: &'static str;
+
+    /// Returns the value if it is set.
+    fn inner(&self) -> Option<&Self::Inner>;
+
+    /// Returns the value as in the file, if it is set.
+    fn toml(&self) -> Option<String>;
+}
+
+macro_rules! values {
+    ($($type:ty, $kind:literal, $value:ident => $toml:expr;)*) => {
+        $(impl Value for $type {
+            type Inner = Self;
+            const KIND: &'static str = $kind;
+            fn inner(&self) -> Option<&Self> {
+                Some(self)
+            }
+            fn toml(&self) -> Option<String> {
+                let $value = self;
+                Some($toml)
+            }
+        })*
+    };
+}
+
+values! {
+    f64, "number", x => number(*x);
+    usize, "integer", n => n.to_string();
+    u64, "integer", n => n.to_string();
+    bool, "true or false", x => x.to_string();
+    String, "text", text => format!("{text:?}");
+}
+
+impl<T: Value<Inner = T>> Value for Option<T> {
+    type Inner = T;
+    const KIND: &'static str = T::KIND;
+    fn inner(&self) -> Option<&T> {
+        self.as_ref()
+    }
+    fn toml(&self) -> Option<String> {
+        self.as_ref().and_then(T::toml)
+    }
+}
