@@ -9,6 +9,7 @@ mod chain;
 mod clip_by_global_norm;
 mod device;
 mod momentum;
+mod rmsprop;
 mod role;
 pub mod schedule;
 mod transform;
@@ -18,6 +19,7 @@ pub use chain::{Chain, Segment, UpdatePass, numbered};
 pub use clip_by_global_norm::ClipByGlobalNorm;
 pub use device::DeviceChain;
 pub use momentum::Momentum;
+pub use rmsprop::Rmsprop;
 pub use role::{Slot, UpdateArgs, UpdateRole};
 pub use schedule::{Interval, Schedule};
 pub use transform::{Block, Elements, Norm, Norms, Slots, Transform, is_single, power};
@@ -54,6 +56,7 @@ macro_rules! transforms {
 transforms! {
     "clip_by_global_norm" => ClipByGlobalNorm,
     "momentum" => Momentum,
+    "rmsprop" => Rmsprop,
     "weight_decay" => WeightDecay,
 }
 

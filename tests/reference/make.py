@@ -18,6 +18,7 @@ Loss       mean over the batch of -ln softmax(logits)[label], before that step's
 Clip       g *= min(1, max_norm / norm), norm over all gradients, before weight decay. This is exact: PyTorch's
            clip_grad_norm_ divides by norm + 1e-6.
 Update     g += weight_decay * w for every parameter; v = momentum * v + g, from v = 0; w -= lr * v: torch.optim.SGD.
+           Networks with "torch" use that class of torch.optim instead.
 Step       lr(t) = lr * factor^floor(t / every) for step t = 0, 1, ...
 
 The f64 run starts from the same f32 weights and images. One thread, deterministic algorithms: a rerun gives the same
@@ -41,7 +42,7 @@ import torch.nn.functional as F
 from safetensors.numpy import save
 
 HERE = pathlib.Path(__file__).resolve().parent
-STEPS = 20
+STEPS = 20  # unless a network has "steps"
 NOISE, NOISE_RUNS = 1e-6, 6
 ARITHMETIC = ("conv", "dense", "lrn", "batch_norm")
 SMALL = 4096  # elements; the final values of larger tensors are kept as norms only
@@ -107,6 +108,29 @@ NETWORKS = {
         ]),
 }
 
+# Smooth and small, so that fifty steps show an optimiser and nothing else.
+SMOOTH = ["flatten", dict(name="fc1", dense=dict(units=12)), "tanh", dict(name="fc2", dense=dict(units=10))]
+
+
+def optimizer(about, chain, lr, kind, **settings):
+    """Fifty steps of an optimiser: its chain in peristyle, and its name and settings in torch.optim."""
+    return dict(about=about, data=DIGITS, seed=7, batch=16, steps=50, chain=chain, lr=lr, torch=(kind, settings),
+                layers=[dict(max_pool=dict(kernel=4, stride=4))] + SMOOTH)
+
+
+NETWORKS |= {
+    "rmsprop": optimizer("RMSProp.", [{"rmsprop": {}}], 0.005, "RMSprop"),
+    "rmsprop_centered": optimizer(
+        "RMSProp, centered, with momentum and coupled weight decay.",
+        [{"weight_decay": 1e-3}, {"rmsprop": dict(decay=0.9, epsilon=1e-4, momentum=0.5, centered=True)}], 0.002,
+        "RMSprop", alpha=0.9, eps=1e-4, momentum=0.5, centered=True, weight_decay=1e-3),
+    "adam": optimizer(
+        "Adam with L2 regularisation.", [{"weight_decay": 1e-3}, {"adam": dict(beta1=0.8, beta2=0.99, epsilon=1e-6)}],
+        0.01, "Adam", betas=(0.8, 0.99), eps=1e-6, weight_decay=1e-3),
+    "adamw": optimizer("Adam with decoupled weight decay.", [{"adam": {}}, {"weight_decay": 0.05}], 0.01, "AdamW",
+                       weight_decay=0.05),
+}
+
 
 def parts(layer):
     """Splits an entry of the list into name, kind, settings, inputs."""
@@ -119,7 +143,7 @@ def parts(layer):
 
 def batches(net, data):
     """Returns the images (steps * batch, C, H, W) in f32 and their labels."""
-    count = STEPS * net["batch"]
+    count = net.get("steps", STEPS) * net["batch"]
     h, w, c = net["data"]["input"]
     if "digits" in net["data"]["train"]:
         images = gzip.decompress((data / "digits/train-images-idx3-ubyte.gz").read_bytes())[16:]
@@ -194,6 +218,8 @@ def forward(net, weights, x, training, noise=None):
             x = F.conv2d(x, weight, bias, s.get("stride", 1), s.get("pad", 0), 1, s.get("groups", 1))
         elif kind == "relu":
             x = F.relu(x)
+        elif kind == "tanh":
+            x = torch.tanh(x)
         elif kind == "max_pool":
             x = F.max_pool2d(x, s["kernel"], s["stride"])
         elif kind == "lrn":
@@ -236,12 +262,12 @@ def train(net, images, labels, dtype, noise=None):
         p.requires_grad_()
     images, batch = images.to(dtype), net["batch"]
     everything = lambda *_: params | state
-    optimizer = torch.optim.SGD(
-        params.values(), lr=net["lr"], momentum=setting(net, "momentum"),
-        weight_decay=setting(net, "weight_decay"), foreach=False)
+    sgd = dict(momentum=setting(net, "momentum"), weight_decay=setting(net, "weight_decay"))
+    kind, settings = net.get("torch", ("SGD", sgd))
+    optimizer = getattr(torch.optim, kind)(params.values(), lr=net["lr"], foreach=False, **settings)
     max_norm = setting(net, "clip_by_global_norm")
     tensors, losses, norms = {}, [], []
-    for t in range(STEPS):
+    for t in range(net.get("steps", STEPS)):
         optimizer.param_groups[0]["lr"] = rate(net, t)
         rows = slice(t * batch, (t + 1) * batch)
         logits = forward(net, everything, images[rows], True, noise)
@@ -297,7 +323,7 @@ def toml(name, net):
         "[model]", f"input = {inline(net['data']['input'])}", "layers = [",
         *(f"  {inline(layer)}," for layer in net["layers"]), "]", 'loss = "softmax_cross_entropy"', "",
         "[optimizer]", f"chain = {inline(net['chain'])}", f"lr = {net['lr']}", *schedule, "",
-        "[train]", f"steps = {STEPS}", ""])
+        "[train]", f"steps = {net.get('steps', STEPS)}", ""])
 
 
 def write(name, net, data, out):
@@ -311,10 +337,10 @@ def write(name, net, data, out):
     kept |= {"f64." + k: v for k, v in exact[0].items() if not k.startswith("final.") or v.size <= SMALL}
     (out / f"{name}.safetensors").write_bytes(save({k: np.ascontiguousarray(kept[k]) for k in sorted(kept)}))
     result = dict(
-        name=name, torch=torch.__version__.split("+")[0], numpy=np.__version__, steps=STEPS,
+        name=name, torch=torch.__version__.split("+")[0], numpy=np.__version__, steps=net.get("steps", STEPS),
         settings={k: net[k] for k in ("seed", "batch", "chain", "lr", "step") if k in net},
         parameters={k: list(v.shape) for k, v in params.items()},
-        lrs=[rate(net, t) for t in range(STEPS)],
+        lrs=[rate(net, t) for t in range(net.get("steps", STEPS))],
         **{f"{run}_{key}": value for run, (_, numbers) in (("f64", exact), ("f32", single))
            for key, value in numbers.items()},
         f32_drift=drift(single, exact), noise_drift={k: max(d[k] for d in noisy) for k in noisy[0]})
