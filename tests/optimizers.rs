@@ -1,0 +1,86 @@
+//! Every transform of the optimiser, with the settings of its `examples()`: the same curve on every mesh and on emulated
+//! devices, and resumed bit for bit.
+
+mod common;
+
+use common::runs::{Folder, losses};
+use common::{Training, on_mesh};
+use peristyle::optim::{Transform, all_examples};
+use peristyle::program::Persistent;
+use peristyle::train::exchange;
+
+/// A network whose optimiser is replaced.
+const CONFIG: &str = "tests/reference/rmsprop.toml";
+
+/// Returns the `--set` of a chain with this transform and weight decay.
+fn chain(transform: &dyn Transform) -> String {
+    let settings: Vec<String> = transform.values().iter().map(|(key, value)| format!("{key} = {value}")).collect();
+    let own = format!("{{ {} = {{ {} }} }}", transform.key(), settings.join(", "));
+    format!("optimizer.chain=[{{ weight_decay = 1e-3 }}, {own}]")
+}
+
+/// Returns the losses and the last weights of some updates.
+fn train(sets: &[String], updates: usize) -> (Vec<f64>, Vec<Vec<f64>>) {
+    let mut training = Training::new(CONFIG, sets);
+    let losses = training.losses(updates);
+    let parameters = 0..training.job.network.parameters.len();
+    (losses, parameters.map(|p| exchange::read_values(&training.session, Persistent::Parameter(p)).unwrap()).collect())
+}
+
+/// Returns the largest relative difference of two runs: of losses, and of weights to the largest of their parameter.
+fn apart(a: &(Vec<f64>, Vec<Vec<f64>>), b: &(Vec<f64>, Vec<Vec<f64>>)) -> f64 {
+    let losses = a.0.iter().zip(&b.0).map(|(a, b)| (a - b).abs() / b.abs());
+    let parameter = |(a, b): (&Vec<f64>, &Vec<f64>)| {
+        let scale = b.iter().fold(f64::MIN_POSITIVE, |m, v| m.max(v.abs()));
+        a.iter().zip(b).map(|(a, b)| (a - b).abs() / scale).fold(0.0, f64::max)
+    };
+    losses.chain(a.1.iter().zip(&b.1).map(parameter)).fold(0.0, f64::max)
+}
+
+#[test]
+fn every_transform_has_one_curve_on_every_mesh() {
+    for transform in all_examples() {
+        let run = |mesh| {
+            let sets = [on_mesh(mesh), vec![chain(&*transform), "devices.precision=\"f64\"".into()]].concat();
+            train(&sets, 10)
+        };
+        let one = run((1, 1));
+        for mesh in [(1, 2), (2, 1), (4, 1), (2, 2)] {
+            let difference = apart(&run(mesh), &one);
+            assert!(difference <= 1e-9, "{transform:?} on {mesh:?}: {difference:e}");
+        }
+    }
+}
+
+#[test]
+fn every_transform_learns_on_emulated_devices_as_on_the_cpu() {
+    for transform in all_examples() {
+        let one = train(&[on_mesh((1, 1)), vec![chain(&*transform)]].concat(), 10);
+        for mesh in [(1, 1), (2, 2)] {
+            let mut sets = on_mesh(mesh);
+            sets[0] = format!("devices.use=\"emu*{}\"", mesh.0 * mesh.1);
+            sets.push(chain(&*transform));
+            let difference = apart(&train(&sets, 10), &one);
+            // Rounding to f32, which ten updates amplify.
+            assert!(difference <= 2e-5, "{transform:?} on {mesh:?}: {difference:e}");
+        }
+    }
+}
+
+#[test]
+fn every_transform_resumes_bit_for_bit() {
+    let folder = Folder::new("optimizers");
+    for (number, transform) in all_examples().iter().enumerate() {
+        for device in ["cpu", "emu"] {
+            let (device, chain) = (format!("devices.use=\"{device}\""), chain(&**transform));
+            let sets = ["--set", &device, "--set", &chain, "--set", "train.checkpoint.every=\"4 steps\""];
+            let [whole, parts] = ["whole", "parts"].map(|name| format!("{name}-{number}"));
+            folder.train(&whole, &[&sets[..], &["--set", "train.steps=8"]].concat());
+            folder.train(&parts, &[&sets[..], &["--set", "train.steps=4"]].concat());
+            folder.train(&parts, &[&sets[..], &["--resume", "--set", "train.steps=8"]].concat());
+            assert_eq!(losses(&folder.metrics(&parts)), losses(&folder.metrics(&whole)), "{transform:?}");
+            assert!(folder.checkpoint(&parts, 8) == folder.checkpoint(&whole, 8), "{transform:?}");
+            [whole, parts].map(|run| std::fs::remove_dir_all(folder.at(&run)).unwrap());
+        }
+    }
+}
