@@ -12,6 +12,9 @@ use peristyle::train::exchange;
 /// A network whose optimiser is replaced.
 const CONFIG: &str = "tests/reference/rmsprop.toml";
 
+/// A rate at which no transform makes the losses jump, so that roundings are not amplified.
+const LR: &str = "optimizer.lr=1e-3";
+
 /// Returns the `--set` of a chain with this transform and weight decay.
 fn chain(transform: &dyn Transform) -> String {
     let settings: Vec<String> = transform.values().iter().map(|(key, value)| format!("{key} = {value}")).collect();
@@ -41,7 +44,8 @@ fn apart(a: &(Vec<f64>, Vec<Vec<f64>>), b: &(Vec<f64>, Vec<Vec<f64>>)) -> f64 {
 fn every_transform_has_one_curve_on_every_mesh() {
     for transform in all_examples() {
         let run = |mesh| {
-            let sets = [on_mesh(mesh), vec![chain(&*transform), "devices.precision=\"f64\"".into()]].concat();
+            let sets =
+                [on_mesh(mesh), vec![chain(&*transform), LR.into(), "devices.precision=\"f64\"".into()]].concat();
             train(&sets, 10)
         };
         let one = run((1, 1));
@@ -55,11 +59,11 @@ fn every_transform_has_one_curve_on_every_mesh() {
 #[test]
 fn every_transform_learns_on_emulated_devices_as_on_the_cpu() {
     for transform in all_examples() {
-        let one = train(&[on_mesh((1, 1)), vec![chain(&*transform)]].concat(), 10);
+        let one = train(&[on_mesh((1, 1)), vec![chain(&*transform), LR.into()]].concat(), 10);
         for mesh in [(1, 1), (2, 2)] {
             let mut sets = on_mesh(mesh);
             sets[0] = format!("devices.use=\"emu*{}\"", mesh.0 * mesh.1);
-            sets.push(chain(&*transform));
+            sets.extend([chain(&*transform), LR.into()]);
             let difference = apart(&train(&sets, 10), &one);
             // Rounding to f32, which ten updates amplify.
             assert!(difference <= 2e-5, "{transform:?} on {mesh:?}: {difference:e}");
@@ -80,7 +84,29 @@ fn every_transform_resumes_bit_for_bit() {
             folder.train(&parts, &[&sets[..], &["--resume", "--set", "train.steps=8"]].concat());
             assert_eq!(losses(&folder.metrics(&parts)), losses(&folder.metrics(&whole)), "{transform:?}");
             assert!(folder.checkpoint(&parts, 8) == folder.checkpoint(&whole, 8), "{transform:?}");
-            [whole, parts].map(|run| std::fs::remove_dir_all(folder.at(&run)).unwrap());
+            for run in [whole, parts] {
+                std::fs::remove_dir_all(folder.at(&run)).unwrap();
+            }
         }
     }
+}
+
+#[test]
+fn a_transform_that_joins_later_counts_its_updates_from_there() {
+    let folder = Folder::new("optimizers-join");
+    let chain = "optimizer.chain=[{ adam = {} }]";
+    folder.train("run", &["--set", "train.steps=4", "--set", "optimizer.chain=[]"]);
+    let resume = |dir: &str, to: u64| {
+        let steps = format!("train.steps={to}");
+        folder.train(dir, &["--resume", "--set", &steps, "--set", chain, "--allow-change", "optimizer.chain"]);
+    };
+    let copied = std::process::Command::new("cp").arg("-r").args([folder.at("run"), folder.at("parts")]).status();
+    assert!(copied.unwrap().success());
+    resume("run", 12);
+    resume("parts", 8);
+    resume("parts", 12);
+    let state: serde_json::Value =
+        serde_json::from_str(&folder.read("parts/checkpoints/step-00000012/state.json")).unwrap();
+    assert_eq!(state["info"]["starts"]["adam"], 4);
+    assert!(folder.checkpoint("parts", 12) == folder.checkpoint("run", 12));
 }

@@ -256,7 +256,19 @@ fn four_devices_agree_with_pytorch() {
 #[test]
 fn rmsprop_agrees_with_pytorch() {
     for name in ["rmsprop", "rmsprop_centered"] {
-        [(1, 1), (2, 1), (1, 2), (2, 2)].map(|mesh| agrees(name, "f64", mesh, OPTIMIZERS));
+        for mesh in [(1, 1), (2, 1), (1, 2), (2, 2)] {
+            agrees(name, "f64", mesh, OPTIMIZERS);
+        }
+        agrees(name, "f32", (1, 1), F32);
+    }
+}
+
+#[test]
+fn adam_agrees_with_pytorch() {
+    for name in ["adam", "adamw"] {
+        for mesh in [(1, 1), (2, 1), (1, 2), (2, 2)] {
+            agrees(name, "f64", mesh, OPTIMIZERS);
+        }
         agrees(name, "f32", (1, 1), F32);
     }
 }

@@ -138,6 +138,12 @@ impl Chain {
         stages
     }
 
+    /// Returns the number of norms of the stage that computes most of them, given the number of segments.
+    pub fn num_norms(&self, segments: usize) -> usize {
+        let of_weights = self.transforms.iter().any(|transform| transform.norms().contains(&Norm::Weights));
+        if of_weights { 2 * segments } else { segments }
+    }
+
     /// Returns the slots of some of the transforms, in order.
     pub fn slots(&self, transforms: Range<usize>) -> Vec<Slot> {
         let slots = |i: usize| self.transforms[i].slots().iter().map(move |&name| Slot { transform: i, name });

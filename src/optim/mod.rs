@@ -5,6 +5,7 @@
 //! `kernels/optim/x.cuh`, and one line in the list in `transforms!` below. To add a schedule: write
 //! its struct in `optim/schedule.rs`, and add it to the lists there.
 
+mod adam;
 mod chain;
 mod clip_by_global_norm;
 mod device;
@@ -15,6 +16,7 @@ pub mod schedule;
 mod transform;
 mod weight_decay;
 
+pub use adam::Adam;
 pub use chain::{Chain, Segment, UpdatePass, numbered};
 pub use clip_by_global_norm::ClipByGlobalNorm;
 pub use device::DeviceChain;
@@ -54,6 +56,7 @@ macro_rules! transforms {
 }
 
 transforms! {
+    "adam" => Adam,
     "clip_by_global_norm" => ClipByGlobalNorm,
     "momentum" => Momentum,
     "rmsprop" => Rmsprop,

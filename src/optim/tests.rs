@@ -18,6 +18,8 @@ struct Device {
     pool: Pool,
     precision: Precision,
     lr: f64,
+    /// The number of the update.
+    update: u64,
 }
 
 impl Device {
@@ -32,7 +34,7 @@ impl Device {
         let slots = chain.slots(0..chain.transforms.len()).into_iter().map(UpdateRole::Slot);
         let region = |role| {
             let n = match role {
-                Norms => segments.len(),
+                Norms => chain.num_norms(segments.len()),
                 Metrics => METRICS,
                 NonFiniteGradients | NonFiniteWeights => 1,
                 _ => elements,
@@ -43,7 +45,15 @@ impl Device {
         };
         let first = [Weights, Gradients, Norms, Metrics, NonFiniteGradients, NonFiniteWeights];
         let regions = first.into_iter().chain(slots).map(region).collect();
-        let device = Device { chain, segments, regions, pool: Pool::new(1).unwrap(), precision: T::PRECISION, lr: 0.5 };
+        let device = Device {
+            chain,
+            segments,
+            regions,
+            pool: Pool::new(1).unwrap(),
+            precision: T::PRECISION,
+            lr: 0.5,
+            update: 1,
+        };
         let counts = [Norms, Metrics, NonFiniteGradients, NonFiniteWeights];
         for role in device.regions.roles().filter(|role| !counts.contains(role)) {
             let args = device.args(&device.regions);
@@ -53,7 +63,7 @@ impl Device {
     }
 
     fn args<'a>(&'a self, operands: &'a Operands<UpdateRole>) -> UpdateArgs<'a> {
-        let clock = Clock { step: 1, epoch: 0, lr: self.lr };
+        let clock = Clock { step: self.update, epoch: 0, lr: self.lr };
         UpdateArgs { clock, batch: 1, ..UpdateArgs::new(operands, &self.pool, self.precision) }
     }
 
@@ -168,6 +178,24 @@ fn clipping_sees_all_segments_together() {
     let loose = Device::new::<f64>(vec![boxed(ClipByGlobalNorm { max_norm: 5.0 })], segments, 4, fill);
     loose.step();
     assert_eq!(loose.values::<f64>(Gradients), [3.0, 0.0, 77.0, 4.0]);
+}
+
+#[test]
+fn adam_counts_updates_from_the_one_with_which_it_joined() {
+    let fill = |role, _: usize| if role == Gradients { 4.0 } else { 0.0 };
+    let moved = |adam: Adam, starts: u64| {
+        let mut device = Device::new::<f64>(vec![boxed(adam)], vec![segment(0, 1)], 1, fill);
+        device.chain = device.chain.joined(|name| if name == "adam" { starts } else { 99 });
+        device.update = starts + 1;
+        device.step();
+        device.values::<f64>(Weights)[0]
+    };
+    // The first update is the sign of the gradient: m/c1 = g and v/c2 = g^2. Without correction, m = 0.1 g and
+    // v = 0.001 g^2.
+    let plain = Adam { epsilon: 1e-30, ..Adam::default() };
+    assert!((moved(plain, 0) + 0.5).abs() < 1e-15 && (moved(plain, 1000) + 0.5).abs() < 1e-15);
+    let uncorrected = moved(Adam { bias_correction: false, ..plain }, 0);
+    assert!((uncorrected + 0.5 * 0.1 / 0.001f64.sqrt()).abs() < 1e-12, "{uncorrected}");
 }
 
 #[test]

@@ -127,9 +127,9 @@ fn outputs(chain: &Chain) -> Vec<UpdateRole> {
 }
 
 /// Returns the number of elements of a region.
-fn len(role: UpdateRole) -> usize {
+fn len(chain: &Chain, role: UpdateRole) -> usize {
     match role {
-        UpdateRole::Norms => segments().len(),
+        UpdateRole::Norms => chain.num_norms(segments().len()),
         UpdateRole::Metrics => METRICS,
         UpdateRole::NonFiniteGradients | UpdateRole::NonFiniteWeights => 1,
         _ => ELEMENTS,
@@ -162,7 +162,7 @@ fn is_used(stage: &UpdatePass, number: usize, role: UpdateRole) -> bool {
 fn on_cpu<T: Real>(chain: &Chain, threads: usize) -> Result<Vec<Vec<T>>> {
     let (segments, pool) = (segments(), Pool::new(threads)?);
     let region = |role| {
-        let n = len(role);
+        let n = len(chain, role);
         let memory = Arc::new(Memory::new(n * T::PRECISION.bytes())?);
         let operand =
             Operand::new(&memory, 0, Shape::from([n]), LocalSlice { start: vec![0], len: vec![n] }, T::PRECISION);
@@ -209,7 +209,7 @@ fn on_gpu(chain: &Chain, device: &Device, kind: DriverKind) -> Result<(Vec<Vec<f
     let arena = gpus.address(0, 0);
     let first_byte = |role| roles.iter().position(|&r| r == role).expect("every role has a region") * BYTES;
     let operand = |role| {
-        let n = len(role);
+        let n = len(chain, role);
         let window = LocalSlice { start: vec![0], len: vec![n] };
         let element = if role == UpdateRole::LowPrecision { Element::Bf16 } else { Element::F32 };
         (role, Operand::at(arena + first_byte(role) as u64, element, Shape::from([n]), window))
@@ -228,7 +228,7 @@ fn on_gpu(chain: &Chain, device: &Device, kind: DriverKind) -> Result<(Vec<Vec<f
         gpus.synchronize(0, Queue::Compute)?;
     }
     let fetch = |role: UpdateRole| {
-        let mut values = vec![0.0; len(role)];
+        let mut values = vec![0.0; len(chain, role)];
         gpus.fetch(0, first_byte(role), &mut values).map(|()| values)
     };
     let pairs = |pair: f32| [pair.to_bits() as u16, (pair.to_bits() >> 16) as u16].map(bf16::from_bits);
