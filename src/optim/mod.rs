@@ -9,6 +9,7 @@ mod adam;
 mod chain;
 mod clip_by_global_norm;
 mod device;
+mod lars;
 mod momentum;
 mod rmsprop;
 mod role;
@@ -20,6 +21,7 @@ pub use adam::Adam;
 pub use chain::{Chain, Segment, UpdatePass, numbered};
 pub use clip_by_global_norm::ClipByGlobalNorm;
 pub use device::DeviceChain;
+pub use lars::Lars;
 pub use momentum::Momentum;
 pub use rmsprop::Rmsprop;
 pub use role::{Slot, UpdateArgs, UpdateRole};
@@ -58,6 +60,7 @@ macro_rules! transforms {
 transforms! {
     "adam" => Adam,
     "clip_by_global_norm" => ClipByGlobalNorm,
+    "lars" => Lars,
     "momentum" => Momentum,
     "rmsprop" => Rmsprop,
     "weight_decay" => WeightDecay,

@@ -181,6 +181,24 @@ fn clipping_sees_all_segments_together() {
 }
 
 #[test]
+fn lars_scales_each_parameter_by_its_own_norms() {
+    // |w| = 5 and |g| = 2: r = 0.1 * 5 / (2 + 0.5 * 5) = 1/9, and g' = r (g + 0.5 w) = (1/6, 4/9). The second parameter
+    // has no gradient, so that r = 1 and g' = 0.5 w.
+    let fill = |role, i: usize| match role {
+        Weights => [3.0, 4.0, 0.0, 6.0][i],
+        Gradients => [0.0, 2.0, 77.0, 0.0][i],
+        _ => 0.0,
+    };
+    let lars = Lars { trust: 0.1, decay: 0.5, epsilon: 0.0 };
+    let device = Device::new::<f64>(vec![boxed(lars)], vec![segment(0, 2), segment(3, 1)], 4, fill);
+    device.step();
+    assert_eq!(device.values::<f64>(Norms), [4.0, 0.0, 25.0, 36.0]);
+    let expected = [3.0 - 0.5 / 6.0, 4.0 - 0.5 * 4.0 / 9.0, 0.0, 6.0 - 0.5 * 3.0];
+    let moved = device.values::<f64>(Weights);
+    assert!(moved.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-15), "{moved:?}");
+}
+
+#[test]
 fn adam_counts_updates_from_the_one_with_which_it_joined() {
     let fill = |role, _: usize| if role == Gradients { 4.0 } else { 0.0 };
     let moved = |adam: Adam, starts: u64| {
