@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::runs::{CommandOutput, Folder, events, losses};
+use common::runs::{CommandOutput, Folder, assert_code, events, losses};
 use serde_json::Value;
 use std::path::Path;
 use std::time::SystemTime;
@@ -11,13 +11,6 @@ use std::time::SystemTime;
 fn resume(folder: &Folder, dir: &str, to: u64, more: &[&str]) -> CommandOutput {
     let steps = format!("train.steps={to}");
     folder.run(&[&["train", "small.toml", "--run-dir", dir, "--resume", "--set", &steps], more].concat())
-}
-
-fn assert_code(output: &CommandOutput, code: i32, parts: &[&str]) {
-    assert_eq!(output.code, Some(code), "{}", output.err);
-    for part in parts {
-        assert!(output.err.contains(part), "no {part:?} in {}", output.err);
-    }
 }
 
 #[test]

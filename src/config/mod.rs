@@ -28,5 +28,5 @@ pub use names::{SETTINGS, setting_named};
 pub use parse::{Config, Parsed, from_text, read, sort};
 pub use patterns::{NameMap, NameMatch, NamePattern};
 pub use pretrained::PretrainedWeights;
-pub use settings::learned_settings;
+pub use settings::{LENGTH, learned_length, learned_settings};
 pub use train::{BestBy, CheckpointSettings, Every, Measure, OnError, OnNonFinite, Optimizer, Train};

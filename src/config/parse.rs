@@ -181,7 +181,8 @@ fn read_root(diagnostics: &mut Diagnostics, root: DeTable) -> (Option<Config>, O
     let data = required(&mut top, "data", data::read);
     let model = required(&mut top, "model", model::read);
     let evaluated = evaluated_sets(data.as_ref());
-    let optimizer = required(&mut top, "optimizer", train::read_optimizer);
+    let optimizer =
+        required(&mut top, "optimizer", |diagnostics, value| train::read_optimizer(diagnostics, value, &evaluated));
     let train = required(&mut top, "train", |diagnostics, value| train::read_train(diagnostics, value, &evaluated));
     let independent = read_cluster(&mut top);
     top.finish();

@@ -23,6 +23,20 @@ pub fn learned_settings(text: &str) -> BTreeMap<String, String> {
     all
 }
 
+/// The keys of the length of a run.
+pub const LENGTH: [&str; 2] = ["train.steps", "train.epochs"];
+
+/// Returns the length of the run, which affects what is learned if a schedule depends on it.
+pub fn learned_length(text: &str) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    let Ok(root) = DeTable::parse(text) else { return all };
+    if let Some(value) = root.get_ref().get("train") {
+        flatten("train", value, &mut all);
+    }
+    all.retain(|key, _| LENGTH.contains(&key.as_str()));
+    all
+}
+
 fn flatten(key: &str, value: &SpannedValue, all: &mut BTreeMap<String, String>) {
     match value.get_ref() {
         DeValue::Table(table) => table.iter().for_each(|(k, v)| flatten(&join(key, k.get_ref()), v, all)),

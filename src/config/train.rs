@@ -6,7 +6,7 @@ use super::kinds::{Kinds, Tagged, kinds};
 use super::section::Section;
 use super::spans::SpannedValue;
 use crate::error::{Fault, number};
-use crate::optim::{self, Chain, Interval, Schedule, schedule};
+use crate::optim::{self, Chain, Interval, Monitor, ScheduleList, schedules};
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ pub struct Optimizer {
     pub chain: Arc<Chain>,
     /// The base learning rate, above 0.
     pub lr: f64,
-    /// The schedule of the learning rate, constant by default.
-    pub schedule: Schedule,
+    /// The schedules of the learning rate, in order; none, a constant rate, by default.
+    pub schedule: ScheduleList,
 }
 
 /// How often something happens.
@@ -147,10 +147,14 @@ pub struct Train {
 const MAX_SKIPS: u64 = 10;
 
 pub(super) const TRANSFORMS: Kinds = kinds!("transform", optim);
-pub(super) const SCHEDULES: Kinds = kinds!("schedule", schedule);
+pub(super) const SCHEDULES: Kinds = kinds!("schedule", schedules);
 
 /// Reads `[optimizer]`; returns `None` if it cannot be used.
-pub(super) fn read_optimizer(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Optimizer> {
+pub(super) fn read_optimizer(
+    diagnostics: &mut Diagnostics,
+    value: SpannedValue,
+    evaluated: &[&'static str],
+) -> Option<Optimizer> {
     let mut section = Section::open(diagnostics, "[optimizer]", value);
     let chain = section.value("chain");
     let chain = match chain {
@@ -167,8 +171,8 @@ pub(super) fn read_optimizer(diagnostics: &mut Diagnostics, value: SpannedValue)
     }
     let schedule = section.value("schedule");
     let schedule = match schedule {
-        Some(value) => read_schedule(section.diagnostics, value),
-        None => Some(Schedule::default()),
+        Some(value) => read_schedules(section.diagnostics, value, evaluated),
+        None => Some(ScheduleList::default()),
     };
     section.finish();
     Some(Optimizer { chain: Arc::new(chain?), lr: lr?, schedule: schedule? })
@@ -199,12 +203,37 @@ fn read_chain(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Chai
     complete.then(|| Chain::new(transforms))
 }
 
-fn read_schedule(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Schedule> {
-    let tagged = Tagged::open(diagnostics, "[optimizer] schedule", &SCHEDULES, value)?;
-    let (subject, locations) = (format!("schedule \"{}\"", tagged.kind), tagged.locations.clone());
-    let schedule = tagged.read(diagnostics, &subject, &SCHEDULES, schedule::read)?;
-    schedule.check().map_err(|fault| diagnostics.fault(&subject, &locations, &fault)).ok()?;
-    Some(schedule)
+/// Reads one schedule, or a list of schedules; `evaluated` has the names of the sets to evaluate on.
+fn read_schedules(
+    diagnostics: &mut Diagnostics,
+    value: SpannedValue,
+    evaluated: &[&'static str],
+) -> Option<ScheduleList> {
+    let span = value.span();
+    let items: Vec<SpannedValue> = match value.into_inner() {
+        DeValue::Array(items) => items.into_iter().collect(),
+        one => vec![toml::Spanned::new(span, one)],
+    };
+    let (mut schedules, mut complete) = (Vec::new(), true);
+    for item in items {
+        let read = Tagged::open(diagnostics, "[optimizer] schedule", &SCHEDULES, item).and_then(|tagged| {
+            let (subject, locations) = (format!("schedule \"{}\"", tagged.kind), tagged.locations.clone());
+            let schedule = tagged.read(diagnostics, &subject, &SCHEDULES, schedules::read)?;
+            let observed = match schedule.monitor() {
+                Some(Monitor::Evaluated(set)) if !evaluated.contains(&set) => {
+                    let message = format!("monitor needs the loss of the {set} set, but [data] has none");
+                    Err(Fault::at("monitor", message))
+                }
+                _ => Ok(()),
+            };
+            let checked = schedule.check().and(observed);
+            checked.map_err(|fault| diagnostics.fault(&subject, &locations, &fault)).ok()?;
+            Some(Arc::from(schedule))
+        });
+        complete &= read.is_some();
+        schedules.extend(read);
+    }
+    complete.then_some(ScheduleList(schedules))
 }
 
 /// Reads `[train]`; returns `None` if it cannot be used. `evaluated` has the names of the sets to evaluate on.

@@ -2,18 +2,19 @@
 //! networks or layers; works on flat regions in which each parameter's part is a [`Segment`].
 //!
 //! To add a transform: write `optim/x.rs` with a struct that implements [`Transform`], its device function in
-//! `kernels/optim/x.cuh`, and one line in the list in `transforms!` below. To add a schedule: write
-//! its struct in `optim/schedule.rs`, and add it to the lists there.
+//! `kernels/optim/x.cuh`, and one line in the list in `transforms!` below. For schedules,
+//! see `optim/schedules/mod.rs`.
 
 mod adam;
 mod chain;
 mod clip_by_global_norm;
 mod device;
+mod interval;
 mod lars;
 mod momentum;
 mod rmsprop;
 mod role;
-pub mod schedule;
+pub mod schedules;
 mod transform;
 mod weight_decay;
 
@@ -21,11 +22,12 @@ pub use adam::Adam;
 pub use chain::{Chain, Segment, UpdatePass, numbered};
 pub use clip_by_global_norm::ClipByGlobalNorm;
 pub use device::DeviceChain;
+pub use interval::Interval;
 pub use lars::Lars;
 pub use momentum::Momentum;
 pub use rmsprop::Rmsprop;
 pub use role::{Slot, UpdateArgs, UpdateRole};
-pub use schedule::{Interval, Schedule};
+pub use schedules::{Monitor, Observation, RunProgress, ScheduleList, ScheduleState};
 pub use transform::{Block, Elements, Norm, Norms, Slots, Transform, is_single, power};
 pub use weight_decay::WeightDecay;
 

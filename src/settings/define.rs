@@ -89,7 +89,7 @@ macro_rules! settings {
 
         impl $crate::settings::table::Settings for $Name {
             fn settings() -> Vec<$crate::settings::table::Setting> {
-                vec![$({
+                let all: Vec<$crate::settings::table::Setting> = vec![$({
                     #[allow(unused_mut, unused_assignments, reason = "not every setting has all of these")]
                     let (mut range, mut unit, mut default, mut example) = (None, None, None::<String>, None);
                     $(range = Some($range.text());)?
@@ -106,11 +106,13 @@ macro_rules! settings {
                         default,
                         example,
                     }
-                }),*]
+                }),*];
+                all
             }
 
             fn values(&self) -> Vec<(&'static str, String)> {
-                let all = [$((stringify!($field), $crate::settings::value::Value::toml(&self.$field))),*];
+                let all: Vec<(&'static str, Option<String>)> =
+                    vec![$((stringify!($field), $crate::settings::value::Value::toml(&self.$field))),*];
                 all.into_iter().filter_map(|(key, value)| Some((key, value?))).collect()
             }
 

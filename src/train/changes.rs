@@ -3,7 +3,7 @@
 
 use super::format_1;
 use super::manifest::Info;
-use crate::config::learned_settings;
+use crate::config::{LENGTH, learned_length, learned_settings};
 use crate::data::DataRecord;
 use crate::error::{Error, Result, suggest};
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,9 +29,14 @@ fn is_source(key: &str) -> bool {
     SOURCES.iter().any(|source| covers(source, key))
 }
 
-/// Returns the settings in a configuration's text that affect what is learned, with the keys of a checkpoint's format.
-pub fn settings_like(info: &Info, text: &str) -> BTreeMap<String, String> {
-    if info.format == 1 { format_1::settings(text) } else { learned_settings(text) }
+/// Returns the settings in a configuration's text that affect what is learned, with the keys of a checkpoint's format. The
+/// length of the run is one of them if `has_length`.
+pub fn settings_like(info: &Info, text: &str, has_length: bool) -> BTreeMap<String, String> {
+    let mut settings = if info.format == 1 { format_1::settings(text) } else { learned_settings(text) };
+    if has_length && info.settings.keys().any(|key| LENGTH.contains(&key.as_str())) {
+        settings.extend(learned_length(text));
+    }
+    settings
 }
 
 /// Returns every setting that affects what is learned and differs from `now`. Sources of data are left out if the
@@ -40,6 +45,9 @@ pub fn of_settings(info: &Info, now: &BTreeMap<String, String>) -> Vec<Change> {
     let show = |value: Option<&String>| value.map_or("not set", String::as_str).to_string();
     let keys: BTreeSet<&String> = info.settings.keys().chain(now.keys()).collect();
     let compared = keys.into_iter().filter(|key| info.data.is_none() || !is_source(key));
+    // Nor is the length, unless a schedule depends on it.
+    let has_length = now.keys().any(|key| LENGTH.contains(&key.as_str()));
+    let compared = compared.filter(|key| has_length || !LENGTH.contains(&key.as_str()));
     // The weights that the run started from no longer matter.
     let compared = compared.filter(|key| !covers("model.from", key));
     let differ = compared.filter(|&key| info.settings.get(key) != now.get(key));

@@ -13,7 +13,7 @@ use crate::data::{Contents, DataRecord, Description, EpochPlan, Header, Place};
 use crate::error::{Error, Fault, Problem, Problems, Result, quantity};
 use crate::layers::Mode;
 use crate::network::{CheckedConfig, Network};
-use crate::optim::Interval;
+use crate::optim::{Interval, RunProgress, ScheduleState};
 use crate::placement::{Peers, Spec, Variant};
 use crate::program::{MOST_USES, Plan, Session, num_uses};
 use std::path::Path;
@@ -274,10 +274,17 @@ impl Job {
         RunLimits { config, network, epoch, steps: self.counted_steps(), least_rows }
     }
 
-    /// Returns the learning rate of an update, counted from 1, in an epoch, counted from 0.
+    /// Returns the learning rate of an update, counted from 1, in an epoch, counted from 0, if no schedule has observed
+    /// anything yet.
     pub fn lr(&self, step: u64, epoch: u64) -> f64 {
-        let optimizer = &self.config.optimizer;
-        optimizer.schedule.lr(optimizer.lr, step, epoch)
+        self.lr_with(&ScheduleState::default(), step, epoch)
+    }
+
+    /// Returns the learning rate of an update, given the states of the schedules.
+    pub(super) fn lr_with(&self, states: &ScheduleState, step: u64, epoch: u64) -> f64 {
+        let (optimizer, per_epoch) = (&self.config.optimizer, self.epoch().batches() as u64);
+        let progress = RunProgress { step: step.saturating_sub(1), epoch, per_epoch, steps: self.steps() };
+        optimizer.schedule.lr(optimizer.lr, progress, states)
     }
 
     /// Sets the updates already made and the place from which training goes on. Returns another plan if it needs one:

@@ -6,6 +6,7 @@ use crate::config::{BestBy, Measure};
 use crate::data::{DataRecord, Place};
 use crate::error::{Error, Result};
 use crate::gpu::libraries::Record;
+use crate::optim::ScheduleState;
 use crate::storage::Fs;
 use crate::tensor::Precision;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -94,6 +95,9 @@ pub struct Info {
     pub data: Option<DataRecord>,
     /// The last evaluation of each set.
     pub evaluations: Vec<Evaluation>,
+    /// The states of the schedules, by name.
+    #[serde(default)]
+    pub schedules: ScheduleState,
     /// For each transform of the optimiser, by its name, the updates made before it joined the chain.
     #[serde(default)]
     pub starts: BTreeMap<String, u64>,

@@ -65,7 +65,7 @@ impl Run {
 
     /// Explains why the loss of a set was not finite, given its first batch with such a loss.
     pub(super) fn nonfinite_evaluation(&mut self, mut batch: BatchOf) -> Error {
-        batch.clock.lr = self.job.lr(self.step.max(1), self.place.epoch);
+        batch.clock.lr = self.job.lr_with(&self.schedules, self.step.max(1), self.place.epoch);
         self.explained(&format!("the {} loss after step {} is not finite", batch.set, self.step), batch)
     }
 

@@ -5,7 +5,10 @@ use crate::config::Config;
 use crate::data::EpochPlan;
 use crate::error::{Fault, Problem, number, quantity};
 use crate::network::{Network, Node};
-use crate::optim::{Interval, is_single};
+use crate::optim::{Interval, RunProgress, ScheduleState, is_single};
+
+/// The number of steps at which the learning rate is examined, about.
+const SAMPLES: u64 = 1000;
 
 /// A run whose ranges are checked.
 pub(super) struct RunLimits<'a> {
@@ -27,7 +30,7 @@ pub(super) fn problems(run: &RunLimits) -> Vec<Problem> {
         problems.push(run.config.train_locations.problem("[train]", &Fault::at("epochs", message)));
         return problems;
     };
-    let (step, lr) = last(run, steps);
+    let (step, lr) = largest(run, steps);
     let most = run.network.parameters.iter().map(|parameter| parameter.lr_mult).fold(1.0, f64::max);
     if !((lr * most) as f32).is_finite() {
         let what = if most > 1.0 { format!(" for a layer with lr_mult = {}", number(most)) } else { String::new() };
@@ -57,8 +60,21 @@ fn last(run: &RunLimits, steps: u64) -> (u64, f64) {
         Interval::Epochs(epochs) => epochs - 1,
         Interval::Steps(_) => (step - 1) / run.epoch.batches() as u64,
     };
-    let optimizer = &run.config.optimizer;
-    (step, optimizer.schedule.lr(optimizer.lr, step, epoch))
+    (step, lr(run, steps, step, epoch))
+}
+
+/// Returns the step with the largest learning rate, among the last one and some that are spread over the run.
+fn largest(run: &RunLimits, steps: u64) -> (u64, f64) {
+    let batches = run.epoch.batches() as u64;
+    let spread = (1..=steps).step_by(usize::try_from(steps / SAMPLES).unwrap_or(usize::MAX).max(1));
+    let rates = spread.take(2 * SAMPLES as usize).map(|step| (step, lr(run, steps, step, (step - 1) / batches)));
+    // Later steps do not displace equal ones.
+    rates.fold(last(run, steps), |most, other| if other.1 > most.1 { other } else { most })
+}
+
+fn lr(run: &RunLimits, steps: u64, step: u64, epoch: u64) -> f64 {
+    let progress = RunProgress { step: step - 1, epoch, per_epoch: run.epoch.batches() as u64, steps };
+    run.config.optimizer.schedule.lr(run.config.optimizer.lr, progress, &ScheduleState::default())
 }
 
 /// Notes the layers of batch normalisation that see one value per channel in some training batch.

@@ -7,11 +7,12 @@ use super::headers::note_same_data;
 use super::job::{Evaluates, Job};
 use super::manifest::{Evaluation, FORMAT, Info};
 use super::start::tensors;
-use crate::config::learned_settings;
+use crate::config::{learned_length, learned_settings};
 use crate::data::{self, DataRecord, Known, Place, Preparation, SampleSets};
 use crate::device::LibraryUse;
 use crate::error::{Error, Result};
 use crate::layers::Param;
+use crate::optim::ScheduleState;
 use crate::program::{Persistent, Plan, Session};
 use crate::storage::{Fs, free_bytes, is_full, needed_and_free};
 use std::path::{Path, PathBuf};
@@ -55,6 +56,8 @@ pub struct Run {
     /// Training samples used.
     pub(super) samples: u64,
     pub(super) evaluations: Vec<Evaluation>,
+    /// The states of the schedules.
+    pub(super) schedules: ScheduleState,
     /// The step of the last checkpoint.
     pub(super) saved: Option<u64>,
     /// The score of the best evaluation of which a checkpoint is kept.
@@ -92,7 +95,8 @@ impl Run {
     pub fn resume(mut job: Job, mut plan: Plan, records: Records, options: &ResumeOptions) -> Result<Run> {
         let found = checkpoint::latest(&records.fs, &records.dir, &records.run)?;
         let info = &found.checkpoint.info;
-        let settings = changes::settings_like(info, &job.config.resolved);
+        let has_length = job.config.optimizer.schedule.depends_on_length();
+        let settings = changes::settings_like(info, &job.config.resolved, has_length);
         changes::check_keys(&options.allow_change, info, &settings)?;
         let changed = changes::of_settings(info, &settings);
         let mut notes = changes::allow(&changed, &options.allow_change)?;
@@ -145,7 +149,9 @@ impl Run {
         let mut session = job.session(plan)?;
         session.prepare(Preparation::of(&splits))?;
         let (step, place) = job.from;
+        let schedules = job.config.optimizer.schedule.states(&ScheduleState::default());
         Ok(Run {
+            schedules,
             job,
             records,
             session,
@@ -216,6 +222,7 @@ impl Run {
             self.job.notes.extend(self.session.restore_choices(&info.algorithms));
         }
         (self.samples, self.skips) = (info.samples, info.skips);
+        self.schedules = self.job.config.optimizer.schedule.states(&info.schedules);
         self.saved = Some(self.step);
         self.evaluations.clone_from(&info.evaluations);
         Ok(())
@@ -256,9 +263,13 @@ impl Run {
             precision: config.devices.precision,
             mesh: config.devices.mesh.to_string(),
             version: env!("CARGO_PKG_VERSION").to_string(),
-            settings: learned_settings(&config.resolved),
+            settings: [learned_settings(&config.resolved), learned_length(&config.resolved)]
+                .into_iter()
+                .flatten()
+                .collect(),
             data: Some(self.data.clone()),
             evaluations: self.evaluations.clone(),
+            schedules: self.schedules.clone(),
             starts: self.session.plan().chain.started().collect(),
             algorithms: self.session.choices(),
         }

@@ -112,6 +112,7 @@ fn saved(step: u64) -> Saved {
                 top5: 1.0,
                 images: 360,
             }],
+            schedules: BTreeMap::from([("plateau".into(), vec![0.1, f64::MAX, 3.0])]),
             starts: BTreeMap::from([("momentum".into(), 7)]),
             algorithms: Record {
                 gpu: "H".into(),

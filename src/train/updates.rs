@@ -7,8 +7,9 @@ use super::signals::Stop;
 use crate::config::{Every, OnError, OnNonFinite, Train};
 use crate::data::{Loader, Place};
 use crate::device::Clock;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, number};
 use crate::layers::Mode;
+use crate::optim::{Monitor, Observation};
 use crate::placement::Variant;
 use crate::program::Metrics;
 use crate::report::{Reporter, RunEvent};
@@ -107,6 +108,8 @@ impl Run {
             reporter.emit(&RunEvent::Note { text })?;
         }
         let (steps, epoch) = (self.job.steps(), self.job.epoch());
+        // The rate of the next update may depend on the last loss of an epoch.
+        let waits_for_epochs = self.job.config.optimizer.schedule.observes(Monitor::Train);
         let mut rhythm = Rhythm { train: self.job.config.train.clone(), steps, saved: Instant::now() };
         if let Some(time) = rhythm.train.max_time {
             stop.at(begin + time);
@@ -123,11 +126,16 @@ impl Run {
             while under_way.len() < self.session.depth() && !rhythm.save_time() && !stop.requested() {
                 let before = self.step + under_way.len() as u64;
                 let place = under_way.back().map_or(self.place, |&(.., place)| place);
-                if before >= steps || (before > self.step && rhythm.inspects(before, place)) {
+                let waits = rhythm.inspects(before, place) || (place.sample == 0 && waits_for_epochs);
+                if before >= steps || (before > self.step && waits) {
                     break;
                 }
                 let Some(batch) = loader.next_batch()? else { break };
-                let clock = Clock { step: before + 1, epoch: batch.epoch, lr: self.job.lr(before + 1, batch.epoch) };
+                let clock = Clock {
+                    step: before + 1,
+                    epoch: batch.epoch,
+                    lr: self.job.lr_with(&self.schedules, before + 1, batch.epoch),
+                };
                 let variant = Variant { mode: Mode::Train, batch: batch.rows, update: true };
                 self.session.submit(variant, batch, clock)?;
                 under_way.push_back((clock, batch.rows, epoch.after(place)));
@@ -155,6 +163,10 @@ impl Run {
             })?;
             if skipped {
                 reporter.emit(&RunEvent::Note { text: self.skips_as_text() })?;
+            }
+            self.observe(Observation::Update(metrics.loss), reporter)?;
+            if place.sample == 0 {
+                self.observe(Observation::Epoch, reporter)?;
             }
             last = Instant::now();
             let best = rhythm.evaluates(self.step, place) && self.evaluate(reporter, stop)?;
@@ -201,6 +213,22 @@ impl Run {
         }
     }
 
+    /// Tells the schedules what the run observed; notes a decision that changes the learning rate.
+    fn observe(&mut self, seen: Observation, reporter: &mut Reporter) -> Result<()> {
+        let lr = |run: &Self| run.job.lr_with(&run.schedules, run.step + 1, run.place.epoch);
+        if self.schedules.is_empty() {
+            return Ok(());
+        }
+        let before = lr(self);
+        self.job.config.optimizer.schedule.observe(&mut self.schedules, seen);
+        if lr(self) == before {
+            return Ok(());
+        }
+        let text =
+            format!("step {}: the loss is on a plateau: the learning rate is now {}", self.step, number(lr(self)));
+        reporter.emit(&RunEvent::Note { text })
+    }
+
     /// Checks what a step left. Returns whether its update was skipped because its loss or a gradient is not finite.
     fn check_finite(&mut self, metrics: &Metrics, clock: Clock, rows: usize) -> Result<bool> {
         let fine = metrics.loss.is_finite() && metrics.bad_gradients == 0.0;
@@ -230,6 +258,15 @@ impl Run {
         let Some((events, result)) = self.evaluations(stop)? else { return Ok(false) };
         events.iter().try_for_each(|event| reporter.emit(event))?;
         result?;
+        let losses: Vec<(&'static str, f64)> = ["validation", "test"]
+            .into_iter()
+            .filter_map(|set| {
+                Some((set, self.evaluations.iter().find(|e| e.step == self.step && e.split == set)?.loss))
+            })
+            .collect();
+        for (set, loss) in losses {
+            self.observe(Observation::Evaluation(set, loss), reporter)?;
+        }
         let settings = &self.job.config.train.checkpoint;
         let result = self.evaluations.iter().find(|e| e.step == self.step && e.split == settings.best_by.split);
         let Some(score) = result.and_then(|result| result.score(settings.best_by)).filter(|_| settings.keep_best > 0)

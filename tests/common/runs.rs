@@ -162,3 +162,10 @@ pub fn losses(metrics: &[Value]) -> Vec<f64> {
     assert_eq!(numbers, (1..=steps.len() as u64).collect::<Vec<_>>(), "each step is reported once");
     steps.iter().map(|event| event["loss"].as_f64().unwrap()).collect()
 }
+
+pub fn assert_code(output: &CommandOutput, code: i32, parts: &[&str]) {
+    assert_eq!(output.code, Some(code), "{}", output.err);
+    for part in parts {
+        assert!(output.err.contains(part), "no {part:?} in {}", output.err);
+    }
+}

@@ -1,0 +1,137 @@
+//! The rates of schedules, by hand and against PyTorch's.
+
+use super::*;
+use crate::optim::Interval;
+use crate::settings::Settings;
+use std::sync::Arc;
+
+fn table(text: &str) -> toml::Table {
+    text.parse().unwrap()
+}
+
+fn at(step: u64, epoch: u64) -> RunProgress {
+    RunProgress { step, epoch, per_epoch: 10, steps: 100 }
+}
+
+fn list(schedules: Vec<Box<dyn Schedule>>) -> ScheduleList {
+    ScheduleList(schedules.into_iter().map(Arc::from).collect())
+}
+
+/// Returns the rates of the first updates of a run of `steps`, with a base of 1.
+fn rates(schedules: Vec<Box<dyn Schedule>>, steps: u64) -> Vec<f64> {
+    let list = list(schedules);
+    let rate = |step| list.lr(1.0, RunProgress { steps, ..at(step, step / 10) }, &ScheduleState::default());
+    (0..steps).map(rate).collect()
+}
+
+fn close(got: &[f64], expected: &[f64]) {
+    assert!(got.len() == expected.len() && got.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-15), "{got:?}");
+}
+
+#[test]
+fn the_step_schedule_falls_at_its_interval() {
+    let schedule = read("step", table("every = 3\nfactor = 0.1")).unwrap().unwrap();
+    let list = list(vec![schedule]);
+    let lr: Vec<f64> = (0..7).map(|step| list.lr(2.0, at(step, 0), &ScheduleState::default())).collect();
+    assert_eq!(lr, [2.0, 2.0, 2.0, 2.0 * 0.1, 2.0 * 0.1, 2.0 * 0.1, 2.0 * (0.1 * 0.1)]);
+    let epochs = read("step", table("every = \"2 epochs\"\nfactor = 0.5")).unwrap().unwrap();
+    assert_eq!([0, 1, 2, 3, 4].map(|epoch| epochs.factor(&at(8, epoch), &[])), [1.0, 1.0, 0.5, 0.5, 0.25]);
+}
+
+#[test]
+fn no_schedule_is_the_base() {
+    let far = at(1_000_000, 7);
+    assert_eq!(ScheduleList::default().lr(0.3, far, &ScheduleState::default()), 0.3);
+    assert_eq!(list(vec![Box::new(Constant {})]).lr(0.3, far, &ScheduleState::default()), 0.3);
+    assert!(read("constant", table("factor = 1")).unwrap().is_err());
+    assert!(read("cosin", table("")).is_none());
+}
+
+#[test]
+fn cosine_is_pytorchs() {
+    // torch.optim.lr_scheduler.CosineAnnealingLR(T_max=6, eta_min=0.1) with a rate of 1.
+    let expected = [1.0, 0.9397114317029974, 0.775, 0.55, 0.325, 0.1602885682970026];
+    close(&rates(vec![Box::new(Cosine { final_factor: 0.1 })], 6), &expected);
+}
+
+#[test]
+fn what_follows_a_warmup_begins_at_its_end_and_what_precedes_it_at_the_start() {
+    let warmup = || Box::new(Warmup { steps: Some(4), epochs: None, start: 0.0 });
+    let cosine = [1.0, 0.9397114317029974, 0.775, 0.55, 0.325, 0.1602885682970026];
+    let expected = [&[0.25, 0.5, 0.75, 1.0], &cosine[..]].concat();
+    close(&rates(vec![warmup(), Box::new(Cosine { final_factor: 0.1 })], 10), &expected);
+    let halves = || Box::new(StepDecay { every: Interval::Steps(3), factor: 0.5 });
+    close(&rates(vec![halves(), warmup()], 7), &[0.25, 0.5, 0.75, 0.5, 0.5, 0.5, 0.25]);
+    close(&rates(vec![warmup(), halves()], 8), &[0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 0.5]);
+    // An epoch has ten updates.
+    let epochs = Box::new(Warmup { steps: None, epochs: Some(1), start: 0.5 });
+    let by_epoch = Box::new(StepDecay { every: Interval::Epochs(1), factor: 0.5 });
+    let got = rates(vec![epochs, by_epoch], 22);
+    close(&[got[0], got[9], got[10], got[19], got[20]], &[0.55, 1.0, 1.0, 1.0, 0.5]);
+}
+
+#[test]
+fn a_warmup_has_one_length() {
+    let check = |text: &str| read("warmup", table(text)).unwrap().unwrap().check().map_err(|fault| fault.message);
+    assert_eq!(check("steps = 5"), Ok(()));
+    assert_eq!(check("steps = 5\nepochs = 2").unwrap_err(), "steps and epochs are both given, expected one of them");
+    assert!(check("").unwrap_err().starts_with("no length"));
+    assert_eq!(check("epochs = 0").unwrap_err(), "epochs = 0, expected at least 1");
+}
+
+/// Feeds losses to a schedule and returns its factor after each.
+fn observed(plateau: Plateau, losses: &[f64]) -> Vec<f64> {
+    let set = match plateau.monitor() {
+        Some(Monitor::Evaluated(set)) => set,
+        _ => panic!("an evaluation is observed"),
+    };
+    let list = list(vec![Box::new(plateau)]);
+    let mut states = list.states(&ScheduleState::default());
+    let after = |&loss: &f64| {
+        list.observe(&mut states, Observation::Evaluation("train", 0.0));
+        list.observe(&mut states, Observation::Evaluation(set, loss));
+        list.lr(1.0, at(0, 0), &states)
+    };
+    losses.iter().map(after).collect()
+}
+
+#[test]
+fn plateau_is_pytorchs() {
+    // torch.optim.lr_scheduler.ReduceLROnPlateau with these losses and a rate of 1.
+    let losses = [5.0, 4.0, 4.0, 4.0, 3.9999, 3.0, 3.1, 3.2, 3.3, 3.4, 3.5, 3.6, 3.7, 2.0, 2.1, 2.2, 2.3, 2.4];
+    let plain = Plateau { monitor: plateau::PlateauMonitor::Validation, ..Plateau::default() };
+    let tens = |n: i32| 10f64.powi(-n);
+    let expected = [0, 0, 0, 1, 1, 1, 1, 2, 2, 3, 3, 4, 4, 4, 4, 5, 5, 6].map(tens);
+    close(&observed(Plateau { patience: 1, ..plain.clone() }, &losses), &expected);
+    let expected = [0, 0, 1, 1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5, 5].map(|n| 0.5f64.powi(n));
+    close(&observed(Plateau { factor: 0.5, patience: 0, cooldown: 2, ..plain.clone() }, &losses), &expected);
+    let bounded = observed(Plateau { factor: 0.5, patience: 0, min_factor: 0.2, ..plain }, &losses[..6]);
+    close(&bounded, &[1.0, 1.0, 0.5, 0.25, 0.2, 0.2]);
+}
+
+#[test]
+fn plateau_observes_the_mean_loss_of_each_epoch() {
+    let list = list(vec![Box::new(Plateau { patience: 0, ..Plateau::default() })]);
+    let mut states = list.states(&ScheduleState::default());
+    let mut epoch = |losses: &[f64]| {
+        losses.iter().for_each(|&loss| list.observe(&mut states, Observation::Update(loss)));
+        list.observe(&mut states, Observation::Epoch);
+        list.lr(1.0, at(0, 0), &states)
+    };
+    // The means are 2, 1.5, 1.5 without what is not finite, and nothing.
+    assert_eq!(epoch(&[1.0, 3.0]), 1.0);
+    assert_eq!(epoch(&[2.0, 1.0]), 1.0);
+    assert_eq!(epoch(&[1.0, f64::NAN, 2.0]), 0.1);
+    assert_eq!(epoch(&[]), 0.1 * 0.1);
+    assert_eq!(epoch(&[0.5]), 0.1 * 0.1);
+    assert!(states["plateau"].iter().all(|x| x.is_finite()), "JSON has no other numbers");
+}
+
+#[test]
+fn settings_have_ranges() {
+    for factor in [0.0, 1.0, -0.1, f64::NAN, f64::INFINITY] {
+        let schedule = StepDecay { every: Interval::Steps(1), factor };
+        assert_eq!(schedule.check_ranges().unwrap_err().key, Some("factor"));
+    }
+    assert!(all_examples().iter().all(|schedule| KEYS.contains(&schedule.key()) && schedule.check().is_ok()));
+}
