@@ -8,6 +8,7 @@
 mod constant;
 mod cosine;
 mod plateau;
+mod polynomial;
 mod schedule;
 mod step;
 mod warmup;
@@ -15,6 +16,7 @@ mod warmup;
 pub use constant::Constant;
 pub use cosine::Cosine;
 pub use plateau::Plateau;
+pub use polynomial::Polynomial;
 pub use schedule::{Monitor, Observation, RunProgress, Schedule, ScheduleList, ScheduleState};
 pub use step::StepDecay;
 pub use warmup::Warmup;
@@ -51,6 +53,7 @@ schedules! {
     "constant" => Constant,
     "cosine" => Cosine,
     "plateau" => Plateau,
+    "polynomial" => Polynomial,
     "step" => StepDecay,
     "warmup" => Warmup,
 }
