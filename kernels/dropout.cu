@@ -8,7 +8,8 @@ __device__ void dropout_mask(
     const T* x,            // (N, H, W, c)
     T* y,                  // (N, H, W, c)
     const unsigned* step,  // (1)
-    long long n, int c, int channels, long long first_pixel, int first_channel, unsigned key_low, unsigned key_high,
+    const unsigned* row,   // (1): the first sample of this part in the whole batch
+    long long n, int c, int channels, long long first_pixel, long long image, int first_channel, unsigned key_low, unsigned key_high,
     unsigned layer, unsigned threshold, float scale) {
     const long long i = vector_start<T>();
     if (i >= n) return;
@@ -17,7 +18,7 @@ __device__ void dropout_mask(
     // If the device holds all channels, consecutive elements have consecutive indices.
     const long long pixel = c == channels ? 0 : i / c;
     long long channel = i - pixel * c;
-    unsigned long long index = (unsigned long long)((first_pixel + pixel) * channels + first_channel + channel);
+    unsigned long long index = (unsigned long long)((*row * image + first_pixel + pixel) * channels + first_channel + channel);
     unsigned long long known = ~0ull;
     uint4 words = make_uint4(0, 0, 0, 0);
 #pragma unroll

@@ -168,8 +168,9 @@ fn the_loader_gives_the_same_bits_as_direct_computation_from_any_start() {
     let batches = direct.len() / 3;
     assert_eq!(batches, 16);
     for start in [0, 1, batches - 1] {
-        let mut loader = Loader::train(&set, Destination::host(), Batches::train(&set).plan().place(5, start))
-            .expect("a thread starts");
+        let mut loader =
+            Loader::train(&set, Destination::host(), Batches::train(&set).plan().place(5, start), usize::MAX)
+                .expect("a thread starts");
         for expected in &direct[start..] {
             let batch = loader.next_batch().expect("the loader works").expect("training batches never end");
             assert!(batch == expected, "epoch {} batch {}", expected.epoch, expected.index);

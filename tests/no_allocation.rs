@@ -97,7 +97,7 @@ fn prefetching_allocates_no_batch() {
     let batches = training.batches.plan().batches() * epochs;
     for preparer in [Preparer::Host, Preparer::Device] {
         let to = Destination { preparer, ..Destination::host() };
-        let mut loader = Loader::train(&splits, to, peristyle::data::Place::default()).unwrap();
+        let mut loader = Loader::train(&splits, to, peristyle::data::Place::default(), usize::MAX).unwrap();
         let (allocations, _) = during(|| {
             for _ in 0..batches {
                 std::hint::black_box(loader.next_batch().unwrap());

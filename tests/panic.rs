@@ -5,9 +5,7 @@ mod common;
 use common::{Training, on_mesh};
 use peristyle::device::{Clock, Target};
 use peristyle::error::Fault;
-use peristyle::layers::{
-    Activation, Args, Launch, Layer, LayerContext, LayerPhases, Mode, Operands, Param, Role, Split,
-};
+use peristyle::layers::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands, Param, Role, Split};
 use peristyle::placement::Variant;
 use peristyle::program::{Plan, Session};
 use peristyle::tensor::{Mesh, Placement};
@@ -100,8 +98,8 @@ fn trained(mesh: (usize, usize), layer: &str, when: When, more: &[&str]) -> (u64
     loop {
         training.batches.fill(0, training.step as usize, &mut training.batch);
         training.step += 1;
-        let clock = Clock { step: training.step, epoch: 0, lr: 0.01 };
-        let variant = Variant { mode: Mode::Train, batch: training.batch.rows, update: true };
+        let clock = Clock { step: training.step, epoch: 0, lr: 0.01, row: 0 };
+        let variant = Variant::train(training.batch.rows);
         let batch = &mut training.batch;
         if let Err(error) = training.session.run(variant, batch, clock) {
             let again = training.session.run(variant, batch, clock);

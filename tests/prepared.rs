@@ -61,8 +61,8 @@ fn losses(config: &Path, sets: &[String], preparer: Preparer) -> Vec<f64> {
             let (epoch, index) = batches.plan().at(step);
             batches.fill(epoch, index, &mut batch);
             assert_eq!(batch.images.is_empty(), preparer == Preparer::Device);
-            let clock = Clock { step: step + 1, epoch, lr: 0.05 };
-            let variant = Variant { mode, batch: batch.rows, update: mode == Mode::Train };
+            let clock = Clock { step: step + 1, epoch, lr: 0.05, row: 0 };
+            let variant = if mode == Mode::Train { Variant::train(batch.rows) } else { Variant::eval(batch.rows) };
             session.submit(variant, &mut batch, clock).unwrap();
         }
         while session.under_way() > 0 {

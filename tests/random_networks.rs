@@ -263,7 +263,7 @@ fn draw(numbers: &[u16]) -> (String, Where) {
 
 /// Returns the features of a network that make placement hard.
 fn features(network: &Network, at: Where) -> Vec<String> {
-    let variant = Variant { mode: Mode::Train, batch: at.rows, update: false };
+    let variant = Variant::gradients(at.rows);
     let Ok(resolved) = resolve(network, at.mesh, Mode::Train, at.rows) else { return vec![] };
     let mut found = Vec::new();
     let mut add = |there: bool, what: &str| {

@@ -102,7 +102,7 @@ fn run(reference: &Reference, name: &str, sets: &[String]) -> Run {
     let config = file(&format!("tests/reference/{name}.toml"));
     let (job, _) = Job::open(&config, sets, DataPolicy::Required).unwrap_or_else(|e| panic!("{e}"));
     let rows = job.config.data.batch;
-    let update = Variant { mode: Mode::Train, batch: rows, update: true };
+    let update = Variant::train(rows);
     let look = Variant { update: false, ..update };
     let eval = Variant { mode: Mode::Eval, ..look };
     let chain = Arc::clone(&job.config.optimizer.chain);
@@ -126,7 +126,7 @@ fn run(reference: &Reference, name: &str, sets: &[String]) -> Run {
     for step in 1..=job.steps() {
         let (epoch, index) = batches.plan().at(step - 1);
         batches.fill(epoch, index, &mut batch);
-        let clock = Clock { step, epoch, lr: job.lr(step, epoch) };
+        let clock = Clock { step, epoch, lr: job.lr(step, epoch), row: 0 };
         // The gradients before the optimiser clips them are those of a second session with the same weights.
         for p in 0..parameters.len() {
             let values = exchange::read_values(&session, Persistent::Parameter(p)).unwrap();

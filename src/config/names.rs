@@ -32,6 +32,7 @@ pub const SETTINGS: &[&str] = &[
     "optimizer.chain.clip_by_global_norm",
     "train.epochs",
     "train.steps",
+    "train.accumulate",
     "train.evaluate",
     "train.max_time",
     "train.on_nonfinite",

@@ -3,9 +3,9 @@
 use super::diagnostics::Diagnostics;
 use super::section::Section;
 use super::spans::{SourceMap, SpannedValue};
-use super::{Devices, Model, Multiplier, Optimizer, Train, data, devices, model, set, train, write};
+use super::{Devices, LayerEntry, Model, Multiplier, Optimizer, Train, data, devices, model, set, train, write};
 use crate::data::{Base, DataSettings};
-use crate::error::{Error, Fault, Locations, Problem, Result, is_hidden};
+use crate::error::{Error, Fault, Locations, Problem, Result, is_hidden, quantity};
 use crate::storage::open_regular;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -184,10 +184,23 @@ fn read_root(diagnostics: &mut Diagnostics, root: DeTable) -> (Option<Config>, O
     let optimizer =
         required(&mut top, "optimizer", |diagnostics, value| train::read_optimizer(diagnostics, value, &evaluated));
     let train = required(&mut top, "train", |diagnostics, value| train::read_train(diagnostics, value, &evaluated));
+    if let (Some(data), Some(train)) = (&data, &train)
+        && train.accumulate > data.batch
+    {
+        let (parts, batch) = (train.accumulate, data.batch);
+        let fault = Fault::at(
+            "accumulate",
+            format!("accumulate = {parts} divides a batch of {batch} samples, expected at most {batch}"),
+        );
+        top.diagnostics.fault("[train]", &train_locations, &fault);
+    }
     let independent = read_cluster(&mut top);
     top.finish();
     if let (Some(model), Some(optimizer)) = (&model, &optimizer) {
         note_without_effect(diagnostics, &devices, model, optimizer);
+    }
+    if let (Some(model), Some(train)) = (&model, &train) {
+        note_parts(diagnostics, model, train);
     }
     let copy = model.clone();
     let config = || {
@@ -247,6 +260,20 @@ fn required<'i, T>(
             top.diagnostics.problems.push(Problem { location, message });
             None
         }
+    }
+}
+
+/// Adds a note if a batch is divided into parts and layers compute the statistics of each part on its own.
+fn note_parts(diagnostics: &mut Diagnostics, model: &Model, train: &Train) {
+    let is_affected = |entry: &&LayerEntry| entry.layer.as_ref().is_some_and(|layer| layer.key() == "batch_norm");
+    let count = model.layers.iter().filter(is_affected).count() as u64;
+    if train.accumulate > 1 && count > 0 {
+        diagnostics.note(format!(
+            "[train]: accumulate = {}: batch_norm ({}) normalises each part of a batch on its own, so the curve is not that of \
+             the whole batch",
+            train.accumulate,
+            quantity(count, "layer")
+        ));
     }
 }
 

@@ -20,20 +20,28 @@ pub fn learned_settings(text: &str) -> BTreeMap<String, String> {
             flatten(section, value, &mut all);
         }
     }
+    all.extend(of_train(root.get_ref(), &OF_TRAIN));
     all
 }
+
+/// The keys of `[train]` that affect what is learned in any case.
+const OF_TRAIN: [&str; 1] = ["train.accumulate"];
 
 /// The keys of the length of a run.
 pub const LENGTH: [&str; 2] = ["train.steps", "train.epochs"];
 
 /// Returns the length of the run, which affects what is learned if a schedule depends on it.
 pub fn learned_length(text: &str) -> BTreeMap<String, String> {
+    DeTable::parse(text).map_or(BTreeMap::new(), |root| of_train(root.get_ref(), &LENGTH))
+}
+
+/// Returns the settings of `[train]` with these keys.
+fn of_train(root: &DeTable, keys: &[&str]) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
-    let Ok(root) = DeTable::parse(text) else { return all };
-    if let Some(value) = root.get_ref().get("train") {
+    if let Some(value) = root.get("train") {
         flatten("train", value, &mut all);
     }
-    all.retain(|key, _| LENGTH.contains(&key.as_str()));
+    all.retain(|key, _| keys.contains(&key.as_str()));
     all
 }
 

@@ -133,6 +133,8 @@ pub struct CheckpointSettings {
 pub struct Train {
     /// `steps` or `epochs`, at least 1.
     pub length: Interval,
+    /// How many parts each batch is divided into, whose gradients are accumulated; 1 by default.
+    pub accumulate: usize,
     /// How often the network is evaluated, every epoch by default.
     pub evaluate: Every,
     /// When checkpoints are written, and which are kept.
@@ -276,6 +278,7 @@ pub(super) fn read_train(
         }
         time
     });
+    let accumulate = section.within("accumulate", 1, |n| n >= 1, "at least 1");
     let on_nonfinite = read_on_nonfinite(&mut section);
     let checkpoint = match section.value("checkpoint") {
         Some(value) => read_checkpoint(section.diagnostics, value, evaluated),
@@ -288,7 +291,7 @@ pub(super) fn read_train(
         },
     };
     section.finish();
-    Some(Train { length: length?, evaluate, checkpoint, on_nonfinite, max_time })
+    Some(Train { length: length?, accumulate, evaluate, checkpoint, on_nonfinite, max_time })
 }
 
 /// Reads `on_nonfinite` and `max_skips`.

@@ -31,8 +31,8 @@ pub struct Args<'a, R> {
     pub seed: u64,
     /// The layer's index in the network: the stream of its random numbers.
     pub layer: u64,
-    /// Samples in the global batch.
-    pub batch: usize,
+    /// The samples that the loss is divided by: those of the batch of an update.
+    pub divisor: usize,
     /// See [`Args::tell_finite`].
     pub(crate) finite: AtomicBool,
 }
@@ -42,7 +42,7 @@ impl<'a, R: Key> Args<'a, R> {
     pub fn new(operands: &'a Operands<R>, pool: &'a Pool, precision: Precision) -> Self {
         let (implementation, clock) = (Implementation::default(), Clock::default());
         let finite = AtomicBool::new(false);
-        Args { operands, pool, precision, implementation, clock, seed: 0, layer: 0, batch: 0, finite }
+        Args { operands, pool, precision, implementation, clock, seed: 0, layer: 0, divisor: 0, finite }
     }
 
     /// Tells whether this step knows that the gradient of its layer's first parameter is finite, and far enough from

@@ -5,6 +5,7 @@ use super::{Augment, Labels, Pixels, Preparer, Raw, SampleOrder, SampleSet, Samp
 use crate::device::{Heap, HostMemory, Random, RandomStream};
 use crate::error::Result;
 use serde::{Deserialize, Serialize};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The samples of one step, ready for the devices.
@@ -18,12 +19,53 @@ pub struct Batch {
     pub targets: Vec<f32>,
     /// Number of samples; the last batch of an epoch may have fewer than the others.
     pub rows: usize,
+    /// The number of samples of the whole batch that it is a part of.
+    pub whole: usize,
+    /// Which part of that batch it is.
+    pub part: BatchPart,
+    /// The position of its first sample in that batch.
+    pub row: usize,
     /// The epoch, from 0.
     pub epoch: u64,
     /// The index of the batch in its epoch, from 0.
     pub index: usize,
     /// The position of its first sample in the order of the epoch.
     pub first: usize,
+}
+
+/// A part of a batch whose gradients are accumulated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum BatchPart {
+    /// The whole batch.
+    #[default]
+    Whole,
+    /// The first of several parts.
+    First,
+    /// Neither the first nor the last.
+    Middle,
+    /// The last of several parts, after which the weights are updated.
+    Last,
+}
+
+impl BatchPart {
+    /// Returns true if no part of the batch follows.
+    pub fn is_last(self) -> bool {
+        matches!(self, BatchPart::Whole | BatchPart::Last)
+    }
+
+    /// Divides a batch of `rows` into parts of at most `size`: each part, and its range of rows.
+    pub fn divide(rows: usize, size: usize) -> impl Iterator<Item = (BatchPart, Range<usize>)> {
+        (0..rows).step_by(size.max(1)).map(move |first| {
+            let end = rows.min(first + size);
+            let part = match (first == 0, end == rows) {
+                (true, true) => BatchPart::Whole,
+                (true, false) => BatchPart::First,
+                (false, false) => BatchPart::Middle,
+                (false, true) => BatchPart::Last,
+            };
+            (part, first..end)
+        })
+    }
 }
 
 /// A place in the training data: everything before it has been used.
@@ -146,15 +188,14 @@ impl Batches {
 
     /// Returns an empty batch with capacity for the largest one.
     pub fn empty(&self) -> Batch {
-        self.empty_in(&Heap).expect("the heap has memory, or ends the process")
+        self.empty_in(&Heap, self.plan.rows(0)).expect("the heap has memory, or ends the process")
     }
 
-    /// Returns an empty batch whose raw pixels will be in the given memory.
+    /// Returns an empty batch with capacity for `rows` samples, whose raw pixels will be in the given memory.
     ///
     /// # Errors
     /// If there is not enough memory.
-    pub fn empty_in(&self, memory: &dyn HostMemory) -> Result<Batch> {
-        let rows = self.plan.rows(0);
+    pub fn empty_in(&self, memory: &dyn HostMemory, rows: usize) -> Result<Batch> {
         let (values, width) = (rows * self.set.data.features(), self.set.data.header().target_width);
         let (images, raw) = match self.preparer {
             Preparer::Host => (Vec::with_capacity(values), None),
@@ -181,7 +222,17 @@ impl Batches {
     /// # Panics
     /// When the epoch ends before the place.
     pub fn fill_at(&mut self, place: Place, batch: &mut Batch) {
-        let Place { epoch, sample: first } = place;
+        let rows = self.plan.rows_at(place);
+        self.fill_part(place, (BatchPart::Whole, 0..rows), batch);
+    }
+
+    /// Computes a part of the batch at a place into `batch`.
+    ///
+    /// # Panics
+    /// When the epoch ends before the place.
+    pub fn fill_part(&mut self, place: Place, (part, own): (BatchPart, Range<usize>), batch: &mut Batch) {
+        let Place { epoch, sample } = place;
+        let first = sample + own.start;
         let shuffle = self.training.as_ref().filter(|training| training.order == SampleOrder::Shuffle);
         if let Some(Training { seed, .. }) = shuffle
             && self.order.as_ref().is_none_or(|(of, _)| *of != epoch)
@@ -190,8 +241,9 @@ impl Batches {
             self.order = Some((epoch, random.permutation(self.plan.samples)));
         }
         let features = self.set.data.features();
-        let rows = self.plan.rows_at(place);
-        (batch.epoch, batch.index, batch.first, batch.rows) = (epoch, first / self.plan.batch, first, rows);
+        let rows = own.len();
+        (batch.epoch, batch.index, batch.first, batch.rows) = (epoch, sample / self.plan.batch, first, rows);
+        (batch.whole, batch.part, batch.row) = (self.plan.rows_at(place), part, own.start);
         match &mut batch.raw {
             None => batch.images.resize(rows * features, 0.0),
             Some(raw) => raw.clear(),

@@ -3,7 +3,7 @@
 //! The buffers travel through two channels: full ones to the consumer, empty ones back. When either side ends, its
 //! channel closes and the other side returns, so neither waits forever.
 
-use super::{Batch, Batches, Place, Preparer, SampleSet, SampleSets};
+use super::{Batch, BatchPart, Batches, Place, Preparer, SampleSet, SampleSets};
 use crate::device::{Heap, HostMemory, thread};
 use crate::error::{Error, Result};
 use std::collections::VecDeque;
@@ -32,8 +32,8 @@ impl Destination<'_> {
         Destination { preparer: Preparer::Host, memory: &Heap, reads: 1 }
     }
 
-    fn buffers(&self, batches: &Batches) -> Result<Vec<Batch>> {
-        (0..Loader::buffers(self.reads)).map(|_| batches.empty_in(self.memory)).collect()
+    fn buffers(&self, batches: &Batches, rows: usize) -> Result<Vec<Batch>> {
+        (0..Loader::buffers(self.reads)).map(|_| batches.empty_in(self.memory, rows)).collect()
     }
 }
 
@@ -55,17 +55,22 @@ impl Loader {
         held + AHEAD
     }
 
-    /// Starts at a place in the training data; never ends by itself.
+    /// Starts at a place in the training data, and returns every batch in parts of at most `part` samples; never ends by
+    /// itself.
     ///
     /// # Errors
     /// When the operating system cannot start a thread.
-    pub fn train(sets: &SampleSets, to: Destination, start: Place) -> Result<Self> {
+    pub fn train(sets: &SampleSets, to: Destination, start: Place, part: usize) -> Result<Self> {
         let mut batches = Batches::train(sets).prepared_by(to.preparer);
-        let mut place = start;
-        let buffers = to.buffers(&batches)?;
+        let (mut place, mut row) = (start, 0);
+        let buffers = to.buffers(&batches, part.min(batches.plan().rows(0)))?;
         Loader::start(buffers, move |batch| {
-            batches.fill_at(place, batch);
-            place = batches.plan().after(place);
+            let mut parts = BatchPart::divide(batches.plan().rows_at(place), part);
+            let next =
+                parts.find(|(_, own)| own.start == row).expect("a batch has samples, and parts follow each other");
+            let (end, is_last) = (next.1.end, next.0.is_last());
+            batches.fill_part(place, next, batch);
+            (row, place) = if is_last { (0, batches.plan().after(place)) } else { (end, place) };
             Ok(true)
         })
     }
@@ -76,7 +81,7 @@ impl Loader {
     /// When the operating system cannot start a thread.
     pub fn eval(set: &Arc<SampleSet>, to: Destination, batch: usize) -> Result<Self> {
         let mut batches = Batches::eval(set, batch).prepared_by(to.preparer);
-        let buffers = to.buffers(&batches)?;
+        let buffers = to.buffers(&batches, batches.plan().rows(0))?;
         let mut index = 0;
         Loader::start(buffers, move |batch| {
             let more = index < batches.plan().batches();

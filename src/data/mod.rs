@@ -26,7 +26,7 @@ mod synthetic;
 mod tensors;
 
 pub use augment::Augment;
-pub use batches::{Batch, Batches, EpochPlan, Place};
+pub use batches::{Batch, BatchPart, Batches, EpochPlan, Place};
 pub use cifar::{Cifar, Files};
 pub use classes::{Beyond, ClassCounts};
 pub use dataset::{Dataset, Description, Header, Labels, PixelType, Pixels, Subset};

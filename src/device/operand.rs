@@ -95,4 +95,6 @@ pub struct Clock {
     pub epoch: u64,
     /// The learning rate.
     pub lr: f64,
+    /// The position of the first sample in the batch of this update, if the batch is divided into parts.
+    pub row: u64,
 }

@@ -15,7 +15,6 @@ use super::differences::{Claim, Sides, Verdict};
 use crate::data;
 use crate::device::{Clock, Random, RandomStream, Target};
 use crate::error::{Error, Result};
-use crate::layers::Mode;
 use crate::network::{self, Network};
 use crate::optim::Chain;
 use crate::placement::{Spec, Variant};
@@ -100,7 +99,7 @@ struct Probe {
 impl Probe {
     fn new(subject: &Subject, precision: Precision, backward: bool) -> Result<Probe> {
         let Subject { network, seed, target_width, threads, .. } = *subject;
-        let variant = Variant { mode: Mode::Train, batch: subject.rows(), update: false };
+        let variant = Variant::gradients(subject.rows());
         let target = Target::Cpu { threads };
         let variants = vec![variant];
         let spec = Spec { target, precision, target_width, seed, variants, backward, ..Spec::default() };

@@ -75,7 +75,7 @@ impl OneMove {
         };
         let home = if self.in_place() { Home::Alias(0) } else { Home::Fixed(self.result(), 0) };
         let placed = Placed {
-            variant: VARIANT,
+            variant: variant(),
             tensors: vec![tensor(from, Home::Fixed(Region::Gradients, 0)), tensor(to, home)],
             ops: vec![Op::Move { collective: self.collective, axis: Axis::Data, from: 0, to: 1 }],
             ..Placed::default()
@@ -97,4 +97,6 @@ impl OneMove {
 }
 
 /// The only step of such a program.
-pub(super) const VARIANT: Variant = Variant { mode: crate::layers::Mode::Train, batch: 1, update: false };
+pub(super) fn variant() -> Variant {
+    Variant::gradients(1)
+}

@@ -22,8 +22,8 @@ pub struct Allocations<'a> {
 pub struct LaunchOptions {
     /// The step, epoch and learning rate.
     pub clock: Clock,
-    /// Samples in the global batch.
-    pub batch: usize,
+    /// The samples that the loss is divided by.
+    pub divisor: usize,
     /// Whether products round f32 factors to tf32.
     pub tf32: bool,
     /// The operation fused into the output, if any.
@@ -84,12 +84,12 @@ impl<'a> Allocations<'a> {
         how: LaunchOptions,
         f: impl FnOnce(&Launch<R>) -> Result<()>,
     ) -> Result<()> {
-        let LaunchOptions { clock, batch, tf32, epilogue } = how;
+        let LaunchOptions { clock, divisor, tf32, epilogue } = how;
         let words = clock_words(clock);
         let window = LocalSlice { start: vec![0], len: vec![words.len()] };
         let clock = self.put(&words, Element::F32, Shape::from([words.len()]), window)?.address();
         let issue = Issue { driver: self.driver, stream: self.stream };
-        f(&Launch { issue, operands, clock, seed: 1, layer: 0, batch, tf32, epilogue })?;
+        f(&Launch { issue, operands, clock, seed: 1, layer: 0, divisor, tf32, epilogue })?;
         self.driver.synchronize(self.stream)
     }
 

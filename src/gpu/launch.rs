@@ -9,8 +9,9 @@ use crate::error::{Error, Result};
 use crate::tensor::Element;
 use half::bf16;
 
-/// Bytes of the clock in device memory: step and epoch as 32-bit numbers, the learning rate as f32.
-pub const CLOCK_BYTES: usize = 12;
+/// Bytes of the clock in device memory: step and epoch as 32-bit numbers, the learning rate as f32, and the row as a 32-bit
+/// number.
+pub const CLOCK_BYTES: usize = 16;
 
 /// The arguments of a step on a GPU. A launch never allocates or waits.
 #[derive(Debug, Clone, Copy)]
@@ -25,8 +26,8 @@ pub struct Launch<'a, R> {
     pub seed: u64,
     /// The layer's index in the network: the stream of its random numbers.
     pub layer: u64,
-    /// Samples in the global batch.
-    pub batch: usize,
+    /// The samples that the loss is divided by: those of the batch of an update.
+    pub divisor: usize,
     /// Whether products round f32 factors to tf32.
     pub tf32: bool,
     /// The operation applied to the output before it is stored, if any.
@@ -185,6 +186,11 @@ impl<R: Key> Launch<'_, R> {
     /// Returns the address of the step number.
     pub fn step(&self) -> Const<u32> {
         Const::at(self.clock)
+    }
+
+    /// Returns the address of the position of the first sample in the batch of the update.
+    pub fn row(&self) -> Const<u32> {
+        Const::at(self.clock + 12)
     }
 
     /// Returns the address of the learning rate.

@@ -12,7 +12,8 @@ pub const INPUTS: usize = 4;
 
 /// Returns the clock as kernels read it: the bits of step and epoch as 32-bit numbers, and the learning rate.
 pub fn clock_words(clock: Clock) -> [f32; CLOCK_BYTES / 4] {
-    [f32::from_bits(clock.step as u32), f32::from_bits(clock.epoch as u32), clock.lr as f32]
+    let bits = |count: u64| f32::from_bits(count as u32);
+    [bits(clock.step), bits(clock.epoch), clock.lr as f32, bits(clock.row)]
 }
 
 /// Pinned host memory that copies read or write: its address and length in bytes.

@@ -66,7 +66,8 @@ impl Layer for Dropout {
             return Ok(());
         }
         let (o, n) = (launch.operand(from), launch.count(from));
-        let before = o.start(0) * o.len(1) * o.len(2);
+        let image = o.len(1) * o.len(2);
+        let before = o.start(0) * image;
         // The step, which is the time of this sequence, is 0 here because the kernel reads it from memory.
         let [low, high] = Random::new(launch.seed, RandomStream::Dropout, 0, launch.layer).key();
         // SAFETY: x and y, or dy and dx, have n elements.
@@ -77,10 +78,12 @@ impl Layer for Dropout {
                 launch.any(from),
                 launch.any_mut(to),
                 launch.step(),
+                launch.row(),
                 n,
                 int(o.len(3))?,
                 int(o.shape.0[3])?,
                 before as i64,
+                image as i64,
                 int(o.start(3))?,
                 low,
                 high,
@@ -125,7 +128,7 @@ impl Dropout {
         let scale = T::from_f64(1.0 / (1.0 - self.rate));
         let o = args.operand(from);
         let (c, channels, first) = (o.len(3), o.shape.0[3], o.start(3));
-        let before = o.start(0) * o.len(1) * o.len(2);
+        let before = (args.clock.row as usize + o.start(0)) * o.len(1) * o.len(2);
         let x = args.read::<T>(from);
         // A run of values that are contiguous in the whole tensor: all of them, or the channels of one pixel.
         let pixels = (BLOCK / c.max(1)).max(1);

@@ -85,7 +85,7 @@ pub struct SingleLayer<'a, T> {
 }
 
 /// The clock with which every phase runs.
-const CLOCK: Clock = Clock { step: 1, epoch: 0, lr: 0.0 };
+const CLOCK: Clock = Clock { step: 1, epoch: 0, lr: 0.0, row: 0 };
 
 impl<'a, T: Scalar> SingleLayer<'a, T> {
     /// Lowers a layer. Its tensors are zero, and its running statistics have their initial values.
@@ -292,7 +292,7 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
             implementation: self.setup.implementation,
             clock: CLOCK,
             seed: 1,
-            batch: self.setup.batch,
+            divisor: self.setup.batch,
             ..Args::new(&operands, &self.pool, T::PRECISION)
         };
         for (role, values) in operands.roles().zip(given) {
@@ -328,7 +328,7 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
         let operands = Operands::from_iter(operands).with_scratch(scratch);
         let how = LaunchOptions {
             clock: CLOCK,
-            batch: self.setup.batch,
+            divisor: self.setup.batch,
             tf32: self.setup.products == MatmulPrecision::Tf32,
             epilogue: match self.masks(phase) {
                 true => Some(Epilogue::Relu),

@@ -96,7 +96,7 @@ impl Layer for SoftmaxCrossEntropy {
     fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
         let logits = if phase == "forward" { Role::X(0) } else { PROBABILITIES };
         let (rows, classes) = (launch.operand(logits).len(0), width(launch.operand(logits)));
-        let (n, targets, scale) = (int(rows)?, launch.read(Role::Target), (1.0 / launch.batch as f64) as f32);
+        let (n, targets, scale) = (int(rows)?, launch.read(Role::Target), (1.0 / launch.divisor as f64) as f32);
         let smoothing = self.smoothing(phase == "backward" || launch.has(PROBABILITIES));
         let (hard, soft) = ((1.0 - smoothing) as f32, (smoothing / classes as f64) as f32);
         let (grid, classes, width) = (Grid::cover(rows, 8), int(classes)?, int(width(launch.operand(Role::Target)))?);
@@ -200,7 +200,7 @@ impl SoftmaxCrossEntropy {
                 );
             }
         }
-        metrics[0] = loss / T::from_f64(args.batch as f64);
+        metrics[0] = loss / T::from_f64(args.divisor as f64);
         for (m, count) in metrics[1..].iter_mut().zip([top1, top5, rows]) {
             *m = T::from_f64(count as f64);
         }
@@ -214,7 +214,7 @@ impl SoftmaxCrossEntropy {
             (args.read::<T>(PROBABILITIES), args.read::<T>(Role::Target), args.write::<T>(Role::Dx(0)));
         let (rows, classes) = (args.operand(PROBABILITIES).len(0), width(args.operand(PROBABILITIES)));
         let width = width(args.operand(Role::Target));
-        let scale = T::from_f64(1.0 / args.batch as f64);
+        let scale = T::from_f64(1.0 / args.divisor as f64);
         for n in 0..rows {
             let target = &targets[n * width..][..width];
             let class = class_of(target);

@@ -63,8 +63,8 @@ impl Device {
     }
 
     fn args<'a>(&'a self, operands: &'a Operands<UpdateRole>) -> UpdateArgs<'a> {
-        let clock = Clock { step: self.update, epoch: 0, lr: self.lr };
-        UpdateArgs { clock, batch: 1, ..UpdateArgs::new(operands, &self.pool, self.precision) }
+        let clock = Clock { step: self.update, epoch: 0, lr: self.lr, row: 0 };
+        UpdateArgs { clock, divisor: 1, ..UpdateArgs::new(operands, &self.pool, self.precision) }
     }
 
     fn set<T: Real>(&self, role: UpdateRole, i: usize, value: f64) {

@@ -2,6 +2,7 @@
 
 use super::flat::Flat;
 use crate::collectives::Collective;
+use crate::data::{Batch, BatchPart};
 use crate::device::Epilogue;
 use crate::layers::{Access, METRICS, Mode, Pass, Role};
 use crate::optim::UpdateRole;
@@ -39,6 +40,8 @@ pub enum Region {
     Bf16Weights,
     /// Their gradients, at the same offsets.
     Gradients,
+    /// The gradients of the earlier parts of a batch that is divided, at the same offsets.
+    PartGradients,
     /// A state slot of the optimiser, at the same offsets.
     Slot(usize),
     /// Running statistics.
@@ -66,6 +69,7 @@ impl std::fmt::Display for Region {
             Region::Weights => f.write_str("weights"),
             Region::Bf16Weights => f.write_str("bf16_weights"),
             Region::Gradients => f.write_str("gradients"),
+            Region::PartGradients => f.write_str("part_gradients"),
             Region::Slot(number) => write!(f, "slot({number})"),
             Region::Statistics => f.write_str("statistics"),
             Region::Metrics => f.write_str("metrics"),
@@ -171,10 +175,36 @@ pub enum Op {
 pub struct Variant {
     /// Training or evaluation.
     pub mode: Mode,
-    /// Samples in the global batch.
+    /// The samples that it runs on, over all devices.
     pub batch: usize,
-    /// Whether the optimiser runs. If not, a training step only leaves gradients to be read.
+    /// The samples that the loss is divided by: those of the whole batch of an update.
+    pub divisor: usize,
+    /// The part of that batch.
+    pub part: BatchPart,
+    /// Whether the optimiser runs. If not, a training step only leaves gradients to be read or added to.
     pub update: bool,
+}
+
+impl Variant {
+    /// Returns a training step on a whole batch.
+    pub fn train(batch: usize) -> Self {
+        Variant { mode: Mode::Train, batch, divisor: batch, part: BatchPart::Whole, update: true }
+    }
+
+    /// Returns a training step on a whole batch that only leaves gradients to be read.
+    pub fn gradients(batch: usize) -> Self {
+        Variant { update: false, ..Self::train(batch) }
+    }
+
+    /// Returns an evaluation of a batch.
+    pub fn eval(batch: usize) -> Self {
+        Variant { mode: Mode::Eval, ..Self::gradients(batch) }
+    }
+
+    /// Returns the step of a training batch or of a part of one, as it was loaded.
+    pub fn of(batch: &Batch) -> Self {
+        Variant { divisor: batch.whole, part: batch.part, update: batch.part.is_last(), ..Self::train(batch.rows) }
+    }
 }
 
 /// The operations of one step.

@@ -5,6 +5,7 @@ use super::flat::Flat;
 use super::resolve::{Resolved, resolve};
 use super::{Home, Input, MemoryUse, Op, Placed, Region, Spec, Tensor, TensorId, Variant};
 use crate::collectives::Collective;
+use crate::data::BatchPart;
 use crate::device::Epilogue;
 use crate::error::Problem;
 use crate::layers::{Access, METRICS, Mode, Pass, Phase, PhaseOperand, Role};
@@ -155,7 +156,11 @@ impl Planner<'_> {
             let home = Home::Fixed(Region::Weights, part.offset);
             let weight = self.tensor(parameter.name.clone(), shape.clone(), part.layout, home, MemoryUse::Weights);
             self.weights.push(weight);
-            let home = Home::Fixed(Region::Gradients, part.offset);
+            let region = match variant.part {
+                BatchPart::First => Region::PartGradients,
+                _ => Region::Gradients,
+            };
+            let home = Home::Fixed(region, part.offset);
             let name = format!("d {}", parameter.name);
             let gradient = self.tensor(name, shape, part.gradient, home, MemoryUse::Gradients);
             self.gradients.push(gradient);
@@ -226,7 +231,19 @@ impl Planner<'_> {
             }
             self.resolved[index].phases.forward = phases;
         }
-        self.redistribute(self.metrics, Layout::REPLICATE);
+        let metrics = self.redistribute(self.metrics, Layout::REPLICATE);
+        if self.follows_a_part() {
+            let home = Home::Fixed(Region::Metrics, 0);
+            let shape = Shape::from([METRICS]);
+            let sums = self.tensor("metrics".into(), shape, Layout::REPLICATE, home, MemoryUse::Statistics);
+            self.placed.ops.push(Op::Add { terms: vec![sums, metrics], to: sums, mask: None });
+            self.metrics = sums;
+        }
+    }
+
+    /// Returns true if an earlier part of the batch has left metrics and gradients, to which those of this part are added.
+    pub(super) fn follows_a_part(&self) -> bool {
+        matches!(self.variant.part, BatchPart::Middle | BatchPart::Last)
     }
 
     /// Adds a phase, with its operands redistributed to the layouts that it declares.
@@ -298,7 +315,7 @@ impl Planner<'_> {
             },
             Role::Target => self.redistribute(self.targets, layout),
             Role::Metrics => {
-                let home = Home::Fixed(Region::Metrics, 0);
+                let home = if self.follows_a_part() { Home::Own } else { Home::Fixed(Region::Metrics, 0) };
                 let shape = Shape::from([METRICS]);
                 self.metrics = self.tensor("metrics".into(), shape, layout, home, MemoryUse::Statistics);
                 self.metrics

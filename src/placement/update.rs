@@ -3,6 +3,7 @@
 
 use super::planner::Planner;
 use super::{Home, MemoryUse, Op, Region, TensorId};
+use crate::data::BatchPart;
 use crate::device::Target;
 use crate::layers::{Access, METRICS};
 use crate::optim::{UpdatePass, UpdateRole};
@@ -13,6 +14,12 @@ impl Planner<'_> {
     /// backward pass, rather than all of them before the update.
     pub(super) fn reduce(&mut self, number: usize) {
         let bucket = self.placed.flat.buckets[number].clone();
+        if self.follows_a_part() {
+            self.accumulate(number);
+        }
+        if matches!(self.variant.part, BatchPart::First | BatchPart::Middle) {
+            return;
+        }
         if bucket.axes.is_empty() && !self.checks_buckets() {
             return;
         }
@@ -26,6 +33,20 @@ impl Planner<'_> {
             operands.push((UpdateRole::Gradients, id, Access::Read));
             self.placed.ops.push(Op::Update { stage: 0, bucket: Some(number), operands });
         }
+    }
+
+    /// Adds the gradients of a bucket to those of the earlier parts of the batch, or in the last part the other way round.
+    fn accumulate(&mut self, number: usize) {
+        let bucket = self.placed.flat.buckets[number].clone();
+        let mut flat = |name: &str, region| {
+            let home = Home::Fixed(region, bucket.offset);
+            let shape = Shape::from([bucket.len]);
+            self.tensor(format!("{name} {number}"), shape, Layout::REPLICATE, home, MemoryUse::Gradients)
+        };
+        let own = flat("gradients", Region::Gradients);
+        let earlier = flat("gradients of earlier parts", Region::PartGradients);
+        let to = if self.variant.part == BatchPart::Last { own } else { earlier };
+        self.placed.ops.push(Op::Add { terms: vec![earlier, own], to, mask: None });
     }
 
     /// Returns true if the gradients are checked bucket by bucket.

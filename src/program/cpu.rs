@@ -2,7 +2,7 @@
 
 use super::{Execution, LocalOperand, Plan, Program, Work};
 use crate::cpu::{Args, Implementation, MemorySlice, QueueProgram, Queues, SumTask, Timed, run_serially};
-use crate::data::Batch;
+use crate::data::{Batch, BatchPart};
 use crate::device::{Clock, Key, Memory, Operand, Operands, Pool, Queue};
 use crate::error::Result;
 use crate::layers::{Layer, Role};
@@ -173,7 +173,8 @@ struct Executable {
     precision: Precision,
     implementation: Implementation,
     seed: u64,
-    rows: usize,
+    /// The samples that the loss is divided by.
+    divisor: usize,
 }
 
 impl Executable {
@@ -203,7 +204,9 @@ impl Executable {
                     let layer = Arc::clone(&plan.network.nodes[*node].layer);
                     let operands: Operands<Role> = operands.iter().map(|(role, l)| (*role, operand(l))).collect();
                     let operands = operands.with_scratch(scratch.as_ref().map(operand));
-                    let weight = operands.has(Role::DParam(0)).then(|| segment_of[plan.network.nodes[*node].params[0]]);
+                    // What a part shows of its gradient is not true of the sum.
+                    let shows = operands.has(Role::DParam(0)) && program.variant.part == BatchPart::Whole;
+                    let weight = shows.then(|| segment_of[plan.network.nodes[*node].params[0]]);
                     Action::Phase { layer, node: *node as u64, phase, operands, weight }
                 }
                 Work::Sum { sources, targets, .. } => {
@@ -228,15 +231,15 @@ impl Executable {
             precision,
             implementation: plan.spec.implementation,
             seed: plan.spec.seed,
-            rows: program.variant.batch,
+            divisor: program.variant.divisor,
         }
     }
 }
 
 impl Executable {
     fn args<'a, R: Key>(&self, operands: &'a Operands<R>, pool: &'a Pool, clock: Clock, layer: u64) -> Args<'a, R> {
-        let Executable { precision, implementation, seed, rows, .. } = *self;
-        Args { implementation, clock, seed, layer, batch: rows, ..Args::new(operands, pool, precision) }
+        let Executable { precision, implementation, seed, divisor, .. } = *self;
+        Args { implementation, clock, seed, layer, divisor, ..Args::new(operands, pool, precision) }
     }
 }
 

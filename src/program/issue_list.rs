@@ -73,6 +73,8 @@ pub(super) struct IssueList {
     pub clocks: Vec<(GpuEvent, GpuEvent)>,
     pub timed: [Option<Graph>; InputStaging::SLOTS],
     pub rows: usize,
+    /// The samples that the loss is divided by.
+    pub divisor: usize,
     pub augmented: Augmented,
 }
 
@@ -149,6 +151,7 @@ impl IssueList {
             clocks: Vec::new(),
             timed: [None; InputStaging::SLOTS],
             rows: program.variant.batch,
+            divisor: program.variant.divisor,
             augmented: if program.variant.mode == Mode::Train { Augmented::Yes } else { Augmented::No },
         })
     }

@@ -150,7 +150,7 @@ impl Issuer {
             clock: self.staging.address(&self.gpus, step.device, slot, CLOCK),
             seed: self.seed,
             layer: 0,
-            batch: list.rows,
+            divisor: list.divisor,
             tf32: self.tf32,
             epilogue: None,
         }

@@ -29,7 +29,7 @@ pub(super) fn lower(network: &Network, placed: &Placed, regions: &Regions, spec:
         for &AllocatedRegion { region, elements, offset } in &regions.all {
             let purpose = match region {
                 Region::Weights | Region::Bf16Weights => MemoryUse::Weights,
-                Region::Gradients => MemoryUse::Gradients,
+                Region::Gradients | Region::PartGradients => MemoryUse::Gradients,
                 Region::Slot(_) => MemoryUse::Optimizer,
                 Region::Statistics | Region::Metrics => MemoryUse::Statistics,
                 Region::InputStaging => MemoryUse::Activations,

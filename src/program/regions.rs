@@ -1,7 +1,7 @@
 //! The regions of an arena: the memory that outlives a step, at the same bytes on every device.
 
 use super::arena;
-use crate::data::Augment;
+use crate::data::{Augment, BatchPart};
 use crate::gpu::CLOCK_BYTES;
 use crate::network::Network;
 use crate::optim::Chain;
@@ -53,6 +53,9 @@ impl Regions {
             sizes.push((Region::Bf16Weights, flat.len));
         }
         sizes.push((Region::Gradients, flat.len));
+        if spec.variants.iter().any(|variant| variant.part != BatchPart::Whole) {
+            sizes.push((Region::PartGradients, flat.len));
+        }
         let slots = chain.slots(0..chain.transforms.len()).len();
         sizes.extend((0..slots).map(|slot| (Region::Slot(slot), flat.len)));
         sizes.extend([(Region::Statistics, statistics), (Region::Metrics, Region::RESULTS)]);

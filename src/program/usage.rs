@@ -32,7 +32,7 @@ impl Plan {
         for &AllocatedRegion { region, elements, .. } in &self.regions.all {
             let field = match region {
                 Region::Weights | Region::Bf16Weights => &mut usage.weights,
-                Region::Gradients => &mut usage.gradients,
+                Region::Gradients | Region::PartGradients => &mut usage.gradients,
                 Region::Slot(_) => &mut usage.optimizer,
                 Region::Statistics | Region::Metrics => &mut usage.statistics,
                 Region::InputStaging => &mut usage.activations,

@@ -1,13 +1,13 @@
 //! Evaluates a sample set: every sample counts once.
 
 use super::signals::Stop;
-use crate::data::{Batch, Batches, Loader, Place, Preparer, SampleSet};
+use crate::data::{Batch, BatchPart, Batches, Loader, Place, Preparer, SampleSet};
 use crate::device::Clock;
 use crate::error::Result;
-use crate::layers::Mode;
 use crate::placement::Variant;
 use crate::program::Session;
 use crate::report::RunEvent;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A batch that can be computed again.
@@ -19,6 +19,8 @@ pub(super) struct BatchOf {
     pub batches: Batches,
     /// The place of the batch.
     pub place: Place,
+    /// The part of the batch, unless it is whole.
+    pub part: Option<(BatchPart, Range<usize>)>,
     /// The kind of step that it is for.
     pub variant: Variant,
     /// The clock of that step.
@@ -30,7 +32,10 @@ impl BatchOf {
     pub fn fill(&mut self, preparer: Preparer) -> Batch {
         self.batches = self.batches.clone().prepared_by(preparer);
         let mut batch = self.batches.empty();
-        self.batches.fill_at(self.place, &mut batch);
+        match self.part.clone() {
+            None => self.batches.fill_at(self.place, &mut batch),
+            Some(part) => self.batches.fill_part(self.place, part, &mut batch),
+        }
         batch
     }
 }
@@ -64,7 +69,7 @@ pub(super) fn evaluate(
         stopped |= stop.requested();
         let next = if stopped { None } else { loader.next_batch()? };
         if let Some(batch) = next {
-            let variant = Variant { mode: Mode::Eval, batch: batch.rows, update: false };
+            let variant = Variant::eval(batch.rows);
             session.submit(variant, batch, clock)?;
             if session.under_way() < session.depth() {
                 continue;
@@ -84,8 +89,8 @@ pub(super) fn evaluate(
     }
     let bad = bad.map(|number| {
         let batches = Batches::eval(split, batch);
-        let variant = Variant { mode: Mode::Eval, batch: batches.plan().rows(number), update: false };
-        BatchOf { set: split.name, place: batches.plan().place(0, number), batches, variant, clock }
+        let variant = Variant::eval(batches.plan().rows(number));
+        BatchOf { set: split.name, place: batches.plan().place(0, number), part: None, batches, variant, clock }
     });
     let event = RunEvent::Eval {
         step,

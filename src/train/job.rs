@@ -9,7 +9,7 @@ use super::start::Start;
 use crate::collectives::CollectiveAlgorithm;
 use crate::config::{self, Collectives, Config};
 use crate::cpu::Implementation;
-use crate::data::{Contents, DataRecord, Description, EpochPlan, Header, Place};
+use crate::data::{BatchPart, Contents, DataRecord, Description, EpochPlan, Header, Place};
 use crate::error::{Error, Fault, Problem, Problems, Result, quantity};
 use crate::layers::Mode;
 use crate::network::{CheckedConfig, Network};
@@ -246,6 +246,11 @@ impl Job {
         EpochPlan { samples: samples.max(1), batch }
     }
 
+    /// Returns the most samples of the parts into which a training batch is divided.
+    pub fn part(&self) -> usize {
+        self.config.data.batch.div_ceil(self.config.train.accumulate)
+    }
+
     /// Returns the number of updates of the whole run.
     pub fn steps(&self) -> u64 {
         self.counted_steps().unwrap_or(u64::MAX)
@@ -310,9 +315,21 @@ impl Job {
         let rest = self.epoch().samples - self.from.1.sample;
         let mut add = |mode, samples: usize| {
             for rows in [samples.min(batch), samples % batch] {
-                let variant = Variant { mode, batch: rows, update: mode == Mode::Train };
-                if rows > 0 && !variants.contains(&variant) {
-                    variants.push(variant);
+                let own: Vec<Variant> = match mode {
+                    Mode::Eval => vec![Variant::eval(rows)],
+                    Mode::Train => BatchPart::divide(rows, self.part())
+                        .map(|(part, own)| Variant {
+                            divisor: rows,
+                            part,
+                            update: part.is_last(),
+                            ..Variant::train(own.len())
+                        })
+                        .collect(),
+                };
+                for variant in own.into_iter().filter(|variant| variant.batch > 0) {
+                    if !variants.contains(&variant) {
+                        variants.push(variant);
+                    }
                 }
             }
         };

@@ -6,7 +6,6 @@ use crate::config::{BestBy, Measure};
 use crate::data::{DataRecord, Place};
 use crate::error::{Error, Result};
 use crate::gpu::libraries::Record;
-use crate::optim::ScheduleState;
 use crate::storage::Fs;
 use crate::tensor::Precision;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -97,7 +96,7 @@ pub struct Info {
     pub evaluations: Vec<Evaluation>,
     /// The states of the schedules, by name.
     #[serde(default)]
-    pub schedules: ScheduleState,
+    pub schedules: BTreeMap<String, Vec<f64>>,
     /// For each transform of the optimiser, by its name, the updates made before it joined the chain.
     #[serde(default)]
     pub starts: BTreeMap<String, u64>,

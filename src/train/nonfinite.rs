@@ -4,10 +4,10 @@
 use super::evaluate::BatchOf;
 use super::run::Run;
 use super::start::tensors;
-use crate::data::{Batches, Place, Preparer};
+use crate::data::{BatchPart, Batches, Place, Preparer};
 use crate::device::Clock;
 use crate::error::{Error, Result, number};
-use crate::layers::{Mode, Pass, Role};
+use crate::layers::{Pass, Role};
 use crate::placement::Variant;
 use crate::program::{FirstNonFinite, Persistent};
 
@@ -57,16 +57,32 @@ impl Run {
     /// Explains why the loss or a gradient of the update of `clock` was not finite, on the batch at the run's place. The
     /// weights are still those before that update, except on GPUs, which may have made the next one.
     pub(super) fn nonfinite_step(&mut self, clock: Clock, rows: usize) -> Error {
-        let variant = Variant { mode: Mode::Train, batch: rows, update: true };
-        let batches = Batches::train(&self.splits);
-        let batch = BatchOf { set: "train", batches, place: self.place, variant, clock };
-        self.explained(&format!("step {}", clock.step), batch)
+        let mut result = Ok(None);
+        let mut of = BatchOf {
+            set: "train",
+            batches: Batches::train(&self.splits),
+            place: self.place,
+            part: None,
+            variant: Variant::train(rows),
+            clock,
+        };
+        for (part, own) in BatchPart::divide(rows, self.job.part()) {
+            of.variant = Variant { divisor: rows, part, update: part.is_last(), ..Variant::train(own.len()) };
+            of.clock.row = own.start as u64;
+            of.part = Some((part, own));
+            result = self.traced(&mut of);
+            if !matches!(result, Ok(None)) {
+                break;
+            }
+        }
+        self.explained(&format!("step {}", clock.step), of, result)
     }
 
     /// Explains why the loss of a set was not finite, given its first batch with such a loss.
     pub(super) fn nonfinite_evaluation(&mut self, mut batch: BatchOf) -> Error {
         batch.clock.lr = self.job.lr_with(&self.schedules, self.step.max(1), self.place.epoch);
-        self.explained(&format!("the {} loss after step {} is not finite", batch.set, self.step), batch)
+        let first = self.traced(&mut batch);
+        self.explained(&format!("the {} loss after step {} is not finite", batch.set, self.step), batch, first)
     }
 
     /// Explains weights that an update made not finite although its gradients were.
@@ -87,9 +103,13 @@ impl Run {
         format!("step {step}: the loss or a gradient is not finite; the update was skipped{row}")
     }
 
-    fn explained(&mut self, what: &str, mut of: BatchOf) -> Error {
+    /// Returns the first layer of a step that writes a value that is not finite.
+    fn traced(&mut self, of: &mut BatchOf) -> Result<Option<FirstNonFinite>> {
         let mut batch = of.fill(self.session.preparer());
-        let first = self.session.first_nonfinite(of.variant, &mut batch, of.clock);
+        self.session.first_nonfinite(of.variant, &mut batch, of.clock)
+    }
+
+    fn explained(&mut self, what: &str, mut of: BatchOf, first: Result<Option<FirstNonFinite>>) -> Error {
         let (first, cause) = match first.and_then(|first| Ok((first, self.cause(&mut of)?))) {
             Ok(traced) => traced,
             Err(error) => return error,
@@ -145,7 +165,8 @@ impl Run {
         let batches = Batches::eval(&self.splits.train, self.job.config.data.batch);
         let plan = batches.plan();
         let variant = Variant::default();
-        let mut of = BatchOf { set: "train", batches, place: Place::default(), variant, clock: Clock::default() };
+        let (place, clock) = (Place::default(), Clock::default());
+        let mut of = BatchOf { set: "train", batches, place, part: None, variant, clock };
         let largest_of = |index| {
             of.place = plan.place(0, index);
             largest_pixel(&mut of).map(|pixel| (pixel.at, pixel.value))

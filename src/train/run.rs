@@ -15,6 +15,7 @@ use crate::layers::Param;
 use crate::optim::ScheduleState;
 use crate::program::{Persistent, Plan, Session};
 use crate::storage::{Fs, free_bytes, is_full, needed_and_free};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -149,7 +150,7 @@ impl Run {
         let mut session = job.session(plan)?;
         session.prepare(Preparation::of(&splits))?;
         let (step, place) = job.from;
-        let schedules = job.config.optimizer.schedule.states(&ScheduleState::default());
+        let schedules = job.config.optimizer.schedule.states(&BTreeMap::new());
         Ok(Run {
             schedules,
             job,
@@ -269,7 +270,7 @@ impl Run {
                 .collect(),
             data: Some(self.data.clone()),
             evaluations: self.evaluations.clone(),
-            schedules: self.schedules.clone(),
+            schedules: config.optimizer.schedule.named(&self.schedules),
             starts: self.session.plan().chain.started().collect(),
             algorithms: self.session.choices(),
         }

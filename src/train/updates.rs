@@ -8,8 +8,7 @@ use crate::config::{Every, OnError, OnNonFinite, Train};
 use crate::data::{Loader, Place};
 use crate::device::Clock;
 use crate::error::{Error, Result, number};
-use crate::layers::Mode;
-use crate::optim::{Monitor, Observation};
+use crate::optim::{Monitor, Observation, ScheduleState};
 use crate::placement::Variant;
 use crate::program::Metrics;
 use crate::report::{Reporter, RunEvent};
@@ -83,6 +82,15 @@ impl Throughput {
     }
 }
 
+/// A batch, or a part of one, that was submitted.
+struct Submitted {
+    clock: Clock,
+    /// The samples of the whole batch.
+    whole: usize,
+    /// The place after the batch, unless more parts of it follow.
+    after: Option<Place>,
+}
+
 impl Run {
     /// Trains to the end, or until `stop`. `begin` is when the process began.
     ///
@@ -114,33 +122,35 @@ impl Run {
         if let Some(time) = rhythm.train.max_time {
             stop.at(begin + time);
         }
-        let mut loader = Loader::train(&self.splits, self.session.destination(), self.place)?;
+        let mut loader = Loader::train(&self.splits, self.session.destination(), self.place, self.job.part())?;
         // An evaluation that a signal ended is made up for.
         if self.lacks_evaluation(&rhythm) {
             self.evaluate(reporter, stop)?;
         }
         let (mut last, mut throughput) = (Instant::now(), Throughput::default());
-        let mut under_way: VecDeque<(Clock, usize, Place)> = VecDeque::new();
+        let mut under_way: VecDeque<Submitted> = VecDeque::new();
+        // The updates before the batch that is submitted next, and its place.
+        let (mut before, mut next, mut divided) = (self.step, self.place, false);
         loop {
-            // Steps are submitted ahead of their results, but none beyond a step after which the weights are inspected.
-            while under_way.len() < self.session.depth() && !rhythm.save_time() && !stop.requested() {
-                let before = self.step + under_way.len() as u64;
-                let place = under_way.back().map_or(self.place, |&(.., place)| place);
-                let waits = rhythm.inspects(before, place) || (place.sample == 0 && waits_for_epochs);
-                if before >= steps || (before > self.step && waits) {
+            // Batches are submitted ahead of their results, but none beyond an update after which the weights are inspected.
+            while under_way.len() < self.session.depth() {
+                let waits = rhythm.inspects(before, next) || (next.sample == 0 && waits_for_epochs);
+                let ends = before >= steps || rhythm.save_time() || stop.requested();
+                if !divided && (ends || (before > self.step && waits)) {
                     break;
                 }
                 let Some(batch) = loader.next_batch()? else { break };
-                let clock = Clock {
-                    step: before + 1,
-                    epoch: batch.epoch,
-                    lr: self.job.lr_with(&self.schedules, before + 1, batch.epoch),
-                };
-                let variant = Variant { mode: Mode::Train, batch: batch.rows, update: true };
+                let lr = self.job.lr_with(&self.schedules, before + 1, batch.epoch);
+                let clock = Clock { step: before + 1, epoch: batch.epoch, lr, row: batch.row as u64 };
+                let (variant, whole) = (Variant::of(batch), batch.whole);
                 self.session.submit(variant, batch, clock)?;
-                under_way.push_back((clock, batch.rows, epoch.after(place)));
+                divided = !variant.part.is_last();
+                if !divided {
+                    (before, next) = (before + 1, epoch.after(next));
+                }
+                under_way.push_back(Submitted { clock, whole, after: (!divided).then_some(next) });
             }
-            let Some((clock, rows, place)) = under_way.pop_front() else {
+            let Some(Submitted { clock, whole, after }) = under_way.pop_front() else {
                 if rhythm.save_time() && !stop.requested() && self.step < steps {
                     self.save_if_possible(reporter)?;
                     (rhythm.saved, last) = (Instant::now(), Instant::now());
@@ -149,6 +159,8 @@ impl Run {
                 break;
             };
             let metrics = self.session.finish()?;
+            let Some(place) = after else { continue };
+            let rows = whole;
             let seconds = last.elapsed().as_secs_f64();
             let skipped = self.check_finite(&metrics, clock, rows)?;
             (self.step, self.place, self.samples) = (clock.step, place, self.samples + rows as u64);
@@ -216,7 +228,7 @@ impl Run {
     /// Tells the schedules what the run observed; notes a decision that changes the learning rate.
     fn observe(&mut self, seen: Observation, reporter: &mut Reporter) -> Result<()> {
         let lr = |run: &Self| run.job.lr_with(&run.schedules, run.step + 1, run.place.epoch);
-        if self.schedules.is_empty() {
+        if self.schedules == ScheduleState::default() {
             return Ok(());
         }
         let before = lr(self);

@@ -6,7 +6,6 @@ pub mod runs;
 
 use peristyle::data::{self, Batches, Preparation};
 use peristyle::device::Clock;
-use peristyle::layers::Mode;
 use peristyle::network::Network;
 use peristyle::placement::Variant;
 use peristyle::program::Session;
@@ -59,8 +58,8 @@ impl Training {
         let (epoch, index) = self.batches.plan().at(self.step);
         self.batches.fill(epoch, index, &mut self.batch);
         self.step += 1;
-        let clock = Clock { step: self.step, epoch, lr: self.job.lr(self.step, epoch) };
-        let variant = Variant { mode: Mode::Train, batch: self.batch.rows, update: true };
+        let clock = Clock { step: self.step, epoch, lr: self.job.lr(self.step, epoch), row: 0 };
+        let variant = Variant::train(self.batch.rows);
         self.session.submit(variant, &mut self.batch, clock).unwrap();
     }
 

@@ -4,7 +4,6 @@ use peristyle::collectives::CollectiveAlgorithm;
 use peristyle::data::Batch;
 use peristyle::device::{Clock, Random, RandomStream};
 use peristyle::error::Problem;
-use peristyle::layers::Mode;
 use peristyle::network::Network;
 use peristyle::optim::Chain;
 use peristyle::placement::{Peers, Spec, Variant};
@@ -40,8 +39,8 @@ impl Outcome {
     pub fn executed(network: &Arc<Network>, at: Where, execution: Execution) -> Result<Outcome, Vec<Problem>> {
         let Where { mesh, algorithm, rows, staged } = at;
         let peers = if staged { Peers::SameGpu((0..mesh.devices()).collect()) } else { Peers::All };
-        let train = Variant { mode: Mode::Train, batch: rows, update: false };
-        let eval = Variant { mode: Mode::Eval, batch: rows, update: false };
+        let train = Variant::gradients(rows);
+        let eval = Variant::eval(rows);
         let (precision, variants) = (Precision::F64, vec![train, eval]);
         let spec = Spec { mesh, precision, algorithm, peers, seed: 3, variants, ..Spec::default() };
         let plan = Plan::new(Arc::clone(network), Arc::new(Chain::default()), spec)?;

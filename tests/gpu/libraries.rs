@@ -182,7 +182,7 @@ mod with_libraries {
     use peristyle::device::{Clock, LibraryUse, Random, RandomStream};
     use peristyle::gpu::libraries::*;
     use peristyle::gpu::{ComputeType, Driver, DriverKind, Stream};
-    use peristyle::layers::{self, Activation, Layer, Mode, Role, Setup, SingleLayer};
+    use peristyle::layers::{self, Activation, Layer, Role, Setup, SingleLayer};
     use peristyle::placement::Variant;
     use peristyle::tensor::{MatmulPrecision, Mesh, Real};
     use std::sync::Arc;
@@ -457,8 +457,8 @@ mod with_libraries {
     fn fails() {
         let mut training = training("auto");
         training.batches.fill(0, 0, &mut training.batch);
-        let variant = Variant { mode: Mode::Train, batch: training.batch.rows, update: true };
-        let clock = Clock { step: 1, epoch: 0, lr: 0.1 };
+        let variant = Variant::train(training.batch.rows);
+        let clock = Clock { step: 1, epoch: 0, lr: 0.1, row: 0 };
         let error = training.session.run(variant, &mut training.batch, clock).unwrap_err();
         let (text, wanted) = (error.to_string(), std::env::var("WANTED").unwrap_or_default());
         assert!(text.contains(&wanted) && text.contains("reports: "), "{text}");

@@ -262,7 +262,6 @@ mod on_the_fake_driver {
     use peristyle::device::{Clock, Heap};
     use peristyle::gpu::kernels::{add_forward, relu_forward};
     use peristyle::gpu::{Driver, DriverKind, Grid, Issue, Mut, Rows};
-    use peristyle::layers::Mode;
     use peristyle::placement::Variant;
     use peristyle::train::{DataPolicy, Job, exchange};
 
@@ -401,7 +400,7 @@ mod on_the_fake_driver {
             exchange::initialise(&mut session, job.config.seed)?;
             let own = session.destination();
             let to = if pinned { own } else { Destination { memory: &Heap, ..own } };
-            let mut loader = Loader::train(&splits, to, Place::default())?;
+            let mut loader = Loader::train(&splits, to, Place::default(), usize::MAX)?;
             let mut losses = Vec::new();
             for step in 1..=12 {
                 let batch = loader.next_batch()?.expect("training data does not end");
@@ -409,16 +408,17 @@ mod on_the_fake_driver {
                 if session.under_way() == session.depth() {
                     losses.push(session.finish()?.loss);
                 }
-                let variant = Variant { mode: Mode::Train, batch: batch.rows, update: true };
-                session.submit(variant, batch, Clock { step, epoch: 0, lr: 0.01 })?;
+                let variant = Variant::train(batch.rows);
+                session.submit(variant, batch, Clock { step, epoch: 0, lr: 0.01, row: 0 })?;
             }
             while session.under_way() > 0 {
                 losses.push(session.finish()?.loss);
             }
             for step in 13..=15 {
                 let batch = loader.next_batch()?.expect("training data does not end");
-                let variant = Variant { mode: Mode::Train, batch: batch.rows, update: true };
-                let (metrics, seconds) = session.run_timed(variant, batch, Clock { step, epoch: 0, lr: 0.01 })?;
+                let variant = Variant::train(batch.rows);
+                let (metrics, seconds) =
+                    session.run_timed(variant, batch, Clock { step, epoch: 0, lr: 0.01, row: 0 })?;
                 losses.push(metrics.loss);
                 assert!(seconds.iter().all(|&seconds| seconds > 0.0));
             }

@@ -234,14 +234,16 @@ fn dropout_draws_the_same_words_as_the_host() {
     let (seed, layer, step) = (0x1234_5678_9abc_def0u64, 3u64, 77u32);
     let random = Random::new(seed, RandomStream::Dropout, u64::from(step), layer);
     let key = random.key();
-    // A device with channels 2..7 of 9, from pixel 11 on; then devices with all channels.
+    // A device with channels 2..7 of 9, from pixel 11 on; then devices with all channels. The part of a batch begins with
+    // its third sample, and a sample has 13 pixels.
+    let (row, image) = (2u32, 13usize);
     for (c, channels, first_channel, first_pixel) in [(5, 9, 2, 11), (8, 8, 0, 1), (3, 3, 0, 0)] {
         let n = c * 101;
         let x = values(n, 4);
         let (threshold, scale) = (1u32 << 30, 4.0f32 / 3.0);
         let want: Vec<f64> = (0..n)
             .map(|i| {
-                let index = (first_pixel + i / c) * channels + first_channel + i % c;
+                let index = (row as usize * image + first_pixel + i / c) * channels + first_channel + i % c;
                 let kept = random.word(index as u64) >= threshold;
                 if kept { f64::from(x[i]) * f64::from(scale) } else { 0.0 }
             })
@@ -249,12 +251,12 @@ fn dropout_draws_the_same_words_as_the_host() {
         each_type!(T, mask = dropout_mask | dropout_mask_bf16 => {
             let got = outputs(|rig| {
                 let y = rig.out::<T>(n);
-                let (x, step): (Const<T>, _) = (rig.element(&x), rig.give(&[step]));
+                let (x, step, row): (Const<T>, _, _) = (rig.element(&x), rig.give(&[step]), rig.give(&[row]));
                 let (c, channels, first) = (c as i32, channels as i32, first_channel as i32);
                 // SAFETY: x and y have n elements.
                 unsafe {
-                    mask(&rig.on(), vectors::<T>(n), x, y, step, n as i64, c, channels, first_pixel as i64, first,
-                        key[0], key[1], layer as u32, threshold, scale).unwrap();
+                    mask(&rig.on(), vectors::<T>(n), x, y, step, row, n as i64, c, channels, first_pixel as i64,
+                        image as i64, first, key[0], key[1], layer as u32, threshold, scale).unwrap();
                 }
                 vec![rig.numbers(y, n)]
             });

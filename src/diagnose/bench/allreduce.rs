@@ -7,7 +7,7 @@ use crate::collectives::{Collective, CollectiveAlgorithm};
 use crate::config;
 use crate::data::Batch;
 use crate::device::Clock;
-use crate::diagnose::one_move::{OneMove, VARIANT};
+use crate::diagnose::one_move::{OneMove, variant};
 use crate::error::Result;
 use crate::network::CheckedConfig;
 use crate::placement::{Peers, Spec};
@@ -85,7 +85,7 @@ pub fn all_reduce(sets: &[String], effort: Effort) -> Result<AllReduces> {
             let mut session = session(&job, bytes / Precision::F32.bytes(), *algorithm)?;
             let mut run = || {
                 let start = Instant::now();
-                session.run(VARIANT, &mut Batch::default(), Clock::default())?;
+                session.run(variant(), &mut Batch::default(), Clock::default())?;
                 Ok(start.elapsed().as_secs_f64())
             };
             run()?;
@@ -110,6 +110,6 @@ fn session(job: &Job, elements: usize, algorithm: CollectiveAlgorithm) -> Result
     let (collective, shape) = (Collective::AllReduce, Shape::from([elements]));
     let sum = OneMove { collective, shape, have: Placement::Partial, want: Placement::Replicate };
     let spec =
-        Spec { algorithm, precision: Precision::F32, products: MatmulPrecision::Full, ..job.spec(vec![VARIANT]) };
+        Spec { algorithm, precision: Precision::F32, products: MatmulPrecision::Full, ..job.spec(vec![variant()]) };
     job.session(sum.plan(spec))
 }

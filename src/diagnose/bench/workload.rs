@@ -80,7 +80,7 @@ impl Bench {
     fn tick(&mut self) -> Clock {
         let step = self.clock.step + 1;
         // Nothing can be learned from noise; a small learning rate keeps the values finite.
-        self.clock = Clock { step, epoch: 0, lr: 1e-6 };
+        self.clock = Clock { step, epoch: 0, lr: 1e-6, row: 0 };
         self.clock
     }
 

@@ -6,7 +6,7 @@ use super::training;
 use crate::collectives::{self, Collective, CollectiveAlgorithm, Hop, HopBuffer, HopSlice};
 use crate::data::Batch;
 use crate::device::{Clock, Queue, Random, RandomStream};
-use crate::diagnose::one_move::{OneMove, VARIANT};
+use crate::diagnose::one_move::{OneMove, variant};
 use crate::error::Result;
 use crate::gpu::{DriverKind, GpuOptions, Gpus, INPUTS};
 use crate::placement::{Region, Spec};
@@ -62,7 +62,7 @@ pub(super) fn check(collective: Collective, device: &Device, effort: Effort, tal
 fn run(device: &Device, devices: usize, algorithm: CollectiveAlgorithm, moved: &OneMove) -> Result<Vec<Compared>> {
     let (job, _) = training::job(&device.times(devices), &[])?;
     let spec =
-        Spec { algorithm, precision: Precision::F32, products: MatmulPrecision::Full, ..job.spec(vec![VARIANT]) };
+        Spec { algorithm, precision: Precision::F32, products: MatmulPrecision::Full, ..job.spec(vec![variant()]) };
     let mesh = spec.mesh;
     let mut session = job.session(moved.plan(spec))?;
     // A partial tensor has a different term on every device; otherwise all devices hold parts of the first.
@@ -94,7 +94,7 @@ fn run(device: &Device, devices: usize, algorithm: CollectiveAlgorithm, moved: &
                 session.write_region(d, moved.result(), &vec![f32::NAN; room])?;
             }
         }
-        session.run(VARIANT, &mut Batch::default(), Clock::default())?;
+        session.run(variant(), &mut Batch::default(), Clock::default())?;
         for d in 0..devices {
             let expected = cut(&whole, &moved.shape, &window(to, d));
             let mut got = session.read_region::<f32>(d, moved.result())?;

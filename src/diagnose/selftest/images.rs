@@ -108,7 +108,7 @@ fn prepare(
         clock: 0,
         seed: 0,
         layer: 0,
-        batch: batch.rows,
+        divisor: batch.rows,
         tf32: false,
         epilogue: None,
     };

@@ -110,7 +110,7 @@ fn start(region: u64) -> Vec<f64> {
 }
 
 fn clock(step: u64) -> Clock {
-    Clock { step, epoch: 0, lr: 0.25 / step as f64 }
+    Clock { step, epoch: 0, lr: 0.25 / step as f64, row: 0 }
 }
 
 /// Returns the roles of all regions of a chain.
@@ -172,7 +172,7 @@ fn on_cpu<T: Real>(chain: &Chain, threads: usize) -> Result<Vec<Vec<T>>> {
     let regions: Vec<(UpdateRole, Operand)> = roles.map(region).collect::<Result<_>>()?;
     let with = |used: &dyn Fn(UpdateRole) -> bool, clock: Clock, f: &mut dyn FnMut(&UpdateArgs)| {
         let operands = regions.iter().filter(|(role, _)| used(*role)).cloned().collect();
-        f(&Args { clock, batch: 1, ..Args::new(&operands, &pool, T::PRECISION) });
+        f(&Args { clock, divisor: 1, ..Args::new(&operands, &pool, T::PRECISION) });
     };
     let set = |which: UpdateRole, values: &[f64]| {
         with(&|_| true, clock(1), &mut |args| {
@@ -221,8 +221,16 @@ fn on_gpu(chain: &Chain, device: &Device, kind: DriverKind) -> Result<(Vec<Vec<f
         for (number, stage) in chain.stages().iter().enumerate() {
             let operands = roles.iter().copied().filter(|&role| is_used(stage, number, role)).map(operand).collect();
             let (issue, clock) = (gpus.issue(0, Queue::Compute), arena + clock_byte as u64);
-            let launch =
-                Launch { issue, operands: &operands, clock, seed: 0, layer: 0, batch: 1, tf32: false, epilogue: None };
+            let launch = Launch {
+                issue,
+                operands: &operands,
+                clock,
+                seed: 0,
+                layer: 0,
+                divisor: 1,
+                tf32: false,
+                epilogue: None,
+            };
             chain.launch(number, 0, &tables, &launch)?;
         }
         gpus.synchronize(0, Queue::Compute)?;

@@ -9,7 +9,6 @@ use crate::config;
 use crate::data::{self, Batches, Preparation};
 use crate::device::Clock;
 use crate::error::Result;
-use crate::layers::Mode;
 use crate::network::CheckedConfig;
 use crate::placement::Variant;
 use crate::program::{Graphs, Plan};
@@ -79,8 +78,8 @@ fn losses(devices: &str, more: &[String], updates: usize, graphs: Graphs) -> Res
         }
         let (epoch, index) = batches.plan().at(step);
         batches.fill(epoch, index, &mut batch);
-        let clock = Clock { step: step + 1, epoch, lr: job.lr(step + 1, epoch) };
-        let variant = Variant { mode: Mode::Train, batch: batch.rows, update: true };
+        let clock = Clock { step: step + 1, epoch, lr: job.lr(step + 1, epoch), row: 0 };
+        let variant = Variant::train(batch.rows);
         session.submit(variant, &mut batch, clock)?;
     }
     while losses.len() < updates {

@@ -107,37 +107,41 @@ pub trait Schedule: Settings + Debug + Send + Sync {
         Self: Sized;
 }
 
-/// The states of the schedules of a list, by name.
-pub type ScheduleState = BTreeMap<String, Vec<f64>>;
+/// The states of the schedules of a list, in order; empty for those without one, and if none has observed anything.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct ScheduleState(Vec<Vec<f64>>);
 
 /// The schedules of a run, in order. An empty list is a constant rate.
 #[derive(Debug, Clone, Default)]
 pub struct ScheduleList(pub Vec<Arc<dyn Schedule>>);
 
 impl ScheduleList {
-    /// Returns the name of every schedule: `step`, and `step2` for the second of its kind.
-    fn named(&self) -> impl Iterator<Item = (String, &Arc<dyn Schedule>)> {
-        self.0.iter().enumerate().map(|(i, schedule)| {
-            let before = self.0[..i].iter().filter(|other| other.key() == schedule.key()).count();
-            (numbered(schedule.key(), before), schedule)
-        })
+    /// Returns the name of a schedule: `step`, and `step2` for the second of its kind.
+    fn name(&self, i: usize) -> String {
+        let key = self.0[i].key();
+        numbered(key, self.0[..i].iter().filter(|other| other.key() == key).count())
     }
 
-    /// Returns the states of those that have one: from `kept`, or at the beginning of a run.
-    pub fn states(&self, kept: &ScheduleState) -> ScheduleState {
-        let state = |(name, schedule): (String, &Arc<dyn Schedule>)| {
+    /// Returns the states of all schedules: those that were kept, by name, and otherwise those at the beginning of a run.
+    pub fn states(&self, kept: &BTreeMap<String, Vec<f64>>) -> ScheduleState {
+        let state = |(i, schedule): (usize, &Arc<dyn Schedule>)| {
             let state = schedule.state();
-            let kept = kept.get(&name).filter(|kept| kept.len() == state.len()).cloned();
-            (name, kept.unwrap_or(state))
+            kept.get(&self.name(i)).filter(|kept| kept.len() == state.len()).cloned().unwrap_or(state)
         };
-        self.named().map(state).filter(|(_, state)| !state.is_empty()).collect()
+        ScheduleState(self.0.iter().enumerate().map(state).collect())
+    }
+
+    /// Returns the states to keep, by name.
+    pub fn named(&self, states: &ScheduleState) -> BTreeMap<String, Vec<f64>> {
+        let with_state = states.0.iter().enumerate().filter(|(_, state)| !state.is_empty());
+        with_state.map(|(i, state)| (self.name(i), state.clone())).collect()
     }
 
     /// Returns the learning rate of an update, given the learning rate in the file.
     pub fn lr(&self, base: f64, mut at: RunProgress, states: &ScheduleState) -> f64 {
         let mut lr = base;
-        for (name, schedule) in self.named() {
-            lr *= schedule.factor(&at, states.get(&name).map_or(&[], Vec::as_slice));
+        for (i, schedule) in self.0.iter().enumerate() {
+            lr *= schedule.factor(&at, states.0.get(i).map_or(&[], Vec::as_slice));
             at = schedule.delay().map_or(at, |delay| at.after(delay));
         }
         lr
@@ -145,11 +149,7 @@ impl ScheduleList {
 
     /// Tells all schedules what the run observed.
     pub fn observe(&self, states: &mut ScheduleState, seen: Observation) {
-        for (name, schedule) in self.named() {
-            if let Some(state) = states.get_mut(&name) {
-                schedule.observe(state, seen);
-            }
-        }
+        self.0.iter().zip(&mut states.0).for_each(|(schedule, state)| schedule.observe(state, seen));
     }
 
     /// Returns whether one of them observes a loss.

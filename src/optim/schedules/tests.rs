@@ -3,6 +3,7 @@
 use super::*;
 use crate::optim::Interval;
 use crate::settings::Settings;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 fn table(text: &str) -> toml::Table {
@@ -86,7 +87,7 @@ fn observed(plateau: Plateau, losses: &[f64]) -> Vec<f64> {
         _ => panic!("an evaluation is observed"),
     };
     let list = list(vec![Box::new(plateau)]);
-    let mut states = list.states(&ScheduleState::default());
+    let mut states = list.states(&BTreeMap::new());
     let after = |&loss: &f64| {
         list.observe(&mut states, Observation::Evaluation("train", 0.0));
         list.observe(&mut states, Observation::Evaluation(set, loss));
@@ -112,7 +113,7 @@ fn plateau_is_pytorchs() {
 #[test]
 fn plateau_observes_the_mean_loss_of_each_epoch() {
     let list = list(vec![Box::new(Plateau { patience: 0, ..Plateau::default() })]);
-    let mut states = list.states(&ScheduleState::default());
+    let mut states = list.states(&BTreeMap::new());
     let mut epoch = |losses: &[f64]| {
         losses.iter().for_each(|&loss| list.observe(&mut states, Observation::Update(loss)));
         list.observe(&mut states, Observation::Epoch);
@@ -124,7 +125,7 @@ fn plateau_observes_the_mean_loss_of_each_epoch() {
     assert_eq!(epoch(&[1.0, f64::NAN, 2.0]), 0.1);
     assert_eq!(epoch(&[]), 0.1 * 0.1);
     assert_eq!(epoch(&[0.5]), 0.1 * 0.1);
-    assert!(states["plateau"].iter().all(|x| x.is_finite()), "JSON has no other numbers");
+    assert!(list.named(&states)["plateau"].iter().all(|x| x.is_finite()), "JSON has no other numbers");
 }
 
 #[test]
