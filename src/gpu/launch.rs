@@ -24,7 +24,7 @@ pub struct Launch<'a, R> {
     pub clock: u64,
     /// The run's seed.
     pub seed: u64,
-    /// The layer's index in the network: the stream of its random numbers.
+    /// The stream of the layer's random numbers.
     pub layer: u64,
     /// The samples that the loss is divided by: those of the batch of an update.
     pub divisor: usize,

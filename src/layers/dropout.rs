@@ -1,7 +1,7 @@
 //! Dropout: y = x m / (1 - rate) in training, y = x in evaluation; m is 0 with probability `rate`, otherwise 1
 //! (Srivastava et al. 2014, <https://jmlr.org/papers/v15/srivastava14a.html>).
 //!
-//! x, y: (N, H, W, C). The mask is a function of (seed, step, layer, index in the global batch), so it does not
+//! x, y: (N, H, W, C). The mask is a function of (seed, step, the name of the layer, index in the global batch), so it does not
 //! depend on how the layer is split. Backward recomputes it: dx = dy m / (1 - rate).
 
 use super::layer::unknown_phase;

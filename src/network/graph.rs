@@ -38,6 +38,14 @@ pub struct Node {
     pub locations: Locations,
 }
 
+impl Node {
+    /// Returns the stream of its random numbers: the CRC-32 of its name, so that a layer draws the same numbers whatever
+    /// other layers the network has.
+    pub fn stream(&self) -> u64 {
+        crc32fast::hash(self.name.as_bytes()).into()
+    }
+}
+
 /// A parameter or running statistic of the network.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parameter {

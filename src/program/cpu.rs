@@ -156,7 +156,7 @@ struct Ready {
 
 enum Action {
     Load { input: Input, to: Operands<Only> },
-    Phase { layer: Arc<dyn Layer>, node: u64, phase: &'static str, operands: Operands<Role>, weight: Option<usize> },
+    Phase { layer: Arc<dyn Layer>, stream: u64, phase: &'static str, operands: Operands<Role>, weight: Option<usize> },
     Sum(SumTask),
     Update { stage: usize, operands: Operands<UpdateRole> },
 }
@@ -207,7 +207,8 @@ impl Executable {
                     // What a part shows of its gradient is not true of the sum.
                     let shows = operands.has(Role::DParam(0)) && program.variant.part == BatchPart::Whole;
                     let weight = shows.then(|| segment_of[plan.network.nodes[*node].params[0]]);
-                    Action::Phase { layer, node: *node as u64, phase, operands, weight }
+                    let stream = plan.network.nodes[*node].stream();
+                    Action::Phase { layer, stream, phase, operands, weight }
                 }
                 Work::Sum { sources, targets, .. } => {
                     Action::Sum(SumTask::new(slices(sources), slices(targets), precision))
@@ -268,8 +269,8 @@ impl QueueProgram for Executable {
                     Precision::Dual => load::<Dual>(&args, source),
                 }
             }
-            Action::Phase { layer, node, phase, operands, weight } => {
-                let args = self.args(operands, pool, clock, *node);
+            Action::Phase { layer, stream, phase, operands, weight } => {
+                let args = self.args(operands, pool, clock, *stream);
                 layer.run(phase, &args);
                 if let Some(segment) = *weight {
                     // The events that order the gradient before its check order this as well.

@@ -39,7 +39,7 @@ pub(super) enum Action {
     },
     Phase {
         layer: Arc<dyn Layer>,
-        node: u64,
+        stream: u64,
         phase: &'static str,
         operands: Operands<Role>,
         epilogue: Option<Epilogue>,
@@ -120,7 +120,8 @@ impl IssueList {
                     let operands: Operands<Role> = operands.iter().map(|(role, l)| (*role, operand(l))).collect();
                     let operands = operands.with_scratch(scratch.as_ref().map(operand));
                     let epilogue = epilogue.map(|(epilogue, _)| epilogue);
-                    Action::Phase { layer, node: *node as u64, phase, operands, epilogue }
+                    let stream = plan.network.nodes[*node].stream();
+                    Action::Phase { layer, stream, phase, operands, epilogue }
                 }
                 Work::Sum { sources, targets, mask, .. } => {
                     let element = program.buffers[targets[0].0].element;

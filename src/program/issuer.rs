@@ -113,8 +113,8 @@ impl Issuer {
                     }
                 }
             }
-            Action::Phase { layer, node, phase, operands, epilogue } => {
-                let launch = Launch { layer: *node, epilogue: *epilogue, ..self.launch(step, list, slot, operands) };
+            Action::Phase { layer, stream, phase, operands, epilogue } => {
+                let launch = Launch { layer: *stream, epilogue: *epilogue, ..self.launch(step, list, slot, operands) };
                 layer.launch(phase, &launch)?;
             }
             Action::Sum { element, sources, targets, mask } => {
