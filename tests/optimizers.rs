@@ -5,7 +5,7 @@ mod common;
 
 use common::runs::{Folder, losses};
 use common::{Training, on_mesh};
-use peristyle::optim::{Transform, all_examples};
+use peristyle::optim::{Ema, Transform, all_examples};
 use peristyle::program::Persistent;
 use peristyle::train::exchange;
 
@@ -15,22 +15,29 @@ const CONFIG: &str = "tests/reference/rmsprop.toml";
 /// A rate at which no transform makes the losses jump, so that roundings are not amplified.
 const LR: &str = "optimizer.lr=1e-3";
 
-/// Returns the `--set` of a chain with this transform and weight decay.
+/// Returns the `--set` of a chain with this transform and weight decay; averages of the weights are a setting of their own.
 fn chain(transform: &dyn Transform) -> String {
+    if transform.key() == Ema::KEY {
+        return format!("train.ema={}", transform.values()[0].1);
+    }
     let settings: Vec<String> = transform.values().iter().map(|(key, value)| format!("{key} = {value}")).collect();
     let own = format!("{{ {} = {{ {} }} }}", transform.key(), settings.join(", "));
     format!("optimizer.chain=[{{ weight_decay = 1e-3 }}, {own}]")
 }
 
-/// Returns the losses and the last weights of some updates.
+/// Returns the losses of some updates, and the last weights and slots.
 fn train(sets: &[String], updates: usize) -> (Vec<f64>, Vec<Vec<f64>>) {
     let mut training = Training::new(CONFIG, sets);
     let losses = training.losses(updates);
-    let parameters = 0..training.job.network.parameters.len();
-    (losses, parameters.map(|p| exchange::read_values(&training.session, Persistent::Parameter(p)).unwrap()).collect())
+    let (parameters, chain) = (0..training.job.network.parameters.len(), &training.session.plan().chain);
+    let slots = chain.slots(0..chain.transforms.len()).len();
+    let weights = parameters.clone().map(Persistent::Parameter);
+    let all = weights.chain((0..slots).flat_map(|slot| parameters.clone().map(move |p| Persistent::Slot(slot, p))));
+    (losses, all.map(|which| exchange::read_values(&training.session, which).unwrap()).collect())
 }
 
-/// Returns the largest relative difference of two runs: of losses, and of weights to the largest of their parameter.
+/// Returns the largest relative difference of two runs: of losses, and of weights and slots to the largest of their
+/// parameter.
 fn apart(a: &(Vec<f64>, Vec<Vec<f64>>), b: &(Vec<f64>, Vec<Vec<f64>>)) -> f64 {
     let losses = a.0.iter().zip(&b.0).map(|(a, b)| (a - b).abs() / b.abs());
     let parameter = |(a, b): (&Vec<f64>, &Vec<f64>)| {

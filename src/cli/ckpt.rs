@@ -1,11 +1,12 @@
-//! `peristyle ckpt show`, `ckpt diff` and `ckpt verify`.
+//! `peristyle ckpt show`, `ckpt diff`, `ckpt verify` and `ckpt export`.
 
 use super::output::{print, print_json};
 use crate::error::{Error, Result, printable, quantity};
+use crate::optim::Ema;
 use crate::storage::Fs;
 use crate::tensor::MatmulPrecision;
 use crate::train::checkpoint::{self, Checkpoint};
-use crate::train::weights::{TensorData, TensorFile, pieces};
+use crate::train::weights::{NamedTensor, TensorData, TensorFile, encode, pieces};
 use std::path::{Path, PathBuf};
 
 /// Arguments of `ckpt`.
@@ -23,6 +24,19 @@ enum Command {
     Diff(Diff),
     /// Verifies every byte of a checkpoint, or of all checkpoints of a run; exit code 1 if one is damaged.
     Verify(Verify),
+    /// Writes the weights of a checkpoint to one safetensors file: the averages of train.ema, if the run keeps them.
+    Export(ExportWeights),
+}
+
+#[derive(Debug, clap::Args)]
+struct ExportWeights {
+    /// A run directory, whose newest valid checkpoint is used, or a checkpoint.
+    checkpoint: PathBuf,
+    /// The file to write, which must not exist.
+    file: PathBuf,
+    /// Writes the weights themselves where the run also keeps their averages.
+    #[arg(long)]
+    trained: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -54,6 +68,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         Command::Show(Show { checkpoint, json }) => show(&newest(checkpoint)?, *json),
         Command::Diff(Diff { a, b }) => diff(&newest(a)?, &newest(b)?),
         Command::Verify(Verify { checkpoints }) => verify(checkpoints),
+        Command::Export(ExportWeights { checkpoint, file, trained }) => export(&newest(checkpoint)?, file, *trained),
     }
 }
 
@@ -171,6 +186,29 @@ fn diff(a: &Checkpoint, b: &Checkpoint) -> Result<()> {
     }
     print(&(lines.join("\n") + "\n"))?;
     Err(Error::Goal(format!("the checkpoints differ in {}", quantity(lines.len() as u64, "line"))))
+}
+
+fn export(checkpoint: &Checkpoint, to: &Path, trained: bool) -> Result<()> {
+    if to.exists() {
+        return Err(Error::Usage(format!("{} exists; name a file that does not", to.display())));
+    }
+    let mut averages = 0;
+    let tensor = |index: usize| {
+        let own = checkpoint.model.tensor(index)?;
+        let average = checkpoint.state.find(&format!("{}.{}.{}", own.name, Ema::KEY, Ema::AVERAGE));
+        match average.filter(|_| !trained) {
+            Some(average) => {
+                averages += 1;
+                Ok(NamedTensor { name: own.name, ..checkpoint.state.tensor(average)? })
+            }
+            None => Ok(own),
+        }
+    };
+    let tensors: Vec<NamedTensor> = (0..checkpoint.model.tensors.len()).map(tensor).collect::<Result<_>>()?;
+    Fs::default().replace(to, &encode(&tensors))?;
+    let count = quantity(tensors.len() as u64, "tensor");
+    let which = if averages > 0 { format!(", of which {averages} are averages of weights") } else { String::new() };
+    print(&format!("step {}: {count}{which}, in {}\n", checkpoint.info.step, printable(&to.display().to_string())))
 }
 
 fn verify(paths: &[PathBuf]) -> Result<()> {

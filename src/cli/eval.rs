@@ -4,7 +4,7 @@ use super::output::{notes, print};
 use crate::error::{Error, Result};
 use crate::report::RunEvent;
 use crate::storage::Fs;
-use crate::train::{DataPolicy, Job, Run, Stop, checkpoint, directory};
+use crate::train::{DataPolicy, EvaluatedWeights, Job, Run, Stop, checkpoint, directory};
 use std::path::PathBuf;
 
 /// Arguments of `eval`.
@@ -18,6 +18,9 @@ pub(super) struct Arguments {
     /// Sets a key of the run's configuration.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     sets: Vec<String>,
+    /// Evaluates the weights themselves where the run also keeps their averages (train.ema).
+    #[arg(long)]
+    trained: bool,
     /// The devices to use instead of the run's.
     #[arg(long, value_name = "DEVICES")]
     devices: Option<String>,
@@ -39,7 +42,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         let message = "the run has no test data and no validation share; give test data with --data";
         return Err(Error::Usage(format!("{}: {message}", arguments.run.display())));
     }
-    let mut run = Run::to_evaluate(job, plan, &found.checkpoint)?;
+    let weights = if arguments.trained { EvaluatedWeights::Trained } else { EvaluatedWeights::Averaged };
+    let mut run = Run::to_evaluate(job, plan, &found.checkpoint, weights)?;
     let skipped = found.skipped.iter().map(|skipped| format!("skipped a checkpoint: {}", skipped.with_causes()));
     notes(&run.job().notes.iter().cloned().chain(skipped).collect::<Vec<_>>());
     let (events, result) = run.evaluations(&Stop::default())?.expect("nothing requests a stop");

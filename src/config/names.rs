@@ -33,6 +33,7 @@ pub const SETTINGS: &[&str] = &[
     "train.epochs",
     "train.steps",
     "train.accumulate",
+    "train.ema",
     "train.evaluate",
     "train.max_time",
     "train.on_nonfinite",

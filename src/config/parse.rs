@@ -6,9 +6,11 @@ use super::spans::{SourceMap, SpannedValue};
 use super::{Devices, LayerEntry, Model, Multiplier, Optimizer, Train, data, devices, model, set, train, write};
 use crate::data::{Base, DataSettings};
 use crate::error::{Error, Fault, Locations, Problem, Result, is_hidden, quantity};
+use crate::optim::Ema;
 use crate::storage::open_regular;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -185,7 +187,7 @@ fn read_root(diagnostics: &mut Diagnostics, root: DeTable) -> (Option<Config>, O
         required(&mut top, "optimizer", |diagnostics, value| train::read_optimizer(diagnostics, value, &evaluated));
     let train = required(&mut top, "train", |diagnostics, value| train::read_train(diagnostics, value, &evaluated));
     if let (Some(data), Some(train)) = (&data, &train)
-        && train.accumulate > data.batch
+        && train.accumulate > data.batch.max(1)
     {
         let (parts, batch) = (train.accumulate, data.batch);
         let fault = Fault::at(
@@ -199,6 +201,10 @@ fn read_root(diagnostics: &mut Diagnostics, root: DeTable) -> (Option<Config>, O
     if let (Some(model), Some(optimizer)) = (&model, &optimizer) {
         note_without_effect(diagnostics, &devices, model, optimizer);
     }
+    let optimizer = optimizer.map(|optimizer| match train.as_ref().and_then(|train| train.ema) {
+        Some(decay) => Optimizer { chain: Arc::new(optimizer.chain.then(Ema { decay })), ..optimizer },
+        None => optimizer,
+    });
     if let (Some(model), Some(train)) = (&model, &train) {
         note_parts(diagnostics, model, train);
     }

@@ -25,7 +25,7 @@ pub fn learned_settings(text: &str) -> BTreeMap<String, String> {
 }
 
 /// The keys of `[train]` that affect what is learned in any case.
-const OF_TRAIN: [&str; 1] = ["train.accumulate"];
+const OF_TRAIN: [&str; 2] = ["train.accumulate", "train.ema"];
 
 /// The keys of the length of a run.
 pub const LENGTH: [&str; 2] = ["train.steps", "train.epochs"];

@@ -7,6 +7,7 @@ use super::section::Section;
 use super::spans::SpannedValue;
 use crate::error::{Fault, number};
 use crate::optim::{self, Chain, Interval, Monitor, ScheduleList, schedules};
+use crate::settings::FRACTION;
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use std::sync::Arc;
@@ -133,6 +134,8 @@ pub struct CheckpointSettings {
 pub struct Train {
     /// `steps` or `epochs`, at least 1.
     pub length: Interval,
+    /// The decay of the averages of the weights, if they are kept.
+    pub ema: Option<f64>,
     /// How many parts each batch is divided into, whose gradients are accumulated; 1 by default.
     pub accumulate: usize,
     /// How often the network is evaluated, every epoch by default.
@@ -279,6 +282,10 @@ pub(super) fn read_train(
         time
     });
     let accumulate = section.within("accumulate", 1, |n| n >= 1, "at least 1");
+    let ema: Option<f64> = section.take("ema");
+    if let Some(fault) = ema.and_then(|ema| FRACTION.check("ema", &ema).err()) {
+        section.fault(&fault);
+    }
     let on_nonfinite = read_on_nonfinite(&mut section);
     let checkpoint = match section.value("checkpoint") {
         Some(value) => read_checkpoint(section.diagnostics, value, evaluated),
@@ -291,7 +298,7 @@ pub(super) fn read_train(
         },
     };
     section.finish();
-    Some(Train { length: length?, accumulate, evaluate, checkpoint, on_nonfinite, max_time })
+    Some(Train { length: length?, ema, accumulate, evaluate, checkpoint, on_nonfinite, max_time })
 }
 
 /// Reads `on_nonfinite` and `max_skips`.

@@ -1,5 +1,6 @@
 //! A chain of transforms, divided into stages, each of which passes once over the flat regions of a device.
 
+use super::ema::Ema;
 use super::role::{Slot, UpdateArgs, UpdateRole};
 use super::transform::{Blocks, Elements, Norm, Norms, Slots, Transform};
 use crate::cpu::{Ranges, sum_lanes, vectorized};
@@ -96,6 +97,20 @@ impl Chain {
     pub fn new(transforms: Vec<Box<dyn Transform>>) -> Self {
         let starts = vec![0; transforms.len()];
         Chain { transforms: transforms.into_iter().map(Arc::from).collect(), starts }
+    }
+
+    /// Returns the index among all slots of the one with the averages of the weights, if the chain keeps them.
+    pub fn average(&self) -> Option<usize> {
+        let slots = self.slots(0..self.transforms.len());
+        slots.iter().position(|slot| self.transforms[slot.transform].key() == Ema::KEY)
+    }
+
+    /// Returns the chain with another transform at its end.
+    pub fn then(&self, last: impl Transform + 'static) -> Self {
+        let mut chain = self.clone();
+        chain.transforms.push(Arc::new(last));
+        chain.starts.push(0);
+        chain
     }
 
     /// Returns the names of the transforms: `momentum`, and `momentum2` for the second of its kind.

@@ -9,6 +9,7 @@ mod adam;
 mod chain;
 mod clip_by_global_norm;
 mod device;
+mod ema;
 mod interval;
 mod lars;
 mod momentum;
@@ -22,6 +23,7 @@ pub use adam::Adam;
 pub use chain::{Chain, Segment, UpdatePass, numbered};
 pub use clip_by_global_norm::ClipByGlobalNorm;
 pub use device::DeviceChain;
+pub use ema::Ema;
 pub use interval::Interval;
 pub use lars::Lars;
 pub use momentum::Momentum;
@@ -50,10 +52,11 @@ macro_rules! transforms {
             }
         }
 
-        /// Returns the examples of all transforms.
+        /// Returns the examples of all transforms, and of the average, which is not in the list.
         pub fn all_examples() -> Vec<Box<dyn Transform>> {
             let mut all: Vec<Box<dyn Transform>> = Vec::new();
             $(all.extend(<$type>::examples().into_iter().map(|t| Box::new(t) as Box<dyn Transform>));)*
+            all.extend(Ema::examples().into_iter().map(|t| Box::new(t) as Box<dyn Transform>));
             all
         }
     };

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::gpu::libraries::{LibraryReport, Record};
 use crate::gpu::{CLOCK_BYTES, DriverKind, GpuOptions, Gpus};
 use crate::placement::{Peers, Region, Variant};
-use crate::tensor::{Axis, Layout, LocalSlice, Placement, Precision, Real, Shape, Strided};
+use crate::tensor::{Axis, Dual, Layout, LocalSlice, Placement, Precision, Real, Shape, Strided};
 use std::ops::Range;
 
 /// The loss and counts of a batch, and what was not finite in an update.
@@ -333,6 +333,31 @@ impl Session {
     pub fn write_region<T: Real>(&mut self, device: usize, region: Region, all: &[T]) -> Result<()> {
         let (at, elements) = self.plan.region(region);
         self.with::<T>(device, at, elements, Direction::In, |to| to.copy_from_slice(all))
+    }
+
+    /// Exchanges the weights with the averages of the weights.
+    ///
+    /// # Errors
+    /// If a GPU reports an error.
+    ///
+    /// # Panics
+    /// If the chain keeps no averages.
+    pub fn exchange_average(&mut self) -> Result<()> {
+        let slot = self.plan.chain.average().expect("the chain keeps averages");
+        match self.plan.spec.precision {
+            Precision::F32 => self.exchange::<f32>(Region::Weights, Region::Slot(slot)),
+            Precision::F64 => self.exchange::<f64>(Region::Weights, Region::Slot(slot)),
+            Precision::Dual => self.exchange::<Dual>(Region::Weights, Region::Slot(slot)),
+        }
+    }
+
+    fn exchange<T: Real>(&mut self, a: Region, b: Region) -> Result<()> {
+        for device in 0..self.plan.spec.mesh.devices() {
+            let (first, second) = (self.read_region::<T>(device, a)?, self.read_region::<T>(device, b)?);
+            self.write_region(device, a, &second)?;
+            self.write_region(device, b, &first)?;
+        }
+        Ok(())
     }
 
     /// Calls `f` with elements of a device's arena; for GPUs, copies them from the device before or to it after.

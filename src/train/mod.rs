@@ -26,7 +26,7 @@ pub mod weights;
 pub use headers::DataPolicy;
 pub use job::Job;
 pub use memory::ProcessMemory;
-pub use run::{Records, ResumeOptions, Run};
+pub use run::{EvaluatedWeights, Records, ResumeOptions, Run};
 pub use signals::Stop;
 pub use updates::Ended;
 

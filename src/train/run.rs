@@ -42,6 +42,16 @@ pub struct ResumeOptions {
     pub verify_data: bool,
 }
 
+/// The weights that are evaluated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum EvaluatedWeights {
+    /// The averages of the weights if `train.ema` keeps them, otherwise the weights.
+    #[default]
+    Averaged,
+    /// The weights themselves.
+    Trained,
+}
+
 /// A run between two steps.
 #[derive(Debug)]
 pub struct Run {
@@ -57,6 +67,8 @@ pub struct Run {
     /// Training samples used.
     pub(super) samples: u64,
     pub(super) evaluations: Vec<Evaluation>,
+    /// Which weights are evaluated.
+    pub(super) evaluates: EvaluatedWeights,
     /// The states of the schedules.
     pub(super) schedules: ScheduleState,
     /// The step of the last checkpoint.
@@ -134,7 +146,7 @@ impl Run {
     ///
     /// # Errors
     /// When the checkpoint does not fit the network, or the data cannot be read.
-    pub fn to_evaluate(job: Job, plan: Plan, checkpoint: &Checkpoint) -> Result<Run> {
+    pub fn to_evaluate(job: Job, plan: Plan, checkpoint: &Checkpoint, evaluates: EvaluatedWeights) -> Result<Run> {
         let (settings, seed, base) = (&job.config.data, job.config.seed, &job.config.base);
         let record = checkpoint.info.data.as_ref();
         let opened = match (job.evaluates, record) {
@@ -143,6 +155,10 @@ impl Run {
         };
         let mut run = Run::open(job, plan, opened, Records::default())?;
         run.restore_model(checkpoint)?;
+        run.evaluates = evaluates;
+        if let Some(slot) = run.session.plan().chain.average() {
+            run.restore_average(checkpoint, slot)?;
+        }
         Ok(run)
     }
 
@@ -152,6 +168,7 @@ impl Run {
         let (step, place) = job.from;
         let schedules = job.config.optimizer.schedule.states(&BTreeMap::new());
         Ok(Run {
+            evaluates: EvaluatedWeights::default(),
             schedules,
             job,
             records,
@@ -195,6 +212,25 @@ impl Run {
             exchange::import(&mut self.session, which, parameter, file, index)?;
         }
         self.step = checkpoint.info.step;
+        Ok(())
+    }
+
+    /// Restores the averages of the weights, of all the optimiser's state.
+    fn restore_average(&mut self, checkpoint: &Checkpoint, slot: usize) -> Result<()> {
+        let network = Arc::clone(&self.job.network);
+        for (which, name, parameter) in self.slots() {
+            let Persistent::Slot(number, _) = which else { continue };
+            if number != slot {
+                continue;
+            }
+            let index = checkpoint.state.find(&name).ok_or_else(|| {
+                Error::file(
+                    &checkpoint.path,
+                    format!("it has no tensor \"{name}\"; add --set train.ema=.. when training"),
+                )
+            })?;
+            exchange::import(&mut self.session, which, &network.parameters[parameter], &checkpoint.state, index)?;
+        }
         Ok(())
     }
 

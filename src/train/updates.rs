@@ -2,7 +2,7 @@
 
 use super::evaluate::evaluate;
 use super::manifest::Evaluation;
-use super::run::Run;
+use super::run::{EvaluatedWeights, Run};
 use super::signals::Stop;
 use crate::config::{Every, OnError, OnNonFinite, Train};
 use crate::data::{Loader, Place};
@@ -298,6 +298,17 @@ impl Run {
     /// # Errors
     /// When a step fails.
     pub fn evaluations(&mut self, stop: &Stop) -> Result<Option<(Vec<RunEvent>, Result<()>)>> {
+        if self.session.plan().chain.average().is_none() || self.evaluates == EvaluatedWeights::Trained {
+            return self.evaluations_of(stop);
+        }
+        self.session.exchange_average()?;
+        let result = self.evaluations_of(stop);
+        self.session.exchange_average()?;
+        result
+    }
+
+    /// Evaluates the present weights.
+    fn evaluations_of(&mut self, stop: &Stop) -> Result<Option<(Vec<RunEvent>, Result<()>)>> {
         let sets = [self.splits.validation.clone(), self.splits.test.clone()];
         let (mut events, mut bad) = (Vec::new(), None);
         for split in sets.into_iter().flatten() {
