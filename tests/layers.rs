@@ -6,7 +6,7 @@ use peristyle::device::{Epilogue, Random, RandomStream};
 use peristyle::diagnose::selftest::{Case, Difference, HALF, ReluPass, SINGLE, is_loss, worst};
 use peristyle::gpu::{Driver, EmulatorSettings, ThreadOrder};
 use peristyle::layers::{Mode, Role, Setup, SingleLayer, Split};
-use peristyle::tensor::{Dual, MatmulPrecision, Mesh, Placement, Real};
+use peristyle::tensor::{Dim, Dual, MatmulPrecision, Mesh, Placement, Real};
 
 fn single<'a, T: Scalar>(case: &'a Case, setup: &Setup) -> SingleLayer<'a, T> {
     case.single(setup).unwrap_or_else(|fault| panic!("{}: {}", case.name, fault.message))
@@ -135,7 +135,7 @@ fn the_number_of_threads_changes_no_bit() {
 #[test]
 fn every_split_on_every_small_mesh_gives_the_same_values() {
     let meshes = [(2, 1), (1, 2), (2, 2), (4, 1), (1, 3), (5, 1)].map(|(data, columns)| Mesh { data, columns });
-    let places = [Placement::Replicate, Placement::Shard(0), Placement::Shard(3)];
+    let places = [Placement::Replicate, Placement::Shard(Dim::BATCH), Placement::Shard(Dim::CHANNELS)];
     for case in Case::examples() {
         let one = run::<f64>(&case, &case.setup());
         let splits = case.layer.splits().iter().map(|&split| (Some(split), Placement::Replicate));
@@ -224,7 +224,7 @@ fn kernels_agree_with_the_plain_path_in_f64_in_every_order_of_threads() {
 fn kernels_give_the_same_values_under_every_split() {
     let driver = emulated(ThreadOrder::Forward, 1);
     let meshes = [(2, 1), (1, 2), (2, 2), (1, 3), (5, 1)].map(|(data, columns)| Mesh { data, columns });
-    let places = [Placement::Replicate, Placement::Shard(0), Placement::Shard(3)];
+    let places = [Placement::Replicate, Placement::Shard(Dim::BATCH), Placement::Shard(Dim::CHANNELS)];
     for case in Case::examples() {
         let one = run::<f64>(&case, &case.setup());
         let splits = case.layer.splits().iter().map(|&split| (Some(split), Placement::Replicate));

@@ -12,7 +12,7 @@ use peristyle::network::{Network, Source};
 use peristyle::optim::Chain;
 use peristyle::placement::{Op, Spec, Variant, place, resolve};
 use peristyle::program::Execution;
-use peristyle::tensor::{Mesh, Placement, Precision};
+use peristyle::tensor::{Dim, Mesh, Placement, Precision};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 use std::cell::RefCell;
@@ -276,8 +276,10 @@ fn features(network: &Network, at: Where) -> Vec<String> {
         let users: Vec<usize> =
             (0..network.nodes.len()).filter(|&n| network.nodes[n].inputs.contains(&Source::Node(index))).collect();
         let wants = |place| users.iter().any(|&n| resolved[n].place == place);
-        let wanted =
-            [Placement::Replicate, Placement::Shard(0), Placement::Shard(3)].into_iter().filter(|&p| wants(p)).count();
+        let wanted = [Placement::Replicate, Placement::Shard(Dim::BATCH), Placement::Shard(Dim::CHANNELS)]
+            .into_iter()
+            .filter(|&p| wants(p))
+            .count();
         add(wanted > 1, "a fan-out whose consumers need different layouts");
         add(wanted > 1 && output == Placement::Partial, "a partial output whose consumers need different layouts");
         add(users.len() > 1 && output == Placement::Partial, "a partial output with several consumers");

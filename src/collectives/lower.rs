@@ -27,7 +27,7 @@ pub fn lower(collective: Collective, algorithm: CollectiveAlgorithm, from: &[Loc
 mod tests {
     use super::super::hop::{Hop, HopBuffer};
     use super::*;
-    use crate::tensor::{Axis, Layout, Mesh, Placement, Shape, Strided};
+    use crate::tensor::{Axis, Dim, Layout, Mesh, Placement, Shape, Strided};
 
     /// Runs the hops one after another.
     fn run(steps: &Hops, from: &mut [Vec<f32>], to: &mut [Vec<f32>], in_place: bool) {
@@ -70,13 +70,13 @@ mod tests {
         use Placement::{Partial as P, Replicate as R, Shard as S};
         let cases = [
             (Collective::AllReduce, P, R),
-            (Collective::ReduceScatter, P, S(0)),
-            (Collective::ReduceScatter, P, S(3)),
-            (Collective::AllGather, S(0), R),
-            (Collective::AllGather, S(3), R),
-            (Collective::Slice, R, S(3)),
-            (Collective::AllToAll, S(0), S(3)),
-            (Collective::AllToAll, S(3), S(0)),
+            (Collective::ReduceScatter, P, S(Dim::BATCH)),
+            (Collective::ReduceScatter, P, S(Dim::CHANNELS)),
+            (Collective::AllGather, S(Dim::BATCH), R),
+            (Collective::AllGather, S(Dim::CHANNELS), R),
+            (Collective::Slice, R, S(Dim::CHANNELS)),
+            (Collective::AllToAll, S(Dim::BATCH), S(Dim::CHANNELS)),
+            (Collective::AllToAll, S(Dim::CHANNELS), S(Dim::BATCH)),
         ];
         for n in [2, 3, 4] {
             for rows in [1, 2, 5, 8] {

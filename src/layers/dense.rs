@@ -17,7 +17,7 @@ use crate::error::{Fault, Result};
 use crate::gpu::kernels::any;
 use crate::gpu::libraries::{Factors, PRODUCT_WORKSPACE, Product, ProductOf, Workspace};
 use crate::gpu::{AnyConst, ComputeType, int};
-use crate::tensor::{Layout, Mesh, Placement, Precision, Shape};
+use crate::tensor::{Dim, Layout, Mesh, Placement, Precision, Shape};
 use serde::Deserialize;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -75,10 +75,12 @@ struct Places {
 /// channels as its last.
 fn places(split: Split) -> Places {
     use Placement::{Partial as P, Replicate as R, Shard as S};
+    let [batch, channels, outputs, inputs] = [Dim::BATCH, Dim::CHANNELS, Dim::OUTPUTS, Dim::INPUTS].map(S);
+    let param = |w, b| Places { x: R, w, b, y: R, dy: R, dx: R, dw: w, db: b };
     match split {
-        Split::Columns => Places { x: R, w: S(0), b: S(0), y: S(3), dy: S(3), dx: P, dw: S(0), db: S(0) },
-        Split::Rows => Places { x: S(3), w: S(3), b: R, y: P, dy: R, dx: S(3), dw: S(3), db: R },
-        Split::Batch => Places { x: S(0), w: R, b: R, y: S(0), dy: S(0), dx: S(0), dw: P, db: P },
+        Split::Columns => Places { y: channels, dy: channels, dx: P, ..param(outputs, outputs) },
+        Split::Rows => Places { x: channels, y: P, dx: channels, ..param(inputs, R) },
+        Split::Batch => Places { x: batch, y: batch, dy: batch, dx: batch, dw: P, db: P, ..param(R, R) },
         Split::None => Places { x: R, w: R, b: R, y: R, dy: R, dx: R, dw: R, db: R },
     }
 }
@@ -89,7 +91,7 @@ pub(super) fn weighted_phases(cx: &LayerContext, bias: bool, aligned: bool) -> L
     use Placement::{Partial, Replicate, Shard};
     let mut at = places(cx.split);
     if aligned {
-        (at.x, at.dx) = (Shard(3), Shard(3));
+        (at.x, at.dx) = (Shard(Dim::CHANNELS), Shard(Dim::CHANNELS));
     }
     let param = |columns| Layout::new(Replicate, columns);
     let gradient = |columns| Layout::new(Partial, columns);

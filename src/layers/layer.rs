@@ -5,7 +5,7 @@ use super::init::Init;
 use super::phase::{Args, Launch, LayerPhases, Operands};
 use crate::device::{Epilogue, Target};
 use crate::error::{Fault, Result};
-use crate::tensor::{Layout, Mesh, Placement, Shape};
+use crate::tensor::{Dim, Layout, Mesh, Placement, Shape};
 use serde::Deserialize;
 use std::fmt::Debug;
 
@@ -116,7 +116,7 @@ impl<'a> LayerContext<'a> {
     /// Returns the layout of an activation whose batch is sharded along the data axis and whose placement along the
     /// columns axis is `columns`.
     pub fn batch_layout(&self, columns: Placement) -> Layout {
-        Layout::new(Placement::Shard(0), columns)
+        Layout::new(Placement::Shard(Dim::BATCH), columns)
     }
     /// Returns the layout of the inputs.
     pub fn x(&self) -> Layout {
@@ -182,8 +182,8 @@ pub trait Layer: Debug + Send + Sync {
         _mesh: Mesh,
     ) -> Option<Placement> {
         split.map(|split| match split {
-            Split::Columns | Split::Rows => Placement::Shard(3),
-            Split::Batch => Placement::Shard(0),
+            Split::Columns | Split::Rows => Placement::Shard(Dim::CHANNELS),
+            Split::Batch => Placement::Shard(Dim::BATCH),
             Split::None => Placement::Replicate,
         })
     }

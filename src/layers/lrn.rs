@@ -19,7 +19,7 @@ use crate::error::{Fault, Result};
 use crate::gpu::kernels::any;
 use crate::gpu::{AnyMut, int};
 use crate::tensor::Real;
-use crate::tensor::{Mesh, Placement};
+use crate::tensor::{Dim, Mesh, Placement};
 use serde::Deserialize;
 
 /// In training, k + alpha / size * the sum of squares of each window.
@@ -89,14 +89,19 @@ impl Layer for Lrn {
         split: Option<Split>,
         mesh: Mesh,
     ) -> Option<Placement> {
-        let channels =
-            if self.groups.is_multiple_of(mesh.columns) { Placement::Shard(3) } else { Placement::Replicate };
+        let channels = if self.groups.is_multiple_of(mesh.columns) {
+            Placement::Shard(Dim::CHANNELS)
+        } else {
+            Placement::Replicate
+        };
         match split {
-            Some(Split::Batch) => Some(Placement::Shard(0)),
+            Some(Split::Batch) => Some(Placement::Shard(Dim::BATCH)),
             Some(Split::None) => Some(Placement::Replicate),
             Some(Split::Columns | Split::Rows) => Some(channels),
             // A partial input may be reduced to any placement, even shards of channels, unless the layer requires one.
-            None if matches!(incoming, Placement::Shard(3) | Placement::Partial) && channels != Placement::Shard(3) => {
+            None if matches!(incoming, Placement::Shard(Dim::CHANNELS) | Placement::Partial)
+                && channels != Placement::Shard(Dim::CHANNELS) =>
+            {
                 Some(channels)
             }
             None => None,
@@ -289,7 +294,7 @@ mod tests {
     #[test]
     fn windows_across_columns_are_never_divided() {
         let (x, mesh) = (Activation::new(2, 2, 8), Mesh { data: 1, columns: 2 });
-        for incoming in [Placement::Shard(3), Placement::Partial] {
+        for incoming in [Placement::Shard(Dim::CHANNELS), Placement::Partial] {
             let required = |groups| Lrn { groups, ..Lrn::default() }.preferred_input(x, incoming, None, mesh);
             assert_eq!((required(1), required(2)), (Some(Placement::Replicate), None));
         }

@@ -366,10 +366,10 @@ impl<T: Scalar> Tensor<T> {
         let is_later = |place: Placement| Axis::INNER_FIRST.iter().any(|&a| layout.on(a) == place && at.on(a) > 0);
         if is_later(Placement::Replicate) {
             let mut first = at;
-            if layout.data == Placement::Replicate {
+            if layout.on(Axis::Data) == Placement::Replicate {
                 first.data = 0;
             }
-            if layout.columns == Placement::Replicate {
+            if layout.on(Axis::Columns) == Placement::Replicate {
                 first.column = 0;
             }
             let same = |(a, b): (&T, &T)| a.to_f64().to_bits() == b.to_f64().to_bits();

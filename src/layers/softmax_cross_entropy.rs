@@ -19,7 +19,7 @@ use crate::error::{Fault, Result};
 use crate::gpu::kernels::{self, any};
 use crate::gpu::{AnyMut, Grid, int};
 use crate::tensor::Real;
-use crate::tensor::{Layout, Mesh, Placement};
+use crate::tensor::{Dim, Layout, Mesh, Placement};
 use serde::Deserialize;
 
 /// In training, the softmax of the logits.
@@ -59,13 +59,13 @@ impl Layer for SoftmaxCrossEntropy {
     }
     fn preferred_input(&self, _: Activation, incoming: Placement, split: Option<Split>, _: Mesh) -> Option<Placement> {
         match (split, incoming) {
-            (Some(Split::Batch), _) | (None, Placement::Shard(0)) => Some(Placement::Shard(0)),
+            (Some(Split::Batch), _) | (None, Placement::Shard(Dim::BATCH)) => Some(Placement::Shard(Dim::BATCH)),
             _ => Some(Placement::Replicate),
         }
     }
     fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
         let x = cx.x();
-        let columns = if cx.place == Placement::Shard(0) { Placement::Partial } else { Placement::Replicate };
+        let columns = if cx.place == Placement::Shard(Dim::BATCH) { Placement::Partial } else { Placement::Replicate };
         let mut phases = LayerPhases::simple(
             Phase::new("forward")
                 .read(Role::X(0), x)

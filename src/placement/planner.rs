@@ -11,7 +11,7 @@ use crate::error::Problem;
 use crate::layers::{Access, METRICS, Mode, Pass, Phase, PhaseOperand, Role};
 use crate::network::{Network, Source};
 use crate::optim::Chain;
-use crate::tensor::{Axis, Element, Layout, MatmulPrecision, Placement, Shape};
+use crate::tensor::{Axis, Dim, Element, Layout, MatmulPrecision, Placement, Shape};
 use std::collections::HashMap;
 
 /// Places one step of a network.
@@ -143,7 +143,7 @@ impl Planner<'_> {
     fn inputs(&mut self) {
         let (network, variant) = (self.network, self.variant);
         let Spec { mesh, target_width, .. } = *self.spec;
-        let batch = Layout::new(Placement::Shard(0), Placement::Replicate);
+        let batch = Layout::new(Placement::Shard(Dim::BATCH), Placement::Replicate);
         let images = network.input.batch(variant.batch);
         self.images = self.own("images".into(), images, batch, true);
         let shape = Shape::from([variant.batch, target_width]);
@@ -215,7 +215,8 @@ impl Planner<'_> {
             if self.resolved[index].is_view() {
                 // A view is the same tensor, so each copy of it is made once and shared by all readers.
                 let place = self.resolved[index].place;
-                let view = self.redistribute(self.source(node.inputs[0]), Layout::new(Placement::Shard(0), place));
+                let view =
+                    self.redistribute(self.source(node.inputs[0]), Layout::new(Placement::Shard(Dim::BATCH), place));
                 self.outputs.push(view);
                 continue;
             }

@@ -4,7 +4,7 @@
 use crate::error::{Fault, Problem};
 use crate::layers::{Activation, LayerContext, LayerPhases, Mode, Role, Split};
 use crate::network::{Network, Source};
-use crate::tensor::{Mesh, Placement};
+use crate::tensor::{Axis, Dim, Mesh, Placement};
 
 /// A node with its layouts.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,7 +72,7 @@ fn resolve_node(
         place => place,
     };
     for input in &node.input_shapes {
-        if place == Placement::Shard(3) && !input.c.is_multiple_of(mesh.columns) {
+        if place == Placement::Shard(Dim::CHANNELS) && !input.c.is_multiple_of(mesh.columns) {
             return Err(does_not_divide(*input, mesh));
         }
     }
@@ -98,7 +98,7 @@ fn resolve_node(
         _ => fault,
     })?;
     let required = phases.forward.iter().flat_map(|phase| &phase.operands);
-    let y = required.filter(|o| o.role == Role::Y).map(|o| o.layout.columns).next_back();
+    let y = required.filter(|o| o.role == Role::Y).map(|o| o.layout.on(Axis::Columns)).next_back();
     let view = phases.forward.is_empty();
     let output = y.unwrap_or(if view { place } else { Placement::Replicate });
     Ok(Resolved { place, output, phases })
@@ -114,7 +114,9 @@ fn wanted_later(network: &Network, index: usize, mesh: Mesh) -> Placement {
         let Some(next) = next else { return Placement::Replicate };
         let node = &network.nodes[next];
         match node.layer.preferred_input(node.input_shapes[0], Placement::Replicate, node.split, mesh) {
-            Some(Placement::Shard(3)) if !shape.c.is_multiple_of(mesh.columns) => return Placement::Replicate,
+            Some(Placement::Shard(Dim::CHANNELS)) if !shape.c.is_multiple_of(mesh.columns) => {
+                return Placement::Replicate;
+            }
             Some(Placement::Partial) => return Placement::Replicate,
             Some(place) => return place,
             None => at = next,

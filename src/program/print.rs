@@ -8,7 +8,7 @@ use crate::layers::{Mode, Role};
 use crate::network::Node;
 use crate::optim::UpdateRole;
 use crate::placement::{Peers, resolve};
-use crate::tensor::{Layout, Placement, Shape};
+use crate::tensor::{Dim, Layout, Placement, Shape};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -90,7 +90,7 @@ impl Plan {
         let Ok(resolved) = resolve(&self.network, mesh, Mode::Train, main.variant.batch) else { return };
         let _ = writeln!(out, "\n{:<16} {:<9} {:<10} {:<10} parameters", "layer", "split", "input", "output");
         for (node, resolved) in self.network.nodes.iter().zip(&resolved) {
-            let on = |columns| Layout::new(Placement::Shard(0), columns).on_mesh(mesh).to_string();
+            let on = |columns| Layout::new(Placement::Shard(Dim::BATCH), columns).on_mesh(mesh).to_string();
             let split = node.split.map_or("-".to_string(), |split| split.to_string());
             let parameters: Vec<String> = (node.params.iter().zip(&resolved.phases.params))
                 .map(|(&p, layout)| {

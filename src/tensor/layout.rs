@@ -112,13 +112,28 @@ impl Position {
     }
 }
 
+/// A dim of a tensor, by its meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Dim(pub usize);
+
+impl Dim {
+    /// The samples of an activation (N, H, W, C).
+    pub const BATCH: Dim = Dim(0);
+    /// The channels of an activation (N, H, W, C).
+    pub const CHANNELS: Dim = Dim(3);
+    /// The outputs of a weight (O, H, W, I), and of a vector with a value for each output.
+    pub const OUTPUTS: Dim = Dim(0);
+    /// The inputs of a weight (O, H, W, I).
+    pub const INPUTS: Dim = Dim(3);
+}
+
 /// How a tensor is placed along one axis of the mesh.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Placement {
     /// Each device holds the same values.
     Replicate,
-    /// Each device holds a contiguous part of this dimension.
-    Shard(usize),
+    /// Each device holds a contiguous part of this dim.
+    Shard(Dim),
     /// Each device holds a term; the value is the sum of all terms.
     Partial,
 }
@@ -126,10 +141,8 @@ pub enum Placement {
 /// How a tensor is placed on the mesh: one [`Placement`] per axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Layout {
-    /// Placement along the data axis.
-    pub data: Placement,
-    /// Placement along the columns axis.
-    pub columns: Placement,
+    data: Placement,
+    columns: Placement,
 }
 
 impl Layout {
@@ -172,7 +185,7 @@ impl Layout {
     pub fn window(self, shape: &Shape, mesh: Mesh, at: Position) -> LocalSlice {
         let mut window = LocalSlice { start: vec![0; shape.rank()], len: shape.0.clone() };
         for axis in [Axis::Data, Axis::Columns] {
-            if let Placement::Shard(dim) = self.on(axis) {
+            if let Placement::Shard(Dim(dim)) = self.on(axis) {
                 let (start, len) = cut(window.len[dim], mesh.size(axis), at.on(axis));
                 window.start[dim] += start;
                 window.len[dim] = len;
@@ -186,7 +199,7 @@ impl fmt::Display for Layout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let show = |p: Placement| match p {
             Placement::Replicate => "R".to_string(),
-            Placement::Shard(dim) => format!("S{dim}"),
+            Placement::Shard(Dim(dim)) => format!("S{dim}"),
             Placement::Partial => "P".to_string(),
         };
         write!(f, "[{} {}]", show(self.data), show(self.columns))
@@ -234,7 +247,7 @@ mod tests {
     #[test]
     fn the_batch_is_split_over_data_first_then_over_columns() {
         let mesh = Mesh { data: 2, columns: 2 };
-        let layout = Layout::new(Placement::Shard(0), Placement::Shard(0));
+        let layout = Layout::new(Placement::Shard(Dim::BATCH), Placement::Shard(Dim::BATCH));
         let shape = Shape::from([7, 3]);
         let starts: Vec<_> = (0..4).map(|d| layout.window(&shape, mesh, mesh.position(d)).start[0]).collect();
         let lens: Vec<_> = (0..4).map(|d| layout.window(&shape, mesh, mesh.position(d)).len[0]).collect();

@@ -7,6 +7,6 @@ mod real;
 mod strided;
 
 pub use dual::Dual;
-pub use layout::{Axis, Layout, LocalSlice, Mesh, Placement, Position, Shape, cut};
+pub use layout::{Axis, Dim, Layout, LocalSlice, Mesh, Placement, Position, Shape, cut};
 pub use real::{Element, MatmulPrecision, Precision, Real};
 pub use strided::Strided;

@@ -10,7 +10,7 @@ use crate::diagnose::one_move::{OneMove, variant};
 use crate::error::Result;
 use crate::gpu::{DriverKind, GpuOptions, Gpus, INPUTS};
 use crate::placement::{Region, Spec};
-use crate::tensor::{Element, Layout, LocalSlice, MatmulPrecision, Mesh, Placement, Precision, Shape, Strided};
+use crate::tensor::{Dim, Element, Layout, LocalSlice, MatmulPrecision, Mesh, Placement, Precision, Shape, Strided};
 use half::bf16;
 
 /// The collectives to check; a slice is only a local copy.
@@ -28,12 +28,16 @@ fn moves(collective: Collective, effort: Effort) -> Vec<OneMove> {
     let moves: &[(Placement, Placement)] = match collective {
         Collective::AllReduce => &[(Placement::Partial, Placement::Replicate)],
         Collective::ReduceScatter => {
-            &[(Placement::Partial, Placement::Shard(0)), (Placement::Partial, Placement::Shard(3))]
+            &[(Placement::Partial, Placement::Shard(Dim::BATCH)), (Placement::Partial, Placement::Shard(Dim::CHANNELS))]
         }
-        Collective::AllGather => {
-            &[(Placement::Shard(0), Placement::Replicate), (Placement::Shard(3), Placement::Replicate)]
-        }
-        _ => &[(Placement::Shard(0), Placement::Shard(3)), (Placement::Shard(3), Placement::Shard(0))],
+        Collective::AllGather => &[
+            (Placement::Shard(Dim::BATCH), Placement::Replicate),
+            (Placement::Shard(Dim::CHANNELS), Placement::Replicate),
+        ],
+        _ => &[
+            (Placement::Shard(Dim::BATCH), Placement::Shard(Dim::CHANNELS)),
+            (Placement::Shard(Dim::CHANNELS), Placement::Shard(Dim::BATCH)),
+        ],
     };
     let shapes = if effort == Effort::Quick { &SHAPES[1..2] } else { &SHAPES[..] };
     let all =

@@ -7,7 +7,7 @@ use crate::device::{Random, RandomStream};
 use crate::error::{Error, Fault, Result};
 use crate::gpu::Driver;
 use crate::layers::{self, Activation, Layer, Mode, ReluMask, Role, Setup, SingleLayer, Split};
-use crate::tensor::{MatmulPrecision, Mesh, Placement};
+use crate::tensor::{Dim, MatmulPrecision, Mesh, Placement};
 use half::bf16;
 
 /// A layer with its inputs and a number of samples.
@@ -299,7 +299,8 @@ fn settings(case: &Case, mode: Mode, effort: Effort) -> Vec<Setup> {
     let mut all = vec![one.clone()];
     let meshes: &[(usize, usize)] = if effort == Effort::Quick { &[(2, 2)] } else { &[(1, 2), (2, 1), (2, 2)] };
     let declared = case.layer.splits().iter().map(|&split| (Some(split), Placement::Replicate));
-    let places = [Placement::Replicate, Placement::Shard(0), Placement::Shard(3)].map(|place| (None, place));
+    let places = [Placement::Replicate, Placement::Shard(Dim::BATCH), Placement::Shard(Dim::CHANNELS)]
+        .map(|place| (None, place));
     let places = if effort == Effort::Quick { &places[2..] } else { &places[..] };
     let splits: Vec<(Option<Split>, Placement)> = declared.chain(places.iter().copied()).collect();
     for &(data, columns) in meshes {

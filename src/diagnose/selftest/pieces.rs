@@ -8,7 +8,7 @@ use crate::device::{Queue, Random, RandomStream};
 use crate::error::Result;
 use crate::gpu::{Driver, DriverKind, Gpus, cast};
 use crate::layers::{self, Activation, Role, Setup};
-use crate::tensor::{Element, Mesh, Placement, Strided};
+use crate::tensor::{Dim, Element, Mesh, Placement, Strided};
 use half::bf16;
 
 /// Number of samples for dropout.
@@ -21,9 +21,11 @@ pub(super) fn dropout(device: &Device, tally: &mut Tally) {
         let settings = toml::Table::from_iter([("rate".to_string(), toml::Value::Float(rate))]);
         let layer = layers::read("dropout", settings).expect("dropout is a layer").expect("the settings are valid");
         let case = Case::new(layer, vec![Activation::new(h, w, c)], ROWS);
-        for (data, columns, incoming) in
-            [(1, 1, Placement::Replicate), (2, 1, Placement::Shard(0)), (2, 2, Placement::Shard(3))]
-        {
+        for (data, columns, incoming) in [
+            (1, 1, Placement::Replicate),
+            (2, 1, Placement::Shard(Dim::BATCH)),
+            (2, 2, Placement::Shard(Dim::CHANNELS)),
+        ] {
             let mesh = Mesh { data, columns };
             let threads = device.threads;
             let setup = Setup { mesh, incoming, threads, ..case.setup() };

@@ -23,7 +23,7 @@ use crate::layers::{
     Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands, Param, Phase, ReluMask, Role, by_precision,
 };
 use crate::tensor::Real;
-use crate::tensor::{Layout, Placement, Shape};
+use crate::tensor::{Dim, Layout, Placement, Shape};
 use settings::{PART, SAVED, SUMS, width};
 
 pub use settings::BatchNorm;
@@ -40,6 +40,11 @@ fn vector(name: &'static str, x: Activation, value: f64) -> Param {
     }
     Param { shape: Shape::from([x.h, x.w, x.c]), file_order: vec![2, 0, 1], ..Param::vector(name, x.features(), value) }
 }
+
+/// The channels of a parameter over all values of a sample: (H, W, C).
+const PARAM_CHANNELS: Dim = Dim(2);
+/// The parts of the statistics of a batch: (parts, kinds, H * W, C).
+const PARTS: Dim = Dim(0);
 
 impl Layer for BatchNorm {
     fn key(&self) -> &'static str {
@@ -67,15 +72,15 @@ impl Layer for BatchNorm {
     fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
         use Placement::{Partial, Replicate, Shard};
         let (x, input) = (cx.x(), cx.inputs[0]);
-        let sharded = cx.place == Placement::Shard(3);
-        let shares_batch = cx.place == Placement::Shard(0);
+        let sharded = cx.place == Placement::Shard(Dim::CHANNELS);
+        let shares_batch = cx.place == Placement::Shard(Dim::BATCH);
         // The placement of a tensor over channels, whose channels are its dim `dim`.
         let channels = |dim| if sharded { Shard(dim) } else { Replicate };
-        let param = Layout::new(Replicate, channels(if pixels(input) == 1 { 0 } else { 2 }));
+        let param = Layout::new(Replicate, channels(if pixels(input) == 1 { Dim::OUTPUTS } else { PARAM_CHANNELS }));
         // Statistics are (parts, kinds, P, C): one device's part, one device's term, or equal on all devices.
-        let part = Layout::new(Shard(0), if shares_batch { Shard(0) } else { channels(3) });
-        let term = Layout::new(Partial, if shares_batch { Partial } else { channels(3) });
-        let all = Layout::new(Replicate, channels(3));
+        let part = Layout::new(Shard(PARTS), if shares_batch { Shard(PARTS) } else { channels(Dim::CHANNELS) });
+        let term = Layout::new(Partial, if shares_batch { Partial } else { channels(Dim::CHANNELS) });
+        let all = Layout::new(Replicate, channels(Dim::CHANNELS));
         let affine = if self.affine { vec![Role::WEIGHT, Role::BIAS] } else { vec![] };
         let with_affine = |phase: Phase| affine.iter().fold(phase, |phase, &role| phase.read(role, param));
 

@@ -27,7 +27,7 @@ use crate::layers::layer::unknown_phase;
 use crate::layers::{
     Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands, Param, Role, Split, by_precision,
 };
-use crate::tensor::{Mesh, Placement, Shape};
+use crate::tensor::{Dim, Mesh, Placement, Shape};
 use local::LocalConv;
 use serde::Deserialize;
 
@@ -130,7 +130,7 @@ impl Layer for Conv {
     }
     fn preferred_input(&self, _: Activation, _: Placement, split: Option<Split>, mesh: Mesh) -> Option<Placement> {
         match split.unwrap_or(Split::Columns) {
-            Split::Columns if self.is_aligned(mesh) => Some(Placement::Shard(3)),
+            Split::Columns if self.is_aligned(mesh) => Some(Placement::Shard(Dim::CHANNELS)),
             split => preferred_weighted(Some(split)),
         }
     }
