@@ -8,6 +8,7 @@ use peristyle::error::Fault;
 use peristyle::layers::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands, Param, Role, Split};
 use peristyle::placement::Variant;
 use peristyle::program::{Plan, Session};
+use peristyle::settings::{Setting, Settings};
 use peristyle::tensor::{Mesh, Placement};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Weak};
@@ -27,6 +28,18 @@ struct When {
 /// A layer that works until it panics.
 #[derive(Debug)]
 struct Planted(Arc<dyn Layer>, When);
+
+impl Settings for Planted {
+    fn settings() -> Vec<Setting> {
+        Vec::new()
+    }
+    fn values(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+    fn check_ranges(&self) -> Result<(), peristyle::error::Fault> {
+        Ok(())
+    }
+}
 
 impl Layer for Planted {
     fn key(&self) -> &'static str {

@@ -10,13 +10,13 @@ use crate::cpu::vectorized;
 use crate::device::Epilogue;
 use crate::error::{Fault, Result};
 use crate::gpu::kernels::any;
+use crate::settings::settings;
 use crate::tensor::Real;
-use serde::Deserialize;
 
-/// The `add` layer.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Add {}
+settings! {
+    /// The `add` layer.
+    pub struct Add {}
+}
 
 /// Elements per task.
 const BLOCK: usize = 1 << 14;

@@ -12,34 +12,23 @@ use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Phase, R
 use crate::cpu::vectorized;
 use crate::error::{Fault, Result};
 use crate::gpu::kernels::any;
+use crate::settings::settings;
 use crate::tensor::Real;
-use serde::Deserialize;
 
-/// The `avg_pool` layer.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AvgPool {
-    /// Size of the windows, at least 1: a number or `[height, width]`.
-    pub kernel: Pair,
-    /// Step between windows, at least 1; `kernel` by default.
-    pub stride: Option<Pair>,
-    /// Padding on each side, at most half the kernel; 0 by default.
-    #[serde(default = "zero")]
-    pub pad: Pair,
-    /// Whether to include windows that extend beyond the bottom or right edge; false by default.
-    #[serde(default)]
-    pub ceil: bool,
-    /// Whether D includes padding; true by default.
-    #[serde(default = "yes")]
-    pub count_include_pad: bool,
-}
-
-fn zero() -> Pair {
-    Pair::both(0)
-}
-
-fn yes() -> bool {
-    true
+settings! {
+    /// The `avg_pool` layer.
+    pub struct AvgPool {
+        /// Size of the windows, at least 1.
+        pub kernel: Pair, example "2";
+        /// Step between windows, at least 1.
+        pub stride: Option<Pair> = None, default "kernel";
+        /// Padding on each side, at most half the kernel.
+        pub pad: Pair = Pair::both(0);
+        /// Whether to include windows that extend beyond the bottom or right edge.
+        pub ceil: bool = false;
+        /// Whether D includes padding.
+        pub count_include_pad: bool = true;
+    }
 }
 
 impl AvgPool {

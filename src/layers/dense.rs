@@ -13,23 +13,23 @@ use super::{
 };
 use crate::cpu::{Implementation, Matrix, Scalar, sum_lanes, vectorized};
 use crate::device::{Epilogue, LibraryUse, Target};
-use crate::error::{Fault, Result};
+use crate::error::{Fault, Result, number};
 use crate::gpu::kernels::any;
 use crate::gpu::libraries::{Factors, PRODUCT_WORKSPACE, Product, ProductOf, Workspace};
 use crate::gpu::{AnyConst, ComputeType, int};
+use crate::settings::{AT_LEAST_ONE, Value, settings};
 use crate::tensor::{Dim, Layout, Mesh, Placement, Precision, Shape};
 use serde::Deserialize;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// The `dense` layer.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Dense {
-    /// Number of outputs O, at least 1.
-    pub units: usize,
-    /// Initial bias: a number, `true` for 0, or `false` for no bias; 0 by default.
-    #[serde(default)]
-    pub bias: Bias,
+settings! {
+    /// The `dense` layer.
+    pub struct Dense {
+        /// Number of outputs O.
+        pub units: usize, in AT_LEAST_ONE, example "10";
+        /// Initial bias: a number, `true` for 0, or `false` for no bias.
+        pub bias: Bias = Bias::default();
+    }
 }
 
 /// The bias of a layer with weights: absent, or its initial value.
@@ -45,6 +45,17 @@ pub enum Bias {
 impl Default for Bias {
     fn default() -> Self {
         Bias::Value(0.0)
+    }
+}
+
+impl Value for Bias {
+    type Inner = Self;
+    const KIND: &'static str = "number, true or false";
+    fn inner(&self) -> Option<&Self> {
+        Some(self)
+    }
+    fn toml(&self) -> Option<String> {
+        Some(self.value().map_or("false".to_string(), number))
     }
 }
 
@@ -125,12 +136,6 @@ pub(super) fn preferred_weighted(split: Option<Split>) -> Option<Placement> {
 impl Layer for Dense {
     fn key(&self) -> &'static str {
         "dense"
-    }
-    fn check(&self) -> Result<(), Fault> {
-        if self.units == 0 {
-            return Err(Fault::at("units", "units = 0, expected at least 1"));
-        }
-        Ok(())
     }
     fn output(&self, _: &[Activation]) -> Result<Activation, Fault> {
         Ok(Activation::new(1, 1, self.units))

@@ -11,31 +11,20 @@ use crate::device::{Random, RandomStream};
 use crate::error::{Fault, Result};
 use crate::gpu::int;
 use crate::gpu::kernels::any;
+use crate::settings::{FRACTION, settings};
 use crate::tensor::Real;
-use serde::Deserialize;
 
-/// The `dropout` layer.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Dropout {
-    /// Probability of dropping a value, 0 <= rate < 1; 0.5 by default.
-    #[serde(default = "half")]
-    pub rate: f64,
-}
-
-fn half() -> f64 {
-    0.5
+settings! {
+    /// The `dropout` layer.
+    pub struct Dropout {
+        /// Probability of dropping a value.
+        pub rate: f64 = 0.5, in FRACTION;
+    }
 }
 
 impl Layer for Dropout {
     fn key(&self) -> &'static str {
         "dropout"
-    }
-    fn check(&self) -> Result<(), Fault> {
-        if (0.0..1.0).contains(&self.rate) {
-            return Ok(());
-        }
-        Err(Fault::at("rate", format!("rate = {}, expected 0 <= rate < 1", self.rate)))
     }
     fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
         Ok(inputs[0])

@@ -8,6 +8,7 @@ use crate::device::Epilogue;
 use crate::error::{Fault, Result};
 use crate::gpu::kernels::{BinaryMap, BinaryMapWith, UnaryMap, UnaryMapWith};
 use crate::gpu::{AnyConst, AnyMut};
+use crate::settings::Settings;
 use crate::tensor::Real;
 use std::fmt::Debug;
 
@@ -15,7 +16,7 @@ use std::fmt::Debug;
 const BLOCK: usize = 1 << 14;
 
 /// A layer y = f(x) whose gradient dx = g(y, dy) follows from its output.
-pub trait Elementwise: Debug + Default + Send + Sync {
+pub trait Elementwise: Settings + Debug + Default + Send + Sync {
     /// The key in the file.
     const KEY: &'static str;
     /// Floating-point operations per element.
@@ -26,7 +27,7 @@ pub trait Elementwise: Debug + Default + Send + Sync {
     /// # Errors
     /// The first setting that is out of range.
     fn check(&self) -> Result<(), Fault> {
-        Ok(())
+        self.check_ranges()
     }
 
     /// Returns y = f(x). Implementations must be `#[inline(always)]`.

@@ -5,12 +5,12 @@
 
 use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Split};
 use crate::error::{Fault, Result};
-use serde::Deserialize;
+use crate::settings::settings;
 
-/// The `flatten` layer.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Flatten {}
+settings! {
+    /// The `flatten` layer.
+    pub struct Flatten {}
+}
 
 impl Layer for Flatten {
     fn key(&self) -> &'static str {

@@ -9,13 +9,13 @@ use crate::cpu::vectorized;
 use crate::error::{Fault, Result};
 use crate::gpu::kernels::any;
 use crate::gpu::{Grid, int};
+use crate::settings::settings;
 use crate::tensor::Real;
-use serde::Deserialize;
 
-/// The `global_avg_pool` layer.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GlobalAvgPool {}
+settings! {
+    /// The `global_avg_pool` layer.
+    pub struct GlobalAvgPool {}
+}
 
 impl Layer for GlobalAvgPool {
     fn key(&self) -> &'static str {

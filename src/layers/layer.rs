@@ -5,6 +5,7 @@ use super::init::Init;
 use super::phase::{Args, Launch, LayerPhases, Operands};
 use crate::device::{Epilogue, Target};
 use crate::error::{Fault, Result};
+use crate::settings::Settings;
 use crate::tensor::{Dim, Layout, Mesh, Placement, Shape};
 use serde::Deserialize;
 use std::fmt::Debug;
@@ -129,7 +130,7 @@ impl<'a> LayerContext<'a> {
 }
 
 /// A layer: settings, shapes, cost, phases and their implementation.
-pub trait Layer: Debug + Send + Sync {
+pub trait Layer: Settings + Debug + Send + Sync {
     /// Returns the key that selects this layer in the configuration file.
     fn key(&self) -> &'static str;
 
@@ -138,7 +139,7 @@ pub trait Layer: Debug + Send + Sync {
     /// # Errors
     /// If a setting is out of range; reports the first one.
     fn check(&self) -> Result<(), Fault> {
-        Ok(())
+        self.check_ranges()
     }
 
     /// Returns the minimum and maximum number of inputs.

@@ -18,55 +18,34 @@ use crate::device::Target;
 use crate::error::{Fault, Result};
 use crate::gpu::kernels::any;
 use crate::gpu::{AnyMut, int};
+use crate::settings::{AT_LEAST_ONE, NOT_NEGATIVE, POSITIVE, Range, settings};
 use crate::tensor::Real;
 use crate::tensor::{Dim, Mesh, Placement};
-use serde::Deserialize;
 
 /// In training, k + alpha / size * the sum of squares of each window.
 const SUMS: Role = Role::Saved(0);
 
-/// The `lrn` layer.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Lrn {
-    /// Number of channels in a window, at least 1; 5 by default.
-    pub size: usize,
-    /// Weight of the squares, before division by `size`; at least 0; 1e-4 by default.
-    pub alpha: f64,
-    /// Exponent, at least 0; 0.75 by default.
-    pub beta: f64,
-    /// Constant added to the sum, above 0; 2 by default.
-    pub k: f64,
-    /// Number of groups of channels that are normalised separately, a divisor of the channels; 1 by default.
-    pub groups: usize,
-}
+const SIZE: Range<usize> = Range { text: "1 to 65536", contains: |size| (1..=1 << 16).contains(size) };
 
-impl Default for Lrn {
-    fn default() -> Self {
-        Lrn { size: 5, alpha: 1e-4, beta: 0.75, k: 2.0, groups: 1 }
+settings! {
+    /// The `lrn` layer.
+    pub struct Lrn {
+        /// Number of channels in a window.
+        pub size: usize = 5, in SIZE;
+        /// Weight of the squares, before division by `size`.
+        pub alpha: f64 = 1e-4, in NOT_NEGATIVE;
+        /// Exponent.
+        pub beta: f64 = 0.75, in NOT_NEGATIVE;
+        /// Constant added to the sum.
+        pub k: f64 = 2.0, in POSITIVE;
+        /// Number of groups of channels that are normalised separately, a divisor of the channels.
+        pub groups: usize = 1, in AT_LEAST_ONE;
     }
 }
-
-/// The largest window, in channels.
-const MOST_SIZE: usize = 1 << 16;
 
 impl Layer for Lrn {
     fn key(&self) -> &'static str {
         "lrn"
-    }
-    fn check(&self) -> Result<(), Fault> {
-        if !(1..=MOST_SIZE).contains(&self.size) {
-            return Err(Fault::at("size", format!("size = {}, expected 1 to {MOST_SIZE}", self.size)));
-        }
-        if self.groups == 0 {
-            return Err(Fault::at("groups", "groups = 0, expected at least 1"));
-        }
-        for (key, v) in [("alpha", self.alpha), ("beta", self.beta)] {
-            if !(v >= 0.0 && v.is_finite()) {
-                return Err(Fault::at(key, format!("{key} = {v}, expected at least 0")));
-            }
-        }
-        Fault::unless_positive("k", self.k)
     }
     fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
         let x = inputs[0];

@@ -13,8 +13,8 @@ use crate::cpu::vectorized;
 use crate::error::{Fault, Result};
 use crate::gpu::kernels::any;
 use crate::gpu::{AnyConst, AnyMut};
+use crate::settings::settings;
 use crate::tensor::Real;
-use serde::Deserialize;
 
 /// In training, the index of each maximum in its window.
 const ARGMAX: Role = Role::Saved(0);
@@ -22,24 +22,18 @@ const ARGMAX: Role = Role::Saved(0);
 /// The largest number of positions in a window: the indices that kernels/max_pool.cu can save in bf16.
 const POSITIONS: usize = 65280;
 
-/// The `max_pool` layer.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct MaxPool {
-    /// Size of the windows, at least 1: a number or `[height, width]`. At most 65280 positions.
-    pub kernel: Pair,
-    /// Step between windows, at least 1; `kernel` by default.
-    pub stride: Option<Pair>,
-    /// Padding on each side, at most half the kernel; 0 by default.
-    #[serde(default = "zero")]
-    pub pad: Pair,
-    /// Whether to include windows that extend beyond the bottom or right edge; false by default.
-    #[serde(default)]
-    pub ceil: bool,
-}
-
-fn zero() -> Pair {
-    Pair::both(0)
+settings! {
+    /// The `max_pool` layer.
+    pub struct MaxPool {
+        /// Size of the windows, at least 1, with at most 65280 positions.
+        pub kernel: Pair, example "2";
+        /// Step between windows, at least 1.
+        pub stride: Option<Pair> = None, default "kernel";
+        /// Padding on each side, at most half the kernel.
+        pub pad: Pair = Pair::both(0);
+        /// Whether to include windows that extend beyond the bottom or right edge.
+        pub ceil: bool = false;
+    }
 }
 
 impl MaxPool {

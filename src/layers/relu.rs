@@ -5,13 +5,13 @@
 use super::elementwise::{Elementwise, Maps};
 use crate::device::Epilogue;
 use crate::gpu::kernels::any;
+use crate::settings::settings;
 use crate::tensor::Real;
-use serde::Deserialize;
 
-/// The `relu` layer.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Relu {}
+settings! {
+    /// The `relu` layer.
+    pub struct Relu {}
+}
 
 impl Elementwise for Relu {
     const KEY: &'static str = "relu";

@@ -6,13 +6,13 @@
 use super::elementwise::{Elementwise, Maps};
 use super::vector_math;
 use crate::gpu::kernels::any;
+use crate::settings::settings;
 use crate::tensor::Real;
-use serde::Deserialize;
 
-/// The `sigmoid` layer.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Sigmoid {}
+settings! {
+    /// The `sigmoid` layer.
+    pub struct Sigmoid {}
+}
 
 impl Elementwise for Sigmoid {
     const KEY: &'static str = "sigmoid";

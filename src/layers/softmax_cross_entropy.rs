@@ -18,20 +18,19 @@ use crate::device::Target;
 use crate::error::{Fault, Result};
 use crate::gpu::kernels::{self, any};
 use crate::gpu::{AnyMut, Grid, int};
+use crate::settings::{FRACTION, settings};
 use crate::tensor::Real;
 use crate::tensor::{Dim, Layout, Mesh, Placement};
-use serde::Deserialize;
 
 /// In training, the softmax of the logits.
 const PROBABILITIES: Role = Role::Saved(0);
 
-/// The `softmax_cross_entropy` layer.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SoftmaxCrossEntropy {
-    /// Label smoothing s of the training loss, 0 <= s < 1; 0 by default.
-    #[serde(default)]
-    pub label_smoothing: f64,
+settings! {
+    /// The `softmax_cross_entropy` layer.
+    pub struct SoftmaxCrossEntropy {
+        /// Label smoothing s of the training loss.
+        pub label_smoothing: f64 = 0.0, in FRACTION;
+    }
 }
 
 /// Number of metrics of a batch: the loss summed over the samples and divided by N, the number of samples whose class
@@ -41,12 +40,6 @@ pub const METRICS: usize = 4;
 impl Layer for SoftmaxCrossEntropy {
     fn key(&self) -> &'static str {
         "softmax_cross_entropy"
-    }
-    fn check(&self) -> Result<(), Fault> {
-        if (0.0..1.0).contains(&self.label_smoothing) {
-            return Ok(());
-        }
-        Err(Fault::at("label_smoothing", format!("label_smoothing = {}, expected 0 <= s < 1", self.label_smoothing)))
     }
     fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
         Ok(inputs[0])

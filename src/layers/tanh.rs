@@ -5,13 +5,13 @@
 use super::elementwise::{Elementwise, Maps};
 use super::vector_math;
 use crate::gpu::kernels::any;
+use crate::settings::settings;
 use crate::tensor::Real;
-use serde::Deserialize;
 
-/// The `tanh` layer.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tanh {}
+settings! {
+    /// The `tanh` layer.
+    pub struct Tanh {}
+}
 
 impl Elementwise for Tanh {
     const KEY: &'static str = "tanh";

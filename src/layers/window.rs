@@ -5,6 +5,7 @@ use crate::device::Operand;
 use crate::error::Fault;
 use crate::gpu::ints;
 use crate::gpu::kernels::PoolGeometry;
+use crate::settings::Value;
 use serde::Deserialize;
 
 /// One number for both height and width, or `[height, width]`.
@@ -43,6 +44,17 @@ impl Pair {
 impl std::fmt::Display for Pair {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.h == self.w { write!(f, "{}", self.h) } else { write!(f, "[{}, {}]", self.h, self.w) }
+    }
+}
+
+impl Value for Pair {
+    type Inner = Self;
+    const KIND: &'static str = "integer, or [height, width]";
+    fn inner(&self) -> Option<&Self> {
+        Some(self)
+    }
+    fn toml(&self) -> Option<String> {
+        Some(self.to_string())
     }
 }
 

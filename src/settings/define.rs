@@ -128,8 +128,12 @@ macro_rules! settings {
                 impl<'de> serde::de::Visitor<'de> for Table {
                     type Value = $Name;
                     fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-                        let number = [$(stringify!($short))?].map(|_: &str| "a number, or ").concat();
-                        write!(f, "{number}a table with {}", KEYS.join(" and "))
+                        // Messages list the known keys after "a map".
+                        let numbers: &[&str] = &[$(stringify!($short))?];
+                        match numbers.is_empty() {
+                            true => f.write_str("a map"),
+                            false => write!(f, "a number, or a table with {}", KEYS.join(" and ")),
+                        }
                     }
                     fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<$Name, A::Error> {
                         $(let mut $field: Option<$type> = None;)*

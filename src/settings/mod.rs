@@ -9,7 +9,7 @@ pub(crate) mod table;
 pub(crate) mod value;
 
 pub(crate) use define::settings;
-pub use range::{AT_LEAST_ONE, FRACTION, POSITIVE, Range, SINGLE, SINGLE_OR_ZERO};
+pub use range::{AT_LEAST_ONE, FRACTION, NOT_NEGATIVE, POSITIVE, Range, SINGLE, SINGLE_OR_ZERO};
 pub use table::{Setting, Settings};
 pub use value::Value;
 
@@ -62,7 +62,7 @@ mod tests {
             read::<Oven>("true").unwrap_err(),
             "invalid type: boolean `true`, expected a number, or a table with heat and trays"
         );
-        assert!(read::<Named>("3").unwrap_err().ends_with("expected a table with name and on"));
+        assert!(read::<Named>("3").unwrap_err().ends_with("expected a map"));
         let fault = Oven { heat: -1.0, trays: Some(0) }.check_ranges().unwrap_err();
         assert_eq!((fault.key, &*fault.message), (Some("heat"), "heat = -1, expected a finite number above 0"));
         assert_eq!(

@@ -47,6 +47,9 @@ pub const FRACTION: Range<f64> =
 /// A positive number.
 pub const POSITIVE: Range<f64> = Range { text: "a finite number above 0", contains: |&x| x > 0.0 && x.is_finite() };
 
+/// A number that is not negative.
+pub const NOT_NEGATIVE: Range<f64> = Range { text: "at least 0", contains: |&x| x >= 0.0 && x.is_finite() };
+
 /// A positive number that is neither 0 nor infinite in single precision.
 pub const SINGLE: Range<f64> =
     Range { text: "a number above 0 within single precision", contains: |&x| x as f32 > 0.0 && (x as f32).is_finite() };

@@ -50,12 +50,6 @@ impl Layer for BatchNorm {
     fn key(&self) -> &'static str {
         "batch_norm"
     }
-    fn check(&self) -> Result<(), Fault> {
-        if !(0.0..=1.0).contains(&self.momentum) {
-            return Err(Fault::at("momentum", format!("momentum = {}, expected 0 to 1", self.momentum)));
-        }
-        Fault::unless_positive("epsilon", self.epsilon)
-    }
     fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
         Ok(inputs[0])
     }

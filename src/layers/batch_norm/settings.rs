@@ -1,7 +1,7 @@
 //! The settings of batch normalisation, and the tensors that its phases share.
 
 use crate::layers::{Operands, Role};
-use serde::Deserialize;
+use crate::settings::{POSITIVE, Range, settings};
 
 /// In training, the count, mean and M2 of each channel in each part of the batch.
 pub(super) const PART: Role = Role::Saved(0);
@@ -10,21 +10,17 @@ pub(super) const SAVED: Role = Role::Saved(1);
 /// In the backward pass, the sums of dy and of dy xhat.
 pub(super) const SUMS: Role = Role::Saved(2);
 
-/// The `batch_norm` layer.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct BatchNorm {
-    /// Weight of the current batch in the running statistics, 0 to 1; 0.1 by default.
-    pub momentum: f64,
-    /// Constant added to the variance, above 0; 1e-5 by default.
-    pub epsilon: f64,
-    /// Whether the layer has a weight and a bias; true by default.
-    pub affine: bool,
-}
+const SHARE: Range<f64> = Range { text: "0 to 1", contains: |share| (0.0..=1.0).contains(share) };
 
-impl Default for BatchNorm {
-    fn default() -> Self {
-        BatchNorm { momentum: 0.1, epsilon: 1e-5, affine: true }
+settings! {
+    /// The `batch_norm` layer.
+    pub struct BatchNorm {
+        /// Weight of the current batch in the running statistics.
+        pub momentum: f64 = 0.1, in SHARE;
+        /// Constant added to the variance.
+        pub epsilon: f64 = 1e-5, in POSITIVE;
+        /// Whether the layer has a weight and a bias.
+        pub affine: bool = true;
     }
 }
 

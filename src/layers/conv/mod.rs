@@ -27,42 +27,26 @@ use crate::layers::layer::unknown_phase;
 use crate::layers::{
     Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands, Param, Role, Split, by_precision,
 };
+use crate::settings::{AT_LEAST_ONE, Settings, settings};
 use crate::tensor::{Dim, Mesh, Placement, Shape};
 use local::LocalConv;
-use serde::Deserialize;
 
-/// The `conv` layer.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Conv {
-    /// Number of outputs O, at least 1, a multiple of `groups`.
-    pub filters: usize,
-    /// Size of the filters, at least 1: a number or `[height, width]`.
-    pub kernel: Pair,
-    /// Step between windows, at least 1; 1 by default.
-    #[serde(default = "one")]
-    pub stride: Pair,
-    /// Rows and columns of zeros on each side; 0 by default.
-    #[serde(default = "zero")]
-    pub pad: Pair,
-    /// Number of groups of channels, at least 1, a divisor of the input channels; 1 by default.
-    #[serde(default = "single")]
-    pub groups: usize,
-    /// Initial bias: a number, `true` for 0, or `false` for no bias; 0 by default.
-    #[serde(default)]
-    pub bias: Bias,
-}
-
-fn one() -> Pair {
-    Pair::both(1)
-}
-
-fn zero() -> Pair {
-    Pair::both(0)
-}
-
-fn single() -> usize {
-    1
+settings! {
+    /// The `conv` layer.
+    pub struct Conv {
+        /// Number of outputs O, a multiple of `groups`.
+        pub filters: usize, in AT_LEAST_ONE, example "64";
+        /// Size of the filters, at least 1.
+        pub kernel: Pair, example "3";
+        /// Step between windows, at least 1.
+        pub stride: Pair = Pair::both(1);
+        /// Rows and columns of zeros on each side.
+        pub pad: Pair = Pair::both(0);
+        /// Number of groups of channels, a divisor of the input channels.
+        pub groups: usize = 1, in AT_LEAST_ONE;
+        /// Initial bias: a number, `true` for 0, or `false` for no bias.
+        pub bias: Bias = Bias::default();
+    }
 }
 
 impl Conv {
@@ -85,11 +69,7 @@ impl Layer for Conv {
         "conv"
     }
     fn check(&self) -> Result<(), Fault> {
-        for (key, n) in [("filters", self.filters), ("groups", self.groups)] {
-            if n == 0 {
-                return Err(Fault::at(key, format!("{key} = 0, expected at least 1")));
-            }
-        }
+        self.check_ranges()?;
         if !self.filters.is_multiple_of(self.groups) {
             let (filters, groups) = (self.filters, self.groups);
             let fit = filters.div_ceil(groups) * groups;
@@ -262,6 +242,7 @@ mod tests {
 
     #[test]
     fn the_bias_starts_at_the_value_in_the_file() {
+        use serde::Deserialize;
         let layer = Conv::deserialize(
             toml::de::ValueDeserializer::parse("{ filters = 2, kernel = [1, 3], bias = 1.0 }").unwrap(),
         );
