@@ -3,6 +3,7 @@
 use super::configured::Configured;
 use super::output::{notes, print};
 use super::plan::memory_text;
+use crate::config::with_defaults;
 use crate::error::{Error, Problem, Result, quantity};
 use crate::train::{DataPolicy, Job};
 
@@ -14,6 +15,9 @@ pub(super) struct Arguments {
     /// Also reads the contents of all data, as train would: reports what is wrong with them, or prints a summary.
     #[arg(long)]
     data: bool,
+    /// Prints the configuration with every default written out, and nothing else.
+    #[arg(long)]
+    defaults: bool,
 }
 
 /// The last line without `--data`.
@@ -30,6 +34,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         opened => opened?,
     };
     notes(&job.notes);
+    if arguments.defaults {
+        return print(&with_defaults(&job.config));
+    }
     print(&job.network.to_string())?;
     let epoch = job.epoch();
     let arena = plan.arena.iter().max().copied().unwrap_or(0);

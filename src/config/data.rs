@@ -10,16 +10,16 @@ use toml::de::DeValue;
 
 /// Reads the section; returns `None` if it cannot be used.
 pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<DataSettings> {
-    let mut section = Section::open(diagnostics, "[data]", value);
+    let mut section = Section::open(diagnostics, "[data]", "data", value);
     let before = section.diagnostics.problems.len();
-    let train = section.required("train", "train = { digits = \"train\" }");
+    let train = section.required("train");
     let test = section.take("test");
-    let validation = section.take("validation").unwrap_or_default();
-    let batch = section.required("batch", "batch = 64");
+    let validation = section.get("validation").unwrap_or_default();
+    let batch = section.required("batch");
     let normalize = section.take("normalize");
     let augment = section.value("augment");
     let augment = augment.map_or(Some(Vec::new()), |value| read_augment(section.diagnostics, value));
-    let order = section.take("order").unwrap_or_default();
+    let order = section.get("order").unwrap_or_default();
     let broken = section.diagnostics.problems.len() > before;
     let settings = match (train, batch, augment) {
         (Some(train), Some(batch), Some(augment)) => {

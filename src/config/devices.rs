@@ -141,7 +141,7 @@ struct MeshTable {
 
 /// Reads the section; an absent section means the defaults.
 pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Devices {
-    let mut section = Section::open(diagnostics, "[devices]", value);
+    let mut section = Section::open(diagnostics, "[devices]", "devices", value);
     let used = section.value("use");
     let by_set = used.as_ref().is_some_and(|v| section.diagnostics.source.is_set(v.span().start));
     let chosen = match used {
@@ -157,15 +157,21 @@ pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Device
     if kind != DeviceKind::Cuda && section.table.contains_key("libraries") {
         section.diagnostics.note(format!("[devices]: libraries has no effect on {kind} devices"));
     }
-    let libraries = section.take("libraries").unwrap_or(LibraryUse::Auto);
+    let libraries = section.get("libraries").unwrap_or(LibraryUse::Auto);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     // Emulated devices take turns, so each may use every core.
     let default = if kind == DeviceKind::Emu { cores } else { (cores / ordinals.len()).max(1) };
     if kind == DeviceKind::Cuda && section.table.contains_key("threads") {
         section.diagnostics.note(format!("[devices]: threads has no effect on {kind} devices"));
     }
-    let expected = format!("1 to {MOST_THREADS}");
-    let threads = section.within("threads", default, |n| (1..=MOST_THREADS).contains(&n), &expected);
+    let threads = match section.take("threads") {
+        Some(threads) if (1..=MOST_THREADS).contains(&threads) => threads,
+        Some(threads) => {
+            section.out_of_range("threads", threads);
+            default
+        }
+        None => default,
+    };
     if kind != DeviceKind::Cuda {
         note_crowded(&mut section, ordinals.len(), threads, cores);
     }
@@ -323,7 +329,7 @@ fn read_mesh(section: &mut Section, devices: usize, by_set: bool, known: bool) -
 }
 
 fn read_precision(section: &mut Section, kind: DeviceKind) -> (Precision, MatmulPrecision) {
-    match section.take("precision").unwrap_or(PrecisionName::F32) {
+    match section.get("precision").unwrap_or(PrecisionName::F32) {
         PrecisionName::F32 => (Precision::F32, MatmulPrecision::Full),
         PrecisionName::F64 if kind == DeviceKind::Cpu => (Precision::F64, MatmulPrecision::Full),
         PrecisionName::F64 => {

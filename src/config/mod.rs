@@ -4,17 +4,20 @@
 //! schedules and data sources own their settings, so adding one requires no change here. To add a key to a section,
 //! add a field to its type and a line where the section is read.
 
+mod complete;
 mod data;
 mod devices;
 mod diagnostics;
 mod duration;
 mod errors;
+mod keys;
 mod kinds;
 mod model;
 mod names;
 mod parse;
 mod patterns;
 mod pretrained;
+mod reference;
 mod section;
 mod set;
 mod settings;
@@ -22,11 +25,13 @@ mod spans;
 mod train;
 mod write;
 
+pub use complete::with_defaults;
 pub use devices::{Collectives, DeviceKind, Devices, PeerAccess};
 pub use model::{LayerEntry, Model, Multiplier};
-pub use names::{SETTINGS, setting_named};
+pub use names::{setting_named, settings as setting_paths};
 pub use parse::{Config, Parsed, from_text, read, sort};
 pub use patterns::{NameMap, NameMatch, NamePattern};
 pub use pretrained::PretrainedWeights;
+pub use reference::reference;
 pub use settings::{LENGTH, learned_length, learned_settings};
 pub use train::{BestBy, CheckpointSettings, Every, Measure, OnError, OnNonFinite, Optimizer, Train};

@@ -112,12 +112,12 @@ pub(super) fn names(entries: &DeArray) -> Vec<String> {
 
 /// Reads the section; returns `None` if its input or its list of layers cannot be used.
 pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Model> {
-    let mut section = Section::open(diagnostics, "[model]", value);
+    let mut section = Section::open(diagnostics, "[model]", "model", value);
     let locations = section.locations.clone();
     let input = read_input(&mut section);
-    let init = section.take("init").unwrap_or(Init::Kaiming);
+    let init = section.get("init").unwrap_or(Init::Kaiming);
     check_init(&mut section, init);
-    section.require("layers", "layers = [\"relu\", { dense = { units = 10 } }]");
+    section.require("layers");
     let layers = section.value("layers");
     let layers = layers.and_then(|value| read_layers(section.diagnostics, value));
     let loss = match section.value("loss") {
@@ -134,7 +134,7 @@ pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option
 }
 
 fn read_input(section: &mut Section) -> Option<Activation> {
-    let [h, w, c]: [usize; 3] = section.required("input", "input = [28, 28, 1] (height, width, channels)")?;
+    let [h, w, c]: [usize; 3] = section.required("input")?;
     let values = h.checked_mul(w).and_then(|v| v.checked_mul(c));
     if values.is_none_or(|v| v == 0 || v > MOST_VALUES) {
         let message =
@@ -205,7 +205,7 @@ fn read_entry(diagnostics: &mut Diagnostics, value: SpannedValue, name: String) 
         }
         DeValue::Table(_) => {
             let before = diagnostics.problems.len();
-            let mut section = Section::open(diagnostics, &subject, value);
+            let mut section = Section::open(diagnostics, &subject, "model.layers.*", value);
             read_entry_keys(&mut section, &mut entry);
             let table = std::mem::replace(&mut section.table, DeTable::new());
             let tagged = Tagged::keyed(section.diagnostics, &subject, &LAYERS, table, span, ENTRY_KEYS);

@@ -1,50 +1,17 @@
 //! Finds the setting that a user means by a shorter name, or by the name that other programs give it.
 
-/// The settings of a configuration, as `--set` takes them.
-pub const SETTINGS: &[&str] = &[
-    "name",
-    "seed",
-    "devices.use",
-    "devices.mesh",
-    "devices.precision",
-    "devices.collectives",
-    "devices.peer_access",
-    "devices.libraries",
-    "devices.threads",
-    "data.train",
-    "data.test",
-    "data.validation",
-    "data.batch",
-    "data.normalize",
-    "data.augment",
-    "data.order",
-    "model.input",
-    "model.layers",
-    "model.init",
-    "model.loss",
-    "model.from",
-    "cluster.processes",
-    "optimizer.lr",
-    "optimizer.chain",
-    "optimizer.schedule",
-    "optimizer.chain.momentum",
-    "optimizer.chain.weight_decay",
-    "optimizer.chain.clip_by_global_norm",
-    "train.epochs",
-    "train.steps",
-    "train.accumulate",
-    "train.ema",
-    "train.evaluate",
-    "train.max_time",
-    "train.on_nonfinite",
-    "train.max_skips",
-    "train.checkpoint",
-    "train.checkpoint.every",
-    "train.checkpoint.keep",
-    "train.checkpoint.keep_best",
-    "train.checkpoint.best_by",
-    "train.checkpoint.on_error",
-];
+use super::keys::KEYS;
+
+/// The paths of settings that a name may mean, as `--set` takes them: those of sections, and the transforms.
+pub fn settings() -> impl Iterator<Item = &'static str> {
+    const TRANSFORMS: [&str; 3] =
+        ["optimizer.chain.momentum", "optimizer.chain.weight_decay", "optimizer.chain.clip_by_global_norm"];
+    KEYS.iter()
+        .map(|key| key.path)
+        .filter(|path| !path.contains('*') && !path.starts_with("model.from."))
+        .chain(TRANSFORMS)
+}
+
 /// Names that other programs give to settings.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("learning_rate", "optimizer.lr"),
@@ -60,9 +27,9 @@ const ELSEWHERE: &[(&str, &str)] = &[
 pub fn setting_named(name: &str) -> Option<&'static str> {
     let name = name.replace('-', "_");
     let last = |path: &str| path.rsplit('.').next() == Some(&name);
-    let whole = SETTINGS.iter().find(|path| **path == name);
+    let whole = settings().find(|path| *path == name);
     let elsewhere = || ELSEWHERE.iter().find(|(other, _)| *other == name).map(|(_, path)| *path);
-    whole.or_else(|| SETTINGS.iter().find(|path| last(path))).copied().or_else(elsewhere)
+    whole.or_else(|| settings().find(|path| last(path))).or_else(elsewhere)
 }
 
 /// Returns ` (did you mean "x"?)` for an unknown key of a table with these keys, if it names a setting that is in the
@@ -109,7 +76,7 @@ mod tests {
     #[test]
     fn every_setting_that_is_suggested_exists() {
         assert_eq!(problems("seed=2"), "");
-        for setting in SETTINGS {
+        for setting in settings() {
             let found = problems(&format!("{setting}={{}}"));
             assert!(!found.contains("unknown key") && !found.contains("has no"), "{setting}: {found}");
         }
@@ -121,7 +88,7 @@ mod tests {
             let found = problems(&format!("{table}.zzz=1"));
             let known = found.lines().find_map(|line| line.split_once("\"zzz\"")?.1.split_once("known keys: "));
             for key in known.unwrap_or_else(|| panic!("{table}: {found}")).1.split(", ") {
-                assert!(SETTINGS.contains(&&*format!("{table}.{key}")), "{table}.{key}");
+                assert!(settings().any(|path| path == format!("{table}.{key}")), "{table}.{key}");
             }
         }
     }

@@ -169,13 +169,13 @@ fn read_root(diagnostics: &mut Diagnostics, root: DeTable) -> (Option<Config>, O
     let file = PathBuf::from(diagnostics.source.file());
     let stem = file.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned());
     let root = Spanned::new(0..0, DeValue::Table(root));
-    let mut top = Section::open(diagnostics, "the file", root);
+    let mut top = Section::open(diagnostics, "the file", "", root);
     let name = top.take("name").unwrap_or(stem);
     if name.is_empty() || name.starts_with('.') || name.contains(['/', '\\']) || name.chars().any(is_hidden) {
         let message = format!("name = {name:?}, expected a name that can be used for a folder");
         top.fault(&Fault::at("name", message));
     }
-    let seed = top.take("seed").unwrap_or(1);
+    let seed = top.get("seed").unwrap_or(1);
     let devices = top.value("devices").unwrap_or_else(|| Spanned::new(0..0, DeValue::Table(DeTable::new())));
     let devices = devices::read(top.diagnostics, devices);
     let [data_locations, optimizer_locations, train_locations] = ["data", "optimizer", "train"]
@@ -243,7 +243,7 @@ fn evaluated_sets(data: Option<&DataSettings>) -> Vec<&'static str> {
 /// Reads `[cluster]`; returns whether it has `processes = 1`.
 fn read_cluster(top: &mut Section) -> bool {
     let Some(value) = top.value("cluster") else { return false };
-    let mut section = Section::open(top.diagnostics, "[cluster]", value);
+    let mut section = Section::open(top.diagnostics, "[cluster]", "cluster", value);
     let processes: Option<u64> = section.take("processes");
     if let Some(processes) = processes.filter(|&n| n != 1) {
         let message = format!("processes = {processes}, expected 1: several processes cannot train together yet");

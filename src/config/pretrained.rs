@@ -28,12 +28,12 @@ pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option
         let (skip, map) = Default::default();
         return Some(PretrainedWeights { file: PathBuf::from(file.to_string()), skip, map, strict: true });
     }
-    let mut section = Section::open(diagnostics, "[model] from", value);
-    let file: Option<PathBuf> = section.required("file", "file = \"weights.safetensors\"");
-    let skip: Vec<String> = section.take("skip").unwrap_or_default();
+    let mut section = Section::open(diagnostics, "[model] from", "model.from", value);
+    let file: Option<PathBuf> = section.required("file");
+    let skip: Vec<String> = section.get("skip").unwrap_or_default();
     let skip: Result<Vec<NamePattern>, String> = skip.iter().map(|skip| NamePattern::new(skip)).collect();
     let map = section.value("map").map_or(Ok(NameMap::default()), read_map);
-    let strict = section.take("strict").unwrap_or(true);
+    let strict = section.get("strict").unwrap_or(true);
     for (key, error) in [("skip", skip.as_ref().err()), ("map", map.as_ref().err())] {
         if let Some(error) = error {
             section.fault(&Fault::at(key, format!("{key}: {error}")));

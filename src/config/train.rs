@@ -148,9 +148,6 @@ pub struct Train {
     pub max_time: Option<Duration>,
 }
 
-/// How many updates in a row may be skipped by default.
-const MAX_SKIPS: u64 = 10;
-
 pub(super) const TRANSFORMS: Kinds = kinds!("transform", optim);
 pub(super) const SCHEDULES: Kinds = kinds!("schedule", schedules);
 
@@ -160,19 +157,15 @@ pub(super) fn read_optimizer(
     value: SpannedValue,
     evaluated: &[&'static str],
 ) -> Option<Optimizer> {
-    let mut section = Section::open(diagnostics, "[optimizer]", value);
+    let mut section = Section::open(diagnostics, "[optimizer]", "optimizer", value);
     let chain = section.value("chain");
     let chain = match chain {
         Some(value) => read_chain(section.diagnostics, value),
         None => Some(Chain::default()),
     };
-    let lr: Option<f64> = section.required("lr", "lr = 0.01");
+    let lr: Option<f64> = section.required("lr");
     if let Some(lr) = lr.filter(|&lr| !optim::is_single(lr)) {
-        let message = format!(
-            "lr = {}, expected a number above 0 that is neither 0 nor infinite in single precision",
-            number(lr)
-        );
-        section.fault(&Fault::at("lr", message));
+        section.out_of_range("lr", number(lr));
     }
     let schedule = section.value("schedule");
     let schedule = match schedule {
@@ -247,18 +240,18 @@ pub(super) fn read_train(
     value: SpannedValue,
     evaluated: &[&'static str],
 ) -> Option<Train> {
-    let mut section = Section::open(diagnostics, "[train]", value);
+    let mut section = Section::open(diagnostics, "[train]", "train", value);
     let (steps, epochs) = (section.table.contains_key("steps"), section.table.contains_key("epochs"));
     if steps && epochs {
         let message = "steps and epochs are both given, expected one; remove one of them";
         section.fault(&Fault::at("steps", message));
     } else if !steps && !epochs {
-        section.require("epochs", "epochs = 10 (or steps = 1000)");
+        section.require("epochs");
     }
     let mut length = None;
     for (key, interval) in [("steps", Interval::Steps as fn(u64) -> Interval), ("epochs", Interval::Epochs)] {
         match section.take::<u64>(key) {
-            Some(0) => section.fault(&Fault::at(key, format!("{key} = 0, expected at least 1"))),
+            Some(0) => section.out_of_range(key, 0),
             count => length = count.map(interval).or(length),
         }
     }
@@ -269,7 +262,7 @@ pub(super) fn read_train(
             false => "[data] has neither test nor validation: the network is not evaluated",
         });
     }
-    let evaluate = section.take("evaluate").unwrap_or(epoch);
+    let evaluate = section.get("evaluate").unwrap_or(epoch);
     if matches!(evaluate, Every::Time(_)) {
         let message = "evaluate is a time, expected epochs or steps: a curve must not depend on the speed of a machine";
         section.fault(&Fault::at("evaluate", message));
@@ -281,29 +274,24 @@ pub(super) fn read_train(
         }
         time
     });
-    let accumulate = section.within("accumulate", 1, |n| n >= 1, "at least 1");
+    let accumulate = section.within("accumulate", |n| n >= 1);
     let ema: Option<f64> = section.take("ema");
-    if let Some(fault) = ema.and_then(|ema| FRACTION.check("ema", &ema).err()) {
-        section.fault(&fault);
+    if let Some(ema) = ema.filter(|ema| !(FRACTION.contains)(ema)) {
+        section.out_of_range("ema", number(ema));
     }
     let on_nonfinite = read_on_nonfinite(&mut section);
-    let checkpoint = match section.value("checkpoint") {
-        Some(value) => read_checkpoint(section.diagnostics, value, evaluated),
-        None => CheckpointSettings {
-            every: epoch,
-            keep: 3,
-            keep_best: 0,
-            best_by: best_of(evaluated),
-            on_error: OnError::Retry,
-        },
-    };
+    let nothing = || toml::Spanned::new(section.span.clone(), DeValue::Table(toml::de::DeTable::new()));
+    let checkpoint = section.table.remove("checkpoint").unwrap_or_else(nothing);
+    section.value("checkpoint");
+    let checkpoint = read_checkpoint(section.diagnostics, checkpoint, evaluated);
     section.finish();
     Some(Train { length: length?, ema, accumulate, evaluate, checkpoint, on_nonfinite, max_time })
 }
 
 /// Reads `on_nonfinite` and `max_skips`.
 fn read_on_nonfinite(section: &mut Section) -> OnNonFinite {
-    let max_skips: Option<u64> = section.take("max_skips");
+    let given = section.table.contains_key("max_skips");
+    let max_skips: Option<u64> = section.get("max_skips");
     let skips = match section.take::<String>("on_nonfinite").as_deref() {
         None | Some("stop") => false,
         Some("skip") => true,
@@ -314,14 +302,14 @@ fn read_on_nonfinite(section: &mut Section) -> OnNonFinite {
         }
     };
     match (skips, max_skips) {
-        (true, Some(0)) => section.fault(&Fault::at("max_skips", "max_skips = 0, expected at least 1")),
-        (false, Some(_)) => {
+        (true, Some(0)) => section.out_of_range("max_skips", 0),
+        (false, Some(_)) if given => {
             let message = "max_skips has no effect without on_nonfinite = \"skip\"; remove it, or add that";
             section.fault(&Fault::at("max_skips", message));
         }
         _ => {}
     }
-    if skips { OnNonFinite::Skip(max_skips.unwrap_or(MAX_SKIPS)) } else { OnNonFinite::Stop }
+    if skips { OnNonFinite::Skip(max_skips.unwrap_or(1)) } else { OnNonFinite::Stop }
 }
 
 /// Returns the result by which checkpoints are compared by default.
@@ -334,10 +322,10 @@ fn read_checkpoint(
     value: SpannedValue,
     evaluated: &[&'static str],
 ) -> CheckpointSettings {
-    let mut table = Section::open(diagnostics, "[train] checkpoint", value);
-    let every = table.take("every").unwrap_or(Every::At(Interval::Epochs(1)));
-    let keep = table.within("keep", 3, |n: usize| n >= 1, "at least 1");
-    let keep_best = table.take("keep_best").unwrap_or(0);
+    let mut table = Section::open(diagnostics, "[train] checkpoint", "train.checkpoint", value);
+    let every = table.get("every").unwrap_or(Every::At(Interval::Epochs(1)));
+    let keep = table.within("keep", |n: usize| n >= 1);
+    let keep_best = table.get("keep_best").unwrap_or(0);
     let given: Option<String> = table.take("best_by");
     let best_by = given.as_deref().map_or_else(|| Some(best_of(evaluated)), BestBy::parse);
     let best_by = best_by.unwrap_or_else(|| {
@@ -353,7 +341,7 @@ fn read_checkpoint(
     if given.is_some() && keep_best == 0 {
         table.fault(&Fault::at("best_by", "best_by has no effect without keep_best; write keep_best = 1"));
     }
-    let on_error = table.take("on_error").unwrap_or_default();
+    let on_error = table.get("on_error").unwrap_or_default();
     table.finish();
     CheckpointSettings { every, keep, keep_best, best_by, on_error }
 }

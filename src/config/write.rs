@@ -50,7 +50,7 @@ fn string(text: &str) -> String {
     quoted + "\""
 }
 
-fn inline(value: &SpannedValue, indent: usize) -> String {
+pub(super) fn inline(value: &SpannedValue, indent: usize) -> String {
     match value.get_ref() {
         DeValue::String(text) => string(text),
         DeValue::Integer(number) => number.to_string(),

@@ -56,6 +56,11 @@ macro_rules! layers {
             }
         }
 
+        /// Returns the key and the settings of all layers.
+        pub fn all_settings() -> Vec<(&'static str, Vec<crate::settings::Setting>)> {
+            vec![$(($kind, <$type as crate::settings::Settings>::settings())),*]
+        }
+
         /// Returns the examples of all layers.
         pub fn all_examples() -> Vec<(Box<dyn Layer>, Vec<Activation>)> {
             let mut all: Vec<(Box<dyn Layer>, Vec<Activation>)> = Vec::new();

@@ -105,6 +105,11 @@ impl Chain {
         slots.iter().position(|slot| self.transforms[slot.transform].key() == Ema::KEY)
     }
 
+    /// Returns the transforms that the file lists: all but the averages of the weights, which are a setting of their own.
+    pub fn listed(&self) -> impl Iterator<Item = &dyn Transform> {
+        self.transforms.iter().map(|transform| &**transform).filter(|transform| transform.key() != Ema::KEY)
+    }
+
     /// Returns the chain with another transform at its end.
     pub fn then(&self, last: impl Transform + 'static) -> Self {
         let mut chain = self.clone();

@@ -52,6 +52,11 @@ macro_rules! transforms {
             }
         }
 
+        /// Returns the key and the settings of all transforms.
+        pub fn all_settings() -> Vec<(&'static str, Vec<crate::settings::Setting>)> {
+            vec![$(($kind, <$type as crate::settings::Settings>::settings())),*]
+        }
+
         /// Returns the examples of all transforms, and of the average, which is not in the list.
         pub fn all_examples() -> Vec<Box<dyn Transform>> {
             let mut all: Vec<Box<dyn Transform>> = Vec::new();

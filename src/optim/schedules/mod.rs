@@ -40,6 +40,11 @@ macro_rules! schedules {
             }
         }
 
+        /// Returns the key and the settings of all schedules.
+        pub fn all_settings() -> Vec<(&'static str, Vec<crate::settings::Setting>)> {
+            vec![$(($kind, <$type as crate::settings::Settings>::settings())),*]
+        }
+
         /// Returns the examples of all schedules.
         pub fn all_examples() -> Vec<Box<dyn Schedule>> {
             let mut all: Vec<Box<dyn Schedule>> = Vec::new();

@@ -1,0 +1,131 @@
+//! A configuration with every default written out: `peristyle check FILE --defaults`.
+
+use super::keys::{KEYS, KeyDefault, SectionKey};
+use super::model::{ENTRY_KEYS, LayerEntry};
+use super::spans::SpannedValue;
+use super::write::{inline, quoted};
+use super::{Config, OnNonFinite};
+use crate::settings::Settings;
+use toml::de::{DeTable, DeValue};
+
+/// Returns the text of the file with all keys: those of the file, those that it leaves out with their defaults, and as
+/// comments those whose default depends on other things. It reads back as the same configuration.
+pub fn with_defaults(config: &Config) -> String {
+    let Ok(root) = DeTable::parse(&config.resolved) else { return config.resolved.clone() };
+    let root = root.get_ref();
+    let mut text = String::new();
+    for section in ["", "devices", "data", "model", "optimizer", "train", "train.checkpoint", "cluster"] {
+        let table = section
+            .split('.')
+            .filter(|part| !part.is_empty())
+            .try_fold(root, |table, part| table.get(part).and_then(|value| value.get_ref().as_table()));
+        if section == "cluster" && table.is_none() {
+            continue;
+        }
+        if !section.is_empty() {
+            text += &format!("\n[{section}]\n");
+        }
+        let own = |key: &&SectionKey| key.path.rsplit_once('.').map_or("", |(table, _)| table) == section;
+        for key in KEYS.iter().filter(own).filter(|key| key.path != "train.checkpoint") {
+            text += &line(key, table, config);
+        }
+    }
+    text
+}
+
+/// Returns the line of a key.
+fn line(key: &SectionKey, table: Option<&DeTable>, config: &Config) -> String {
+    let name = key.path.rsplit('.').next().unwrap_or_default();
+    let given = table.and_then(|table| table.get(name));
+    let whole = match key.path {
+        "model.layers" => given.map(|value| list(layers(value, &config.model.layers))),
+        "model.loss" => config.model.loss.layer.as_ref().map(|layer| tagged(layer.key(), &**layer)),
+        "optimizer.chain" => given.map(|_| list(config.optimizer.chain.listed().map(|t| tagged(t.key(), t)))),
+        "optimizer.schedule" => given.map(|_| list(config.optimizer.schedule.0.iter().map(|s| tagged(s.key(), &**s)))),
+        _ => None,
+    };
+    match (whole.or_else(|| given.map(|value| inline(value, 0))), key.default) {
+        (Some(value), _) => format!("{name} = {value}\n"),
+        // It is refused without the key that it belongs to.
+        (None, KeyDefault::Value(value)) if name == "max_skips" && config.train.on_nonfinite == OnNonFinite::Stop => {
+            format!("# {name}: {value}, with on_nonfinite = \"skip\"\n")
+        }
+        (None, KeyDefault::Value(value)) => format!("{name} = {value}\n"),
+        (None, KeyDefault::Chosen(text)) => format!("# {name}: {text}\n"),
+        (None, KeyDefault::Required) => String::new(),
+    }
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    let lines: Vec<String> = items.map(|item| format!("  {item},\n")).collect();
+    if lines.is_empty() { "[]".to_string() } else { format!("[\n{}]", lines.concat()) }
+}
+
+/// Returns a kind with all of its settings.
+fn tagged(kind: &str, settings: &(impl Settings + ?Sized)) -> String {
+    let all: Vec<String> = settings.values().iter().map(|(key, value)| format!("{key} = {value}")).collect();
+    let all = if all.is_empty() { "{}".to_string() } else { format!("{{ {} }}", all.join(", ")) };
+    format!("{{ {kind} = {all} }}")
+}
+
+/// Returns every layer with its name, the keys that it has in common with others, and all of its settings.
+fn layers<'a>(value: &'a SpannedValue, entries: &'a [LayerEntry]) -> impl Iterator<Item = String> {
+    let items = value.get_ref().as_array().into_iter().flatten();
+    items.zip(entries).filter_map(|(item, entry)| {
+        let layer = entry.layer.as_ref()?;
+        let common = match item.get_ref() {
+            DeValue::Table(table) => table.iter().filter(|(key, _)| ENTRY_KEYS.contains(&&**key.get_ref())).collect(),
+            _ => Vec::new(),
+        };
+        let common = common.into_iter().filter(|(key, _)| &**key.get_ref() != "name");
+        let common: String =
+            common.map(|(key, value)| format!(", {} = {}", quoted(key.get_ref()), inline(value, 2))).collect();
+        let own = tagged(layer.key(), &**layer);
+        Some(format!(
+            "{{ name = {:?}, {}{common} }}",
+            entry.name,
+            own.strip_prefix("{ ").and_then(|own| own.strip_suffix(" }")).unwrap_or(&own)
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::from_text;
+    use std::path::Path;
+
+    #[test]
+    fn a_completed_file_reads_back_as_the_same_configuration() {
+        let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
+        let sets = [
+            "train.ema=0.9",
+            "train.on_nonfinite=skip",
+            "optimizer.schedule=[{ warmup = { steps = 5 } }, \"plateau\"]",
+        ];
+        let mut count = 0;
+        for file in std::fs::read_dir(configs).unwrap() {
+            let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+            for sets in [&[][..], &sets.map(String::from)] {
+                let read = |text: &str, sets: &[String]| {
+                    let parsed = from_text("a.toml", text, Path::new("."), sets);
+                    assert!(parsed.problems.is_empty(), "{:?}\n{text}", parsed.problems);
+                    parsed.config.unwrap()
+                };
+                let first = read(&text, sets);
+                let completed = with_defaults(&first);
+                let second = read(&completed, &[]);
+                assert_eq!(with_defaults(&second), completed);
+                let what = |config: &Config| {
+                    let Config { name, seed, devices, data, optimizer, train, model, .. } = config;
+                    let layers: Vec<_> =
+                        model.layers.iter().map(|l| (&l.name, &l.layer, &l.inputs, &l.split)).collect();
+                    format!("{seed} {devices:?} {data:?} {optimizer:?} {train:?} {layers:?} {:?}", (name, &model.init))
+                };
+                assert_eq!(what(&second), what(&first));
+                count += 1;
+            }
+        }
+        assert!(count >= 12, "{count} configurations");
+    }
+}

@@ -1,0 +1,383 @@
+//! The keys of all sections: for each, what it means, its type, range, default and an example. Sections are read by them,
+//! and names that users guess are looked up in them; the reference of the file is written from them.
+
+/// What a key stands for if the file does not have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyDefault {
+    /// The file must have it.
+    Required,
+    /// This value, as in the file.
+    Value(&'static str),
+    /// A value that depends on other things, or none.
+    Chosen(&'static str),
+}
+
+/// A key of a section.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SectionKey {
+    /// Its path, as `--set` takes it; `*` stands for the name of a layer.
+    pub path: &'static str,
+    /// The type of its values.
+    pub kind: &'static str,
+    /// The range of its values, as messages name it, if not all are accepted.
+    pub range: Option<&'static str>,
+    /// What it stands for if the file does not have it.
+    pub default: KeyDefault,
+    /// An example: a value.
+    pub example: &'static str,
+    /// What it means.
+    pub doc: &'static str,
+}
+
+use KeyDefault::{Chosen, Required, Value};
+
+const fn key(
+    path: &'static str,
+    kind: &'static str,
+    default: KeyDefault,
+    example: &'static str,
+    doc: &'static str,
+) -> SectionKey {
+    SectionKey { path, kind, range: None, default, example, doc }
+}
+
+const fn within(range: &'static str, key: SectionKey) -> SectionKey {
+    SectionKey { range: Some(range), ..key }
+}
+
+const LIBRARIES: &str = "What NVIDIA's libraries may compute on cuda devices: nothing; products and convolutions; or also the \
+                         weight gradients of bf16 convolutions, which they round to bf16.";
+
+/// All keys, in the order of the reference.
+pub const KEYS: &[SectionKey] = &[
+    key(
+        "name",
+        "text",
+        Chosen("the name of the file"),
+        "\"lenet\"",
+        "The name of the run, part of the name of its directory.",
+    ),
+    key(
+        "seed",
+        "integer",
+        Value("1"),
+        "7",
+        "Determines all random numbers: initial values, order, augmentation, dropout.",
+    ),
+    key(
+        "devices.use",
+        "text, or a list of texts",
+        Value("\"auto\""),
+        "\"cuda:0-3\"",
+        "The devices: `auto` (all GPUs, otherwise one CPU device), `cpu`, `cpu*4`, `cuda:0`, `cuda:0-3`, `cuda:0*2`, `emu`, \
+         `emu*2`.",
+    ),
+    key(
+        "devices.mesh",
+        "table of `data` and `columns`",
+        Chosen("all devices along `data`"),
+        "{ data = 2, columns = 2 }",
+        "The arrangement of the devices; the product is their number.",
+    ),
+    key(
+        "devices.precision",
+        "`f32`, `f64`, `tf32` or `bf16`",
+        Value("\"f32\""),
+        "\"bf16\"",
+        "The precision of the computation. `f64` is for cpu devices; `tf32` and `bf16` have no effect there.",
+    ),
+    key(
+        "devices.collectives",
+        "`one_pass` or `ring`",
+        Chosen("`one_pass` on cpu devices, otherwise `ring`"),
+        "\"ring\"",
+        "The algorithm by which devices sum their gradients.",
+    ),
+    key(
+        "devices.peer_access",
+        "`auto` or `off`",
+        Value("\"auto\""),
+        "\"off\"",
+        "Whether GPUs read each other's memory where they can, or exchange data through host memory.",
+    ),
+    key("devices.libraries", "`off`, `auto` or `fast`", Value("\"auto\""), "\"off\"", LIBRARIES),
+    within(
+        "1 to 1024",
+        key(
+            "devices.threads",
+            "integer",
+            Chosen("the cores, shared among cpu devices"),
+            "4",
+            "The threads of each cpu or emu device.",
+        ),
+    ),
+    key("data.train", "source", Required, "{ digits = \"train\" }", "The training data."),
+    key("data.test", "source", Chosen("none"), "{ digits = \"test\" }", "The test data."),
+    within(
+        "0 <= share < 1",
+        key(
+            "data.validation",
+            "number",
+            Value("0.0"),
+            "0.1",
+            "The share of the training data that is held out for validation.",
+        ),
+    ),
+    within("at least 1", key("data.batch", "integer", Required, "64", "The samples of an update, over all devices.")),
+    key(
+        "data.normalize",
+        "`none`, `unit` or `standardize`",
+        Chosen("`unit` for 8-bit images, `none` for floats"),
+        "\"standardize\"",
+        "How pixels are normalised: not at all; 8-bit pixels divided by 255; or then each channel to mean 0 and standard \
+         deviation 1 over the training data.",
+    ),
+    key(
+        "data.augment",
+        "list of augmentations",
+        Value("[]"),
+        "[{ shift = 2 }]",
+        "Random changes of training images, in order.",
+    ),
+    key(
+        "data.order",
+        "`shuffle` or `sequential`",
+        Value("\"shuffle\""),
+        "\"sequential\"",
+        "The order of the training samples in an epoch.",
+    ),
+    key("model.input", "[height, width, channels]", Required, "[28, 28, 1]", "The shape of a sample."),
+    key("model.layers", "list of layers", Required, "[\"relu\", { dense = { units = 10 } }]", "The layers, in order."),
+    key(
+        "model.init",
+        "initial values",
+        Value("\"kaiming\""),
+        "\"xavier\"",
+        "The initial values of weights whose layer does not fix them.",
+    ),
+    key(
+        "model.loss",
+        "layer",
+        Value("\"softmax_cross_entropy\""),
+        "{ softmax_cross_entropy = { label_smoothing = 0.1 } }",
+        "The loss, after the last layer.",
+    ),
+    key(
+        "model.from",
+        "text or table",
+        Chosen("none"),
+        "\"weights.safetensors\"",
+        "The weights that training starts from: a safetensors file, a run directory or a checkpoint (docs/WEIGHTS.md).",
+    ),
+    key("model.from.file", "text", Required, "\"weights.safetensors\"", "The file, run directory or checkpoint."),
+    key(
+        "model.from.skip",
+        "list of patterns",
+        Value("[]"),
+        "[\"fc8.*\"]",
+        "Layers and tensors that keep their initial values.",
+    ),
+    key(
+        "model.from.map",
+        "table",
+        Value("{}"),
+        "{ \"features.0\" = \"conv1\" }",
+        "Names of the file, and those of this network.",
+    ),
+    key(
+        "model.from.strict",
+        "true or false",
+        Value("true"),
+        "false",
+        "Whether the file must have every other tensor of the network.",
+    ),
+    key("model.layers.*.name", "text", Chosen("the kind and a number: `conv1`"), "\"fc8\"", "The name of the layer."),
+    key(
+        "model.layers.*.inputs",
+        "list of names",
+        Chosen("the layer before"),
+        "[\"bn2\", \"relu1\"]",
+        "The layers, or `images`, that it reads.",
+    ),
+    key(
+        "model.layers.*.split",
+        "`columns`, `rows`, `batch` or `none`",
+        Chosen("`columns` for conv and dense; others keep the layout of their input"),
+        "\"batch\"",
+        "How the layer is divided along the columns of the mesh.",
+    ),
+    within(
+        "a number, at least 0 and within single precision",
+        key(
+            "model.layers.*.lr_mult",
+            "number, or table by parameter",
+            Value("1.0"),
+            "{ weight = 1.0, bias = 2.0 }",
+            "Multiplies the learning rate of its parameters; 0 freezes them.",
+        ),
+    ),
+    within(
+        "a number, at least 0 and within single precision",
+        key(
+            "model.layers.*.decay_mult",
+            "number, or table by parameter",
+            Value("1.0"),
+            "{ bias = 0.0 }",
+            "Multiplies the weight decay of its parameters.",
+        ),
+    ),
+    key(
+        "model.layers.*.init",
+        "initial values",
+        Chosen("model.init"),
+        "{ normal = { std = 0.01 } }",
+        "The initial values of its weights.",
+    ),
+    key(
+        "optimizer.chain",
+        "list of transforms",
+        Value("[]"),
+        "[{ momentum = 0.9 }]",
+        "What is done to the gradients, in order; nothing is plain descent.",
+    ),
+    within(
+        "a number above 0 that is neither 0 nor infinite in single precision",
+        key("optimizer.lr", "number", Required, "0.01", "The learning rate."),
+    ),
+    key(
+        "optimizer.schedule",
+        "schedule, or list of schedules",
+        Value("[]"),
+        "[{ warmup = { steps = 500 } }, { cosine = {} }]",
+        "How the learning rate changes: each schedule multiplies it, in order.",
+    ),
+    within(
+        "at least 1",
+        key(
+            "train.epochs",
+            "integer",
+            Chosen("`epochs` or `steps` is required"),
+            "10 (or steps = 1000)",
+            "The length of the run in epochs.",
+        ),
+    ),
+    within(
+        "at least 1",
+        key(
+            "train.steps",
+            "integer",
+            Chosen("`epochs` or `steps` is required"),
+            "1000",
+            "The length of the run in updates.",
+        ),
+    ),
+    within(
+        "at least 1",
+        key(
+            "train.accumulate",
+            "integer",
+            Value("1"),
+            "4",
+            "The parts into which each batch is divided, whose gradients are accumulated before the update.",
+        ),
+    ),
+    within(
+        "a number of at least 0 and below 1",
+        key(
+            "train.ema",
+            "number",
+            Chosen("no averages"),
+            "0.9999",
+            "The fraction of the averages of the weights that is kept from step to step. Evaluations use the averages.",
+        ),
+    ),
+    key(
+        "train.evaluate",
+        "interval",
+        Value("\"1 epoch\""),
+        "\"500 steps\"",
+        "How often the network is evaluated: epochs, steps or `never`.",
+    ),
+    key(
+        "train.max_time",
+        "time",
+        Chosen("none"),
+        "\"2 hours\"",
+        "The time after which the run writes a checkpoint and ends with exit code 75, to be resumed.",
+    ),
+    key(
+        "train.on_nonfinite",
+        "`stop` or `skip`",
+        Value("\"stop\""),
+        "\"skip\"",
+        "What follows if the loss or a gradient is not finite: the run stops, or the update is skipped.",
+    ),
+    within(
+        "at least 1",
+        key("train.max_skips", "integer", Value("10"), "3", "How many updates in a row may be skipped."),
+    ),
+    key(
+        "train.checkpoint",
+        "table",
+        Value("{}"),
+        "{ every = \"10 minutes\" }",
+        "When checkpoints are written, and which are kept.",
+    ),
+    key(
+        "train.checkpoint.every",
+        "interval or time",
+        Value("\"1 epoch\""),
+        "\"10 minutes\"",
+        "How often a checkpoint is written.",
+    ),
+    within(
+        "at least 1",
+        key("train.checkpoint.keep", "integer", Value("3"), "1", "How many of the latest checkpoints are kept."),
+    ),
+    key("train.checkpoint.keep_best", "integer", Value("0"), "1", "How many of the best checkpoints are kept besides."),
+    key(
+        "train.checkpoint.best_by",
+        "text",
+        Chosen("`top1` of the validation data, otherwise of the test data"),
+        "\"test.loss\"",
+        "The result by which checkpoints are compared: `validation` or `test`, a dot, and `loss`, `top1` or `top5`.",
+    ),
+    key(
+        "train.checkpoint.on_error",
+        "`retry` or `stop`",
+        Value("\"retry\""),
+        "\"stop\"",
+        "What follows if a checkpoint or a line of the metrics cannot be written: the next attempt, or the end of the run.",
+    ),
+    within(
+        "1",
+        key(
+            "cluster.processes",
+            "integer",
+            Chosen("one process"),
+            "1",
+            "Says that this process trains on its own under a launcher.",
+        ),
+    ),
+];
+
+fn find(section: &str, name: &str) -> Option<&'static SectionKey> {
+    KEYS.iter().find(|key| match key.path.rsplit_once('.') {
+        Some((table, last)) => table == section && last == name,
+        None => section.is_empty() && key.path == name,
+    })
+}
+
+/// Returns whether the list has a key, or a section of the file.
+pub fn is_known(section: &str, name: &str) -> bool {
+    let is_section = || KEYS.iter().any(|key| key.path.split_once('.').is_some_and(|(first, _)| first == name));
+    find(section, name).is_some() || (section.is_empty() && is_section())
+}
+
+/// Returns the key with a path.
+///
+/// # Panics
+/// If there is none: every key that is read is in the list.
+pub fn of_path(section: &str, name: &str) -> &'static SectionKey {
+    find(section, name).unwrap_or_else(|| panic!("{section}.{name} is not in the list of keys"))
+}

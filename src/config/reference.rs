@@ -1,0 +1,124 @@
+//! The reference of the file, docs/CONFIG.md: every section and kind with its keys, written from the lists by which files
+//! are read.
+
+use super::keys::{KEYS, KeyDefault, SectionKey};
+use crate::layers;
+use crate::optim::{self, schedules};
+use crate::settings::Setting;
+use std::fmt::Write;
+
+const HEAD: &str = "# The configuration file
+
+A run is described by one TOML file. This page is written from the lists by which the file is read
+(`PERISTYLE_BLESS=1 cargo test --lib reference`), and `peristyle check FILE` reports every mistake in a file with its place.
+Any key can be changed for one command: `--set train.epochs=3`. Elements of lists are named by their kind, layers by their name:
+`--set optimizer.chain.momentum=0.8`, `--set model.layers.fc8.units=100`.
+
+An *interval* is a number of steps, or text such as `\"500 steps\"` and `\"2 epochs\"`. A *time* is text such as `\"10 minutes\"` and
+`\"2 hours\"`. *Initial values* are `\"kaiming\"`, `\"xavier\"`, `\"zeros\"`, `{ constant = 0.1 }` and `{ normal = { std = 0.01 } }`. A kind
+without settings may be written as text: `\"relu\"` is `{ relu = {} }`.
+";
+
+const SECTIONS: &[(&str, &str)] = &[
+    ("", "## The file as a whole"),
+    ("devices", "## `[devices]`: where the network is computed"),
+    ("data", "## `[data]`: what it learns from"),
+    ("model", "## `[model]`: the network"),
+    ("model.from", "### `from` in `[model]`, as a table"),
+    ("model.layers.*", "### Every layer"),
+    ("optimizer", "## `[optimizer]`: how it learns"),
+    ("train", "## `[train]`: how long, and what is evaluated and kept"),
+    ("train.checkpoint", "### `checkpoint` in `[train]`"),
+    ("cluster", "## `[cluster]`: several processes"),
+];
+
+const SOURCES: &str = "
+A *source* is one of `{ digits = \"train\" }` or `{ digits = \"test\" }` (included), `{ idx = { images = \"a.gz\", labels = \"b.gz\" } }`
+(MNIST's format), `{ cifar = [\"data_batch_1.bin\"] }`, `{ tensors = \"file.safetensors\" }` and
+`{ synthetic = { images = 1000, classes = 10, shape = [8, 8, 1] } }`. Paths are relative to the folder of the file. An *augmentation* is
+`{ shift = 2 }` (up to so many pixels) or `{ rotate = 15.0 }` (up to so many degrees).
+";
+
+/// Returns the text of docs/CONFIG.md.
+pub fn reference() -> String {
+    let mut out = String::from(HEAD);
+    for (path, title) in SECTIONS {
+        let _ = write!(out, "\n{title}\n\n| key | values | default | meaning |\n| --- | --- | --- | --- |\n");
+        KEYS.iter()
+            .filter(|key| key.path.rsplit_once('.').map_or("", |(table, _)| table) == *path)
+            .for_each(|key| row(&mut out, key));
+        match *path {
+            "data" => out += SOURCES,
+            "model.layers.*" => kinds(&mut out, "### Layers", &layers::all_settings()),
+            "optimizer" => {
+                kinds(&mut out, "### Transforms of `chain`", &optim::all_settings());
+                kinds(&mut out, "### Schedules", &schedules::all_settings());
+            }
+            _ => {}
+        }
+    }
+    out
+}
+
+/// Names the values of a key: by the range alone if that names the type.
+fn values(kind: &str, range: Option<&str>) -> String {
+    match range {
+        Some(range) if range.contains("number") && kind == "number" => range.to_string(),
+        Some(range) => format!("{kind}, {range}"),
+        None => kind.to_string(),
+    }
+}
+
+fn row(out: &mut String, key: &SectionKey) {
+    let default = match key.default {
+        KeyDefault::Required => "required".to_string(),
+        KeyDefault::Value(value) => format!("`{value}`"),
+        KeyDefault::Chosen(text) => text.to_string(),
+    };
+    let name = key.path.rsplit('.').next().unwrap_or_default();
+    let values = values(key.kind, key.range);
+    let _ = writeln!(out, "| `{name}` | {values} | {default} | {} For example `{}`. |", key.doc, key.example);
+}
+
+/// Writes a table for each kind that has settings, and a list of the others.
+fn kinds(out: &mut String, title: &str, kinds: &[(&str, Vec<Setting>)]) {
+    let _ = writeln!(out, "\n{title}");
+    let plain: Vec<String> =
+        kinds.iter().filter(|(_, all)| all.is_empty()).map(|(kind, _)| format!("`{kind}`")).collect();
+    if !plain.is_empty() {
+        let _ = writeln!(out, "\nWithout settings: {}.", plain.join(", "));
+    }
+    for (kind, settings) in kinds.iter().filter(|(_, all)| !all.is_empty()) {
+        let _ = write!(out, "\n`{kind}`\n\n| key | values | default | meaning |\n| --- | --- | --- | --- |\n");
+        for Setting { key, doc, kind, range, unit, default, example } in settings {
+            let values = values(kind, *range);
+            let unit = unit.map_or(String::new(), |unit| format!(" (in {unit})"));
+            let example = example.map_or(String::new(), |example| format!(" For example `{example}`."));
+            let default = match default {
+                None => "required".to_string(),
+                Some(default) if default.contains(' ') => default.clone(),
+                Some(default) => format!("`{default}`"),
+            };
+            let _ = writeln!(out, "| `{key}` | {values}{unit} | {default} | {doc}{example} |");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    /// `PERISTYLE_BLESS=1` rewrites it.
+    #[test]
+    fn the_stored_reference_is_the_one_that_files_are_read_by() {
+        let (path, text) = (Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/CONFIG.md"), reference());
+        if std::env::var_os("PERISTYLE_BLESS").is_some() {
+            std::fs::write(&path, &text).unwrap();
+        }
+        assert!(std::fs::read_to_string(path).is_ok_and(|stored| stored == text), "run it with PERISTYLE_BLESS=1");
+        for word in ["`rmsprop`", "| `centered` |", "`warmup`", "| `filters` |", "| `on_error` |", "### Every layer"] {
+            assert!(text.contains(word), "{word}");
+        }
+    }
+}
