@@ -21,6 +21,10 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("num_steps", "train.steps"),
     ("max_steps", "train.steps"),
     ("random_seed", "seed"),
+    ("gradient_accumulation_steps", "train.accumulate"),
+    ("accumulate_grad_batches", "train.accumulate"),
+    ("ema_decay", "train.ema"),
+    ("lr_scheduler", "optimizer.schedule"),
 ];
 
 /// Returns the path of the setting that a name means: `lr`, `learning-rate` and `optimizer.lr` all mean `optimizer.lr`.

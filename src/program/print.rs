@@ -27,7 +27,7 @@ impl Plan {
     /// Returns the program of a full training step, or the first one.
     fn main(&self) -> &Program {
         let training = self.programs.iter().filter(|p| p.variant.mode == Mode::Train);
-        training.max_by_key(|p| p.variant.batch).unwrap_or(&self.programs[0])
+        training.max_by_key(|p| (p.variant.update, p.variant.batch)).unwrap_or(&self.programs[0])
     }
 
     /// Returns the bytes that cross between devices in one training step.

@@ -1,7 +1,7 @@
 //! The settings of the tables of the file: for each, its key, documentation, type, range, unit, default and example stand in
 //! one place, from which serde reads it, messages name what was expected, and the reference of the file is written.
 //!
-//! To add a setting: add a field to a struct in a [`settings!`] macro. To add a type of values: implement [`Value`].
+//! To add a setting: add a field to a struct in a `settings!` macro. To add a type of values: implement [`Value`].
 
 pub(crate) mod define;
 pub(crate) mod range;

@@ -21,7 +21,7 @@ pub struct Setting {
     pub example: Option<&'static str>,
 }
 
-/// A table of settings, as the [`settings!`] macro defines it.
+/// A table of settings, as the `settings!` macro defines it.
 pub trait Settings {
     /// Returns all settings of the table.
     fn settings() -> Vec<Setting>

@@ -51,12 +51,14 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Opens a configuration, whose data need not exist.
+    /// Opens a configuration, whose data need not exist. A batch is measured as a whole, even if a run would divide it into
+    /// parts.
     ///
     /// # Errors
     /// Every mistake in the configuration, or a device that cannot be used.
     pub fn open(path: &Path, sets: &[String]) -> Result<Bench> {
-        Self::of(Job::open(path, sets, DataPolicy::Optional)?)
+        let sets = [sets, &["train.accumulate=1".to_string()]].concat();
+        Self::of(Job::open(path, &sets, DataPolicy::Optional)?)
     }
 
     pub(super) fn of((job, plan): (Job, Plan)) -> Result<Bench> {
