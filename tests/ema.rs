@@ -77,11 +77,19 @@ fn evaluations_use_the_averages_unless_the_weights_are_asked_for() {
 #[test]
 fn averages_that_join_later_begin_with_the_weights() {
     let folder = Folder::new("ema-join");
-    folder.train("run", &["--set", "train.steps=4"]);
+    folder.train("run", &["--set", "train.steps=4", "--set", "train.evaluate=\"never\""]);
+    let losses = |run: &str| events(&folder.metrics(run), "eval").iter().map(|e| e["loss"].clone()).collect::<Vec<_>>();
+    assert!(losses("run").is_empty());
     let resume =
-        ["train", "small.toml", "--run-dir", "run", "--resume", "--set", "train.steps=5", "--set", "train.ema=0.9"];
+        ["train", "small.toml", "--run-dir", "run", "--resume", "--set", "train.ema=0.9", "--set", "train.steps=4"];
     assert_code(&folder.run(&resume), 2, &["train.ema: not set in the checkpoint, 0.9 now"]);
-    folder.good(&[&resume[..], &["--allow-change", "train.ema"]].concat());
+    // The evaluation that is made up for comes before any update: the averages are the weights.
+    folder.good(&[&resume[..], &["--allow-change", "train.ema", "--set", "train.evaluate=\"2 steps\""]].concat());
+    folder.train("whole", &["--set", "train.steps=4", "--set", "train.evaluate=\"2 steps\""]);
+    assert_eq!(losses("run"), losses("whole")[2..]);
+    let more =
+        ["train", "small.toml", "--run-dir", "run", "--resume", "--set", "train.ema=0.9", "--set", "train.steps=5"];
+    folder.good(&[&more[..], &["--allow-change", "train.ema"]].concat());
     let file = |kind| open_model(&folder.at(&format!("run/checkpoints/step-00000005/{kind}.safetensors"))).unwrap();
     assert_eq!(values(&file("state"), "fc1.weight.ema.average"), values(&file("model"), "fc1.weight"));
     let output = folder.run(&["check", "small.toml", "--set", "train.ema=1.0"]);

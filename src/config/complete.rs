@@ -118,9 +118,14 @@ mod tests {
                 assert_eq!(with_defaults(&second), completed);
                 let what = |config: &Config| {
                     let Config { name, seed, devices, data, optimizer, train, model, .. } = config;
+                    let common =
+                        |l: &LayerEntry| format!("{:?}", (&l.inputs, &l.split, &l.lr_mult, &l.decay_mult, &l.init));
                     let layers: Vec<_> =
-                        model.layers.iter().map(|l| (&l.name, &l.layer, &l.inputs, &l.split)).collect();
-                    format!("{seed} {devices:?} {data:?} {optimizer:?} {train:?} {layers:?} {:?}", (name, &model.init))
+                        model.layers.iter().chain([&model.loss]).map(|l| (&l.name, &l.layer, common(l))).collect();
+                    format!(
+                        "{seed} {devices:?} {data:?} {optimizer:?} {train:?} {layers:?} {:?}",
+                        (name, &model.init, &model.input, &model.from)
+                    )
                 };
                 assert_eq!(what(&second), what(&first));
                 count += 1;

@@ -91,6 +91,7 @@ fn single_values(run: &RunLimits) -> Option<String> {
     }
     let which = match rows == run.epoch.batch {
         true => "a batch of 1 sample".to_string(),
+        false if run.config.train.accumulate > 1 => "a part of a batch, which has 1 sample,".to_string(),
         false => format!("the last batch of each epoch, which has 1 sample of {},", run.epoch.samples),
     };
     let layers = layers.join(", ");

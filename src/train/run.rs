@@ -226,7 +226,7 @@ impl Run {
             let index = checkpoint.state.find(&name).ok_or_else(|| {
                 Error::file(
                     &checkpoint.path,
-                    format!("it has no tensor \"{name}\"; add --set train.ema=.. when training"),
+                    format!("it has no tensor \"{name}\"; the run was trained without train.ema"),
                 )
             })?;
             exchange::import(&mut self.session, which, &network.parameters[parameter], &checkpoint.state, index)?;
@@ -239,11 +239,17 @@ impl Run {
         let network = Arc::clone(&self.job.network);
         let (file, info) = (&checkpoint.state, &checkpoint.info);
         let (mut fresh, mut used) = (Vec::new(), Vec::new());
+        let average = self.session.plan().chain.average();
         for (which, name, parameter) in self.slots() {
             match file.find(&name) {
                 Some(index) => {
                     exchange::import(&mut self.session, which, &network.parameters[parameter], file, index)?;
                     used.push(index);
+                }
+                // An evaluation may come before the first update.
+                None if matches!(which, Persistent::Slot(slot, _) if Some(slot) == average) => {
+                    let weights = exchange::read_values(&self.session, Persistent::Parameter(parameter))?;
+                    exchange::write_values(&mut self.session, which, &weights)?;
                 }
                 None => fresh.push(name),
             }

@@ -8,7 +8,7 @@ use crate::config::{Every, OnError, OnNonFinite, Train};
 use crate::data::{Loader, Place};
 use crate::device::Clock;
 use crate::error::{Error, Result, number};
-use crate::optim::{Monitor, Observation, ScheduleState};
+use crate::optim::{Monitor, Observation};
 use crate::placement::Variant;
 use crate::program::Metrics;
 use crate::report::{Reporter, RunEvent};
@@ -86,7 +86,7 @@ impl Throughput {
 struct Submitted {
     clock: Clock,
     /// The samples of the whole batch.
-    whole: usize,
+    rows: usize,
     /// The place after the batch, unless more parts of it follow.
     after: Option<Place>,
 }
@@ -142,15 +142,15 @@ impl Run {
                 let Some(batch) = loader.next_batch()? else { break };
                 let lr = self.job.lr_with(&self.schedules, before + 1, batch.epoch);
                 let clock = Clock { step: before + 1, epoch: batch.epoch, lr, row: batch.row as u64 };
-                let (variant, whole) = (Variant::of(batch), batch.whole);
+                let (variant, rows) = (Variant::of(batch), batch.whole);
                 self.session.submit(variant, batch, clock)?;
                 divided = !variant.part.is_last();
                 if !divided {
                     (before, next) = (before + 1, epoch.after(next));
                 }
-                under_way.push_back(Submitted { clock, whole, after: (!divided).then_some(next) });
+                under_way.push_back(Submitted { clock, rows, after: (!divided).then_some(next) });
             }
-            let Some(Submitted { clock, whole, after }) = under_way.pop_front() else {
+            let Some(Submitted { clock, rows, after }) = under_way.pop_front() else {
                 if rhythm.save_time() && !stop.requested() && self.step < steps {
                     self.save_if_possible(reporter)?;
                     (rhythm.saved, last) = (Instant::now(), Instant::now());
@@ -160,7 +160,6 @@ impl Run {
             };
             let metrics = self.session.finish()?;
             let Some(place) = after else { continue };
-            let rows = whole;
             let seconds = last.elapsed().as_secs_f64();
             let skipped = self.check_finite(&metrics, clock, rows)?;
             (self.step, self.place, self.samples) = (clock.step, place, self.samples + rows as u64);
@@ -227,10 +226,10 @@ impl Run {
 
     /// Tells the schedules what the run observed; notes a decision that changes the learning rate.
     fn observe(&mut self, seen: Observation, reporter: &mut Reporter) -> Result<()> {
-        let lr = |run: &Self| run.job.lr_with(&run.schedules, run.step + 1, run.place.epoch);
-        if self.schedules == ScheduleState::default() {
+        if !self.job.config.optimizer.schedule.has_state() {
             return Ok(());
         }
+        let lr = |run: &Self| run.job.lr_with(&run.schedules, run.step + 1, run.place.epoch);
         let before = lr(self);
         self.job.config.optimizer.schedule.observe(&mut self.schedules, seen);
         if lr(self) == before {

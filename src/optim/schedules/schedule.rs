@@ -152,6 +152,11 @@ impl ScheduleList {
         self.0.iter().zip(&mut states.0).for_each(|(schedule, state)| schedule.observe(state, seen));
     }
 
+    /// Returns whether one of them has a state, which observations change.
+    pub fn has_state(&self) -> bool {
+        self.0.iter().any(|schedule| schedule.monitor().is_some())
+    }
+
     /// Returns whether one of them observes a loss.
     pub fn observes(&self, monitor: Monitor) -> bool {
         self.0.iter().any(|schedule| schedule.monitor() == Some(monitor))
