@@ -279,12 +279,15 @@ fn build() -> Result<(), String> {
         |file: &(PathBuf, String)| transforms::read(&stem_of(&file.0), file.0.clone(), &read_headers(file));
     let all_transforms: Vec<transforms::DeviceTransform> =
         optim.iter().map(read_transform).collect::<Result<_, _>>()?;
+    let mut shared = Vec::new();
     for (path, mut text) in read_folder(&root.join("kernels"), "cu") {
         let stem = stem_of(&path);
         let mut kernels = signatures::read(&tokens::Code::of(&format!("kernels/{stem}.cu"), &text), &structs)?;
         let mut path = path.display().to_string();
         if stem == "optim" {
-            let [before, after] = [transforms::prelude(&all_transforms), transforms::kernels(&all_transforms)];
+            let apply = kernels.iter().find(|kernel| kernel.name == "optim_apply");
+            shared = transforms::shared(apply.ok_or("kernels/optim.cu has no kernel \"optim_apply\"")?).to_vec();
+            let [before, after] = [transforms::prelude(&all_transforms), transforms::kernels(&all_transforms, &shared)];
             kernels.extend(signatures::read(&tokens::Code::of("build/transforms.rs", &after), &structs)?);
             let whole = out.join("optim.cu");
             fs::write(&whole, format!("{before}#include \"{path}\"\n{after}"))
@@ -330,7 +333,7 @@ fn build() -> Result<(), String> {
     }
     println!("cargo:rustc-env=PERISTYLE_ENTRIES={}", out.display());
     sweep(&out, &kept);
-    let launchers = launchers::launchers(&read) + &transforms::rust(&all_transforms);
+    let launchers = launchers::launchers(&read) + &transforms::rust(&all_transforms, &shared);
     for (name, text) in [("embedded.rs", table), ("kernels.rs", launchers)] {
         let path = out.join(name);
         fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;

@@ -2,6 +2,7 @@
 //! which kernels/optim.cu chooses. A transform with slots also has a kernel of its own.
 
 use super::geometry::{self, Geometry};
+use super::signatures::{Dtype, Kernel, Parameter};
 use super::tokens::Code;
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -26,24 +27,11 @@ impl DeviceTransform {
     }
 }
 
-/// The parameters of [`DeviceTransform`]'s kernel before its settings, as those of optim_apply.
-const PARAMETERS: &str = "
-    float* w,                    // (n)
-    __nv_bfloat16* halves,       // (n), or null
-    float* g,                    // (n)
-    const float* norms,          // (segments): squares of the gradients, or null
-    const float* weight_norms,   // (segments): squares of the weights, or null
-    float* slot0,                // (n)
-    float* slot1,                // (n), or null
-    float* slot2,                // (n), or null
-    float* slot3,                // (n), or null
-    const long long* ranges,     // (blocks, 3): begin, end, segment
-    const float* factors,        // (blocks, 2): lr_mult, decay_mult
-    const unsigned* step,        // (1)
-    const float* lr,             // (1)
-    const float* bad_gradients,  // (1)
-    float* bad_weights,          // (1), set to 1 if a weight is not finite afterwards; null without update
-    int update, int segments, long long start, float before, float after,";
+/// Returns the parameters that the kernel of every transform shares with `optim_apply`: all before its table of operations.
+pub fn shared(apply: &Kernel) -> &[Parameter] {
+    let end = apply.parameters.iter().position(|p| p.name == "operations").unwrap_or(apply.parameters.len());
+    &apply.parameters[..end]
+}
 
 /// Reads a transform; `stem` is the name of its file, without `.cuh`.
 ///
@@ -69,12 +57,18 @@ pub fn prelude(transforms: &[DeviceTransform]) -> String {
     format!("{includes}#define TRANSFORMS(F){entries}\n")
 }
 
-/// Writes what follows kernels/optim.cu: a kernel for each transform that has slots.
-pub fn kernels(transforms: &[DeviceTransform]) -> String {
+/// Writes what follows kernels/optim.cu: a kernel for each transform that has slots, with the shared parameters.
+pub fn kernels(transforms: &[DeviceTransform], shared: &[Parameter]) -> String {
+    let line = |p: &Parameter| {
+        let shape = if p.shape.is_empty() { String::new() } else { format!("  // {}", p.shape) };
+        format!("    {} {},{shape}\n", p.cuda(Dtype::F32), p.name)
+    };
+    let parameters: String = shared.iter().map(line).collect();
     let mut out = String::new();
     for t in transforms.iter().filter(|t| t.has_slots) {
         let name = format!("optim_{}", t.stem);
-        let _ = writeln!(out, "__device__ void {name}({PARAMETERS}\n    {} settings) {{", t.settings.name);
+        let _ = writeln!(out, "__device__ void {name}(\n{parameters}    long long start, float before, float after,");
+        let _ = writeln!(out, "    {} settings) {{", t.settings.name);
         out += "    if (*bad_gradients != 0.0f) return;\n";
         out += "    apply_single({w, halves, g, {slot0, slot1, slot2, slot3}}, norms, weight_norms, ranges + 3 * blockIdx.x,\n";
         out += "                 factors + 2 * blockIdx.x, *step, *lr, bad_weights, update, segments, start, before, after,\n";
@@ -84,7 +78,7 @@ pub fn kernels(transforms: &[DeviceTransform]) -> String {
 }
 
 /// Writes the enum of all settings in Rust, for `include!` in `gpu/kernels.rs`.
-pub fn rust(transforms: &[DeviceTransform]) -> String {
+pub fn rust(transforms: &[DeviceTransform], shared: &[Parameter]) -> String {
     let each = |line: &dyn Fn(usize, &DeviceTransform) -> String| {
         transforms.iter().enumerate().map(|(number, t)| line(number, t)).collect::<String>()
     };
@@ -107,13 +101,16 @@ pub fn rust(transforms: &[DeviceTransform]) -> String {
         let fields: String = t.settings.fields.iter().map(put).collect();
         format!("            TransformSettings::{}(settings) => {{\n{fields}            }}\n", t.variant())
     });
+    let argument = |p: &Parameter| match p.name.strip_prefix("slot") {
+        Some(number) => format!("args.slots[{number}], "),
+        None => format!("args.{}, ", p.name),
+    };
+    let arguments: String = shared.iter().map(argument).collect();
     let launches = each(&|_, t| match t.has_slots {
         false => String::new(),
         true => format!(
-            "            TransformSettings::{}(settings) => Some(unsafe {{ optim_{}(on, grid, args.w, args.halves, args.g, \
-             args.norms, args.weight_norms, args.slots[0], args.slots[1], args.slots[2], args.slots[3], args.ranges, \
-             args.factors, args.step, args.lr, args.bad_gradients, args.bad_weights, args.update, args.segments, start, \
-             before, after, *settings) }}),\n",
+            "            TransformSettings::{}(settings) => Some(unsafe {{ optim_{}(on, grid, {arguments}start, before, after, \
+             *settings) }}),\n",
             t.variant(),
             t.stem
         ),

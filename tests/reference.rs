@@ -254,18 +254,8 @@ fn four_devices_agree_with_pytorch() {
 }
 
 #[test]
-fn rmsprop_agrees_with_pytorch() {
-    for name in ["rmsprop", "rmsprop_centered"] {
-        for mesh in [(1, 1), (2, 1), (1, 2), (2, 2)] {
-            agrees(name, "f64", mesh, OPTIMIZERS);
-        }
-        agrees(name, "f32", (1, 1), F32);
-    }
-}
-
-#[test]
-fn adam_agrees_with_pytorch() {
-    for name in ["adam", "adamw"] {
+fn optimisers_agree_with_pytorch() {
+    for name in ["rmsprop", "rmsprop_centered", "adam", "adamw"] {
         for mesh in [(1, 1), (2, 1), (1, 2), (2, 2)] {
             agrees(name, "f64", mesh, OPTIMIZERS);
         }

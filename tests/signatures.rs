@@ -191,22 +191,28 @@ fn a_transform_becomes_an_operation_and_with_slots_a_kernel() {
     let plain = read(settings).expect("valid source");
     let held = read(&format!("{settings}void transform() {{ slots[0]; }}")).expect("valid source");
     assert_eq!((plain.has_slots, held.has_slots), (false, true));
-    assert!(transforms::kernels(std::slice::from_ref(&plain)).is_empty());
+    let apply = "__device__ void optim_apply(\n    float* w,  // (n)\n    float* slot0,  // (n), or null\n    int update,\n    \
+                 const unsigned long long* operations,  // (ops, 8)\n    int ops) {}\nKERNEL(optim_apply)";
+    let apply = signatures::read(&Code::of("kernels/optim.cu", apply), &[]).expect("valid source");
+    let shared = transforms::shared(&apply[0]);
+    assert!(transforms::kernels(std::slice::from_ref(&plain), shared).is_empty());
     let all = [plain, held];
     assert_eq!(
         transforms::prelude(&all),
         "#include \"/my_rule.cuh\"\n#include \"/my_rule.cuh\"\n#define TRANSFORMS(F) F(0, MyRuleSettings) F(1, MyRuleSettings)\n"
     );
-    let kernel = transforms::kernels(&all);
+    let kernel = transforms::kernels(&all, shared);
     let header = Code::of("kernels/optim/my_rule.cuh", settings);
     let kernels = signatures::read(&Code::of("g.cu", &kernel), &[header]).expect("a kernel that can be read");
     assert_eq!(kernels[0].name, "optim_my_rule");
-    let code = transforms::rust(&all);
+    let names: Vec<&str> = kernels[0].parameters.iter().map(|p| p.name.as_str()).collect();
+    assert_eq!(names, ["w", "slot0", "update", "start", "before", "after", "settings"]);
+    let code = transforms::rust(&all, shared);
     for part in [
         "MyRule(MyRuleSettings),",
         "TransformSettings::MyRule(_) => 1,",
         "put(std::mem::offset_of!(MyRuleSettings, beta), &settings.beta.to_ne_bytes());",
-        "optim_my_rule(on, grid, args.w,",
+        "optim_my_rule(on, grid, args.w, args.slots[0], args.update, start, before, after, *settings)",
     ] {
         assert!(code.contains(part), "{code}");
     }

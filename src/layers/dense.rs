@@ -17,7 +17,7 @@ use crate::error::{Fault, Result, number};
 use crate::gpu::kernels::any;
 use crate::gpu::libraries::{Factors, PRODUCT_WORKSPACE, Product, ProductOf, Workspace};
 use crate::gpu::{AnyConst, ComputeType, int};
-use crate::settings::{AT_LEAST_ONE, Value, settings};
+use crate::settings::{AT_LEAST_ONE, settings, values};
 use crate::tensor::{Dim, Layout, Mesh, Placement, Precision, Shape};
 use serde::Deserialize;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -48,15 +48,8 @@ impl Default for Bias {
     }
 }
 
-impl Value for Bias {
-    type Inner = Self;
-    const KIND: &'static str = "number, true or false";
-    fn inner(&self) -> Option<&Self> {
-        Some(self)
-    }
-    fn toml(&self) -> Option<String> {
-        Some(self.value().map_or("false".to_string(), number))
-    }
+values! {
+    Bias, "number, true or false", bias => bias.value().map_or("false".to_string(), number);
 }
 
 impl Bias {

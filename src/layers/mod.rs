@@ -2,7 +2,7 @@
 //! its forward and backward passes. Layers depend neither on the surrounding network nor on the devices of the run.
 //!
 //! To add a layer, write `layers/x.rs` with a struct that implements [`Layer`], write `kernels/x.cu`, and add one
-//! line to the list in `layers!` below. The shared test suite then runs its `examples()`.
+//! line to the list in `registry!` below. The shared test suite then runs its `examples()`.
 
 mod activation;
 mod add;
@@ -37,40 +37,10 @@ pub use phase::{Access, Args, Launch, LayerPhases, Operands, Pass, Phase, PhaseO
 pub use single_layer::{Setup, SingleLayer};
 pub use softmax_cross_entropy::{METRICS, SoftmaxCrossEntropy};
 
-use serde::Deserialize;
+use crate::settings::registry;
 
-/// The list of layers: the key in the configuration file and the type.
-macro_rules! layers {
-    ($($kind:literal => $type:ty),* $(,)?) => {
-        /// The keys of all layers.
-        pub const KEYS: &[&str] = &[$($kind),*];
-
-        /// Reads the settings of a layer of type `kind`, or returns none if there is no such layer.
-        pub fn read<'de, D: serde::Deserializer<'de>>(
-            kind: &str,
-            settings: D,
-        ) -> Option<Result<Box<dyn Layer>, D::Error>> {
-            match kind {
-                $($kind => Some(<$type>::deserialize(settings).map(|layer| Box::new(layer) as Box<dyn Layer>)),)*
-                _ => None,
-            }
-        }
-
-        /// Returns the key and the settings of all layers.
-        pub fn all_settings() -> Vec<(&'static str, Vec<crate::settings::Setting>)> {
-            vec![$(($kind, <$type as crate::settings::Settings>::settings())),*]
-        }
-
-        /// Returns the examples of all layers.
-        pub fn all_examples() -> Vec<(Box<dyn Layer>, Vec<Activation>)> {
-            let mut all: Vec<(Box<dyn Layer>, Vec<Activation>)> = Vec::new();
-            $(all.extend(<$type>::examples().into_iter().map(|(layer, x)| (Box::new(layer) as Box<dyn Layer>, x)));)*
-            all
-        }
-    };
-}
-
-layers! {
+registry! {
+    Layer: (Box<dyn Layer>, Vec<Activation>), (layer, inputs) => (Box::new(layer), inputs);
     "add" => add::Add,
     "avg_pool" => avg_pool::AvgPool,
     "batch_norm" => batch_norm::BatchNorm,

@@ -5,7 +5,7 @@ use crate::device::Operand;
 use crate::error::Fault;
 use crate::gpu::ints;
 use crate::gpu::kernels::PoolGeometry;
-use crate::settings::Value;
+use crate::settings::values;
 use serde::Deserialize;
 
 /// One number for both height and width, or `[height, width]`.
@@ -47,15 +47,8 @@ impl std::fmt::Display for Pair {
     }
 }
 
-impl Value for Pair {
-    type Inner = Self;
-    const KIND: &'static str = "integer, or [height, width]";
-    fn inner(&self) -> Option<&Self> {
-        Some(self)
-    }
-    fn toml(&self) -> Option<String> {
-        Some(self.to_string())
-    }
+values! {
+    Pair, "integer, or [height, width]", pair => pair.to_string();
 }
 
 /// The largest kernel, stride and padding allowed, so that their sums do not overflow.

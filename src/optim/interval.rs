@@ -1,6 +1,6 @@
 //! Lengths of training.
 
-use crate::settings::Value;
+use crate::settings::values;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
@@ -70,15 +70,8 @@ impl Visitor<'_> for NumberOrText {
     }
 }
 
-impl Value for Interval {
-    type Inner = Self;
-    const KIND: &'static str = "a number of steps, or text such as \"2 epochs\"";
-    fn inner(&self) -> Option<&Self> {
-        Some(self)
-    }
-    fn toml(&self) -> Option<String> {
-        Some(format!("\"{self}\""))
-    }
+values! {
+    Interval, "a number of steps, or text such as \"2 epochs\"", interval => format!("\"{interval}\"");
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! networks or layers; works on flat regions in which each parameter's part is a [`Segment`].
 //!
 //! To add a transform: write `optim/x.rs` with a struct that implements [`Transform`], its device function in
-//! `kernels/optim/x.cuh`, and one line in the list in `transforms!` below. For schedules,
+//! `kernels/optim/x.cuh`, and one line in the list below. For schedules,
 //! see `optim/schedules/mod.rs`.
 
 mod adam;
@@ -26,6 +26,7 @@ pub use device::DeviceChain;
 pub use ema::Ema;
 pub use interval::Interval;
 pub use lars::Lars;
+pub use list::{KEYS, all_settings, read};
 pub use momentum::Momentum;
 pub use rmsprop::Rmsprop;
 pub use role::{Slot, UpdateArgs, UpdateRole};
@@ -33,47 +34,27 @@ pub use schedules::{Monitor, Observation, RunProgress, ScheduleList, ScheduleSta
 pub use transform::{Block, Elements, Norm, Norms, Slots, Transform, is_single, power};
 pub use weight_decay::WeightDecay;
 
-use serde::Deserialize;
+use crate::settings::registry;
 
-/// The list of transforms: the key in the file, and the type.
-macro_rules! transforms {
-    ($($kind:literal => $type:ty),* $(,)?) => {
-        /// The keys of all transforms.
-        pub const KEYS: &[&str] = &[$($kind),*];
-
-        /// Reads the settings of the transform named `kind`. Returns `None` if there is no such transform.
-        pub fn read<'de, D: serde::Deserializer<'de>>(
-            kind: &str,
-            settings: D,
-        ) -> Option<Result<Box<dyn Transform>, D::Error>> {
-            match kind {
-                $($kind => Some(<$type>::deserialize(settings).map(|t| Box::new(t) as Box<dyn Transform>)),)*
-                _ => None,
-            }
-        }
-
-        /// Returns the key and the settings of all transforms.
-        pub fn all_settings() -> Vec<(&'static str, Vec<crate::settings::Setting>)> {
-            vec![$(($kind, <$type as crate::settings::Settings>::settings())),*]
-        }
-
-        /// Returns the examples of all transforms, and of the average, which is not in the list.
-        pub fn all_examples() -> Vec<Box<dyn Transform>> {
-            let mut all: Vec<Box<dyn Transform>> = Vec::new();
-            $(all.extend(<$type>::examples().into_iter().map(|t| Box::new(t) as Box<dyn Transform>));)*
-            all.extend(Ema::examples().into_iter().map(|t| Box::new(t) as Box<dyn Transform>));
-            all
-        }
-    };
+/// Returns the examples of all transforms, and of the average of the weights, which is not in the list.
+pub fn all_examples() -> Vec<Box<dyn Transform>> {
+    let averages = Ema::examples().into_iter().map(|one| Box::new(one) as Box<dyn Transform>);
+    list::all_examples().into_iter().chain(averages).collect()
 }
 
-transforms! {
-    "adam" => Adam,
-    "clip_by_global_norm" => ClipByGlobalNorm,
-    "lars" => Lars,
-    "momentum" => Momentum,
-    "rmsprop" => Rmsprop,
-    "weight_decay" => WeightDecay,
+/// The list of transforms.
+mod list {
+    use super::*;
+
+    registry! {
+        Transform: Box<dyn Transform>, one => Box::new(one);
+        "adam" => Adam,
+        "clip_by_global_norm" => ClipByGlobalNorm,
+        "lars" => Lars,
+        "momentum" => Momentum,
+        "rmsprop" => Rmsprop,
+        "weight_decay" => WeightDecay,
+    }
 }
 
 #[cfg(test)]

@@ -5,13 +5,16 @@
 
 pub(crate) mod define;
 pub(crate) mod range;
+pub(crate) mod registry;
 pub(crate) mod table;
 pub(crate) mod value;
 
 pub(crate) use define::settings;
 pub use range::{AT_LEAST_ONE, FRACTION, NOT_NEGATIVE, POSITIVE, Range, SINGLE, SINGLE_OR_ZERO};
+pub(crate) use registry::registry;
 pub use table::{Setting, Settings};
 pub use value::Value;
+pub(crate) use value::values;
 
 #[cfg(test)]
 mod tests {

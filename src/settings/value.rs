@@ -16,9 +16,10 @@ pub trait Value {
     fn toml(&self) -> Option<String>;
 }
 
+/// Makes types values: each with its name in the reference, and how it is written in the file.
 macro_rules! values {
     ($($type:ty, $kind:literal, $value:ident => $toml:expr;)*) => {
-        $(impl Value for $type {
+        $(impl $crate::settings::value::Value for $type {
             type Inner = Self;
             const KIND: &'static str = $kind;
             fn inner(&self) -> Option<&Self> {
@@ -31,6 +32,7 @@ macro_rules! values {
         })*
     };
 }
+pub(crate) use values;
 
 values! {
     f64, "number", x => number(*x);

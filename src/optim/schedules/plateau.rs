@@ -6,7 +6,7 @@
 //! finite count as no improvement.
 
 use super::schedule::{Monitor, Observation, RunProgress, Schedule};
-use crate::settings::{FRACTION, Range, Value, settings};
+use crate::settings::{FRACTION, Range, settings, values};
 use serde::Deserialize;
 
 const FACTOR: Range<f64> =
@@ -26,19 +26,18 @@ pub enum PlateauMonitor {
     Test,
 }
 
-impl Value for PlateauMonitor {
-    type Inner = Self;
-    const KIND: &'static str = "\"train.loss\", \"validation.loss\" or \"test.loss\"";
-    fn inner(&self) -> Option<&Self> {
-        Some(self)
-    }
-    fn toml(&self) -> Option<String> {
-        let name = match self {
+values! {
+    PlateauMonitor, "\"train.loss\", \"validation.loss\" or \"test.loss\"", monitor => format!("{:?}", monitor.name());
+}
+
+impl PlateauMonitor {
+    /// Returns its name in the file.
+    fn name(self) -> &'static str {
+        match self {
             PlateauMonitor::Train => "train.loss",
             PlateauMonitor::Validation => "validation.loss",
             PlateauMonitor::Test => "test.loss",
-        };
-        Some(format!("{name:?}"))
+        }
     }
 }
 

@@ -1,0 +1,44 @@
+//! The macro that lists the kinds of a room: layers, transforms, schedules.
+
+/// Lists kinds, by their keys in the file, as boxes of a trait. Each type reads its settings with serde and has
+/// `examples()`, which `example => boxed` puts into boxes:
+///
+/// ```text
+/// registry! {
+///     Transform: Box<dyn Transform>, one => Box::new(one);
+///     "momentum" => Momentum,
+/// }
+/// ```
+macro_rules! registry {
+    ($Trait:ident: $Example:ty, $example:pat_param => $boxed:expr; $($kind:literal => $type:ty),* $(,)?) => {
+        /// The keys of all kinds.
+        pub const KEYS: &[&str] = &[$($kind),*];
+
+        /// Reads the settings of a kind. Returns `None` if there is no kind of this name.
+        pub fn read<'de, D: serde::Deserializer<'de>>(
+            kind: &str,
+            settings: D,
+        ) -> Option<Result<Box<dyn $Trait>, D::Error>> {
+            match kind {
+                $($kind => {
+                    let read = <$type as serde::Deserialize>::deserialize(settings);
+                    Some(read.map(|read| Box::new(read) as Box<dyn $Trait>))
+                })*
+                _ => None,
+            }
+        }
+
+        /// Returns the key and the settings of every kind.
+        pub fn all_settings() -> Vec<(&'static str, Vec<$crate::settings::Setting>)> {
+            vec![$(($kind, <$type as $crate::settings::Settings>::settings())),*]
+        }
+
+        /// Returns the examples of every kind.
+        pub fn all_examples() -> Vec<$Example> {
+            let mut all: Vec<$Example> = Vec::new();
+            $(all.extend(<$type>::examples().into_iter().map(|$example| -> $Example { $boxed }));)*
+            all
+        }
+    };
+}
+pub(crate) use registry;
