@@ -57,6 +57,19 @@ fn parts_have_that_curve_on_emulated_devices() {
     }
 }
 
+/// The parts of a batch need less memory, also where the network is evaluated.
+#[test]
+fn parts_save_memory_of_activations() {
+    let folder = folder("accumulation-memory");
+    let activations = |parts: &str| {
+        let plan = folder.good(&["plan", "plain.toml", "--format", "json", "--set", parts]).out;
+        let plan: serde_json::Value = serde_json::from_str(&plan).unwrap();
+        plan["devices"][0]["activations_bytes"].as_f64().unwrap()
+    };
+    let (whole, parts) = (activations("train.accumulate=1"), activations("train.accumulate=4"));
+    assert!(parts < 0.3 * whole, "{parts} of {whole} bytes");
+}
+
 #[test]
 fn a_divided_run_resumes_bit_for_bit() {
     let folder = folder("accumulation-resume");

@@ -246,7 +246,7 @@ impl Job {
         EpochPlan { samples: samples.max(1), batch }
     }
 
-    /// Returns the most samples of the parts into which a training batch is divided.
+    /// Returns the most samples of the parts into which a training batch is divided. Evaluations take as many at once.
     pub fn part(&self) -> usize {
         self.config.data.batch.div_ceil(self.config.train.accumulate)
     }
@@ -314,7 +314,8 @@ impl Job {
         // From the place where training goes on to the end of its epoch.
         let rest = self.epoch().samples - self.from.1.sample;
         let mut add = |mode, samples: usize| {
-            for rows in [samples.min(batch), samples % batch] {
+            let most = if mode == Mode::Train { batch } else { self.part() };
+            for rows in [samples.min(most), samples % most] {
                 let own: Vec<Variant> = match mode {
                     Mode::Eval => vec![Variant::eval(rows)],
                     Mode::Train => BatchPart::divide(rows, self.part())

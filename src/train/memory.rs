@@ -37,7 +37,8 @@ impl ProcessMemory {
             _ if kind == DeviceKind::Cpu => (1, size_of::<f32>()),
             header => (InputStaging::READS, header.map_or(size_of::<f32>(), |header| header.pixels.bytes())),
         };
-        let batch = config.data.batch as u64 * features * value as u64;
+        let part = config.data.batch.div_ceil(config.train.accumulate);
+        let batch = part as u64 * features * value as u64;
         ProcessMemory {
             arenas,
             data: data.sum(),
@@ -63,7 +64,7 @@ pub(super) fn excess_of_data<'a>(headers: impl Iterator<Item = &'a Header>) -> O
 /// Returns what a plan needs more than the devices or the machine have, as a sentence; `None` if it fits or that is not
 /// known.
 pub(super) fn excess(config: &Config, plan: &Plan, needed: ProcessMemory) -> Option<String> {
-    let advice = "use a smaller batch, more devices, or a smaller network";
+    let advice = "use a smaller batch, more devices, train.accumulate, or a smaller network";
     if let Some(machine) = machine().filter(|&machine| needed.total() > machine) {
         let (needed, machine) = (size(needed.total()), size(machine));
         return Some(format!("the run needs {needed} of memory, but this machine has {machine}; {advice}"));

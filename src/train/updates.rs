@@ -311,7 +311,7 @@ impl Run {
         let sets = [self.splits.validation.clone(), self.splits.test.clone()];
         let (mut events, mut bad) = (Vec::new(), None);
         for split in sets.into_iter().flatten() {
-            let result = evaluate(&mut self.session, &split, self.job.config.data.batch, self.step, stop)?;
+            let result = evaluate(&mut self.session, &split, self.job.part(), self.step, stop)?;
             let Some(result) = result else { return Ok(None) };
             events.push(result.event);
             bad = bad.or(result.bad);
