@@ -221,14 +221,16 @@ __device__ __forceinline__ void apply_single(
     apply_chain(single, at, p, range, factors[0] == 0.0f, bad_weights, update);
 }
 
-// One block, before optim_check_parts: whether the loss and all of n values are finite.
+// One block, before optim_check_parts: whether all metrics, losses among them, and all of n values are finite.
 __device__ void optim_check(
     const float* values,   // (n)
-    const float* metrics,  // (4): the loss first
+    const float* metrics,  // (count)
     float* bad_gradients,  // (1): 1 or 0
     float* bad_weights,    // (1): 0
-    int n) {
-    float bad = is_finite(metrics[0]) ? 0.0f : 1.0f;
+    int n, int count) {
+    float bad = 0.0f;
+    for (int i = threadIdx.x; i < count; i += blockDim.x)
+        if (!is_finite(metrics[i])) bad = 1.0f;
     for (int i = threadIdx.x; i < n; i += blockDim.x)
         if (!is_finite(values[i])) bad = 1.0f;
     bad = block_max(bad);

@@ -141,20 +141,3 @@ __device__ void softmax_cross_entropy_backward(
     by_alignment<T>(classes, one, p, dx);
 }
 KERNEL(softmax_cross_entropy_backward, f32, bf16)
-
-// One block: sums the rows in an order fixed by their number.
-__device__ void softmax_cross_entropy_metrics(
-    const float* rows,  // (N, 3)
-    float* metrics,  // (4): loss * scale, top-1 hits, top-5 hits, samples
-    int n, float scale) {
-    float sums[3] = {0.0f, 0.0f, 0.0f};
-    for (int row = threadIdx.x; row < n; row += blockDim.x)
-        for (int i = 0; i < 3; ++i) sums[i] += rows[3ll * row + i];
-    for (int i = 0; i < 3; ++i) sums[i] = block_sum(sums[i]);
-    if (threadIdx.x > 0) return;
-    metrics[0] = sums[0] * scale;
-    metrics[1] = sums[1];
-    metrics[2] = sums[2];
-    metrics[3] = (float)n;
-}
-KERNEL(softmax_cross_entropy_metrics)

@@ -109,7 +109,14 @@ fn the_best_checkpoints_are_kept_besides_the_newest() {
     let wrong =
         folder.run(&["check", "small.toml", "--set", "train.checkpoint={ keep_best = 1, best_by = \"dev.loss\" }"]);
     assert!(
-        wrong.code == Some(2) && wrong.err.contains("validation or test, a dot, and loss, top1 or top5"),
+        wrong.code == Some(2) && wrong.err.contains("validation or test, a dot, and loss or a metric"),
+        "{}",
+        wrong.err
+    );
+    let best = "train.checkpoint={ keep_best = 1, best_by = \"test.top2\" }";
+    let wrong = folder.run(&["check", "small.toml", "--set", best]);
+    assert!(
+        wrong.err.contains("no metric \"top2\" (did you mean \"top1\"?); it has loss, top1, top5"),
         "{}",
         wrong.err
     );

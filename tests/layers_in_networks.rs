@@ -6,7 +6,7 @@ mod common;
 use common::outcome::{Outcome, Where};
 use peristyle::collectives::CollectiveAlgorithm;
 use peristyle::error::{Locations, Problem};
-use peristyle::layers::{self, Activation, Layer, LayerContext, Split};
+use peristyle::layers::{self, Activation, Layer, Split};
 use peristyle::network::{Network, Node, Parameter, Source};
 use peristyle::tensor::Mesh;
 use std::collections::BTreeMap;
@@ -21,8 +21,7 @@ fn read(kind: &str, settings: &str) -> Arc<dyn Layer> {
 }
 
 fn is_loss(layer: &dyn Layer, inputs: &[Activation]) -> bool {
-    let output = layer.output(inputs).unwrap();
-    layer.phases(&LayerContext::on_one_device(inputs, output)).unwrap().is_loss()
+    layer.targets(inputs[0]).is_some()
 }
 
 fn push(network: &mut Network, layer: Arc<dyn Layer>, inputs: Vec<Source>, split: Option<Split>) -> Source {
@@ -46,15 +45,26 @@ fn push(network: &mut Network, layer: Arc<dyn Layer>, inputs: Vec<Source>, split
     let (params, statistics) =
         ((first..network.parameters.len()).collect(), (first_state..network.statistics.len()).collect());
     let locations = Locations::default();
-    network.nodes.push(Node { name, layer, inputs, input_shapes, output, split, params, statistics, locations });
+    network.nodes.push(Node {
+        name,
+        layer,
+        inputs,
+        input_shapes,
+        output,
+        split,
+        params,
+        statistics,
+        loss_weight: 1.0,
+        locations,
+    });
     Source::Node(network.nodes.len() - 1)
 }
 
 /// Builds a network: images, a convolution for each input of the layer, the layer, a dense layer, the loss.
 fn around(layer: &Arc<dyn Layer>, inputs: &[Activation], before: Split, split: Option<Split>) -> Arc<Network> {
     let Activation { h, w, .. } = inputs[0];
-    let mut network =
-        Network { input: Activation::new(h, w, 4), nodes: vec![], parameters: vec![], statistics: vec![] };
+    let input = Activation::new(h, w, 4);
+    let mut network = Network { input, nodes: vec![], parameters: vec![], statistics: vec![], metrics: vec![] };
     let sources = inputs.iter().map(|input| {
         let conv = read("conv", &format!("{{ filters = {}, kernel = 1 }}", input.c));
         let conv = push(&mut network, conv, vec![Source::Images], Some(before));
@@ -67,6 +77,7 @@ fn around(layer: &Arc<dyn Layer>, inputs: &[Activation], before: Split, split: O
         last = push(&mut network, read("dense", "{ units = 5 }"), vec![last], Some(Split::None));
         push(&mut network, read("softmax_cross_entropy", "{}"), vec![last], None);
     }
+    network.name_metrics();
     Arc::new(network)
 }
 

@@ -116,7 +116,8 @@ fn show(checkpoint: &Checkpoint, json: bool) -> Result<()> {
         }
     }
     for e in &info.evaluations {
-        text += &format!("step {}: {} loss {:.6}, top 1 {:.4}, top 5 {:.4}\n", e.step, e.split, e.loss, e.top1, e.top5);
+        let metrics: String = e.metrics.iter().map(|(name, value)| format!(", {name} {value:.4}")).collect();
+        text += &format!("step {}: {} loss {:.6}{metrics}\n", e.step, e.split, e.loss);
     }
     text += "\n";
     info.settings.iter().for_each(|(key, value)| text += &format!("{key} = {value}\n"));

@@ -48,10 +48,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     notes(&run.job().notes.iter().cloned().chain(skipped).collect::<Vec<_>>());
     let (events, result) = run.evaluations(&Stop::default())?.expect("nothing requests a stop");
     for event in events {
-        if let RunEvent::Eval { step, split, loss, top1, top5, images } = event {
-            print(&format!(
-                "step {step}  {split}: loss {loss:.6}  top1 {top1:.4}  top5 {top5:.4}  ({images} images)\n"
-            ))?;
+        if let RunEvent::Eval { step, split, loss, metrics, images } = event {
+            let metrics: String =
+                metrics.iter().map(|metric| format!("  {} {:.4}", metric.name, metric.value)).collect();
+            print(&format!("step {step}  {split}: loss {loss:.6}{metrics}  ({images} images)\n"))?;
         }
     }
     result

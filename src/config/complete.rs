@@ -1,12 +1,12 @@
 //! A configuration with every default written out: `peristyle check FILE --defaults`.
 
 use super::keys::{KEYS, KeyDefault, SectionKey};
-use super::model::{ENTRY_KEYS, LayerEntry};
+use super::model::{ENTRY_KEYS, LOSS_KEYS, LayerEntry};
 use super::spans::SpannedValue;
 use super::write::{inline, quoted};
 use super::{Config, OnNonFinite};
 use crate::settings::Settings;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
 /// Returns the text of the file with all keys: those of the file, those that it leaves out with their defaults, and as
 /// comments those whose default depends on other things. It reads back as the same configuration.
@@ -38,8 +38,11 @@ fn line(key: &SectionKey, table: Option<&DeTable>, config: &Config) -> String {
     let name = key.path.rsplit('.').next().unwrap_or_default();
     let given = table.and_then(|table| table.get(name));
     let whole = match key.path {
-        "model.layers" => given.map(|value| list(layers(value, &config.model.layers))),
-        "model.loss" => config.model.loss.layer.as_ref().map(|layer| tagged(layer.key(), &**layer)),
+        "model.layers" => given.map(|value| {
+            let items = value.get_ref().as_array().into_iter().flatten();
+            list(items.zip(&config.model.layers).filter_map(|(item, layer)| entry(Some(item), layer, ENTRY_KEYS, true)))
+        }),
+        "model.loss" => losses(given, &config.model.losses),
         "optimizer.chain" => given.map(|_| list(config.optimizer.chain.listed().map(|t| tagged(t.key(), t)))),
         "optimizer.schedule" => given.map(|_| list(config.optimizer.schedule.0.iter().map(|s| tagged(s.key(), &**s)))),
         _ => None,
@@ -68,25 +71,30 @@ fn tagged(kind: &str, settings: &(impl Settings + ?Sized)) -> String {
     format!("{{ {kind} = {all} }}")
 }
 
-/// Returns every layer with its name, the keys that it has in common with others, and all of its settings.
-fn layers<'a>(value: &'a SpannedValue, entries: &'a [LayerEntry]) -> impl Iterator<Item = String> {
-    let items = value.get_ref().as_array().into_iter().flatten();
-    items.zip(entries).filter_map(|(item, entry)| {
-        let layer = entry.layer.as_ref()?;
-        let common = match item.get_ref() {
-            DeValue::Table(table) => table.iter().filter(|(key, _)| ENTRY_KEYS.contains(&&**key.get_ref())).collect(),
-            _ => Vec::new(),
-        };
-        let common = common.into_iter().filter(|(key, _)| &**key.get_ref() != "name");
-        let common: String =
-            common.map(|(key, value)| format!(", {} = {}", quoted(key.get_ref()), inline(value, 2))).collect();
-        let own = tagged(layer.key(), &**layer);
-        Some(format!(
-            "{{ name = {:?}, {}{common} }}",
-            entry.name,
-            own.strip_prefix("{ ").and_then(|own| own.strip_suffix(" }")).unwrap_or(&own)
-        ))
-    })
+/// Returns the losses: one, or a list if the file has a list.
+fn losses(given: Option<&SpannedValue>, losses: &[LayerEntry]) -> Option<String> {
+    match given.and_then(|value| value.get_ref().as_array()) {
+        Some(items) => {
+            Some(list(items.iter().zip(losses).filter_map(|(item, loss)| entry(Some(item), loss, LOSS_KEYS, true))))
+        }
+        None => {
+            let loss = losses.first()?;
+            entry(given, loss, LOSS_KEYS, loss.name != "loss")
+        }
+    }
+}
+
+/// Returns a layer or a loss: its name if `named`, the keys in `common` that the file gives, and all of its settings.
+fn entry(given: Option<&SpannedValue>, entry: &LayerEntry, common: &[&str], named: bool) -> Option<String> {
+    let layer = entry.layer.as_ref()?;
+    let table = given.and_then(|value| value.get_ref().as_table());
+    let keys = table.into_iter().flatten().filter(|(key, _)| common.contains(&&**key.get_ref()));
+    let keys = keys.filter(|(key, _)| &**key.get_ref() != "name");
+    let keys: String = keys.map(|(key, value)| format!(", {} = {}", quoted(key.get_ref()), inline(value, 2))).collect();
+    let own = tagged(layer.key(), &**layer);
+    let own = own.strip_prefix("{ ").and_then(|own| own.strip_suffix(" }")).unwrap_or(&own);
+    let name = if named { format!("name = {:?}, ", entry.name) } else { String::new() };
+    Some(format!("{{ {name}{own}{keys} }}"))
 }
 
 #[cfg(test)]
@@ -102,6 +110,7 @@ mod tests {
             "train.ema=0.9",
             "train.on_nonfinite=skip",
             "optimizer.schedule=[{ warmup = { steps = 5 } }, \"plateau\"]",
+            "model.loss=[{ softmax_cross_entropy = {}, weight = 0.5 }, \"softmax_cross_entropy\"]",
         ];
         let mut count = 0;
         for file in std::fs::read_dir(configs).unwrap() {
@@ -118,10 +127,11 @@ mod tests {
                 assert_eq!(with_defaults(&second), completed);
                 let what = |config: &Config| {
                     let Config { name, seed, devices, data, optimizer, train, model, .. } = config;
-                    let common =
-                        |l: &LayerEntry| format!("{:?}", (&l.inputs, &l.split, &l.lr_mult, &l.decay_mult, &l.init));
+                    let common = |l: &LayerEntry| {
+                        format!("{:?}", (&l.inputs, &l.split, &l.lr_mult, &l.decay_mult, &l.init, &l.loss_weight))
+                    };
                     let layers: Vec<_> =
-                        model.layers.iter().chain([&model.loss]).map(|l| (&l.name, &l.layer, common(l))).collect();
+                        model.layers.iter().chain(&model.losses).map(|l| (&l.name, &l.layer, common(l))).collect();
                     format!(
                         "{seed} {devices:?} {data:?} {optimizer:?} {train:?} {layers:?} {:?}",
                         (name, &model.init, &model.input, &model.from)

@@ -157,10 +157,10 @@ pub const KEYS: &[SectionKey] = &[
     ),
     key(
         "model.loss",
-        "layer",
+        "loss, or list of losses",
         Value("\"softmax_cross_entropy\""),
         "{ softmax_cross_entropy = { label_smoothing = 0.1 } }",
-        "The loss, after the last layer.",
+        "What training minimises: a loss, or the weighted sum of several.",
     ),
     key(
         "model.from",
@@ -190,6 +190,24 @@ pub const KEYS: &[SectionKey] = &[
         Value("true"),
         "false",
         "Whether the file must have every other tensor of the network.",
+    ),
+    key(
+        "model.loss.*.name",
+        "text",
+        Chosen("`loss`; of several, `loss1` and so on"),
+        "\"aux\"",
+        "The name of the loss.",
+    ),
+    key(
+        "model.loss.*.inputs",
+        "list of names",
+        Chosen("the last layer"),
+        "[\"aux_fc\"]",
+        "The layer whose output it compares with the targets.",
+    ),
+    within(
+        "a number above 0 and within single precision",
+        key("model.loss.*.weight", "number", Value("1.0"), "0.3", "Its factor in the sum of the losses."),
     ),
     key("model.layers.*.name", "text", Chosen("the kind and a number: `conv1`"), "\"fc8\"", "The name of the layer."),
     key(
@@ -338,9 +356,9 @@ pub const KEYS: &[SectionKey] = &[
     key(
         "train.checkpoint.best_by",
         "text",
-        Chosen("`top1` of the validation data, otherwise of the test data"),
+        Chosen("of the validation data, otherwise of the test data: `top1` of a classifier, `loss` of other networks"),
         "\"test.loss\"",
-        "The result by which checkpoints are compared: `validation` or `test`, a dot, and `loss`, `top1` or `top5`.",
+        "The result by which checkpoints are compared: `validation` or `test`, a dot, and `loss` or a metric.",
     ),
     key(
         "train.checkpoint.on_error",

@@ -34,4 +34,4 @@ pub use patterns::{NameMap, NameMatch, NamePattern};
 pub use pretrained::PretrainedWeights;
 pub use reference::reference;
 pub use settings::{LENGTH, learned_length, learned_settings};
-pub use train::{BestBy, CheckpointSettings, Every, Measure, OnError, OnNonFinite, Optimizer, Train};
+pub use train::{BestBy, CheckpointSettings, Every, OnError, OnNonFinite, Optimizer, Train};

@@ -8,6 +8,7 @@ use super::section::Section;
 use super::spans::SpannedValue;
 use crate::error::{Fault, Locations, number};
 use crate::layers::{self, Activation, Init, Layer, Split};
+use crate::optim;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use toml::de::{DeArray, DeTable, DeValue};
@@ -38,14 +39,18 @@ impl Multiplier {
     }
 }
 
-/// A layer as listed in the file.
+/// The keys that an entry of the list of losses may have besides its kind.
+pub(super) const LOSS_KEYS: &[&str] = &["name", "inputs", "weight"];
+
+/// A layer or a loss as listed in the file.
 #[derive(Debug, Clone)]
 pub struct LayerEntry {
-    /// Its name: from the file, where it may have dots, or `<kind><index among its kind, from 1>`.
+    /// Its name: from the file, where it may have dots, or `<kind><index among its kind, from 1>`; by default, that of a
+    /// loss is `loss`, or `loss1`, `loss2` and so on if there are several.
     pub name: String,
     /// The layer; `None` if its settings are wrong, which has been reported.
     pub layer: Option<Arc<dyn Layer>>,
-    /// The names of its inputs; `None` means the previous layer.
+    /// The names of its inputs; `None` means the previous layer, and for a loss the last one.
     pub inputs: Option<Vec<String>>,
     /// How it is split over the columns axis.
     pub split: Option<Split>,
@@ -55,6 +60,8 @@ pub struct LayerEntry {
     pub decay_mult: Multiplier,
     /// The initialisation of its parameters, unless the layer fixes it.
     pub init: Option<Init>,
+    /// The factor of a loss in the loss of the network, above 0; 1 by default.
+    pub loss_weight: f64,
     /// The locations of the entry and its keys in the file.
     pub locations: Locations,
 }
@@ -68,8 +75,8 @@ pub struct Model {
     pub init: Init,
     /// The layers, in the order of the file.
     pub layers: Vec<LayerEntry>,
-    /// The loss, named `loss`; softmax cross-entropy by default.
-    pub loss: LayerEntry,
+    /// The losses, of which the weighted sum is the loss of the network; softmax cross-entropy by default.
+    pub losses: Vec<LayerEntry>,
     /// The weights that training starts from.
     pub from: Option<PretrainedWeights>,
     /// The locations of the section and its keys in the file.
@@ -89,13 +96,20 @@ pub(super) fn kind_of<'t>(table: &'t DeTable) -> Option<&'t str> {
     keys.iter().find(|k| layers::KEYS.contains(k)).or(keys.first()).copied()
 }
 
+/// Returns the name that the file gives an entry.
+fn name_of(entry: &SpannedValue) -> Option<String> {
+    entry.get_ref().as_table()?.get("name")?.get_ref().as_str().map(str::to_string)
+}
+
+/// Returns the name of every loss: from the file, or `loss`, and `loss<index, from 1>` if there are several.
+pub(super) fn names_of_losses(entries: &DeArray) -> Vec<String> {
+    let default = |index| if entries.len() > 1 { format!("loss{}", index + 1) } else { "loss".to_string() };
+    entries.iter().enumerate().map(|(index, entry)| name_of(entry).unwrap_or_else(|| default(index))).collect()
+}
+
 /// Returns the name of every layer: from the file, or `<kind><index among its kind, from 1>`.
 pub(super) fn names(entries: &DeArray) -> Vec<String> {
     let mut counts: HashMap<&str, usize> = HashMap::new();
-    let name = |entry: &'_ SpannedValue| match entry.get_ref() {
-        DeValue::Table(table) => table.get("name").and_then(|v| v.get_ref().as_str()).map(str::to_string),
-        _ => None,
-    };
     let mut names = Vec::new();
     for entry in entries {
         let kind = match entry.get_ref() {
@@ -105,7 +119,7 @@ pub(super) fn names(entries: &DeArray) -> Vec<String> {
         };
         let count = counts.entry(kind).or_default();
         *count += 1;
-        names.push(name(entry).unwrap_or_else(|| format!("{kind}{count}")));
+        names.push(name_of(entry).unwrap_or_else(|| format!("{kind}{count}")));
     }
     names
 }
@@ -120,17 +134,13 @@ pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option
     section.require("layers");
     let layers = section.value("layers");
     let layers = layers.and_then(|value| read_layers(section.diagnostics, value));
-    let loss = match section.value("loss") {
-        Some(value) => read_loss(section.diagnostics, value),
-        None => {
-            let table = toml::Spanned::new(section.span.clone(), DeValue::String("softmax_cross_entropy".into()));
-            read_loss(section.diagnostics, table)
-        }
-    };
+    let loss = section.value("loss");
+    let softmax = || toml::Spanned::new(section.span.clone(), DeValue::String("softmax_cross_entropy".into()));
+    let losses = read_losses(section.diagnostics, loss.unwrap_or_else(softmax));
     let from = section.value("from");
     let from = from.and_then(|value| pretrained::read(section.diagnostics, value));
     section.finish();
-    Some(Model { input: input?, init, layers: layers?, loss, from, locations })
+    Some(Model { input: input?, init, layers: layers?, losses: losses?, from, locations })
 }
 
 fn read_input(section: &mut Section) -> Option<Activation> {
@@ -171,7 +181,8 @@ fn read_layers(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Vec
         }
         DeValue::Array(entries) => {
             let names = names(&entries);
-            Some(entries.into_iter().zip(names).map(|(value, name)| read_entry(diagnostics, value, name)).collect())
+            let read = |(value, name)| read_entry(diagnostics, value, name, &OF_LAYERS);
+            Some(entries.into_iter().zip(names).map(read).collect())
         }
         other => {
             diagnostics.problem(at, format!("[model]: layers = {}, expected a list of layers", errors::show(&other)));
@@ -190,11 +201,25 @@ fn blank(name: String, locations: Locations) -> LayerEntry {
         lr_mult: Multiplier::default(),
         decay_mult: Multiplier::default(),
         init: None,
+        loss_weight: 1.0,
         locations,
     }
 }
 
-fn read_entry(diagnostics: &mut Diagnostics, value: SpannedValue, name: String) -> LayerEntry {
+/// How the entries of a list are read.
+struct EntryKind {
+    /// The path of an entry, as in the list of keys.
+    path: &'static str,
+    /// The keys that an entry may have besides its kind.
+    keys: &'static [&'static str],
+    /// Reads them.
+    read: fn(&mut Section, &mut LayerEntry),
+}
+
+const OF_LAYERS: EntryKind = EntryKind { path: "model.layers.*", keys: ENTRY_KEYS, read: read_entry_keys };
+const OF_LOSSES: EntryKind = EntryKind { path: "model.loss.*", keys: LOSS_KEYS, read: read_loss_keys };
+
+fn read_entry(diagnostics: &mut Diagnostics, value: SpannedValue, name: String, of: &EntryKind) -> LayerEntry {
     let subject = format!("layer \"{name}\"");
     let span = value.span();
     let mut entry = blank(name, diagnostics.source.locations(&value));
@@ -205,10 +230,10 @@ fn read_entry(diagnostics: &mut Diagnostics, value: SpannedValue, name: String) 
         }
         DeValue::Table(_) => {
             let before = diagnostics.problems.len();
-            let mut section = Section::open(diagnostics, &subject, "model.layers.*", value);
-            read_entry_keys(&mut section, &mut entry);
+            let mut section = Section::open(diagnostics, &subject, of.path, value);
+            (of.read)(&mut section, &mut entry);
             let table = std::mem::replace(&mut section.table, DeTable::new());
-            let tagged = Tagged::keyed(section.diagnostics, &subject, &LAYERS, table, span, ENTRY_KEYS);
+            let tagged = Tagged::keyed(section.diagnostics, &subject, &LAYERS, table, span, of.keys);
             if let Some(tagged) = tagged {
                 // The keys of the settings come first: a setting may have the name of a common key.
                 let own = std::mem::take(&mut entry.locations.keys);
@@ -230,7 +255,13 @@ fn read_entry(diagnostics: &mut Diagnostics, value: SpannedValue, name: String) 
     entry
 }
 
-fn read_entry_keys(section: &mut Section, entry: &mut LayerEntry) {
+fn read_loss_keys(section: &mut Section, entry: &mut LayerEntry) {
+    read_name(section);
+    entry.inputs = section.take("inputs");
+    entry.loss_weight = section.within("weight", |x: f64| x > 0.0 && optim::is_single(x));
+}
+
+fn read_name(section: &mut Section) {
     if let Some(name) = section.take::<String>("name") {
         let fits = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         let parts = name.split('.').collect::<Vec<_>>();
@@ -241,6 +272,10 @@ fn read_entry_keys(section: &mut Section, entry: &mut LayerEntry) {
             section.fault(&Fault::at("name", message));
         }
     }
+}
+
+fn read_entry_keys(section: &mut Section, entry: &mut LayerEntry) {
+    read_name(section);
     entry.inputs = section.take("inputs");
     entry.split = section.take("split");
     entry.lr_mult = read_multiplier(section, "lr_mult");
@@ -280,12 +315,19 @@ fn read_layer(diagnostics: &mut Diagnostics, subject: &str, tagged: Tagged) -> O
     Some(Arc::from(layer))
 }
 
-fn read_loss(diagnostics: &mut Diagnostics, value: SpannedValue) -> LayerEntry {
-    let mut entry = blank("loss".to_string(), diagnostics.source.locations(&value));
-    let subject = "layer \"loss\"";
-    if let Some(tagged) = Tagged::open(diagnostics, subject, &LAYERS, value) {
-        entry.locations = tagged.locations.clone();
-        entry.layer = read_layer(diagnostics, subject, tagged);
+/// Reads one loss, or a list of losses.
+fn read_losses(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Vec<LayerEntry>> {
+    let at = value.span().start;
+    let span = value.span();
+    let entries = match value.into_inner() {
+        DeValue::Array(entries) => entries,
+        one => DeArray::from_iter([toml::Spanned::new(span, one)]),
+    };
+    if !(1..=MOST_LAYERS).contains(&entries.len()) {
+        let message = format!("[model]: loss has {} losses, expected 1 to {MOST_LAYERS}", entries.len());
+        diagnostics.problem(at, message);
+        return None;
     }
-    entry
+    let names = names_of_losses(&entries);
+    Some(entries.into_iter().zip(names).map(|(value, name)| read_entry(diagnostics, value, name, &OF_LOSSES)).collect())
 }

@@ -40,6 +40,8 @@ pub struct Config {
     pub train: Train,
     /// The location of `train` in the file.
     pub train_locations: Locations,
+    /// The location of `checkpoint` in `train` in the file.
+    pub checkpoint_locations: Locations,
     /// The folder that relative paths refer to: the folder of the file.
     pub base: Base,
     /// The path of the file.
@@ -180,6 +182,8 @@ fn read_root(diagnostics: &mut Diagnostics, root: DeTable) -> (Option<Config>, O
     let devices = devices::read(top.diagnostics, devices);
     let [data_locations, optimizer_locations, train_locations] = ["data", "optimizer", "train"]
         .map(|section| top.table.get(section).map(|value| top.diagnostics.source.locations(value)).unwrap_or_default());
+    let checkpoint = top.table.get("train").and_then(|train| train.get_ref().as_table()?.get("checkpoint"));
+    let checkpoint_locations = checkpoint.map(|value| top.diagnostics.source.locations(value)).unwrap_or_default();
     let data = required(&mut top, "data", data::read);
     let model = required(&mut top, "model", model::read);
     let evaluated = evaluated_sets(data.as_ref());
@@ -223,6 +227,7 @@ fn read_root(diagnostics: &mut Diagnostics, root: DeTable) -> (Option<Config>, O
             optimizer_locations,
             train,
             train_locations,
+            checkpoint_locations,
             base,
             path,
             independent,

@@ -25,6 +25,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("data", "## `[data]`: what it learns from"),
     ("model", "## `[model]`: the network"),
     ("model.from", "### `from` in `[model]`, as a table"),
+    ("model.loss.*", "### Every loss"),
     ("model.layers.*", "### Every layer"),
     ("optimizer", "## `[optimizer]`: how it learns"),
     ("train", "## `[train]`: how long, and what is evaluated and kept"),

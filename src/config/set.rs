@@ -6,7 +6,7 @@
 
 use super::diagnostics::Diagnostics;
 use super::errors;
-use super::model::{ENTRY_KEYS, kind_of, names};
+use super::model::{ENTRY_KEYS, LOSS_KEYS, kind_of, names, names_of_losses};
 use super::spans::{SpannedValue, key};
 use super::write::quoted;
 use crate::error::{Problem, suggest};
@@ -127,9 +127,17 @@ impl<'i> Change<'i> {
             let (span, file) = (node.span(), node.clone());
             *node.get_mut() = DeValue::Table(DeTable::from_iter([(key("file", span), file)]));
         }
+        if path == "model.loss" && LOSS_KEYS.contains(&name) {
+            unfold(node);
+        }
         match node.get_mut() {
             DeValue::Table(table) => self.put_in_table(table, depth),
-            DeValue::Array(items) if path == "model.layers" => self.put_in_layer(items, depth),
+            DeValue::Array(items) if path == "model.layers" => {
+                self.put_in_entry(items, &names(items), ENTRY_KEYS, depth)
+            }
+            DeValue::Array(items) if path == "model.loss" => {
+                self.put_in_entry(items, &names_of_losses(items), LOSS_KEYS, depth)
+            }
             DeValue::Array(items) => {
                 if let Ok(index) = name.parse::<usize>() {
                     let len = items.len();
@@ -143,7 +151,7 @@ impl<'i> Change<'i> {
                 };
                 match items.iter().filter(|v| of_kind(v)).count() {
                     1 => {}
-                    0 => return Err(format!("{path} has no entry \"{name}\"{}", listed(name, kinds_in(items)))),
+                    0 => return Err(format!("{path} has no entry \"{name}\"{}", listed(name, &kinds_in(items)))),
                     n => return Err(format!("{path} has {n} entries \"{name}\"; give the index, from 0")),
                 }
                 let item = items.iter_mut().find(|v| of_kind(v)).expect("the count is 1");
@@ -160,8 +168,13 @@ impl<'i> Change<'i> {
                 table.remove(*other);
             }
         }
-        if ONE_OF.contains(&path.as_str()) && !table.contains_key(name) {
-            table.clear();
+        let common = if path == "model.loss" { LOSS_KEYS } else { &[] };
+        if ONE_OF.contains(&path.as_str()) && !table.contains_key(name) && !common.contains(&name) {
+            let others: Vec<String> = table.keys().map(|key| key.get_ref().to_string()).collect();
+            others
+                .iter()
+                .filter(|key| !common.contains(&key.as_str()))
+                .for_each(|key| drop(table.remove(key.as_str())));
         }
         let mut value = match table.remove(name) {
             Some(value) => value,
@@ -172,19 +185,26 @@ impl<'i> Change<'i> {
         put
     }
 
-    fn put_in_layer(&self, items: &mut DeArray<'i>, depth: usize) -> Result<(), String> {
+    /// Puts the new value into the entry of a list that the key at `depth` names; `common` has the keys of every entry.
+    fn put_in_entry(
+        &self,
+        items: &mut DeArray<'i>,
+        names: &[String],
+        common: &[&str],
+        depth: usize,
+    ) -> Result<(), String> {
         let name = self.keys[depth];
-        let names = names(items);
+        let noun = if self.path(depth) == "model.loss" { "loss" } else { "layer" };
         let found = names.iter().position(|n| n == name).or_else(|| name.parse().ok());
         let Some(entry) = found.and_then(|index| items.get_mut(index)) else {
             // The keys that an unquoted name with dots was split into.
             let dotted = (depth + 2..=self.keys.len()).map(|end| self.keys[depth..end].join("."));
             return Err(match dotted.rev().find(|dotted| names.contains(dotted)) {
                 Some(dotted) => format!(
-                    "there is no layer \"{name}\"; write {}.\"{dotted}\" for the layer whose name has dots",
+                    "there is no {noun} \"{name}\"; write {}.\"{dotted}\" for the {noun} whose name has dots",
                     self.path(depth)
                 ),
-                None => format!("there is no layer \"{name}\"{}", listed(name, names)),
+                None => format!("there is no {noun} \"{name}\"{}", listed(name, names)),
             });
         };
         if self.is_last(depth) {
@@ -200,7 +220,7 @@ impl<'i> Change<'i> {
             ));
         };
         let kind = kind_of(table).map(str::to_string);
-        match kind.filter(|_| !ENTRY_KEYS.contains(&key) && !table.contains_key(key)) {
+        match kind.filter(|_| !common.contains(&key) && !table.contains_key(key)) {
             Some(kind) => {
                 let settings = table.get_mut(kind.as_str()).expect("the kind is a key of the entry");
                 self.put(settings, depth + 1)
@@ -228,7 +248,7 @@ fn kinds_in(items: &DeArray) -> Vec<String> {
     kinds.collect()
 }
 
-fn listed(name: &str, known: Vec<String>) -> String {
+fn listed(name: &str, known: &[String]) -> String {
     if known.is_empty() {
         return "; the list is empty".to_string();
     }

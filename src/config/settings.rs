@@ -1,6 +1,6 @@
 //! The settings that affect what is learned, as a flat list for comparison: with their keys as `--set` takes them.
 
-use super::model::{ENTRY_KEYS, kind_of, names};
+use super::model::{ENTRY_KEYS, LOSS_KEYS, kind_of, names, names_of_losses};
 use super::spans::SpannedValue;
 use super::write::quoted;
 use std::collections::BTreeMap;
@@ -48,7 +48,12 @@ fn of_train(root: &DeTable, keys: &[&str]) -> BTreeMap<String, String> {
 fn flatten(key: &str, value: &SpannedValue, all: &mut BTreeMap<String, String>) {
     match value.get_ref() {
         DeValue::Table(table) => table.iter().for_each(|(k, v)| flatten(&join(key, k.get_ref()), v, all)),
-        DeValue::Array(entries) if key == "model.layers" => layers(key, entries, all),
+        DeValue::Array(entries) if key == "model.layers" => {
+            self::entries(key, entries, &names(entries), ENTRY_KEYS, all);
+        }
+        DeValue::Array(entries) if key == "model.loss" => {
+            self::entries(key, entries, &names_of_losses(entries), LOSS_KEYS, all);
+        }
         DeValue::Array(items) if items.iter().any(|item| item.get_ref().is_table()) => list(key, items, all),
         _ => drop(all.insert(key.to_string(), plain(value))),
     }
@@ -58,10 +63,10 @@ fn join(key: &str, name: &str) -> String {
     format!("{key}.{}", quoted(name))
 }
 
-fn layers(key: &str, entries: &DeArray, all: &mut BTreeMap<String, String>) {
-    let names = names(entries);
+/// Flattens a list whose elements have names, and the keys in `common` besides their kind.
+fn entries(key: &str, entries: &DeArray, names: &[String], common: &[&str], all: &mut BTreeMap<String, String>) {
     all.insert(key.to_string(), names.join(", "));
-    for (entry, name) in entries.iter().zip(&names) {
+    for (entry, name) in entries.iter().zip(names) {
         let key = join(key, name);
         let DeValue::Table(table) = entry.get_ref() else {
             all.insert(key, entry.get_ref().as_str().unwrap_or_default().to_string());
@@ -73,7 +78,7 @@ fn layers(key: &str, entries: &DeArray, all: &mut BTreeMap<String, String>) {
             match &**k.get_ref() {
                 // The name is in the key, and where a layer is computed does not affect what it learns.
                 "name" | "split" => {}
-                k if ENTRY_KEYS.contains(&k) => flatten(&join(&key, k), v, all),
+                k if common.contains(&k) => flatten(&join(&key, k), v, all),
                 _ => match v.get_ref() {
                     DeValue::Table(settings) => settings.iter().for_each(|(k, v)| {
                         flatten(&join(&key, k.get_ref()), v, all);

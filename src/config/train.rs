@@ -84,38 +84,25 @@ pub enum OnNonFinite {
     Skip(u64),
 }
 
-/// A result of an evaluation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Measure {
-    /// The mean loss; lower is better.
-    Loss,
-    /// The fraction of images whose first guess is right; higher is better.
-    Top1,
-    /// The fraction of images with the right class among the first five guesses; higher is better.
-    Top5,
-}
-
 /// The result by which checkpoints are compared: `"validation.loss"`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BestBy {
     /// `validation` or `test`.
     pub split: &'static str,
-    /// The result.
-    pub measure: Measure,
+    /// `loss` or the name of a metric. None means the first metric for which higher is better, or the loss.
+    pub metric: Option<String>,
 }
 
 impl BestBy {
     fn parse(text: &str) -> Option<Self> {
-        let (split, measure) = text.split_once('.')?;
+        let (split, metric) = text.split_once('.').filter(|(_, metric)| !metric.is_empty())?;
         let split = ["validation", "test"].into_iter().find(|name| *name == split)?;
-        let measures = [("loss", Measure::Loss), ("top1", Measure::Top1), ("top5", Measure::Top5)];
-        let (_, measure) = measures.into_iter().find(|(name, _)| *name == measure)?;
-        Some(BestBy { split, measure })
+        Some(BestBy { split, metric: Some(metric.to_string()) })
     }
 }
 
 /// When checkpoints are written, and which are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CheckpointSettings {
     /// How often, every epoch by default.
     pub every: Every,
@@ -123,7 +110,7 @@ pub struct CheckpointSettings {
     pub keep: usize,
     /// How many of the best checkpoints are kept besides, and by which result; 0 by default.
     pub keep_best: usize,
-    /// The result by which they are compared: of the validation set, if there is one, `top1` by default.
+    /// The result by which they are compared: of the validation set by default, if there is one.
     pub best_by: BestBy,
     /// What follows when one cannot be written.
     pub on_error: OnError,
@@ -312,11 +299,6 @@ fn read_on_nonfinite(section: &mut Section) -> OnNonFinite {
     if skips { OnNonFinite::Skip(max_skips.unwrap_or(1)) } else { OnNonFinite::Stop }
 }
 
-/// Returns the result by which checkpoints are compared by default.
-fn best_of(evaluated: &[&'static str]) -> BestBy {
-    BestBy { split: evaluated.first().copied().unwrap_or("test"), measure: Measure::Top1 }
-}
-
 fn read_checkpoint(
     diagnostics: &mut Diagnostics,
     value: SpannedValue,
@@ -327,11 +309,13 @@ fn read_checkpoint(
     let keep = table.within("keep", |n: usize| n >= 1);
     let keep_best = table.get("keep_best").unwrap_or(0);
     let given: Option<String> = table.take("best_by");
-    let best_by = given.as_deref().map_or_else(|| Some(best_of(evaluated)), BestBy::parse);
+    let split = evaluated.first().copied().unwrap_or("test");
+    let default = BestBy { split, metric: None };
+    let best_by = given.as_deref().map_or_else(|| Some(default.clone()), BestBy::parse);
     let best_by = best_by.unwrap_or_else(|| {
-        let expected = "expected a set and a result: validation or test, a dot, and loss, top1 or top5";
+        let expected = "expected a set and a result: validation or test, a dot, and loss or a metric, such as top1";
         table.fault(&Fault::at("best_by", format!("best_by = {:?}, {expected}", given.as_deref().unwrap_or_default())));
-        best_of(evaluated)
+        default
     });
     if keep_best > 0 && !evaluated.contains(&best_by.split) {
         let key = if given.is_some() { "best_by" } else { "keep_best" };

@@ -33,6 +33,8 @@ pub struct Args<'a, R> {
     pub layer: u64,
     /// The samples that the loss is divided by: those of the batch of an update.
     pub divisor: usize,
+    /// The factor of the layer's loss in the loss of the network.
+    pub loss_weight: f64,
     /// See [`Args::tell_finite`].
     pub(crate) finite: AtomicBool,
 }
@@ -42,7 +44,13 @@ impl<'a, R: Key> Args<'a, R> {
     pub fn new(operands: &'a Operands<R>, pool: &'a Pool, precision: Precision) -> Self {
         let (implementation, clock) = (Implementation::default(), Clock::default());
         let finite = AtomicBool::new(false);
-        Args { operands, pool, precision, implementation, clock, seed: 0, layer: 0, divisor: 0, finite }
+        let loss_weight = 1.0;
+        Args { operands, pool, precision, implementation, clock, seed: 0, layer: 0, divisor: 0, loss_weight, finite }
+    }
+
+    /// Returns the factor of a sample's gradient in that of the network's loss.
+    pub fn loss_scale(&self) -> f64 {
+        self.loss_weight / self.divisor as f64
     }
 
     /// Tells whether this step knows that the gradient of its layer's first parameter is finite, and far enough from

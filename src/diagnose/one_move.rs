@@ -55,12 +55,13 @@ impl OneMove {
             nodes: Vec::new(),
             parameters: Vec::new(),
             statistics: Vec::new(),
+            metrics: Vec::new(),
         };
         let mut sizes = vec![(Region::Gradients, self.elements(from, mesh))];
         if !self.in_place() {
             sizes.push((self.result(), self.elements(to, mesh)));
         }
-        sizes.push((Region::Metrics, Region::RESULTS));
+        sizes.push((Region::Metrics, Region::COUNTS));
         if spec.target.is_gpu() {
             sizes.push((Region::InputStaging, InputStaging::of(&network, &spec).elements()));
         }

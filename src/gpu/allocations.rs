@@ -89,7 +89,7 @@ impl<'a> Allocations<'a> {
         let window = LocalSlice { start: vec![0], len: vec![words.len()] };
         let clock = self.put(&words, Element::F32, Shape::from([words.len()]), window)?.address();
         let issue = Issue { driver: self.driver, stream: self.stream };
-        f(&Launch { issue, operands, clock, seed: 1, layer: 0, divisor, tf32, epilogue })?;
+        f(&Launch { issue, operands, clock, seed: 1, layer: 0, divisor, loss_weight: 1.0, tf32, epilogue })?;
         self.driver.synchronize(self.stream)
     }
 

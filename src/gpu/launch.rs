@@ -28,6 +28,8 @@ pub struct Launch<'a, R> {
     pub layer: u64,
     /// The samples that the loss is divided by: those of the batch of an update.
     pub divisor: usize,
+    /// The factor of the layer's loss in the loss of the network.
+    pub loss_weight: f64,
     /// Whether products round f32 factors to tf32.
     pub tf32: bool,
     /// The operation applied to the output before it is stored, if any.
@@ -35,6 +37,16 @@ pub struct Launch<'a, R> {
 }
 
 impl<R: Key> Launch<'_, R> {
+    /// Returns the factor of a sample in a mean over the batch.
+    pub fn mean_scale(&self) -> f32 {
+        (1.0 / self.divisor as f64) as f32
+    }
+
+    /// Returns the factor of a sample's gradient in that of the network's loss.
+    pub fn loss_scale(&self) -> f64 {
+        self.loss_weight / self.divisor as f64
+    }
+
     /// Returns true if the step has an operand with this role.
     pub fn has(&self, role: R) -> bool {
         self.operands.has(role)

@@ -35,6 +35,35 @@ impl std::fmt::Display for Split {
     }
 }
 
+/// How a metric is combined over devices, parts of a batch and batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MetricKind {
+    /// A sum over the samples, divided by [`Args::divisor`]: the mean of an error. Lower is better.
+    Mean,
+    /// The number of samples that pass a test, reported as their fraction. Higher is better.
+    Hits,
+}
+
+/// A number that a layer computes for every batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metric {
+    /// Its name, unique within the layer: `loss`, `top1`.
+    pub name: &'static str,
+    /// How it is combined.
+    pub kind: MetricKind,
+}
+
+/// The targets that a loss learns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LossTargets {
+    /// The number of classes that it can tell apart, if it learns class numbers.
+    pub classes: Option<usize>,
+    /// The number of classes of the distributions that it learns.
+    pub distributions: Option<usize>,
+    /// The number of values that it learns for each sample.
+    pub values: Option<usize>,
+}
+
 /// The purpose of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Mode {
@@ -187,6 +216,17 @@ pub trait Layer: Settings + Debug + Send + Sync {
             Split::Batch => Placement::Shard(Dim::BATCH),
             Split::None => Placement::Replicate,
         })
+    }
+
+    /// Returns the metrics, in the order in which the forward pass writes them. That of a loss begins with `loss`, its
+    /// mean over the samples.
+    fn metrics(&self) -> &'static [Metric] {
+        &[]
+    }
+
+    /// Returns the targets that the layer learns if its input has this shape; `None` if it is not a loss.
+    fn targets(&self, _x: Activation) -> Option<LossTargets> {
+        None
     }
 
     /// Declares the phases. A layer without phases is a view: its output is its input.

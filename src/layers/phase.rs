@@ -29,9 +29,9 @@ pub enum Role {
     Statistic(usize),
     /// Tensor i that the layer saves, alive from its first write to its last read.
     Saved(usize),
-    /// The targets: (N, 1) class indices or (N, C).
+    /// The targets: (N, 1) class indices, (N, C) distributions, or (N, D) values.
     Target,
-    /// The loss and counts of this batch; see [`METRICS`](super::METRICS).
+    /// The metrics of this batch, as [`Layer::metrics`](super::Layer::metrics) lists them.
     Metrics,
 }
 
@@ -190,10 +190,6 @@ impl LayerPhases {
     /// Creates the phases of a layer with one forward and one backward phase and no parameters.
     pub fn simple(forward: Phase, backward: Phase) -> Self {
         LayerPhases { forward: vec![forward], backward: vec![backward], ..LayerPhases::default() }
-    }
-    /// Returns true if the layer is a loss: it reads the targets.
-    pub fn is_loss(&self) -> bool {
-        self.forward.iter().flat_map(|phase| &phase.operands).any(|operand| operand.role == Role::Target)
     }
     /// Creates the phases of a view, a layer whose output is its input: there are none.
     pub fn view() -> Self {

@@ -4,7 +4,7 @@
 //! the results are then combined according to the declared layouts: shards are placed, partial sums are added, and
 //! copies are compared. A layer can thus be verified under every split without a program.
 
-use super::{Access, Activation, Args, Layer, LayerContext, LayerPhases, METRICS, Mode, Operands, Phase, Role, Split};
+use super::{Access, Activation, Args, Layer, LayerContext, LayerPhases, Mode, Operands, Phase, Role, Split};
 use crate::cpu::{Implementation, Scalar};
 use crate::device::{Clock, Epilogue, Memory, Operand, Pool, Target};
 use crate::error::{Error, Fault, Result};
@@ -108,7 +108,7 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
         };
         let phases = layer.phases(&cx)?;
         let mut shapes = vec![(Role::Y, output.batch(rows)), (Role::Dy, output.batch(rows))];
-        shapes.extend([(Role::Target, Shape::from([rows, 1])), (Role::Metrics, Shape::from([METRICS]))]);
+        shapes.extend([(Role::Target, Shape::from([rows, 1])), (Role::Metrics, Shape::from([layer.metrics().len()]))]);
         for (i, x) in inputs.iter().enumerate() {
             shapes.extend([(Role::X(i), x.batch(rows)), (Role::Dx(i), x.batch(rows))]);
         }

@@ -8,10 +8,11 @@
 //! A sample whose loss is not finite is never counted as right.
 //!
 //! x: (N, H, W, C) read as N vectors of H * W * C; targets: (N, 1) class indices or (N, C) distributions;
-//! metrics: see [`METRICS`].
+//! metrics: the loss, and the numbers of samples whose class has the largest logit (`top1`) or one of the five largest (`top5`).
 
 use super::layer::unknown_phase;
-use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands, Phase, Role, Split, by_precision};
+use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, LossTargets, Metric, MetricKind, Operands};
+use super::{Phase, Role, Split, by_precision};
 use crate::cpu::vectorized;
 use crate::device::Operand;
 use crate::device::Target;
@@ -33,16 +34,27 @@ settings! {
     }
 }
 
-/// Number of metrics of a batch: the loss summed over the samples and divided by N, the number of samples whose class
-/// has the largest logit, the number whose class is among the five largest, and the number of samples.
-pub const METRICS: usize = 4;
-
 impl Layer for SoftmaxCrossEntropy {
     fn key(&self) -> &'static str {
         "softmax_cross_entropy"
     }
     fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
+        if inputs[0].features() < 2 {
+            return Err(Fault::whole("1 output, expected at least 2, one for each class"));
+        }
         Ok(inputs[0])
+    }
+    fn metrics(&self) -> &'static [Metric] {
+        const METRICS: &[Metric] = &[
+            Metric { name: "loss", kind: MetricKind::Mean },
+            Metric { name: "top1", kind: MetricKind::Hits },
+            Metric { name: "top5", kind: MetricKind::Hits },
+        ];
+        METRICS
+    }
+    fn targets(&self, x: Activation) -> Option<LossTargets> {
+        let classes = Some(x.features());
+        Some(LossTargets { classes, distributions: classes, values: None })
     }
     fn cost(&self, inputs: &[Activation]) -> u64 {
         5 * inputs[0].features() as u64
@@ -89,7 +101,7 @@ impl Layer for SoftmaxCrossEntropy {
     fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
         let logits = if phase == "forward" { Role::X(0) } else { PROBABILITIES };
         let (rows, classes) = (launch.operand(logits).len(0), width(launch.operand(logits)));
-        let (n, targets, scale) = (int(rows)?, launch.read(Role::Target), (1.0 / launch.divisor as f64) as f32);
+        let (n, targets) = (int(rows)?, launch.read(Role::Target));
         let smoothing = self.smoothing(phase == "backward" || launch.has(PROBABILITIES));
         let (hard, soft) = ((1.0 - smoothing) as f32, (smoothing / classes as f64) as f32);
         let (grid, classes, width) = (Grid::cover(rows, 8), int(classes)?, int(width(launch.operand(Role::Target)))?);
@@ -98,7 +110,7 @@ impl Layer for SoftmaxCrossEntropy {
                 let (x, each) = (launch.any(logits), launch.scratch());
                 let p = if launch.has(PROBABILITIES) { launch.any_mut(PROBABILITIES) } else { AnyMut::NONE };
                 let (one, metrics) = (Grid::new(1, 1, 1), launch.write(Role::Metrics));
-                // SAFETY: x and p are (rows, classes), targets (rows, width), scratch (rows, 3), metrics (4).
+                // SAFETY: x and p are (rows, classes), targets (rows, width), scratch (rows, 3), metrics (3).
                 unsafe {
                     any::softmax_cross_entropy_forward(
                         &launch.issue,
@@ -113,7 +125,7 @@ impl Layer for SoftmaxCrossEntropy {
                         hard,
                         soft,
                     )?;
-                    kernels::softmax_cross_entropy_metrics(&launch.issue, one, each.into(), metrics, n, scale)
+                    kernels::sum_metrics(&launch.issue, one, each.into(), metrics, n, 3, 1, launch.mean_scale())
                 }
             }
             "backward" if !launch.has(Role::Dx(0)) => Ok(()),
@@ -132,7 +144,7 @@ impl Layer for SoftmaxCrossEntropy {
                         width,
                         hard,
                         soft,
-                        scale,
+                        launch.loss_scale() as f32,
                     )
                 }
             }
@@ -194,7 +206,7 @@ impl SoftmaxCrossEntropy {
             }
         }
         metrics[0] = loss / T::from_f64(args.divisor as f64);
-        for (m, count) in metrics[1..].iter_mut().zip([top1, top5, rows]) {
+        for (m, count) in metrics[1..].iter_mut().zip([top1, top5]) {
             *m = T::from_f64(count as f64);
         }
     }
@@ -207,7 +219,7 @@ impl SoftmaxCrossEntropy {
             (args.read::<T>(PROBABILITIES), args.read::<T>(Role::Target), args.write::<T>(Role::Dx(0)));
         let (rows, classes) = (args.operand(PROBABILITIES).len(0), width(args.operand(PROBABILITIES)));
         let width = width(args.operand(Role::Target));
-        let scale = T::from_f64(1.0 / args.divisor as f64);
+        let scale = T::from_f64(args.loss_scale());
         for n in 0..rows {
             let target = &targets[n * width..][..width];
             let class = class_of(target);

@@ -3,7 +3,7 @@
 use super::{Network, Node, Parameter, Source};
 use crate::config::{LayerEntry, Model};
 use crate::error::{Fault, MOST_LISTED, Problem, quantity, suggest};
-use crate::layers::{Activation, Layer, LayerContext, Param};
+use crate::layers::{Activation, Layer, Param};
 use crate::tensor::Shape;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,29 +22,35 @@ const IMAGES: &str = "images";
 pub fn build(model: &Model) -> Result<Network, Vec<Problem>> {
     let mut builder = GraphBuilder {
         model,
-        network: Network { input: model.input, nodes: vec![], parameters: vec![], statistics: vec![] },
+        network: Network { input: model.input, nodes: vec![], parameters: vec![], statistics: vec![], metrics: vec![] },
         outputs: vec![],
         names: HashMap::new(),
         used: vec![false; model.layers.len()],
         problems: vec![],
         complete: true,
-        inputs_known: model.layers.iter().all(|entry| entry.layer.is_some()),
+        inputs_known: model.layers.iter().chain(&model.losses).all(|entry| entry.layer.is_some()),
     };
     for (index, entry) in model.layers.iter().enumerate() {
         builder.names.entry(&entry.name).or_insert((index, index)).1 = index;
     }
-    for index in 0..model.layers.len() {
+    for (index, entry) in model.layers.iter().enumerate() {
         builder.name(index);
-        builder.add(index, &model.layers[index]);
+        builder.add(index, entry);
+    }
+    for (index, entry) in model.losses.iter().enumerate() {
+        builder.name_of_loss(index);
+        builder.add(model.layers.len() + index, entry);
     }
     builder.unused();
-    builder.add(model.layers.len(), &model.loss);
     if builder.complete && builder.problems.is_empty() && builder.network.parameters.is_empty() {
         let fault = Fault::at("layers", "no layer has parameters, so there is nothing to learn; add a dense layer");
         builder.problems.push(model.locations.problem("[model]", &fault));
     }
     match builder.problems.is_empty() && builder.complete {
-        true => Ok(builder.network),
+        true => {
+            builder.network.name_metrics();
+            Ok(builder.network)
+        }
         false => Err(builder.problems),
     }
 }
@@ -77,12 +83,22 @@ impl GraphBuilder<'_> {
         let earlier = self.names.get(&**name).filter(|(first, _)| *first < index);
         let taken = match earlier {
             Some(&(first, _)) => format!("the layer at {}", self.model.layers[first].locations.whole),
-            None if name == "loss" => "the loss".to_string(),
+            None if self.model.losses.iter().any(|loss| loss.name == *name) => "the loss".to_string(),
             None if name == IMAGES => "the images of the batch".to_string(),
             None => return,
         };
         let message = format!("name \"{name}\" is already the name of {taken}; choose another name");
         self.fault(entry, &Fault::at("name", message));
+    }
+
+    /// Reports a loss with the name of an earlier one.
+    fn name_of_loss(&mut self, index: usize) {
+        let (entry, losses) = (&self.model.losses[index], &self.model.losses);
+        if let Some(first) = losses[..index].iter().find(|other| other.name == entry.name) {
+            let taken = format!("the loss at {}", first.locations.whole);
+            let message = format!("name \"{}\" is already the name of {taken}; choose another name", entry.name);
+            self.fault(entry, &Fault::at("name", message));
+        }
     }
 
     /// Adds the node of an entry, or reports why that is impossible.
@@ -104,14 +120,20 @@ impl GraphBuilder<'_> {
             Source::Node(node) => self.outputs[*node],
         };
         let shapes: Vec<Activation> = inputs.iter().map(shape).collect::<Option<_>>()?;
-        let checked = layer.output(&shapes).and_then(|output| {
-            fits([output.h, output.w, output.c], "the output")?;
-            self.role(index, layer, &shapes, output)?;
+        let checked = self.role(index, layer, shapes[0]).map_err(|fault| (entry, fault));
+        // An output that a loss cannot use is a mistake of the layer.
+        let at = match inputs[0] {
+            Source::Node(node) if index >= self.model.layers.len() => &self.model.layers[node],
+            _ => entry,
+        };
+        let checked = checked.and_then(|()| {
+            let output = layer.output(&shapes).map_err(|fault| (at, fault))?;
+            fits([output.h, output.w, output.c], "the output").map_err(|fault| (at, fault))?;
             Ok(output)
         });
         let output = match checked {
             Ok(output) => output,
-            Err(fault) => {
+            Err((entry, fault)) => {
                 self.fault(entry, &fault);
                 return None;
             }
@@ -124,11 +146,6 @@ impl GraphBuilder<'_> {
             }
         }
         self.settings(entry, layer, &params);
-        if index > 0 && index == self.model.layers.len() && shapes[0].features() < 2 {
-            let message = "1 output, expected at least 2, one for each class";
-            self.fault(&self.model.layers[index - 1], &Fault::whole(message));
-            return None;
-        }
         let node = Node {
             name: entry.name.clone(),
             layer: Arc::clone(layer),
@@ -136,6 +153,7 @@ impl GraphBuilder<'_> {
             input_shapes: shapes,
             output,
             split: entry.split,
+            loss_weight: entry.loss_weight,
             params: self.keep(entry, params, |network| &mut network.parameters),
             statistics: self.keep(entry, statistics, |network| &mut network.statistics),
             locations: entry.locations.clone(),
@@ -146,8 +164,10 @@ impl GraphBuilder<'_> {
 
     /// Finds the inputs of an entry and marks them as used.
     fn inputs(&mut self, index: usize, entry: &LayerEntry) -> Option<Vec<Source>> {
+        let layers = self.model.layers.len();
         let Some(names) = &entry.inputs else {
-            let Some(previous) = index.checked_sub(1) else { return Some(vec![Source::Images]) };
+            // The losses follow the last layer.
+            let Some(previous) = index.min(layers).checked_sub(1) else { return Some(vec![Source::Images]) };
             self.used[previous] = true;
             return Some(vec![Source::Node(previous)]);
         };
@@ -179,9 +199,9 @@ impl GraphBuilder<'_> {
         if self.problems.len() > MOST_LISTED {
             return format!("unknown input \"{name}\"");
         }
-        let earlier = self.model.layers[..index].iter().map(|other| other.name.as_str());
+        let earlier = self.model.layers[..index.min(self.model.layers.len())].iter().map(|other| other.name.as_str());
         let near = suggest(name, earlier.clone().chain([IMAGES]));
-        let (hidden, which) = match index.saturating_sub(MOST_NAMES) {
+        let (hidden, which) = match index.min(self.model.layers.len()).saturating_sub(MOST_NAMES) {
             0 => (0, String::new()),
             hidden => (hidden, format!("the last {MOST_NAMES} ")),
         };
@@ -209,17 +229,10 @@ impl GraphBuilder<'_> {
         false
     }
 
-    /// Checks that the loss reads the targets and that no other layer does.
-    fn role(
-        &self,
-        index: usize,
-        layer: &Arc<dyn Layer>,
-        shapes: &[Activation],
-        output: Activation,
-    ) -> Result<(), Fault> {
-        let is_loss = layer.phases(&LayerContext::on_one_device(shapes, output))?.is_loss();
+    /// Checks that losses are listed as losses, and other layers as layers.
+    fn role(&self, index: usize, layer: &Arc<dyn Layer>, x: Activation) -> Result<(), Fault> {
         let kind = layer.key();
-        match (is_loss, index == self.model.layers.len()) {
+        match (layer.targets(x).is_some(), index >= self.model.layers.len()) {
             (true, false) => {
                 Err(Fault::whole(format!("{kind} is a loss, expected a layer; write loss = \"{kind}\" after the list")))
             }
@@ -285,7 +298,7 @@ impl GraphBuilder<'_> {
     fn unused(&mut self) {
         let entries = &self.model.layers;
         for (index, entry) in entries.iter().enumerate() {
-            if self.inputs_known && !self.used[index] && index + 1 < entries.len() {
+            if self.inputs_known && !self.used[index] {
                 let message = "nothing uses its output; name it in the inputs of a later layer, or remove it";
                 self.fault(entry, &Fault::whole(message));
             }

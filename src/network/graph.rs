@@ -2,7 +2,7 @@
 
 use crate::device::{Random, RandomStream};
 use crate::error::Locations;
-use crate::layers::{Activation, Init, Layer, Param, Split};
+use crate::layers::{Activation, Init, Layer, MetricKind, Param, Split};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -34,11 +34,18 @@ pub struct Node {
     pub params: Vec<usize>,
     /// Its running statistics, as indices into [`Network::statistics`].
     pub statistics: Vec<usize>,
+    /// The factor of its loss in that of the network; 1 unless it is a loss.
+    pub loss_weight: f64,
     /// The locations of the layer and its keys in the file.
     pub locations: Locations,
 }
 
 impl Node {
+    /// Returns true if it is a loss.
+    pub fn is_loss(&self) -> bool {
+        self.layer.targets(self.input_shapes[0]).is_some()
+    }
+
     /// Returns the stream of its random numbers: the CRC-32 of its name, so that a layer draws the same numbers whatever
     /// other layers the network has.
     pub fn stream(&self) -> u64 {
@@ -61,7 +68,21 @@ pub struct Parameter {
     pub decay_mult: f64,
 }
 
-/// The network: nodes in topological order; the last node is the loss.
+/// The name of the loss of the network among the results.
+const LOSS: &str = "loss";
+
+/// A metric of the network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkMetric {
+    /// The node that computes it.
+    pub node: usize,
+    /// Its name: `top1`; with that of the node in front, `aux.top1`, unless the node is the only loss.
+    pub name: Arc<str>,
+    /// How it is combined.
+    pub kind: MetricKind,
+}
+
+/// The network: nodes in topological order; the last nodes are the losses, whose weighted sum is the loss of the network.
 #[derive(Debug, Clone)]
 pub struct Network {
     /// The shape of an image.
@@ -72,9 +93,52 @@ pub struct Network {
     pub parameters: Vec<Parameter>,
     /// The running statistics, in the order of the nodes.
     pub statistics: Vec<Parameter>,
+    /// The metrics, in the order of the nodes.
+    pub metrics: Vec<NetworkMetric>,
 }
 
 impl Network {
+    /// Returns the losses.
+    pub fn losses(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.iter().filter(|node| node.is_loss())
+    }
+
+    /// Returns which of the metrics are those of a node.
+    pub fn metrics_of(&self, node: usize) -> Range<usize> {
+        let first = self.metrics.partition_point(|metric| metric.node < node);
+        first..first + self.nodes[node].layer.metrics().len()
+    }
+
+    /// Returns the loss of the network, given the values of its metrics.
+    pub fn loss(&self, values: &[f64]) -> f64 {
+        let nodes = self.nodes.iter().enumerate().filter(|(_, node)| node.is_loss());
+        nodes.map(|(index, node)| node.loss_weight * values[self.metrics_of(index).start]).sum()
+    }
+
+    /// Returns the names of what an evaluation reports, and how each is combined: the loss of the network, then the
+    /// metrics.
+    pub fn results(&self) -> impl Iterator<Item = (&str, MetricKind)> {
+        [(LOSS, MetricKind::Mean)].into_iter().chain(self.reported().map(|(_, metric)| (&*metric.name, metric.kind)))
+    }
+
+    /// Returns the metrics, with their indices, that are reported besides the loss of the network: all, unless that is one
+    /// of them.
+    pub fn reported(&self) -> impl Iterator<Item = (usize, &NetworkMetric)> {
+        self.metrics.iter().enumerate().filter(|(_, metric)| &*metric.name != LOSS)
+    }
+
+    /// Lists the metrics of all nodes, once they are all there.
+    pub fn name_metrics(&mut self) {
+        let single = self.losses().count() == 1;
+        for (index, node) in self.nodes.iter().enumerate() {
+            for metric in node.layer.metrics() {
+                let plain = single && node.is_loss();
+                let name = if plain { metric.name.to_string() } else { format!("{}.{}", node.name, metric.name) };
+                self.metrics.push(NetworkMetric { node: index, name: name.into(), kind: metric.kind });
+            }
+        }
+    }
+
     /// Returns true if a node has parameters and all of them are frozen.
     pub fn is_frozen(&self, node: usize) -> bool {
         let params = &self.nodes[node].params;

@@ -3,7 +3,7 @@
 use super::build::build;
 use super::graph::Network;
 use crate::config::{self, Config, Parsed};
-use crate::error::{Error, Problem, Result};
+use crate::error::{Error, Fault, Problem, Result, suggest};
 use std::path::Path;
 
 /// Reads a configuration with every `--set KEY=VALUE` applied, and builds its network.
@@ -49,7 +49,25 @@ impl CheckedConfig {
             problems.extend(more);
             None
         });
+        if let (Some(config), Some(network)) = (&parsed.config, &network) {
+            problems.extend(unknown_metric(config, network));
+        }
         config::sort(&mut problems);
         CheckedConfig { file: parsed.file, config: parsed.config, network, problems }
     }
+}
+
+/// Returns what is wrong with a metric that the network does not have.
+fn unknown_metric(config: &Config, network: &Network) -> Option<Problem> {
+    let best_by = &config.train.checkpoint.best_by;
+    let metric = best_by.metric.as_ref()?;
+    let known: Vec<&str> = network.results().map(|(name, _)| name).collect();
+    if known.contains(&metric.as_str()) {
+        return None;
+    }
+    let near = suggest(metric, known.iter().copied());
+    let (set, known) = (best_by.split, known.join(", "));
+    let message =
+        format!("best_by = \"{set}.{metric}\", but the network has no metric \"{metric}\"{near}; it has {known}");
+    Some(config.checkpoint_locations.problem("[train] checkpoint", &Fault::at("best_by", message)))
 }

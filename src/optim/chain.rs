@@ -303,7 +303,7 @@ fn each_part<T: Real>(
 
 /// Writes the counts of what is not finite, given whether this device's gradients are finite.
 fn count_gradients<T: Real>(finite: bool, args: &UpdateArgs) {
-    let finite = finite && are_finite(&args.read::<T>(UpdateRole::Metrics)[..1]);
+    let finite = finite && are_finite(args.read::<T>(UpdateRole::Metrics));
     args.write::<T>(UpdateRole::NonFiniteGradients)[0] = if finite { T::ZERO } else { T::ONE };
     args.write::<T>(UpdateRole::NonFiniteWeights)[0] = T::ZERO;
 }

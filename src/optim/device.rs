@@ -221,6 +221,7 @@ fn count_gradients(values: Const<f32>, n: usize, launch: &Launch<UpdateRole>) ->
             launch.write(UpdateRole::NonFiniteGradients),
             launch.write(UpdateRole::NonFiniteWeights),
             n as i32,
+            launch.count(UpdateRole::Metrics) as i32,
         )
     }
 }

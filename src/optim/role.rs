@@ -12,7 +12,7 @@ pub enum UpdateRole {
     Gradients,
     /// The squared norm of each segment's gradient.
     Norms,
-    /// The metrics of the batch, of which the first is the loss.
+    /// The metrics of the batch.
     Metrics,
     /// The number of devices on which the loss or a gradient is not finite. Unless it is 0, nothing is updated.
     NonFiniteGradients,

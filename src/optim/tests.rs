@@ -8,7 +8,7 @@ use crate::tensor::{LocalSlice, Precision, Shape};
 use std::sync::Arc;
 
 /// The number of metrics.
-const METRICS: usize = 4;
+const METRICS: usize = 3;
 
 /// Flat regions of one device: weights, gradients, norms, slots; and the metrics and counts, which are zero at first.
 struct Device {

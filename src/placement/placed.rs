@@ -4,7 +4,7 @@ use super::flat::Flat;
 use crate::collectives::Collective;
 use crate::data::{Batch, BatchPart};
 use crate::device::Epilogue;
-use crate::layers::{Access, METRICS, Mode, Pass, Role};
+use crate::layers::{Access, Mode, Pass, Role};
 use crate::optim::UpdateRole;
 use crate::tensor::{Axis, Element, Layout, Precision, Shape};
 
@@ -46,16 +46,17 @@ pub enum Region {
     Slot(usize),
     /// Running statistics.
     Statistics,
-    /// The loss and counts of the last batch, and of the last update; see [`Region::RESULTS`].
+    /// The metrics of the last batch, as [`Network::metrics`](crate::network::Network::metrics) lists them; then the number
+    /// of devices on which one of them or a gradient was not finite, and of those on which a weight was not finite after
+    /// the update.
     Metrics,
     /// Two input buffers of a GPU, each for images and targets: the host fills one while an earlier step runs.
     InputStaging,
 }
 
 impl Region {
-    /// Number of elements of [`Region::Metrics`]: the [`METRICS`] of the loss layer, then the number of devices on which
-    /// the loss or a gradient was not finite, and of those on which a weight was not finite after the update.
-    pub const RESULTS: usize = METRICS + 2;
+    /// The number of elements of [`Region::Metrics`] after those of the network.
+    pub const COUNTS: usize = 2;
 
     /// Returns its element type when the program computes in `precision`.
     pub fn element(self, precision: Precision) -> Element {

@@ -8,7 +8,7 @@ use crate::collectives::Collective;
 use crate::data::BatchPart;
 use crate::device::Epilogue;
 use crate::error::Problem;
-use crate::layers::{Access, METRICS, Mode, Pass, Phase, PhaseOperand, Role};
+use crate::layers::{Access, Mode, Pass, Phase, PhaseOperand, Role};
 use crate::network::{Network, Source};
 use crate::optim::Chain;
 use crate::tensor::{Axis, Dim, Element, Layout, MatmulPrecision, Placement, Shape};
@@ -40,7 +40,7 @@ pub fn place(network: &Network, chain: &Chain, spec: &Spec, variant: Variant) ->
         bf16_weights: vec![],
         gradients: vec![],
         statistics: vec![],
-        metrics: 0,
+        metrics: vec![],
         counts: None,
     };
     planner.inputs();
@@ -91,7 +91,8 @@ pub(super) struct Planner<'a> {
     bf16_weights: Vec<TensorId>,
     gradients: Vec<TensorId>,
     statistics: Vec<TensorId>,
-    pub(super) metrics: TensorId,
+    /// The metrics of each node that has some, and their offset among all.
+    metrics: Vec<(TensorId, usize)>,
     /// The counts of gradients and weights that are not finite, once they are used.
     pub(super) counts: Option<[TensorId; 2]>,
 }
@@ -232,13 +233,13 @@ impl Planner<'_> {
             }
             self.resolved[index].phases.forward = phases;
         }
-        let metrics = self.redistribute(self.metrics, Layout::REPLICATE);
-        if self.follows_a_part() {
-            let home = Home::Fixed(Region::Metrics, 0);
-            let shape = Shape::from([METRICS]);
-            let sums = self.tensor("metrics".into(), shape, Layout::REPLICATE, home, MemoryUse::Statistics);
-            self.placed.ops.push(Op::Add { terms: vec![sums, metrics], to: sums, mask: None });
-            self.metrics = sums;
+        for (metrics, offset) in std::mem::take(&mut self.metrics) {
+            let metrics = self.redistribute(metrics, Layout::REPLICATE);
+            if self.follows_a_part() {
+                let (home, shape) = (Home::Fixed(Region::Metrics, offset), self.placed.tensors[metrics].shape.clone());
+                let sums = self.tensor("metrics".into(), shape, Layout::REPLICATE, home, MemoryUse::Statistics);
+                self.placed.ops.push(Op::Add { terms: vec![sums, metrics], to: sums, mask: None });
+            }
         }
     }
 
@@ -316,10 +317,12 @@ impl Planner<'_> {
             },
             Role::Target => self.redistribute(self.targets, layout),
             Role::Metrics => {
-                let home = if self.follows_a_part() { Home::Own } else { Home::Fixed(Region::Metrics, 0) };
-                let shape = Shape::from([METRICS]);
-                self.metrics = self.tensor("metrics".into(), shape, layout, home, MemoryUse::Statistics);
-                self.metrics
+                let offset = network.metrics_of(index).start;
+                let home = if self.follows_a_part() { Home::Own } else { Home::Fixed(Region::Metrics, offset) };
+                let shape = Shape::from([network.metrics_of(index).len()]);
+                let id = self.tensor("metrics".into(), shape, layout, home, MemoryUse::Statistics);
+                self.metrics.push((id, offset));
+                id
             }
         };
         if matches!(role, Role::Param(_) | Role::DParam(_) | Role::Statistic(_)) {

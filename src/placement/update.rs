@@ -5,7 +5,7 @@ use super::planner::Planner;
 use super::{Home, MemoryUse, Op, Region, TensorId};
 use crate::data::BatchPart;
 use crate::device::Target;
-use crate::layers::{Access, METRICS};
+use crate::layers::Access;
 use crate::optim::{UpdatePass, UpdateRole};
 use crate::tensor::{Element, Layout, MatmulPrecision, Placement, Shape};
 
@@ -61,8 +61,9 @@ impl Planner<'_> {
             return counts;
         }
         let partial = Layout::new(Placement::Partial, Placement::Partial);
+        let metrics = self.network.metrics.len();
         let counts = [("non-finite gradients", 0), ("non-finite weights", 1)].map(|(name, offset)| {
-            let home = Home::Fixed(Region::Metrics, METRICS + offset);
+            let home = Home::Fixed(Region::Metrics, metrics + offset);
             self.tensor(name.into(), Shape::from([1]), partial, home, MemoryUse::Statistics)
         });
         *self.counts.insert(counts)
@@ -74,7 +75,8 @@ impl Planner<'_> {
         if !first {
             return vec![(UpdateRole::NonFiniteGradients, gradients, Access::Update)];
         }
-        let metrics = self.redistribute(self.metrics, Layout::REPLICATE);
+        let (shape, home) = (Shape::from([self.network.metrics.len()]), Home::Fixed(Region::Metrics, 0));
+        let metrics = self.tensor("metrics".into(), shape, Layout::REPLICATE, home, MemoryUse::Statistics);
         vec![
             (UpdateRole::Metrics, metrics, Access::Read),
             (UpdateRole::NonFiniteGradients, gradients, Access::Write),

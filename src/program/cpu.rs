@@ -23,7 +23,7 @@ pub(super) struct Programs {
     batch: Arc<RwLock<Batch>>,
     /// The thread pool for reads and writes by the host.
     host: Pool,
-    /// The operand to which device 0 writes the loss and counts of a batch.
+    /// The operand to which device 0 writes the metrics of a batch.
     metrics: Operands<Only>,
     /// The order in which instructions run.
     pub execution: Execution,
@@ -106,20 +106,18 @@ impl Programs {
         std::mem::swap(&mut *self.batch.write().unwrap_or_else(|poisoned| poisoned.into_inner()), batch);
     }
 
-    /// Returns the metrics of the last run.
-    pub fn metrics(&self) -> [f64; Region::RESULTS] {
+    /// Writes the metrics of the last run to `to`.
+    pub fn metrics(&self, to: &mut [f64]) {
         match self.precision {
-            Precision::F32 => self.metrics_in::<f32>(),
-            Precision::F64 => self.metrics_in::<f64>(),
-            Precision::Dual => self.metrics_in::<Dual>(),
+            Precision::F32 => self.metrics_in::<f32>(to),
+            Precision::F64 => self.metrics_in::<f64>(to),
+            Precision::Dual => self.metrics_in::<Dual>(to),
         }
     }
 
-    fn metrics_in<T: Real>(&self) -> [f64; Region::RESULTS] {
-        let mut values = [0.0; Region::RESULTS];
+    fn metrics_in<T: Real>(&self, to: &mut [f64]) {
         let args = self.args(&self.metrics);
-        values.iter_mut().zip(args.read::<T>(Only)).for_each(|(to, from)| *to = from.to_f64());
-        values
+        to.iter_mut().zip(args.read::<T>(Only)).for_each(|(to, from)| *to = from.to_f64());
     }
 
     fn args<'a>(&'a self, operands: &'a Operands<Only>) -> Args<'a, Only> {
@@ -155,10 +153,23 @@ struct Ready {
 }
 
 enum Action {
-    Load { input: Input, to: Operands<Only> },
-    Phase { layer: Arc<dyn Layer>, stream: u64, phase: &'static str, operands: Operands<Role>, weight: Option<usize> },
+    Load {
+        input: Input,
+        to: Operands<Only>,
+    },
+    Phase {
+        layer: Arc<dyn Layer>,
+        stream: u64,
+        loss_weight: f64,
+        phase: &'static str,
+        operands: Operands<Role>,
+        weight: Option<usize>,
+    },
     Sum(SumTask),
-    Update { stage: usize, operands: Operands<UpdateRole> },
+    Update {
+        stage: usize,
+        operands: Operands<UpdateRole>,
+    },
 }
 
 /// The instructions of all queues, each with its operands in memory.
@@ -201,14 +212,14 @@ impl Executable {
             let action = match &step.work {
                 Work::Load { input, to, .. } => Action::Load { input: *input, to: only(operand(to)) },
                 Work::Phase { node, phase, operands, scratch, .. } => {
-                    let layer = Arc::clone(&plan.network.nodes[*node].layer);
+                    let node = &plan.network.nodes[*node];
+                    let (layer, stream, loss_weight) = (Arc::clone(&node.layer), node.stream(), node.loss_weight);
                     let operands: Operands<Role> = operands.iter().map(|(role, l)| (*role, operand(l))).collect();
                     let operands = operands.with_scratch(scratch.as_ref().map(operand));
                     // What a part shows of its gradient is not true of the sum.
                     let shows = operands.has(Role::DParam(0)) && program.variant.part == BatchPart::Whole;
-                    let weight = shows.then(|| segment_of[plan.network.nodes[*node].params[0]]);
-                    let stream = plan.network.nodes[*node].stream();
-                    Action::Phase { layer, stream, phase, operands, weight }
+                    let weight = shows.then(|| segment_of[node.params[0]]);
+                    Action::Phase { layer, stream, loss_weight, phase, operands, weight }
                 }
                 Work::Sum { sources, targets, .. } => {
                     Action::Sum(SumTask::new(slices(sources), slices(targets), precision))
@@ -269,8 +280,8 @@ impl QueueProgram for Executable {
                     Precision::Dual => load::<Dual>(&args, source),
                 }
             }
-            Action::Phase { layer, stream, phase, operands, weight } => {
-                let args = self.args(operands, pool, clock, *stream);
+            Action::Phase { layer, stream, loss_weight, phase, operands, weight } => {
+                let args = Args { loss_weight: *loss_weight, ..self.args(operands, pool, clock, *stream) };
                 layer.run(phase, &args);
                 if let Some(segment) = *weight {
                     // The events that order the gradient before its check order this as well.

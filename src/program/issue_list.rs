@@ -40,6 +40,7 @@ pub(super) enum Action {
     Phase {
         layer: Arc<dyn Layer>,
         stream: u64,
+        loss_weight: f64,
         phase: &'static str,
         operands: Operands<Role>,
         epilogue: Option<Epilogue>,
@@ -116,12 +117,12 @@ impl IssueList {
                     Action::Load { input, first, rows, width, to }
                 }
                 Work::Phase { node, phase, operands, scratch, epilogue, .. } => {
-                    let layer = Arc::clone(&plan.network.nodes[*node].layer);
+                    let node = &plan.network.nodes[*node];
+                    let (layer, stream, loss_weight) = (Arc::clone(&node.layer), node.stream(), node.loss_weight);
                     let operands: Operands<Role> = operands.iter().map(|(role, l)| (*role, operand(l))).collect();
                     let operands = operands.with_scratch(scratch.as_ref().map(operand));
                     let epilogue = epilogue.map(|(epilogue, _)| epilogue);
-                    let stream = plan.network.nodes[*node].stream();
-                    Action::Phase { layer, stream, phase, operands, epilogue }
+                    Action::Phase { layer, stream, loss_weight, phase, operands, epilogue }
                 }
                 Work::Sum { sources, targets, mask, .. } => {
                     let element = program.buffers[targets[0].0].element;

@@ -113,8 +113,9 @@ impl Issuer {
                     }
                 }
             }
-            Action::Phase { layer, stream, phase, operands, epilogue } => {
-                let launch = Launch { layer: *stream, epilogue: *epilogue, ..self.launch(step, list, slot, operands) };
+            Action::Phase { layer, stream, loss_weight, phase, operands, epilogue } => {
+                let general = self.launch(step, list, slot, operands);
+                let launch = Launch { layer: *stream, loss_weight: *loss_weight, epilogue: *epilogue, ..general };
                 layer.launch(phase, &launch)?;
             }
             Action::Sum { element, sources, targets, mask } => {
@@ -151,6 +152,7 @@ impl Issuer {
             seed: self.seed,
             layer: 0,
             divisor: list.divisor,
+            loss_weight: 1.0,
             tf32: self.tf32,
             epilogue: None,
         }

@@ -39,6 +39,6 @@ pub use extent::{MOST_USES, num_uses};
 pub use ir::{Buffer, BufferId, Instruction, LocalOperand, Program, Slice, Use, Work};
 pub use plan::Plan;
 pub use regions::{AllocatedRegion, InputStaging, Regions};
-pub use session::{Metrics, Persistent, Session};
+pub use session::{Persistent, Session, StepResult};
 pub use trace::FirstNonFinite;
 pub use usage::Usage;

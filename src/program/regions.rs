@@ -58,7 +58,7 @@ impl Regions {
         }
         let slots = chain.slots(0..chain.transforms.len()).len();
         sizes.extend((0..slots).map(|slot| (Region::Slot(slot), flat.len)));
-        sizes.extend([(Region::Statistics, statistics), (Region::Metrics, Region::RESULTS)]);
+        sizes.extend([(Region::Statistics, statistics), (Region::Metrics, network.metrics.len() + Region::COUNTS)]);
         if spec.target.is_gpu() {
             sizes.push((Region::InputStaging, InputStaging::of(network, spec).elements()));
         }

@@ -11,28 +11,16 @@ use crate::placement::{Peers, Region, Variant};
 use crate::tensor::{Axis, Dual, Layout, LocalSlice, Placement, Precision, Real, Shape, Strided};
 use std::ops::Range;
 
-/// The loss and counts of a batch, and what was not finite in an update.
+/// The loss of a step, and what was not finite.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Metrics {
-    /// The mean loss over the samples of the global batch.
+pub struct StepResult {
+    /// The loss of the network: the weighted sum of its losses, each the mean over the samples of the global batch.
     pub loss: f64,
-    /// The number of samples whose class has the largest logit.
-    pub top1: f64,
-    /// The number of samples whose class is among the five largest logits.
-    pub top5: f64,
-    /// The number of samples.
-    pub rows: f64,
-    /// The number of devices on which the loss or a gradient of the last update was not finite; unless it is 0, nothing
-    /// was updated.
+    /// The number of devices on which a metric of the batch or a gradient of the last update was not finite; unless it is
+    /// 0, nothing was updated.
     pub bad_gradients: f64,
     /// The number of devices on which the last update made a weight that is not finite.
     pub bad_weights: f64,
-}
-
-impl Metrics {
-    fn of([loss, top1, top5, rows, bad_gradients, bad_weights]: [f64; Region::RESULTS]) -> Self {
-        Metrics { loss, top1, top5, rows, bad_gradients, bad_weights }
-    }
 }
 
 /// A tensor that outlives a step.
@@ -67,12 +55,14 @@ pub(super) enum Devices {
 pub struct Session {
     pub(super) plan: Plan,
     pub(super) devices: Devices,
-    /// The metrics of a step that CPU devices ran, until [`Session::finish`] returns them.
-    finished: Option<[f64; Region::RESULTS]>,
+    /// The values of [`Region::Metrics`] after the step that finished last.
+    values: Vec<f64>,
+    /// Whether CPU devices ran a step whose result [`Session::finish`] has not returned yet.
+    finished: bool,
 }
 
-fn floats(values: &[f32]) -> [f64; Region::RESULTS] {
-    std::array::from_fn(|i| f64::from(values[i]))
+fn widen(values: &mut [f64], from: &[f32]) {
+    values.iter_mut().zip(from).for_each(|(to, &from)| *to = f64::from(from));
 }
 
 impl Session {
@@ -82,7 +72,7 @@ impl Session {
     /// If this machine does not have enough memory or threads.
     pub fn new(plan: Plan) -> Result<Self> {
         let devices = Devices::Cpu(cpu::Programs::new(&plan)?);
-        Ok(Session { plan, devices, finished: None })
+        Ok(Session::of(plan, devices))
     }
 
     /// Allocates the arenas of a plan on GPUs, which may be emulated; `ordinals` holds the GPU of each device.
@@ -102,7 +92,7 @@ impl Session {
             arenas: &plan.arena,
             host: (plan.spec.peers != Peers::All).then_some(plan.host),
             staging: [images, targets, draws, CLOCK_BYTES],
-            values: Region::RESULTS,
+            values: plan.region(Region::Metrics).1,
             slots: InputStaging::SLOTS,
             threads,
         })?;
@@ -110,7 +100,12 @@ impl Session {
             gpus.use_libraries(libraries)?;
         }
         let devices = Devices::Gpu(gpu::Programs::new(&plan, gpus)?);
-        Ok(Session { plan, devices, finished: None })
+        Ok(Session::of(plan, devices))
+    }
+
+    fn of(plan: Plan, devices: Devices) -> Self {
+        let values = vec![0.0; plan.region(Region::Metrics).1];
+        Session { plan, devices, values, finished: false }
     }
 
     /// Sets how GPUs receive their work; no effect on CPU devices.
@@ -207,12 +202,12 @@ impl Session {
     /// Returns the number of steps that were submitted and have not finished.
     pub fn under_way(&self) -> usize {
         match &self.devices {
-            Devices::Cpu(_) => usize::from(self.finished.is_some()),
+            Devices::Cpu(_) => usize::from(self.finished),
             Devices::Gpu(programs) => programs.under_way(),
         }
     }
 
-    /// Starts one step on a batch, as in [`Session::run`]; [`Session::finish`] returns its metrics. On CPU devices the
+    /// Starts one step on a batch, as in [`Session::run`]; [`Session::finish`] returns its result. On CPU devices the
     /// step runs during this call.
     ///
     /// # Errors
@@ -225,34 +220,49 @@ impl Session {
         match &mut self.devices {
             Devices::Gpu(programs) => programs.submit(number, batch, clock),
             Devices::Cpu(programs) => {
-                assert!(self.finished.is_none(), "CPU devices run one step at a time");
+                assert!(!self.finished, "CPU devices run one step at a time");
                 programs.run(number, batch, clock)?;
-                self.finished = Some(programs.metrics());
+                self.finished = true;
                 Ok(())
             }
         }
     }
 
-    /// Waits for the oldest step in flight and returns its metrics.
+    /// Waits for the oldest step in flight and returns its result; [`Session::metrics`] then has its metrics.
     ///
     /// # Errors
     /// If a step failed on a device.
     ///
     /// # Panics
     /// If no step is in flight.
-    pub fn finish(&mut self) -> Result<Metrics> {
-        let values = match &mut self.devices {
-            Devices::Gpu(programs) => floats(programs.finish()?),
-            Devices::Cpu(_) => self.finished.take().expect("a step was submitted"),
-        };
-        Ok(Metrics::of(values))
+    pub fn finish(&mut self) -> Result<StepResult> {
+        match &mut self.devices {
+            Devices::Gpu(programs) => widen(&mut self.values, programs.finish()?),
+            Devices::Cpu(programs) => {
+                assert!(std::mem::take(&mut self.finished), "a step was submitted");
+                programs.metrics(&mut self.values);
+            }
+        }
+        Ok(self.result())
+    }
+
+    /// Returns the values of [`Network::metrics`](crate::network::Network::metrics) in the step that finished last: means
+    /// over the samples of the batch, and numbers of samples.
+    pub fn metrics(&self) -> &[f64] {
+        &self.values[..self.plan.network.metrics.len()]
+    }
+
+    fn result(&self) -> StepResult {
+        let metrics = self.metrics();
+        let [bad_gradients, bad_weights] = self.values[metrics.len()..] else { unreachable!("two counts follow") };
+        StepResult { loss: self.plan.network.loss(metrics), bad_gradients, bad_weights }
     }
 
     /// Runs one step on a batch, which is unchanged afterwards.
     ///
     /// # Errors
     /// If a step fails on a device, or the plan has no such variant.
-    pub fn run(&mut self, variant: Variant, batch: &mut Batch, clock: Clock) -> Result<Metrics> {
+    pub fn run(&mut self, variant: Variant, batch: &mut Batch, clock: Clock) -> Result<StepResult> {
         assert_eq!(self.under_way(), 0, "submitted steps must finish first");
         self.submit(variant, batch, clock)?;
         self.finish()
@@ -263,21 +273,23 @@ impl Session {
     ///
     /// # Errors
     /// As [`Session::run`].
-    pub fn run_timed(&mut self, variant: Variant, batch: &mut Batch, clock: Clock) -> Result<(Metrics, Vec<f64>)> {
+    pub fn run_timed(&mut self, variant: Variant, batch: &mut Batch, clock: Clock) -> Result<(StepResult, Vec<f64>)> {
         let number = self.number(variant, batch)?;
         assert_eq!(self.under_way(), 0, "submitted steps must finish first");
-        Ok(match &mut self.devices {
+        let seconds = match &mut self.devices {
             Devices::Gpu(programs) => {
-                let (metrics, seconds) = programs.run_timed(number, batch, clock)?;
-                (Metrics::of(floats(metrics)), seconds)
+                let (values, seconds) = programs.run_timed(number, batch, clock)?;
+                widen(&mut self.values, values);
+                seconds
             }
             Devices::Cpu(programs) => {
                 let timed = programs.run_timed(number, batch, clock)?;
+                programs.metrics(&mut self.values);
                 let steps = self.plan.programs[number].instructions.iter();
-                let seconds = steps.map(|step| timed.seconds(step.queue_index(), step.index)).collect();
-                (Metrics::of(programs.metrics()), seconds)
+                steps.map(|step| timed.seconds(step.queue_index(), step.index)).collect()
             }
-        })
+        };
+        Ok((self.result(), seconds))
     }
 
     /// Returns the index of the program for a batch.

@@ -1,7 +1,25 @@
 //! The events of a run, and their destinations.
 
 use crate::error::Result;
-use serde::Serialize;
+use crate::layers::MetricKind;
+use serde::{Serialize, Serializer};
+use std::sync::Arc;
+
+/// The value of a metric.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MetricValue {
+    /// Its name: `top1`, or `aux.top1`.
+    pub name: Arc<str>,
+    /// Its mean over the samples, or the fraction of samples that it counts.
+    pub value: f64,
+    /// What it is.
+    pub kind: MetricKind,
+}
+
+/// Writes metrics as fields by their names.
+fn as_fields<S: Serializer>(metrics: &[MetricValue], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(metrics.iter().map(|metric| (&*metric.name, metric.value)))
+}
 
 /// An event of a run. The names of variants and fields are those of `metrics.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -32,8 +50,11 @@ pub enum RunEvent {
         step: u64,
         /// The epoch, from 0.
         epoch: u64,
-        /// Mean loss of the global batch, before the update.
+        /// Mean loss of the global batch, before the update: of several losses, their weighted sum.
         loss: f64,
+        /// The metrics of the batch besides it, each as a field of its name.
+        #[serde(flatten, serialize_with = "as_fields")]
+        metrics: Vec<MetricValue>,
         /// The learning rate.
         lr: f64,
         /// Training images per second since the previous step event.
@@ -50,12 +71,11 @@ pub enum RunEvent {
         step: u64,
         /// The set: `test` or `validation`.
         split: String,
-        /// Mean loss.
+        /// Mean loss: of several losses, their weighted sum.
         loss: f64,
-        /// Fraction of images whose first guess is right.
-        top1: f64,
-        /// Fraction of images with the right class among the first five guesses.
-        top5: f64,
+        /// The metrics besides it, each as a field of its name: of a classifier, `top1` and `top5`.
+        #[serde(flatten, serialize_with = "as_fields")]
+        metrics: Vec<MetricValue>,
         /// Number of images.
         images: u64,
     },

@@ -151,6 +151,8 @@ pub fn cut_back(fs: &Fs, path: &Path, step: Option<u64>) -> Result<Left> {
 mod tests {
     use super::super::reporter::tests::{Folder, eval, start, step};
     use super::*;
+    use crate::layers::MetricKind;
+    use crate::report::MetricValue;
     use crate::storage::{Interceptor, Operation};
     use std::fs;
     use std::sync::{Arc, Mutex};
@@ -164,6 +166,7 @@ mod tests {
             step: 1,
             epoch: 0,
             loss: 0.1 + 0.2,
+            metrics: vec![MetricValue { name: "top1".into(), value: 0.5, kind: MetricKind::Hits }],
             lr: 0.01,
             images_per_second: f64::INFINITY,
             seconds: 1e-9,
@@ -176,7 +179,7 @@ mod tests {
         sink.emit(&RunEvent::End { steps: 5, seconds: f64::NAN, reason: "finished".into(), error: None }).unwrap();
         let written = fs::read_to_string(&path).unwrap();
         let expected = [
-            r#"{"event":"step","step":1,"epoch":0,"loss":0.30000000000000004,"lr":0.01,"images_per_second":null,"seconds":1e-9}"#,
+            r#"{"event":"step","step":1,"epoch":0,"loss":0.30000000000000004,"top1":0.5,"lr":0.01,"images_per_second":null,"seconds":1e-9}"#,
             r#"{"event":"eval","step":1,"split":"test","loss":0.125,"top1":0.975,"top5":1.0,"images":360}"#,
             r#"{"event":"start","name":"digits","step":0,"devices":["cpu","cpu"],"mesh":"2x1","parameters":1234,"precision":"f32","threads":2,"version":"0.1.0"}"#,
             r#"{"event":"checkpoint","step":5,"path":"checkpoints/\"5\"\n"}"#,

@@ -1,7 +1,8 @@
 //! `log.txt`: the events of a run as timestamped messages; and the messages of `-v` on stderr. Both use `tracing`.
 
-use super::{RunEvent, Sink};
+use super::{MetricValue, RunEvent, Sink};
 use crate::error::{Result, printable, quantity};
+use crate::layers::MetricKind;
 use crate::storage::{Fs, OutputFile};
 use indicatif::ProgressBar;
 use std::io::Write;
@@ -69,6 +70,16 @@ impl Sink for Log {
     }
 }
 
+impl MetricValue {
+    /// Returns the name and the value, fractions in percent.
+    fn in_words(&self) -> String {
+        match self.kind {
+            MetricKind::Mean => format!("{} {:.4}", self.name, self.value),
+            MetricKind::Hits => format!("{} {:.2} %", self.name, 100.0 * self.value),
+        }
+    }
+}
+
 impl RunEvent {
     /// Returns the event as a sentence, or `None` for steps, which are too many.
     pub fn sentence(&self) -> Option<String> {
@@ -83,12 +94,9 @@ impl RunEvent {
                      each, peristyle {version}{from}"
                 )
             }
-            RunEvent::Eval { step, split, loss, top1, top5, images } => {
-                let (top1, top5) = (100.0 * top1, 100.0 * top5);
-                format!(
-                    "step {step}: {split} loss {loss:.4}, top 1 {top1:.2} %, top 5 {top5:.2} % of {}",
-                    quantity(*images, "image")
-                )
+            RunEvent::Eval { step, split, loss, metrics, images } => {
+                let metrics: String = metrics.iter().map(|metric| format!(", {}", metric.in_words())).collect();
+                format!("step {step}: {split} loss {loss:.4}{metrics} of {}", quantity(*images, "image"))
             }
             RunEvent::Checkpoint { step, path } => format!("step {step}: checkpoint {path}"),
             RunEvent::Note { text } => format!("note: {text}"),
@@ -165,6 +173,6 @@ mod tests {
         let (a, b) = (read("a.txt"), read("b.txt"));
         assert_eq!((a.lines().count(), b.lines().count()), (1, 1), "{a}{b}");
         assert!(a.contains("INFO run: digits: 1234 parameters in f32, mesh 2x1 on cpu cpu, 2 threads each"), "{a}");
-        assert!(b.contains("step 3: test loss 0.1250, top 1 97.50 %, top 5 100.00 % of 360 images"), "{b}");
+        assert!(b.contains("step 3: test loss 0.1250, top1 97.50 %, top5 100.00 % of 360 images"), "{b}");
     }
 }

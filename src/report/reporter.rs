@@ -83,6 +83,8 @@ impl std::fmt::Debug for Reporter {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::layers::MetricKind;
+    use crate::report::MetricValue;
     use std::fs;
     use std::path::PathBuf;
 
@@ -117,12 +119,27 @@ pub(super) mod tests {
         }
     }
 
+    fn metrics(values: [f64; 2]) -> Vec<MetricValue> {
+        let metric = |(name, value): (&str, f64)| MetricValue { name: name.into(), value, kind: MetricKind::Hits };
+        ["top1", "top5"].into_iter().zip(values).map(metric).collect()
+    }
+
     pub(in crate::report) fn step(step: u64) -> RunEvent {
-        RunEvent::Step { step, epoch: 0, loss: 2.25, lr: 0.01, images_per_second: 100.0, seconds: 0.5, skipped: false }
+        let (metrics, images_per_second) = (metrics([0.5, 0.75]), 100.0);
+        RunEvent::Step {
+            step,
+            epoch: 0,
+            loss: 2.25,
+            metrics,
+            lr: 0.01,
+            images_per_second,
+            seconds: 0.5,
+            skipped: false,
+        }
     }
 
     pub(in crate::report) fn eval(step: u64) -> RunEvent {
-        RunEvent::Eval { step, split: "test".into(), loss: 0.125, top1: 0.975, top5: 1.0, images: 360 }
+        RunEvent::Eval { step, split: "test".into(), loss: 0.125, metrics: metrics([0.975, 1.0]), images: 360 }
     }
 
     #[test]

@@ -9,9 +9,8 @@
 //! the command, and nothing is removed. Only checkpoints that a newer, verified one of the same run supersedes are removed.
 
 use super::format_1;
-use super::manifest::{ADVICE, FileChecksum, Info, MANIFEST, Manifest, RunningChecksum};
+use super::manifest::{ADVICE, FileChecksum, Info, MANIFEST, Manifest, Ranking, RunningChecksum};
 use super::weights::{self, TensorFile, TensorSource};
-use crate::config::BestBy;
 use crate::error::{Error, Result};
 use crate::storage::Fs;
 use std::io::{ErrorKind, Read};
@@ -71,14 +70,14 @@ pub struct LatestCheckpoint {
 }
 
 /// Which old checkpoints are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retention {
     /// How many of the newest, at least 1.
     pub newest: usize,
     /// How many of the best besides, among those whose weights were evaluated.
     pub best: usize,
     /// The result that makes them the best.
-    pub best_by: BestBy,
+    pub best_by: Ranking,
 }
 
 /// Writes a checkpoint into a run directory, then removes the old ones that need not be kept, and returns the folder of
@@ -86,7 +85,7 @@ pub struct Retention {
 ///
 /// # Errors
 /// When a file cannot be written, or does not read back as written. Existing checkpoints remain.
-pub fn write(fs: &Fs, run_dir: &Path, snapshot: &Snapshot, retention: Retention) -> Result<PathBuf> {
+pub fn write(fs: &Fs, run_dir: &Path, snapshot: &Snapshot, retention: &Retention) -> Result<PathBuf> {
     let folder = run_dir.join(FOLDER);
     fs.create_folders(&folder)?;
     clean(fs, &folder)?;
@@ -169,7 +168,7 @@ pub fn latest(fs: &Fs, path: &Path, run: &str) -> Result<LatestCheckpoint> {
 ///
 /// # Errors
 /// When a folder or manifest cannot be read.
-pub fn best_score(fs: &Fs, run_dir: &Path, newest: &Info, by: BestBy) -> Result<Option<f64>> {
+pub fn best_score(fs: &Fs, run_dir: &Path, newest: &Info, by: &Ranking) -> Result<Option<f64>> {
     let scores = superseded(fs, run_dir, newest)?.into_iter().filter_map(|old| old.info?.score(by));
     Ok(scores.max_by(f64::total_cmp))
 }
@@ -213,7 +212,7 @@ pub fn any(fs: &Fs, run_dir: &Path) -> Result<bool> {
 ///
 /// # Errors
 /// When the folder cannot be read or a leftover cannot be removed.
-pub fn tidy(fs: &Fs, run_dir: &Path, info: &Info, retention: Retention) -> Result<()> {
+pub fn tidy(fs: &Fs, run_dir: &Path, info: &Info, retention: &Retention) -> Result<()> {
     clean(fs, &run_dir.join(FOLDER))?;
     prune(fs, run_dir, info, retention)
 }
@@ -285,10 +284,10 @@ fn superseded(fs: &Fs, run_dir: &Path, newest: &Info) -> Result<Vec<Superseded>>
 ///
 /// # Errors
 /// When a folder or manifest cannot be read, or a checkpoint cannot be removed.
-pub fn prune(fs: &Fs, run_dir: &Path, newest: &Info, retention: Retention) -> Result<()> {
+pub fn prune(fs: &Fs, run_dir: &Path, newest: &Info, retention: &Retention) -> Result<()> {
     let all = superseded(fs, run_dir, newest)?;
     let mut scores: Vec<(f64, u64)> =
-        all.iter().filter_map(|old| Some((old.info.as_ref()?.score(retention.best_by)?, old.step))).collect();
+        all.iter().filter_map(|old| Some((old.info.as_ref()?.score(&retention.best_by)?, old.step))).collect();
     // The best first, of equal ones the earliest.
     scores.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
     let is_best = |step| scores.iter().take(retention.best).any(|&(_, best)| best == step);

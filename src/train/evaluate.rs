@@ -4,9 +4,11 @@ use super::signals::Stop;
 use crate::data::{Batch, BatchPart, Batches, Loader, Place, Preparer, SampleSet};
 use crate::device::Clock;
 use crate::error::Result;
+use crate::layers::MetricKind;
+use crate::network::{Network, NetworkMetric};
 use crate::placement::Variant;
 use crate::program::Session;
-use crate::report::RunEvent;
+use crate::report::{MetricValue, RunEvent};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -49,6 +51,16 @@ pub(super) struct SetResult {
     pub bad: Option<BatchOf>,
 }
 
+/// Returns what is reported besides the loss of the network, with values by index.
+pub(super) fn measured(network: &Network, value: impl Fn(usize, MetricKind) -> f64) -> Vec<MetricValue> {
+    let metric = |(index, metric): (usize, &NetworkMetric)| MetricValue {
+        name: Arc::clone(&metric.name),
+        value: value(index, metric.kind),
+        kind: metric.kind,
+    };
+    network.reported().map(metric).collect()
+}
+
 /// Evaluates a sample set after `step` updates; `None` if `stop` was requested first.
 ///
 /// # Errors
@@ -61,7 +73,9 @@ pub(super) fn evaluate(
     stop: &Stop,
 ) -> Result<Option<SetResult>> {
     let mut loader = Loader::eval(split, session.destination(), batch)?;
-    let (mut loss, mut top1, mut top5, mut images) = (0.0, 0.0, 0.0, 0.0);
+    let plan = Batches::eval(split, batch).plan();
+    let (mut loss, mut images) = (0.0, 0.0);
+    let mut metrics = vec![0.0; session.metrics().len()];
     let (mut stopped, mut number, mut bad) = (false, 0, None);
     let clock = Clock { step, ..Clock::default() };
     loop {
@@ -77,27 +91,29 @@ pub(super) fn evaluate(
         } else if session.under_way() == 0 {
             break;
         }
-        let metrics = session.finish()?;
-        if bad.is_none() && !metrics.loss.is_finite() {
+        let (result, rows) = (session.finish()?, plan.rows(number) as f64);
+        if bad.is_none() && !result.loss.is_finite() {
             bad = Some(number);
         }
         number += 1;
-        loss += metrics.loss * metrics.rows;
-        top1 += metrics.top1;
-        top5 += metrics.top5;
-        images += metrics.rows;
+        loss += result.loss * rows;
+        images += rows;
+        let network = &session.plan().network;
+        for ((sum, value), metric) in metrics.iter_mut().zip(session.metrics()).zip(&network.metrics) {
+            *sum += if metric.kind == MetricKind::Mean { value * rows } else { *value };
+        }
     }
+    metrics.iter_mut().for_each(|sum| *sum /= images);
     let bad = bad.map(|number| {
         let batches = Batches::eval(split, batch);
-        let variant = Variant::eval(batches.plan().rows(number));
-        BatchOf { set: split.name, place: batches.plan().place(0, number), part: None, batches, variant, clock }
+        let variant = Variant::eval(plan.rows(number));
+        BatchOf { set: split.name, place: plan.place(0, number), part: None, batches, variant, clock }
     });
     let event = RunEvent::Eval {
         step,
         split: split.name.to_string(),
         loss: if bad.is_some() { f64::NAN } else { loss / images },
-        top1: top1 / images,
-        top5: top5 / images,
+        metrics: measured(&session.plan().network, |index, _| metrics[index]),
         images: images as u64,
     };
     Ok((!stopped).then_some(SetResult { event, bad }))

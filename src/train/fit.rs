@@ -11,7 +11,7 @@ const LISTED: usize = 8;
 
 /// Returns the number of outputs of the last layer.
 fn outputs(network: &Network) -> usize {
-    network.nodes.last().map_or(0, |loss| loss.input_shapes[0].features())
+    network.losses().next().map_or(0, |loss| loss.input_shapes[0].features())
 }
 
 /// Returns everything in which the network and the data differ.

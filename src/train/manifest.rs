@@ -2,10 +2,12 @@
 //! and CRC-32 of every file of the checkpoint, including itself.
 
 use super::format_1;
-use crate::config::{BestBy, Measure};
+use crate::config::BestBy;
 use crate::data::{DataRecord, Place};
 use crate::error::{Error, Result};
 use crate::gpu::libraries::Record;
+use crate::layers::MetricKind;
+use crate::network::Network;
 use crate::storage::Fs;
 use crate::tensor::Precision;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -36,28 +38,52 @@ pub struct Evaluation {
     /// Mean loss; NaN if it was not finite.
     #[serde(deserialize_with = "null_is_nan")]
     pub loss: f64,
-    /// Fraction of images whose first guess is right.
-    pub top1: f64,
-    /// Fraction of images with the right class among the first five guesses.
-    pub top5: f64,
     /// Number of images.
     pub images: u64,
+    /// The metrics besides the loss; NaN if one was not finite.
+    #[serde(flatten, deserialize_with = "nulls_are_nan")]
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// The result by which evaluations are compared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ranking {
+    /// The set: `test` or `validation`.
+    pub split: String,
+    /// `loss` or the name of a metric.
+    pub metric: String,
+    /// Whether it is an error or a number of hits.
+    pub kind: MetricKind,
+}
+
+impl Ranking {
+    /// Returns the ranking by a result of a network.
+    pub fn new(by: &BestBy, network: &Network) -> Self {
+        let fits = |(name, kind): &(&str, MetricKind)| match &by.metric {
+            Some(metric) => metric == name,
+            None => *kind == MetricKind::Hits,
+        };
+        let (metric, kind) = network.results().find(fits).unwrap_or(("loss", MetricKind::Mean));
+        Ranking { split: by.split.to_string(), metric: metric.to_string(), kind }
+    }
 }
 
 impl Evaluation {
     /// Returns a number that is higher for better results; `None` for another set or a result that is not a number.
-    pub fn score(&self, by: BestBy) -> Option<f64> {
-        let score = match by.measure {
-            Measure::Loss => -self.loss,
-            Measure::Top1 => self.top1,
-            Measure::Top5 => self.top5,
-        };
+    pub fn score(&self, by: &Ranking) -> Option<f64> {
+        let value = if by.metric == "loss" { self.loss } else { *self.metrics.get(&by.metric)? };
+        let score = if by.kind == MetricKind::Hits { value } else { -value };
         (self.split == by.split && score.is_finite() && self.loss.is_finite()).then_some(score)
     }
 }
 
 fn null_is_nan<'de, D: Deserializer<'de>>(value: D) -> std::result::Result<f64, D::Error> {
     Ok(Option::deserialize(value)?.unwrap_or(f64::NAN))
+}
+
+fn nulls_are_nan<'de, D: Deserializer<'de>>(values: D) -> std::result::Result<BTreeMap<String, f64>, D::Error> {
+    let values: BTreeMap<String, Option<f64>> = Deserialize::deserialize(values)?;
+    Ok(values.into_iter().map(|(name, value)| (name, value.unwrap_or(f64::NAN))).collect())
 }
 
 /// The position of a run, and what it was trained with.
@@ -107,7 +133,7 @@ pub struct Info {
 
 impl Info {
     /// Returns the score of an evaluation of these very weights.
-    pub fn score(&self, by: BestBy) -> Option<f64> {
+    pub fn score(&self, by: &Ranking) -> Option<f64> {
         self.evaluations.iter().filter(|e| e.step == self.step).find_map(|e| e.score(by))
     }
 }

@@ -5,7 +5,7 @@ use super::checkpoint::{self, Checkpoint, Retention, Snapshot};
 use super::exchange::{self, Export};
 use super::headers::note_same_data;
 use super::job::{Evaluates, Job};
-use super::manifest::{Evaluation, FORMAT, Info};
+use super::manifest::{Evaluation, FORMAT, Info, Ranking};
 use super::start::tensors;
 use crate::config::{learned_length, learned_settings};
 use crate::data::{self, DataRecord, Known, Place, Preparation, SampleSets};
@@ -132,9 +132,9 @@ impl Run {
         run.restore_model(&found.checkpoint)?;
         run.restore_state(&found.checkpoint)?;
         let by = run.retention().best_by;
-        run.best = checkpoint::best_score(&run.records.fs, &run.records.dir, &found.checkpoint.info, by)?;
+        run.best = checkpoint::best_score(&run.records.fs, &run.records.dir, &found.checkpoint.info, &by)?;
         run.unproven = true;
-        let tidied = checkpoint::tidy(&run.records.fs, &run.records.dir, &found.checkpoint.info, run.retention());
+        let tidied = checkpoint::tidy(&run.records.fs, &run.records.dir, &found.checkpoint.info, &run.retention());
         if let Err(error) = tidied {
             run.job.notes.push(format!("what a kill left could not be removed: {}", error.with_causes()));
         }
@@ -318,10 +318,10 @@ impl Run {
         }
     }
 
-    fn retention(&self) -> Retention {
+    pub(super) fn retention(&self) -> Retention {
         let settings = &self.job.config.train.checkpoint;
         let newest = settings.keep + usize::from(self.unproven);
-        Retention { newest, best: settings.keep_best, best_by: settings.best_by }
+        Retention { newest, best: settings.keep_best, best_by: Ranking::new(&settings.best_by, &self.job.network) }
     }
 
     /// Removes the checkpoint that was kept until an update succeeded that starts from the newest one.
@@ -330,7 +330,7 @@ impl Run {
             return;
         }
         let newest = Info { step: self.saved.unwrap_or(self.step), ..self.info() };
-        if let Err(error) = checkpoint::prune(&self.records.fs, &self.records.dir, &newest, self.retention()) {
+        if let Err(error) = checkpoint::prune(&self.records.fs, &self.records.dir, &newest, &self.retention()) {
             tracing::warn!("an old checkpoint could not be removed: {}", error.with_causes());
         }
     }
@@ -341,7 +341,7 @@ impl Run {
         let [model, state] = self.exported();
         let (model, state) = (Export::new(&self.session, model), Export::new(&self.session, state));
         let snapshot = Snapshot { model: &model, state: &state, info: &self.info() };
-        checkpoint::write(&self.records.fs, &self.records.dir, &snapshot, self.retention())
+        checkpoint::write(&self.records.fs, &self.records.dir, &snapshot, &self.retention())
     }
 
     /// Returns the bytes of a checkpoint, about.

@@ -3,10 +3,10 @@
 use super::checkpoint::*;
 use super::manifest::*;
 use super::weights::{NamedTensor, TensorData, TensorFile, encode, open_model};
-use crate::config::{BestBy, Measure};
 use crate::data::{DataRecord, Place};
 use crate::error::{Error, Result};
 use crate::gpu::libraries::{Algorithm, Record, Table};
+use crate::layers::MetricKind;
 use crate::storage::{Fs, Interceptor, Operation};
 use crate::tensor::{Precision, Shape};
 use std::collections::BTreeMap;
@@ -56,15 +56,17 @@ struct Saved {
     info: Info,
 }
 
-const BY_LOSS: BestBy = BestBy { split: "test", measure: Measure::Loss };
+fn by_loss() -> Ranking {
+    Ranking { split: "test".to_string(), metric: "loss".to_string(), kind: MetricKind::Mean }
+}
 
 fn keeping(newest: usize) -> Retention {
-    Retention { newest, best: 0, best_by: BY_LOSS }
+    Retention { newest, best: 0, best_by: by_loss() }
 }
 
 fn save(dir: &Path, saved: &Saved, keep: usize) -> Result<PathBuf> {
     let Saved { model, state, info } = saved;
-    write(&Fs::default(), dir, &Snapshot { model, state, info }, keeping(keep))
+    write(&Fs::default(), dir, &Snapshot { model, state, info }, &keeping(keep))
 }
 
 fn found(path: &Path) -> Result<LatestCheckpoint> {
@@ -108,9 +110,8 @@ fn saved(step: u64) -> Saved {
                 step,
                 split: "test".into(),
                 loss: 0.1 + 0.2,
-                top1: 1.0 / 3.0,
-                top5: 1.0,
                 images: 360,
+                metrics: BTreeMap::from([("top1".into(), 1.0 / 3.0), ("top5".into(), 1.0)]),
             }],
             schedules: BTreeMap::from([("plateau".into(), vec![0.1, f64::MAX, 3.0])]),
             starts: BTreeMap::from([("momentum".into(), 7)]),
@@ -160,8 +161,10 @@ fn a_loss_that_is_not_finite_is_saved() {
     let run = Run::new("nan");
     let mut saved = saved(1);
     saved.info.evaluations[0].loss = f64::INFINITY;
+    saved.info.evaluations[0].metrics.insert("mae".into(), f64::NAN);
     let path = save(&run.0, &saved, 1).unwrap();
-    assert!(good(&path).unwrap().info.evaluations[0].loss.is_nan());
+    let read = &good(&path).unwrap().info.evaluations[0];
+    assert!(read.loss.is_nan() && read.metrics["mae"].is_nan() && read.metrics["top5"] == 1.0, "{read:?}");
 }
 
 #[test]

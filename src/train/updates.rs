@@ -1,6 +1,6 @@
 //! The training loop: submits batches, evaluates and saves when due, until the end, a signal or the end of the time.
 
-use super::evaluate::evaluate;
+use super::evaluate::{evaluate, measured};
 use super::manifest::Evaluation;
 use super::run::{EvaluatedWeights, Run};
 use super::signals::Stop;
@@ -8,10 +8,11 @@ use crate::config::{Every, OnError, OnNonFinite, Train};
 use crate::data::{Loader, Place};
 use crate::device::Clock;
 use crate::error::{Error, Result, number};
+use crate::layers::MetricKind;
 use crate::optim::{Monitor, Observation};
 use crate::placement::Variant;
-use crate::program::Metrics;
-use crate::report::{Reporter, RunEvent};
+use crate::program::StepResult;
+use crate::report::{MetricValue, Reporter, RunEvent};
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -158,15 +159,16 @@ impl Run {
                 }
                 break;
             };
-            let metrics = self.session.finish()?;
+            let result = self.session.finish()?;
             let Some(place) = after else { continue };
             let seconds = last.elapsed().as_secs_f64();
-            let skipped = self.check_finite(&metrics, clock, rows)?;
+            let skipped = self.check_finite(&result, clock, rows)?;
             (self.step, self.place, self.samples) = (clock.step, place, self.samples + rows as u64);
             reporter.emit(&RunEvent::Step {
                 step: self.step,
                 epoch: clock.epoch,
-                loss: metrics.loss,
+                loss: result.loss,
+                metrics: self.measured(rows),
                 lr: clock.lr,
                 images_per_second: throughput.add(rows, seconds),
                 seconds: begin.elapsed().as_secs_f64(),
@@ -175,7 +177,7 @@ impl Run {
             if skipped {
                 reporter.emit(&RunEvent::Note { text: self.skips_as_text() })?;
             }
-            self.observe(Observation::Update(metrics.loss), reporter)?;
+            self.observe(Observation::Update(result.loss), reporter)?;
             if place.sample == 0 {
                 self.observe(Observation::Epoch, reporter)?;
             }
@@ -240,15 +242,24 @@ impl Run {
         reporter.emit(&RunEvent::Note { text })
     }
 
+    /// Returns the metrics of the batch of `rows` samples that finished last.
+    fn measured(&self, rows: usize) -> Vec<MetricValue> {
+        let values = self.session.metrics();
+        measured(&self.job.network, |index, kind| match kind {
+            MetricKind::Mean => values[index],
+            MetricKind::Hits => values[index] / rows as f64,
+        })
+    }
+
     /// Checks what a step left. Returns whether its update was skipped because its loss or a gradient is not finite.
-    fn check_finite(&mut self, metrics: &Metrics, clock: Clock, rows: usize) -> Result<bool> {
-        let fine = metrics.loss.is_finite() && metrics.bad_gradients == 0.0;
+    fn check_finite(&mut self, result: &StepResult, clock: Clock, rows: usize) -> Result<bool> {
+        let fine = result.loss.is_finite() && result.bad_gradients == 0.0;
         self.skips = if fine { 0 } else { self.skips + 1 };
         let most = match self.job.config.train.on_nonfinite {
             OnNonFinite::Stop => 0,
             OnNonFinite::Skip(most) => most,
         };
-        if self.skips <= most && metrics.bad_weights == 0.0 {
+        if self.skips <= most && result.bad_weights == 0.0 {
             if fine {
                 self.prove();
             }
@@ -278,12 +289,9 @@ impl Run {
         for (set, loss) in losses {
             self.observe(Observation::Evaluation(set, loss), reporter)?;
         }
-        let settings = &self.job.config.train.checkpoint;
-        let result = self.evaluations.iter().find(|e| e.step == self.step && e.split == settings.best_by.split);
-        let Some(score) = result.and_then(|result| result.score(settings.best_by)).filter(|_| settings.keep_best > 0)
-        else {
-            return Ok(false);
-        };
+        let retention = self.retention();
+        let result = self.evaluations.iter().filter(|e| e.step == self.step).find_map(|e| e.score(&retention.best_by));
+        let Some(score) = result.filter(|_| retention.best > 0) else { return Ok(false) };
         let better = self.best.is_none_or(|best| score > best);
         if better {
             self.best = Some(score);
@@ -317,9 +325,10 @@ impl Run {
             bad = bad.or(result.bad);
         }
         for event in events.clone() {
-            if let RunEvent::Eval { step, split, loss, top1, top5, images } = event {
+            if let RunEvent::Eval { step, split, loss, metrics, images } = event {
+                let metrics = metrics.into_iter().map(|metric| (metric.name.to_string(), metric.value)).collect();
                 self.evaluations.retain(|e| e.split != split);
-                self.evaluations.push(Evaluation { step, split, loss, top1, top5, images });
+                self.evaluations.push(Evaluation { step, split, loss, images, metrics });
             }
         }
         let result = bad.map_or(Ok(()), |batch| Err(self.nonfinite_evaluation(batch)));

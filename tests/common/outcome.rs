@@ -54,7 +54,7 @@ impl Outcome {
             exchange::write_values(&mut session, Persistent::Parameter(p), &values.collect::<Vec<_>>()).unwrap();
         }
         let random = Random::new(4, RandomStream::Probe, 1, 0);
-        let classes = network.nodes.last().map_or(1, |loss| loss.input_shapes[0].features()) as u64;
+        let classes = network.losses().next().map_or(1, |loss| loss.input_shapes[0].features()) as u64;
         let images: Vec<f32> = (0..(rows * network.input.features()) as u64).map(|i| random.normal(i) as f32).collect();
         let targets: Vec<f32> = (0..rows as u64).map(|i| random.below(1000 + i, classes) as f32).collect();
         let mut batch = Batch { images, targets, ..Batch::default() };
@@ -63,7 +63,7 @@ impl Outcome {
         for (name, variant) in [("training", train), ("evaluation", eval)] {
             let m = session.run(variant, &mut batch, clock).unwrap();
             values.push((format!("{name} loss"), vec![m.loss]));
-            values.push((format!("{name} counts"), vec![m.top1, m.top5, m.rows]));
+            values.push((format!("{name} metrics"), session.metrics().to_vec()));
         }
         let mut scale = 0.0f64;
         for (p, parameter) in network.parameters.iter().enumerate() {

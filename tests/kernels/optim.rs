@@ -53,13 +53,13 @@ fn a_whole_optimiser_chain_runs_in_one_launch() {
         let (segments, ranges) = (rig.give(&ranges.concat()), rig.give(&blocks.concat()));
         let factors = rig.give(&block_factors.concat());
         let (on, lr, step) = (&rig.on(), rig.give(&[lr]), rig.give(&[1u32]));
-        let (bad_g, bad_w, loss) = (rig.out(1), rig.out(1), rig.give(&[0.5, 0.0, 0.0, 0.0]));
+        let (bad_g, bad_w, loss) = (rig.out(1), rig.out(1), rig.give(&[0.5, 0.0]));
         // SAFETY: regions of n elements, three segments.
         unsafe {
             optim_norm_parts(on, Grid::new(64, 3, 1), g.into(), parts, segments, 3).unwrap();
             optim_norm(on, Grid::new(1, 1, 1), parts.into(), rig.give(&[0.0, 1.0, 1.0]), norms, 3).unwrap();
             let norms = norms.into();
-            optim_check(on, Grid::new(1, 1, 1), norms, loss, bad_g, bad_w, 3).unwrap();
+            optim_check(on, Grid::new(1, 1, 1), norms, loss, bad_g, bad_w, 3, 2).unwrap();
             let slots = [v, u, Mut::NONE, Mut::NONE];
             let tables =
                 UpdateAddresses { norms, slots, ranges, factors, step, lr, segments: 3, ..UpdateAddresses::NONE };
@@ -185,20 +185,20 @@ fn gradients_that_are_not_finite_are_found_in_every_range() {
         if let Some(at) = at {
             g[at] = bad;
         }
-        for loss in [0.5f32, f32::NAN, f32::INFINITY] {
+        for (loss, other) in [(0.5f32, 2.0), (f32::NAN, 0.0), (f32::INFINITY, 0.0), (0.5, f32::NEG_INFINITY)] {
             let got = outputs(|rig| {
                 let (bad_g, bad_w) = (rig.out(1), rig.out(1));
-                let (metrics, on) = (rig.give(&[loss, 0.0, 0.0, 0.0]), rig.on());
+                let (metrics, on) = (rig.give(&[loss, 3.0, other]), rig.on());
                 // SAFETY: ranges of n elements.
                 unsafe {
-                    optim_check(&on, Grid::new(1, 1, 1), Const::NONE, metrics, bad_g, bad_w, 0).unwrap();
+                    optim_check(&on, Grid::new(1, 1, 1), Const::NONE, metrics, bad_g, bad_w, 0, 3).unwrap();
                     let (g, count) = (rig.give(&g), ranges.len());
                     optim_check_parts(&on, Grid::new(count, 1, 1), g, rig.give(&ranges.concat()), bad_g).unwrap();
                 }
                 vec![rig.get(bad_g, 1), rig.get(bad_w, 1)]
             });
-            let expected = if loss.is_finite() { expected } else { 1.0 };
-            assert_eq!(got, [[expected], [0.0]], "{bad} at {at:?}, loss {loss}");
+            let expected = if loss.is_finite() && other.is_finite() { expected } else { 1.0 };
+            assert_eq!(got, [[expected], [0.0]], "{bad} at {at:?}, metrics {loss} and {other}");
         }
     }
 }

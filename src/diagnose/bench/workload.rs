@@ -22,7 +22,7 @@ fn noise(job: &Job, rows: usize, target_width: usize) -> SampleSets {
     let values = rows * h * w * c;
     let words = (0..values.div_ceil(16) as u64).flat_map(|i| random.words(i));
     let pixels = Pixels::U8(words.flat_map(u32::to_le_bytes).take(values).collect());
-    let classes = job.network.nodes.last().map_or(1, |loss| loss.input_shapes[0].features());
+    let classes = job.network.losses().next().map_or(1, |loss| loss.input_shapes[0].features());
     let one_hot = |i: usize| f32::from(u8::from(i % target_width == i / target_width % classes));
     let labels = match target_width {
         1 => Labels::Index((0..rows).map(|i| (i % classes) as u32).collect()),

@@ -109,6 +109,7 @@ fn prepare(
         seed: 0,
         layer: 0,
         divisor: batch.rows,
+        loss_weight: 1.0,
         tf32: false,
         epilogue: None,
     };

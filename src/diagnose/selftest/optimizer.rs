@@ -7,7 +7,6 @@ use crate::cpu::Args;
 use crate::device::{Clock, Memory, Operand, Pool, Queue, Random, RandomStream};
 use crate::error::Result;
 use crate::gpu::{CLOCK_BYTES, DriverKind, Launch, clock_words};
-use crate::layers::METRICS;
 use crate::optim::{
     self, Chain, ClipByGlobalNorm, DeviceChain, Momentum, Segment, UpdateArgs, UpdatePass, UpdateRole, WeightDecay,
 };
@@ -96,6 +95,9 @@ fn segments() -> Vec<Segment> {
         .map(segment)
         .into()
 }
+
+/// The number of metrics of the batch.
+const METRICS: usize = 3;
 
 /// Returns the initial values of a region: 0 is the weights, 1 and up are the gradients of each step.
 fn start(region: u64) -> Vec<f64> {
@@ -228,6 +230,7 @@ fn on_gpu(chain: &Chain, device: &Device, kind: DriverKind) -> Result<(Vec<Vec<f
                 seed: 0,
                 layer: 0,
                 divisor: 1,
+                loss_weight: 1.0,
                 tf32: false,
                 epilogue: None,
             };
