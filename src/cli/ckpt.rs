@@ -107,11 +107,9 @@ fn show(checkpoint: &Checkpoint, json: bool) -> Result<()> {
     if let Some(data) = &info.data {
         for (name, set) in [("training", Some(&data.train)), ("test", data.test.as_ref())] {
             if let Some(set) = set {
-                let (images, [h, w, c], classes) = (set.header.images, set.header.shape, set.header.classes);
+                let (images, [h, w, c], targets) = (set.header.images, set.header.shape, set.header.targets());
                 let fingerprint = &set.fingerprint;
-                text += &format!(
-                    "{name} data: {images} images of {h}x{w}x{c}, {classes} classes, fingerprint {fingerprint}\n"
-                );
+                text += &format!("{name} data: {images} images of {h}x{w}x{c}, {targets}, fingerprint {fingerprint}\n");
             }
         }
     }

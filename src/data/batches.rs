@@ -1,7 +1,7 @@
 //! Any batch of a sample set, computed from its index alone.
 
 use super::prepare::RawPixels;
-use super::{Augment, Labels, Pixels, Preparer, Raw, SampleOrder, SampleSet, SampleSets};
+use super::{Augment, Pixels, Preparer, Raw, SampleOrder, SampleSet, SampleSets};
 use crate::device::{Heap, HostMemory, Random, RandomStream};
 use crate::error::Result;
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ pub struct Batch {
     pub images: Vec<f32>,
     /// The raw images, if a GPU prepares them.
     pub raw: Option<Raw>,
-    /// Class numbers (rows, 1), or dense labels (rows, classes).
+    /// Class numbers (rows, 1), distributions (rows, classes), or values (rows, D).
     pub targets: Vec<f32>,
     /// Number of samples; the last batch of an epoch may have fewer than the others.
     pub rows: usize,
@@ -255,13 +255,7 @@ impl Batches {
                 None => self.image(epoch, sample, &mut batch.images[row * features..][..features]),
                 Some(raw) => self.raw_image(epoch, sample, raw),
             }
-            match &self.set.data.labels {
-                Labels::Index(labels) => batch.targets.push(labels[sample as usize] as f32),
-                Labels::Dense(labels) => {
-                    let classes = self.set.data.classes;
-                    batch.targets.extend_from_slice(&labels[sample as usize * classes..][..classes]);
-                }
-            }
+            self.set.data.labels.append(self.set.data.classes, sample as usize, &mut batch.targets);
         }
     }
 

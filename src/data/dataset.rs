@@ -1,7 +1,9 @@
 //! A data set in memory, and its description.
 
 use super::classes::ClassCounts;
+use crate::error::quantity;
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::path::PathBuf;
 
 /// The subset of a data set that a source provides: `train` or `test`.
@@ -28,8 +30,42 @@ pub enum Pixels {
 pub enum Labels {
     /// A class number for each image.
     Index(Vec<u32>),
-    /// `classes` finite numbers for each image: (N, classes).
+    /// A distribution over the classes for each image: (N, classes).
     Dense(Vec<f32>),
+    /// Values to be predicted for each image: their number D, and the values, (N, D).
+    Values(usize, Vec<f32>),
+}
+
+impl Labels {
+    /// Appends the target of an image of a data set with so many classes.
+    pub(super) fn append(&self, classes: usize, image: usize, to: &mut Vec<f32>) {
+        match self {
+            Labels::Index(labels) => to.push(labels[image] as f32),
+            Labels::Dense(labels) => to.extend_from_slice(&labels[image * classes..][..classes]),
+            Labels::Values(width, values) => to.extend_from_slice(&values[image * width..][..*width]),
+        }
+    }
+}
+
+/// What the targets of a data set are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Targets {
+    /// Class numbers below this.
+    Classes(usize),
+    /// Distributions over so many classes.
+    Distributions(usize),
+    /// So many values for each image.
+    Values(usize),
+}
+
+impl fmt::Display for Targets {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match *self {
+            Targets::Classes(classes) => f.write_str(&quantity(classes as u64, "class")),
+            Targets::Distributions(classes) => write!(f, "distributions over {}", quantity(classes as u64, "class")),
+            Targets::Values(width) => f.write_str(&quantity(width as u64, "target value")),
+        }
+    }
 }
 
 /// The type of the pixels of a data set.
@@ -59,15 +95,24 @@ pub struct Header {
     pub images: usize,
     /// Height H, width W and channels C of each image.
     pub shape: [usize; 3],
-    /// Number of classes: one more than the largest label, or the width of dense labels.
+    /// Number of classes: one more than the largest label, or the width of dense labels; 0 if the targets are values.
     pub classes: usize,
     /// Type of the pixels.
     pub pixels: PixelType,
-    /// Number of values in the target of one image: 1 for a class number, `classes` for dense labels.
+    /// Number of values in the target of one image: 1 for a class number, `classes` for a distribution.
     pub target_width: usize,
 }
 
 impl Header {
+    /// Returns what the targets are.
+    pub fn targets(&self) -> Targets {
+        match (self.classes, self.target_width) {
+            (0, width) => Targets::Values(width),
+            (classes, 1) => Targets::Classes(classes),
+            (classes, _) => Targets::Distributions(classes),
+        }
+    }
+
     /// Returns the bytes of the data set in memory.
     pub fn bytes(&self) -> u64 {
         let pixel = if self.pixels == PixelType::U8 { 1 } else { 4 };
@@ -101,7 +146,7 @@ pub struct Dataset {
     pub labels: Labels,
     /// Height H, width W and channels C of each image.
     pub shape: [usize; 3],
-    /// Number of classes.
+    /// Number of classes; 0 if the targets are values.
     pub classes: usize,
 }
 
@@ -111,6 +156,7 @@ impl Dataset {
         match &self.labels {
             Labels::Index(labels) => labels.len(),
             Labels::Dense(labels) => labels.len() / self.classes,
+            Labels::Values(width, values) => values.len() / width,
         }
     }
 
@@ -129,6 +175,7 @@ impl Dataset {
             match self.labels {
                 Labels::Index(_) => 1,
                 Labels::Dense(_) => self.classes,
+                Labels::Values(width, _) => width,
             },
         );
         Header { images: self.images(), shape: self.shape, classes: self.classes, pixels, target_width }

@@ -1,7 +1,7 @@
 //! Reads the contents of data sets as a run would, to report what is wrong with them and to summarise them.
 
 use super::classes::ClassCounts;
-use super::dataset::{Dataset, Labels, Pixels, Subset};
+use super::dataset::{Dataset, Labels, Pixels, Subset, Targets};
 use super::format::{Base, SourceContext};
 use super::normalization::{Normalization, moments};
 use super::record::fingerprint;
@@ -30,8 +30,8 @@ pub struct SetSummary {
     pub images: usize,
     /// Height H, width W and channels C of each image.
     pub shape: [usize; 3],
-    /// Number of classes.
-    pub classes: usize,
+    /// What the targets are.
+    pub targets: Targets,
     /// The samples of each class, if the labels are class numbers.
     pub counts: Option<ClassCounts>,
     /// Mean and standard deviation of the raw pixels of each channel.
@@ -88,7 +88,7 @@ impl SetSummary {
             Labels::Index(labels) => {
                 Some(ClassCounts::new(samples.iter().map(|&sample| labels[sample as usize]), data.classes))
             }
-            Labels::Dense(_) => None,
+            Labels::Dense(_) | Labels::Values(..) => None,
         };
         let features = data.features();
         let mut range = [f32::INFINITY, f32::NEG_INFINITY];
@@ -107,7 +107,7 @@ impl SetSummary {
             name,
             images: samples.len(),
             shape: data.shape,
-            classes: data.classes,
+            targets: data.header().targets(),
             counts,
             moments: moments(data, samples),
             range,
@@ -117,15 +117,15 @@ impl SetSummary {
 
 impl fmt::Display for SetSummary {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let SetSummary { name, images, shape: [h, w, c], classes, counts, moments, range: [low, high] } = self;
+        let SetSummary { name, images, shape: [h, w, c], targets, counts, moments, range: [low, high] } = self;
         write!(f, "{name}: {} of {h}x{w}x{c}, ", quantity(*images as u64, "image"))?;
         match counts {
             Some(counts) => {
                 let present: Vec<usize> = counts.present().map(|class| counts.samples[class]).collect();
                 let (least, most) = (present.iter().min().unwrap_or(&0), present.iter().max().unwrap_or(&0));
-                write!(f, "{} of {classes} classes with {least} to {most} samples each", present.len())?;
+                write!(f, "{} of {targets} with {least} to {most} samples each", present.len())?;
             }
-            None => write!(f, "distributions over {classes} classes")?,
+            None => write!(f, "{targets}")?,
         }
         let each = |which: usize| moments.iter().map(|m| format!("{:.4}", m[which])).collect::<Vec<_>>().join(", ");
         write!(f, "; pixels {low} to {high}, by channel: mean {}, deviation {}", each(0), each(1))

@@ -23,13 +23,14 @@ mod sample_sets;
 mod settings;
 mod source;
 mod synthetic;
+mod tensor_targets;
 mod tensors;
 
 pub use augment::Augment;
 pub use batches::{Batch, BatchPart, Batches, EpochPlan, Place};
 pub use cifar::{Cifar, Files};
 pub use classes::{Beyond, ClassCounts};
-pub use dataset::{Dataset, Description, Header, Labels, PixelType, Pixels, Subset};
+pub use dataset::{Dataset, Description, Header, Labels, PixelType, Pixels, Subset, Targets};
 pub use digits::Digits;
 pub use format::{Base, DataFormat, SourceContext};
 pub use idx::Idx;

@@ -1,6 +1,6 @@
 //! What a checkpoint keeps of the data: enough to evaluate without the training files, and to notice that they changed.
 
-use super::dataset::{Dataset, Header, Labels, PixelType, Pixels};
+use super::dataset::{Dataset, Header, Labels, PixelType, Pixels, Targets};
 use super::format::SourceContext;
 use super::normalization::Normalization;
 use super::source::DataSource;
@@ -82,12 +82,16 @@ impl SetRecord {
 
     /// Returns a data set of this description that has no samples.
     pub(super) fn without_samples(&self) -> Dataset {
-        let Header { shape, classes, pixels, target_width, .. } = self.header;
+        let Header { shape, classes, pixels, .. } = self.header;
         let pixels = match pixels {
             PixelType::U8 => Pixels::U8(Vec::new()),
             PixelType::F32 => Pixels::F32(Vec::new()),
         };
-        let labels = if target_width == 1 { Labels::Index(Vec::new()) } else { Labels::Dense(Vec::new()) };
+        let labels = match self.header.targets() {
+            Targets::Classes(_) => Labels::Index(Vec::new()),
+            Targets::Distributions(_) => Labels::Dense(Vec::new()),
+            Targets::Values(width) => Labels::Values(width, Vec::new()),
+        };
         Dataset { pixels, labels, shape, classes }
     }
 
@@ -134,7 +138,7 @@ pub(super) fn fingerprint(data: &Dataset) -> String {
     }
     match &data.labels {
         Labels::Index(labels) => words(&mut hash, labels, |x| x.to_le_bytes()),
-        Labels::Dense(labels) => words(&mut hash, labels, |x| x.to_le_bytes()),
+        Labels::Dense(labels) | Labels::Values(_, labels) => words(&mut hash, labels, |x| x.to_le_bytes()),
     }
     format!("{:032x}", hash.digest128())
 }

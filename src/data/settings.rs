@@ -1,7 +1,7 @@
 //! The `[data]` section of the file, and its checks.
 
-use super::{Augment, DataSource, Header, PixelType};
-use crate::error::Fault;
+use super::{Augment, DataSource, Header, PixelType, Targets};
+use crate::error::{Fault, quantity};
 use serde::Deserialize;
 
 /// The normalisation of pixels: y = (x / scale - mean) / std, in f32.
@@ -126,15 +126,16 @@ fn mismatch(train: &Header, test: &Header) -> Option<String> {
         PixelType::U8 => "8-bit",
         PixelType::F32 => "float",
     };
-    let dense = |header: &Header| match header.target_width {
-        1 => "class numbers".to_string(),
-        width => format!("rows of {width}"),
+    let dense = |header: &Header| match header.targets() {
+        Targets::Classes(_) => "class numbers".to_string(),
+        Targets::Distributions(width) => format!("rows of {width}"),
+        Targets::Values(width) => quantity(width as u64, "value"),
     };
     let (what, found, expected) = if test.shape != train.shape {
         ("images of shape", format!("{:?}", test.shape), format!("{:?}", train.shape))
     } else if test.pixels != train.pixels {
         ("pixels that are", name(test.pixels).to_string(), name(train.pixels).to_string())
-    } else if test.target_width != train.target_width {
+    } else if test.target_width != train.target_width || (test.classes == 0) != (train.classes == 0) {
         ("labels that are", dense(test), dense(train))
     } else {
         return None;

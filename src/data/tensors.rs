@@ -1,11 +1,13 @@
-//! safetensors files with two tensors in PyTorch's layout: `images` (N, C, H, W) and `labels`.
+//! safetensors files with two tensors in PyTorch's layout: `images` (N, C, H, W), and `labels` or `targets`.
 //!
-//! Images are F32 (finite) or U8; labels are class numbers, I64, I32 or U8 (N), or dense labels, finite F32 (N,
+//! Images are F32 (finite) or U8. `labels` are class numbers, I64, I32 or U8 (N), or dense labels, finite F32 (N,
 //! classes) with at least 2 classes, whose rows are distributions: no value is negative, and they sum to 1 within 0.001.
-//! Images are converted to (N, H, W, C) when they are read. Other tensors in the file are ignored, which is logged.
+//! `targets` are values to be predicted, finite F32 (N), (N, D) or (N, C, H, W). Images, and targets of four dimensions,
+//! are converted to (N, H, W, C) when they are read. Other tensors in the file are ignored, which is logged.
 
 use super::classes::ClassCounts;
 use super::file::both;
+use super::tensor_targets::{TargetTensor, channels_last, floats, names};
 use super::{DataFormat, Dataset, Description, Header, Labels, PixelType, Pixels, SourceContext};
 use crate::error::{Error, Fault, Result};
 use crate::storage::open_regular;
@@ -16,12 +18,6 @@ use std::path::{Path, PathBuf};
 
 /// The longest header that is accepted, in bytes: two tensors need a few hundred.
 const LARGEST_HEADER: u64 = 1 << 20;
-/// One more than the largest class number.
-const LARGEST_CLASSES: i64 = 1 << 16;
-
-/// How far the sum of a dense label may be from 1: what rounding to 8 bits of precision leaves in a few large values.
-const SUM_TOLERANCE: f64 = 1e-3;
-
 /// `{ tensors = "file.safetensors" }`: images and labels written by another program.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct Tensors(pub PathBuf);
@@ -58,10 +54,10 @@ struct File<R> {
     reader: R,
     /// The offset of the first tensor.
     start: u64,
-    /// Number of tensors that are neither images nor labels.
+    /// Number of tensors that are neither images nor targets.
     unused: usize,
     images: TensorInfo,
-    labels: TensorInfo,
+    targets: TargetTensor,
     pixels: PixelType,
     count: usize,
     shape: [usize; 3],
@@ -97,19 +93,14 @@ impl<R: Read + Seek> File<R> {
                 len - 8 - size
             )));
         }
-        let names = metadata.offset_keys();
-        let find = |name: &str| {
-            metadata.info(name).cloned().ok_or_else(|| {
-                let shown = names.iter().take(8).map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(", ");
-                let more = if names.len() > 8 { ", ..." } else { "" };
-                wrong(format!("has no tensor \"{name}\", expected \"images\" and \"labels\"; it has {shown}{more}"))
-            })
+        let Some(images) = metadata.info("images").cloned() else {
+            let (expected, found) = ("expected \"images\" and \"labels\" or \"targets\"", names(&metadata));
+            return Err(wrong(format!("has no tensor \"images\", {expected}; it has {found}")));
         };
-        let (images, labels) = (find("images")?, find("labels")?);
         let (pixels, count, shape) = images_of(path, &images)?;
-        check_labels(path, &labels, count)?;
-        let path = path.to_path_buf();
-        Ok(File { path, reader, start: 8 + size, unused: names.len() - 2, images, labels, pixels, count, shape })
+        let targets = TargetTensor::find(path, &metadata, count)?;
+        let (path, unused) = (path.to_path_buf(), metadata.offset_keys().len() - 2);
+        Ok(File { path, reader, start: 8 + size, unused, images, targets, pixels, count, shape })
     }
 
     fn describe(mut self) -> Result<Description> {
@@ -117,6 +108,7 @@ impl<R: Read + Seek> File<R> {
         let (target_width, counts) = match labels {
             Labels::Index(labels) => (1, Some(ClassCounts::new(labels, classes))),
             Labels::Dense(_) => (classes, None),
+            Labels::Values(width, _) => (width, None),
         };
         let header = Header { images: self.count, shape: self.shape, classes, pixels: self.pixels, target_width };
         Ok(Description { header, classes: counts.map(|counts| (self.path, counts)) })
@@ -131,37 +123,19 @@ impl<R: Read + Seek> File<R> {
         self.reader.read_exact(bytes).map_err(|error| Error::io(&self.path, "read", error))
     }
 
-    /// Reads the labels and counts the classes.
+    /// Reads the targets and counts the classes.
     fn labels(&mut self) -> Result<(Labels, usize)> {
-        let (start, end) = self.labels.data_offsets;
+        let (start, end) = self.targets.data_offsets();
         self.seek(start)?;
         let mut bytes = vec![0; end - start];
         self.bytes(&mut bytes)?;
-        if self.labels.dtype == Dtype::F32 {
-            let (classes, values) = (self.labels.shape[1], floats(&bytes).collect::<Vec<_>>());
-            check_distributions(&self.path, &values, classes)?;
-            return Ok((Labels::Dense(values), classes));
-        }
-        let labels = || integers(self.labels.dtype, &bytes);
-        let mut wrong = labels().enumerate().filter(|(_, label)| !(0..LARGEST_CLASSES).contains(label));
-        if let Some((i, label)) = wrong.next() {
-            let message = format!(
-                "label {i} is {label}, expected a class number from 0 to {} (so in {} of {} labels); correct it",
-                LARGEST_CLASSES - 1,
-                1 + wrong.count(),
-                self.count
-            );
-            return Err(Error::file(&self.path, message));
-        }
-        let labels: Vec<u32> = labels().map(|label| label as u32).collect();
-        let classes = labels.iter().fold(0, |most, &label| most.max(label as usize + 1));
-        Ok((Labels::Index(labels), classes))
+        self.targets.read(&self.path, &bytes)
     }
 
     fn load(mut self) -> Result<Dataset> {
         if self.unused > 0 {
             let path = self.path.display();
-            tracing::warn!("{path}: tensors other than \"images\" and \"labels\" ({}) are ignored", self.unused);
+            tracing::warn!("{path}: tensors other than images and targets ({}) are ignored", self.unused);
         }
         let ((labels, classes), pixels) = both(self.labels(), self.pixels())?;
         Ok(Dataset { pixels, labels, shape: self.shape, classes })
@@ -205,27 +179,6 @@ impl<R: Read + Seek> File<R> {
     }
 }
 
-/// Checks that every row of dense labels is a distribution over the classes.
-fn check_distributions(path: &Path, values: &[f32], classes: usize) -> Result<()> {
-    let sum = |row: &[f32]| row.iter().map(|&value| f64::from(value)).sum::<f64>();
-    // A NaN or an infinite value makes the sum one.
-    let fits = |row: &[f32]| row.iter().all(|&value| value >= 0.0) && (sum(row) - 1.0).abs() <= SUM_TOLERANCE;
-    let mut wrong = values.chunks_exact(classes).enumerate().filter(|(_, row)| !fits(row));
-    let Some((i, row)) = wrong.next() else { return Ok(()) };
-    let contains = row.iter().find(|value| !(value.is_finite() && **value >= 0.0));
-    let contains = contains.map_or(String::new(), |value| format!("contains {value} and "));
-    Err(Error::file(
-        path,
-        format!(
-            "label {i} {contains}sums to {}, expected a distribution over the classes: values of at least 0 that sum to 1 \
-             within {SUM_TOLERANCE} (so in {} of {} rows); correct it",
-            sum(row) as f32,
-            1 + wrong.count(),
-            values.len() / classes
-        ),
-    ))
-}
-
 /// Returns the type of the pixels, the number of images and their shape (H, W, C).
 fn images_of(path: &Path, images: &TensorInfo) -> Result<(PixelType, usize, [usize; 3])> {
     let pixels = match images.dtype {
@@ -244,55 +197,10 @@ fn images_of(path: &Path, images: &TensorInfo) -> Result<(PixelType, usize, [usi
     }
 }
 
-/// Checks type and shape of the labels.
-fn check_labels(path: &Path, labels: &TensorInfo, count: usize) -> Result<()> {
-    let rows = match (labels.dtype, labels.shape.as_slice()) {
-        (Dtype::I64 | Dtype::I32 | Dtype::U8, &[rows]) => rows,
-        (Dtype::F32, &[rows, classes]) if classes > 1 => rows,
-        (dtype, shape) => {
-            return Err(Error::file(
-                path,
-                format!(
-                    "\"labels\" is {dtype:?} {shape:?}, expected class numbers I64, I32 or U8 [N], or F32 [N, classes] \
-                     with at least 2 classes"
-                ),
-            ));
-        }
-    };
-    if rows != count {
-        return Err(Error::file(
-            path,
-            format!("\"labels\" has {rows} rows, but \"images\" has {count} images; write both again together"),
-        ));
-    }
-    Ok(())
-}
-
-/// Appends an image (C, H, W) in the order (H, W, C).
-fn channels_last<T: Copy>([h, w, c]: [usize; 3], image: &[T], pixels: &mut Vec<T>) {
-    for position in 0..h * w {
-        pixels.extend((0..c).map(|channel| image[channel * h * w + position]));
-    }
-}
-
-fn floats(bytes: &[u8]) -> impl Iterator<Item = f32> {
-    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-}
-
-fn integers(dtype: Dtype, bytes: &[u8]) -> impl Iterator<Item = i64> {
-    let width = dtype.bitsize() / 8;
-    bytes.chunks_exact(width).map(move |bytes| {
-        let bits = bytes.iter().rev().fold(0u64, |bits, &byte| bits << 8 | u64::from(byte));
-        match dtype {
-            Dtype::I32 => i64::from(bits as u32 as i32),
-            _ => bits as i64,
-        }
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Targets;
     use proptest::prelude::*;
     use safetensors::tensor::TensorView;
     use std::io::Cursor;
@@ -334,6 +242,24 @@ mod tests {
         ("labels", dtype, shape.to_vec(), data)
     }
 
+    fn targets(shape: &[usize], values: &[f32]) -> Tensor<'static> {
+        ("targets", Dtype::F32, shape.to_vec(), f32s(values))
+    }
+
+    #[test]
+    fn targets_are_values_in_the_order_of_outputs() {
+        let pair = || images(Dtype::U8, [2, 1, 1, 1], vec![1, 2]);
+        let dataset = read(&written(&[pair(), targets(&[2], &[-1.5, 3.0])])).unwrap();
+        assert_eq!((dataset.labels, dataset.classes), (Labels::Values(1, vec![-1.5, 3.0]), 0));
+        let dataset = read(&written(&[pair(), targets(&[2, 2], &[1.0, 2.0, 3.0, 4.0])])).unwrap();
+        assert_eq!(dataset.header().targets(), Targets::Values(2));
+        // Two images of 2 channels and 1x3 pixels.
+        let values: Vec<f32> = (0..12).map(|i| i as f32).collect();
+        let dataset = read(&written(&[pair(), targets(&[2, 2, 1, 3], &values)])).unwrap();
+        let order = [0.0, 3.0, 1.0, 4.0, 2.0, 5.0, 6.0, 9.0, 7.0, 10.0, 8.0, 11.0];
+        assert_eq!((dataset.images(), dataset.labels), (2, Labels::Values(6, order.to_vec())));
+    }
+
     #[test]
     fn floats_and_bytes_become_channels_last() {
         let values: Vec<f32> = (0..12).map(|i| i as f32 / 4.0).collect();
@@ -369,7 +295,7 @@ mod tests {
         for (tensors, text) in [
             (
                 vec![good(), ("label", Dtype::U8, vec![2], vec![0, 1])],
-                "has no tensor \"labels\", expected \"images\" and \"labels\"; it has \"images\", \"label\"",
+                "has no tensor \"labels\", expected \"images\" and \"labels\" or \"targets\"; it has \"images\", \"label\"",
             ),
             (
                 vec![images(Dtype::F64, [2, 1, 1, 1], vec![0; 16]), class()],
@@ -386,7 +312,7 @@ mod tests {
             (
                 vec![good(), labels(Dtype::F32, &[2, 1], f32s(&[0.0, 1.0]))],
                 "\"labels\" is F32 [2, 1], expected class numbers I64, I32 or U8 [N], or F32 [N, classes] with at least \
-                 2 classes",
+                 2 classes; write other targets as \"targets\"",
             ),
             (
                 vec![good(), labels(Dtype::I64, &[3], i64s(&[0, 1, 2]))],
@@ -399,17 +325,34 @@ mod tests {
             (
                 vec![good(), labels(Dtype::F32, &[2, 2], f32s(&[0.0, 1.0, f32::INFINITY, 0.0]))],
                 "label 1 contains inf and sums to inf, expected a distribution over the classes: values of at least 0 that \
-                 sum to 1 within 0.001 (so in 1 of 2 rows); correct it",
+                 sum to 1 within 0.001 (so in 1 of 2 rows); correct it, or write the values as \"targets\"",
             ),
             (
                 vec![good(), labels(Dtype::F32, &[2, 2], f32s(&[-0.5, 1.5, 0.5, 0.25]))],
                 "label 0 contains -0.5 and sums to 1, expected a distribution over the classes: values of at least 0 that \
-                 sum to 1 within 0.001 (so in 2 of 2 rows); correct it",
+                 sum to 1 within 0.001 (so in 2 of 2 rows); correct it, or write the values as \"targets\"",
             ),
             (
                 vec![good(), labels(Dtype::F32, &[2, 2], f32s(&[0.5, 0.5005, 0.5, 0.5015]))],
                 "label 1 sums to 1.0015, expected a distribution over the classes: values of at least 0 that \
-                 sum to 1 within 0.001 (so in 1 of 2 rows); correct it",
+                 sum to 1 within 0.001 (so in 1 of 2 rows); correct it, or write the values as \"targets\"",
+            ),
+            (
+                vec![good(), class(), targets(&[2], &[0.0, 1.0])],
+                "has both \"labels\" and \"targets\", expected one of them; remove the other",
+            ),
+            (
+                vec![good(), targets(&[2, 2], &[0.0, 1.0, f32::NAN, 5.0])],
+                "target 1 contains NaN, expected finite numbers (so in 1 of 2 rows); correct it",
+            ),
+            (
+                vec![good(), targets(&[2, 2, 1], &[0.0; 4])],
+                "\"targets\" is F32 [2, 2, 1], expected F32 [N], [N, D] or [N, C, H, W] with 1 to 1073741824 values for each \
+                 image",
+            ),
+            (
+                vec![good(), targets(&[3], &[0.0; 3])],
+                "\"targets\" has 3 rows, but \"images\" has 2 images; write both again together",
             ),
             (
                 vec![images(Dtype::F32, [2, 1, 1, 1], f32s(&[0.0, f32::NAN])), class()],
