@@ -19,6 +19,7 @@ mod layer;
 mod leaky_relu;
 mod lrn;
 mod max_pool;
+mod mean_squared_error;
 mod phase;
 mod relu;
 mod sigmoid;
@@ -52,6 +53,7 @@ registry! {
     "leaky_relu" => leaky_relu::LeakyRelu,
     "lrn" => lrn::Lrn,
     "max_pool" => max_pool::MaxPool,
+    "mean_squared_error" => mean_squared_error::MeanSquaredError,
     "relu" => relu::Relu,
     "sigmoid" => sigmoid::Sigmoid,
     "softmax_cross_entropy" => SoftmaxCrossEntropy,
