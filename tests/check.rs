@@ -348,7 +348,7 @@ fn one_file_with_two_names_is_noted() {
 fn the_last_layer_is_never_advised_another_number_of_classes() {
     let folder = folder("check-classes");
     let two = ["devices.use=cpu*2", "devices.mesh={ columns = 2 }"];
-    let words = "layer \"fc\": its 3 outputs, one for each class, do not divide evenly among 2 devices (split = \"columns\"); \
+    let words = "layer \"fc\": its 3 outputs, which the targets require, do not divide evenly among 2 devices (split = \"columns\"); \
                  use split = \"none\" or \"batch\"";
     refused(&folder, &two, words);
     let hidden = "model.layers=[\"flatten\", { dense = { units = 5 } }, { dense = { units = 3 }, split = \"none\" }]";

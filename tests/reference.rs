@@ -254,6 +254,22 @@ fn four_devices_agree_with_pytorch() {
 }
 
 #[test]
+fn values_are_predicted_as_pytorch_does() {
+    for mesh in [(1, 1), (2, 1), (1, 2), (2, 2)] {
+        agrees("values", "f64", mesh, F64);
+    }
+    agrees("values", "f32", (1, 1), F32);
+}
+
+#[test]
+fn several_losses_agree_with_pytorch() {
+    for mesh in [(1, 1), (2, 1), (1, 2), (2, 2)] {
+        agrees("heads", "f64", mesh, F64);
+    }
+    agrees("heads", "f32", (1, 1), F32);
+}
+
+#[test]
 fn optimisers_agree_with_pytorch() {
     for name in ["rmsprop", "rmsprop_centered", "adam", "adamw"] {
         for mesh in [(1, 1), (2, 1), (1, 2), (2, 2)] {

@@ -86,14 +86,24 @@ impl Layer for MeanSquaredError {
                 let (metrics, n, share) = (launch.write(Role::Metrics), int(rows)?, (1.0 / outputs as f64) as f32);
                 // SAFETY: x is (rows, outputs), targets (rows, target_width), scratch (rows, 2), metrics (2).
                 unsafe {
-                    any::mean_squared_error_forward(on, Grid::new(rows, 1, 1), x, targets, each, d, target_width, share)?;
+                    any::mean_squared_error_forward(
+                        on,
+                        Grid::new(rows, 1, 1),
+                        x,
+                        targets,
+                        each,
+                        d,
+                        target_width,
+                        share,
+                    )?;
                     sum_metrics(on, one, each.into(), metrics, n, 2, 2, launch.mean_scale())
                 }
             }
             "backward" if !launch.has(Role::Dx(0)) => Ok(()),
             "backward" => {
                 let (dx, n) = (launch.any_mut(Role::Dx(0)), launch.count(Role::Dx(0)));
-                let (grid, scale) = (Grid::cover(rows * outputs, 256), (2.0 * launch.loss_scale() / outputs as f64) as f32);
+                let (grid, scale) =
+                    (Grid::cover(rows * outputs, 256), (2.0 * launch.loss_scale() / outputs as f64) as f32);
                 // SAFETY: x and dx are (rows, outputs), targets (rows, target_width).
                 unsafe { any::mean_squared_error_backward(on, grid, x, targets, dx, n, d, target_width, scale) }
             }

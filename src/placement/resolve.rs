@@ -87,10 +87,10 @@ fn resolve_node(
         frozen: network.is_frozen(index),
     };
     let phases = node.layer.phases(&cx).map_err(|fault| match cx.split {
-        Split::Columns if !node.output.c.is_multiple_of(mesh.columns) && gives_classes(network, index) => Fault {
+        Split::Columns if !node.output.c.is_multiple_of(mesh.columns) && gives_to_loss(network, index) => Fault {
             key: fault.key,
             message: format!(
-                "its {} outputs, one for each class, do not divide evenly among {} devices (split = \"columns\"); use \
+                "its {} outputs, which the targets require, do not divide evenly among {} devices (split = \"columns\"); use \
                  split = \"none\" or \"batch\"",
                 node.output.c, mesh.columns
             ),
@@ -124,9 +124,18 @@ fn wanted_later(network: &Network, index: usize, mesh: Mesh) -> Placement {
     }
 }
 
-/// Returns true if no layer with parameters comes after a node, so that its channels are the classes.
-fn gives_classes(network: &Network, index: usize) -> bool {
-    network.nodes[index + 1..].iter().all(|node| node.params.is_empty())
+/// Returns true if no layer with parameters uses a node's output, also through others, so that losses compare its
+/// channels with the targets.
+fn gives_to_loss(network: &Network, index: usize) -> bool {
+    let mut after = vec![false; network.nodes.len()];
+    after[index] = true;
+    for (later, node) in network.nodes.iter().enumerate().skip(index + 1) {
+        after[later] = node.inputs.iter().any(|input| matches!(input, Source::Node(n) if after[*n]));
+        if after[later] && !node.params.is_empty() {
+            return false;
+        }
+    }
+    true
 }
 
 fn does_not_divide(input: Activation, mesh: Mesh) -> Fault {

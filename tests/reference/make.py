@@ -14,7 +14,9 @@ Weights    u = 2 * (mix(crc32("<seed>.<layer>.<param>") * 2^32 + i) >> 11) / 2^5
            weight of conv and dense     u * sqrt(6 / fan_in), fan_in = inputs of one output
            bias of conv and dense       0.1 * u
            weight of batch_norm         1 + 0.2 * u; its bias 0.1 * u; running_mean 0, running_var 1
-Loss       mean over the batch of -ln softmax(logits)[label], before that step's update.
+Loss       mean over the batch of -ln softmax(logits)[label], before that step's update; for networks with "loss", the
+           weighted sum of these losses, with the label as a one-hot vector in a mean squared error.
+Values     the targets of networks with "values": the mean row and the mean column of a digit, the means of its pixels and of their squares.
 Clip       g *= min(1, max_norm / norm), norm over all gradients, before weight decay. This is exact: PyTorch's
            clip_grad_norm_ divides by norm + 1e-6.
 Update     g += weight_decay * w for every parameter; v = momentum * v + g, from v = 0; w -= lr * v: torch.optim.SGD.
@@ -132,19 +134,45 @@ NETWORKS |= {
 }
 
 
+NETWORKS |= {
+    "values": dict(
+        about="A network that predicts four values: mean squared error.",
+        data=dict(input=[7, 7, 1], train={"tensors": "values.data.safetensors"}), values=True, seed=7, batch=16,
+        chain=SGD, lr=0.1, loss=["mean_squared_error"],
+        layers=["flatten", dict(name="fc1", dense=dict(units=12)), "tanh", dict(name="fc2", dense=dict(units=4))]),
+    "heads": dict(
+        about="Three losses: of the last layer, and of two auxiliary heads.",
+        data=DIGITS, seed=7, batch=16, chain=SGD, lr=0.1,
+        loss=[
+            dict(softmax_cross_entropy={}, name="main"),
+            dict(softmax_cross_entropy=dict(label_smoothing=0.1), inputs=["side"], weight=0.3, name="smooth"),
+            dict(mean_squared_error={}, inputs=["low"], weight=2.5),
+        ],
+        layers=[
+            dict(max_pool=dict(kernel=4, stride=4)), "flatten", dict(name="fc1", dense=dict(units=12)),
+            dict(name="act1", tanh={}), dict(name="low", dense=dict(units=10)),
+            dict(name="fc2", dense=dict(units=8), inputs=["act1"]), dict(name="act2", tanh={}),
+            dict(name="side", dense=dict(units=10)), dict(name="fc3", dense=dict(units=10), inputs=["act2"]),
+        ]),
+}
+
+
 def parts(layer):
     """Splits an entry of the list into name, kind, settings, inputs."""
     if isinstance(layer, str):
         return None, layer, {}, None
-    rest = {k: v for k, v in layer.items() if k not in ("name", "inputs")}
+    rest = {k: v for k, v in layer.items() if k not in ("name", "inputs", "weight")}
     (kind, settings), = rest.items()
     return layer.get("name"), kind, settings, layer.get("inputs")
 
 
 def batches(net, data):
-    """Returns the images (steps * batch, C, H, W) in f32 and their labels."""
+    """Returns the images (steps * batch, C, H, W) in f32 and their labels or values."""
     count = net.get("steps", STEPS) * net["batch"]
     h, w, c = net["data"]["input"]
+    if "values" in net:
+        pixels, values = pixels_with_values(data, count)
+        return torch.from_numpy(pixels.astype(np.float32) / np.float32(255)), torch.from_numpy(values)
     if "digits" in net["data"]["train"]:
         images = gzip.decompress((data / "digits/train-images-idx3-ubyte.gz").read_bytes())[16:]
         labels = gzip.decompress((data / "digits/train-labels-idx1-ubyte.gz").read_bytes())[8:]
@@ -155,6 +183,16 @@ def batches(net, data):
         labels, images = records[:, 0], records[:, 1:].reshape(-1, c, h, w)
     images = images[:count].astype(np.float32) / np.float32(255)
     return torch.from_numpy(images), torch.from_numpy(labels[:count].astype(np.int64))
+
+
+def pixels_with_values(data, count):
+    """Returns the digits in 7x7 bytes, the largest of 4x4 pixels each, and four values of each."""
+    images = gzip.decompress((data / "digits/train-images-idx3-ubyte.gz").read_bytes())[16:]
+    images = np.frombuffer(images, np.uint8).reshape(-1, 1, 7, 4, 7, 4)[:count].max((3, 5))
+    ink = images[:, 0] / 255.0
+    place = np.arange(7) / 6.0
+    rows, columns = ((ink.sum(axis) * place).sum(1) / ink.sum((1, 2)) for axis in (2, 1))
+    return images, np.stack([rows, columns, ink.mean((1, 2)), (ink * ink).mean((1, 2))], 1).astype(np.float32)
 
 
 def uniform(name, shape):
@@ -203,7 +241,7 @@ def initial(net):
 
 
 def forward(net, weights, x, training, noise=None):
-    """Returns the logits. `weights` is called before each layer and returns all tensors by name; `noise` draws the
+    """Returns the outputs by name; that of the last layer also as None. `weights` is called before each layer and returns all tensors by name; `noise` draws the
     rounding to imitate."""
     outputs = {}
     for layer in net["layers"]:
@@ -237,9 +275,28 @@ def forward(net, weights, x, training, noise=None):
             raise ValueError(f"no layer {kind}")
         if noise and kind in ARITHMETIC:
             x = x * (1 + NOISE * (2 * torch.rand(x.shape, generator=noise, dtype=x.dtype) - 1))
-        if name:
-            outputs[name] = x
-    return x
+        outputs[name] = outputs[None] = x
+    return outputs
+
+
+def total(net, outputs, targets):
+    """Returns the weighted sum of the losses."""
+    def one(entry):
+        _, kind, settings, inputs = parts(entry)
+        x = outputs[inputs[0] if inputs else None]
+        if kind == "softmax_cross_entropy":
+            return F.cross_entropy(x, targets, label_smoothing=settings.get("label_smoothing", 0.0))
+        wanted = targets if "values" in net else F.one_hot(targets, x.shape[1])
+        return F.mse_loss(x, wanted.to(x.dtype))
+
+    losses = net.get("loss", ["softmax_cross_entropy"])
+    return sum((entry.get("weight", 1.0) if isinstance(entry, dict) else 1.0) * one(entry) for entry in losses)
+
+
+def evaluated(net):
+    """Returns the network with the losses of an evaluation: without label smoothing."""
+    plain = lambda entry: {k: {} if k == "softmax_cross_entropy" else v for k, v in entry.items()}
+    return net | {"loss": [plain(e) if isinstance(e, dict) else e for e in net["loss"]]} if "loss" in net else net
 
 
 def norm(tensors):
@@ -270,8 +327,8 @@ def train(net, images, labels, dtype, noise=None):
     for t in range(net.get("steps", STEPS)):
         optimizer.param_groups[0]["lr"] = rate(net, t)
         rows = slice(t * batch, (t + 1) * batch)
-        logits = forward(net, everything, images[rows], True, noise)
-        loss = F.cross_entropy(logits, labels[rows])
+        outputs = forward(net, everything, images[rows], True, noise)
+        loss, logits = total(net, outputs, labels[rows]), outputs[None]
         optimizer.zero_grad()
         loss.backward()
         losses.append(float(loss.detach()))
@@ -284,10 +341,10 @@ def train(net, images, labels, dtype, noise=None):
                 p.grad *= min(1.0, max_norm / norms[-1])
         optimizer.step()
     with torch.no_grad():
-        logits = forward(net, everything, images[:batch], False)
-    tensors["eval_logits"] = logits
+        outputs = forward(net, everything, images[:batch], False)
+    tensors["eval_logits"] = outputs[None]
     tensors |= {"final." + k: v.detach() for k, v in (params | state).items()}
-    numbers = dict(losses=losses, grad_norms=norms, eval_loss=float(F.cross_entropy(logits, labels[:batch])),
+    numbers = dict(losses=losses, grad_norms=norms, eval_loss=float(total(evaluated(net), outputs, labels[:batch])),
                    final_norms={k: norm([v]) for k, v in (params | state).items()})
     return {k: v.numpy() for k, v in tensors.items()}, numbers
 
@@ -313,6 +370,7 @@ def inline(value):
 
 
 def toml(name, net):
+    loss = net.get("loss", ["softmax_cross_entropy"])
     schedule = [f"schedule = {inline({'step': net['step']})}"] if "step" in net else []
     return "\n".join([
         *textwrap.wrap(f"Written by make.py. {net['about']}", 118, initial_indent="# ", subsequent_indent="# "),
@@ -321,13 +379,16 @@ def toml(name, net):
         "[data]", f"train = {inline(net['data']['train'])}", f"batch = {net['batch']}", 'normalize = "unit"',
         'order = "sequential"', "",
         "[model]", f"input = {inline(net['data']['input'])}", "layers = [",
-        *(f"  {inline(layer)}," for layer in net["layers"]), "]", 'loss = "softmax_cross_entropy"', "",
+        *(f"  {inline(layer)}," for layer in net["layers"]), "]", f"loss = {inline(loss[0] if len(loss) == 1 else loss)}", "",
         "[optimizer]", f"chain = {inline(net['chain'])}", f"lr = {net['lr']}", *schedule, "",
         "[train]", f"steps = {net.get('steps', STEPS)}", ""])
 
 
 def write(name, net, data, out):
     images, labels = batches(net, data)
+    if "values" in net:
+        pixels, values = pixels_with_values(data, len(images))
+        (out / f"{name}.data.safetensors").write_bytes(save(dict(images=np.ascontiguousarray(pixels), targets=values)))
     exact = train(net, images, labels, torch.float64)
     single = train(net, images, labels, torch.float32)
     noisy = [drift(train(net, images, labels, torch.float64, torch.Generator().manual_seed(run)), exact)
