@@ -1,10 +1,11 @@
 //! Data through the public interface: shipped data sets, sample sets, batches, augmentation, restart, prefetch.
 
 use peristyle::data::{
-    Augment, Base, Batch, Batches, DataSettings, DataSource, Dataset, Destination, Labels, Loader, Pixels, SampleSets,
-    SourceContext, Subset, open,
+    Augment, Base, Batch, Batches, DataSettings, DataSource, Dataset, Destination, ImageView, Labels, Loader, Pixels,
+    Place, Preparer, Sample, SampleSet, SampleSets, Samples, SourceContext, Subset, open,
 };
 use std::path::Path;
+use std::sync::Arc;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -37,8 +38,8 @@ fn counts(dataset: &Dataset) -> Vec<usize> {
     counts
 }
 
-fn bytes(dataset: &Dataset) -> &[u8] {
-    match &dataset.pixels {
+fn bytes(dataset: &Dataset) -> Vec<u8> {
+    match dataset.all_pixels().unwrap() {
         Pixels::U8(pixels) => pixels,
         Pixels::F32(_) => panic!("the test's data is bytes"),
     }
@@ -50,7 +51,7 @@ fn epoch(splits: &SampleSets, epoch: u64) -> Vec<Batch> {
     (0..batches.plan().batches())
         .map(|index| {
             let mut batch = batches.empty();
-            batches.fill(epoch, index, &mut batch);
+            batches.fill(epoch, index, &mut batch).unwrap();
             batch
         })
         .collect()
@@ -92,8 +93,8 @@ fn pixels_of_the_shipped_sets_are_golden() {
     let row = &bytes(&digits)[14 * 28..15 * 28];
     let sum = |bytes: &[u8]| bytes.iter().map(|&b| u64::from(b)).sum::<u64>();
     let signs = load("{ cifar = \"data/signs32/test_batch.bin\" }", Subset::Test);
-    assert_eq!((&row[11..20], sum(bytes(&digits))), (&[26, 110, 176, 93, 93, 214, 253, 253, 118][..], 209_039_444));
-    assert_eq!((&bytes(&signs)[..6], sum(bytes(&signs))), (&[115, 117, 129, 119, 121, 133][..], 206_058_234));
+    assert_eq!((&row[11..20], sum(&bytes(&digits))), (&[26, 110, 176, 93, 93, 214, 253, 253, 118][..], 209_039_444));
+    assert_eq!((&bytes(&signs)[..6], sum(&bytes(&signs))), (&[115, 117, 129, 119, 121, 133][..], 206_058_234));
 }
 
 #[test]
@@ -167,16 +168,66 @@ fn the_loader_gives_the_same_bits_as_direct_computation_from_any_start() {
     let direct: Vec<Batch> = (5..8).flat_map(|number| epoch(&set, number)).collect();
     let batches = direct.len() / 3;
     assert_eq!(batches, 16);
-    for start in [0, 1, batches - 1] {
-        let mut loader =
-            Loader::train(&set, Destination::host(), Batches::train(&set).plan().place(5, start), usize::MAX)
-                .expect("a thread starts");
+    for (start, workers) in [(0, 1), (1, 1), (batches - 1, 1), (0, 2), (3, 7)] {
+        let place = Batches::train(&set).plan().place(5, start);
+        let to = Destination { workers, ..Destination::host() };
+        let mut loader = Loader::train(&set, to, place, usize::MAX).expect("a thread starts");
         for expected in &direct[start..] {
             let batch = loader.next_batch().expect("the loader works").expect("training batches never end");
             assert!(batch == expected, "epoch {} batch {}", expected.epoch, expected.index);
         }
     }
     assert_eq!((direct[16].epoch, direct[16].index, direct[15].rows), (6, 0, 1500 - 15 * 96));
+}
+
+#[test]
+fn what_a_device_prepares_does_not_depend_on_the_workers() {
+    let set = splits(&format!("{AUGMENTED}batch = 96"));
+    let raw = |workers| {
+        let to = Destination { workers, preparer: Preparer::Device, ..Destination::host() };
+        let mut loader = Loader::train(&set, to, Place::default(), 50).expect("a thread starts");
+        (0..40).map(|_| loader.next_batch().unwrap().unwrap().clone()).collect::<Vec<Batch>>()
+    };
+    let alone = raw(1);
+    assert!(
+        alone.iter().all(|batch| batch.images.is_empty() && batch.raw.as_ref().unwrap().pixels.bytes().len() > 784)
+    );
+    assert!(raw(2) == alone && raw(5) == alone);
+}
+
+/// Images in memory, of which some cannot be read.
+#[derive(Debug)]
+struct Damaged {
+    whole: Dataset,
+    wrong: Vec<usize>,
+}
+
+impl Samples for Damaged {
+    fn len(&self) -> usize {
+        self.whole.images()
+    }
+    fn read<'s>(&'s self, index: usize, sample: &'s mut Sample) -> peristyle::error::Result<ImageView<'s>> {
+        if self.wrong.contains(&index) {
+            return Err(peristyle::error::Error::Run(format!("image {index} is damaged")));
+        }
+        self.whole.samples.read(index, sample)
+    }
+}
+
+#[test]
+fn an_image_that_cannot_be_read_ends_the_batches_whoever_reads_it() {
+    let mut set = splits("train = { digits = \"test\" }\nbatch = 100\norder = \"sequential\"");
+    let whole = load("{ digits = \"test\" }", Subset::Train);
+    let samples = Arc::new(Damaged { whole: whole.clone(), wrong: vec![399, 377, 350] });
+    let data = Arc::new(Dataset { samples, ..whole });
+    set.train = Arc::new(SampleSet { data, ..(*set.train).clone() });
+    for (workers, preparer) in [(1, Preparer::Host), (4, Preparer::Host), (3, Preparer::Device)] {
+        let to = Destination { workers, preparer, ..Destination::host() };
+        let mut loader = Loader::train(&set, to, Place::default(), usize::MAX).expect("a thread starts");
+        (0..3).for_each(|index| assert_eq!(loader.next_batch().unwrap().unwrap().index, index));
+        // Of several, the first in the batch is named.
+        assert_eq!(loader.next_batch().unwrap_err().to_string(), "image 350 is damaged");
+    }
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn checks(config: &str, rows: usize, samples: usize, gradient: f64, product: f64
     let splits = data::open(&job.config.data, job.config.seed, &job.config.base).unwrap();
     let mut batches = Batches::train(&splits);
     let mut batch = batches.empty();
-    batches.fill(0, 0, &mut batch);
+    batches.fill(0, 0, &mut batch).unwrap();
     let subject = Subject {
         network: &job.network,
         seed: job.config.seed,

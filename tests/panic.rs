@@ -109,7 +109,7 @@ fn trained(mesh: (usize, usize), layer: &str, when: When, more: &[&str]) -> (u64
     training.session = Session::new(plan).unwrap();
     peristyle::train::exchange::initialise(&mut training.session, 1).unwrap();
     loop {
-        training.batches.fill(0, training.step as usize, &mut training.batch);
+        training.batches.fill(0, training.step as usize, &mut training.batch).unwrap();
         training.step += 1;
         let clock = Clock { step: training.step, epoch: 0, lr: 0.01, row: 0 };
         let variant = Variant::train(training.batch.rows);

@@ -59,7 +59,7 @@ fn losses(config: &Path, sets: &[String], preparer: Preparer) -> Vec<f64> {
                 values.push(session.finish().unwrap().loss);
             }
             let (epoch, index) = batches.plan().at(step);
-            batches.fill(epoch, index, &mut batch);
+            batches.fill(epoch, index, &mut batch).unwrap();
             assert_eq!(batch.images.is_empty(), preparer == Preparer::Device);
             let clock = Clock { step: step + 1, epoch, lr: 0.05, row: 0 };
             let variant = if mode == Mode::Train { Variant::train(batch.rows) } else { Variant::eval(batch.rows) };

@@ -125,7 +125,7 @@ fn run(reference: &Reference, name: &str, sets: &[String]) -> Run {
     let (mut losses, mut norms, mut lrs, mut first) = (vec![], vec![], vec![], vec![]);
     for step in 1..=job.steps() {
         let (epoch, index) = batches.plan().at(step - 1);
-        batches.fill(epoch, index, &mut batch);
+        batches.fill(epoch, index, &mut batch).unwrap();
         let clock = Clock { step, epoch, lr: job.lr(step, epoch), row: 0 };
         // The gradients before the optimiser clips them are those of a second session with the same weights.
         for p in 0..parameters.len() {
@@ -142,7 +142,7 @@ fn run(reference: &Reference, name: &str, sets: &[String]) -> Run {
         lrs.push(clock.lr);
         losses.push(session.run(update, &mut batch, clock).unwrap().loss);
     }
-    batches.fill(0, 0, &mut batch);
+    batches.fill(0, 0, &mut batch).unwrap();
     let metrics = session.run(eval, &mut batch, Clock::default()).unwrap();
     let last =
         all.iter().map(|&(which, parameter)| (parameter.clone(), exchange::read_values(&session, which).unwrap()));

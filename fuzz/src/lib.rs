@@ -74,7 +74,7 @@ fn loaded(source: &DataSource) {
     if let Labels::Index(labels) = &data.labels {
         assert!(labels.iter().all(|&label| (label as usize) < data.classes), "a label of {} or more", data.classes);
     }
-    let values = match &data.pixels {
+    let values = match data.all_pixels().expect("what was loaded can be read") {
         Pixels::U8(pixels) => pixels.len(),
         Pixels::F32(pixels) => pixels.len(),
     };

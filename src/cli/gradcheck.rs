@@ -44,7 +44,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let splits = crate::data::open(&job.config.data, job.config.seed, &job.config.base)?;
     let mut batches = Batches::train(&splits);
     let mut batch = batches.empty();
-    batches.fill(0, 0, &mut batch);
+    batches.fill(0, 0, &mut batch)?;
     let subject = Subject {
         network: &job.network,
         seed: job.config.seed,

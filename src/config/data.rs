@@ -20,10 +20,11 @@ pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option
     let augment = section.value("augment");
     let augment = augment.map_or(Some(Vec::new()), |value| read_augment(section.diagnostics, value));
     let order = section.get("order").unwrap_or_default();
+    let workers = section.take("workers");
     let broken = section.diagnostics.problems.len() > before;
     let settings = match (train, batch, augment) {
         (Some(train), Some(batch), Some(augment)) => {
-            let settings = DataSettings { train, test, validation, batch, normalize, augment, order };
+            let settings = DataSettings { train, test, validation, batch, normalize, augment, order, workers };
             for fault in settings.faults() {
                 section.fault(&fault);
             }

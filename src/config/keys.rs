@@ -146,6 +146,16 @@ pub const KEYS: &[SectionKey] = &[
         "\"sequential\"",
         "The order of the training samples in an epoch.",
     ),
+    within(
+        "1 to 256",
+        key(
+            "data.workers",
+            "integer",
+            Chosen("1 beside cpu and emu devices, otherwise one per core, at most 8"),
+            "4",
+            "The threads that read, augment and normalise images. Batches do not depend on them.",
+        ),
+    ),
     key("model.input", "[height, width, channels]", Required, "[28, 28, 1]", "The shape of a sample."),
     key("model.layers", "list of layers", Required, "[\"relu\", { dense = { units = 10 } }]", "The layers, in order."),
     key(

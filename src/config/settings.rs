@@ -47,6 +47,8 @@ fn of_train(root: &DeTable, keys: &[&str]) -> BTreeMap<String, String> {
 
 fn flatten(key: &str, value: &SpannedValue, all: &mut BTreeMap<String, String>) {
     match value.get_ref() {
+        // How fast images are read.
+        _ if key == "data.workers" => {}
         DeValue::Table(table) => table.iter().for_each(|(k, v)| flatten(&join(key, k.get_ref()), v, all)),
         DeValue::Array(entries) if key == "model.layers" => {
             self::entries(key, entries, &names(entries), ENTRY_KEYS, all);

@@ -1,12 +1,13 @@
 //! Any batch of a sample set, computed from its index alone.
 
 use super::prepare::RawPixels;
-use super::{Augment, Pixels, Preparer, Raw, SampleOrder, SampleSet, SampleSets};
-use crate::device::{Heap, HostMemory, Random, RandomStream};
-use crate::error::Result;
+use super::{Augment, ImageView, Preparer, Raw, Sample, SampleOrder, SampleSet, SampleSets};
+use crate::device::{Heap, HostMemory, Pool, Random, RandomStream};
+use crate::error::{Error, Result};
+use crate::gpu::bytes_of;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The samples of one step, ready for the devices.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -140,10 +141,73 @@ pub struct Batches {
     preparer: Preparer,
     /// The order of the current epoch.
     order: Option<(u64, Vec<u32>)>,
+    workers: Workers,
+}
+
+/// The threads that read images, each with its memory.
+#[derive(Debug, Clone)]
+struct Workers {
+    /// None if the thread that asks for a batch reads alone.
+    pool: Option<Arc<Pool>>,
+    /// The memory of each; no two threads use one at once.
+    own: Arc<[Mutex<Scratch>]>,
+}
+
+/// The memory in which one image is read and augmented.
+#[derive(Debug, Default)]
+struct Scratch {
+    sample: Sample,
     /// Two raw images, used in turn by the steps of augmentation.
     images: [Vec<f32>; 2],
     /// Scratch memory for one step of augmentation.
     work: Vec<f32>,
+}
+
+impl Workers {
+    /// How many tasks a thread takes on average: images may differ in cost.
+    const TASKS: usize = 4;
+
+    fn new(pool: Option<Arc<Pool>>) -> Self {
+        let threads = pool.as_ref().map_or(1, |pool| pool.threads());
+        Workers { pool, own: (0..threads).map(|_| Mutex::default()).collect() }
+    }
+
+    /// Calls `read(row, part, memory)` for every row of `all`, whose parts have `width` elements; several at once.
+    ///
+    /// # Errors
+    /// That of the first row that cannot be read.
+    fn each<T: Send>(
+        &self,
+        all: &mut [T],
+        width: usize,
+        read: impl Fn(usize, &mut [T], &mut Scratch) -> Result<()> + Sync,
+    ) -> Result<()> {
+        let rows = (all.len() / width.max(1)).div_ceil(self.own.len() * Self::TASKS).max(1);
+        let failed: Mutex<Option<(usize, Error)>> = Mutex::new(None);
+        let task = |index: usize, part: &mut [T], worker: usize| {
+            let mut memory = lock(&self.own[worker]);
+            for (i, part) in part.chunks_exact_mut(width).enumerate() {
+                let row = index * rows + i;
+                if let Err(error) = read(row, part, &mut memory) {
+                    let mut failed = lock(&failed);
+                    if failed.as_ref().is_none_or(|(first, _)| row < *first) {
+                        *failed = Some((row, error));
+                    }
+                    return;
+                }
+            }
+        };
+        match &self.pool {
+            Some(pool) => pool.chunks(all, rows * width, task),
+            None => all.chunks_mut((rows * width).max(1)).enumerate().for_each(|(i, part)| task(i, part, 0)),
+        }
+        let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+        failed.map_or(Ok(()), |(_, error)| Err(error))
+    }
+}
+
+fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The settings that apply to training only.
@@ -164,16 +228,13 @@ impl Batches {
     /// Creates the batches of an evaluation: in the order of the data set, without augmentation.
     pub fn eval(set: &Arc<SampleSet>, batch: usize) -> Self {
         let plan = EpochPlan { samples: set.samples.len(), batch };
-        let image = vec![0.0; set.data.features()];
-        Batches {
-            set: Arc::clone(set),
-            plan,
-            training: None,
-            preparer: Preparer::Host,
-            order: None,
-            images: [image.clone(), image],
-            work: Vec::new(),
-        }
+        let workers = Workers::new(None);
+        Batches { set: Arc::clone(set), plan, training: None, preparer: Preparer::Host, order: None, workers }
+    }
+
+    /// Sets the threads that read images, besides the one that asks for a batch.
+    pub fn read_by(self, pool: Option<Arc<Pool>>) -> Self {
+        Batches { workers: Workers::new(pool), ..self }
     }
 
     /// Sets whether the host or a GPU prepares the images.
@@ -210,27 +271,36 @@ impl Batches {
 
     /// Computes batch `index` of an epoch into `batch`. Allocates only the order of a new epoch.
     ///
+    /// # Errors
+    /// If an image cannot be read.
+    ///
     /// # Panics
     /// When the epoch has no such batch.
-    pub fn fill(&mut self, epoch: u64, index: usize, batch: &mut Batch) {
+    pub fn fill(&mut self, epoch: u64, index: usize, batch: &mut Batch) -> Result<()> {
         assert!(index < self.plan.batches(), "batch {index} of an epoch of {}", self.plan.batches());
-        self.fill_at(self.plan.place(epoch, index), batch);
+        self.fill_at(self.plan.place(epoch, index), batch)
     }
 
     /// Computes the batch at a place into `batch`, as [`Batches::fill`] does.
     ///
+    /// # Errors
+    /// If an image cannot be read.
+    ///
     /// # Panics
     /// When the epoch ends before the place.
-    pub fn fill_at(&mut self, place: Place, batch: &mut Batch) {
+    pub fn fill_at(&mut self, place: Place, batch: &mut Batch) -> Result<()> {
         let rows = self.plan.rows_at(place);
-        self.fill_part(place, (BatchPart::Whole, 0..rows), batch);
+        self.fill_part(place, (BatchPart::Whole, 0..rows), batch)
     }
 
     /// Computes a part of the batch at a place into `batch`.
     ///
+    /// # Errors
+    /// If an image cannot be read.
+    ///
     /// # Panics
     /// When the epoch ends before the place.
-    pub fn fill_part(&mut self, place: Place, (part, own): (BatchPart, Range<usize>), batch: &mut Batch) {
+    pub fn fill_part(&mut self, place: Place, (part, own): (BatchPart, Range<usize>), batch: &mut Batch) -> Result<()> {
         let Place { epoch, sample } = place;
         let first = sample + own.start;
         let shuffle = self.training.as_ref().filter(|training| training.order == SampleOrder::Shuffle);
@@ -244,19 +314,37 @@ impl Batches {
         let rows = own.len();
         (batch.epoch, batch.index, batch.first, batch.rows) = (epoch, sample / self.plan.batch, first, rows);
         (batch.whole, batch.part, batch.row) = (self.plan.rows_at(place), part, own.start);
-        match &mut batch.raw {
-            None => batch.images.resize(rows * features, 0.0),
-            Some(raw) => raw.clear(),
-        }
         batch.targets.clear();
         for row in 0..rows {
-            let sample = self.sample(first + row);
-            match &mut batch.raw {
-                None => self.image(epoch, sample, &mut batch.images[row * features..][..features]),
-                Some(raw) => self.raw_image(epoch, sample, raw),
-            }
-            self.set.data.labels.append(self.set.data.classes, sample as usize, &mut batch.targets);
+            let sample = self.sample(first + row) as usize;
+            self.set.data.labels.append(self.set.data.classes, sample, &mut batch.targets);
         }
+        match &mut batch.raw {
+            None => {
+                batch.images.resize(rows * features, 0.0);
+                let read = |row, y: &mut [f32], memory: &mut Scratch| self.image(epoch, first + row, memory, y);
+                self.workers.each(&mut batch.images, features, read)
+            }
+            Some(raw) => {
+                raw.draws.clear();
+                (0..rows).for_each(|row| self.draw(epoch, self.sample(first + row), &mut raw.draws));
+                let kind = self.set.data.pixels;
+                let bytes = raw.pixels.resize(rows * features);
+                self.workers.each(bytes, features * kind.bytes(), |row, to, memory| {
+                    match self.read(first + row, &mut memory.sample)? {
+                        ImageView::U8(x) => to.copy_from_slice(x),
+                        ImageView::F32(x) => to.copy_from_slice(bytes_of(x)),
+                    }
+                    Ok(())
+                })
+            }
+        }
+    }
+
+    /// Reads the image at a position of the epoch.
+    fn read<'s>(&'s self, position: usize, sample: &'s mut Sample) -> Result<ImageView<'s>> {
+        let (index, data) = (self.sample(position) as usize, &self.set.data);
+        data.samples.read(index, sample)?.expect(index, data.pixels, data.features())
     }
 
     /// Returns the index in the data set of the sample at a position of the epoch that was computed last.
@@ -276,39 +364,40 @@ impl Batches {
         Random::new(seed, RandomStream::Augment, epoch, u64::from(sample))
     }
 
-    /// Appends one raw image and its draws.
-    fn raw_image(&self, epoch: u64, sample: u32, raw: &mut Raw) {
-        let features = self.set.data.features();
-        let pixels = sample as usize * features..(sample as usize + 1) * features;
-        raw.pixels.extend(&self.set.data.pixels, pixels);
+    /// Appends the draws of an image.
+    fn draw(&self, epoch: u64, sample: u32, draws: &mut Vec<f32>) {
         let random = self.random(epoch, sample);
         for (step, augment) in self.augment().iter().enumerate() {
-            raw.draws.extend(augment.draw(&random, step));
+            draws.extend(augment.draw(&random, step));
         }
     }
 
-    /// Computes one image: raw pixels, augmentation, normalisation.
-    fn image(&mut self, epoch: u64, sample: u32, y: &mut [f32]) {
-        let random = self.random(epoch, sample);
-        let (data, normalization) = (&self.set.data, &self.set.normalization);
-        let pixels = sample as usize * y.len()..(sample as usize + 1) * y.len();
-        let training = self.training.as_ref().filter(|training| !training.augment.is_empty());
-        let Some(Training { augment, .. }) = training else {
-            return match &data.pixels {
-                Pixels::U8(x) => normalization.bytes(&x[pixels], y),
-                Pixels::F32(x) => normalization.floats(&x[pixels], y),
-            };
-        };
-        let [mut x, mut next] = self.images.each_mut();
-        match &data.pixels {
-            Pixels::U8(raw) => x.iter_mut().zip(&raw[pixels]).for_each(|(x, &raw)| *x = f32::from(raw)),
-            Pixels::F32(raw) => x.copy_from_slice(&raw[pixels]),
+    /// Computes the image at a position of the epoch: raw pixels, augmentation, normalisation.
+    fn image(&self, epoch: u64, position: usize, memory: &mut Scratch, y: &mut [f32]) -> Result<()> {
+        let normalization = &self.set.normalization;
+        let Scratch { sample, images: [x, next], work } = memory;
+        let raw = self.read(position, sample)?;
+        if self.augment().is_empty() {
+            match raw {
+                ImageView::U8(x) => normalization.bytes(x, y),
+                ImageView::F32(x) => normalization.floats(x, y),
+            }
+            return Ok(());
         }
-        for (step, augment) in augment.iter().enumerate() {
-            augment.apply(augment.draw(&random, step), data.shape, x, &mut self.work, next);
+        x.clear();
+        match raw {
+            ImageView::U8(raw) => x.extend(raw.iter().map(|&raw| f32::from(raw))),
+            ImageView::F32(raw) => x.extend_from_slice(raw),
+        }
+        let random = self.random(epoch, self.sample(position));
+        let (mut x, mut next) = (x, next);
+        for (step, augment) in self.augment().iter().enumerate() {
+            next.resize(x.len(), 0.0);
+            augment.apply(augment.draw(&random, step), self.set.data.shape, x, work, next);
             std::mem::swap(&mut x, &mut next);
         }
         normalization.floats(x, y);
+        Ok(())
     }
 }
 

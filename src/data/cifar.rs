@@ -78,7 +78,7 @@ impl DataFormat for Cifar {
         let mut labels = Vec::with_capacity(images);
         let read = |(stream, records)| read(stream, records, &mut pixels, &mut labels);
         files.into_iter().map(read).fold(Ok(Vec::new()), appended)?;
-        Ok(Dataset { pixels: Pixels::U8(pixels), labels: Labels::Index(labels), shape: SHAPE, classes: CLASSES })
+        Ok(Dataset::loaded(Pixels::U8(pixels), Labels::Index(labels), SHAPE, CLASSES))
     }
 }
 

@@ -1,10 +1,12 @@
-//! A data set in memory, and its description.
+//! A data set, and its description.
 
 use super::classes::ClassCounts;
-use crate::error::quantity;
+use super::samples::{ImageView, LoadedImages, PixelType, Pixels, Sample, Samples};
+use crate::error::{Result, quantity};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// The subset of a data set that a source provides: `train` or `test`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -14,15 +16,6 @@ pub enum Subset {
     Train,
     /// The samples for evaluation only.
     Test,
-}
-
-/// The pixels of all images, (N, H, W, C), as stored in the file.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Pixels {
-    /// 8-bit values, 0 to 255.
-    U8(Vec<u8>),
-    /// Finite floats.
-    F32(Vec<f32>),
 }
 
 /// The targets of all images.
@@ -37,6 +30,15 @@ pub enum Labels {
 }
 
 impl Labels {
+    /// Returns the number of images of a data set with so many classes.
+    fn images(&self, classes: usize) -> usize {
+        match self {
+            Labels::Index(labels) => labels.len(),
+            Labels::Dense(labels) => labels.len() / classes,
+            Labels::Values(width, values) => values.len() / width,
+        }
+    }
+
     /// Appends the target of an image of a data set with so many classes.
     pub(super) fn append(&self, classes: usize, image: usize, to: &mut Vec<f32>) {
         match self {
@@ -64,26 +66,6 @@ impl fmt::Display for Targets {
             Targets::Classes(classes) => f.write_str(&quantity(classes as u64, "class")),
             Targets::Distributions(classes) => write!(f, "distributions over {}", quantity(classes as u64, "class")),
             Targets::Values(width) => f.write_str(&quantity(width as u64, "target value")),
-        }
-    }
-}
-
-/// The type of the pixels of a data set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PixelType {
-    /// 8-bit values, 0 to 255.
-    U8,
-    /// Floats.
-    F32,
-}
-
-impl PixelType {
-    /// Returns the size of a value in bytes.
-    pub fn bytes(self) -> usize {
-        match self {
-            PixelType::U8 => 1,
-            PixelType::F32 => size_of::<f32>(),
         }
     }
 }
@@ -137,12 +119,14 @@ impl From<Header> for Description {
     }
 }
 
-/// A data set in memory.
-#[derive(Debug, Clone, PartialEq)]
+/// A data set: its images, in memory or read one by one, and its targets.
+#[derive(Debug, Clone)]
 pub struct Dataset {
     /// Its images.
-    pub pixels: Pixels,
-    /// Its targets.
+    pub samples: Arc<dyn Samples>,
+    /// The type of their pixels.
+    pub pixels: PixelType,
+    /// Its targets, one for each image.
     pub labels: Labels,
     /// Height H, width W and channels C of each image.
     pub shape: [usize; 3],
@@ -150,14 +134,29 @@ pub struct Dataset {
     pub classes: usize,
 }
 
+impl PartialEq for Dataset {
+    /// Compares the contents; data that cannot be read equal none.
+    fn eq(&self, other: &Self) -> bool {
+        let same = self.header() == other.header() && self.labels == other.labels;
+        same && self.all_pixels().is_ok_and(|pixels| other.all_pixels().is_ok_and(|others| others == pixels))
+    }
+}
+
 impl Dataset {
+    /// Returns a data set in memory, with the pixels of all images: (N, H, W, C).
+    pub fn loaded(pixels: Pixels, labels: Labels, shape: [usize; 3], classes: usize) -> Self {
+        let kind = match pixels {
+            Pixels::U8(_) => PixelType::U8,
+            Pixels::F32(_) => PixelType::F32,
+        };
+        let (features, count) = (shape.iter().product(), labels.images(classes));
+        let samples = Arc::new(LoadedImages { pixels, features, count });
+        Dataset { samples, pixels: kind, labels, shape, classes }
+    }
+
     /// Returns the number of images.
     pub fn images(&self) -> usize {
-        match &self.labels {
-            Labels::Index(labels) => labels.len(),
-            Labels::Dense(labels) => labels.len() / self.classes,
-            Labels::Values(width, values) => values.len() / width,
-        }
+        self.labels.images(self.classes)
     }
 
     /// Returns the number of values in one image.
@@ -165,19 +164,42 @@ impl Dataset {
         self.shape.iter().product()
     }
 
+    /// Calls `visit` with the images of some samples, in order.
+    ///
+    /// # Errors
+    /// If an image cannot be read.
+    pub fn each(&self, samples: impl IntoIterator<Item = usize>, mut visit: impl FnMut(ImageView)) -> Result<()> {
+        let mut sample = Sample::default();
+        for index in samples {
+            visit(self.samples.read(index, &mut sample)?.expect(index, self.pixels, self.features())?);
+        }
+        Ok(())
+    }
+
+    /// Returns the pixels of all images: (N, H, W, C).
+    ///
+    /// # Errors
+    /// If an image cannot be read.
+    pub fn all_pixels(&self) -> Result<Pixels> {
+        let (mut bytes, mut floats) = (Vec::new(), Vec::new());
+        self.each(0..self.images(), |image| match image {
+            ImageView::U8(x) => bytes.extend_from_slice(x),
+            ImageView::F32(x) => floats.extend_from_slice(x),
+        })?;
+        Ok(match self.pixels {
+            PixelType::U8 => Pixels::U8(bytes),
+            PixelType::F32 => Pixels::F32(floats),
+        })
+    }
+
     /// Returns the description of the data set.
     pub fn header(&self) -> Header {
-        let (pixels, target_width) = (
-            match self.pixels {
-                Pixels::U8(_) => PixelType::U8,
-                Pixels::F32(_) => PixelType::F32,
-            },
-            match self.labels {
-                Labels::Index(_) => 1,
-                Labels::Dense(_) => self.classes,
-                Labels::Values(width, _) => width,
-            },
-        );
-        Header { images: self.images(), shape: self.shape, classes: self.classes, pixels, target_width }
+        let target_width = match self.labels {
+            Labels::Index(_) => 1,
+            Labels::Dense(_) => self.classes,
+            Labels::Values(width, _) => width,
+        };
+        let Dataset { pixels, shape, classes, .. } = *self;
+        Header { images: self.images(), shape, classes, pixels, target_width }
     }
 }

@@ -94,7 +94,7 @@ impl<'a> Pair<'a> {
     pub fn load(self) -> Result<Dataset> {
         let Images { stream, count, shape, bytes, what } = self.images;
         let ((labels, classes), pixels) = both(read_labels(self.labels, count), stream.rest(bytes, &what))?;
-        Ok(Dataset { pixels: Pixels::U8(pixels), labels: Labels::Index(labels), shape, classes })
+        Ok(Dataset::loaded(Pixels::U8(pixels), Labels::Index(labels), shape, classes))
     }
 }
 
@@ -217,7 +217,7 @@ mod tests {
         let (images, labels) = files(4, 2, 3);
         let plain = read(&images, &labels).unwrap();
         assert_eq!((plain.images(), plain.shape, plain.classes), (4, [2, 3, 1], 3));
-        assert_eq!(plain.pixels, Pixels::U8((0..24).collect()));
+        assert_eq!(plain.all_pixels().unwrap(), Pixels::U8((0..24).collect()));
         assert_eq!(plain.labels, Labels::Index(vec![0, 1, 2, 0]));
         assert_eq!(read(&gzip(&images), &gzip(&labels)).unwrap(), plain);
     }

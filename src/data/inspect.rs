@@ -1,11 +1,12 @@
 //! Reads the contents of data sets as a run would, to report what is wrong with them and to summarise them.
 
 use super::classes::ClassCounts;
-use super::dataset::{Dataset, Labels, Pixels, Subset, Targets};
+use super::dataset::{Dataset, Labels, Subset, Targets};
 use super::format::{Base, SourceContext};
 use super::normalization::{Normalization, moments};
 use super::record::fingerprint;
 use super::sample_sets::set_apart;
+use super::samples::ImageView;
 use super::settings::DataSettings;
 use crate::error::{Fault, Result, quantity};
 use std::fmt;
@@ -52,29 +53,32 @@ pub fn inspect(settings: &DataSettings, seed: u64, base: &Base, subsets: &[Subse
         if !subsets.contains(&subset) {
             continue;
         }
-        let data = match source.load(SourceContext { subset, base }) {
-            Ok(data) => data,
+        let found = source.load(SourceContext { subset, base }).and_then(|data| {
+            let apart = if subset == Subset::Train { settings.num_validation(data.images()) } else { 0 };
+            // Without samples for training, the share for validation has been reported.
+            if apart >= data.images() {
+                return Ok((fingerprint(&data)?, Vec::new(), None));
+            }
+            let (kept, apart) = set_apart(data.images(), apart, seed);
+            let how = settings.normalize_for(data.pixels);
+            let fault = if subset == Subset::Train { Normalization::new(how, &data, &kept).err() } else { None };
+            let mut sets = vec![SetSummary::new(key, &data, &kept)?];
+            if !apart.is_empty() {
+                sets.push(SetSummary::new("validation", &data, &apart)?);
+            }
+            Ok((fingerprint(&data)?, sets, fault))
+        });
+        match found {
+            Ok((fingerprint, sets, fault)) => {
+                fingerprints.push(fingerprint);
+                contents.sets.extend(sets);
+                contents.faults.extend(fault);
+            }
             Err(error) if error.exit_code() == 1 => return Err(error),
             Err(error) => {
                 let problems = error.problems();
                 contents.faults.extend(problems.iter().map(|problem| Fault::at(key, problem.to_string())));
-                continue;
             }
-        };
-        fingerprints.push(fingerprint(&data));
-        let apart = if subset == Subset::Train { settings.num_validation(data.images()) } else { 0 };
-        // Without samples for training, the share for validation has been reported.
-        if apart >= data.images() {
-            continue;
-        }
-        let (kept, apart) = set_apart(data.images(), apart, seed);
-        if subset == Subset::Train {
-            let how = settings.normalize_for(data.header().pixels);
-            contents.faults.extend(Normalization::new(how, &data, &kept).err());
-        }
-        contents.sets.push(SetSummary::new(key, &data, &kept));
-        if !apart.is_empty() {
-            contents.sets.push(SetSummary::new("validation", &data, &apart));
         }
     }
     contents.is_test_train = matches!(&*fingerprints, [train, test] if train == test);
@@ -83,35 +87,34 @@ pub fn inspect(settings: &DataSettings, seed: u64, base: &Base, subsets: &[Subse
 
 impl SetSummary {
     /// Summarises some samples of a data set, at least one.
-    pub fn new(name: &'static str, data: &Dataset, samples: &[u32]) -> Self {
+    ///
+    /// # Errors
+    /// If an image cannot be read.
+    pub fn new(name: &'static str, data: &Dataset, samples: &[u32]) -> Result<Self> {
         let counts = match &data.labels {
             Labels::Index(labels) => {
                 Some(ClassCounts::new(samples.iter().map(|&sample| labels[sample as usize]), data.classes))
             }
             Labels::Dense(_) | Labels::Values(..) => None,
         };
-        let features = data.features();
         let mut range = [f32::INFINITY, f32::NEG_INFINITY];
         let mut widen = |low: f32, high: f32| range = [range[0].min(low), range[1].max(high)];
-        for start in samples.iter().map(|&sample| sample as usize * features) {
-            match &data.pixels {
-                Pixels::U8(pixels) => {
-                    let image = &pixels[start..][..features];
-                    let [low, high] = image.iter().fold([u8::MAX, 0], |[low, high], &x| [low.min(x), high.max(x)]);
-                    widen(low.into(), high.into());
-                }
-                Pixels::F32(pixels) => pixels[start..][..features].iter().for_each(|&x| widen(x, x)),
+        data.each(samples.iter().map(|&sample| sample as usize), |image| match image {
+            ImageView::U8(x) => {
+                let [low, high] = x.iter().fold([u8::MAX, 0], |[low, high], &x| [low.min(x), high.max(x)]);
+                widen(low.into(), high.into());
             }
-        }
-        SetSummary {
+            ImageView::F32(x) => x.iter().for_each(|&x| widen(x, x)),
+        })?;
+        Ok(SetSummary {
             name,
             images: samples.len(),
             shape: data.shape,
             targets: data.header().targets(),
             counts,
-            moments: moments(data, samples),
+            moments: moments(data, samples)?,
             range,
-        }
+        })
     }
 }
 

@@ -4,7 +4,7 @@
 //! channel closes and the other side returns, so neither waits forever.
 
 use super::{Batch, BatchPart, Batches, Place, Preparer, SampleSet, SampleSets};
-use crate::device::{Heap, HostMemory, thread};
+use crate::device::{Heap, HostMemory, Pool, thread};
 use crate::error::{Error, Result};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -24,12 +24,19 @@ pub struct Destination<'a> {
     /// How many batches the consumer holds at once: those that may still be read when it requests the next one, and
     /// that one.
     pub reads: usize,
+    /// The threads that read images, at least 1.
+    pub workers: usize,
 }
 
 impl Destination<'_> {
     /// Returns the destination of batches that the host prepares and reads, one at a time.
     pub fn host() -> Self {
-        Destination { preparer: Preparer::Host, memory: &Heap, reads: 1 }
+        Destination { preparer: Preparer::Host, memory: &Heap, reads: 1, workers: 1 }
+    }
+
+    /// Returns the threads that read images besides the loader's own.
+    fn pool(&self) -> Result<Option<Arc<Pool>>> {
+        (self.workers > 1).then(|| Pool::new(self.workers).map(Arc::new)).transpose()
     }
 
     fn buffers(&self, batches: &Batches, rows: usize) -> Result<Vec<Batch>> {
@@ -61,7 +68,7 @@ impl Loader {
     /// # Errors
     /// When the operating system cannot start a thread.
     pub fn train(sets: &SampleSets, to: Destination, start: Place, part: usize) -> Result<Self> {
-        let mut batches = Batches::train(sets).prepared_by(to.preparer);
+        let mut batches = Batches::train(sets).prepared_by(to.preparer).read_by(to.pool()?);
         let (mut place, mut row) = (start, 0);
         let buffers = to.buffers(&batches, part.min(batches.plan().rows(0)))?;
         Loader::start(buffers, move |batch| {
@@ -69,7 +76,7 @@ impl Loader {
             let next =
                 parts.find(|(_, own)| own.start == row).expect("a batch has samples, and parts follow each other");
             let (end, is_last) = (next.1.end, next.0.is_last());
-            batches.fill_part(place, next, batch);
+            batches.fill_part(place, next, batch)?;
             (row, place) = if is_last { (0, batches.plan().after(place)) } else { (end, place) };
             Ok(true)
         })
@@ -80,13 +87,13 @@ impl Loader {
     /// # Errors
     /// When the operating system cannot start a thread.
     pub fn eval(set: &Arc<SampleSet>, to: Destination, batch: usize) -> Result<Self> {
-        let mut batches = Batches::eval(set, batch).prepared_by(to.preparer);
+        let mut batches = Batches::eval(set, batch).prepared_by(to.preparer).read_by(to.pool()?);
         let buffers = to.buffers(&batches, batches.plan().rows(0))?;
         let mut index = 0;
         Loader::start(buffers, move |batch| {
             let more = index < batches.plan().batches();
             if more {
-                batches.fill(0, index, batch);
+                batches.fill(0, index, batch)?;
                 index += 1;
             }
             Ok(more)

@@ -1,7 +1,8 @@
 //! The normalisation of pixels.
 
-use super::{Dataset, Normalize, Pixels};
-use crate::error::Fault;
+use super::samples::ImageView;
+use super::{Dataset, Normalize, PixelType};
+use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
 
 /// The normalisation of pixels: y = (x / scale - mean\[c\]) / std\[c\], every operation in f32.
@@ -47,17 +48,18 @@ impl Normalization {
     /// Computes the normalisation of a data set, measured on some of its samples.
     ///
     /// # Errors
-    /// A channel whose pixels are all equal cannot be standardised.
+    /// A channel whose pixels are all equal cannot be standardised; nor can images that cannot be read.
     pub fn new(how: Normalize, data: &Dataset, samples: &[u32]) -> Result<Self, Fault> {
         let channels = data.shape[2];
-        let scale = match (how, &data.pixels) {
-            (Normalize::None, _) | (_, Pixels::F32(_)) => 1.0,
-            (Normalize::Unit | Normalize::Standardize, Pixels::U8(_)) => 255.0,
+        let scale = match (how, data.pixels) {
+            (Normalize::None, _) | (_, PixelType::F32) => 1.0,
+            (Normalize::Unit | Normalize::Standardize, PixelType::U8) => 255.0,
         };
         let mut normalization =
             Normalization { scale, mean: vec![0.0; channels], std: vec![1.0; channels], table: Vec::new() };
         if how == Normalize::Standardize {
-            for (c, [mean, std]) in moments(data, samples).into_iter().enumerate() {
+            let moments = moments(data, samples).map_err(|error| Fault::at("train", error.with_causes()))?;
+            for (c, [mean, std]) in moments.into_iter().enumerate() {
                 normalization.mean[c] = (mean / f64::from(scale)) as f32;
                 normalization.std[c] = (std / f64::from(scale)) as f32;
                 if normalization.std[c] == 0.0 {
@@ -105,17 +107,22 @@ impl Normalization {
 }
 
 /// Returns mean and standard deviation of each channel of the raw pixels, in f64 and in the order of the samples.
-pub(super) fn moments(data: &Dataset, samples: &[u32]) -> Vec<[f64; 2]> {
-    let (channels, features) = (data.shape[2], data.features());
-    let count = (samples.len() * features / channels) as f64;
-    match &data.pixels {
-        Pixels::U8(pixels) => {
+///
+/// # Errors
+/// If an image cannot be read.
+pub(super) fn moments(data: &Dataset, samples: &[u32]) -> Result<Vec<[f64; 2]>> {
+    let channels = data.shape[2];
+    let count = (samples.len() * data.features() / channels) as f64;
+    let indices = || samples.iter().map(|&sample| sample as usize);
+    match data.pixels {
+        PixelType::U8 => {
             let mut histograms = vec![[0u64; 256]; channels];
-            for &sample in samples {
-                for pixel in pixels[sample as usize * features..][..features].chunks_exact(channels) {
+            data.each(indices(), |image| {
+                let ImageView::U8(x) = image else { return };
+                for pixel in x.chunks_exact(channels) {
                     pixel.iter().zip(&mut histograms).for_each(|(&x, histogram)| histogram[usize::from(x)] += 1);
                 }
-            }
+            })?;
             let moments = |histogram: &[u64; 256]| {
                 let over = |f: &dyn Fn(f64) -> f64| {
                     histogram.iter().enumerate().fold(0.0, |sum, (x, &n)| sum + n as f64 * f(x as f64)) / count
@@ -123,35 +130,41 @@ pub(super) fn moments(data: &Dataset, samples: &[u32]) -> Vec<[f64; 2]> {
                 let mean = over(&|x| x);
                 [mean, over(&|x| (x - mean) * (x - mean)).sqrt()]
             };
-            histograms.iter().map(moments).collect()
+            Ok(histograms.iter().map(moments).collect())
         }
-        Pixels::F32(pixels) => {
-            let sums = |f: &dyn Fn(usize, f64) -> f64| {
+        PixelType::F32 => {
+            let sums = |f: &dyn Fn(usize, f64) -> f64| -> Result<Vec<f64>> {
                 let mut sums = vec![0.0; channels];
-                for &sample in samples {
-                    for pixel in pixels[sample as usize * features..][..features].chunks_exact(channels) {
+                data.each(indices(), |image| {
+                    let ImageView::F32(x) = image else { return };
+                    for pixel in x.chunks_exact(channels) {
                         pixel.iter().zip(&mut sums).enumerate().for_each(|(c, (&x, sum))| *sum += f(c, f64::from(x)));
                     }
-                }
-                sums
+                })?;
+                Ok(sums)
             };
             // Differences from one pixel, so that a constant channel has a standard deviation of exactly zero.
-            let one = &pixels[samples[0] as usize * features..][..channels];
-            let offsets = sums(&|c, x| x - f64::from(one[c]));
+            let mut one = Vec::new();
+            data.each(indices().take(1), |image| {
+                if let ImageView::F32(x) = image {
+                    one.extend_from_slice(&x[..channels]);
+                }
+            })?;
+            let offsets = sums(&|c, x| x - f64::from(one[c]))?;
             let means: Vec<f64> = one.iter().zip(offsets).map(|(&x, sum)| f64::from(x) + sum / count).collect();
-            let squares = sums(&|c, x| (x - means[c]) * (x - means[c]));
-            means.iter().zip(squares).map(|(&mean, square)| [mean, (square / count).sqrt()]).collect()
+            let squares = sums(&|c, x| (x - means[c]) * (x - means[c]))?;
+            Ok(means.iter().zip(squares).map(|(&mean, square)| [mean, (square / count).sqrt()]).collect())
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Labels;
+    use super::super::{Labels, Pixels};
     use super::*;
 
     fn dataset(pixels: Pixels, images: usize, shape: [usize; 3]) -> Dataset {
-        Dataset { pixels, labels: Labels::Index(vec![0; images]), shape, classes: 1 }
+        Dataset::loaded(pixels, Labels::Index(vec![0; images]), shape, 1)
     }
 
     #[test]
@@ -164,7 +177,7 @@ mod tests {
             let data = dataset(pixels, 5, shape);
             let n = Normalization::new(Normalize::Standardize, &data, &samples).unwrap();
             let mut y = vec![0.0; 60];
-            match &data.pixels {
+            match &data.all_pixels().unwrap() {
                 Pixels::U8(x) => n.bytes(x, &mut y),
                 Pixels::F32(x) => n.floats(x, &mut y),
             }

@@ -2,12 +2,11 @@
 //! bits as [`Batches`](super::Batches) computes on the host.
 
 use super::augment::AugmentLaunch;
-use super::{Augment, Normalization, PixelType, Pixels, SampleSets};
+use super::{Augment, Normalization, PixelType, SampleSets};
 use crate::device::{Heap, HostBuffer, HostMemory};
 use crate::error::Result;
 use crate::gpu::kernels::any;
-use crate::gpu::{AnyMut, ComputeType, Const, Grid, Launch, bytes_of, int, ints};
-use std::ops::Range;
+use crate::gpu::{AnyMut, ComputeType, Const, Grid, Launch, int, ints};
 use std::sync::Arc;
 
 /// The processor that augments and normalises images.
@@ -29,14 +28,6 @@ pub struct Raw {
     pub draws: Vec<f32>,
 }
 
-impl Raw {
-    /// Removes all images but keeps the memory.
-    pub(super) fn clear(&mut self) {
-        self.pixels.len = 0;
-        self.draws.clear();
-    }
-}
-
 /// The pixels of a batch, in memory that a device may read.
 #[derive(Debug)]
 pub struct RawPixels {
@@ -55,15 +46,10 @@ impl RawPixels {
         Ok(RawPixels { kind, buffer: memory.allocate(values * kind.bytes())?, len: 0 })
     }
 
-    /// Appends some values of a data set of the same type.
-    pub(super) fn extend(&mut self, from: &Pixels, values: Range<usize>) {
-        let bytes = match (from, self.kind) {
-            (Pixels::U8(x), PixelType::U8) => &x[values],
-            (Pixels::F32(x), PixelType::F32) => bytes_of(&x[values]),
-            _ => unreachable!("a batch and its data set have the same pixel type"),
-        };
-        self.buffer.as_mut_slice()[self.len..][..bytes.len()].copy_from_slice(bytes);
-        self.len += bytes.len();
+    /// Makes room for so many values, and returns their bytes.
+    pub(super) fn resize(&mut self, values: usize) -> &mut [u8] {
+        self.len = values * self.kind.bytes();
+        &mut self.buffer.as_mut_slice()[..self.len]
     }
 
     /// Returns the bytes of all values.

@@ -1,8 +1,9 @@
 //! What a checkpoint keeps of the data: enough to evaluate without the training files, and to notice that they changed.
 
-use super::dataset::{Dataset, Header, Labels, PixelType, Pixels, Targets};
+use super::dataset::{Dataset, Header, Labels, Targets};
 use super::format::SourceContext;
 use super::normalization::Normalization;
+use super::samples::{ImageView, PixelType, Pixels};
 use super::source::DataSource;
 use crate::error::{Error, Result, quantity};
 use serde::{Deserialize, Serialize};
@@ -73,11 +74,17 @@ pub struct SetRecord {
 impl SetRecord {
     /// Describes a data set; returns the fingerprint of `known` without reading the pixels if the set's files have the
     /// same sizes and times on the same machine, unless everything is to be verified.
-    pub(super) fn new(data: &Dataset, files: Vec<FileStamp>, known: Option<&SetRecord>, verify: bool) -> Self {
+    ///
+    /// # Errors
+    /// If an image cannot be read.
+    pub(super) fn new(data: &Dataset, files: Vec<FileStamp>, known: Option<&SetRecord>, verify: bool) -> Result<Self> {
         let host = host();
         let known = known.filter(|known| !verify && !files.is_empty() && known.files == files && known.host == host);
-        let fingerprint = known.map_or_else(|| fingerprint(data), |known| known.fingerprint.clone());
-        SetRecord { header: data.header(), fingerprint, host, files }
+        let fingerprint = match known {
+            Some(known) => known.fingerprint.clone(),
+            None => fingerprint(data)?,
+        };
+        Ok(SetRecord { header: data.header(), fingerprint, host, files })
     }
 
     /// Returns a data set of this description that has no samples.
@@ -92,7 +99,7 @@ impl SetRecord {
             Targets::Distributions(_) => Labels::Dense(Vec::new()),
             Targets::Values(width) => Labels::Values(width, Vec::new()),
         };
-        Dataset { pixels, labels, shape, classes }
+        Dataset::loaded(pixels, labels, shape, classes)
     }
 
     fn described(&self) -> String {
@@ -127,20 +134,24 @@ pub fn host() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_string()
 }
 
-pub(super) fn fingerprint(data: &Dataset) -> String {
+/// Returns the fingerprint of a data set.
+///
+/// # Errors
+/// If an image cannot be read.
+pub(super) fn fingerprint(data: &Dataset) -> Result<String> {
     let mut hash = Xxh3::new();
     let Header { images, shape: [h, w, c], classes, target_width, pixels } = data.header();
     let kind = usize::from(pixels == PixelType::F32);
     [images, h, w, c, classes, target_width, kind].iter().for_each(|&n| hash.update(&(n as u64).to_le_bytes()));
-    match &data.pixels {
-        Pixels::U8(pixels) => hash.update(pixels),
-        Pixels::F32(pixels) => words(&mut hash, pixels, |x| x.to_le_bytes()),
-    }
+    data.each(0..images, |image| match image {
+        ImageView::U8(x) => hash.update(x),
+        ImageView::F32(x) => words(&mut hash, x, |x| x.to_le_bytes()),
+    })?;
     match &data.labels {
         Labels::Index(labels) => words(&mut hash, labels, |x| x.to_le_bytes()),
         Labels::Dense(labels) | Labels::Values(_, labels) => words(&mut hash, labels, |x| x.to_le_bytes()),
     }
-    format!("{:032x}", hash.digest128())
+    Ok(format!("{:032x}", hash.digest128()))
 }
 
 /// Adds words in blocks, because small updates are slow.
@@ -156,32 +167,29 @@ mod tests {
 
     #[test]
     fn a_fingerprint_depends_on_contents_and_not_on_the_type_of_the_file() {
-        let data = |pixels: Vec<u8>, labels: Vec<u32>| Dataset {
-            pixels: Pixels::U8(pixels),
-            labels: Labels::Index(labels),
-            shape: [2, 1, 1],
-            classes: 3,
+        let data = |pixels: Vec<u8>, labels: Vec<u32>| {
+            fingerprint(&Dataset::loaded(Pixels::U8(pixels), Labels::Index(labels), [2, 1, 1], 3)).unwrap()
         };
-        let one = fingerprint(&data(vec![1, 2, 3, 4], vec![0, 2]));
+        let one = data(vec![1, 2, 3, 4], vec![0, 2]);
         assert_eq!(one.len(), 32);
-        assert_eq!(one, fingerprint(&data(vec![1, 2, 3, 4], vec![0, 2])));
-        assert_ne!(one, fingerprint(&data(vec![1, 2, 3, 5], vec![0, 2])));
-        assert_ne!(one, fingerprint(&data(vec![1, 2, 3, 4], vec![2, 0])));
+        assert_eq!(one, data(vec![1, 2, 3, 4], vec![0, 2]));
+        assert_ne!(one, data(vec![1, 2, 3, 5], vec![0, 2]));
+        assert_ne!(one, data(vec![1, 2, 3, 4], vec![2, 0]));
     }
 
     #[test]
     fn unchanged_files_are_not_read_again_unless_they_are_to_be_verified() {
-        let data = Dataset { pixels: Pixels::U8(vec![7]), labels: Labels::Index(vec![0]), shape: [1; 3], classes: 1 };
+        let data = Dataset::loaded(Pixels::U8(vec![7]), Labels::Index(vec![0]), [1; 3], 1);
         let stamp = FileStamp { path: "a".into(), bytes: 1, modified: 5 };
-        let known =
-            SetRecord { fingerprint: "as before".into(), ..SetRecord::new(&data, vec![stamp.clone()], None, false) };
+        let new = SetRecord::new(&data, vec![stamp.clone()], None, false).unwrap();
+        let (true_one, known) = (new.fingerprint.clone(), SetRecord { fingerprint: "as before".into(), ..new });
         let again = |stamp: FileStamp, known: &SetRecord, verify| {
-            SetRecord::new(&data, vec![stamp], Some(known), verify).fingerprint
+            SetRecord::new(&data, vec![stamp], Some(known), verify).unwrap().fingerprint
         };
         assert_eq!(again(stamp.clone(), &known, false), "as before");
-        assert_eq!(again(stamp.clone(), &known, true), fingerprint(&data));
-        assert_eq!(again(FileStamp { modified: 6, ..stamp.clone() }, &known, false), fingerprint(&data));
-        assert_eq!(again(stamp, &SetRecord { host: "other".into(), ..known }, false), fingerprint(&data));
-        assert_eq!(SetRecord::new(&data, Vec::new(), None, false).fingerprint, fingerprint(&data));
+        assert_eq!(again(stamp.clone(), &known, true), true_one);
+        assert_eq!(again(FileStamp { modified: 6, ..stamp.clone() }, &known, false), true_one);
+        assert_eq!(again(stamp, &SetRecord { host: "other".into(), ..known }, false), true_one);
+        assert_eq!(SetRecord::new(&data, Vec::new(), None, false).unwrap().fingerprint, true_one);
     }
 }

@@ -81,7 +81,7 @@ pub fn open_known(settings: &DataSettings, seed: u64, base: &Base, known: Known)
     let cx = SourceContext { subset: Subset::Train, base };
     let (train, test) = both(settings.train.load(cx), open_set(settings, base, known))?;
     let stamps = stamps(&settings.train, cx);
-    let record = SetRecord::new(&train, stamps, known.record.map(|record| &record.train), known.verify);
+    let record = SetRecord::new(&train, stamps, known.record.map(|record| &record.train), known.verify)?;
     let train = Arc::new(train);
     let header = test.as_ref().map(|(_, record)| record.header);
     if let Some(fault) = settings.faults_with(&record.header, header.as_ref()).into_iter().next() {
@@ -114,7 +114,7 @@ fn open_set(settings: &DataSettings, base: &Base, known: Known) -> Result<Option
     let Some(source) = &settings.test else { return Ok(None) };
     let cx = SourceContext { subset: Subset::Test, base };
     let (data, stamps) = (source.load(cx)?, stamps(source, cx));
-    let record = SetRecord::new(&data, stamps, known.record.and_then(|record| record.test.as_ref()), known.verify);
+    let record = SetRecord::new(&data, stamps, known.record.and_then(|record| record.test.as_ref()), known.verify)?;
     Ok(Some((Arc::new(data), record)))
 }
 

@@ -51,6 +51,9 @@ pub struct DataSettings {
     /// Order of the training samples in an epoch; `shuffle` by default.
     #[serde(default)]
     pub order: SampleOrder,
+    /// The threads that read, augment and normalise images, 1 to 256; by default, as many as suit the devices.
+    #[serde(default)]
+    pub workers: Option<usize>,
 }
 
 impl DataSettings {
@@ -75,9 +78,16 @@ impl DataSettings {
             share if (0.0..1.0).contains(&share) => Ok(()),
             share => Err(Fault::at("validation", format!("validation = {share}, expected 0 <= share < 1"))),
         };
+        let workers = match self.workers {
+            Some(workers) if !(1..=256).contains(&workers) => {
+                Err(Fault::at("workers", format!("workers = {workers}, expected 1 to 256")))
+            }
+            _ => Ok(()),
+        };
         let test = self.test.as_ref().map_or(Ok(()), |test| source("test", test));
         let augment = self.augment.iter().try_for_each(Augment::check);
-        [source("train", &self.train), test, validation, batch, augment].into_iter().filter_map(Result::err).collect()
+        let all = [source("train", &self.train), test, validation, batch, augment, workers];
+        all.into_iter().filter_map(Result::err).collect()
     }
 
     /// Returns the normalisation to use for images of this type.

@@ -88,7 +88,7 @@ impl DataFormat for Synthetic {
             }
         }
         let labels = (0..images).map(|i| (i % classes) as u32).collect();
-        Ok(Dataset { pixels: Pixels::U8(pixels), labels: Labels::Index(labels), shape, classes })
+        Ok(Dataset::loaded(Pixels::U8(pixels), Labels::Index(labels), shape, classes))
     }
 }
 
@@ -109,8 +109,8 @@ mod tests {
 
     fn load(synthetic: &Synthetic, subset: Subset) -> (Vec<u8>, Dataset) {
         let dataset = synthetic.load(SourceContext { subset, base: &crate::data::Base::default() }).unwrap();
-        let Pixels::U8(pixels) = &dataset.pixels else { panic!("synthetic images are bytes") };
-        (pixels.clone(), dataset)
+        let Pixels::U8(pixels) = dataset.all_pixels().unwrap() else { panic!("synthetic images are bytes") };
+        (pixels, dataset)
     }
 
     #[test]

@@ -138,7 +138,7 @@ impl<R: Read + Seek> File<R> {
             tracing::warn!("{path}: tensors other than images and targets ({}) are ignored", self.unused);
         }
         let ((labels, classes), pixels) = both(self.labels(), self.pixels())?;
-        Ok(Dataset { pixels, labels, shape: self.shape, classes })
+        Ok(Dataset::loaded(pixels, labels, self.shape, classes))
     }
 
     /// Reads the images.
@@ -268,7 +268,7 @@ mod tests {
                 .unwrap();
         assert_eq!((dataset.shape, dataset.classes), ([1, 2, 3], 5));
         let order = [0, 2, 4, 1, 3, 5, 6, 8, 10, 7, 9, 11];
-        assert_eq!(dataset.pixels, Pixels::F32(order.iter().map(|&i| values[i]).collect()));
+        assert_eq!(dataset.all_pixels().unwrap(), Pixels::F32(order.iter().map(|&i| values[i]).collect()));
         assert_eq!(dataset.labels, Labels::Index(vec![4, 0]));
 
         let dataset = read(&written(&[
@@ -276,7 +276,7 @@ mod tests {
             labels(Dtype::F32, &[2, 3], f32s(&[0.0, 0.5, 0.5, 1.0, 0.0, 0.0])),
         ]))
         .unwrap();
-        assert_eq!(dataset.pixels, Pixels::U8(order.iter().map(|&i| i as u8).collect()));
+        assert_eq!(dataset.all_pixels().unwrap(), Pixels::U8(order.iter().map(|&i| i as u8).collect()));
         assert_eq!(dataset.labels, Labels::Dense(vec![0.0, 0.5, 0.5, 1.0, 0.0, 0.0]));
         assert_eq!((dataset.classes, dataset.images()), (3, 2));
 

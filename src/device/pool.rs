@@ -123,6 +123,26 @@ impl Pool {
         }
     }
 
+    /// Divides a slice into chunks of `size` elements, and calls `task(index, chunk, worker)` for each, in parallel.
+    pub fn chunks<T: Send>(&self, all: &mut [T], size: usize, task: impl Fn(usize, &mut [T], usize) + Sync) {
+        struct Start<T>(*mut T);
+        // SAFETY: every task takes a chunk of its own.
+        unsafe impl<T: Send> Sync for Start<T> {}
+        impl<T> Start<T> {
+            fn at(&self, index: usize) -> *mut T {
+                self.0.wrapping_add(index)
+            }
+        }
+        let (len, start) = (all.len(), Start(all.as_mut_ptr()));
+        self.run(len.div_ceil(size.max(1)), |i, worker| {
+            let first = i * size;
+            // SAFETY: the chunk lies inside the slice, which stays borrowed until all tasks have ended, and no other task
+            // has this index.
+            let chunk = unsafe { std::slice::from_raw_parts_mut(start.at(first), size.min(len - first)) };
+            task(i, chunk, worker);
+        });
+    }
+
     /// Divides 0..n into blocks of length `block` and calls `task(start..end)` for each, in parallel.
     pub fn blocks(&self, n: usize, block: usize, task: impl Fn(std::ops::Range<usize>) + Sync) {
         self.run(n.div_ceil(block), |i, _| task(i * block..n.min((i + 1) * block)));

@@ -78,7 +78,7 @@ impl Layer for MeanSquaredError {
     fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
         let x = launch.operand(Role::X(0));
         let (rows, outputs) = (x.len(0), width(x));
-        let (x, targets, on) = (launch.any(Role::X(0)), launch.read(Role::Target), &launch.issue);
+        let (x, targets) = (launch.any(Role::X(0)), launch.read(Role::Target));
         let (d, target_width) = (int(outputs)?, int(width(launch.operand(Role::Target)))?);
         match phase {
             "forward" => {
@@ -87,7 +87,7 @@ impl Layer for MeanSquaredError {
                 // SAFETY: x is (rows, outputs), targets (rows, target_width), scratch (rows, 2), metrics (2).
                 unsafe {
                     any::mean_squared_error_forward(
-                        on,
+                        &launch.issue,
                         Grid::new(rows, 1, 1),
                         x,
                         targets,
@@ -96,7 +96,7 @@ impl Layer for MeanSquaredError {
                         target_width,
                         share,
                     )?;
-                    sum_metrics(on, one, each.into(), metrics, n, 2, 2, launch.mean_scale())
+                    sum_metrics(&launch.issue, one, each.into(), metrics, n, 2, 2, launch.mean_scale())
                 }
             }
             "backward" if !launch.has(Role::Dx(0)) => Ok(()),
@@ -105,7 +105,9 @@ impl Layer for MeanSquaredError {
                 let (grid, scale) =
                     (Grid::cover(rows * outputs, 256), (2.0 * launch.loss_scale() / outputs as f64) as f32);
                 // SAFETY: x and dx are (rows, outputs), targets (rows, target_width).
-                unsafe { any::mean_squared_error_backward(on, grid, x, targets, dx, n, d, target_width, scale) }
+                unsafe {
+                    any::mean_squared_error_backward(&launch.issue, grid, x, targets, dx, n, d, target_width, scale)
+                }
             }
             _ => unknown_phase(phase),
         }

@@ -174,7 +174,7 @@ impl Session {
         let preparer = self.preparer();
         match &self.devices {
             Devices::Gpu(programs) if preparer == Preparer::Device => {
-                Destination { preparer, memory: programs.host_memory(), reads: InputStaging::READS }
+                Destination { preparer, memory: programs.host_memory(), reads: InputStaging::READS, workers: 1 }
             }
             _ => Destination::host(),
         }

@@ -1,7 +1,7 @@
 //! Evaluates a sample set: every sample counts once.
 
 use super::signals::Stop;
-use crate::data::{Batch, BatchPart, Batches, Loader, Place, Preparer, SampleSet};
+use crate::data::{Batch, BatchPart, Batches, Destination, Loader, Place, Preparer, SampleSet};
 use crate::device::Clock;
 use crate::error::Result;
 use crate::layers::MetricKind;
@@ -31,14 +31,17 @@ pub(super) struct BatchOf {
 
 impl BatchOf {
     /// Computes the batch.
-    pub fn fill(&mut self, preparer: Preparer) -> Batch {
+    ///
+    /// # Errors
+    /// If an image cannot be read.
+    pub fn fill(&mut self, preparer: Preparer) -> Result<Batch> {
         self.batches = self.batches.clone().prepared_by(preparer);
         let mut batch = self.batches.empty();
         match self.part.clone() {
-            None => self.batches.fill_at(self.place, &mut batch),
-            Some(part) => self.batches.fill_part(self.place, part, &mut batch),
+            None => self.batches.fill_at(self.place, &mut batch)?,
+            Some(part) => self.batches.fill_part(self.place, part, &mut batch)?,
         }
-        batch
+        Ok(batch)
     }
 }
 
@@ -61,18 +64,18 @@ pub(super) fn measured(network: &Network, value: impl Fn(usize, MetricKind) -> f
     network.reported().map(metric).collect()
 }
 
-/// Evaluates a sample set after `step` updates; `None` if `stop` was requested first.
+/// Evaluates a sample set in batches read by some workers, after `step` updates; `None` if `stop` was requested first.
 ///
 /// # Errors
 /// When the data cannot be read or a step fails.
 pub(super) fn evaluate(
     session: &mut Session,
     split: &Arc<SampleSet>,
-    batch: usize,
+    (batch, workers): (usize, usize),
     step: u64,
     stop: &Stop,
 ) -> Result<Option<SetResult>> {
-    let mut loader = Loader::eval(split, session.destination(), batch)?;
+    let mut loader = Loader::eval(split, Destination { workers, ..session.destination() }, batch)?;
     let plan = Batches::eval(split, batch).plan();
     let (mut loss, mut images) = (0.0, 0.0);
     let mut metrics = vec![0.0; session.metrics().len()];

@@ -7,7 +7,7 @@ use super::memory::{self, ProcessMemory};
 use super::ranges::{self, RunLimits};
 use super::start::Start;
 use crate::collectives::CollectiveAlgorithm;
-use crate::config::{self, Collectives, Config};
+use crate::config::{self, Collectives, Config, DeviceKind};
 use crate::cpu::Implementation;
 use crate::data::{BatchPart, Contents, DataRecord, Description, EpochPlan, Header, Place};
 use crate::error::{Error, Fault, Problem, Problems, Result, quantity};
@@ -341,6 +341,15 @@ impl Job {
         add(Mode::Eval, validation);
         add(Mode::Eval, test);
         variants
+    }
+
+    /// Returns the number of threads that read images.
+    pub(super) fn workers(&self) -> usize {
+        let beside = match self.config.devices.kind {
+            DeviceKind::Cuda => std::thread::available_parallelism().map_or(1, |cores| cores.get().min(8)),
+            _ => 1,
+        };
+        self.config.data.workers.unwrap_or(beside)
     }
 
     /// Returns the specification of the plan for the given variants.

@@ -33,11 +33,15 @@ fn largest<At>(values: impl IntoIterator<Item = (At, f64)>) -> Option<Largest<At
 }
 
 /// Returns the largest pixel of a batch after normalisation, with the index of its sample in the data set.
-fn largest_pixel(of: &mut BatchOf) -> Option<Largest<u32>> {
-    let batch = of.fill(Preparer::Host);
+///
+/// # Errors
+/// If an image cannot be read.
+fn largest_pixel(of: &mut BatchOf) -> Result<Option<Largest<u32>>> {
+    let batch = of.fill(Preparer::Host)?;
     let width = (batch.images.len() / batch.rows.max(1)).max(1);
     let pixels = batch.images.iter().enumerate().map(|(i, &pixel)| (i / width, f64::from(pixel)));
-    largest(pixels).map(|Largest { value, at }| Largest { value, at: of.batches.sample(batch.first + at) })
+    let largest = largest(pixels);
+    Ok(largest.map(|Largest { value, at }| Largest { value, at: of.batches.sample(batch.first + at) }))
 }
 
 /// What made a value overflow.
@@ -105,7 +109,7 @@ impl Run {
 
     /// Returns the first layer of a step that writes a value that is not finite.
     fn traced(&mut self, of: &mut BatchOf) -> Result<Option<FirstNonFinite>> {
-        let mut batch = of.fill(self.session.preparer());
+        let mut batch = of.fill(self.session.preparer())?;
         self.session.first_nonfinite(of.variant, &mut batch, of.clock)
     }
 
@@ -145,11 +149,11 @@ impl Run {
 
     /// Returns the most likely cause, given the batch of a step.
     fn cause(&mut self, of: &mut BatchOf) -> Result<Cause> {
-        let here = largest_pixel(of);
+        let here = largest_pixel(of)?;
         // An earlier batch may have spoilt the weights.
         let before = match here {
             Some(Largest { value, .. }) if size(value) > LARGE => None,
-            _ => self.largest_training_pixel(),
+            _ => self.largest_training_pixel()?,
         };
         let pixels = here.into_iter().map(|here| (here, of.set)).chain(before.map(|before| (before, "train")));
         if let Some((Largest { value, at }, set)) = pixels.into_iter().find(|(pixel, _)| size(pixel.value) > LARGE) {
@@ -161,17 +165,18 @@ impl Run {
         Ok(self.decay(of.clock).map_or(Cause::Rate, Cause::Decay))
     }
 
-    fn largest_training_pixel(&self) -> Option<Largest<u32>> {
+    fn largest_training_pixel(&self) -> Result<Option<Largest<u32>>> {
         let batches = Batches::eval(&self.splits.train, self.job.config.data.batch);
         let plan = batches.plan();
         let variant = Variant::default();
         let (place, clock) = (Place::default(), Clock::default());
         let mut of = BatchOf { set: "train", batches, place, part: None, variant, clock };
-        let largest_of = |index| {
+        let mut all = Vec::new();
+        for index in 0..plan.batches() {
             of.place = plan.place(0, index);
-            largest_pixel(&mut of).map(|pixel| (pixel.at, pixel.value))
-        };
-        largest((0..plan.batches()).filter_map(largest_of).collect::<Vec<_>>())
+            all.extend(largest_pixel(&mut of)?.map(|pixel| (pixel.at, pixel.value)));
+        }
+        Ok(largest(all))
     }
 
     /// Returns lr * decay * decay_mult of the layer where it is largest, if it makes weights grow or oscillate.

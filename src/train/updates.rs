@@ -5,7 +5,7 @@ use super::manifest::Evaluation;
 use super::run::{EvaluatedWeights, Run};
 use super::signals::Stop;
 use crate::config::{Every, OnError, OnNonFinite, Train};
-use crate::data::{Loader, Place};
+use crate::data::{Destination, Loader, Place};
 use crate::device::Clock;
 use crate::error::{Error, Result, number};
 use crate::layers::MetricKind;
@@ -123,7 +123,8 @@ impl Run {
         if let Some(time) = rhythm.train.max_time {
             stop.at(begin + time);
         }
-        let mut loader = Loader::train(&self.splits, self.session.destination(), self.place, self.job.part())?;
+        let destination = Destination { workers: self.job.workers(), ..self.session.destination() };
+        let mut loader = Loader::train(&self.splits, destination, self.place, self.job.part())?;
         // An evaluation that a signal ended is made up for.
         if self.lacks_evaluation(&rhythm) {
             self.evaluate(reporter, stop)?;
@@ -319,7 +320,7 @@ impl Run {
         let sets = [self.splits.validation.clone(), self.splits.test.clone()];
         let (mut events, mut bad) = (Vec::new(), None);
         for split in sets.into_iter().flatten() {
-            let result = evaluate(&mut self.session, &split, self.job.part(), self.step, stop)?;
+            let result = evaluate(&mut self.session, &split, (self.job.part(), self.job.workers()), self.step, stop)?;
             let Some(result) = result else { return Ok(None) };
             events.push(result.event);
             bad = bad.or(result.bad);

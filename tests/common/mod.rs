@@ -56,7 +56,7 @@ impl Training {
     /// Submits one update to the devices.
     fn submit(&mut self) {
         let (epoch, index) = self.batches.plan().at(self.step);
-        self.batches.fill(epoch, index, &mut self.batch);
+        self.batches.fill(epoch, index, &mut self.batch).unwrap();
         self.step += 1;
         let clock = Clock { step: self.step, epoch, lr: self.job.lr(self.step, epoch), row: 0 };
         let variant = Variant::train(self.batch.rows);

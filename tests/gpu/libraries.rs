@@ -456,7 +456,7 @@ mod with_libraries {
     #[ignore = "needs the fake driver"]
     fn fails() {
         let mut training = training("auto");
-        training.batches.fill(0, 0, &mut training.batch);
+        training.batches.fill(0, 0, &mut training.batch).unwrap();
         let variant = Variant::train(training.batch.rows);
         let clock = Clock { step: 1, epoch: 0, lr: 0.1, row: 0 };
         let error = training.session.run(variant, &mut training.batch, clock).unwrap_err();

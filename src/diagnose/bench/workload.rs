@@ -28,7 +28,7 @@ fn noise(job: &Job, rows: usize, target_width: usize) -> SampleSets {
         1 => Labels::Index((0..rows).map(|i| (i % classes) as u32).collect()),
         width => Labels::Dense((0..rows * width).map(one_hot).collect()),
     };
-    let data = Dataset { pixels, labels, shape: [h, w, c], classes: classes.max(target_width) };
+    let data = Dataset::loaded(pixels, labels, [h, w, c], classes.max(target_width));
     let samples: Vec<u32> = (0..rows as u32).collect();
     let measured = |how| Normalization::new(how, &data, &samples);
     let normalization = measured(Normalize::Standardize).or_else(|_| measured(Normalize::None));
@@ -70,7 +70,7 @@ impl Bench {
         exchange::initialise(&mut session, job.config.seed)?;
         let mut batches = Batches::train(&noise).prepared_by(session.preparer());
         let mut batch = batches.empty();
-        batches.fill(0, 0, &mut batch);
+        batches.fill(0, 0, &mut batch)?;
         Ok(Bench { job, session, variant, batch, clock: Clock::default(), loss: 0.0 })
     }
 

@@ -58,7 +58,7 @@ fn splits(shape: [usize; 3], augment: &[Augment], floats: bool) -> SampleSets {
         false => Pixels::U8((0..values).map(|i| random.word(i) as u8).collect()),
         true => Pixels::F32((0..values).map(|i| random.normal(i) as f32).collect()),
     };
-    let data = Dataset { pixels, labels: Labels::Index(vec![0; IMAGES]), shape, classes: 2 };
+    let data = Dataset::loaded(pixels, Labels::Index(vec![0; IMAGES]), shape, 2);
     let samples: Vec<u32> = (0..IMAGES as u32).collect();
     let normalization = Normalization::new(Normalize::Standardize, &data, &samples);
     let normalization = Arc::new(normalization.expect("random pixels differ"));
@@ -81,7 +81,7 @@ fn prepare(
         };
         let mut all = all.prepared_by(preparer);
         let mut batch = all.empty();
-        all.fill(3, 0, &mut batch);
+        all.fill(3, 0, &mut batch).expect("images in memory can be read");
         batch
     };
     let (expected, batch) = (batches(Preparer::Host), batches(Preparer::Device));

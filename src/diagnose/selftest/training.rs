@@ -77,7 +77,7 @@ fn losses(devices: &str, more: &[String], updates: usize, graphs: Graphs) -> Res
             losses.push(session.finish()?.loss);
         }
         let (epoch, index) = batches.plan().at(step);
-        batches.fill(epoch, index, &mut batch);
+        batches.fill(epoch, index, &mut batch)?;
         let clock = Clock { step: step + 1, epoch, lr: job.lr(step + 1, epoch), row: 0 };
         let variant = Variant::train(batch.rows);
         session.submit(variant, &mut batch, clock)?;
