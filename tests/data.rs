@@ -1,5 +1,6 @@
 //! Data through the public interface: shipped data sets, sample sets, batches, augmentation, restart, prefetch.
 
+use peristyle::data::augment::Shift;
 use peristyle::data::{
     Augment, Base, Batch, Batches, DataSettings, DataSource, Dataset, Destination, ImageView, Labels, Loader, Pixels,
     Place, Preparer, Sample, SampleSet, SampleSets, Samples, SourceContext, Subset, open,
@@ -121,6 +122,11 @@ fn every_epoch_has_every_sample_once_in_a_golden_order() {
 const AUGMENTED: &str =
     "train = { digits = \"test\" }\naugment = [{ shift = 2 }, { rotate = 15.0 }]\nnormalize = \"standardize\"\n";
 
+/// Returns the sets with other augmentations.
+fn augmented(sets: &SampleSets, augment: Vec<Augment>) -> SampleSets {
+    SampleSets { train: Arc::new(SampleSet { augment: augment.into(), ..(*sets.train).clone() }), ..sets.clone() }
+}
+
 #[test]
 fn augmentation_does_not_depend_on_the_batch() {
     let images = |batch: usize| {
@@ -131,7 +137,7 @@ fn augmentation_does_not_depend_on_the_batch() {
     assert!(small.iter().map(|v| v.to_bits()).eq(large.iter().map(|v| v.to_bits())));
     let set = splits(&format!("{AUGMENTED}batch = 2000"));
     assert_ne!(epoch(&set, 4)[0].images, large);
-    let plain = SampleSets { augment: vec![], ..set.clone() };
+    let plain = augmented(&set, vec![]);
     assert_eq!(epoch(&plain, 3)[0].targets, epoch(&set, 3)[0].targets);
     assert_ne!(epoch(&plain, 3)[0].images, large);
 }
@@ -153,7 +159,7 @@ fn augmented_pixels_are_golden() {
 #[test]
 fn a_shifted_border_is_a_black_pixel_after_normalisation() {
     let set = splits(&format!("{AUGMENTED}batch = 2000"));
-    let shifted = SampleSets { augment: vec![Augment::Shift(27)], ..set.clone() };
+    let shifted = augmented(&set, vec![Shift { pixels: 27 }.into()]);
     let normalization = &set.train.normalization;
     let black = (0.0 / normalization.scale - normalization.mean[0]) / normalization.std[0];
     assert_ne!(black, 0.0);
@@ -233,8 +239,7 @@ fn an_image_that_cannot_be_read_ends_the_batches_whoever_reads_it() {
 #[test]
 fn evaluation_visits_every_sample_once_without_augmentation() {
     let set = splits(&format!("{AUGMENTED}batch = 1\ntest = \"digits\"\nvalidation = 0.1"));
-    let plain =
-        SampleSets { augment: vec![], order: peristyle::data::SampleOrder::Sequential, batch: 1800, ..set.clone() };
+    let plain = SampleSets { order: peristyle::data::SampleOrder::Sequential, batch: 1800, ..augmented(&set, vec![]) };
     let mut loader = Loader::eval(&set.train, Destination::host(), 700).expect("a thread starts");
     let (mut images, mut rows) = (Vec::new(), Vec::new());
     while let Some(batch) = loader.next_batch().expect("the loader works") {

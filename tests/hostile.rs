@@ -50,7 +50,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("model.input=[N, 1, 1]", "[model]: input"),
     ("model.input=[4294967296, 4294967296, N]", "[model]: input"),
     ("data.batch=N", "[data]: batch = "),
-    ("data.augment=[{ shift = N }]", "shift = "),
+    ("data.augment=[{ shift = N }]", "shift"),
     ("data.train.synthetic.images=N", "synthetic"),
     ("data.train.synthetic.classes=N", "synthetic"),
     ("data.train.synthetic.shape=[N, 8, 1]", "synthetic"),

@@ -1,11 +1,11 @@
 //! `[data]`, read key by key so that every wrong key is reported.
 
 use super::diagnostics::Diagnostics;
-use super::errors;
+use super::kinds::{Kinds, Tagged, kinds};
 use super::section::Section;
 use super::spans::SpannedValue;
-use crate::data::{Augment, DataSettings};
-use serde::Deserialize;
+use crate::data::{Augment, DataSettings, augment};
+use std::sync::Arc;
 use toml::de::DeValue;
 
 /// Reads the section; returns `None` if it cannot be used.
@@ -36,19 +36,24 @@ pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option
     settings.filter(|_| !broken)
 }
 
+const AUGMENTATIONS: Kinds = kinds!("augmentation", augment);
+
 fn read_augment(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Vec<Augment>> {
     let at = value.span().start;
     let DeValue::Array(items) = value.into_inner() else {
         diagnostics.problem(at, "[data]: augment is not a list, expected a list like [{ shift = 2 }]");
         return None;
     };
-    let mut steps = Vec::new();
-    let mut complete = true;
+    let (mut all, mut complete) = (Vec::new(), true);
     for item in items {
-        let context = errors::Subject { name: "[data]", key: "augment", nested: true, bare: false, known: None };
-        let step = diagnostics.read(context, item, Augment::deserialize);
-        complete &= step.is_some();
-        steps.extend(step);
+        let read = Tagged::open(diagnostics, "[data] augment", &AUGMENTATIONS, item).and_then(|tagged| {
+            let (subject, locations) = (format!("augmentation \"{}\"", tagged.kind), tagged.locations.clone());
+            let one = tagged.read(diagnostics, &subject, &AUGMENTATIONS, augment::read)?;
+            one.check().map_err(|fault| diagnostics.fault(&subject, &locations, &fault)).ok()?;
+            Some(Augment(Arc::from(one)))
+        });
+        complete &= read.is_some();
+        all.extend(read);
     }
-    complete.then_some(steps)
+    complete.then_some(all)
 }

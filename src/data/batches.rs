@@ -138,6 +138,9 @@ pub struct Batches {
     set: Arc<SampleSet>,
     plan: EpochPlan,
     training: Option<Training>,
+    /// The augmentations, and the shapes before each and after the last.
+    augment: Vec<Augment>,
+    shapes: Vec<[usize; 3]>,
     preparer: Preparer,
     /// The order of the current epoch.
     order: Option<(u64, Vec<u32>)>,
@@ -157,9 +160,11 @@ struct Workers {
 #[derive(Debug, Default)]
 struct Scratch {
     sample: Sample,
-    /// Two raw images, used in turn by the steps of augmentation.
+    /// Two raw images, used in turn by the augmentations.
     images: [Vec<f32>; 2],
-    /// Scratch memory for one step of augmentation.
+    /// The drawn values.
+    drawn: Vec<f32>,
+    /// Scratch memory for one augmentation.
     work: Vec<f32>,
 }
 
@@ -214,22 +219,26 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Debug, Clone)]
 struct Training {
     seed: u64,
-    augment: Vec<Augment>,
     order: SampleOrder,
 }
 
 impl Batches {
     /// Creates the batches of the training set: in the order of the settings, augmented.
     pub fn train(sets: &SampleSets) -> Self {
-        let training = Training { seed: sets.seed, augment: sets.augment.clone(), order: sets.order };
-        Batches { training: Some(training), ..Batches::eval(&sets.train, sets.batch) }
+        let training = Training { seed: sets.seed, order: sets.order };
+        Batches { training: Some(training), ..Batches::with(&sets.train, sets.batch, sets.train.augment.to_vec()) }
     }
 
-    /// Creates the batches of an evaluation: in the order of the data set, without augmentation.
+    /// Creates the batches of an evaluation: in the order of the data set, changed without chance or not at all.
     pub fn eval(set: &Arc<SampleSet>, batch: usize) -> Self {
+        Batches::with(set, batch, Augment::of_evaluation(&set.augment))
+    }
+
+    fn with(set: &Arc<SampleSet>, batch: usize, augment: Vec<Augment>) -> Self {
         let plan = EpochPlan { samples: set.samples.len(), batch };
-        let workers = Workers::new(None);
-        Batches { set: Arc::clone(set), plan, training: None, preparer: Preparer::Host, order: None, workers }
+        let shapes = Augment::shapes(&augment, set.data.shape).unwrap_or_else(|_| vec![set.data.shape]);
+        let (workers, preparer) = (Workers::new(None), Preparer::Host);
+        Batches { set: Arc::clone(set), plan, training: None, augment, shapes, preparer, order: None, workers }
     }
 
     /// Sets the threads that read images, besides the one that asks for a batch.
@@ -257,13 +266,13 @@ impl Batches {
     /// # Errors
     /// If there is not enough memory.
     pub fn empty_in(&self, memory: &dyn HostMemory, rows: usize) -> Result<Batch> {
-        let (values, width) = (rows * self.set.data.features(), self.set.data.header().target_width);
+        let (values, width) = (rows * self.features(), self.set.data.header().target_width);
         let (images, raw) = match self.preparer {
             Preparer::Host => (Vec::with_capacity(values), None),
             Preparer::Device => {
-                let pixels = RawPixels::new(self.set.data.header().pixels, values, memory)?;
-                let draws = Vec::with_capacity(rows * self.augment().len() * Augment::DRAWS);
-                (Vec::new(), Some(Raw { pixels, draws }))
+                let pixels = RawPixels::new(self.set.data.pixels, rows * self.set.data.features(), memory)?;
+                let drawn: usize = self.augment.iter().map(|one| one.values_drawn()).sum();
+                (Vec::new(), Some(Raw { pixels, draws: Vec::with_capacity(rows * drawn) }))
             }
         };
         Ok(Batch { images, raw, targets: Vec::with_capacity(rows * width), ..Batch::default() })
@@ -310,7 +319,6 @@ impl Batches {
             let random = Random::new(*seed, RandomStream::Order, epoch, 0);
             self.order = Some((epoch, random.permutation(self.plan.samples)));
         }
-        let features = self.set.data.features();
         let rows = own.len();
         (batch.epoch, batch.index, batch.first, batch.rows) = (epoch, sample / self.plan.batch, first, rows);
         (batch.whole, batch.part, batch.row) = (self.plan.rows_at(place), part, own.start);
@@ -321,6 +329,7 @@ impl Batches {
         }
         match &mut batch.raw {
             None => {
+                let features = self.features();
                 batch.images.resize(rows * features, 0.0);
                 let read = |row, y: &mut [f32], memory: &mut Scratch| self.image(epoch, first + row, memory, y);
                 self.workers.each(&mut batch.images, features, read)
@@ -328,7 +337,7 @@ impl Batches {
             Some(raw) => {
                 raw.draws.clear();
                 (0..rows).for_each(|row| self.draw(epoch, self.sample(first + row), &mut raw.draws));
-                let kind = self.set.data.pixels;
+                let (kind, features) = (self.set.data.pixels, self.set.data.features());
                 let bytes = raw.pixels.resize(rows * features);
                 self.workers.each(bytes, features * kind.bytes(), |row, to, memory| {
                     match self.read(first + row, &mut memory.sample)? {
@@ -353,31 +362,26 @@ impl Batches {
         self.set.samples[place]
     }
 
-    /// Returns the steps of augmentation.
-    fn augment(&self) -> &[Augment] {
-        self.training.as_ref().map_or(&[], |training| &training.augment)
+    /// Returns the number of values of a prepared image.
+    fn features(&self) -> usize {
+        self.shapes[self.shapes.len() - 1].iter().product()
     }
 
-    /// Returns the random stream of a sample's augmentation.
-    fn random(&self, epoch: u64, sample: u32) -> Random {
-        let seed = self.training.as_ref().map_or(0, |training| training.seed);
-        Random::new(seed, RandomStream::Augment, epoch, u64::from(sample))
-    }
-
-    /// Appends the draws of an image.
-    fn draw(&self, epoch: u64, sample: u32, draws: &mut Vec<f32>) {
-        let random = self.random(epoch, sample);
-        for (step, augment) in self.augment().iter().enumerate() {
-            draws.extend(augment.draw(&random, step));
-        }
+    /// Appends the values that are drawn for an image: of the random stream of the sample, unless it is evaluated.
+    fn draw(&self, epoch: u64, sample: u32, to: &mut Vec<f32>) {
+        let random = self
+            .training
+            .as_ref()
+            .map(|training| Random::new(training.seed, RandomStream::Augment, epoch, u64::from(sample)));
+        Augment::draw_all(&self.augment, &self.shapes, random.as_ref(), to);
     }
 
     /// Computes the image at a position of the epoch: raw pixels, augmentation, normalisation.
     fn image(&self, epoch: u64, position: usize, memory: &mut Scratch, y: &mut [f32]) -> Result<()> {
         let normalization = &self.set.normalization;
-        let Scratch { sample, images: [x, next], work } = memory;
+        let Scratch { sample, images: [x, next], drawn, work } = memory;
         let raw = self.read(position, sample)?;
-        if self.augment().is_empty() {
+        if self.augment.is_empty() {
             match raw {
                 ImageView::U8(x) => normalization.bytes(x, y),
                 ImageView::F32(x) => normalization.floats(x, y),
@@ -389,12 +393,15 @@ impl Batches {
             ImageView::U8(raw) => x.extend(raw.iter().map(|&raw| f32::from(raw))),
             ImageView::F32(raw) => x.extend_from_slice(raw),
         }
-        let random = self.random(epoch, self.sample(position));
-        let (mut x, mut next) = (x, next);
-        for (step, augment) in self.augment().iter().enumerate() {
-            next.resize(x.len(), 0.0);
-            augment.apply(augment.draw(&random, step), self.set.data.shape, x, work, next);
+        drawn.clear();
+        self.draw(epoch, self.sample(position), drawn);
+        let (mut x, mut next, mut drawn) = (x, next, &drawn[..]);
+        for (one, shapes) in self.augment.iter().zip(self.shapes.windows(2)) {
+            let (own, rest) = drawn.split_at(one.values_drawn());
+            next.resize(shapes[1].iter().product(), 0.0);
+            one.apply(own, shapes[0], x, work, next);
             std::mem::swap(&mut x, &mut next);
+            drawn = rest;
         }
         normalization.floats(x, y);
         Ok(())

@@ -95,11 +95,15 @@ impl Header {
         }
     }
 
+    /// Returns the number of values in one image.
+    pub fn features(&self) -> u64 {
+        self.shape.iter().fold(1, |product: u64, &extent| product.saturating_mul(extent as u64))
+    }
+
     /// Returns the bytes of the data set in memory.
     pub fn bytes(&self) -> u64 {
-        let pixel = if self.pixels == PixelType::U8 { 1 } else { 4 };
-        let features = self.shape.iter().fold(pixel, |product: u64, &extent| product.saturating_mul(extent as u64));
-        (self.images as u64).saturating_mul(features.saturating_add(4 * self.target_width as u64))
+        let image = self.features().saturating_mul(self.pixels.bytes() as u64);
+        (self.images as u64).saturating_mul(image.saturating_add(4 * self.target_width as u64))
     }
 }
 

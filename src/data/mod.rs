@@ -4,7 +4,7 @@
 //! To add a format: write `data/x.rs` with a settings struct that implements [`DataFormat`], and add one line to the
 //! list in `data/source.rs`.
 
-mod augment;
+pub mod augment;
 mod batches;
 mod cifar;
 mod classes;
@@ -27,7 +27,7 @@ mod synthetic;
 mod tensor_targets;
 mod tensors;
 
-pub use augment::Augment;
+pub use augment::{Augment, AugmentSizes};
 pub use batches::{Batch, BatchPart, Batches, EpochPlan, Place};
 pub use cifar::{Cifar, Files};
 pub use classes::{Beyond, ClassCounts};

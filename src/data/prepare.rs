@@ -4,7 +4,7 @@
 use super::augment::AugmentLaunch;
 use super::{Augment, Normalization, PixelType, SampleSets};
 use crate::device::{Heap, HostBuffer, HostMemory};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::kernels::any;
 use crate::gpu::{AnyMut, ComputeType, Const, Grid, Launch, int, ints};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub enum Preparer {
 pub struct Raw {
     /// As stored in the data set: (rows, H, W, C).
     pub pixels: RawPixels,
-    /// The random draws: (rows, steps, [`Augment::DRAWS`]); empty without augmentation.
+    /// The values drawn for each image; empty without augmentation.
     pub draws: Vec<f32>,
 }
 
@@ -85,9 +85,10 @@ impl PartialEq for RawPixels {
 /// The steps that turn raw images into the values of a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Preparation {
+    /// The shape of stored images.
     shape: [usize; 3],
     pixels: PixelType,
-    augment: Vec<Augment>,
+    augment: Arc<[Augment]>,
     normalization: Arc<Normalization>,
 }
 
@@ -124,7 +125,7 @@ impl Preparation {
         Preparation {
             shape: sets.shape(),
             pixels: sets.train.data.header().pixels,
-            augment: sets.augment.clone(),
+            augment: Arc::clone(&sets.train.augment),
             normalization: Arc::clone(&sets.train.normalization),
         }
     }
@@ -135,38 +136,51 @@ impl Preparation {
         [&[*scale], &mean[..], &std[..]].concat()
     }
 
-    /// Launches the kernels that turn raw images into the images of the batch: (rows, H, W, C). With several steps of
-    /// augmentation, all but the last one write f32 images in turn to the halves of the scratch memory.
+    /// Launches the kernels that turn raw images into the images of the batch: (rows, H, W, C). With several augmentations,
+    /// all but the last one write f32 images in turn to the parts of the scratch memory.
     ///
     /// # Errors
     /// When a launch fails.
     pub fn launch(&self, augmented: Augmented, at: &Arrived, launch: &Launch<LoadRole>) -> Result<()> {
-        let [h, w, c] = self.shape;
         let images = launch.operand(LoadRole::Batch).len(0);
         let Arrived { pixels, draws, table } = *at;
         let mut x = match self.pixels {
             PixelType::U8 => (Const::at(pixels), Const::NONE),
             PixelType::F32 => (Const::NONE, Const::at(pixels)),
         };
-        let Some(last) = self.augment.len().checked_sub(1).filter(|_| augmented == Augmented::Yes) else {
-            let (grid, n, c) = (launch.vectors(LoadRole::Batch), launch.count(LoadRole::Batch), int(c)?);
+        let applies = |one: &&Augment| augmented == Augmented::Yes || one.evaluates();
+        let number = self.augment.iter().filter(applies).count();
+        let Some(last) = number.checked_sub(1) else {
+            let (grid, n, c) = (launch.vectors(LoadRole::Batch), launch.count(LoadRole::Batch), int(self.shape[2])?);
             // SAFETY: raw images and the operand have n elements, the table c channels.
             let to = launch.any_mut(LoadRole::Batch);
             return unsafe { any::augment_normalize(&launch.issue, grid, x.0, x.1, table, to, n, c) };
         };
-        let grid = Grid::new((h * w).div_ceil(256), images.min(65535), 1);
-        let extents = ints([images, h * w, h, w, c, self.augment.len()])?;
-        for (step, augment) in self.augment.iter().enumerate() {
+        let sizes = Augment::sizes(&self.augment, self.shape);
+        let drawn = |one: &Augment| one.values_drawn();
+        let stride = int(self.augment.iter().filter(applies).map(drawn).sum())?;
+        let (mut from, mut first) = (self.shape, 0);
+        for (step, one) in self.augment.iter().filter(applies).enumerate() {
+            let to = one.output(from).map_err(|fault| Error::Run(fault.message))?;
             let y = if step == last {
                 launch.any_mut(LoadRole::Batch)
             } else {
-                let half = launch.scratch().offset(step % 2 * launch.operand(LoadRole::Batch).elements());
-                AnyMut { address: half.address(), format: ComputeType::F32 }
+                let part = launch.scratch().offset(step % 2 * images * sizes.largest);
+                AnyMut { address: part.address(), format: ComputeType::F32 }
             };
-            let table = if step == last { table } else { Const::NONE };
-            let draws = draws.offset(step * Augment::DRAWS);
-            augment.launch(&AugmentLaunch { issue: launch.issue, grid, x, draws, table, y, extents })?;
-            x = (Const::NONE, Const::at(y.address));
+            one.launch(&AugmentLaunch {
+                issue: launch.issue,
+                grid: Grid::new((to[0] * to[1]).div_ceil(256), images.min(65535), 1),
+                x,
+                draws: draws.offset(first),
+                table: if step == last { table } else { Const::NONE },
+                y,
+                images: int(images)?,
+                from: ints(from)?,
+                to: ints(to)?,
+                stride,
+            })?;
+            (from, first, x) = (to, first + drawn(one), (Const::NONE, Const::at(y.address)));
         }
         Ok(())
     }

@@ -18,6 +18,8 @@ pub struct SampleSet {
     pub samples: Vec<u32>,
     /// The normalisation of its pixels.
     pub normalization: Arc<Normalization>,
+    /// The augmentations of the run, of which some also apply in evaluations.
+    pub augment: Arc<[Augment]>,
 }
 
 /// All sample sets of a run, with the settings of their batches.
@@ -31,8 +33,6 @@ pub struct SampleSets {
     pub test: Option<Arc<SampleSet>>,
     /// Samples in the global batch.
     pub batch: usize,
-    /// Augmentation of training samples.
-    pub augment: Vec<Augment>,
     /// Order of training samples.
     pub order: SampleOrder,
     /// The seed of the run.
@@ -40,7 +40,7 @@ pub struct SampleSets {
 }
 
 impl SampleSets {
-    /// Returns the shape (H, W, C) of the images.
+    /// Returns the shape (H, W, C) of the images as they are stored.
     pub fn shape(&self) -> [usize; 3] {
         self.train.data.shape
     }
@@ -125,9 +125,10 @@ fn sets(
     test: Option<(Arc<Dataset>, SetRecord)>,
     normalization: Normalization,
 ) -> (SampleSets, DataRecord) {
-    let normalization = Arc::new(normalization);
+    let (normalization, augment) = (Arc::new(normalization), Arc::from(&settings.augment[..]));
     let set = |name, data: &Arc<Dataset>, samples| {
-        Arc::new(SampleSet { name, data: Arc::clone(data), samples, normalization: Arc::clone(&normalization) })
+        let (data, normalization, augment) = (Arc::clone(data), Arc::clone(&normalization), Arc::clone(&augment));
+        Arc::new(SampleSet { name, data, samples, normalization, augment })
     };
     let (test, test_record) = test.unzip();
     let record = DataRecord { train: record, test: test_record, normalization: (*normalization).clone() };
@@ -136,7 +137,6 @@ fn sets(
         test: test.map(|test| set("test", &test, (0..test.images() as u32).collect())),
         train: set("train", &train, kept),
         batch: settings.batch,
-        augment: settings.augment.clone(),
         order: settings.order,
         seed,
     };

@@ -85,7 +85,9 @@ impl DataSettings {
             _ => Ok(()),
         };
         let test = self.test.as_ref().map_or(Ok(()), |test| source("test", test));
-        let augment = self.augment.iter().try_for_each(Augment::check);
+        let checked =
+            |one: &Augment| one.check().map_err(|f| Fault::at("augment", format!("{}: {}", one.key(), f.message)));
+        let augment = self.augment.iter().try_for_each(checked);
         let all = [source("train", &self.train), test, validation, batch, augment, workers];
         all.into_iter().filter_map(Result::err).collect()
     }
@@ -96,6 +98,12 @@ impl DataSettings {
             PixelType::U8 => Normalize::Unit,
             PixelType::F32 => Normalize::None,
         })
+    }
+
+    /// Returns the shape (H, W, C) of the images that the network gets, if those that are stored have a shape that suits
+    /// the augmentations.
+    pub fn shape(&self, stored: [usize; 3]) -> Option<[usize; 3]> {
+        Augment::shapes(&self.augment, stored).ok()?.pop()
     }
 
     /// Returns how many of `images` training images are held out for validation: their share, rounded.
@@ -124,7 +132,7 @@ impl DataSettings {
                            or \"standardize\"";
             faults.push(Fault::at("normalize", message));
         }
-        faults.extend(self.augment.iter().filter_map(|step| step.fits(train.shape).err()));
+        faults.extend(Augment::shapes(&self.augment, train.shape).err());
         faults.extend(test.and_then(|test| mismatch(train, test)).map(|message| Fault::at("test", message)));
         faults
     }
@@ -155,6 +163,7 @@ fn mismatch(train: &Header, test: &Header) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::augment::{Rotate, Shift};
     use super::*;
 
     const DIGITS: Header =
@@ -176,7 +185,7 @@ mod tests {
         assert_eq!(settings.normalize_for(PixelType::U8), Normalize::Unit);
         assert_eq!(settings.normalize_for(PixelType::F32), Normalize::None);
         let settings = read("train = \"digits\"\nbatch = 32\naugment = [{ shift = 2 }, { rotate = 15 }]");
-        assert_eq!(settings.augment, [Augment::Shift(2), Augment::Rotate(15.0)]);
+        assert_eq!(settings.augment, [Augment::from(Shift { pixels: 2 }), Rotate { degrees: 15.0 }.into()]);
         assert!(toml::from_str::<DataSettings>("train = \"digits\"\nbatch = 1\nshuffle = true").is_err());
     }
 
@@ -191,7 +200,7 @@ mod tests {
             ("test", "cifar: an empty list of files, expected at least one file"),
             ("validation", "validation = 1, expected 0 <= share < 1"),
             ("batch", "batch = 0, expected at least 1"),
-            ("augment", "rotate = 0, expected 0 < degrees <= 180"),
+            ("augment", "rotate: degrees = 0, expected a number above 0, at most 180"),
         ];
         assert_eq!(messages(settings.faults()), expected.map(|(key, text)| (Some(key), text.to_string())));
         assert_eq!(settings.check().unwrap_err().key, Some("train"));

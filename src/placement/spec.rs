@@ -3,6 +3,7 @@
 use super::Variant;
 use crate::collectives::CollectiveAlgorithm;
 use crate::cpu::Implementation;
+use crate::data::AugmentSizes;
 use crate::device::Target;
 use crate::tensor::{MatmulPrecision, Mesh, Precision};
 
@@ -35,8 +36,8 @@ pub struct Spec {
     pub implementation: Implementation,
     /// Width of the targets: 1 for class indices, otherwise the number of classes.
     pub target_width: usize,
-    /// Number of augmentation steps applied to training images.
-    pub augment: usize,
+    /// What the augmentation of training images needs; none of it if the images of batches have been prepared.
+    pub augment: AugmentSizes,
     /// The seed of counter-based random numbers.
     pub seed: u64,
     /// Whether training steps have a backward pass. Without it, they only compute losses.
@@ -56,7 +57,7 @@ impl Default for Spec {
             peers: Peers::All,
             implementation: Implementation::Fast,
             target_width: 1,
-            augment: 0,
+            augment: AugmentSizes::default(),
             seed: 0,
             backward: true,
             variants: Vec::new(),

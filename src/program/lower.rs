@@ -115,9 +115,12 @@ impl Emitter<'_> {
         let devices = self.spec.mesh.devices();
         match op {
             Op::Load { input, to } => {
-                // Steps of augmentation before the last one write f32 images in turn to this memory.
-                let augments = *input == Input::Images && self.placed.variant.mode == Mode::Train;
-                let copies = if augments { self.spec.augment.saturating_sub(1).min(2) } else { 0 };
+                // Augmentations before the last one write f32 images in turn to this memory.
+                let between = match (input, self.placed.variant.mode) {
+                    (Input::Images, Mode::Train) => self.spec.augment.between[0],
+                    (Input::Images, Mode::Eval) => self.spec.augment.between[1],
+                    (Input::Targets, _) => 0,
+                };
                 for device in 0..devices {
                     let to = self.local(*to, device, Access::Write);
                     let mut uses = vec![whole(&to)];
@@ -129,8 +132,8 @@ impl Emitter<'_> {
                         uses.push(Use { buffer, part, access: Access::Read });
                     }
                     let mut scratch = None;
-                    if copies > 0 && staging.is_some() {
-                        let elements = copies * to.window.elements();
+                    if between > 0 && staging.is_some() {
+                        let elements = between * to.window.len[0] * self.spec.augment.largest;
                         scratch = Some(self.scratch(device, elements, "augmented".into(), &mut uses));
                     }
                     let name = format!("load {input:?}").to_lowercase();

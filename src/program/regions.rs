@@ -1,7 +1,7 @@
 //! The regions of an arena: the memory that outlives a step, at the same bytes on every device.
 
 use super::arena;
-use crate::data::{Augment, BatchPart};
+use crate::data::BatchPart;
 use crate::gpu::CLOCK_BYTES;
 use crate::network::Network;
 use crate::optim::Chain;
@@ -105,9 +105,9 @@ impl InputStaging {
     pub fn of(network: &Network, spec: &Spec) -> InputStaging {
         let rows = spec.variants.iter().map(|v| v.batch).max().unwrap_or(0).div_ceil(spec.mesh.data);
         InputStaging {
-            images: rows * network.input.features(),
+            images: rows * spec.augment.stored.max(network.input.features()),
             targets: rows * spec.target_width,
-            draws: rows * spec.augment * Augment::DRAWS,
+            draws: rows * spec.augment.drawn,
             clock: CLOCK_BYTES / Element::F32.bytes(),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::execution::{Execution, Graphs};
 use super::{InputStaging, Plan, cpu, gpu};
-use crate::data::{Augment, Batch, Destination, Preparation, Preparer};
+use crate::data::{Batch, Destination, Preparation, Preparer};
 use crate::device::{Clock, LibraryUse, Target};
 use crate::error::{Error, Result};
 use crate::gpu::libraries::{LibraryReport, Record};
@@ -82,8 +82,8 @@ impl Session {
     pub fn on_gpus(plan: Plan, kind: DriverKind, ordinals: &[usize]) -> Result<Self> {
         assert_eq!(plan.spec.precision, Precision::F32, "GPUs compute in f32");
         let rows = plan.spec.variants.iter().map(|v| v.batch).max().unwrap_or(0);
-        let draws = plan.spec.augment * Augment::DRAWS;
-        let widths = [plan.network.input.features(), plan.spec.target_width, draws];
+        let sizes = plan.spec.augment;
+        let widths = [plan.network.input.features().max(sizes.stored), plan.spec.target_width, sizes.drawn];
         let [images, targets, draws] = widths.map(|width| rows * width * size_of::<f32>());
         let threads = plan.spec.target.threads();
         let gpus = Gpus::open(&GpuOptions {

@@ -1,5 +1,6 @@
 //! The macro that defines a table of settings.
 
+use super::table::Settings;
 use serde::de::{DeserializeSeed, Deserializer, Error, Visitor};
 
 /// Reads a key, which must be one of these.
@@ -37,7 +38,7 @@ impl Visitor<'_> for KnownKey {
 /// ```
 ///
 /// A setting without a default is required. `pub struct Momentum from mu` also accepts the value of `mu` alone in place of
-/// the table. Unknown keys are errors.
+/// the table, if that is a number, a text or a list. Unknown keys are errors.
 macro_rules! settings {
     // With defaults for all settings, the struct has a default, too.
     (
@@ -110,6 +111,14 @@ macro_rules! settings {
                 all
             }
 
+            fn kind_of(keys: &[&str]) -> Option<String> {
+                let kinds: &[(&str, &str)] =
+                    &[$((stringify!($field), <$type as $crate::settings::value::Value>::KIND)),*];
+                let (_, kind) = kinds.iter().find(|(key, _)| keys.contains(key))?;
+                let article = if kind.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
+                Some(format!("{article} {kind}"))
+            }
+
             fn values(&self) -> Vec<(&'static str, String)> {
                 let all: Vec<(&'static str, Option<String>)> =
                     vec![$((stringify!($field), $crate::settings::value::Value::toml(&self.$field))),*];
@@ -129,10 +138,10 @@ macro_rules! settings {
                     type Value = $Name;
                     fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
                         // Messages list the known keys after "a map".
-                        let numbers: &[&str] = &[$(stringify!($short))?];
-                        match numbers.is_empty() {
-                            true => f.write_str("a map"),
-                            false => write!(f, "a number, or a table with {}", KEYS.join(" and ")),
+                        let short: &[&str] = &[$(stringify!($short))?];
+                        match <$Name as $crate::settings::table::Settings>::kind_of(short) {
+                            None => f.write_str("a map"),
+                            Some(kind) => write!(f, "{kind}, or a table with {}", KEYS.join(" and ")),
                         }
                     }
                     fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<$Name, A::Error> {
@@ -169,19 +178,40 @@ macro_rules! or_default {
 }
 pub(crate) use or_default;
 
-/// Reads a number in place of a table.
+/// Returns true if the values of a setting are numbers.
+pub(crate) fn is_number<S: Settings>(key: &str) -> bool {
+    S::kind_of(&[key]).is_some_and(|kind| kind.ends_with(" number") || kind.ends_with(" integer"))
+}
+
+/// Reads the value of one setting in place of a table.
 macro_rules! shorthand {
     ($Name:ident, $short:ident) => {
         fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<$Name, E> {
-            let one = std::iter::once((stringify!($short), value));
-            serde::Deserialize::deserialize(serde::de::value::MapDeserializer::new(one))
+            $crate::settings::define::shorthand!(@read $short, value)
         }
         fn visit_i64<E: serde::de::Error>(self, value: i64) -> Result<$Name, E> {
-            self.visit_f64(value as f64)
+            $crate::settings::define::shorthand!(@read $short, value)
         }
         fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<$Name, E> {
-            self.visit_f64(value as f64)
+            $crate::settings::define::shorthand!(@read $short, value)
+        }
+        fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<$Name, E> {
+            if $crate::settings::define::is_number::<$Name>(stringify!($short)) {
+                return Err(E::invalid_type(serde::de::Unexpected::Str(value), &self));
+            }
+            $crate::settings::define::shorthand!(@read $short, value)
+        }
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, values: A) -> Result<$Name, A::Error> {
+            if $crate::settings::define::is_number::<$Name>(stringify!($short)) {
+                return Err(serde::de::Error::invalid_type(serde::de::Unexpected::Seq, &self));
+            }
+            let value = serde::de::value::SeqAccessDeserializer::new(values);
+            $crate::settings::define::shorthand!(@read $short, value)
         }
     };
+    (@read $short:ident, $value:expr) => {{
+        let one = std::iter::once((stringify!($short), $value));
+        serde::Deserialize::deserialize(serde::de::value::MapDeserializer::new(one))
+    }};
 }
 pub(crate) use shorthand;

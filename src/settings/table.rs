@@ -28,6 +28,14 @@ pub trait Settings {
     where
         Self: Sized;
 
+    /// Returns the name of the type of the first setting with one of these keys, with its article.
+    fn kind_of(_keys: &[&str]) -> Option<String>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
     /// Returns the key and value of every setting that has one.
     fn values(&self) -> Vec<(&'static str, String)>;
 

@@ -112,8 +112,15 @@ pub(super) fn faults(
     let header = &train.header;
     let mut faults = config.data.faults_with(header, test.map(|test| &test.header));
     let input = [network.input.h, network.input.w, network.input.c];
-    if input != header.shape {
-        let message = other_shape(header.shape, input, config.data.train.is_channels_first());
+    // Augmentations that do not suit the images have been reported.
+    if let Some(shape) = config.data.shape(header.shape).filter(|&shape| shape != input) {
+        let message = match shape == header.shape {
+            true => other_shape(shape, input, config.data.train.is_channels_first()),
+            false => {
+                let [h, w, c] = shape;
+                format!("augment makes the images {h}x{w}x{c}, but [model] input = {input:?}; write input = {shape:?}")
+            }
+        };
         faults.push(Fault::at("train", message));
     }
     for head in Head::all(network) {

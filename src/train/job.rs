@@ -9,7 +9,7 @@ use super::start::Start;
 use crate::collectives::CollectiveAlgorithm;
 use crate::config::{self, Collectives, Config, DeviceKind};
 use crate::cpu::Implementation;
-use crate::data::{BatchPart, Contents, DataRecord, Description, EpochPlan, Header, Place};
+use crate::data::{Augment, BatchPart, Contents, DataRecord, Description, EpochPlan, Header, Place};
 use crate::error::{Error, Fault, Problem, Problems, Result, quantity};
 use crate::layers::Mode;
 use crate::network::{CheckedConfig, Network};
@@ -352,6 +352,12 @@ impl Job {
         self.config.data.workers.unwrap_or(beside)
     }
 
+    /// Returns the shape (H, W, C) of the images as they are stored; if that is not known, of those that the network gets.
+    pub fn stored_shape(&self) -> [usize; 3] {
+        let input = self.network.input;
+        self.train.map_or([input.h, input.w, input.c], |header| header.shape)
+    }
+
     /// Returns the specification of the plan for the given variants.
     pub fn spec(&self, variants: Vec<Variant>) -> Spec {
         let settings = &self.config.devices;
@@ -367,7 +373,7 @@ impl Job {
             peers: self.peers.clone(),
             implementation: Implementation::Fast,
             target_width: self.train.map_or(1, |h| h.target_width),
-            augment: self.config.data.augment.len(),
+            augment: Augment::sizes(&self.config.data.augment, self.stored_shape()),
             seed: self.config.seed,
             backward: true,
             variants,

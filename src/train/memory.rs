@@ -34,11 +34,12 @@ impl ProcessMemory {
         let data = headers.into_iter().flatten().map(Header::bytes);
         // CPU devices get prepared images, one batch at a time; GPUs read ahead what the data set has.
         let (held, value) = match headers[0] {
-            _ if kind == DeviceKind::Cpu => (1, size_of::<f32>()),
-            header => (InputStaging::READS, header.map_or(size_of::<f32>(), |header| header.pixels.bytes())),
+            _ if kind == DeviceKind::Cpu => (1, features * size_of::<f32>() as u64),
+            Some(header) => (InputStaging::READS, header.features() * header.pixels.bytes() as u64),
+            None => (InputStaging::READS, features * size_of::<f32>() as u64),
         };
         let part = config.data.batch.div_ceil(config.train.accumulate);
-        let batch = part as u64 * features * value as u64;
+        let batch = part as u64 * value;
         ProcessMemory {
             arenas,
             data: data.sum(),

@@ -101,10 +101,10 @@ fn moved(rotates: bool, draws: impl Fn(usize) -> Draws, at: impl Fn([f32; 2], [f
                 let table = if last { rig.give(&all) } else { Const::NONE };
                 let grid = Grid::new((h * w).div_ceil(256), rows, 1);
                 let launch = if rotates { augment_rotate } else { augment_shift };
-                let [images, pixels, h, w, c, steps] = [images, h * w, h, w, c, STEPS].map(|v| v as i32);
+                let [images, h, w, c, stride] = [images, h, w, c, 2 * STEPS].map(|v| v as i32);
                 // SAFETY: x and y have the shape of the case; there are draws for every image.
                 unsafe {
-                    launch(&rig.on(), grid, bytes, values, draws, table, to, images, pixels, h, w, c, steps).unwrap();
+                    launch(&rig.on(), grid, bytes, values, draws, table, to, images, h, w, c, stride).unwrap();
                 }
                 vec![rig.numbers(to, n)]
             });

@@ -5,7 +5,7 @@ use crate::data::{
 };
 use crate::device::{Clock, Random, RandomStream};
 use crate::error::Result;
-use crate::layers::{Activation, Mode};
+use crate::layers::Mode;
 use crate::placement::Variant;
 use crate::program::{Plan, Session};
 use crate::train::{DataPolicy, Job, exchange};
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// Makes a data set of one batch of noise. It is 8-bit, as most images are, so that a GPU augments and normalises it as
 /// the job specifies.
 fn noise(job: &Job, rows: usize, target_width: usize) -> SampleSets {
-    let Activation { h, w, c, .. } = job.network.input;
+    let [h, w, c] = job.stored_shape();
     let random = Random::new(job.config.seed, RandomStream::Synthetic, 0, 0);
     let values = rows * h * w * c;
     let words = (0..values.div_ceil(16) as u64).flat_map(|i| random.words(i));
@@ -33,9 +33,10 @@ fn noise(job: &Job, rows: usize, target_width: usize) -> SampleSets {
     let measured = |how| Normalization::new(how, &data, &samples);
     let normalization = measured(Normalize::Standardize).or_else(|_| measured(Normalize::None));
     let normalization = Arc::new(normalization.expect("unnormalised pixels need no statistics"));
-    let train = Arc::new(SampleSet { name: "noise", data: Arc::new(data), samples, normalization });
-    let (augment, order, seed) = (job.config.data.augment.clone(), SampleOrder::Sequential, job.config.seed);
-    SampleSets { train, validation: None, test: None, batch: rows, augment, order, seed }
+    let augment = Arc::from(&job.config.data.augment[..]);
+    let train = Arc::new(SampleSet { name: "noise", data: Arc::new(data), samples, normalization, augment });
+    let (order, seed) = (SampleOrder::Sequential, job.config.seed);
+    SampleSets { train, validation: None, test: None, batch: rows, order, seed }
 }
 
 /// A job with its devices and one batch.

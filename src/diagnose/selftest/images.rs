@@ -2,10 +2,12 @@
 
 use super::compare::{Compared, Tally, worst_bits};
 use super::device::{Device, Effort};
-use crate::data::{Arrived, Augment, Augmented, Batches, Dataset, Labels, Normalization, Normalize, SampleOrder};
+use crate::data::{
+    Arrived, Augment, Augmented, Batches, Dataset, Labels, Normalization, Normalize, SampleOrder, augment,
+};
 use crate::data::{LoadRole, Pixels, Preparation, Preparer, SampleSet, SampleSets};
 use crate::device::{Operand, Operands, Queue, Random, RandomStream};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::{Const, DriverKind, Launch};
 use crate::tensor::{Element, LocalSlice, Shape};
 use half::bf16;
@@ -17,25 +19,24 @@ const IMAGES: usize = 6;
 /// The shapes (H, W, C) of images: one pixel, odd sizes, more than a block of threads, and those of common data sets.
 const SHAPES: [[usize; 3]; 5] = [[1, 1, 3], [5, 7, 1], [28, 28, 1], [32, 32, 3], [17, 19, 5]];
 
-/// The lists of augmentation steps.
-const LISTS: [&[Augment]; 5] = [
-    &[],
-    &[Augment::Shift(2)],
-    &[Augment::Rotate(15.0)],
-    &[Augment::Shift(3), Augment::Rotate(180.0)],
-    &[Augment::Rotate(20.0), Augment::Shift(1), Augment::Rotate(90.0)],
-];
+/// Returns lists of augmentations: none, each of the examples, and all of them, in both orders.
+fn lists() -> Vec<Vec<Augment>> {
+    let examples: Vec<Augment> = augment::all_examples().into_iter().map(|one| Augment(Arc::from(one))).collect();
+    let each = examples.iter().map(|one| vec![one.clone()]);
+    let reversed = examples.iter().rev().cloned().collect();
+    [vec![]].into_iter().chain(each).chain([examples.clone(), reversed]).collect()
+}
 
 /// Prepares batches of 8-bit and float images, for training and for evaluation.
 pub(super) fn check(device: &Device, kind: DriverKind, effort: Effort, tally: &mut Tally) {
     let shapes = if effort == Effort::Quick { &SHAPES[1..2] } else { &SHAPES[..] };
     for &shape in shapes {
-        for list in LISTS {
-            if list.iter().any(|step| step.fits(shape).is_err()) {
+        for list in lists() {
+            if Augment::shapes(&list, shape).is_err() {
                 continue;
             }
             for (name, floats) in [("8-bit", false), ("float", true)] {
-                let splits = splits(shape, list, floats);
+                let splits = splits(shape, &list, floats);
                 for (augmented, element) in [
                     (Augmented::Yes, Element::F32),
                     (Augmented::No, Element::F32),
@@ -62,9 +63,10 @@ fn splits(shape: [usize; 3], augment: &[Augment], floats: bool) -> SampleSets {
     let samples: Vec<u32> = (0..IMAGES as u32).collect();
     let normalization = Normalization::new(Normalize::Standardize, &data, &samples);
     let normalization = Arc::new(normalization.expect("random pixels differ"));
-    let train = Arc::new(SampleSet { name: "train", data: Arc::new(data), samples, normalization });
-    let (augment, order) = (augment.to_vec(), SampleOrder::Shuffle);
-    SampleSets { train, validation: None, test: None, batch: IMAGES - 1, augment, order, seed: 17 }
+    let train =
+        Arc::new(SampleSet { name: "train", data: Arc::new(data), samples, normalization, augment: augment.into() });
+    let order = SampleOrder::Shuffle;
+    SampleSets { train, validation: None, test: None, batch: IMAGES - 1, order, seed: 17 }
 }
 
 fn prepare(
@@ -86,22 +88,26 @@ fn prepare(
     };
     let (expected, batch) = (batches(Preparer::Host), batches(Preparer::Device));
     let raw = batch.raw.expect("the device prepares this batch");
-    let [h, w, c] = splits.shape();
+    let list = &splits.train.augment;
+    let shapes = Augment::shapes(list, splits.shape()).map_err(|fault| Error::Run(fault.message))?;
+    // What changes the shape applies in evaluations, too.
+    let [h, w, c] = shapes[shapes.len() - 1];
     let shape = Shape::from([batch.rows, h, w, c]);
     let (elements, preparation) = (shape.elements(), Preparation::of(splits));
-    // The images, then the two halves of the memory that steps write in turn, which is aligned like every buffer.
-    let second = elements.next_multiple_of(64);
-    let mut gpus = device.gpus(kind, second + 2 * elements)?;
-    gpus.store(0, 0, &vec![f32::NAN; second + 2 * elements])?;
+    // The images, then the two parts of the memory that augmentations write in turn, which is aligned like every buffer.
+    let (second, parts) =
+        (elements.next_multiple_of(64), 2 * batch.rows * Augment::sizes(list, splits.shape()).largest);
+    let mut gpus = device.gpus(kind, second + parts.max(1))?;
+    gpus.store(0, 0, &vec![f32::NAN; second + parts.max(1)])?;
     let pixels = gpus.upload(0, raw.pixels.bytes())?;
     let draws = Const::at(gpus.upload(0, &raw.draws)?);
     let table = Const::at(gpus.upload(0, &preparation.table())?);
     let window = LocalSlice { start: vec![0; 4], len: shape.0.clone() };
     let images = Operand::at(gpus.address(0, 0), element, shape.clone(), window);
     let operands: Operands<LoadRole> = [(LoadRole::Batch, images)].into_iter().collect();
-    let window = LocalSlice { start: vec![0], len: vec![2 * elements] };
+    let window = LocalSlice { start: vec![0], len: vec![parts] };
     let scratch = gpus.address(0, second * size_of::<f32>());
-    let operands = operands.with_scratch(Some(Operand::at(scratch, Element::F32, [2 * elements].into(), window)));
+    let operands = operands.with_scratch(Some(Operand::at(scratch, Element::F32, [parts].into(), window)));
     let launch = Launch {
         issue: gpus.issue(0, Queue::Compute),
         operands: &operands,

@@ -1,0 +1,26 @@
+//! Augmentation: random changes to each training image, drawn again for every epoch.
+//!
+//! Each augmentation of the list takes its numbers from the stream (seed, epoch, index of the sample in its data set), after
+//! those of the ones before it, so the result depends on nothing else: not on the batch, the device, the threads or a
+//! restart. The host draws; the pixels are moved on the host or on a GPU, with bit-identical results.
+//!
+//! To add one: write `data/augment/x.rs` with a struct that implements [`Augmentation`], a kernel in
+//! `kernels/augment_x.cu`, and add one line to the list in `registry!` below.
+
+mod augmentation;
+mod list;
+mod rotate;
+mod shift;
+
+pub use augmentation::{AugmentLaunch, Augmentation, Draws};
+pub use list::{Augment, AugmentSizes};
+pub use rotate::Rotate;
+pub use shift::Shift;
+
+use crate::settings::registry;
+
+registry! {
+    Augmentation: Box<dyn Augmentation>, one => Box::new(one);
+    "rotate" => Rotate,
+    "shift" => Shift,
+}
