@@ -3,7 +3,7 @@
 use peristyle::data::augment::Shift;
 use peristyle::data::{
     Augment, Base, Batch, Batches, DataSettings, DataSource, Dataset, Destination, ImageView, Labels, Loader, Pixels,
-    Place, Preparer, Sample, SampleSet, SampleSets, Samples, SourceContext, Subset, open,
+    Place, Preparer, Sample, SampleSet, SampleSets, Samples, SourceContext, Subset, open, source_examples,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ fn load(source: &str, subset: Subset) -> Dataset {
     let source = settings(&format!("train = {source}\nbatch = 1")).train;
     let cx = SourceContext { subset, base: &Base::from(Path::new(ROOT)) };
     let dataset = source.load(cx).expect("the test's data is valid");
-    assert_eq!(source.header(cx).expect("its header is valid"), dataset.header());
+    assert_eq!(source.describe(cx).expect("its header is valid").header, dataset.header());
     dataset
 }
 
@@ -184,6 +184,19 @@ fn the_loader_gives_the_same_bits_as_direct_computation_from_any_start() {
         }
     }
     assert_eq!((direct[16].epoch, direct[16].index, direct[15].rows), (6, 0, 1500 - 15 * 96));
+}
+
+#[test]
+fn every_source_is_as_described() {
+    for format in source_examples() {
+        for subset in [Subset::Train, Subset::Test] {
+            let cx = SourceContext { subset, base: &Base::default() };
+            let (description, data) = (format.describe(cx).unwrap(), format.load(cx).unwrap());
+            assert_eq!(description.header, data.header(), "{format:?}");
+            let Pixels::U8(pixels) = data.all_pixels().unwrap() else { panic!("{format:?}") };
+            assert_eq!((pixels.len(), data.samples.len()), (data.images() * data.features(), data.images()));
+        }
+    }
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn parsed(text: &str, sets: &[String]) {
 fn loaded(source: &DataSource) {
     let base = Base::default();
     let cx = SourceContext { subset: Subset::Train, base: &base };
-    let header = source.header(cx);
+    let header = source.describe(cx).map(|description| description.header);
     let Ok(data) = source.load(cx) else { return };
     assert_eq!(data.header(), header.expect("a source with valid contents has a valid header"));
     if let Labels::Index(labels) = &data.labels {
@@ -86,17 +86,17 @@ pub fn idx(bytes: &[u8]) {
     let [low, high, rest @ ..] = bytes else { return };
     let (images, labels) = rest.split_at(rest.len().min(usize::from(u16::from_le_bytes([*low, *high]))));
     let (images, labels) = (written("images", images), written("labels", labels));
-    loaded(&DataSource::Idx(Idx { images, labels }));
+    loaded(&Idx { images, labels }.into());
 }
 
 /// A CIFAR file.
 pub fn cifar(bytes: &[u8]) {
-    loaded(&DataSource::Cifar(Cifar(Files::One(written("cifar.bin", bytes)))));
+    loaded(&Cifar { files: Files::One(written("cifar.bin", bytes)) }.into());
 }
 
 /// A safetensors file with images and labels.
 pub fn tensors(bytes: &[u8]) {
-    loaded(&DataSource::Tensors(Tensors(written("data.safetensors", bytes))));
+    loaded(&Tensors { file: written("data.safetensors", bytes) }.into());
 }
 
 /// The state.json of a checkpoint, whose own checksum is corrected first.

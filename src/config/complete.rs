@@ -42,6 +42,9 @@ fn line(key: &SectionKey, table: Option<&DeTable>, config: &Config) -> String {
             let items = value.get_ref().as_array().into_iter().flatten();
             list(items.zip(&config.model.layers).filter_map(|(item, layer)| entry(Some(item), layer, ENTRY_KEYS, true)))
         }),
+        "data.train" => given.map(|_| tagged(config.data.train.key(), &*config.data.train)),
+        "data.test" => config.data.test.as_ref().map(|test| tagged(test.key(), &**test)),
+        "data.augment" => given.map(|_| list(config.data.augment.iter().map(|one| tagged(one.key(), &**one)))),
         "model.loss" => losses(given, &config.model.losses),
         "optimizer.chain" => given.map(|_| list(config.optimizer.chain.listed().map(|t| tagged(t.key(), t)))),
         "optimizer.schedule" => given.map(|_| list(config.optimizer.schedule.0.iter().map(|s| tagged(s.key(), &**s)))),

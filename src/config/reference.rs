@@ -2,6 +2,7 @@
 //! are read.
 
 use super::keys::{KEYS, KeyDefault, SectionKey};
+use crate::data;
 use crate::layers;
 use crate::optim::{self, schedules};
 use crate::settings::Setting;
@@ -34,10 +35,9 @@ const SECTIONS: &[(&str, &str)] = &[
 ];
 
 const SOURCES: &str = "
-A *source* is one of `{ digits = \"train\" }` or `{ digits = \"test\" }` (included), `{ idx = { images = \"a.gz\", labels = \"b.gz\" } }`
-(MNIST's format), `{ cifar = [\"data_batch_1.bin\"] }`, `{ tensors = \"file.safetensors\" }` and
-`{ synthetic = { images = 1000, classes = 10, shape = [8, 8, 1] } }`. Paths are relative to the folder of the file. An *augmentation* is
-`{ shift = 2 }` (up to so many pixels) or `{ rotate = 15.0 }` (up to so many degrees).
+A *source* is a kind of data with its settings, such as `{ digits = \"test\" }`. Where one setting is named by the value alone, as in
+`{ tensors = \"file.safetensors\" }`, it may also be written as a table: `{ tensors = { file = \"file.safetensors\" } }`. Paths are relative
+to the folder of the file.
 ";
 
 /// Returns the text of docs/CONFIG.md.
@@ -49,7 +49,11 @@ pub fn reference() -> String {
             .filter(|key| key.path.rsplit_once('.').map_or("", |(table, _)| table) == *path)
             .for_each(|key| row(&mut out, key));
         match *path {
-            "data" => out += SOURCES,
+            "data" => {
+                out += SOURCES;
+                kinds(&mut out, "### Sources", &data::source_settings());
+                kinds(&mut out, "### Augmentations of `augment`", &data::augment::all_settings());
+            }
             "model.layers.*" => kinds(&mut out, "### Layers", &layers::all_settings()),
             "optimizer" => {
                 kinds(&mut out, "### Transforms of `chain`", &optim::all_settings());
@@ -82,15 +86,20 @@ fn row(out: &mut String, key: &SectionKey) {
 }
 
 /// Writes a table for each kind that has settings, and a list of the others.
-fn kinds(out: &mut String, title: &str, kinds: &[(&str, Vec<Setting>)]) {
+fn kinds(out: &mut String, title: &str, kinds: &[(&str, String, Vec<Setting>)]) {
     let _ = writeln!(out, "\n{title}");
     let plain: Vec<String> =
-        kinds.iter().filter(|(_, all)| all.is_empty()).map(|(kind, _)| format!("`{kind}`")).collect();
+        kinds.iter().filter(|(.., all)| all.is_empty()).map(|(kind, ..)| format!("`{kind}`")).collect();
     if !plain.is_empty() {
         let _ = writeln!(out, "\nWithout settings: {}.", plain.join(", "));
     }
-    for (kind, settings) in kinds.iter().filter(|(_, all)| !all.is_empty()) {
-        let _ = write!(out, "\n`{kind}`\n\n| key | values | default | meaning |\n| --- | --- | --- | --- |\n");
+    for (kind, about, settings) in kinds.iter().filter(|(.., all)| !all.is_empty()) {
+        // The name of the kind says as much as "The `momentum` transform.".
+        let about = match about.strip_prefix("The transform: ").unwrap_or(about) {
+            plain if plain.starts_with("The `") => String::new(),
+            about => format!("{about}\n\n"),
+        };
+        let _ = write!(out, "\n`{kind}`\n\n{about}| key | values | default | meaning |\n| --- | --- | --- | --- |\n");
         for Setting { key, doc, kind, range, unit, default, example } in settings {
             let values = values(kind, *range);
             let unit = unit.map_or(String::new(), |unit| format!(" (in {unit})"));

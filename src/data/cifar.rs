@@ -4,6 +4,7 @@ use super::classes::ClassCounts;
 use super::file::{ByteStream, both};
 use super::{DataFormat, Dataset, Description, Header, Labels, PixelType, Pixels, SourceContext};
 use crate::error::{Error, Fault, Result};
+use crate::settings::{settings, values};
 use crate::storage::open_regular;
 use serde::Deserialize;
 use std::os::unix::fs::FileExt;
@@ -15,10 +16,14 @@ const RECORD: usize = 1 + 3 * PLANE;
 const CIFAR_100_RECORD: usize = RECORD + 1;
 const CLASSES: usize = 10;
 
-/// `{ cifar = "data_batch_1.bin" }` or `{ cifar = ["data_batch_1.bin", "data_batch_2.bin"] }`: 32x32 colour images in
-/// 10 classes; several files are concatenated in the order given.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Cifar(pub Files);
+settings! {
+    /// `{ cifar = "data_batch_1.bin" }` or `{ cifar = ["data_batch_1.bin", "data_batch_2.bin"] }`: 32x32 colour images in
+    /// 10 classes, the binary files of CIFAR-10.
+    pub struct Cifar from files {
+        /// The file, or several, which are concatenated in the order given.
+        pub files: Files, example "[\"data_batch_1.bin\", \"data_batch_2.bin\"]";
+    }
+}
 
 /// One file or several.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -30,37 +35,59 @@ pub enum Files {
     Many(Vec<PathBuf>),
 }
 
-impl Cifar {
-    fn files(&self) -> &[PathBuf] {
-        match &self.0 {
+values! {
+    Files, "file name or list of file names", files => {
+        let names: Vec<String> = files.paths().iter().map(|path| format!("{:?}", path.display().to_string())).collect();
+        if matches!(files, Files::One(_)) { names.concat() } else { format!("[{}]", names.join(", ")) }
+    };
+}
+
+impl Files {
+    /// Returns the files in order.
+    pub fn paths(&self) -> &[PathBuf] {
+        match self {
             Files::One(file) => std::slice::from_ref(file),
             Files::Many(files) => files,
         }
     }
 
-    /// Opens the files and counts their records.
-    fn open(&self, cx: SourceContext) -> Result<Vec<(ByteStream<'static>, usize)>> {
-        let open = |file: &PathBuf| counted(ByteStream::open(&cx.base.find(file)?)?);
-        self.files().iter().map(open).fold(Ok(Vec::new()), appended)
-    }
-}
-
-impl DataFormat for Cifar {
-    fn check(&self) -> Result<(), Fault> {
-        if self.files().is_empty() {
+    /// Checks that there are files, and that each is named once.
+    ///
+    /// # Errors
+    /// The first mistake.
+    pub(super) fn check(&self) -> Result<(), Fault> {
+        let files = self.paths();
+        if files.is_empty() {
             return Err(Fault::whole("an empty list of files, expected at least one file"));
         }
-        if let Some(i) = self.files().iter().position(|file| file.as_os_str().is_empty()) {
+        if let Some(i) = files.iter().position(|file| file.as_os_str().is_empty()) {
             return Err(Fault::whole(format!("file {} is \"\", expected the name of a file", i + 1)));
         }
-        if let Some(twice) = (1..self.files().len()).find(|&i| self.files()[..i].contains(&self.files()[i])) {
-            let file = self.files()[twice].display();
+        if let Some(twice) = (1..files.len()).find(|&i| files[..i].contains(&files[i])) {
+            let file = files[twice].display();
             return Err(Fault::whole(format!("\"{file}\" is listed twice; list each file once")));
         }
         Ok(())
     }
+}
+
+impl Cifar {
+    /// Opens the files and counts their records.
+    fn open(&self, cx: SourceContext) -> Result<Vec<(ByteStream<'static>, usize)>> {
+        let open = |file: &PathBuf| counted(ByteStream::open(&cx.base.find(file)?)?);
+        self.files.paths().iter().map(open).fold(Ok(Vec::new()), appended)
+    }
+}
+
+impl DataFormat for Cifar {
+    fn key(&self) -> &'static str {
+        "cifar"
+    }
+    fn check(&self) -> Result<(), Fault> {
+        self.files.check()
+    }
     fn files(&self) -> Vec<PathBuf> {
-        self.files().to_vec()
+        self.files.paths().to_vec()
     }
     fn describe(&self, cx: SourceContext) -> Result<Description> {
         let files = self.open(cx)?;
@@ -79,6 +106,9 @@ impl DataFormat for Cifar {
         let read = |(stream, records)| read(stream, records, &mut pixels, &mut labels);
         files.into_iter().map(read).fold(Ok(Vec::new()), appended)?;
         Ok(Dataset::loaded(Pixels::U8(pixels), Labels::Index(labels), SHAPE, CLASSES))
+    }
+    fn examples() -> Vec<Self> {
+        Vec::new()
     }
 }
 

@@ -3,6 +3,7 @@
 use super::classes::ClassCounts;
 use super::samples::{ImageView, LoadedImages, PixelType, Pixels, Sample, Samples};
 use crate::error::{Result, quantity};
+use crate::settings::values;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::PathBuf;
@@ -16,6 +17,10 @@ pub enum Subset {
     Train,
     /// The samples for evaluation only.
     Test,
+}
+
+values! {
+    Subset, "`train` or `test`", subset => format!("{:?}", format!("{subset:?}").to_lowercase());
 }
 
 /// The targets of all images.

@@ -4,12 +4,15 @@
 use super::file::ByteStream;
 use super::{DataFormat, Dataset, Description, SourceContext, Subset, idx};
 use crate::error::Result;
-use serde::Deserialize;
+use crate::settings::settings;
 
-/// `"digits"`, `{ digits = "train" }` or `{ digits = "test" }`: the subset; by default the one of the key it is given
-/// for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub struct Digits(pub Option<Subset>);
+settings! {
+    /// `"digits"`, `{ digits = "train" }` or `{ digits = "test" }`: the handwritten digits in the program, 28x28 in 10 classes.
+    pub struct Digits from part {
+        /// The part of the data set.
+        pub part: Option<Subset> = None, default "that of the key: `train`, or `test` for `data.test`", example "\"test\"";
+    }
+}
 
 macro_rules! digits {
     ($file:literal) => {
@@ -21,8 +24,8 @@ macro_rules! digits {
 }
 
 impl Digits {
-    fn pair(self, cx: SourceContext) -> Result<idx::Pair<'static>> {
-        let files = match self.0.unwrap_or(cx.subset) {
+    fn pair(&self, cx: SourceContext) -> Result<idx::Pair<'static>> {
+        let files = match self.part.unwrap_or(cx.subset) {
             Subset::Train => [digits!("train-images-idx3-ubyte.gz"), digits!("train-labels-idx1-ubyte.gz")],
             Subset::Test => [digits!("t10k-images-idx3-ubyte.gz"), digits!("t10k-labels-idx1-ubyte.gz")],
         };
@@ -32,10 +35,16 @@ impl Digits {
 }
 
 impl DataFormat for Digits {
+    fn key(&self) -> &'static str {
+        "digits"
+    }
     fn describe(&self, cx: SourceContext) -> Result<Description> {
         self.pair(cx)?.describe()
     }
     fn load(&self, cx: SourceContext) -> Result<Dataset> {
         self.pair(cx)?.load()
+    }
+    fn examples() -> Vec<Self> {
+        vec![Digits { part: None }, Digits { part: Some(Subset::Test) }]
     }
 }

@@ -2,6 +2,8 @@
 
 use super::dataset::{Dataset, Description, Subset};
 use crate::error::{Error, Fault, Result};
+use crate::settings::Settings;
+use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 
 /// The folders in which relative paths are looked up, in order; the current folder is tried last.
@@ -52,13 +54,16 @@ pub struct SourceContext<'a> {
 }
 
 /// A data format: the settings that follow its key.
-pub trait DataFormat {
+pub trait DataFormat: Settings + Debug + Send + Sync {
+    /// Returns the key that selects it in the configuration file.
+    fn key(&self) -> &'static str;
+
     /// Checks the ranges of its settings.
     ///
     /// # Errors
     /// The first setting that is out of range.
     fn check(&self) -> Result<(), Fault> {
-        Ok(())
+        self.check_ranges()
     }
 
     /// Returns the files that it reads, as written in the configuration; none by default.
@@ -71,17 +76,32 @@ pub trait DataFormat {
         self.files()
     }
 
+    /// Returns true if its files hold images in the order (N, C, H, W).
+    fn is_channels_first(&self) -> bool {
+        false
+    }
+
+    /// Returns true if its images are read when they are needed, and do not lie in memory.
+    fn is_stream(&self) -> bool {
+        false
+    }
+
     /// Reads the description of the data set without reading its images.
     ///
     /// # Errors
     /// Every file that is missing or not valid.
     fn describe(&self, cx: SourceContext) -> Result<Description>;
 
-    /// Reads the data set.
+    /// Reads the data set; of a stream, all but the images.
     ///
     /// # Errors
     /// Every file that is missing or not valid.
     fn load(&self, cx: SourceContext) -> Result<Dataset>;
+
+    /// Returns settings of this format that need no files, for the shared tests.
+    fn examples() -> Vec<Self>
+    where
+        Self: Sized;
 }
 
 #[cfg(test)]

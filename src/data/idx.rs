@@ -6,23 +6,27 @@ use super::classes::ClassCounts;
 use super::file::{ByteStream, both};
 use super::{DataFormat, Dataset, Description, Header, Labels, PixelType, Pixels, SourceContext};
 use crate::error::{Error, Fault, Result, quantity};
-use serde::Deserialize;
+use crate::settings::settings;
 use std::path::{Path, PathBuf};
 
 const IMAGES: u32 = 0x0000_0803;
 const LABELS: u32 = 0x0000_0801;
 
-/// `{ idx = { images = "train-images-idx3-ubyte.gz", labels = "train-labels-idx1-ubyte.gz" } }`: grey images.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Idx {
-    /// File of the images.
-    pub images: PathBuf,
-    /// File of the labels.
-    pub labels: PathBuf,
+settings! {
+    /// `{ idx = { images = "train-images-idx3-ubyte.gz", labels = "train-labels-idx1-ubyte.gz" } }`: the files of
+    /// MNIST, plain or gzip.
+    pub struct Idx {
+        /// The file of the images.
+        pub images: PathBuf, example "\"train-images-idx3-ubyte.gz\"";
+        /// The file of the labels.
+        pub labels: PathBuf, example "\"train-labels-idx1-ubyte.gz\"";
+    }
 }
 
 impl DataFormat for Idx {
+    fn key(&self) -> &'static str {
+        "idx"
+    }
     fn check(&self) -> Result<(), Fault> {
         for (key, path) in [("images", &self.images), ("labels", &self.labels)] {
             if path.as_os_str().is_empty() {
@@ -42,6 +46,9 @@ impl DataFormat for Idx {
     }
     fn load(&self, cx: SourceContext) -> Result<Dataset> {
         self.open(cx)?.load()
+    }
+    fn examples() -> Vec<Self> {
+        Vec::new()
     }
 }
 

@@ -43,6 +43,6 @@ pub use record::{DataRecord, FileStamp, SetRecord, host};
 pub use sample_sets::{Known, SampleSet, SampleSets, open, open_known, open_test};
 pub use samples::{ImageView, PixelType, Pixels, Sample, Samples};
 pub use settings::{DataSettings, Normalize, SampleOrder};
-pub use source::{DataSource, KEYS};
+pub use source::{DataSource, KEYS, all_examples as source_examples, all_settings as source_settings};
 pub use synthetic::Synthetic;
 pub use tensors::Tensors;

@@ -196,7 +196,7 @@ mod tests {
              validation = 1.0\nbatch = 0\naugment = [{ rotate = 0 }]",
         );
         let expected = [
-            ("train", "synthetic: classes = 1, expected 2 to 65536 and no more than images = 4"),
+            ("train", "synthetic: classes = 1, expected 2 to 65536"),
             ("test", "cifar: an empty list of files, expected at least one file"),
             ("validation", "validation = 1, expected 0 <= share < 1"),
             ("batch", "batch = 0, expected at least 1"),

@@ -1,104 +1,44 @@
 //! The sources of data: the list of formats, and how a source is written in the file.
 
-use super::{Cifar, DataFormat, Dataset, Description, Digits, Header, Idx, SourceContext, Synthetic, Tensors};
-use crate::error::{Fault, Result, suggest};
+use super::{Cifar, DataFormat, Digits, Idx, Synthetic, Tensors};
+use crate::error::suggest;
+use crate::settings::registry;
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use serde::de::value::MapDeserializer;
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 use std::fmt;
-use std::path::PathBuf;
+use std::ops::Deref;
+use std::sync::Arc;
 
-/// The list of formats: key in the file, name of the settings type.
-macro_rules! sources {
-    ($($kind:literal => $format:ident),* $(,)?) => {
-        /// The keys of all formats.
-        pub const KEYS: &[&str] = &[$($kind),*];
-
-        /// The source of a data set; the kind is the key: `{ digits = "train" }`.
-        #[derive(Debug, Clone, PartialEq)]
-        pub enum DataSource {
-            $(
-                #[doc = concat!("`", $kind, "`: see [`", stringify!($format), "`].")]
-                $format($format),
-            )*
-        }
-
-        impl DataSource {
-            /// Returns its key and settings.
-            fn format(&self) -> (&'static str, &dyn DataFormat) {
-                match self {
-                    $(DataSource::$format(settings) => ($kind, settings),)*
-                }
-            }
-        }
-
-        fn read<'de, A: MapAccess<'de>>(kind: &str, map: &mut A) -> Result<DataSource, A::Error> {
-            match kind {
-                $($kind => map.next_value().map(DataSource::$format),)*
-                _ => Err(unknown(kind)),
-            }
-        }
-    };
-}
-
-sources! {
+registry! {
+    DataFormat: Box<dyn DataFormat>, one => Box::new(one);
+    "cifar" => Cifar,
     "digits" => Digits,
     "idx" => Idx,
-    "cifar" => Cifar,
-    "tensors" => Tensors,
     "synthetic" => Synthetic,
+    "tensors" => Tensors,
 }
 
-impl DataSource {
-    /// Returns the key of its format in the file.
-    pub fn key(&self) -> &'static str {
-        self.format().0
-    }
+/// The source of a data set; the kind is the key: `{ digits = "train" }`.
+#[derive(Debug, Clone)]
+pub struct DataSource(pub Arc<dyn DataFormat>);
 
-    /// Checks the ranges of its settings.
-    ///
-    /// # Errors
-    /// The first setting that is out of range; the fault's key is one of the format's.
-    pub fn check(&self) -> Result<(), Fault> {
-        self.format().1.check()
+impl Deref for DataSource {
+    type Target = dyn DataFormat;
+    fn deref(&self) -> &Self::Target {
+        &*self.0
     }
+}
 
-    /// Returns the files that it reads, as written in the configuration.
-    pub fn files(&self) -> Vec<PathBuf> {
-        self.format().1.files()
+impl<F: DataFormat + 'static> From<F> for DataSource {
+    fn from(format: F) -> Self {
+        DataSource(Arc::new(format))
     }
+}
 
-    /// Returns those of its files that hold images, as written in the configuration.
-    pub fn image_files(&self) -> Vec<PathBuf> {
-        self.format().1.image_files()
-    }
-
-    /// Returns true if its files hold images in the order (N, C, H, W).
-    pub fn is_channels_first(&self) -> bool {
-        matches!(self, DataSource::Tensors(_))
-    }
-
-    /// Reads the description of the data set without reading its images.
-    ///
-    /// # Errors
-    /// Every file that is missing or not valid.
-    pub fn describe(&self, cx: SourceContext) -> Result<Description> {
-        self.format().1.describe(cx)
-    }
-
-    /// Reads the header of the data set.
-    ///
-    /// # Errors
-    /// Every file that is missing or not valid.
-    pub fn header(&self, cx: SourceContext) -> Result<Header> {
-        self.describe(cx).map(|description| description.header)
-    }
-
-    /// Reads the data set into memory.
-    ///
-    /// # Errors
-    /// Every file that is missing or not valid.
-    pub fn load(&self, cx: SourceContext) -> Result<Dataset> {
-        self.format().1.load(cx)
+impl PartialEq for DataSource {
+    fn eq(&self, other: &Self) -> bool {
+        (self.key(), self.values()) == (other.key(), other.values())
     }
 }
 
@@ -126,6 +66,16 @@ impl<'de> Deserialize<'de> for DataSource {
     }
 }
 
+/// Reads the settings of a kind.
+struct Of<'k>(&'k str);
+
+impl<'de> DeserializeSeed<'de> for Of<'_> {
+    type Value = DataSource;
+    fn deserialize<D: Deserializer<'de>>(self, settings: D) -> Result<DataSource, D::Error> {
+        read(self.0, settings).ok_or_else(|| unknown(self.0))?.map(|format| DataSource(Arc::from(format)))
+    }
+}
+
 struct SourceVisitor;
 
 impl<'de> Visitor<'de> for SourceVisitor {
@@ -137,11 +87,11 @@ impl<'de> Visitor<'de> for SourceVisitor {
 
     fn visit_str<E: Error>(self, kind: &str) -> Result<DataSource, E> {
         match kind {
-            "digits" => Ok(DataSource::Digits(Digits(None))),
-            _ if KEYS.contains(&kind) => {
-                Err(E::custom(format_args!("\"{kind}\" needs settings; write {{ {kind} = ... }}")))
-            }
-            _ => Err(unknown(kind)),
+            _ if !KEYS.contains(&kind) => Err(unknown(kind)),
+            // A format of which every setting has a default.
+            _ => Of(kind)
+                .deserialize(MapDeserializer::<_, E>::new(std::iter::empty::<(&str, &str)>()))
+                .map_err(|_| E::custom(format_args!("\"{kind}\" needs settings; write {{ {kind} = ... }}"))),
         }
     }
 
@@ -149,7 +99,7 @@ impl<'de> Visitor<'de> for SourceVisitor {
         let Some(Kind(kind)) = map.next_key()? else {
             return Err(A::Error::custom(format_args!("expected one of the keys {}", KEYS.join(", "))));
         };
-        let source = read(kind, &mut map)?;
+        let source = map.next_value_seed(Of(kind))?;
         match map.next_key::<String>()? {
             None => Ok(source),
             Some(other) => Err(A::Error::custom(format_args!(
@@ -163,6 +113,7 @@ impl<'de> Visitor<'de> for SourceVisitor {
 mod tests {
     use super::super::{Files, Subset};
     use super::*;
+    use std::path::PathBuf;
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -176,35 +127,39 @@ mod tests {
 
     #[test]
     fn every_kind_is_read_by_its_key() {
-        assert_eq!(read("\"digits\"").unwrap(), DataSource::Digits(Digits(None)));
-        assert_eq!(read("{ digits = \"test\" }").unwrap(), DataSource::Digits(Digits(Some(Subset::Test))));
+        assert_eq!(read("\"digits\"").unwrap(), Digits { part: None }.into());
+        assert_eq!(read("{ digits = \"test\" }").unwrap(), Digits { part: Some(Subset::Test) }.into());
         let (one, two) = (PathBuf::from("a.bin"), PathBuf::from("b.bin"));
-        assert_eq!(read("{ cifar = \"a.bin\" }").unwrap(), DataSource::Cifar(Cifar(Files::One(one.clone()))));
+        assert_eq!(read("{ cifar = \"a.bin\" }").unwrap(), Cifar { files: Files::One(one.clone()) }.into());
         assert_eq!(
             read("{ cifar = [\"a.bin\", \"b.bin\"] }").unwrap(),
-            DataSource::Cifar(Cifar(Files::Many(vec![one.clone(), two.clone()])))
+            Cifar { files: Files::Many(vec![one.clone(), two.clone()]) }.into()
         );
-        assert_eq!(read("{ tensors = \"a.bin\" }").unwrap(), DataSource::Tensors(Tensors(one.clone())));
+        assert_eq!(read("{ tensors = \"a.bin\" }").unwrap(), Tensors { file: one.clone() }.into());
         assert_eq!(
             read("{ idx = { images = \"a.bin\", labels = \"b.bin\" } }").unwrap(),
-            DataSource::Idx(Idx { images: one, labels: two })
+            Idx { images: one, labels: two }.into()
         );
         assert_eq!(
             read("{ synthetic = { images = 5, classes = 2, shape = [4, 5, 3] } }").unwrap(),
-            DataSource::Synthetic(Synthetic { images: 5, classes: 2, shape: [4, 5, 3], seed: 1 })
+            Synthetic { images: 5, classes: 2, shape: [4, 5, 3], seed: 1 }.into()
         );
     }
 
     #[test]
     fn mistakes_are_reported_at_their_location() {
         for (value, column, message) in [
-            ("\"digit\"", 9, "unknown kind of data \"digit\" (did you mean \"digits\"?); expected one of: digits, idx"),
+            (
+                "\"digit\"",
+                9,
+                "unknown kind of data \"digit\" (did you mean \"digits\"?); expected one of: cifar, digits",
+            ),
             ("\"cifar\"", 9, "\"cifar\" needs settings; write { cifar = ... }"),
             ("{ digit = \"train\" }", 11, "unknown kind of data \"digit\" (did you mean \"digits\"?)"),
             ("{ digits = \"validation\" }", 20, "unknown variant `validation`, expected `train` or `test`"),
             ("{ idx = { images = \"a\" } }", 17, "missing field `labels`"),
             ("{ digits = \"train\", idx = 1 }", 9, "\"idx\" and \"digits\" in one source, expected one kind of data"),
-            ("{}", 9, "expected one of the keys digits, idx, cifar"),
+            ("{}", 9, "expected one of the keys cifar, digits, idx"),
             ("{ cifar = 7 }", 19, "expected a file name or a list of file names"),
             ("7", 9, "a kind of data with its settings"),
         ] {

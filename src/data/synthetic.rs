@@ -6,31 +6,30 @@
 use super::{DataFormat, Dataset, Description, Header, Labels, PixelType, Pixels, SourceContext, Subset};
 use crate::device::{Random, RandomStream};
 use crate::error::{Error, Fault, Result};
-use serde::Deserialize;
+use crate::settings::{AT_LEAST_ONE, Range, Settings, settings};
 
 const BLOCK: usize = 4;
 /// The largest number of pixels; more are taken for a mistake.
 const LARGEST: usize = 1 << 36;
 
-/// `{ synthetic = { images = 1000, classes = 10, shape = [28, 28, 1] } }`: 8-bit images in memory, without files. The
-/// noise of `test` differs from that of `train`; the patterns are the same if the seeds are.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Synthetic {
-    /// Number of images, at least 1.
-    pub images: usize,
-    /// Number of classes, from 2 to 65,536 and at most `images`.
-    pub classes: usize,
-    /// Height, width and channels, each at least 1.
-    pub shape: [usize; 3],
-    /// The seed of the patterns and the noise; 1 by default.
-    #[serde(default = "first")]
-    pub seed: u64,
+settings! {
+    /// `{ synthetic = { images = 1000, classes = 10, shape = [28, 28, 1] } }`: 8-bit images in memory, without files. The
+    /// noise of `test` differs from that of `train`; the patterns are the same if the seeds are.
+    pub struct Synthetic {
+        /// The number of images.
+        pub images: usize, in AT_LEAST_ONE, example "1000";
+        /// The number of classes, at most that of the images.
+        pub classes: usize, in CLASSES, example "10";
+        /// Height, width and channels.
+        pub shape: [usize; 3], in SHAPE, example "[28, 28, 1]";
+        /// The seed of the patterns and the noise.
+        pub seed: u64 = 1;
+    }
 }
 
-fn first() -> u64 {
-    1
-}
+const CLASSES: Range<usize> = Range { text: "2 to 65536", contains: |n| (2..=1 << 16).contains(n) };
+const SHAPE: Range<[usize; 3]> =
+    Range { text: "height, width and channels of at least 1", contains: |shape| !shape.contains(&0) };
 
 impl Synthetic {
     /// Returns the number of pixels in all images, or `None` if there are too many.
@@ -41,18 +40,15 @@ impl Synthetic {
 }
 
 impl DataFormat for Synthetic {
+    fn key(&self) -> &'static str {
+        "synthetic"
+    }
     fn check(&self) -> Result<(), Fault> {
+        self.check_ranges()?;
         let Synthetic { images, classes, shape, .. } = self;
-        if *images == 0 {
-            return Err(Fault::at("images", "images = 0, expected at least 1"));
-        }
-        if !(2..=1 << 16).contains(classes) || classes > images {
-            let message = format!("classes = {classes}, expected 2 to 65536 and no more than images = {images}");
+        if classes > images {
+            let message = format!("classes = {classes}, expected no more than images = {images}");
             return Err(Fault::at("classes", message));
-        }
-        if shape.contains(&0) {
-            let message = format!("shape = {shape:?}, expected height, width and channels of at least 1");
-            return Err(Fault::at("shape", message));
         }
         if self.pixels().is_none() {
             let message = format!("{images} images of shape {shape:?} are too large for memory; use fewer");
@@ -89,6 +85,9 @@ impl DataFormat for Synthetic {
         }
         let labels = (0..images).map(|i| (i % classes) as u32).collect();
         Ok(Dataset::loaded(Pixels::U8(pixels), Labels::Index(labels), shape, classes))
+    }
+    fn examples() -> Vec<Self> {
+        vec![Synthetic { images: 20, classes: 3, shape: [5, 6, 2], seed: 1 }]
     }
 }
 
@@ -145,10 +144,7 @@ mod tests {
         let fault = |synthetic: Synthetic| synthetic.check().unwrap_err().message;
         assert!(SMALL.check().is_ok());
         assert_eq!(fault(Synthetic { images: 0, ..SMALL }), "images = 0, expected at least 1");
-        assert_eq!(
-            fault(Synthetic { classes: 301, ..SMALL }),
-            "classes = 301, expected 2 to 65536 and no more than images = 300"
-        );
+        assert_eq!(fault(Synthetic { classes: 301, ..SMALL }), "classes = 301, expected no more than images = 300");
         assert_eq!(
             fault(Synthetic { shape: [6, 0, 3], ..SMALL }),
             "shape = [6, 0, 3], expected height, width and channels of at least 1"

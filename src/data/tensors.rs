@@ -10,27 +10,37 @@ use super::file::both;
 use super::tensor_targets::{TargetTensor, channels_last, floats, names};
 use super::{DataFormat, Dataset, Description, Header, Labels, PixelType, Pixels, SourceContext};
 use crate::error::{Error, Fault, Result};
+use crate::settings::settings;
 use crate::storage::open_regular;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
-use serde::Deserialize;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// The longest header that is accepted, in bytes: two tensors need a few hundred.
 const LARGEST_HEADER: u64 = 1 << 20;
-/// `{ tensors = "file.safetensors" }`: images and labels written by another program.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Tensors(pub PathBuf);
+settings! {
+    /// `{ tensors = "file.safetensors" }`: images, and labels or values, written by another program.
+    pub struct Tensors from file {
+        /// The file.
+        pub file: PathBuf, example "\"train.safetensors\"";
+    }
+}
 
 impl DataFormat for Tensors {
+    fn key(&self) -> &'static str {
+        "tensors"
+    }
+    fn is_channels_first(&self) -> bool {
+        true
+    }
     fn check(&self) -> Result<(), Fault> {
-        if self.0.as_os_str().is_empty() {
+        if self.file.as_os_str().is_empty() {
             return Err(Fault::whole("an empty file name, expected a .safetensors file"));
         }
         Ok(())
     }
     fn files(&self) -> Vec<PathBuf> {
-        vec![self.0.clone()]
+        vec![self.file.clone()]
     }
     fn describe(&self, cx: SourceContext) -> Result<Description> {
         self.open(cx)?.describe()
@@ -38,11 +48,14 @@ impl DataFormat for Tensors {
     fn load(&self, cx: SourceContext) -> Result<Dataset> {
         self.open(cx)?.load()
     }
+    fn examples() -> Vec<Self> {
+        Vec::new()
+    }
 }
 
 impl Tensors {
     fn open(&self, cx: SourceContext) -> Result<File<BufReader<std::fs::File>>> {
-        let path = cx.base.find(&self.0)?;
+        let path = cx.base.find(&self.file)?;
         let (file, len) = open_regular(&path)?;
         File::new(&path, BufReader::with_capacity(1 << 16, file), len)
     }

@@ -1,7 +1,7 @@
 //! The macro that defines a table of settings.
 
 use super::table::Settings;
-use serde::de::{DeserializeSeed, Deserializer, Error, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, IntoDeserializer, Visitor};
 
 /// Reads a key, which must be one of these.
 pub(crate) struct KnownKey(pub &'static [&'static str]);
@@ -42,7 +42,8 @@ impl Visitor<'_> for KnownKey {
 macro_rules! settings {
     // With defaults for all settings, the struct has a default, too.
     (
-        $(#[$meta:meta])*
+        $(#[doc = $about:literal])*
+        $(#[derive($more:ident)])?
         pub struct $Name:ident $(from $short:ident)? {
             $(
                 $(#[doc = $doc:literal])*
@@ -58,7 +59,8 @@ macro_rules! settings {
         }
         $crate::settings::define::settings! {
             @define
-            $(#[$meta])*
+            $(#[doc = $about])*
+            $(#[derive($more)])?
             pub struct $Name $(from $short)? {
                 $(
                     $(#[doc = $doc])*
@@ -68,12 +70,13 @@ macro_rules! settings {
             }
         }
     };
-    ($(#[$meta:meta])* pub struct $($rest:tt)*) => {
-        $crate::settings::define::settings! { @define $(#[$meta])* pub struct $($rest)* }
+    ($(#[doc = $about:literal])* $(#[derive($more:ident)])? pub struct $($rest:tt)*) => {
+        $crate::settings::define::settings! { @define $(#[doc = $about])* $(#[derive($more)])? pub struct $($rest)* }
     };
     (
         @define
-        $(#[$meta:meta])*
+        $(#[doc = $about:literal])*
+        $(#[derive($more:ident)])?
         pub struct $Name:ident $(from $short:ident)? {
             $(
                 $(#[doc = $doc:literal])*
@@ -82,13 +85,18 @@ macro_rules! settings {
             )*
         }
     ) => {
-        $(#[$meta])*
+        $(#[doc = $about])*
+        $(#[derive($more)])?
         #[derive(Debug, Clone, PartialEq)]
         pub struct $Name {
             $($(#[doc = $doc])* pub $field: $type,)*
         }
 
         impl $crate::settings::table::Settings for $Name {
+            fn about() -> String {
+                [$($about),*].map(str::trim).join(" ")
+            }
+
             fn settings() -> Vec<$crate::settings::table::Setting> {
                 let all: Vec<$crate::settings::table::Setting> = vec![$({
                     #[allow(unused_mut, unused_assignments, reason = "not every setting has all of these")]
@@ -178,6 +186,38 @@ macro_rules! or_default {
 }
 pub(crate) use or_default;
 
+/// The value of a setting in place of its table, which unlike those of serde may be that of an optional setting.
+pub(crate) struct OneValue<D>(pub D);
+
+impl<'de, D: Deserializer<'de>> IntoDeserializer<'de, D::Error> for OneValue<D> {
+    type Deserializer = Self;
+    fn into_deserializer(self) -> Self {
+        self
+    }
+}
+
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for OneValue<D> {
+    type Error = D::Error;
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.0.deserialize_any(visitor)
+    }
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        visitor.visit_some(self.0)
+    }
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, D::Error> {
+        self.0.deserialize_enum(name, variants, visitor)
+    }
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct identifier ignored_any
+    }
+}
+
 /// Returns true if the values of a setting are numbers.
 pub(crate) fn is_number<S: Settings>(key: &str) -> bool {
     S::kind_of(&[key]).is_some_and(|kind| kind.ends_with(" number") || kind.ends_with(" integer"))
@@ -210,7 +250,8 @@ macro_rules! shorthand {
         }
     };
     (@read $short:ident, $value:expr) => {{
-        let one = std::iter::once((stringify!($short), $value));
+        let value = serde::de::IntoDeserializer::into_deserializer($value);
+        let one = std::iter::once((stringify!($short), $crate::settings::define::OneValue(value)));
         serde::Deserialize::deserialize(serde::de::value::MapDeserializer::new(one))
     }};
 }

@@ -28,9 +28,10 @@ macro_rules! registry {
             }
         }
 
-        /// Returns the key and the settings of every kind.
-        pub fn all_settings() -> Vec<(&'static str, Vec<$crate::settings::Setting>)> {
-            vec![$(($kind, <$type as $crate::settings::Settings>::settings())),*]
+        /// Returns the key, the documentation and the settings of every kind.
+        pub fn all_settings() -> Vec<(&'static str, String, Vec<$crate::settings::Setting>)> {
+            use $crate::settings::Settings;
+            vec![$(($kind, <$type as Settings>::about(), <$type as Settings>::settings())),*]
         }
 
         /// Returns the examples of every kind.

@@ -23,6 +23,14 @@ pub struct Setting {
 
 /// A table of settings, as the `settings!` macro defines it.
 pub trait Settings {
+    /// Returns the documentation of the table.
+    fn about() -> String
+    where
+        Self: Sized,
+    {
+        String::new()
+    }
+
     /// Returns all settings of the table.
     fn settings() -> Vec<Setting>
     where

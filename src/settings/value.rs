@@ -1,6 +1,7 @@
 //! The types of values.
 
 use crate::error::number;
+use std::path::PathBuf;
 
 /// A type of values.
 pub trait Value {
@@ -40,6 +41,8 @@ values! {
     u64, "integer", n => n.to_string();
     bool, "true or false", x => x.to_string();
     String, "text", text => format!("{text:?}");
+    PathBuf, "file name", path => format!("{:?}", path.display().to_string());
+    [usize; 3], "list of 3 integers", list => format!("{list:?}");
 }
 
 impl<T: Value<Inner = T>> Value for Option<T> {

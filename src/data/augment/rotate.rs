@@ -10,7 +10,7 @@ use crate::settings::{Range, settings};
 const DEGREES: Range<f64> = Range { text: "a number above 0, at most 180", contains: |&d| d > 0.0 && d <= 180.0 };
 
 settings! {
-    /// The `rotate` augmentation: `{ rotate = 15.0 }`.
+    /// `{ rotate = 15.0 }`: turns the image about its centre, with bilinear interpolation; what comes from outside it is 0.
     pub struct Rotate from degrees {
         /// The largest angle d; angles are uniform in -d to d.
         pub degrees: f64, in DEGREES, unit "degrees", example "15.0";

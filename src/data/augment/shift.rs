@@ -6,7 +6,7 @@ use crate::gpu::kernels::any;
 use crate::settings::{AT_LEAST_ONE, settings};
 
 settings! {
-    /// The `shift` augmentation: `{ shift = 2 }`.
+    /// `{ shift = 2 }`: moves the image by whole pixels, what comes from outside it is 0.
     pub struct Shift from pixels {
         /// The largest distance s, vertically and horizontally; distances are uniform in -s to s.
         pub pixels: usize, in AT_LEAST_ONE, unit "pixels", example "2";
