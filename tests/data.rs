@@ -3,7 +3,7 @@
 use peristyle::data::augment::Shift;
 use peristyle::data::{
     Augment, Base, Batch, Batches, DataSettings, DataSource, Dataset, Destination, ImageView, Labels, Loader, Pixels,
-    Place, Preparer, Sample, SampleSet, SampleSets, Samples, SourceContext, Subset, open, source_examples,
+    Place, Preparer, Sample, SampleSet, SampleSets, Samples, SourceContext, Subset, all_examples, open,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -188,7 +188,7 @@ fn the_loader_gives_the_same_bits_as_direct_computation_from_any_start() {
 
 #[test]
 fn every_source_is_as_described() {
-    for format in source_examples() {
+    for format in all_examples() {
         for subset in [Subset::Train, Subset::Test] {
             let cx = SourceContext { subset, base: &Base::default() };
             let (description, data) = (format.describe(cx).unwrap(), format.load(cx).unwrap());

@@ -51,7 +51,7 @@ pub fn reference() -> String {
         match *path {
             "data" => {
                 out += SOURCES;
-                kinds(&mut out, "### Sources", &data::source_settings());
+                kinds(&mut out, "### Sources", &data::all_settings());
                 kinds(&mut out, "### Augmentations of `augment`", &data::augment::all_settings());
             }
             "model.layers.*" => kinds(&mut out, "### Layers", &layers::all_settings()),

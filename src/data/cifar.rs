@@ -128,7 +128,7 @@ fn counted(stream: ByteStream) -> Result<(ByteStream, usize)> {
     if len == 0 || !len.is_multiple_of(RECORD as u64) {
         let hint = match len {
             0 => "the file is empty, download it again",
-            _ if len.is_multiple_of(CIFAR_100_RECORD as u64) => "this looks like CIFAR-100, which is not supported",
+            _ if len.is_multiple_of(CIFAR_100_RECORD as u64) => "this looks like CIFAR-100: write { cifar100 = ... }",
             _ => "the file is truncated or not a CIFAR-10 file",
         };
         let message = format!("has {len} bytes, expected a multiple of {RECORD} (a label and 32x32x3 bytes); {hint}");
@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(complaint(&[]), format!("a.bin: has 0 bytes, {expected}; the file is empty, download it again"));
         assert_eq!(
             complaint(&vec![0; 2 * CIFAR_100_RECORD]),
-            format!("a.bin: has 6148 bytes, {expected}; this looks like CIFAR-100, which is not supported")
+            format!("a.bin: has 6148 bytes, {expected}; this looks like CIFAR-100: write {{ cifar100 = ... }}")
         );
         assert_eq!(
             complaint(&[record, vec![10; RECORD]].concat()),

@@ -1,20 +1,20 @@
 //! From files to batches: formats, normalisation, augmentation, order, prefetch. Does not depend on the network; a
 //! batch is bit-identical on any device, with any number of threads, after any restart.
 //!
-//! To add a format: write `data/x.rs` with a settings struct that implements [`DataFormat`], and add one line to the
-//! list in `data/source.rs`.
+//! To add a format: write `data/x.rs` with a `settings!` struct that implements [`DataFormat`], and add one line to the
+//! list in `registry!` below. To add an augmentation, see [`augment`].
 
 pub mod augment;
 mod batches;
 mod cifar;
 mod classes;
+mod contents;
 mod dataset;
 mod digits;
 mod file;
 mod format;
 mod gzip;
 mod idx;
-mod inspect;
 mod loader;
 mod normalization;
 mod prepare;
@@ -31,11 +31,11 @@ pub use augment::{Augment, AugmentSizes};
 pub use batches::{Batch, BatchPart, Batches, EpochPlan, Place};
 pub use cifar::{Cifar, Files};
 pub use classes::{Beyond, ClassCounts};
+pub use contents::{Contents, SetSummary, inspect};
 pub use dataset::{Dataset, Description, Header, Labels, Subset, Targets};
 pub use digits::Digits;
 pub use format::{Base, DataFormat, SourceContext};
 pub use idx::Idx;
-pub use inspect::{Contents, SetSummary, inspect};
 pub use loader::{Destination, Loader};
 pub use normalization::Normalization;
 pub use prepare::{Arrived, Augmented, LoadRole, Preparation, Preparer, Raw, RawPixels};
@@ -43,6 +43,17 @@ pub use record::{DataRecord, FileStamp, SetRecord, host};
 pub use sample_sets::{Known, SampleSet, SampleSets, open, open_known, open_test};
 pub use samples::{ImageView, PixelType, Pixels, Sample, Samples};
 pub use settings::{DataSettings, Normalize, SampleOrder};
-pub use source::{DataSource, KEYS, all_examples as source_examples, all_settings as source_settings};
+pub use source::DataSource;
 pub use synthetic::Synthetic;
 pub use tensors::Tensors;
+
+use crate::settings::registry;
+
+registry! {
+    DataFormat: Box<dyn DataFormat>, one => Box::new(one);
+    "cifar" => Cifar,
+    "digits" => Digits,
+    "idx" => Idx,
+    "synthetic" => Synthetic,
+    "tensors" => Tensors,
+}

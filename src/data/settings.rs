@@ -106,6 +106,16 @@ impl DataSettings {
         Augment::shapes(&self.augment, stored).ok()?.pop()
     }
 
+    /// Returns the bytes of the data sets in memory, of those whose headers are known: of a stream, only the targets.
+    pub fn bytes(&self, train: Option<&Header>, test: Option<&Header>) -> u64 {
+        let sets = [Some(&self.train).zip(train), self.test.as_ref().zip(test)].into_iter().flatten();
+        let bytes = |(source, header): (&DataSource, &Header)| match source.is_stream() {
+            true => Header { shape: [0; 3], ..*header }.bytes(),
+            false => header.bytes(),
+        };
+        sets.map(bytes).fold(0, u64::saturating_add)
+    }
+
     /// Returns how many of `images` training images are held out for validation: their share, rounded.
     pub fn num_validation(&self, images: usize) -> usize {
         (self.validation * images as f64).round() as usize

@@ -1,23 +1,13 @@
-//! The sources of data: the list of formats, and how a source is written in the file.
+//! The sources of data, and how a source is written in the file.
 
-use super::{Cifar, DataFormat, Digits, Idx, Synthetic, Tensors};
+use super::{DataFormat, KEYS, read};
 use crate::error::suggest;
-use crate::settings::registry;
 use serde::Deserialize;
 use serde::de::value::MapDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
-
-registry! {
-    DataFormat: Box<dyn DataFormat>, one => Box::new(one);
-    "cifar" => Cifar,
-    "digits" => Digits,
-    "idx" => Idx,
-    "synthetic" => Synthetic,
-    "tensors" => Tensors,
-}
 
 /// The source of a data set; the kind is the key: `{ digits = "train" }`.
 #[derive(Debug, Clone)]
@@ -111,7 +101,7 @@ impl<'de> Visitor<'de> for SourceVisitor {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Files, Subset};
+    use super::super::{Cifar, Digits, Files, Idx, Subset, Synthetic, Tensors};
     use super::*;
     use std::path::PathBuf;
 

@@ -101,7 +101,9 @@ impl Headers {
 
     /// Returns that the data sets do not fit into memory, if so.
     pub fn too_large(&self, config: &Config) -> Option<Problem> {
-        let excess = memory::excess_of_data([&self.train, &self.test].into_iter().flatten().map(|set| &set.header))?;
+        let header = |set: &'_ Option<Description>| set.as_ref().map(|set| set.header);
+        let (train, test) = (header(&self.train), header(&self.test));
+        let excess = memory::excess_of_data(config.data.bytes(train.as_ref(), test.as_ref()))?;
         Some(config.data_locations.problem("[data]", &Fault::at("train", excess)))
     }
 

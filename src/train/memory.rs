@@ -31,7 +31,6 @@ impl ProcessMemory {
         let kind = config.devices.kind;
         let arenas = if kind == DeviceKind::Cuda { 0 } else { plan.arena.iter().map(|&bytes| bytes as u64).sum() };
         let features = plan.network.input.features() as u64;
-        let data = headers.into_iter().flatten().map(Header::bytes);
         // CPU devices get prepared images, one batch at a time; GPUs read ahead what the data set has.
         let (held, value) = match headers[0] {
             _ if kind == DeviceKind::Cpu => (1, features * size_of::<f32>() as u64),
@@ -42,7 +41,7 @@ impl ProcessMemory {
         let batch = part as u64 * value;
         ProcessMemory {
             arenas,
-            data: data.sum(),
+            data: config.data.bytes(headers[0], headers[1]),
             batches: (LOADERS * Loader::buffers(held)) as u64 * batch,
             program: PROGRAM + if kind == DeviceKind::Cpu { 0 } else { plan.host as u64 },
         }
@@ -54,9 +53,9 @@ impl ProcessMemory {
     }
 }
 
-/// Returns that data sets do not fit into the memory of this machine, as a sentence; `None` if they do.
-pub(super) fn excess_of_data<'a>(headers: impl Iterator<Item = &'a Header>) -> Option<String> {
-    let needed = headers.fold(0u64, |sum, header| sum.saturating_add(header.bytes()));
+/// Returns that data sets which need so many bytes do not fit into the memory of this machine, as a sentence; `None` if they
+/// do.
+pub(super) fn excess_of_data(needed: u64) -> Option<String> {
     let machine = machine().filter(|&machine| needed > machine)?;
     let (needed, machine) = (size(needed), size(machine));
     Some(format!("the data needs {needed} of memory, but this machine has {machine}; use fewer or smaller images"))
