@@ -7,6 +7,7 @@
 pub mod augment;
 mod batches;
 mod cifar;
+mod cifar100;
 mod classes;
 mod contents;
 mod dataset;
@@ -52,6 +53,7 @@ use crate::settings::registry;
 registry! {
     DataFormat: Box<dyn DataFormat>, one => Box::new(one);
     "cifar" => Cifar,
+    "cifar100" => cifar100::Cifar100,
     "digits" => Digits,
     "idx" => Idx,
     "synthetic" => Synthetic,
