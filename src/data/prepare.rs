@@ -57,11 +57,6 @@ impl RawPixels {
         &self.buffer.as_slice()[..self.len]
     }
 
-    /// Returns the size of one value in bytes.
-    pub fn each(&self) -> usize {
-        self.kind.bytes()
-    }
-
     /// Returns the memory that they begin, if devices copy it without staging.
     pub fn pinned(&self) -> Option<&HostBuffer> {
         Some(&self.buffer).filter(|buffer| buffer.is_pinned())

@@ -149,14 +149,16 @@ impl Programs {
         assert!(self.under_way.len() < InputStaging::SLOTS, "a slot is free");
         let slot = self.next;
         self.next = (slot + 1) % InputStaging::SLOTS;
-        let (pixels, each, pinned) = match &batch.raw {
-            Some(raw) => (raw.pixels.bytes(), raw.pixels.each(), raw.pixels.pinned()),
-            None => (bytes_of(&batch.images), size_of::<f32>(), None),
+        let (pixels, pinned) = match &batch.raw {
+            Some(raw) => (raw.pixels.bytes(), raw.pixels.pinned()),
+            None => (bytes_of(&batch.images), None),
         };
         let draws = batch.raw.as_ref().map_or(&[][..], |raw| bytes_of(&raw.draws));
         let staged = if pinned.is_some() { &[][..] } else { pixels };
         self.issuer.gpus.stage(slot, [staged, bytes_of(&batch.targets), draws, bytes_of(&clock_words(clock))])?;
         let list = &self.lists[number];
+        // Images may be stored in another shape than the network's input.
+        let image = pixels.len() / list.rows;
         for step in &list.steps {
             let Action::Load { input, first, rows, width, .. } = step.action else { continue };
             let part = |input: usize, width: usize| {
@@ -165,11 +167,11 @@ impl Programs {
             };
             if input == IMAGES {
                 if let Some(pinned) = pinned {
-                    let own = first * width * each..(first + rows) * width * each;
+                    let own = first * image..(first + rows) * image;
                     let to = self.issuer.staging.address(&self.issuer.gpus, step.device, slot, IMAGES);
                     self.issuer.gpus.send_pinned(step.device, Queue::Copy, pinned, own, to)?;
                 } else {
-                    part(IMAGES, width * each)?;
+                    part(IMAGES, image)?;
                 }
                 part(DRAWS, draws.len() / list.rows)?;
             } else {
