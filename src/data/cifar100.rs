@@ -13,6 +13,7 @@ use crate::settings::{settings, values};
 use crate::storage::open_regular;
 use serde::Deserialize;
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -159,7 +160,16 @@ impl RecordFile {
     }
 
     fn read(&self, at: u64, to: &mut [u8]) -> Result<()> {
-        self.file.read_exact_at(to, at).map_err(|error| Error::io(&self.path, "read", error))
+        self.file.read_exact_at(to, at).map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof => {
+                let record = at / RECORD as u64;
+                Error::file(
+                    &self.path,
+                    format!("ends before record {record}; it was cut while it was in use, restore it"),
+                )
+            }
+            _ => Error::io(&self.path, "read", error),
+        })
     }
 }
 
