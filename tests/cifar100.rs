@@ -4,6 +4,7 @@ mod common;
 
 use common::file;
 use common::runs::{Folder, assert_code, events, losses};
+use peristyle::data::{Base, DataSource, Sample, SourceContext, Subset};
 
 const RECORD: usize = 3074;
 
@@ -59,6 +60,50 @@ fn a_stream_trains_as_the_same_pictures_in_memory() {
     train(&folder, "halves", &["train.steps=23"]);
     folder.good(&["train", "signs.toml", "--run-dir", "halves", "--resume"]);
     assert_eq!(folder.checkpoint("halves", 40), folder.checkpoint("stream", 40));
+}
+
+#[test]
+fn a_crop_gives_the_network_another_shape_and_evaluations_the_middle() {
+    let folder = folder("cifar100-crop");
+    let sets = ["data.augment=[{ crop = 28 }, { shift = 1 }]", "model.input=[28, 28, 3]"];
+    let cropped = train(&folder, "run", &sets);
+    assert!(cropped[39] < 0.7 * cropped[0], "{cropped:?}");
+    let emulated = train(&folder, "emulated", &[&sets[..], &["devices.use=\"emu*2\""]].concat());
+    assert!(emulated.iter().zip(&cropped).all(|(a, b)| (a - b).abs() < 2e-4 * b), "{emulated:?}, {cropped:?}");
+    let evaluated = |dir: &str| events(&folder.metrics(dir), "eval")[1]["loss"].as_f64().unwrap();
+    assert!((evaluated("emulated") - evaluated("run")).abs() < 2e-4 * evaluated("run"));
+    // Nothing about an evaluation is drawn.
+    let shown = folder.good(&["eval", "run"]).out;
+    assert!(shown.contains(&format!("loss {:.6}", evaluated("run"))), "{shown}");
+    for (sets, words) in [
+        (&sets[..1], "augment makes the images 28x28x3, but [model] input = [32, 32, 3]; write input = [28, 28, 3]"),
+        (&["data.augment=[{ crop = 33 }]"], "crop = 33 is more than images of 32x32 have, expected at most 32"),
+        (&["data.augment=[{ crop = 4 }, { shift = 4 }]"], "shift = 4 can move images of 4x4 out of the frame"),
+    ] {
+        let sets = sets.iter().flat_map(|set| ["--set", set]);
+        assert_code(&folder.run(&["check", "signs.toml"].into_iter().chain(sets).collect::<Vec<_>>()), 2, &[words]);
+    }
+}
+
+#[test]
+fn a_file_that_is_cut_while_it_is_in_use_is_named() {
+    let folder = folder("cifar100-cut");
+    let source: DataSource = toml::from_str::<Section>("source = { cifar100 = \"train.bin\" }").unwrap().source;
+    let base = Base::from(&*folder.0);
+    let data = source.load(SourceContext { subset: Subset::Train, base: &base }).unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(folder.at("train.bin")).unwrap();
+    file.set_len(100 * RECORD as u64 + 5).unwrap();
+    assert!(data.samples.read(99, &mut Sample::default()).is_ok());
+    let error = data.samples.read(101, &mut Sample::default()).unwrap_err().to_string();
+    assert!(
+        error.ends_with("train.bin: ends before record 101; it was cut while it was in use, restore it"),
+        "{error}"
+    );
+}
+
+#[derive(serde::Deserialize)]
+struct Section {
+    source: DataSource,
 }
 
 #[test]

@@ -20,6 +20,7 @@ const SHAPE: [usize; 3] = [9, 7, 3];
 /// Writes a data set of floats, and a network that learns from it or from 8-bit images.
 fn write(folder: &Folder, source: &str, augment: &str) {
     let [h, w, c] = SHAPE;
+    let input = if augment.contains("crop") { [7, 7, c] } else { SHAPE };
     let images: Vec<u8> =
         (0..IMAGES * h * w * c).flat_map(|i| ((i * i % 1013) as f32 / 100.0 - 4.0).to_le_bytes()).collect();
     let labels: Vec<u8> = (0..IMAGES).flat_map(|i| (i as i64 % 3).to_le_bytes()).collect();
@@ -31,7 +32,7 @@ fn write(folder: &Folder, source: &str, augment: &str) {
     safetensors::serialize_to_file(tensors, None, &folder.at("floats.safetensors")).unwrap();
     let text = format!(
         "[data]\ntrain = {source}\ntest = {source}\nbatch = 8\nnormalize = \"standardize\"\naugment = {augment}\n[model]\n\
-         input = [{h}, {w}, {c}]\nlayers = [{{ conv = {{ filters = 4, kernel = 3 }} }}, \"relu\", \"flatten\", {{ dense = {{ \
+         input = {input:?}\nlayers = [{{ conv = {{ filters = 4, kernel = 3 }} }}, \"relu\", \"flatten\", {{ dense = {{ \
          units = 4 }} }}]\n[optimizer]\nlr = 0.05\n[train]\nsteps = 7\n"
     );
     folder.write("prepared.toml", &text);
@@ -88,6 +89,8 @@ fn a_run_has_the_same_bits_wherever_its_images_are_prepared() {
         "[{ shift = 2 }]",
         "[{ shift = 3 }, { rotate = 30 }]",
         "[{ rotate = 9 }, { shift = 1 }, { rotate = 40 }]",
+        "[{ crop = { size = 7, pad = 2 } }]",
+        "[{ crop = { size = 9, pad = 3 } }, { rotate = 9 }, { crop = 7 }]",
     ];
     for source in [bytes, "{ tensors = \"floats.safetensors\" }"] {
         let mut before: Vec<f64> = Vec::new();

@@ -139,11 +139,7 @@ mod tests {
     #[test]
     fn mistakes_are_reported_at_their_location() {
         for (value, column, message) in [
-            (
-                "\"digit\"",
-                9,
-                "unknown kind of data \"digit\" (did you mean \"digits\"?); expected one of: cifar",
-            ),
+            ("\"digit\"", 9, "unknown kind of data \"digit\" (did you mean \"digits\"?); expected one of: cifar"),
             ("\"cifar\"", 9, "\"cifar\" needs settings; write { cifar = ... }"),
             ("{ digit = \"train\" }", 11, "unknown kind of data \"digit\" (did you mean \"digits\"?)"),
             ("{ digits = \"validation\" }", 20, "unknown variant `validation`, expected `train` or `test`"),

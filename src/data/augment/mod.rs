@@ -8,6 +8,7 @@
 //! `kernels/augment_x.cu`, and add one line to the list in `registry!` below.
 
 mod augmentation;
+mod crop;
 mod list;
 mod rotate;
 mod shift;
@@ -21,6 +22,7 @@ use crate::settings::registry;
 
 registry! {
     Augmentation: Box<dyn Augmentation>, one => Box::new(one);
+    "crop" => crop::Crop,
     "rotate" => Rotate,
     "shift" => Shift,
 }
