@@ -2,9 +2,15 @@
 
 mod common;
 
-use common::file;
 use common::runs::{Folder, assert_code, events, losses};
+use common::{Training, file, on_mesh};
+use peristyle::error::Fault;
+use peristyle::layers::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Metric, MetricKind, Role};
+use peristyle::program::{Plan, Session};
+use peristyle::settings::{Setting, Settings};
+use peristyle::tensor::{Layout, Placement};
 use serde_json::Value;
+use std::sync::Arc;
 
 /// Three losses for `small.toml`: of its last layer, and two of an auxiliary head on the first dense layer.
 const HEADS: &str = r#"
@@ -172,4 +178,87 @@ fn a_loss_that_is_not_finite_in_one_head_stops_the_run() {
     let sets = ["--set", "model.layers.side.init={ constant = 1e30 }", "--set", "model.loss.aux.inputs=[\"fc2\"]"];
     let output = folder.run(&[&["train", "small.toml", "--run-dir", "run"][..], &sets].concat());
     assert_code(&output, 1, &["loss3"]);
+}
+
+/// A layer with a metric: the sum of the sizes of its inputs for a sample.
+#[derive(Debug)]
+struct Measured(Arc<dyn Layer>);
+
+impl Settings for Measured {
+    fn settings() -> Vec<Setting> {
+        Vec::new()
+    }
+    fn values(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+    fn check_ranges(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+}
+
+impl Layer for Measured {
+    fn key(&self) -> &'static str {
+        self.0.key()
+    }
+    fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
+        self.0.output(inputs)
+    }
+    fn metrics(&self) -> &'static [Metric] {
+        &[Metric { name: "size", kind: MetricKind::Mean }, Metric { name: "positive", kind: MetricKind::Hits }]
+    }
+    fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
+        let mut phases = self.0.phases(cx)?;
+        let columns = if cx.place == Placement::Replicate { Placement::Replicate } else { Placement::Partial };
+        let metrics = Layout::new(Placement::Partial, columns);
+        phases.forward[0] = phases.forward[0].clone().write(Role::Metrics, metrics);
+        Ok(phases)
+    }
+    fn run(&self, phase: &str, args: &Args) {
+        self.0.run(phase, args);
+        if phase == "forward" {
+            let x = args.read::<f64>(Role::X(0));
+            let metrics = args.write::<f64>(Role::Metrics);
+            metrics[0] = x.iter().map(|x| x.abs()).sum::<f64>() / args.divisor as f64;
+            metrics[1] = x.iter().filter(|x| **x > 0.0).count() as f64;
+        }
+    }
+    fn launch(&self, _: &str, _: &Launch) -> peristyle::Result<()> {
+        panic!("this layer has no kernels")
+    }
+    fn examples() -> Vec<(Self, Vec<Activation>)> {
+        Vec::new()
+    }
+}
+
+#[test]
+fn any_layer_may_have_metrics() {
+    let measured = |mesh: (usize, usize)| {
+        let sets = [on_mesh(mesh), vec!["devices.precision=\"f64\"".to_string()]].concat();
+        let mut training = Training::new("configs/columns_small.toml", &sets);
+        let plan = training.session.plan().clone();
+        let mut network = (*plan.network).clone();
+        let node = network.nodes.iter_mut().find(|node| node.layer.key() == "relu").unwrap();
+        let name = node.name.clone();
+        node.layer = Arc::new(Measured(Arc::clone(&node.layer)));
+        network.metrics.clear();
+        network.name_metrics();
+        let names: Vec<String> = network.metrics.iter().map(|metric| metric.name.to_string()).collect();
+        assert_eq!(names, [&format!("{name}.size"), &format!("{name}.positive"), "loss", "top1", "top5"]);
+        training.session = Session::new(Plan::new(Arc::new(network), plan.chain, plan.spec).unwrap()).unwrap();
+        peristyle::train::exchange::initialise(&mut training.session, 1).unwrap();
+        let mut all = Vec::new();
+        for _ in 0..3 {
+            let loss = training.update();
+            let metrics = training.session.metrics();
+            assert_eq!((metrics.len(), metrics[2]), (5, loss));
+            all.extend_from_slice(metrics);
+        }
+        all
+    };
+    let alone = measured((1, 1));
+    assert!(alone[0] > 1.0 && alone[1] > 100.0, "{alone:?}");
+    for mesh in [(2, 1), (1, 2), (2, 2)] {
+        let apart = measured(mesh).iter().zip(&alone).map(|(a, b)| (a - b).abs() / b.max(1.0)).fold(0.0, f64::max);
+        assert!(apart < 1e-12, "{mesh:?}: {apart:e}");
+    }
 }
