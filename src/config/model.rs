@@ -157,14 +157,9 @@ fn read_input(section: &mut Section) -> Option<Activation> {
 
 /// Reports an initialisation that is out of range, under the key of the initialisation.
 fn check_init(section: &mut Section, init: Init) {
-    let message = match init {
-        Init::Normal { std } if !(std.is_finite() && std > 0.0) => {
-            format!("init.normal.std = {std}, expected a number above 0; for zeros write init = \"zeros\"")
-        }
-        Init::Constant(value) if !value.is_finite() => format!("init.constant = {value}, expected a finite number"),
-        _ => return,
-    };
-    section.fault(&Fault::at("init", message));
+    if let Err(fault) = init.check() {
+        section.fault(&fault);
+    }
 }
 
 fn read_layers(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Vec<LayerEntry>> {

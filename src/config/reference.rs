@@ -3,7 +3,7 @@
 
 use super::keys::{KEYS, KeyDefault, SectionKey};
 use crate::data;
-use crate::layers;
+use crate::layers::{self, Init};
 use crate::optim::{self, schedules};
 use crate::settings::Setting;
 use std::fmt::Write;
@@ -16,8 +16,7 @@ Any key can be changed for one command: `--set train.epochs=3`. Elements of list
 `--set optimizer.chain.momentum=0.8`, `--set model.layers.fc8.units=100`.
 
 An *interval* is a number of steps, or text such as `\"500 steps\"` and `\"2 epochs\"`. A *time* is text such as `\"10 minutes\"` and
-`\"2 hours\"`. *Initial values* are `\"kaiming\"`, `\"xavier\"`, `\"zeros\"`, `{ constant = 0.1 }` and `{ normal = { std = 0.01 } }`. A kind
-without settings may be written as text: `\"relu\"` is `{ relu = {} }`.
+`\"2 hours\"`. A kind without settings may be written as text: `\"relu\"` is `{ relu = {} }`.
 ";
 
 const SECTIONS: &[(&str, &str)] = &[
@@ -54,7 +53,10 @@ pub fn reference() -> String {
                 kinds(&mut out, "### Sources", &data::all_settings());
                 kinds(&mut out, "### Augmentations of `augment`", &data::augment::all_settings());
             }
-            "model.layers.*" => kinds(&mut out, "### Layers", &layers::all_settings()),
+            "model.layers.*" => {
+                initial_values(&mut out);
+                kinds(&mut out, "### Layers", &layers::all_settings());
+            }
             "optimizer" => {
                 kinds(&mut out, "### Transforms of `chain`", &optim::all_settings());
                 kinds(&mut out, "### Schedules", &schedules::all_settings());
@@ -83,6 +85,15 @@ fn row(out: &mut String, key: &SectionKey) {
     let name = key.path.rsplit('.').next().unwrap_or_default();
     let values = values(key.kind, key.range);
     let _ = writeln!(out, "| `{name}` | {values} | {default} | {} For example `{}`. |", key.doc, key.example);
+}
+
+/// Writes the table of the kinds of initial values.
+fn initial_values(out: &mut String) {
+    *out += "\n### Initial values\n\nOf a weight with `fan_in` inputs for each output, and `fan_out` outputs for each input:\n\n\
+             | kind | values | meaning |\n| --- | --- | --- |\n";
+    for (kind, values, meaning) in Init::KINDS {
+        let _ = writeln!(out, "| `{kind}` | {values} | {meaning} |");
+    }
 }
 
 /// Writes a table for each kind that has settings, and a list of the others.
