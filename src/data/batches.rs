@@ -236,7 +236,8 @@ impl Batches {
 
     fn with(set: &Arc<SampleSet>, batch: usize, augment: Vec<Augment>) -> Self {
         let plan = EpochPlan { samples: set.samples.len(), batch };
-        let shapes = Augment::shapes(&augment, set.data.shape).unwrap_or_else(|_| vec![set.data.shape]);
+        // What does not suit the images has been reported when they were opened.
+        let shapes = Augment::shapes(&augment, set.data.shape).expect("the augmentations suit the images");
         let (workers, preparer) = (Workers::new(None), Preparer::Host);
         Batches { set: Arc::clone(set), plan, training: None, augment, shapes, preparer, order: None, workers }
     }

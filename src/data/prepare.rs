@@ -4,7 +4,7 @@
 use super::augment::AugmentLaunch;
 use super::{Augment, Normalization, PixelType, SampleSets};
 use crate::device::{Heap, HostBuffer, HostMemory};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gpu::kernels::any;
 use crate::gpu::{AnyMut, ComputeType, Const, Grid, Launch, int, ints};
 use std::sync::Arc;
@@ -80,8 +80,10 @@ impl PartialEq for RawPixels {
 /// The steps that turn raw images into the values of a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Preparation {
-    /// The shape of stored images.
-    shape: [usize; 3],
+    /// The shapes of images as they are stored, and after each augmentation.
+    shapes: Vec<[usize; 3]>,
+    /// The values of the largest image between two augmentations.
+    largest: usize,
     pixels: PixelType,
     augment: Arc<[Augment]>,
     normalization: Arc<Normalization>,
@@ -116,9 +118,13 @@ pub struct Arrived {
 
 impl Preparation {
     /// Creates the preparation of a run's images.
+    ///
+    /// # Panics
+    /// If the augmentations do not suit the images, which has been reported when the data were opened.
     pub fn of(sets: &SampleSets) -> Self {
         Preparation {
-            shape: sets.shape(),
+            shapes: Augment::shapes(&sets.train.augment, sets.shape()).expect("the augmentations suit the images"),
+            largest: Augment::sizes(&sets.train.augment, sets.shape()).largest,
             pixels: sets.train.data.header().pixels,
             augment: Arc::clone(&sets.train.augment),
             normalization: Arc::clone(&sets.train.normalization),
@@ -143,24 +149,24 @@ impl Preparation {
             PixelType::U8 => (Const::at(pixels), Const::NONE),
             PixelType::F32 => (Const::NONE, Const::at(pixels)),
         };
-        let applies = |one: &&Augment| augmented == Augmented::Yes || one.evaluates();
-        let number = self.augment.iter().filter(applies).count();
-        let Some(last) = number.checked_sub(1) else {
-            let (grid, n, c) = (launch.vectors(LoadRole::Batch), launch.count(LoadRole::Batch), int(self.shape[2])?);
+        // Those that do not apply in evaluations leave the shape as it is.
+        let all = self.augment.iter().zip(self.shapes.windows(2));
+        let applied = || all.clone().filter(|(one, _)| augmented == Augmented::Yes || one.evaluates());
+        let Some(last) = applied().count().checked_sub(1) else {
+            let c = int(self.shapes[0][2])?;
+            let (grid, n) = (launch.vectors(LoadRole::Batch), launch.count(LoadRole::Batch));
             // SAFETY: raw images and the operand have n elements, the table c channels.
             let to = launch.any_mut(LoadRole::Batch);
             return unsafe { any::augment_normalize(&launch.issue, grid, x.0, x.1, table, to, n, c) };
         };
-        let sizes = Augment::sizes(&self.augment, self.shape);
-        let drawn = |one: &Augment| one.values_drawn();
-        let stride = int(self.augment.iter().filter(applies).map(drawn).sum())?;
-        let (mut from, mut first) = (self.shape, 0);
-        for (step, one) in self.augment.iter().filter(applies).enumerate() {
-            let to = one.output(from).map_err(|fault| Error::Run(fault.message))?;
+        let stride = int(applied().map(|(one, _)| one.values_drawn()).sum())?;
+        let mut first = 0;
+        for (step, (one, shapes)) in applied().enumerate() {
+            let (from, to) = (shapes[0], shapes[1]);
             let y = if step == last {
                 launch.any_mut(LoadRole::Batch)
             } else {
-                let part = launch.scratch().offset(step % 2 * images * sizes.largest);
+                let part = launch.scratch().offset(step % 2 * images * self.largest);
                 AnyMut { address: part.address(), format: ComputeType::F32 }
             };
             one.launch(&AugmentLaunch {
@@ -175,7 +181,7 @@ impl Preparation {
                 to: ints(to)?,
                 stride,
             })?;
-            (from, first, x) = (to, first + drawn(one), (Const::NONE, Const::at(y.address)));
+            (first, x) = (first + one.values_drawn(), (Const::NONE, Const::at(y.address)));
         }
         Ok(())
     }

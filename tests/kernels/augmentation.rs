@@ -1,5 +1,5 @@
 use crate::rig::*;
-use peristyle::gpu::kernels::{augment_normalize, augment_rotate, augment_shift};
+use peristyle::gpu::kernels::{augment_crop, augment_normalize, augment_rotate};
 use peristyle::gpu::{Const, Grid, Mut};
 
 /// (images, h, w, c, rows of the grid): one pixel, odd sizes, more pixels than a block has threads,
@@ -100,11 +100,14 @@ fn moved(rotates: bool, draws: impl Fn(usize) -> Draws, at: impl Fn([f32; 2], [f
                 let draws = rig.give(&steps).offset(2);
                 let table = if last { rig.give(&all) } else { Const::NONE };
                 let grid = Grid::new((h * w).div_ceil(256), rows, 1);
-                let launch = if rotates { augment_rotate } else { augment_shift };
-                let [images, h, w, c, stride] = [images, h, w, c, 2 * STEPS].map(|v| v as i32);
+                let (on, [images, h, w, c, stride]) = (&rig.on(), [images, h, w, c, 2 * STEPS].map(|v| v as i32));
                 // SAFETY: x and y have the shape of the case; there are draws for every image.
                 unsafe {
-                    launch(&rig.on(), grid, bytes, values, draws, table, to, images, h, w, c, stride).unwrap();
+                    match rotates {
+                        true => augment_rotate(on, grid, bytes, values, draws, table, to, images, h, w, c, stride),
+                        false => augment_crop(on, grid, bytes, values, draws, table, to, images, h, w, c, h, w, stride),
+                    }
+                    .unwrap();
                 }
                 vec![rig.numbers(to, n)]
             });
@@ -117,9 +120,9 @@ fn moved(rotates: bool, draws: impl Fn(usize) -> Draws, at: impl Fn([f32; 2], [f
 }
 
 #[test]
-fn a_shift_moves_pixels_and_fills_with_zero() {
+fn a_crop_moves_pixels_and_fills_with_zero() {
     let draws = |images| (0..images).map(|image| [image as f32 - 1.0, 2.0 - image as f32]).collect();
-    moved(false, draws, |[down, right], [i, j], _| [i - f64::from(down), j - f64::from(right)]);
+    moved(false, draws, |[top, left], [i, j], _| [i + f64::from(top), j + f64::from(left)]);
 }
 
 #[test]

@@ -54,33 +54,58 @@ impl Augmentation for Crop {
         }
     }
     fn apply(&self, drawn: &[f32], shape: [usize; 3], x: &[f32], _: &mut Vec<f32>, y: &mut [f32]) {
-        crop([drawn[0] as isize, drawn[1] as isize], shape, self.size, x, y);
+        part(drawn, shape, [self.size; 2], x, y);
     }
     fn launch(&self, launch: &AugmentLaunch) -> Result<()> {
-        let AugmentLaunch {
-            x: (bytes, floats), draws, table, y, images, from: [h, w, c], to: [size, ..], stride, ..
-        } = *launch;
-        // SAFETY: x is (images, h, w, c), y (images, size, size, c), which do not overlap, and each image has `stride`
-        // drawn values.
-        unsafe {
-            any::augment_crop(&launch.issue, launch.grid, bytes, floats, draws, table, y, images, h, w, c, size, stride)
-        }
+        launch_part(launch)
     }
     fn examples() -> Vec<Self> {
         vec![Crop { size: 5, pad: 0 }, Crop { size: 7, pad: 2 }]
     }
 }
 
-fn crop([top, left]: [isize; 2], [h, w, c]: [usize; 3], size: usize, x: &[f32], y: &mut [f32]) {
+/// Computes y[i, j] = x[i + top, j + left], and 0 where there is no x, for a part of so many rows and columns.
+pub(super) fn part(drawn: &[f32], [h, w, c]: [usize; 3], [rows, columns]: [usize; 2], x: &[f32], y: &mut [f32]) {
+    let (top, left) = (drawn[0] as isize, drawn[1] as isize);
     // The columns of y that lie in the image.
-    let (first, end) = (left.min(0).unsigned_abs(), (w as isize - left).clamp(0, size as isize) as usize);
-    for (i, y) in y.chunks_exact_mut(size * c).enumerate() {
+    let (first, end) = (left.min(0).unsigned_abs(), (w as isize - left).clamp(0, columns as isize) as usize);
+    debug_assert_eq!(y.len(), rows * columns * c);
+    for (i, y) in y.chunks_exact_mut(columns * c).enumerate() {
         let row = i as isize + top;
         y.fill(0.0);
         if (0..h as isize).contains(&row) && first < end {
             let from = (row as usize * w + (first as isize + left) as usize) * c;
             y[first * c..end * c].copy_from_slice(&x[from..][..(end - first) * c]);
         }
+    }
+}
+
+/// Launches the kernel that does the same.
+///
+/// # Errors
+/// When the launch fails.
+pub(super) fn launch_part(launch: &AugmentLaunch) -> Result<()> {
+    let AugmentLaunch { x: (bytes, floats), draws, table, y, images, from, to, stride, .. } = *launch;
+    let ([h, w, c], [rows, columns, _]) = (from, to);
+    // SAFETY: x is (images, h, w, c), y (images, rows, columns, c), which do not overlap, and each image has `stride` drawn
+    // values. They launch one thread per pixel of y.
+    unsafe {
+        any::augment_crop(
+            &launch.issue,
+            launch.grid,
+            bytes,
+            floats,
+            draws,
+            table,
+            y,
+            images,
+            h,
+            w,
+            c,
+            rows,
+            columns,
+            stride,
+        )
     }
 }
 
@@ -93,11 +118,11 @@ mod tests {
     fn a_crop_is_a_part_of_the_image_and_black_beyond_it() {
         let x: Vec<f32> = (1..=24).map(|i| i as f32).collect();
         let mut y = vec![9.0; 8];
-        crop([1, 1], [3, 4, 2], 2, &x, &mut y);
+        part(&[1.0, 1.0], [3, 4, 2], [2, 2], &x, &mut y);
         assert_eq!(y, [11.0, 12.0, 13.0, 14.0, 19.0, 20.0, 21.0, 22.0]);
-        crop([-1, -1], [3, 4, 2], 2, &x, &mut y);
+        part(&[-1.0, -1.0], [3, 4, 2], [2, 2], &x, &mut y);
         assert_eq!(y, [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 2.0]);
-        crop([2, 3], [3, 4, 2], 2, &x, &mut y);
+        part(&[2.0, 3.0], [3, 4, 2], [2, 2], &x, &mut y);
         assert_eq!(y, [23.0, 24.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
     }
 

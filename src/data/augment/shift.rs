@@ -1,8 +1,8 @@
 //! Shifts: y[i + down, j + right] = x[i, j] by whole pixels; pixels from outside the image are 0.
 
 use super::augmentation::{AugmentLaunch, Augmentation, Draws};
+use super::crop::{launch_part, part};
 use crate::error::{Fault, Result};
-use crate::gpu::kernels::any;
 use crate::settings::{AT_LEAST_ONE, settings};
 
 settings! {
@@ -30,38 +30,20 @@ impl Augmentation for Shift {
     fn values_drawn(&self) -> usize {
         2
     }
-    /// Pixels down and right.
+    /// The first row and the first column, as of a crop that has the size of the image.
     fn draw(&self, _: [usize; 3], draws: Option<&Draws>, to: &mut [f32]) {
         let range = 2 * self.pixels as u64 + 1;
-        let one = |index| draws.map_or(0.0, |draws| draws.below(index, range) as f32 - self.pixels as f32);
+        let one = |index| draws.map_or(0.0, |draws| self.pixels as f32 - draws.below(index, range) as f32);
         to.copy_from_slice(&[one(0), one(1)]);
     }
     fn apply(&self, drawn: &[f32], shape: [usize; 3], x: &[f32], _: &mut Vec<f32>, y: &mut [f32]) {
-        shift([drawn[0] as isize, drawn[1] as isize], shape, x, y);
+        part(drawn, shape, [shape[0], shape[1]], x, y);
     }
     fn launch(&self, launch: &AugmentLaunch) -> Result<()> {
-        let AugmentLaunch { x: (bytes, floats), draws, table, y, images, from: [h, w, c], stride, .. } = *launch;
-        // SAFETY: x and y are (images, h, w, c) and do not overlap, and each image has `stride` drawn values.
-        unsafe {
-            any::augment_shift(&launch.issue, launch.grid, bytes, floats, draws, table, y, images, h, w, c, stride)
-        }
+        launch_part(launch)
     }
     fn examples() -> Vec<Self> {
         vec![Shift { pixels: 2 }]
-    }
-}
-
-/// Computes y[i + down, j + right, c] = x[i, j, c], and 0 where there is no x.
-fn shift([down, right]: [isize; 2], [h, w, c]: [usize; 3], x: &[f32], y: &mut [f32]) {
-    let kept = w.saturating_sub(right.unsigned_abs()) * c;
-    let (from, to) = (right.min(0).unsigned_abs() * c, right.max(0).unsigned_abs() * c);
-    for (i, y) in y.chunks_exact_mut(w * c).enumerate() {
-        y.fill(0.0);
-        let source = i as isize - down;
-        if (0..h as isize).contains(&source) && kept > 0 {
-            let x = &x[source as usize * w * c..][..w * c];
-            y[to..to + kept].copy_from_slice(&x[from..from + kept]);
-        }
     }
 }
 
@@ -73,12 +55,13 @@ mod tests {
     #[test]
     fn a_shift_moves_pixels_and_fills_with_zero() {
         let x: Vec<f32> = (1..=12).map(|i| i as f32).collect();
+        let shift = |[down, right]: [f32; 2], y: &mut [f32]| part(&[-down, -right], [2, 3, 2], [2, 3], &x, y);
         let mut y = vec![9.0; 12];
-        shift([1, -1], [2, 3, 2], &x, &mut y);
+        shift([1.0, -1.0], &mut y);
         assert_eq!(y, [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 3.0, 4.0, 5.0, 6.0, 0.0, 0.0]);
-        shift([0, 2], [2, 3, 2], &x, &mut y);
+        shift([0.0, 2.0], &mut y);
         assert_eq!(y, [0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 0.0, 0.0, 0.0, 0.0, 7.0, 8.0]);
-        shift([0, 0], [2, 3, 2], &x, &mut y);
+        shift([0.0, 0.0], &mut y);
         assert_eq!(y, x);
     }
 

@@ -1,10 +1,11 @@
 //! A job with one batch of noise, whose steps are measured.
 
 use crate::data::{
-    Batch, Batches, Dataset, Labels, Normalization, Normalize, Pixels, Preparation, SampleOrder, SampleSet, SampleSets,
+    Augment, Batch, Batches, Dataset, Labels, Normalization, Normalize, Pixels, Preparation, SampleOrder, SampleSet,
+    SampleSets,
 };
 use crate::device::{Clock, Random, RandomStream};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::layers::Mode;
 use crate::placement::Variant;
 use crate::program::{Plan, Session};
@@ -65,6 +66,9 @@ impl Bench {
     pub(super) fn of((job, plan): (Job, Plan)) -> Result<Bench> {
         let trained = plan.spec.variants.iter().filter(|v| v.mode == Mode::Train && v.update);
         let variant = trained.max_by_key(|v| v.batch).copied().expect("every run has a training variant");
+        // Without the data, nothing else has compared the augmentations with the images.
+        Augment::shapes(&job.config.data.augment, job.stored_shape())
+            .map_err(|fault| Error::Usage(format!("[data]: {}", fault.message)))?;
         let noise = noise(&job, variant.batch, plan.spec.target_width);
         let mut session = job.session(plan)?;
         session.prepare(Preparation::of(&noise))?;
