@@ -8,15 +8,16 @@
 //! 0, and of one output (D = 1) c itself. metrics: the loss, and the mean of |x - t| (`mae`).
 
 use super::layer::unknown_phase;
+use super::loss::{self, SPLITS, input_placement, launch_sums, metrics_layout, width};
 use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, LossTargets, Metric, MetricKind, Operands};
 use super::{Phase, Role, Split, by_precision};
 use crate::cpu::vectorized;
-use crate::device::{Operand, Target};
+use crate::device::Target;
 use crate::error::{Fault, Result};
-use crate::gpu::kernels::{any, sum_metrics};
+use crate::gpu::kernels::any;
 use crate::gpu::{Grid, int};
 use crate::settings::settings;
-use crate::tensor::{Dim, Layout, Mesh, Placement, Real};
+use crate::tensor::{Mesh, Placement, Real};
 
 settings! {
     /// The `mean_squared_error` layer.
@@ -44,18 +45,14 @@ impl Layer for MeanSquaredError {
         4 * inputs[0].features() as u64
     }
     fn splits(&self) -> &'static [Split] {
-        &[Split::Batch, Split::None]
+        SPLITS
     }
     fn preferred_input(&self, _: Activation, incoming: Placement, split: Option<Split>, _: Mesh) -> Option<Placement> {
-        match (split, incoming) {
-            (Some(Split::Batch), _) | (None, Placement::Shard(Dim::BATCH)) => Some(Placement::Shard(Dim::BATCH)),
-            _ => Some(Placement::Replicate),
-        }
+        Some(input_placement(incoming, split))
     }
     fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
         let x = cx.x();
-        let columns = if cx.place == Placement::Shard(Dim::BATCH) { Placement::Partial } else { Placement::Replicate };
-        let metrics = Layout::new(Placement::Partial, columns);
+        let metrics = metrics_layout(cx);
         Ok(LayerPhases::simple(
             Phase::new("forward").read(Role::X(0), x).read(Role::Target, x).write(Role::Metrics, metrics),
             Phase::new("backward").read(Role::X(0), x).read(Role::Target, x).write(Role::Dx(0), x),
@@ -69,11 +66,7 @@ impl Layer for MeanSquaredError {
         })
     }
     fn scratch(&self, phase: &str, shapes: &Operands, target: Target) -> usize {
-        match (phase, target) {
-            // The metrics of each sample.
-            ("forward", Target::Gpu { .. }) => 2 * shapes[Role::X(0)].len(0).max(1),
-            _ => 0,
-        }
+        loss::scratch(phase, shapes, target, self.metrics())
     }
     fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
         let x = launch.operand(Role::X(0));
@@ -82,22 +75,13 @@ impl Layer for MeanSquaredError {
         let (d, target_width) = (int(outputs)?, int(width(launch.operand(Role::Target)))?);
         match phase {
             "forward" => {
-                let (each, one) = (launch.scratch(), Grid::new(1, 1, 1));
-                let (metrics, n, share) = (launch.write(Role::Metrics), int(rows)?, (1.0 / outputs as f64) as f32);
-                // SAFETY: x is (rows, outputs), targets (rows, target_width), scratch (rows, 2), metrics (2).
+                let (each, share) = (launch.scratch(), (1.0 / outputs as f64) as f32);
+                let grid = Grid::new(rows, 1, 1);
+                // SAFETY: x is (rows, outputs), targets (rows, target_width), scratch (rows, 2).
                 unsafe {
-                    any::mean_squared_error_forward(
-                        &launch.issue,
-                        Grid::new(rows, 1, 1),
-                        x,
-                        targets,
-                        each,
-                        d,
-                        target_width,
-                        share,
-                    )?;
-                    sum_metrics(&launch.issue, one, each.into(), metrics, n, 2, 2, launch.mean_scale())
+                    any::mean_squared_error_forward(&launch.issue, grid, x, targets, each, d, target_width, share)?;
                 }
+                launch_sums(launch, self.metrics())
             }
             "backward" if !launch.has(Role::Dx(0)) => Ok(()),
             "backward" => {
@@ -164,11 +148,6 @@ fn backward<T: Real>(args: &Args) {
             },
         );
     });
-}
-
-/// Returns the number of values per sample.
-fn width(operand: &Operand) -> usize {
-    operand.shape.elements() / operand.shape.0[0]
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod global_avg_pool;
 mod init;
 mod layer;
 mod leaky_relu;
+mod loss;
 mod lrn;
 mod max_pool;
 mod mean_squared_error;

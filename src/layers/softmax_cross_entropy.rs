@@ -11,17 +11,17 @@
 //! metrics: the loss, and the numbers of samples whose class has the largest logit (`top1`) or one of the five largest (`top5`).
 
 use super::layer::unknown_phase;
+use super::loss::{self, SPLITS, input_placement, launch_sums, metrics_layout, width};
 use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, LossTargets, Metric, MetricKind, Operands};
 use super::{Phase, Role, Split, by_precision};
 use crate::cpu::vectorized;
-use crate::device::Operand;
 use crate::device::Target;
 use crate::error::{Fault, Result};
-use crate::gpu::kernels::{self, any};
+use crate::gpu::kernels::any;
 use crate::gpu::{AnyMut, Grid, int};
 use crate::settings::{FRACTION, settings};
 use crate::tensor::Real;
-use crate::tensor::{Dim, Layout, Mesh, Placement};
+use crate::tensor::{Mesh, Placement};
 
 /// In training, the softmax of the logits.
 const PROBABILITIES: Role = Role::Saved(0);
@@ -60,22 +60,15 @@ impl Layer for SoftmaxCrossEntropy {
         5 * inputs[0].features() as u64
     }
     fn splits(&self) -> &'static [Split] {
-        &[Split::Batch, Split::None]
+        SPLITS
     }
     fn preferred_input(&self, _: Activation, incoming: Placement, split: Option<Split>, _: Mesh) -> Option<Placement> {
-        match (split, incoming) {
-            (Some(Split::Batch), _) | (None, Placement::Shard(Dim::BATCH)) => Some(Placement::Shard(Dim::BATCH)),
-            _ => Some(Placement::Replicate),
-        }
+        Some(input_placement(incoming, split))
     }
     fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
         let x = cx.x();
-        let columns = if cx.place == Placement::Shard(Dim::BATCH) { Placement::Partial } else { Placement::Replicate };
         let mut phases = LayerPhases::simple(
-            Phase::new("forward")
-                .read(Role::X(0), x)
-                .read(Role::Target, x)
-                .write(Role::Metrics, Layout::new(Placement::Partial, columns)),
+            Phase::new("forward").read(Role::X(0), x).read(Role::Target, x).write(Role::Metrics, metrics_layout(cx)),
             Phase::new("backward").read(PROBABILITIES, x).low_precision().read(Role::Target, x).write(Role::Dx(0), x),
         );
         if cx.training() {
@@ -92,11 +85,7 @@ impl Layer for SoftmaxCrossEntropy {
         })
     }
     fn scratch(&self, phase: &str, shapes: &Operands, target: Target) -> usize {
-        match (phase, target) {
-            // The loss and counts of each sample.
-            ("forward", Target::Gpu { .. }) => 3 * shapes[Role::X(0)].len(0).max(1),
-            _ => 0,
-        }
+        loss::scratch(phase, shapes, target, self.metrics())
     }
     fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
         let logits = if phase == "forward" { Role::X(0) } else { PROBABILITIES };
@@ -109,8 +98,7 @@ impl Layer for SoftmaxCrossEntropy {
             "forward" => {
                 let (x, each) = (launch.any(logits), launch.scratch());
                 let p = if launch.has(PROBABILITIES) { launch.any_mut(PROBABILITIES) } else { AnyMut::NONE };
-                let (one, metrics) = (Grid::new(1, 1, 1), launch.write(Role::Metrics));
-                // SAFETY: x and p are (rows, classes), targets (rows, width), scratch (rows, 3), metrics (3).
+                // SAFETY: x and p are (rows, classes), targets (rows, width), scratch (rows, 3).
                 unsafe {
                     any::softmax_cross_entropy_forward(
                         &launch.issue,
@@ -125,8 +113,8 @@ impl Layer for SoftmaxCrossEntropy {
                         hard,
                         soft,
                     )?;
-                    kernels::sum_metrics(&launch.issue, one, each.into(), metrics, n, 3, 1, launch.mean_scale())
                 }
+                launch_sums(launch, self.metrics())
             }
             "backward" if !launch.has(Role::Dx(0)) => Ok(()),
             "backward" => {
@@ -229,11 +217,6 @@ impl SoftmaxCrossEntropy {
             }
         }
     }
-}
-
-/// Returns the number of values per sample.
-fn width(operand: &Operand) -> usize {
-    operand.shape.elements() / operand.shape.0[0]
 }
 
 /// Returns the class of a sample: the given index, or that of the largest entry of its distribution.
