@@ -253,7 +253,7 @@ fn read_entry(diagnostics: &mut Diagnostics, value: SpannedValue, name: String, 
 fn read_loss_keys(section: &mut Section, entry: &mut LayerEntry) {
     read_name(section);
     entry.inputs = section.take("inputs");
-    entry.loss_weight = section.within("weight", |x: f64| x > 0.0 && optim::is_single(x));
+    entry.loss_weight = section.within("weight", optim::is_single);
 }
 
 fn read_name(section: &mut Section) {

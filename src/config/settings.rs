@@ -24,6 +24,9 @@ pub fn learned_settings(text: &str) -> BTreeMap<String, String> {
     all
 }
 
+/// The keys of these sections that do not: how fast images are read.
+const NOT_LEARNED: [&str; 1] = ["data.workers"];
+
 /// The keys of `[train]` that affect what is learned in any case.
 const OF_TRAIN: [&str; 2] = ["train.accumulate", "train.ema"];
 
@@ -47,8 +50,7 @@ fn of_train(root: &DeTable, keys: &[&str]) -> BTreeMap<String, String> {
 
 fn flatten(key: &str, value: &SpannedValue, all: &mut BTreeMap<String, String>) {
     match value.get_ref() {
-        // How fast images are read.
-        _ if key == "data.workers" => {}
+        _ if NOT_LEARNED.contains(&key) => {}
         DeValue::Table(table) => table.iter().for_each(|(k, v)| flatten(&join(key, k.get_ref()), v, all)),
         DeValue::Array(entries) if key == "model.layers" => {
             self::entries(key, entries, &names(entries), ENTRY_KEYS, all);

@@ -199,9 +199,10 @@ impl GraphBuilder<'_> {
         if self.problems.len() > MOST_LISTED {
             return format!("unknown input \"{name}\"");
         }
-        let earlier = self.model.layers[..index.min(self.model.layers.len())].iter().map(|other| other.name.as_str());
+        let before = index.min(self.model.layers.len());
+        let earlier = self.model.layers[..before].iter().map(|other| other.name.as_str());
         let near = suggest(name, earlier.clone().chain([IMAGES]));
-        let (hidden, which) = match index.min(self.model.layers.len()).saturating_sub(MOST_NAMES) {
+        let (hidden, which) = match before.saturating_sub(MOST_NAMES) {
             0 => (0, String::new()),
             hidden => (hidden, format!("the last {MOST_NAMES} ")),
         };
