@@ -70,7 +70,7 @@ pub fn kernels(transforms: &[DeviceTransform], shared: &[Parameter]) -> String {
         let _ = writeln!(out, "__device__ void {name}(\n{parameters}    long long start, float before, float after,");
         let _ = writeln!(out, "    {} settings) {{", t.settings.name);
         out += "    if (*bad_gradients != 0.0f) return;\n";
-        out += "    apply_single({w, halves, g, {slot0, slot1, slot2, slot3}}, norms, weight_norms, ranges + 3 * blockIdx.x,\n";
+        out += "    apply_single({w, halves, g, {slot0, slot1, slot2, slot3}}, norms, weight_norms, ranges + 5 * blockIdx.x,\n";
         out += "                 factors + 2 * blockIdx.x, *step, *lr, bad_weights, update, segments, start, before, after,\n";
         let _ = writeln!(out, "                 settings);\n}}\nKERNEL({name})");
     }

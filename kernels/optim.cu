@@ -113,11 +113,14 @@ struct Regions {
 
 // Returns what the elements of a block have in common, which belong to one segment.
 __device__ inline Parameter parameter_of(const float* norms, const float* weight_norms, const float* factors,
-                                         int segment, float lr, int segments) {
-    Parameter p = {lr * factors[0], factors[1], 0.0f, 0.0f, 0.0f};
+                                         const long long* range, float lr, int segments) {
+    Parameter p = {lr * factors[0], factors[1], 0.0f, 0.0f, 0.0f, 0.0f};
+    const int segment = (int)range[2];
     if (norms) {
         for (int i = threadIdx.x; i < segments; i += blockDim.x) p.norm += norms[i];
         p.norm = sqrtf(block_sum(p.norm));
+        for (int i = (int)range[3]; i < (int)range[4]; ++i) p.layer_norm += norms[i];
+        p.layer_norm = sqrtf(p.layer_norm);
         p.gradient_norm = sqrtf(norms[segment]);
     }
     if (weight_norms) p.weight_norm = sqrtf(weight_norms[segment]);
@@ -176,7 +179,7 @@ __device__ void optim_apply(
     float* slot1,                // (n), or null
     float* slot2,                // (n), or null
     float* slot3,                // (n), or null
-    const long long* ranges,     // (blocks, 3): begin, end, segment
+    const long long* ranges,     // (blocks, 5): begin, end, segment; the first segment of its layer, and the one after its last
     const float* factors,        // (blocks, 2): lr_mult, decay_mult
     const unsigned* step,        // (1)
     const float* lr,             // (1)
@@ -197,9 +200,9 @@ __device__ void optim_apply(
 #undef PREPARE
         }
     }
-    const long long* range = ranges + 3 * blockIdx.x;
+    const long long* range = ranges + 5 * blockIdx.x;
     factors += 2 * blockIdx.x;
-    const Parameter p = parameter_of(norms, weight_norms, factors, (int)range[2], *lr, segments);
+    const Parameter p = parameter_of(norms, weight_norms, factors, range, *lr, segments);
     __syncthreads();
     const Regions at = {w, halves, g, {slot0, slot1, slot2, slot3}};
     apply_chain(Interpreter{table, ops}, at, p, range, factors[0] == 0.0f, bad_weights, update);
@@ -215,7 +218,7 @@ __device__ __forceinline__ void apply_single(
     using Shared = Prepared<Settings>;
     SHARED(Shared, prepared);
     if (threadIdx.x == 0) prepared = prepare(settings, Step{step - start});
-    const Parameter p = parameter_of(norms, weight_norms, factors, (int)range[2], lr, segments);
+    const Parameter p = parameter_of(norms, weight_norms, factors, range, lr, segments);
     __syncthreads();
     const Single<Settings> single = {prepared, {before}, {after}};
     apply_chain(single, at, p, range, factors[0] == 0.0f, bad_weights, update);

@@ -22,6 +22,7 @@ struct Parameter {
     float lr;             // the learning rate times lr_mult
     float decay_mult;     // multiplies the weight decay
     float norm;           // of the gradients of all parameters together
+    float layer_norm;     // of the gradients of this parameter's layer
     float gradient_norm;  // of this parameter's gradient
     float weight_norm;    // of this parameter's weights
 };
@@ -31,6 +32,9 @@ struct Element {
     float g, w;
     float slots[4];
 };
+
+// 1, 0 or -1.
+__device__ __forceinline__ float sign(float x) { return (float)((x > 0.0f) - (x < 0.0f)); }
 
 // x to the power n, with the same bits on every machine, as `power` in src/optim/transform.rs.
 __device__ inline double power(double x, long long n) {

@@ -5,7 +5,7 @@ mod common;
 
 use common::runs::{Folder, losses};
 use common::{Training, on_mesh};
-use peristyle::optim::{Ema, Transform, all_examples};
+use peristyle::optim::{ChainEntry, Ema, all_examples};
 use peristyle::program::Persistent;
 use peristyle::train::exchange;
 
@@ -16,12 +16,12 @@ const CONFIG: &str = "tests/reference/rmsprop.toml";
 const LR: &str = "optimizer.lr=1e-3";
 
 /// Returns the `--set` of a chain with this transform and weight decay; averages of the weights are a setting of their own.
-fn chain(transform: &dyn Transform) -> String {
-    if transform.key() == Ema::KEY {
+fn chain(transform: &dyn ChainEntry) -> String {
+    if transform.kind() == Ema::KEY {
         return format!("train.ema={}", transform.values()[0].1);
     }
     let settings: Vec<String> = transform.values().iter().map(|(key, value)| format!("{key} = {value}")).collect();
-    let own = format!("{{ {} = {{ {} }} }}", transform.key(), settings.join(", "));
+    let own = format!("{{ {} = {{ {} }} }}", transform.kind(), settings.join(", "));
     format!("optimizer.chain=[{{ weight_decay = 1e-3 }}, {own}]")
 }
 

@@ -46,7 +46,7 @@ fn line(key: &SectionKey, table: Option<&DeTable>, config: &Config) -> String {
         "data.test" => config.data.test.as_ref().map(|test| tagged(test.key(), &**test)),
         "data.augment" => given.map(|_| list(config.data.augment.iter().map(|one| tagged(one.key(), &**one)))),
         "model.loss" => losses(given, &config.model.losses),
-        "optimizer.chain" => given.map(|_| list(config.optimizer.chain.listed().map(|t| tagged(t.key(), t)))),
+        "optimizer.chain" => given.map(|_| list(config.optimizer.entries.iter().map(|one| tagged(one.kind(), &**one)))),
         "optimizer.schedule" => given.map(|_| list(config.optimizer.schedule.0.iter().map(|s| tagged(s.key(), &**s)))),
         _ => None,
     };

@@ -293,7 +293,7 @@ fn note_without_effect(diagnostics: &mut Diagnostics, devices: &Devices, model: 
     if devices.mesh.columns == 1 && model.layers.iter().any(|entry| entry.split.is_some()) {
         diagnostics.note("[model]: split has no effect: the mesh has one column");
     }
-    let decays = optimizer.chain.transforms.iter().any(|transform| transform.decay() != 0.0);
+    let decays = optimizer.chain.transforms.iter().any(|transform| transform.uses_decay_mult());
     if !decays && model.layers.iter().any(|entry| entry.decay_mult != Multiplier::default()) {
         diagnostics.note("[model]: decay_mult has no effect: the chain of [optimizer] has no weight_decay");
     }

@@ -6,7 +6,7 @@ use super::kinds::{Kinds, Tagged, kinds};
 use super::section::Section;
 use super::spans::SpannedValue;
 use crate::error::{Fault, number};
-use crate::optim::{self, Chain, Interval, Monitor, ScheduleList, schedules};
+use crate::optim::{self, Chain, ChainEntry, Interval, Monitor, ScheduleList, schedules};
 use crate::settings::FRACTION;
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
@@ -17,6 +17,8 @@ use toml::de::DeValue;
 /// How gradients become updates.
 #[derive(Debug)]
 pub struct Optimizer {
+    /// The entries of the chain, as the file lists them.
+    pub entries: Vec<Box<dyn ChainEntry>>,
     /// The transforms of the gradient, in order; an empty chain is plain gradient descent.
     pub chain: Arc<Chain>,
     /// The base learning rate, above 0.
@@ -145,10 +147,10 @@ pub(super) fn read_optimizer(
     evaluated: &[&'static str],
 ) -> Option<Optimizer> {
     let mut section = Section::open(diagnostics, "[optimizer]", "optimizer", value);
-    let chain = section.value("chain");
-    let chain = match chain {
+    let entries = section.value("chain");
+    let entries = match entries {
         Some(value) => read_chain(section.diagnostics, value),
-        None => Some(Chain::default()),
+        None => Some(Vec::new()),
     };
     let lr: Option<f64> = section.required("lr");
     if let Some(lr) = lr.filter(|&lr| !optim::is_single(lr)) {
@@ -160,32 +162,32 @@ pub(super) fn read_optimizer(
         None => Some(ScheduleList::default()),
     };
     section.finish();
-    Some(Optimizer { chain: Arc::new(chain?), lr: lr?, schedule: schedule? })
+    let entries = entries?;
+    Some(Optimizer { chain: Arc::new(Chain::new(&entries)), entries, lr: lr?, schedule: schedule? })
 }
 
-fn read_chain(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Chain> {
+fn read_chain(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Vec<Box<dyn ChainEntry>>> {
     let at = value.span().start;
     let DeValue::Array(items) = value.into_inner() else {
         diagnostics
             .problem(at, "[optimizer]: chain is not a list, expected a list of transforms like [{ momentum = 0.9 }]");
         return None;
     };
-    let mut transforms = Vec::new();
+    let mut entries = Vec::new();
     let mut complete = true;
     for item in items {
         let read = Tagged::open(diagnostics, "[optimizer] chain", &TRANSFORMS, item).and_then(|tagged| {
             let (kind, locations, is_table) = (tagged.kind, tagged.locations.clone(), tagged.is_table());
             let subject = format!("transform \"{kind}\"");
-            let transform = tagged.read(diagnostics, &subject, &TRANSFORMS, optim::read)?;
+            let entry = tagged.read(diagnostics, &subject, &TRANSFORMS, optim::read)?;
             let named = |fault: Fault| if is_table { fault } else { fault.renamed(kind) };
-            transform.check().map_err(|fault| diagnostics.fault(&subject, &locations, &named(fault))).ok()?;
-            Some(transform)
+            entry.check_settings().map_err(|fault| diagnostics.fault(&subject, &locations, &named(fault))).ok()?;
+            Some(entry)
         });
         complete &= read.is_some();
-        transforms.extend(read);
+        entries.extend(read);
     }
-    transforms.retain(|transform| !transform.is_identity());
-    complete.then(|| Chain::new(transforms))
+    complete.then_some(entries)
 }
 
 /// Reads one schedule, or a list of schedules; `evaluated` has the names of the sets to evaluate on.

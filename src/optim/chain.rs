@@ -1,6 +1,7 @@
 //! A chain of transforms, divided into stages, each of which passes once over the flat regions of a device.
 
 use super::ema::Ema;
+use super::entry::ChainEntry;
 use super::role::{Slot, UpdateArgs, UpdateRole};
 use super::transform::{Blocks, Elements, Norm, Norms, Slots, Transform};
 use crate::cpu::{Ranges, sum_lanes, vectorized};
@@ -20,6 +21,8 @@ pub struct Segment {
     pub offset: usize,
     /// Number of elements; may be 0.
     pub len: usize,
+    /// The layer of the parameter; those of a layer are next to each other.
+    pub layer: usize,
     /// Multiplies the learning rate; 0 for a frozen parameter.
     pub lr_mult: f64,
     /// Multiplies the weight decay.
@@ -94,20 +97,18 @@ const SUMS: usize = 64;
 
 impl Chain {
     /// Returns a chain whose transforms begin with the first update.
-    pub fn new(transforms: Vec<Box<dyn Transform>>) -> Self {
+    /// Those that leave every gradient as it is are not part of it.
+    pub fn new(entries: &[Box<dyn ChainEntry>]) -> Self {
+        let transforms = entries.iter().flat_map(|entry| entry.transforms());
+        let transforms: Vec<_> = transforms.filter(|transform| !transform.is_identity()).map(Arc::from).collect();
         let starts = vec![0; transforms.len()];
-        Chain { transforms: transforms.into_iter().map(Arc::from).collect(), starts }
+        Chain { transforms, starts }
     }
 
     /// Returns the index among all slots of the one with the averages of the weights, if the chain keeps them.
     pub fn average(&self) -> Option<usize> {
         let slots = self.slots(0..self.transforms.len());
         slots.iter().position(|slot| self.transforms[slot.transform].key() == Ema::KEY)
-    }
-
-    /// Returns the transforms that the file lists: all but the averages of the weights, which are a setting of their own.
-    pub fn listed(&self) -> impl Iterator<Item = &dyn Transform> {
-        self.transforms.iter().map(|transform| &**transform).filter(|transform| transform.key() != Ema::KEY)
     }
 
     /// Returns the chain with another transform at its end.
@@ -209,7 +210,7 @@ impl Chain {
                 let all = if args.has(UpdateRole::Norms) { args.read::<T>(UpdateRole::Norms) } else { &[] };
                 let (gradients, weights) = all.split_at(all.len().min(segments.len()));
                 let finite = each_part(segments, args, |part: Ranges<T, UpdateRole>, (index, segment)| {
-                    let norms = Norms { gradients, weights, segment: index };
+                    let norms = Norms { gradients, weights, segment: index, layer: layer_of(segments, index) };
                     self.apply(transforms.clone(), *update, part, (segment, norms), args)
                 });
                 if !finite {
@@ -270,6 +271,14 @@ impl Chain {
             self.transforms[number].apply(T::block(elements));
         }
     }
+}
+
+/// Returns the first segment of the same layer, and the one after its last.
+pub(super) fn layer_of(segments: &[Segment], segment: usize) -> [usize; 2] {
+    let is_own = |other: &&Segment| other.layer == segments[segment].layer;
+    let before = segments[..segment].iter().rev().take_while(is_own).count();
+    let after = segments[segment..].iter().take_while(is_own).count();
+    [segment - before, segment + after]
 }
 
 /// Returns the name of a transform that has `before` others of its kind before it in the chain.

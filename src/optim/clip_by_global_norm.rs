@@ -17,9 +17,10 @@ const MAX_NORM: Range<f64> = Range {
 
 settings! {
     /// The transform: `clip_by_global_norm = 1.0`. Without it, nothing is clipped.
+    #[derive(Copy)]
     pub struct ClipByGlobalNorm from max_norm {
         /// The largest norm that is left as it is.
-        pub max_norm: f64, in MAX_NORM, example "1.0";
+        pub max_norm: f64 = 1.0, in MAX_NORM;
     }
 }
 

@@ -1,7 +1,7 @@
 //! The chain on a GPU: each stage of transforms is one launch, interpreted per element from tables in device memory. A
 //! transform with slots has a kernel of its own, for stages that have no other except weight decay.
 
-use super::chain::SLOTS;
+use super::chain::{SLOTS, layer_of};
 use super::transform::Transform;
 use super::{Chain, Segment, UpdatePass, UpdateRole};
 use crate::error::Result;
@@ -69,10 +69,12 @@ impl DeviceChain {
         }
         let ranges: Vec<i64> = segments.iter().flat_map(|s| [s.offset as i64, (s.offset + s.len) as i64]).collect();
         let blocks = segments.iter().enumerate().flat_map(|(i, s)| {
-            pieces(s, 0, BLOCK)
-                .map(move |[begin, end]| ([begin, end, i as i64], [s.lr_mult as f32, s.decay_mult as f32]))
+            pieces(s, 0, BLOCK).map(move |[begin, end]| {
+                let [first, after] = layer_of(segments, i).map(|at| at as i64);
+                ([begin, end, i as i64, first, after], [s.lr_mult as f32, s.decay_mult as f32])
+            })
         });
-        let (updated, factors): (Vec<[i64; 3]>, Vec<[f32; 2]>) = blocks.unzip();
+        let (updated, factors): (Vec<[i64; 5]>, Vec<[f32; 2]>) = blocks.unzip();
         let counted: Vec<f32> = segments.iter().map(|s| f32::from(u8::from(s.counted))).collect();
         let mut checked = Vec::new();
         for bucket in buckets {

@@ -42,6 +42,8 @@ pub struct Norms<'a, T> {
     pub(super) gradients: &'a [T],
     pub(super) weights: &'a [T],
     pub(super) segment: usize,
+    /// The first segment of the layer, and the one after its last.
+    pub(super) layer: [usize; 2],
 }
 
 impl<T: Real> Norms<'_, T> {
@@ -53,6 +55,11 @@ impl<T: Real> Norms<'_, T> {
     /// Returns the norm of this parameter's gradient.
     pub fn gradient(&self) -> T {
         self.gradients[self.segment].sqrt()
+    }
+
+    /// Returns the norm of the gradients of the parameters of the same layer.
+    pub fn layer(&self) -> T {
+        self.gradients[self.layer[0]..self.layer[1]].iter().fold(T::ZERO, |sum, &norm| sum + norm).sqrt()
     }
 
     /// Returns the norm of this parameter's weights.
@@ -128,6 +135,11 @@ pub trait Transform: Settings + Debug + Send + Sync {
         0.0
     }
 
+    /// Returns true if it decays weights, by a rate that is multiplied per parameter.
+    fn uses_decay_mult(&self) -> bool {
+        self.decay() != 0.0
+    }
+
     /// Transforms the gradient of a block.
     fn apply(&self, block: Block);
 
@@ -156,6 +168,18 @@ pub fn power(mut x: f64, mut n: u64) -> f64 {
         n /= 2;
     }
     product
+}
+
+/// Returns 1, 0 or -1.
+#[inline(always)]
+pub(super) fn sign<T: Real>(x: T) -> T {
+    if x > T::ZERO {
+        T::ONE
+    } else if x < T::ZERO {
+        -T::ONE
+    } else {
+        T::ZERO
+    }
 }
 
 /// Calls a function generic over the element type with the elements of a block.

@@ -12,9 +12,10 @@ use crate::tensor::Real;
 
 settings! {
     /// The transform: `weight_decay = 5e-4`.
+    #[derive(Copy)]
     pub struct WeightDecay from decay {
         /// The decay; 0 disables it.
-        pub decay: f64, in SINGLE_OR_ZERO, example "5e-4";
+        pub decay: f64 = 5e-4, in SINGLE_OR_ZERO;
     }
 }
 

@@ -68,6 +68,10 @@ impl Plan {
     /// Returns each parameter's segment of the flat regions on a device, in the order of offsets.
     pub fn segments(&self, device: usize) -> Vec<Segment> {
         let at = self.spec.mesh.position(device);
+        let mut layers = vec![0; self.network.parameters.len()];
+        for (index, node) in self.network.nodes.iter().enumerate() {
+            node.params.iter().for_each(|&param| layers[param] = index);
+        }
         let segment = |&param: &usize| {
             let part = self.flat.parts[param];
             let parameter = &self.network.parameters[param];
@@ -75,6 +79,7 @@ impl Plan {
             Segment {
                 offset: part.offset,
                 len: part.len,
+                layer: layers[param],
                 lr_mult: parameter.lr_mult,
                 decay_mult: parameter.decay_mult,
                 counted: parameter.lr_mult != 0.0 && Axis::INNER_FIRST.into_iter().all(first),

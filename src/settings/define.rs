@@ -23,6 +23,14 @@ impl Visitor<'_> for KnownKey {
     }
 }
 
+/// Returns names as in a sentence: `mu, nesterov and form`.
+pub(crate) fn all_of(names: &[&str]) -> String {
+    match names {
+        [rest @ .., last] if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
+        _ => names.concat(),
+    }
+}
+
 /// Defines a struct of settings, one per field:
 ///
 /// ```text
@@ -149,7 +157,7 @@ macro_rules! settings {
                         let short: &[&str] = &[$(stringify!($short))?];
                         match <$Name as $crate::settings::table::Settings>::kind_of(short) {
                             None => f.write_str("a map"),
-                            Some(kind) => write!(f, "{kind}, or a table with {}", KEYS.join(" and ")),
+                            Some(kind) => write!(f, "{kind}, or a table with {}", $crate::settings::define::all_of(KEYS)),
                         }
                     }
                     fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<$Name, A::Error> {

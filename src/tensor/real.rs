@@ -123,6 +123,11 @@ pub trait Real:
     fn max(self, other: Self) -> Self {
         if other > self { other } else { self }
     }
+    /// Returns the smaller of two values; the first if they are equal.
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        if other < self { other } else { self }
+    }
 }
 
 macro_rules! real {

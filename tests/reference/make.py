@@ -131,6 +131,20 @@ NETWORKS |= {
         0.01, "Adam", betas=(0.8, 0.99), eps=1e-6, weight_decay=1e-3),
     "adamw": optimizer("Adam with decoupled weight decay.", [{"adam": {}}, {"weight_decay": 0.05}], 0.01, "AdamW",
                        weight_decay=0.05),
+    "nesterov": optimizer(
+        "Momentum that looks ahead, with L2 regularisation.",
+        [{"weight_decay": 1e-3}, {"momentum": dict(mu=0.8, nesterov=True)}], 0.05, "SGD", momentum=0.8, nesterov=True,
+        weight_decay=1e-3),
+    "adagrad": optimizer("AdaGrad.", [{"adagrad": dict(initial=0.01)}], 0.02, "Adagrad", initial_accumulator_value=0.01),
+    "adadelta": optimizer(
+        "AdaDelta with L2 regularisation.", [{"weight_decay": 1e-3}, {"adadelta": dict(epsilon=1e-5)}], 0.5, "Adadelta",
+        eps=1e-5, weight_decay=1e-3),
+    "nadam": optimizer(
+        "Nadam, with a look-ahead that grows fast.", [{"nadam": dict(beta2=0.99, momentum_decay=0.5)}], 0.005, "NAdam",
+        betas=(0.9, 0.99), momentum_decay=0.5),
+    "rprop": optimizer(
+        "Rprop; limits are factors of the rate.", [{"rprop": dict(min_factor=1e-3, max_factor=4.0)}], 0.002, "Rprop",
+        step_sizes=(2e-6, 8e-3)),
 }
 
 

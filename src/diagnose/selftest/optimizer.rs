@@ -25,13 +25,13 @@ const STEPS: u64 = 3;
 
 /// Checks every transform alone, an empty chain, and a chain of several that a norm divides into stages.
 pub(super) fn check(device: &Device, effort: Effort, tally: &mut Tally) {
-    let mut chains: Vec<Chain> = optim::all_examples().into_iter().map(|one| Chain::new(vec![one])).collect();
+    let mut chains: Vec<Chain> = optim::all_examples().into_iter().map(|one| Chain::new(&[one])).collect();
     chains.push(Chain::default());
-    chains.push(Chain::new(vec![
-        Box::new(Momentum { mu: 0.5, nesterov: true }),
+    chains.push(Chain::new(&[
+        Box::new(Momentum { mu: 0.5, nesterov: true, ..Momentum::default() }),
         Box::new(ClipByGlobalNorm { max_norm: 3.0 }),
         Box::new(WeightDecay { decay: 0.1 }),
-        Box::new(Momentum { mu: 0.9, nesterov: false }),
+        Box::new(Momentum::default()),
     ]));
     let skipped = if effort == Effort::Quick { chains.len() - 1 } else { 0 };
     for chain in &chains[skipped..] {
@@ -90,10 +90,9 @@ fn rounded(weights: &[f32], bf16_weights: &[bf16]) -> Compared {
 }
 
 fn segments() -> Vec<Segment> {
-    let segment = |(offset, len, lr_mult, decay_mult, counted)| Segment { offset, len, lr_mult, decay_mult, counted };
-    [(3, 5, 1.0, 1.0, true), (16, 0, 1.0, 1.0, true), (64, 1201, 2.0, 0.5, true), (1300, 4097, 1.0, 0.0, true)]
-        .map(segment)
-        .into()
+    let segment =
+        |(offset, len, layer, lr_mult, decay_mult)| Segment { offset, len, layer, lr_mult, decay_mult, counted: true };
+    [(3, 5, 0, 1.0, 1.0), (16, 0, 1, 1.0, 1.0), (64, 1201, 2, 2.0, 0.5), (1300, 4097, 2, 1.0, 0.0)].map(segment).into()
 }
 
 /// The number of metrics of the batch.
