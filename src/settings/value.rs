@@ -45,6 +45,18 @@ values! {
     [usize; 3], "list of 3 integers", list => format!("{list:?}");
 }
 
+impl<T: Value> Value for Vec<T> {
+    type Inner = Self;
+    const KIND: &'static str = "list";
+    fn inner(&self) -> Option<&Self> {
+        Some(self)
+    }
+    fn toml(&self) -> Option<String> {
+        let all: Vec<String> = self.iter().filter_map(T::toml).collect();
+        Some(format!("[{}]", all.join(", ")))
+    }
+}
+
 impl<T: Value<Inner = T>> Value for Option<T> {
     type Inner = T;
     const KIND: &'static str = T::KIND;

@@ -7,6 +7,12 @@
 
 mod constant;
 mod cosine;
+mod dexp;
+mod exponential;
+mod inv;
+mod inverse;
+mod multi_step;
+mod one_cycle;
 mod plateau;
 mod polynomial;
 mod schedule;
@@ -15,6 +21,12 @@ mod warmup;
 
 pub use constant::Constant;
 pub use cosine::Cosine;
+pub use dexp::Dexp;
+pub use exponential::Exponential;
+pub use inv::Inv;
+pub use inverse::Inverse;
+pub use multi_step::MultiStep;
+pub use one_cycle::OneCycle;
 pub use plateau::Plateau;
 pub use polynomial::Polynomial;
 pub use schedule::{Monitor, Observation, RunProgress, Schedule, ScheduleList, ScheduleState};
@@ -27,6 +39,12 @@ registry! {
     Schedule: Box<dyn Schedule>, one => Box::new(one);
     "constant" => Constant,
     "cosine" => Cosine,
+    "dexp" => Dexp,
+    "exponential" => Exponential,
+    "inv" => Inv,
+    "inverse" => Inverse,
+    "multi_step" => MultiStep,
+    "one_cycle" => OneCycle,
     "plateau" => Plateau,
     "polynomial" => Polynomial,
     "step" => StepDecay,

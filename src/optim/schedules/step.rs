@@ -4,7 +4,8 @@ use super::schedule::{RunProgress, Schedule};
 use crate::optim::{Interval, power};
 use crate::settings::{Range, settings};
 
-const FACTOR: Range<f64> = Range {
+/// The factor of a decay.
+pub(super) const DECAY: Range<f64> = Range {
     text: "a number above 0 other than 1, such as 0.1",
     contains: |&factor| factor.is_finite() && factor > 0.0 && factor != 1.0,
 };
@@ -15,7 +16,7 @@ settings! {
         /// How long it is from one decay to the next.
         pub every: Interval, example "\"30 epochs\"";
         /// The factor of each decay.
-        pub factor: f64, in FACTOR, example "0.1";
+        pub factor: f64, in DECAY, example "0.1";
     }
 }
 

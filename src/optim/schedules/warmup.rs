@@ -1,5 +1,5 @@
-//! Linear warmup (Goyal et al. 2017, <https://arxiv.org/abs/1706.02677>): the rate rises from start lr to lr in n updates:
-//! lr (start + (1 - start) (t + 1) / n) after t < n updates, then lr.
+//! Warmup (Goyal et al. 2017, <https://arxiv.org/abs/1706.02677>): the rate rises from start lr to lr in n updates:
+//! lr (start + (1 - start) ((t + 1) / n)^power) after t < n updates, then lr.
 //!
 //! Schedules that follow in the list begin after the warmup: they count updates from its end. Those before it count from the
 //! beginning of the run.
@@ -7,7 +7,7 @@
 use super::schedule::{RunProgress, Schedule};
 use crate::error::Fault;
 use crate::optim::Interval;
-use crate::settings::{FRACTION, Range, Settings, settings};
+use crate::settings::{FRACTION, POSITIVE, Range, Settings, settings};
 
 const COUNT: Range<u64> = Range { text: "at least 1", contains: |&count| count >= 1 };
 
@@ -20,6 +20,8 @@ settings! {
         pub epochs: Option<u64> = None, in COUNT, unit "epochs", example "5";
         /// The factor that the rate rises from.
         pub start: f64 = 0.0, in FRACTION;
+        /// The power; 1 is a straight line, and Darknet's `burn_in` has 4.
+        pub power: f64 = 1.0, in POSITIVE;
     }
 }
 
@@ -48,13 +50,13 @@ impl Schedule for Warmup {
         if at.step >= length {
             return 1.0;
         }
-        self.start + (1.0 - self.start) * (at.step + 1) as f64 / length as f64
+        self.start + (1.0 - self.start) * ((at.step + 1) as f64 / length as f64).powf(self.power)
     }
     fn delay(&self) -> Option<Interval> {
         Some(self.length())
     }
     fn examples() -> Vec<Self> {
-        let steps = Warmup { steps: Some(4), epochs: None, start: 0.0 };
-        vec![Warmup { steps: None, epochs: Some(1), start: 0.1 }, steps]
+        let steps = Warmup { steps: Some(4), power: 4.0, ..Warmup::default() };
+        vec![Warmup { epochs: Some(1), start: 0.1, ..Warmup::default() }, steps]
     }
 }
