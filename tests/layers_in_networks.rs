@@ -36,6 +36,7 @@ fn push(network: &mut Network, layer: Arc<dyn Layer>, inputs: Vec<Source>, split
         name: format!("{name}.{}", param.name),
         init: param.init.unwrap_or(layers::Init::Kaiming),
         lr_mult: 1.0,
+        group: 0,
         decay_mult: 1.0,
         param,
     };

@@ -30,7 +30,7 @@ fn train(sets: &[String], updates: usize) -> (Vec<f64>, Vec<Vec<f64>>) {
     let mut training = Training::new(CONFIG, sets);
     let losses = training.losses(updates);
     let (parameters, chain) = (0..training.job.network.parameters.len(), &training.session.plan().chain);
-    let slots = chain.slots(0..chain.transforms.len()).len();
+    let slots = chain.num_regions();
     let weights = parameters.clone().map(Persistent::Parameter);
     let all = weights.chain((0..slots).flat_map(|slot| parameters.clone().map(move |p| Persistent::Slot(slot, p))));
     (losses, all.map(|which| exchange::read_values(&training.session, which).unwrap()).collect())

@@ -272,6 +272,62 @@ pub const KEYS: &[SectionKey] = &[
         "a number above 0 that is neither 0 nor infinite in single precision",
         key("optimizer.lr", "number", Required, "0.01", "The learning rate."),
     ),
+    within(
+        "a number above 0 within single precision",
+        key(
+            "optimizer.lr_by_depth",
+            "number",
+            Value("1.0"),
+            "1.2",
+            "The learning rate of each layer that has parameters, as a factor of that of the next one in the file.",
+        ),
+    ),
+    key(
+        "optimizer.scale_lr",
+        "`none`, `linear` or `sqrt`",
+        Value("\"none\""),
+        "\"linear\"",
+        "Multiplies the learning rate by `data.batch` / `lr_batch`, or by its root.",
+    ),
+    within(
+        "at least 1",
+        key("optimizer.lr_batch", "integer", Value("256"), "128", "The batch that `lr` is meant for, with `scale_lr`."),
+    ),
+    key(
+        "optimizer.groups",
+        "table of groups, by patterns",
+        Value("{}"),
+        "{ bias = { lr_mult = 2.0, decay_mult = 0.0 } }",
+        "Parameters with settings of their own: those of a layer (`fc8`, `conv*`), one of them (`fc8.weight`), or all of \
+         a name (`bias`). The key with the most characters besides stars decides.",
+    ),
+    within(
+        "a number, at least 0 and within single precision",
+        key(
+            "optimizer.groups.*.lr_mult",
+            "number",
+            Value("1.0"),
+            "2.0",
+            "Multiplies their learning rate, besides the `lr_mult` of the layer; 0 freezes them.",
+        ),
+    ),
+    within(
+        "a number, at least 0 and within single precision",
+        key(
+            "optimizer.groups.*.decay_mult",
+            "number",
+            Value("1.0"),
+            "0.0",
+            "Multiplies their weight decay, besides the `decay_mult` of the layer.",
+        ),
+    ),
+    key(
+        "optimizer.groups.*.chain",
+        "list of transforms",
+        Chosen("optimizer.chain"),
+        "[\"adam\"]",
+        "Their own chain. Its global norm is that of this group.",
+    ),
     key(
         "optimizer.schedule",
         "schedule, or list of schedules",

@@ -3,14 +3,14 @@
 use super::diagnostics::Diagnostics;
 use super::section::Section;
 use super::spans::{SourceMap, SpannedValue};
-use super::{Devices, LayerEntry, Model, Multiplier, Optimizer, Train, data, devices, model, set, train, write};
+use super::{
+    Devices, LayerEntry, Model, Multiplier, Optimizer, Train, data, devices, model, optimizer, set, train, write,
+};
 use crate::data::{Base, DataSettings};
 use crate::error::{Error, Fault, Locations, Problem, Result, is_hidden, quantity};
-use crate::optim::Ema;
 use crate::storage::open_regular;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -186,9 +186,9 @@ fn read_root(diagnostics: &mut Diagnostics, root: DeTable) -> (Option<Config>, O
     let checkpoint_locations = checkpoint.map(|value| top.diagnostics.source.locations(value)).unwrap_or_default();
     let data = required(&mut top, "data", data::read);
     let model = required(&mut top, "model", model::read);
-    let evaluated = evaluated_sets(data.as_ref());
+    let (evaluated, batch) = (evaluated_sets(data.as_ref()), data.as_ref().map(|data| data.batch));
     let optimizer =
-        required(&mut top, "optimizer", |diagnostics, value| train::read_optimizer(diagnostics, value, &evaluated));
+        required(&mut top, "optimizer", |diagnostics, value| optimizer::read(diagnostics, value, &evaluated, batch));
     let train = required(&mut top, "train", |diagnostics, value| train::read_train(diagnostics, value, &evaluated));
     if let (Some(data), Some(train)) = (&data, &train)
         && train.accumulate > data.batch.max(1)
@@ -205,10 +205,8 @@ fn read_root(diagnostics: &mut Diagnostics, root: DeTable) -> (Option<Config>, O
     if let (Some(model), Some(optimizer)) = (&model, &optimizer) {
         note_without_effect(diagnostics, &devices, model, optimizer);
     }
-    let optimizer = optimizer.map(|optimizer| match train.as_ref().and_then(|train| train.ema) {
-        Some(decay) => Optimizer { chain: Arc::new(optimizer.chain.then(Ema { decay })), ..optimizer },
-        None => optimizer,
-    });
+    let average = train.as_ref().and_then(|train| train.ema);
+    let optimizer = optimizer.map(|optimizer| optimizer.with_average(average));
     if let (Some(model), Some(train)) = (&model, &train) {
         note_parts(diagnostics, model, train);
     }

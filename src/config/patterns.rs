@@ -43,6 +43,12 @@ impl NamePattern {
         self.0.matches('*').count()
     }
 
+    /// Returns its place among patterns that match the same name, of which the smallest decides: that with the most characters
+    /// besides stars, of equal ones that with the fewest stars.
+    pub fn rank(&self) -> (isize, usize) {
+        (self.num_stars() as isize - self.0.len() as isize, self.num_stars())
+    }
+
     /// Matches a name.
     pub fn matches<'n>(&self, name: &'n str) -> Option<NameMatch<'n>> {
         let mut stars = Vec::new();
@@ -126,9 +132,8 @@ impl NameMap {
     /// The indices of two pairs of which neither precedes the other.
     pub fn apply(&self, name: &str) -> Result<(String, Option<usize>), [usize; 2]> {
         // The pairs that match: those that precede others first.
-        let rank = |key: &NamePattern| (key.num_stars() as isize - key.0.len() as isize, key.num_stars());
         let matching = self.0.iter().enumerate().filter(|(_, (key, _))| key.matches(name).is_some());
-        let mut matching: Vec<_> = matching.map(|(i, (key, _))| (rank(key), i)).collect();
+        let mut matching: Vec<_> = matching.map(|(i, (key, _))| (key.rank(), i)).collect();
         matching.sort_unstable();
         match matching.as_slice() {
             [] => Ok((name.to_string(), None)),

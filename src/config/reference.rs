@@ -28,6 +28,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("model.loss.*", "### Every loss"),
     ("model.layers.*", "### Every layer"),
     ("optimizer", "## `[optimizer]`: how it learns"),
+    ("optimizer.groups.*", "### Every group of `groups`"),
     ("train", "## `[train]`: how long, and what is evaluated and kept"),
     ("train.checkpoint", "### `checkpoint` in `[train]`"),
     ("cluster", "## `[cluster]`: several processes"),

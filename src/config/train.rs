@@ -1,31 +1,16 @@
-//! `[optimizer]` and `[train]`: how gradients become updates, how long to train, when to evaluate and save.
+//! `[train]`: how long to train, when to evaluate and save.
 
 use super::diagnostics::Diagnostics;
 use super::duration;
-use super::kinds::{Kinds, Tagged, kinds};
 use super::section::Section;
 use super::spans::SpannedValue;
 use crate::error::{Fault, number};
-use crate::optim::{self, Chain, ChainEntry, Interval, Monitor, ScheduleList, schedules};
+use crate::optim::Interval;
 use crate::settings::FRACTION;
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
-use std::sync::Arc;
 use std::time::Duration;
 use toml::de::DeValue;
-
-/// How gradients become updates.
-#[derive(Debug)]
-pub struct Optimizer {
-    /// The entries of the chain, as the file lists them.
-    pub entries: Vec<Box<dyn ChainEntry>>,
-    /// The transforms of the gradient, in order; an empty chain is plain gradient descent.
-    pub chain: Arc<Chain>,
-    /// The base learning rate, above 0.
-    pub lr: f64,
-    /// The schedules of the learning rate, in order; none, a constant rate, by default.
-    pub schedule: ScheduleList,
-}
 
 /// How often something happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -135,92 +120,6 @@ pub struct Train {
     pub on_nonfinite: OnNonFinite,
     /// The time after which the run writes a checkpoint and ends, to be started again; none by default.
     pub max_time: Option<Duration>,
-}
-
-pub(super) const TRANSFORMS: Kinds = kinds!("transform", optim);
-pub(super) const SCHEDULES: Kinds = kinds!("schedule", schedules);
-
-/// Reads `[optimizer]`; returns `None` if it cannot be used.
-pub(super) fn read_optimizer(
-    diagnostics: &mut Diagnostics,
-    value: SpannedValue,
-    evaluated: &[&'static str],
-) -> Option<Optimizer> {
-    let mut section = Section::open(diagnostics, "[optimizer]", "optimizer", value);
-    let entries = section.value("chain");
-    let entries = match entries {
-        Some(value) => read_chain(section.diagnostics, value),
-        None => Some(Vec::new()),
-    };
-    let lr: Option<f64> = section.required("lr");
-    if let Some(lr) = lr.filter(|&lr| !optim::is_single(lr)) {
-        section.out_of_range("lr", number(lr));
-    }
-    let schedule = section.value("schedule");
-    let schedule = match schedule {
-        Some(value) => read_schedules(section.diagnostics, value, evaluated),
-        None => Some(ScheduleList::default()),
-    };
-    section.finish();
-    let entries = entries?;
-    Some(Optimizer { chain: Arc::new(Chain::new(&entries)), entries, lr: lr?, schedule: schedule? })
-}
-
-fn read_chain(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Vec<Box<dyn ChainEntry>>> {
-    let at = value.span().start;
-    let DeValue::Array(items) = value.into_inner() else {
-        diagnostics
-            .problem(at, "[optimizer]: chain is not a list, expected a list of transforms like [{ momentum = 0.9 }]");
-        return None;
-    };
-    let mut entries = Vec::new();
-    let mut complete = true;
-    for item in items {
-        let read = Tagged::open(diagnostics, "[optimizer] chain", &TRANSFORMS, item).and_then(|tagged| {
-            let (kind, locations, is_table) = (tagged.kind, tagged.locations.clone(), tagged.is_table());
-            let subject = format!("transform \"{kind}\"");
-            let entry = tagged.read(diagnostics, &subject, &TRANSFORMS, optim::read)?;
-            let named = |fault: Fault| if is_table { fault } else { fault.renamed(kind) };
-            entry.check_settings().map_err(|fault| diagnostics.fault(&subject, &locations, &named(fault))).ok()?;
-            Some(entry)
-        });
-        complete &= read.is_some();
-        entries.extend(read);
-    }
-    complete.then_some(entries)
-}
-
-/// Reads one schedule, or a list of schedules; `evaluated` has the names of the sets to evaluate on.
-fn read_schedules(
-    diagnostics: &mut Diagnostics,
-    value: SpannedValue,
-    evaluated: &[&'static str],
-) -> Option<ScheduleList> {
-    let span = value.span();
-    let items: Vec<SpannedValue> = match value.into_inner() {
-        DeValue::Array(items) => items.into_iter().collect(),
-        one => vec![toml::Spanned::new(span, one)],
-    };
-    let (mut schedules, mut complete) = (Vec::new(), true);
-    for item in items {
-        let read = Tagged::open(diagnostics, "[optimizer] schedule", &SCHEDULES, item).and_then(|tagged| {
-            let (subject, locations) = (format!("schedule \"{}\"", tagged.kind), tagged.locations.clone());
-            let schedule = tagged.read(diagnostics, &subject, &SCHEDULES, schedules::read)?;
-            let observed = match schedule.monitor() {
-                Some(Monitor::Evaluated(set)) if !evaluated.contains(&set) => {
-                    let message = format!("monitor needs the loss of the {set} set, but [data] has none");
-                    Err(Fault::at("monitor", message))
-                }
-                _ => Ok(()),
-            };
-            let checked = schedule.check().and(observed);
-            checked.map_err(|fault| diagnostics.fault(&subject, &locations, &fault)).ok()?;
-            Some(Arc::from(schedule))
-        });
-        complete &= read.is_some();
-        schedules.extend(read);
-    }
-    complete.then_some(ScheduleList(schedules))
 }
 
 /// Reads `[train]`; returns `None` if it cannot be used. `evaluated` has the names of the sets to evaluate on.

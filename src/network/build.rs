@@ -289,6 +289,7 @@ impl GraphBuilder<'_> {
             name: format!("{}.{}", entry.name, param.name),
             init: param.init.unwrap_or(default),
             lr_mult: entry.lr_mult.of(param.name),
+            group: 0,
             decay_mult: entry.decay_mult.of(param.name),
             param,
         }));

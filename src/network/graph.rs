@@ -64,6 +64,8 @@ pub struct Parameter {
     pub init: Init,
     /// Multiplies the learning rate.
     pub lr_mult: f64,
+    /// The group of the optimiser's chain that updates it; 0 unless the file names others.
+    pub group: usize,
     /// Multiplies the weight decay.
     pub decay_mult: f64,
 }

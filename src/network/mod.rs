@@ -5,6 +5,7 @@
 
 mod build;
 mod graph;
+mod groups;
 mod open;
 mod table;
 

@@ -2,6 +2,7 @@
 
 use super::build::build;
 use super::graph::Network;
+use super::groups::assign;
 use crate::config::{self, Config, Parsed};
 use crate::error::{Error, Fault, Problem, Result, suggest};
 use std::path::Path;
@@ -49,8 +50,10 @@ impl CheckedConfig {
             problems.extend(more);
             None
         });
-        if let (Some(config), Some(network)) = (&parsed.config, &network) {
+        let mut network = network;
+        if let (Some(config), Some(network)) = (&parsed.config, &mut network) {
             problems.extend(unknown_metric(config, network));
+            problems.extend(assign(&config.optimizer, &config.optimizer_locations, network).err().unwrap_or_default());
         }
         config::sort(&mut problems);
         CheckedConfig { file: parsed.file, config: parsed.config, network, problems }

@@ -23,6 +23,8 @@ pub struct Segment {
     pub len: usize,
     /// The layer of the parameter; those of a layer are next to each other.
     pub layer: usize,
+    /// The group of the chain that updates the parameter.
+    pub group: usize,
     /// Multiplies the learning rate; 0 for a frozen parameter.
     pub lr_mult: f64,
     /// Multiplies the weight decay.
@@ -58,6 +60,8 @@ pub enum UpdatePass {
     /// count of those that are not finite afterwards, writes the weights' bf16 copy, if there is one, and leaves the
     /// gradients as they are; otherwise updates the gradients and only reads the weights.
     Apply {
+        /// The group whose parameters are transformed; others are neither read nor written.
+        group: usize,
         /// The range of transforms in the chain.
         transforms: Range<usize>,
         /// Whether w = w - lr * lr_mult * g follows.
@@ -68,19 +72,32 @@ pub enum UpdatePass {
     /// Computes the squared norms of this device's gradients, which are summed over all devices before the next stage.
     ///
     /// Reads the gradients and writes the norms: the sum of squares of each segment, or 0 if the segment is not counted
-    /// on this device. With `weights`, those of the weights follow. As the first stage, also does what
+    /// on this device or belongs to another group. With `weights`, those of the weights follow. As the first stage, also does what
     /// [`UpdatePass::Check`] does; a norm of gradients that overflows counts as a gradient that is not finite.
     Norm {
+        /// The group of the parameters.
+        group: usize,
         /// Whether the norms of the weights are required as well.
         weights: bool,
     },
 }
 
+/// The transforms of some of the parameters.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ChainGroup {
+    /// What the file calls it; empty for the parameters that belong to no other group.
+    pub label: String,
+    /// The range of its transforms in the chain.
+    pub transforms: Range<usize>,
+}
+
 /// The transforms of an optimiser, in order. An empty chain is plain gradient descent.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Chain {
-    /// The transforms.
+    /// The transforms, group by group.
     pub transforms: Vec<Arc<dyn Transform>>,
+    /// The groups of parameters, at least one.
+    pub groups: Vec<ChainGroup>,
     /// For each transform, the number of updates made before it joined the chain: 0 unless a resume changed the chain.
     pub starts: Vec<u64>,
 }
@@ -95,67 +112,101 @@ pub(super) const SLOTS: usize = 4;
 /// Maximum number of tasks for one segment's norm; their sums are on the stack.
 const SUMS: usize = 64;
 
+impl Default for Chain {
+    fn default() -> Self {
+        Chain::new(&[])
+    }
+}
+
 impl Chain {
-    /// Returns a chain whose transforms begin with the first update.
-    /// Those that leave every gradient as it is are not part of it.
+    /// Returns a chain for all parameters whose transforms begin with the first update. Those that leave every gradient as it
+    /// is are not part of it.
     pub fn new(entries: &[Box<dyn ChainEntry>]) -> Self {
-        let transforms = entries.iter().flat_map(|entry| entry.transforms());
-        let transforms: Vec<_> = transforms.filter(|transform| !transform.is_identity()).map(Arc::from).collect();
-        let starts = vec![0; transforms.len()];
-        Chain { transforms, starts }
+        Chain::grouped([(String::new(), entries)])
     }
 
-    /// Returns the index among all slots of the one with the averages of the weights, if the chain keeps them.
-    pub fn average(&self) -> Option<usize> {
-        let slots = self.slots(0..self.transforms.len());
-        slots.iter().position(|slot| self.transforms[slot.transform].key() == Ema::KEY)
-    }
-
-    /// Returns the chain with another transform at its end.
-    pub fn then(&self, last: impl Transform + 'static) -> Self {
-        let mut chain = self.clone();
-        chain.transforms.push(Arc::new(last));
-        chain.starts.push(0);
+    /// Returns a chain of groups, each with its label and entries.
+    pub fn grouped<'a>(all: impl IntoIterator<Item = (String, &'a [Box<dyn ChainEntry>])>) -> Self {
+        let mut chain = Chain { transforms: Vec::new(), groups: Vec::new(), starts: Vec::new() };
+        for (label, entries) in all {
+            let start = chain.transforms.len();
+            let transforms = entries.iter().flat_map(|entry| entry.transforms());
+            chain.transforms.extend(transforms.filter(|transform| !transform.is_identity()).map(Arc::from));
+            chain.groups.push(ChainGroup { label, transforms: start..chain.transforms.len() });
+        }
+        chain.starts = vec![0; chain.transforms.len()];
         chain
     }
 
-    /// Returns the names of the transforms: `momentum`, and `momentum2` for the second of its kind.
+    /// Returns the region of the averages of the weights, if the chain keeps them.
+    pub fn average(&self) -> Option<usize> {
+        self.slots().find(|(slot, _)| self.transforms[slot.transform].key() == Ema::KEY).map(|(_, region)| region)
+    }
+
+    /// Returns the chain with another transform at the end of each group.
+    pub fn then(&self, last: impl Transform + Clone + 'static) -> Self {
+        let mut chain = Chain { transforms: Vec::new(), groups: Vec::new(), starts: Vec::new() };
+        for ChainGroup { label, transforms } in &self.groups {
+            let start = chain.transforms.len();
+            chain.transforms.extend_from_slice(&self.transforms[transforms.clone()]);
+            chain.transforms.push(Arc::new(last.clone()));
+            chain.starts.extend_from_slice(&self.starts[transforms.clone()]);
+            chain.starts.push(0);
+            chain.groups.push(ChainGroup { label: label.clone(), transforms: start..chain.transforms.len() });
+        }
+        chain
+    }
+
+    /// Returns the name of each transform within its group: `momentum`, and `momentum2` for the second of its kind.
     pub fn names(&self) -> Vec<String> {
         let keys: Vec<&str> = self.transforms.iter().map(|transform| transform.key()).collect();
-        let before = |i: usize| keys[..i].iter().filter(|key| **key == keys[i]).count();
-        (0..keys.len()).map(|i| numbered(keys[i], before(i))).collect()
+        let name = |of: &ChainGroup, i: usize| {
+            let before = keys[of.transforms.start..i].iter().filter(|key| **key == keys[i]).count();
+            numbered(keys[i], before)
+        };
+        self.groups.iter().flat_map(|group| group.transforms.clone().map(move |i| name(group, i))).collect()
+    }
+
+    /// Returns the name of each transform, with the label of its group.
+    fn labelled(&self) -> Vec<String> {
+        let labels = self.groups.iter().flat_map(|group| group.transforms.clone().map(|_| group.label.as_str()));
+        let label = |(name, label): (String, &str)| if label.is_empty() { name } else { format!("{label}: {name}") };
+        self.names().into_iter().zip(labels).map(label).collect()
     }
 
     /// Returns for each name the number of updates made before the transform joined the chain.
     pub fn started(&self) -> impl Iterator<Item = (String, u64)> {
-        self.names().into_iter().zip(self.starts.iter().copied())
+        self.labelled().into_iter().zip(self.starts.iter().copied())
     }
 
     /// Returns the same chain, given for each name the number of updates made before the transform joined the chain.
     pub fn joined(&self, start: impl Fn(&str) -> u64) -> Self {
-        Chain { transforms: self.transforms.clone(), starts: self.names().iter().map(|name| start(name)).collect() }
+        Chain { starts: self.labelled().iter().map(|name| start(name)).collect(), ..self.clone() }
     }
 
-    /// Returns the stages. The chain is divided before each transform that requires norms, which a separate stage
-    /// computes, and wherever a stage would have more than four slots or more operations than a GPU's table.
+    /// Returns the stages, group by group. The chain of a group is divided before each transform that requires norms, which a
+    /// separate stage computes, and wherever a stage would have more than four slots or more operations than a GPU's table.
     pub fn stages(&self) -> Vec<UpdatePass> {
-        let checked = self.transforms.first().is_some_and(|first| !first.norms().is_empty());
+        let first = self.transforms.first().is_some_and(|first| !first.norms().is_empty());
+        let checked = first && self.groups.len() == 1;
         let mut stages = if checked { Vec::new() } else { vec![UpdatePass::Check] };
-        let (mut start, mut norm, mut held) = (0, false, 0);
-        for (i, transform) in self.transforms.iter().enumerate() {
-            let (slots, norms) = (transform.slots().len(), transform.norms());
-            if !norms.is_empty() || held + slots > SLOTS || i - start == TransformOp::MOST {
-                if start < i {
-                    stages.push(UpdatePass::Apply { transforms: start..i, update: false, norm });
+        for (group, of) in self.groups.iter().enumerate() {
+            let (mut start, mut norm, mut held) = (of.transforms.start, false, 0);
+            for i in of.transforms.clone() {
+                let (slots, norms) = (self.transforms[i].slots().len(), self.transforms[i].norms());
+                if !norms.is_empty() || held + slots > SLOTS || i - start == TransformOp::MOST {
+                    if start < i {
+                        stages.push(UpdatePass::Apply { group, transforms: start..i, update: false, norm });
+                    }
+                    (start, norm, held) = (i, !norms.is_empty(), 0);
+                    if norm {
+                        stages.push(UpdatePass::Norm { group, weights: norms.contains(&Norm::Weights) });
+                    }
                 }
-                (start, norm, held) = (i, !norms.is_empty(), 0);
-                if norm {
-                    stages.push(UpdatePass::Norm { weights: norms.contains(&Norm::Weights) });
-                }
+                held += slots;
             }
-            held += slots;
+            stages.push(UpdatePass::Apply { group, transforms: start..of.transforms.end, update: true, norm });
         }
-        stages.push(UpdatePass::Apply { transforms: start..self.transforms.len(), update: true, norm });
         stages
     }
 
@@ -165,8 +216,24 @@ impl Chain {
         if of_weights { 2 * segments } else { segments }
     }
 
+    /// Returns the slots of all transforms, in order, with the number of the region that has the slot. Groups share regions,
+    /// as each parameter belongs to one of them; the averages of the weights are in the last region.
+    pub fn slots(&self) -> impl Iterator<Item = (Slot, usize)> {
+        let is_average = |slot: &Slot| self.transforms[slot.transform].key() == Ema::KEY;
+        let own = |group: &ChainGroup| self.slots_of(group.transforms.clone());
+        let kept = |group: &ChainGroup| own(group).iter().filter(|slot| !is_average(slot)).count();
+        let most = self.groups.iter().map(kept).max().unwrap_or(0);
+        let region = move |(number, slot): (usize, Slot)| (slot, if is_average(&slot) { most } else { number });
+        self.groups.iter().flat_map(move |group| own(group).into_iter().enumerate().map(region))
+    }
+
+    /// Returns the number of regions that have slots.
+    pub fn num_regions(&self) -> usize {
+        self.slots().map(|(_, region)| region + 1).max().unwrap_or(0)
+    }
+
     /// Returns the slots of some of the transforms, in order.
-    pub fn slots(&self, transforms: Range<usize>) -> Vec<Slot> {
+    pub fn slots_of(&self, transforms: Range<usize>) -> Vec<Slot> {
         let slots = |i: usize| self.transforms[i].slots().iter().map(move |&name| Slot { transform: i, name });
         transforms.flat_map(slots).collect()
     }
@@ -204,12 +271,15 @@ impl Chain {
                 });
                 count_gradients::<T>(finite, args);
             }
-            UpdatePass::Norm { weights } => norms::<T>(segments, *weights, args),
+            UpdatePass::Norm { group, weights } => norms::<T>(segments, *group, *weights, args),
             UpdatePass::Apply { .. } if args.read::<T>(UpdateRole::NonFiniteGradients)[0] != T::ZERO => {}
-            UpdatePass::Apply { transforms, update, .. } => {
+            UpdatePass::Apply { group, transforms, update, .. } => {
                 let all = if args.has(UpdateRole::Norms) { args.read::<T>(UpdateRole::Norms) } else { &[] };
                 let (gradients, weights) = all.split_at(all.len().min(segments.len()));
                 let finite = each_part(segments, args, |part: Ranges<T, UpdateRole>, (index, segment)| {
+                    if segment.group != *group {
+                        return true;
+                    }
                     let norms = Norms { gradients, weights, segment: index, layer: layer_of(segments, index) };
                     self.apply(transforms.clone(), *update, part, (segment, norms), args)
                 });
@@ -331,25 +401,25 @@ fn descend<T: Real>(w: &mut [T], g: &[T], rate: T) {
 }
 
 /// Writes the sums of squares of the gradients and, if required, of the weights.
-fn norms<T: Real>(segments: &[Segment], weights: bool, args: &UpdateArgs) {
+fn norms<T: Real>(segments: &[Segment], group: usize, weights: bool, args: &UpdateArgs) {
     let (gradients, rest) = args.write::<T>(UpdateRole::Norms).split_at_mut(segments.len());
-    squares(args.read::<T>(UpdateRole::Gradients), segments, gradients, args);
+    squares(args.read::<T>(UpdateRole::Gradients), segments, group, gradients, args);
     if weights {
-        squares(args.read::<T>(UpdateRole::Weights), segments, rest, args);
+        squares(args.read::<T>(UpdateRole::Weights), segments, group, rest, args);
     }
     if args.has(UpdateRole::NonFiniteGradients) {
         count_gradients::<T>(are_finite(gradients), args);
     }
 }
 
-/// Writes the sum of squares of each counted segment. Large segments are summed in up to [`SUMS`] parallel parts of
+/// Writes the sum of squares of each counted segment of a group, otherwise 0. Large segments are summed in up to [`SUMS`] parallel parts of
 /// whole blocks, which are then added in order.
-fn squares<T: Real>(values: &[T], segments: &[Segment], norms: &mut [T], args: &UpdateArgs) {
+fn squares<T: Real>(values: &[T], segments: &[Segment], group: usize, norms: &mut [T], args: &UpdateArgs) {
     for (norm, segment) in norms.iter_mut().zip(segments) {
         let values = &values[segment.range()];
         let part = values.len().div_ceil(BLOCK).div_ceil(SUMS).max(1) * BLOCK;
         let mut sums = [T::ZERO; SUMS];
-        if segment.counted {
+        if segment.counted && segment.group == group {
             args.chunks(&mut sums[..values.len().div_ceil(part)], 1, |i, sum, _| {
                 let part = &values[i * part..values.len().min((i + 1) * part)];
                 sum[0] = part.chunks(BLOCK).fold(T::ZERO, |sum, block| sum + sum_lanes(block, |x| x * x));

@@ -32,13 +32,14 @@ pub struct DeviceChain {
     programs: Vec<StageProgram>,
     /// The segments: begin and end.
     ranges: u64,
-    counted: u64,
+    /// For each group, which segments count in its norms.
+    counted: Vec<u64>,
     parts: u64,
     /// For each bucket, the address and number of the ranges of gradients that are checked: those that are not frozen.
     checked: Vec<(u64, usize)>,
     segments: usize,
-    /// The blocks of an update: their ranges and segments, the multipliers of these, and their number.
-    blocks: (u64, u64, usize),
+    /// For each group, the blocks of its update: their ranges and segments, the multipliers of these, and their number.
+    blocks: Vec<(u64, u64, usize)>,
 }
 
 impl DeviceChain {
@@ -68,14 +69,20 @@ impl DeviceChain {
             programs.push(StageProgram { operations: (table, operations.len()), single });
         }
         let ranges: Vec<i64> = segments.iter().flat_map(|s| [s.offset as i64, (s.offset + s.len) as i64]).collect();
-        let blocks = segments.iter().enumerate().flat_map(|(i, s)| {
-            pieces(s, 0, BLOCK).map(move |[begin, end]| {
-                let [first, after] = layer_of(segments, i).map(|at| at as i64);
-                ([begin, end, i as i64, first, after], [s.lr_mult as f32, s.decay_mult as f32])
-            })
-        });
-        let (updated, factors): (Vec<[i64; 5]>, Vec<[f32; 2]>) = blocks.unzip();
-        let counted: Vec<f32> = segments.iter().map(|s| f32::from(u8::from(s.counted))).collect();
+        let (mut blocks, mut counted) = (Vec::new(), Vec::new());
+        for group in 0..chain.groups.len() {
+            let own = segments.iter().enumerate().filter(|(_, s)| s.group == group);
+            let all = own.flat_map(|(i, s)| {
+                pieces(s, 0, BLOCK).map(move |[begin, end]| {
+                    let [first, after] = layer_of(segments, i).map(|at| at as i64);
+                    ([begin, end, i as i64, first, after], [s.lr_mult as f32, s.decay_mult as f32])
+                })
+            });
+            let (updated, factors): (Vec<[i64; 5]>, Vec<[f32; 2]>) = all.unzip();
+            blocks.push((gpus.upload(device, &updated)?, gpus.upload(device, &factors)?, updated.len()));
+            let counts = |s: &Segment| f32::from(u8::from(s.counted && s.group == group));
+            counted.push(gpus.upload(device, &segments.iter().map(counts).collect::<Vec<f32>>())?);
+        }
         let mut checked = Vec::new();
         for bucket in buckets {
             let before = |end: usize| segments.partition_point(|s| s.offset < end);
@@ -88,22 +95,22 @@ impl DeviceChain {
             programs,
             checked,
             ranges: gpus.upload(device, &ranges)?,
-            counted: gpus.upload(device, &counted)?,
+            counted,
+            blocks,
             parts: gpus.upload(device, &vec![0.0f32; segments.len() * PARTS])?,
             segments: segments.len(),
-            blocks: (gpus.upload(device, &updated)?, gpus.upload(device, &factors)?, updated.len()),
         })
     }
 
-    /// Computes the sum of squares of each counted segment of a region.
-    fn squares(&self, launch: &Launch<UpdateRole>, of: Const<f32>, to: Mut<f32>) -> Result<()> {
+    /// Computes the sum of squares of each segment of a region that counts in the norms of a group.
+    fn squares(&self, group: usize, launch: &Launch<UpdateRole>, of: Const<f32>, to: Mut<f32>) -> Result<()> {
         let (parts, segments) = (Mut::at(self.parts), self.segments as i32);
         // SAFETY: there is one norm per segment, and the tables are in this device's memory.
         unsafe {
             let (on, grid) = (&launch.issue, Grid::new(PARTS, self.segments, 1));
             kernels::optim_norm_parts(on, grid, of, parts, Const::at(self.ranges), segments)?;
             let grid = threads(self.segments);
-            kernels::optim_norm(on, grid, parts.into(), Const::at(self.counted), to, segments)
+            kernels::optim_norm(on, grid, parts.into(), Const::at(self.counted[group]), to, segments)
         }
     }
 }
@@ -157,26 +164,29 @@ impl Chain {
                 // memory.
                 unsafe { kernels::optim_check_parts(&launch.issue, Grid::new(count, 1, 1), g, Const::at(ranges), bad) }
             }
-            UpdatePass::Norm { weights } => {
+            UpdatePass::Norm { group, weights } => {
                 let norms = launch.write(UpdateRole::Norms);
-                tables.squares(launch, launch.read(UpdateRole::Gradients), norms)?;
+                tables.squares(*group, launch, launch.read(UpdateRole::Gradients), norms)?;
                 if *weights {
-                    tables.squares(launch, launch.read(UpdateRole::Weights), norms.offset(tables.segments))?;
+                    tables.squares(*group, launch, launch.read(UpdateRole::Weights), norms.offset(tables.segments))?;
                 }
                 match launch.has(UpdateRole::NonFiniteGradients) {
                     true => count_gradients(norms.into(), tables.segments, launch),
                     false => Ok(()),
                 }
             }
-            UpdatePass::Apply { transforms, update, .. } => {
-                let slots = self.slots(transforms.clone());
+            UpdatePass::Apply { group, transforms, update, .. } => {
+                let slots = self.slots_of(transforms.clone());
                 assert!(slots.len() <= SLOTS, "a stage has four slots at most");
                 let slot = |i: usize| slots.get(i).map_or(Mut::NONE, |&slot| launch.write(UpdateRole::Slot(slot)));
                 let copies = launch.has(UpdateRole::LowPrecision);
                 let norms = launch.read_or_null(UpdateRole::Norms);
                 let has_weights =
                     launch.has(UpdateRole::Norms) && launch.count(UpdateRole::Norms) > i64::from(segments);
-                let (ranges, factors, blocks) = tables.blocks;
+                let (ranges, factors, blocks) = tables.blocks[*group];
+                if blocks == 0 {
+                    return Ok(());
+                }
                 let args = UpdateAddresses {
                     w: launch.write(UpdateRole::Weights),
                     halves: if copies { launch.write_bf16(UpdateRole::LowPrecision) } else { Mut::NONE },

@@ -35,7 +35,7 @@ pub use adadelta::Adadelta;
 pub use adagrad::Adagrad;
 pub use adam::Adam;
 pub use adamw::Adamw;
-pub use chain::{Chain, Segment, UpdatePass, numbered};
+pub use chain::{Chain, ChainGroup, Segment, UpdatePass, numbered};
 pub use clip_by_global_norm::ClipByGlobalNorm;
 pub use clip_by_layer_norm::ClipByLayerNorm;
 pub use clip_by_value::ClipByValue;

@@ -31,7 +31,7 @@ impl Device {
         fill: impl Fn(UpdateRole, usize) -> f64,
     ) -> Self {
         let chain = Chain::new(&chain);
-        let slots = chain.slots(0..chain.transforms.len()).into_iter().map(UpdateRole::Slot);
+        let slots = chain.slots().map(|(slot, _)| UpdateRole::Slot(slot)).collect::<Vec<_>>();
         let region = |role| {
             let n = match role {
                 Norms => chain.num_norms(segments.len()),
@@ -74,7 +74,7 @@ impl Device {
     fn run(&self, stage: &UpdatePass) {
         let is_used = |role: UpdateRole| match (stage, role) {
             (UpdatePass::Norm { .. }, Norms) => true,
-            (UpdatePass::Norm { weights }, Weights) => *weights,
+            (UpdatePass::Norm { weights, .. }, Weights) => *weights,
             (UpdatePass::Check | UpdatePass::Norm { .. }, role) => {
                 let checks = matches!(role, Metrics | NonFiniteGradients | NonFiniteWeights);
                 role == Gradients || (checks && *stage == self.chain.stages()[0])
@@ -103,7 +103,7 @@ fn velocity(transform: usize) -> UpdateRole {
 }
 
 pub(super) fn segment(offset: usize, len: usize) -> Segment {
-    Segment { offset, len, layer: offset, lr_mult: 1.0, decay_mult: 1.0, counted: true }
+    Segment { offset, len, layer: offset, group: 0, lr_mult: 1.0, decay_mult: 1.0, counted: true }
 }
 
 pub(super) fn boxed<T: ChainEntry + 'static>(transform: T) -> Box<dyn ChainEntry> {
@@ -222,13 +222,13 @@ fn a_replicated_copy_counts_once() {
     segments[1].counted = false;
     let chain = vec![boxed(ClipByGlobalNorm { max_norm: 1.0 })];
     let device = Device::new::<f64>(chain, segments, 4, |role, _| if role == Gradients { 2.0 } else { 0.0 });
-    device.run(&UpdatePass::Norm { weights: false });
+    device.run(&UpdatePass::Norm { group: 0, weights: false });
     assert_eq!(device.values::<f64>(Norms), [8.0, 0.0]);
 }
 
 #[test]
 fn chains_are_cut_before_transforms_that_need_norms_and_where_slots_are_many() {
-    let apply = |transforms, update, norm| UpdatePass::Apply { transforms, update, norm };
+    let apply = |transforms, update, norm| UpdatePass::Apply { group: 0, transforms, update, norm };
     let stages = |chain: Vec<_>| Chain::new(&chain).stages();
     assert_eq!(stages(vec![]), [UpdatePass::Check, apply(0..0, true, false)]);
     assert_eq!(
@@ -236,15 +236,18 @@ fn chains_are_cut_before_transforms_that_need_norms_and_where_slots_are_many() {
         [UpdatePass::Check, apply(0..2, true, false)]
     );
     let clip = || boxed(ClipByGlobalNorm { max_norm: 1.0 });
-    assert_eq!(stages(vec![clip(), boxed(MOMENTUM)]), [UpdatePass::Norm { weights: false }, apply(0..2, true, true)]);
+    assert_eq!(
+        stages(vec![clip(), boxed(MOMENTUM)]),
+        [UpdatePass::Norm { group: 0, weights: false }, apply(0..2, true, true)]
+    );
     assert_eq!(
         stages(vec![boxed(MOMENTUM), clip(), clip()]),
         [
             UpdatePass::Check,
             apply(0..1, false, false),
-            UpdatePass::Norm { weights: false },
+            UpdatePass::Norm { group: 0, weights: false },
             apply(1..2, false, true),
-            UpdatePass::Norm { weights: false },
+            UpdatePass::Norm { group: 0, weights: false },
             apply(2..3, true, true)
         ]
     );
@@ -253,7 +256,7 @@ fn chains_are_cut_before_transforms_that_need_norms_and_where_slots_are_many() {
     let clipped = [clip()].into_iter().chain(five()).collect();
     assert_eq!(
         stages(clipped),
-        [UpdatePass::Norm { weights: false }, apply(0..5, false, true), apply(5..6, true, false)]
+        [UpdatePass::Norm { group: 0, weights: false }, apply(0..5, false, true), apply(5..6, true, false)]
     );
 }
 
@@ -332,7 +335,7 @@ fn one_pass_equals_the_transforms_one_after_the_other() {
 #[test]
 fn a_large_norm_is_near_the_plain_sum() {
     let device = uneven(vec![boxed(ClipByGlobalNorm { max_norm: 1.0 })]);
-    device.run(&UpdatePass::Norm { weights: false });
+    device.run(&UpdatePass::Norm { group: 0, weights: false });
     let g = device.values::<f32>(Gradients);
     for (norm, s) in device.values::<f32>(Norms).iter().zip(&device.segments) {
         let plain: f64 = g[s.offset..s.offset + s.len].iter().map(|g| g * g).sum();

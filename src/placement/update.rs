@@ -101,13 +101,12 @@ impl Planner<'_> {
             self.placed.tensors[bf16_weights].element = Element::Bf16;
             bf16_weights
         });
-        let named = chain.slots(0..chain.transforms.len());
-        let slots: Vec<TensorId> = (0..named.len())
-            .map(|slot| {
-                let (shape, layout, home) = flat(Region::Slot(slot));
-                self.tensor(named[slot].name.into(), shape, layout, home, MemoryUse::Optimizer)
-            })
-            .collect();
+        let mut slots: Vec<TensorId> = Vec::new();
+        for region in 0..chain.num_regions() {
+            let (shape, layout, home) = flat(Region::Slot(region));
+            let name = chain.slots().find(|(_, of)| *of == region).map_or("", |(slot, _)| slot.name);
+            slots.push(self.tensor(name.into(), shape, layout, home, MemoryUse::Optimizer));
+        }
         let partial = Layout::new(Placement::Partial, Placement::Partial);
         let [mut bad_gradients, bad_weights] = self.counts();
         let mut norms = None;
@@ -118,7 +117,7 @@ impl Planner<'_> {
                 UpdatePass::Check => {
                     [(UpdateRole::Gradients, gradients, Access::Read)].into_iter().chain(checks).collect()
                 }
-                UpdatePass::Norm { weights: of_weights } => {
+                UpdatePass::Norm { weights: of_weights, .. } => {
                     let shape = Shape::from([self.network.parameters.len() * if *of_weights { 2 } else { 1 }]);
                     let norm = self.tensor("norms".into(), shape, partial, Home::Own, MemoryUse::Workspace);
                     norms = Some(norm);
@@ -127,14 +126,14 @@ impl Planner<'_> {
                     let read = of_weights.then_some((UpdateRole::Weights, weights, Access::Read));
                     own.into_iter().chain(read).chain(checks).collect()
                 }
-                UpdatePass::Apply { transforms, update, norm } => {
+                UpdatePass::Apply { transforms, update, norm, .. } => {
                     let access = if *update { Access::Update } else { Access::Read };
                     let norm = norms.filter(|_| *norm).map(|norm| (UpdateRole::Norms, norm, Access::Read));
                     let bf16_weights = bf16_weights.filter(|_| *update);
                     let bf16_weights =
                         bf16_weights.map(|bf16_weights| (UpdateRole::LowPrecision, bf16_weights, Access::Write));
-                    let mine = named.iter().zip(&slots).filter(|(slot, _)| transforms.contains(&slot.transform));
-                    let own = mine.map(|(&slot, &tensor)| (UpdateRole::Slot(slot), tensor, Access::Update));
+                    let mine = chain.slots().filter(|(slot, _)| transforms.contains(&slot.transform));
+                    let own = mine.map(|(slot, region)| (UpdateRole::Slot(slot), slots[region], Access::Update));
                     let first =
                         [(UpdateRole::Weights, weights, access), (UpdateRole::Gradients, gradients, Access::Update)];
                     let finite = [(UpdateRole::NonFiniteGradients, bad_gradients, Access::Read)];

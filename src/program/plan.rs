@@ -80,6 +80,7 @@ impl Plan {
                 offset: part.offset,
                 len: part.len,
                 layer: layers[param],
+                group: parameter.group,
                 lr_mult: parameter.lr_mult,
                 decay_mult: parameter.decay_mult,
                 counted: parameter.lr_mult != 0.0 && Axis::INNER_FIRST.into_iter().all(first),

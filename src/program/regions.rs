@@ -56,8 +56,7 @@ impl Regions {
         if spec.variants.iter().any(|variant| variant.part != BatchPart::Whole) {
             sizes.push((Region::PartGradients, flat.len));
         }
-        let slots = chain.slots(0..chain.transforms.len()).len();
-        sizes.extend((0..slots).map(|slot| (Region::Slot(slot), flat.len)));
+        sizes.extend((0..chain.num_regions()).map(|slot| (Region::Slot(slot), flat.len)));
         sizes.extend([(Region::Statistics, statistics), (Region::Metrics, network.metrics.len() + Region::COUNTS)]);
         if spec.target.is_gpu() {
             sizes.push((Region::InputStaging, InputStaging::of(network, spec).elements()));

@@ -55,8 +55,9 @@ impl Checkpoint {
     /// versions up to 0.1.0 have none that joined later.
     pub(super) fn start(&self, transform: &str) -> u64 {
         let is_own = |name: &str| name.rsplit('.').nth(1) == Some(transform);
+        let old = self.info.starts.is_empty();
         let kept = self.state.tensors.iter().any(|tensor| is_own(&tensor.name));
-        self.info.starts.get(transform).copied().unwrap_or(if kept { 0 } else { self.info.step })
+        self.info.starts.get(transform).copied().unwrap_or(if old && kept { 0 } else { self.info.step })
     }
 }
 

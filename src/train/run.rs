@@ -274,10 +274,12 @@ impl Run {
     /// Returns the optimiser's tensors: which one, its name in files, its parameter.
     fn slots(&self) -> Vec<(Persistent, String, usize)> {
         let chain = &self.session.plan().chain;
-        let (slots, names) = (chain.slots(0..chain.transforms.len()), chain.names());
+        let names = chain.names();
         let mut all = Vec::new();
-        for (number, slot) in slots.iter().enumerate() {
-            for (parameter, p) in self.job.network.parameters.iter().enumerate() {
+        for (slot, number) in chain.slots() {
+            let is_own = |group: usize| chain.groups[group].transforms.contains(&slot.transform);
+            let parameters = self.job.network.parameters.iter().enumerate();
+            for (parameter, p) in parameters.filter(|(_, p)| is_own(p.group)) {
                 let name = format!("{}.{}.{}", p.name, names[slot.transform], slot.name);
                 all.push((Persistent::Slot(number, parameter), name, parameter));
             }

@@ -148,6 +148,14 @@ NETWORKS |= {
 }
 
 
+# Biases with an optimiser and a rate of their own: its name and settings in torch.optim, and the factor of the rate.
+NETWORKS["groups"] = optimizer(
+    "Adam with L2 regularisation for the weights, momentum at twice the rate without decay for the biases.",
+    [{"weight_decay": 1e-3}, {"adam": dict(beta1=0.8, beta2=0.99, epsilon=1e-6)}], 0.01, "Adam", betas=(0.8, 0.99),
+    eps=1e-6, weight_decay=1e-3) | dict(
+        groups={"bias": dict(lr_mult=2.0, decay_mult=0.0, chain=[{"momentum": 0.5}])},
+        torch_of={"bias": ("SGD", dict(momentum=0.5), 2.0)})
+
 NETWORKS |= {
     "values": dict(
         about="A network that predicts four values: mean squared error.",
@@ -334,16 +342,22 @@ def train(net, images, labels, dtype, noise=None):
     images, batch = images.to(dtype), net["batch"]
     everything = lambda *_: params | state
     sgd = dict(momentum=setting(net, "momentum"), weight_decay=setting(net, "weight_decay"))
-    kind, settings = net.get("torch", ("SGD", sgd))
-    optimizer = getattr(torch.optim, kind)(params.values(), lr=net["lr"], foreach=False, **settings)
+    own = net.get("torch_of", {})
+    rest = lambda name: not any(name.endswith("." + last) for last in own)
+    chains = [(rest, *net.get("torch", ("SGD", sgd)), 1.0)]
+    chains += [(lambda name, last=last: name.endswith("." + last), *of) for last, of in own.items()]
+    optimizers = [
+        (getattr(torch.optim, kind)([p for k, p in params.items() if fits(k)], lr=net["lr"], foreach=False, **settings),
+         factor) for fits, kind, settings, factor in chains]
     max_norm = setting(net, "clip_by_global_norm")
     tensors, losses, norms = {}, [], []
     for t in range(net.get("steps", STEPS)):
-        optimizer.param_groups[0]["lr"] = rate(net, t)
+        for optimizer, factor in optimizers:
+            optimizer.param_groups[0]["lr"] = factor * rate(net, t)
+            optimizer.zero_grad()
         rows = slice(t * batch, (t + 1) * batch)
         outputs = forward(net, everything, images[rows], True, noise)
         loss, logits = total(net, outputs, labels[rows]), outputs[None]
-        optimizer.zero_grad()
         loss.backward()
         losses.append(float(loss.detach()))
         norms.append(norm(p.grad for p in params.values()))
@@ -353,7 +367,8 @@ def train(net, images, labels, dtype, noise=None):
         if max_norm is not None:
             for p in params.values():
                 p.grad *= min(1.0, max_norm / norms[-1])
-        optimizer.step()
+        for optimizer, _ in optimizers:
+            optimizer.step()
     with torch.no_grad():
         outputs = forward(net, everything, images[:batch], False)
     tensors["eval_logits"] = outputs[None]
@@ -394,7 +409,8 @@ def toml(name, net):
         'order = "sequential"', "",
         "[model]", f"input = {inline(net['data']['input'])}", "layers = [",
         *(f"  {inline(layer)}," for layer in net["layers"]), "]", f"loss = {inline(loss[0] if len(loss) == 1 else loss)}", "",
-        "[optimizer]", f"chain = {inline(net['chain'])}", f"lr = {net['lr']}", *schedule, "",
+        "[optimizer]", f"chain = {inline(net['chain'])}", f"lr = {net['lr']}", *schedule,
+        *([f"groups = {inline(net['groups'])}"] if "groups" in net else []), "",
         "[train]", f"steps = {net.get('steps', STEPS)}", ""])
 
 

@@ -90,8 +90,15 @@ fn rounded(weights: &[f32], bf16_weights: &[bf16]) -> Compared {
 }
 
 fn segments() -> Vec<Segment> {
-    let segment =
-        |(offset, len, layer, lr_mult, decay_mult)| Segment { offset, len, layer, lr_mult, decay_mult, counted: true };
+    let segment = |(offset, len, layer, lr_mult, decay_mult)| Segment {
+        offset,
+        len,
+        layer,
+        group: 0,
+        lr_mult,
+        decay_mult,
+        counted: true,
+    };
     [(3, 5, 0, 1.0, 1.0), (16, 0, 1, 1.0, 1.0), (64, 1201, 2, 2.0, 0.5), (1300, 4097, 2, 1.0, 0.0)].map(segment).into()
 }
 
@@ -138,7 +145,7 @@ fn len(chain: &Chain, role: UpdateRole) -> usize {
 }
 
 fn slots(chain: &Chain) -> impl Iterator<Item = UpdateRole> {
-    chain.slots(0..chain.transforms.len()).into_iter().map(UpdateRole::Slot)
+    chain.slots().map(|(slot, _)| UpdateRole::Slot(slot))
 }
 
 /// Returns true if stage `number` uses a role: norms if it needs them, the slots of its transforms, and the bf16 copy if
@@ -148,7 +155,7 @@ fn is_used(stage: &UpdatePass, number: usize, role: UpdateRole) -> bool {
     match (stage, role) {
         (UpdatePass::Check | UpdatePass::Norm { .. }, _) if checks => number == 0,
         (UpdatePass::Check, role) => role == UpdateRole::Gradients,
-        (UpdatePass::Norm { weights }, UpdateRole::Weights) => *weights,
+        (UpdatePass::Norm { weights, .. }, UpdateRole::Weights) => *weights,
         (UpdatePass::Norm { .. }, role) => matches!(role, UpdateRole::Gradients | UpdateRole::Norms),
         (UpdatePass::Apply { .. }, UpdateRole::Weights | UpdateRole::Gradients) => true,
         (UpdatePass::Apply { norm, .. }, UpdateRole::Norms) => *norm,

@@ -1,0 +1,83 @@
+//! Gives each parameter what `[optimizer]` says about it: multipliers, by its layer's depth and its group, and its chain.
+
+use super::graph::Network;
+use crate::config::{Optimizer, ParameterGroup};
+use crate::error::{Fault, Locations, Problem, number};
+use crate::optim::power;
+use crate::settings::SINGLE_OR_ZERO;
+
+/// Applies `lr_by_depth` and `groups` to the parameters of a network. `locations` are those of `[optimizer]`.
+///
+/// # Errors
+/// All groups without a parameter, parameters of which two groups are equally specific, and rates that single precision
+/// does not have.
+pub fn assign(optimizer: &Optimizer, locations: &Locations, network: &mut Network) -> Result<(), Vec<Problem>> {
+    let mut problems = Vec::new();
+    let groups = &optimizer.groups;
+    let mut used = vec![false; groups.len()];
+    let learning = network.nodes.iter().filter(|node| !node.params.is_empty()).count();
+    let mut depth = 0;
+    for node in &network.nodes {
+        if node.params.is_empty() {
+            continue;
+        }
+        depth += 1;
+        let of_depth = power(optimizer.lr_by_depth, (learning - depth) as u64);
+        for &index in &node.params {
+            let parameter = &mut network.parameters[index];
+            parameter.lr_mult *= of_depth;
+            let matching = matching(groups, &parameter.name, parameter.param.name);
+            if let [(first, one), (second, other), ..] = matching.as_slice()
+                && first == second
+            {
+                let texts = [one, other].map(|&group| groups[group].pattern.text());
+                let message = format!(
+                    "groups: \"{}\" matches \"{}\" and \"{}\", of which neither is more specific",
+                    parameter.name, texts[0], texts[1]
+                );
+                problems.push(locations.problem("[optimizer]", &Fault::at("groups", message)));
+            }
+            matching.iter().for_each(|&(_, group)| used[group] = true);
+            if let Some(&(_, group)) = matching.first() {
+                parameter.lr_mult *= groups[group].lr_mult;
+                parameter.decay_mult *= groups[group].decay_mult;
+                if groups[group].entries.is_some() {
+                    parameter.group = 1 + groups[..group].iter().filter(|before| before.entries.is_some()).count();
+                }
+            }
+            if !(SINGLE_OR_ZERO.contains)(&parameter.lr_mult) {
+                let message = format!(
+                    "lr_by_depth = {} multiplies the rate of {} by {}, expected a number within single precision",
+                    number(optimizer.lr_by_depth),
+                    parameter.name,
+                    number(parameter.lr_mult)
+                );
+                problems.push(locations.problem("[optimizer]", &Fault::at("lr_by_depth", message)));
+            }
+        }
+    }
+    for (group, _) in groups.iter().zip(used).filter(|(_, used)| !used) {
+        let names: Vec<&str> = network.parameters.iter().map(|parameter| parameter.name.as_str()).take(6).collect();
+        let message = format!(
+            "\"{}\" matches no parameter; parameters are {}{}",
+            group.pattern.text(),
+            names.join(", "),
+            if network.parameters.len() > names.len() { ", .." } else { "" }
+        );
+        problems.push(group.locations.problem("[optimizer] groups", &Fault::whole(message)));
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// Returns the groups that a parameter may belong to, the most specific first. A pattern spells its name, that of its layer,
+/// or what it is called in every layer.
+fn matching(groups: &[ParameterGroup], name: &str, own: &str) -> Vec<((isize, usize), usize)> {
+    let is_own = |group: &ParameterGroup| {
+        let whole = group.pattern.matches(own).is_some_and(|found| found.rest.is_empty());
+        whole || group.pattern.matches(name).is_some()
+    };
+    let fits = groups.iter().enumerate().filter(|(_, group)| is_own(group));
+    let mut all: Vec<_> = fits.map(|(index, group)| (group.pattern.rank(), index)).collect();
+    all.sort_unstable();
+    all
+}
