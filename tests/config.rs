@@ -436,7 +436,7 @@ fn initial_values_follow_the_seed_the_entry_and_the_layer() {
     let (config, network) = open(BASE, &[]).unwrap();
     let all = |seed, parameter: usize| {
         let elements = network.parameters[parameter].param.shape.elements();
-        network::initial(&network, seed, parameter, 0..elements)
+        network::initial(&network, seed, parameter).elements(0..elements)
     };
     let values = |parameter| all(config.seed, parameter);
     // 576 and 60 normal draws: within four standard errors of the standard deviation.

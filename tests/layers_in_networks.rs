@@ -34,7 +34,7 @@ fn push(network: &mut Network, layer: Arc<dyn Layer>, inputs: Vec<Source>, split
     let name = format!("l{}", network.nodes.len());
     let parameter = |param: layers::Param| Parameter {
         name: format!("{name}.{}", param.name),
-        init: param.init.unwrap_or(layers::Init::Kaiming),
+        init: param.init.clone().unwrap_or_else(|| layers::Init::of(layers::init::Kaiming::default())),
         lr_mult: 1.0,
         group: 0,
         decay_mult: 1.0,

@@ -161,7 +161,9 @@ pub const KEYS: &[SectionKey] = &[
     key(
         "model.init",
         "initial values",
-        Value("\"kaiming\""),
+        Chosen(
+            "`kaiming`; for the last layer before a loss, with `gain = 0.1`, so that the first loss of a classifier is about ln(classes)",
+        ),
         "\"xavier\"",
         "The initial values of weights whose layer does not fix them.",
     ),

@@ -60,8 +60,9 @@ impl<'i> Tagged<'i> {
             DeValue::Table(table) => Self::keyed(diagnostics, subject, kinds, table, span, &[]),
             other => {
                 let (shown, noun) = (errors::show(&other), kinds.noun);
+                let article = if noun.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" };
                 let message =
-                    format!("{subject}: {shown}, expected a {noun}: a name, or a table {{ name = settings }}");
+                    format!("{subject}: {shown}, expected {article} {noun}: a name, or a table {{ name = settings }}");
                 diagnostics.problem(span.start, message);
                 None
             }

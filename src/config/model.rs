@@ -7,7 +7,7 @@ use super::pretrained::{self, PretrainedWeights};
 use super::section::Section;
 use super::spans::SpannedValue;
 use crate::error::{Fault, Locations, number};
-use crate::layers::{self, Activation, Init, Layer, Split};
+use crate::layers::{self, Activation, Init, Layer, Split, init};
 use crate::optim;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -71,8 +71,8 @@ pub struct LayerEntry {
 pub struct Model {
     /// The shape of an image: H, W, C.
     pub input: Activation,
-    /// The initialisation of parameters, Kaiming by default.
-    pub init: Init,
+    /// The initialisation of parameters; by default Kaiming, with a small gain in the last layer.
+    pub init: Option<Init>,
     /// The layers, in the order of the file.
     pub layers: Vec<LayerEntry>,
     /// The losses, of which the weighted sum is the loss of the network; softmax cross-entropy by default.
@@ -84,6 +84,7 @@ pub struct Model {
 }
 
 const LAYERS: Kinds = kinds!("layer", layers);
+const INITIAL: Kinds = kinds!("initialisation", init);
 /// The largest number of layers.
 const MOST_LAYERS: usize = 10_000;
 /// The largest number of values in one sample.
@@ -129,8 +130,7 @@ pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option
     let mut section = Section::open(diagnostics, "[model]", "model", value);
     let locations = section.locations.clone();
     let input = read_input(&mut section);
-    let init = section.get("init").unwrap_or(Init::Kaiming);
-    check_init(&mut section, init);
+    let init = read_init(&mut section);
     section.require("layers");
     let layers = section.value("layers");
     let layers = layers.and_then(|value| read_layers(section.diagnostics, value));
@@ -155,11 +155,16 @@ fn read_input(section: &mut Section) -> Option<Activation> {
     Some(Activation::new(h, w, c))
 }
 
-/// Reports an initialisation that is out of range, under the key of the initialisation.
-fn check_init(section: &mut Section, init: Init) {
-    if let Err(fault) = init.check() {
-        section.fault(&fault);
-    }
+/// Reads the initialisation of a section, if it has one.
+fn read_init(section: &mut Section) -> Option<Init> {
+    let value = section.value("init")?;
+    let subject = format!("{} init", section.subject);
+    let diagnostics = &mut *section.diagnostics;
+    let tagged = Tagged::open(diagnostics, &subject, &INITIAL, value)?;
+    let (subject, locations) = (format!("{subject} \"{}\"", tagged.kind), tagged.locations.clone());
+    let init = tagged.read(diagnostics, &subject, &INITIAL, init::read)?;
+    init.check().map_err(|fault| diagnostics.fault(&subject, &locations, &fault)).ok()?;
+    Some(Init(Arc::from(init)))
 }
 
 fn read_layers(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Vec<LayerEntry>> {
@@ -275,10 +280,7 @@ fn read_entry_keys(section: &mut Section, entry: &mut LayerEntry) {
     entry.split = section.take("split");
     entry.lr_mult = read_multiplier(section, "lr_mult");
     entry.decay_mult = read_multiplier(section, "decay_mult");
-    entry.init = section.take("init");
-    if let Some(init) = entry.init {
-        check_init(section, init);
-    }
+    entry.init = read_init(section);
 }
 
 fn read_multiplier(section: &mut Section, key: &'static str) -> Multiplier {

@@ -3,7 +3,7 @@
 
 use super::keys::{KEYS, KeyDefault, SectionKey};
 use crate::data;
-use crate::layers::{self, Init};
+use crate::layers::{self, init};
 use crate::optim::{self, schedules};
 use crate::settings::Setting;
 use std::fmt::Write;
@@ -34,6 +34,10 @@ const SECTIONS: &[(&str, &str)] = &[
     ("cluster", "## `[cluster]`: several processes"),
 ];
 
+const INITIAL: &str = "### Initial values
+
+Of a weight with `fan_in` inputs for each output, and `fan_out` outputs for each input.";
+
 const SOURCES: &str = "
 A *source* is a kind of data with its settings, such as `{ digits = \"test\" }`. Where one setting is named by the value alone, as in
 `{ tensors = \"file.safetensors\" }`, it may also be written as a table: `{ tensors = { file = \"file.safetensors\" } }`. Paths are relative
@@ -55,7 +59,7 @@ pub fn reference() -> String {
                 kinds(&mut out, "### Augmentations of `augment`", &data::augment::all_settings());
             }
             "model.layers.*" => {
-                initial_values(&mut out);
+                kinds(&mut out, INITIAL, &init::all_settings());
                 kinds(&mut out, "### Layers", &layers::all_settings());
             }
             "optimizer" => {
@@ -86,15 +90,6 @@ fn row(out: &mut String, key: &SectionKey) {
     let name = key.path.rsplit('.').next().unwrap_or_default();
     let values = values(key.kind, key.range);
     let _ = writeln!(out, "| `{name}` | {values} | {default} | {} For example `{}`. |", key.doc, key.example);
-}
-
-/// Writes the table of the kinds of initial values.
-fn initial_values(out: &mut String) {
-    *out += "\n### Initial values\n\nOf a weight with `fan_in` inputs for each output, and `fan_out` outputs for each input:\n\n\
-             | kind | values | meaning |\n| --- | --- | --- |\n";
-    for (kind, values, meaning) in Init::KINDS {
-        let _ = writeln!(out, "| `{kind}` | {values} | {meaning} |");
-    }
 }
 
 /// Writes a table for each kind that has settings, and a list of the others.

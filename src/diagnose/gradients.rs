@@ -137,7 +137,7 @@ impl Subject<'_> {
     fn weights(&self) -> Vec<Vec<f64>> {
         let elements = |p: usize| self.network.parameters[p].param.shape.elements();
         let parameters = 0..self.network.parameters.len();
-        parameters.map(|p| network::initial(self.network, self.seed, p, 0..elements(p))).collect()
+        parameters.map(|p| network::initial(self.network, self.seed, p).elements(0..elements(p))).collect()
     }
 
     /// Returns the number of coordinates of each parameter, 2 to 10, that a check can compare in about a minute.

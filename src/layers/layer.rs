@@ -103,7 +103,7 @@ impl Param {
             file_order: vec![0],
             fan_in: len,
             fan_out: len,
-            init: Some(Init::Constant(value)),
+            init: Some(Init::constant(value)),
         }
     }
 }

@@ -14,7 +14,7 @@ mod dropout;
 mod elementwise;
 mod flatten;
 mod global_avg_pool;
-mod init;
+pub mod init;
 mod layer;
 mod leaky_relu;
 mod loss;

@@ -118,10 +118,7 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
         shapes.extend(phases.saved.iter().enumerate().map(|(i, shape)| (Role::Saved(i), shape.clone())));
         let tensors = shapes.into_iter().map(|(role, shape)| Tensor::filled(role, shape, 0.0));
         let statistics = layer.statistics(inputs).into_iter().enumerate().map(|(i, statistic)| {
-            let start = match statistic.init {
-                Some(super::Init::Constant(value)) => value,
-                _ => 0.0,
-            };
+            let start = statistic.init.and_then(|init| init.0.constant()).unwrap_or(0.0);
             Tensor::filled(Role::Statistic(i), statistic.shape, start)
         });
         let tensors = tensors.chain(statistics).collect();

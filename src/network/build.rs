@@ -3,7 +3,8 @@
 use super::{Network, Node, Parameter, Source};
 use crate::config::{LayerEntry, Model};
 use crate::error::{Fault, MOST_LISTED, Problem, quantity, suggest};
-use crate::layers::{Activation, Layer, Param};
+use crate::layers::init::Kaiming;
+use crate::layers::{Activation, Init, Layer, Param};
 use crate::tensor::Shape;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,6 +13,8 @@ use std::sync::Arc;
 const MOST_ELEMENTS: usize = 1 << 36;
 /// The number of names that a message lists.
 const MOST_NAMES: usize = 100;
+/// The gain of the initial weights of a last layer.
+const SMALL: f64 = 0.1;
 /// The name of the images of the batch in lists of inputs.
 const IMAGES: &str = "images";
 
@@ -49,6 +52,7 @@ pub fn build(model: &Model) -> Result<Network, Vec<Problem>> {
     match builder.problems.is_empty() && builder.complete {
         true => {
             builder.network.name_metrics();
+            builder.start_small();
             Ok(builder.network)
         }
         false => Err(builder.problems),
@@ -74,6 +78,34 @@ struct GraphBuilder<'m> {
 impl GraphBuilder<'_> {
     fn fault(&mut self, entry: &LayerEntry, fault: &Fault) {
         self.problems.push(entry.locations.problem(&format!("layer \"{}\"", entry.name), fault));
+    }
+
+    /// Gives the last layers with parameters small initial values, unless the file has others, so that the first outputs are near
+    /// 0: the first loss of a classifier is then about ln(classes).
+    fn start_small(&mut self) {
+        if self.model.init.is_some() {
+            return;
+        }
+        for loss in self.model.layers.len()..self.network.nodes.len() {
+            let mut node = loss;
+            // What is between the loss and its last layer with parameters has one input each.
+            while let [Source::Node(before)] = self.network.nodes[node].inputs[..] {
+                node = before;
+                if !self.network.nodes[node].params.is_empty() {
+                    break;
+                }
+            }
+            let params = self.network.nodes[node].params.clone();
+            if node >= self.model.layers.len() || self.model.layers[node].init.is_some() {
+                continue;
+            }
+            for index in params {
+                let parameter = &mut self.network.parameters[index];
+                if parameter.param.init.is_none() {
+                    parameter.init = Init::of(Kaiming { gain: SMALL, ..Kaiming::default() });
+                }
+            }
+        }
     }
 
     /// Reports a name that is already in use.
@@ -282,12 +314,13 @@ impl GraphBuilder<'_> {
         params: Vec<Param>,
         list: fn(&mut Network) -> &mut Vec<Parameter>,
     ) -> Vec<usize> {
-        let default = entry.init.unwrap_or(self.model.init);
+        let default = entry.init.as_ref().or(self.model.init.as_ref()).cloned();
+        let default = default.unwrap_or_else(|| Init::of(Kaiming::default()));
         let list = list(&mut self.network);
         let first = list.len();
         list.extend(params.into_iter().map(|param| Parameter {
             name: format!("{}.{}", entry.name, param.name),
-            init: param.init.unwrap_or(default),
+            init: param.init.clone().unwrap_or_else(|| default.clone()),
             lr_mult: entry.lr_mult.of(param.name),
             group: 0,
             decay_mult: entry.decay_mult.of(param.name),

@@ -2,6 +2,7 @@
 
 use crate::device::{Random, RandomStream};
 use crate::error::Locations;
+use crate::layers::init::InitialElement;
 use crate::layers::{Activation, Init, Layer, MetricKind, Param, Split};
 use std::ops::Range;
 use std::sync::Arc;
@@ -148,11 +149,36 @@ impl Network {
     }
 }
 
-/// Returns the initial values of some elements of a parameter, in the order of its logical memory.
+/// The initial values of a parameter.
+#[derive(Debug)]
+pub struct InitialValues<'n> {
+    parameter: &'n Parameter,
+    random: Random,
+    /// All values, if they depend on one another.
+    whole: Option<Vec<f64>>,
+}
+
+impl InitialValues<'_> {
+    /// Returns some elements, in the order of the logical memory.
+    pub fn elements(&self, range: Range<usize>) -> Vec<f64> {
+        let Param { fan_in, fan_out, .. } = self.parameter.param;
+        let element = |index: usize| {
+            let at = InitialElement { random: &self.random, index: index as u64, fan_in, fan_out };
+            self.parameter.init.0.value(at)
+        };
+        match &self.whole {
+            Some(whole) => whole[range].to_vec(),
+            None => range.map(element).collect(),
+        }
+    }
+}
+
+/// Returns the initial values of a parameter.
 ///
 /// They depend on the seed, the index of the parameter and the index of the value, never on devices or layouts.
-pub fn initial(network: &Network, seed: u64, parameter: usize, elements: Range<usize>) -> Vec<f64> {
-    let Parameter { param, init, .. } = &network.parameters[parameter];
+pub fn initial(network: &Network, seed: u64, parameter: usize) -> InitialValues<'_> {
     let random = Random::new(seed, RandomStream::Init, 0, parameter as u64);
-    elements.map(|i| init.value(&random, i as u64, param.fan_in, param.fan_out)).collect()
+    let parameter = &network.parameters[parameter];
+    let whole = parameter.init.0.whole(&parameter.param.shape, &random);
+    InitialValues { parameter, random, whole }
 }

@@ -10,5 +10,5 @@ mod open;
 mod table;
 
 pub use build::build;
-pub use graph::{Network, NetworkMetric, Node, Parameter, Source, initial};
+pub use graph::{InitialValues, Network, NetworkMetric, Node, Parameter, Source, initial};
 pub use open::{CheckedConfig, complete, open};

@@ -50,16 +50,14 @@ pub fn initialise(session: &mut Session, seed: u64) -> Result<()> {
     let network = std::sync::Arc::clone(&session.plan().network);
     for (parameter, Parameter { param, .. }) in network.parameters.iter().enumerate() {
         let row = row_elements(&param.shape);
+        let initial = network::initial(&network, seed, parameter);
         for rows in pieces(&param.shape) {
-            let values = network::initial(&network, seed, parameter, rows.start * row..rows.end * row);
+            let values = initial.elements(rows.start * row..rows.end * row);
             write_rows(session, Persistent::Parameter(parameter), rows, &values)?;
         }
     }
     for (state, parameter) in network.statistics.iter().enumerate() {
-        let start = match parameter.init {
-            crate::layers::Init::Constant(value) => value,
-            _ => 0.0,
-        };
+        let start = parameter.init.0.constant().unwrap_or(0.0);
         let values = vec![start; parameter.param.shape.elements()];
         write_values(session, Persistent::Statistic(state), &values)?;
     }

@@ -11,6 +11,7 @@ mod format_1;
 mod headers;
 mod job;
 pub mod launcher;
+mod lsuv;
 pub mod manifest;
 mod matching;
 mod memory;

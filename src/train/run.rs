@@ -5,10 +5,11 @@ use super::checkpoint::{self, Checkpoint, Retention, Snapshot};
 use super::exchange::{self, Export};
 use super::headers::note_same_data;
 use super::job::{Evaluates, Job};
+use super::lsuv;
 use super::manifest::{Evaluation, FORMAT, Info, Ranking};
 use super::start::tensors;
 use crate::config::{learned_length, learned_settings};
-use crate::data::{self, DataRecord, Known, Place, Preparation, SampleSets};
+use crate::data::{self, Batches, DataRecord, Known, Place, Preparation, SampleSets};
 use crate::device::LibraryUse;
 use crate::error::{Error, Result};
 use crate::layers::Param;
@@ -94,11 +95,33 @@ impl Run {
         }
         let seed = run.job.config.seed;
         exchange::initialise(&mut run.session, seed)?;
+        run.scale_outputs()?;
         if let Some(start) = run.job.start.take() {
             start.apply(&mut run.session, &run.job.network)?;
         }
         run.warn_of_shortage();
         Ok(run)
+    }
+
+    /// Scales the initial weights of the layers that ask for outputs of unit variance.
+    fn scale_outputs(&mut self) -> Result<()> {
+        let network = Arc::clone(&self.job.network);
+        if !network.parameters.iter().any(|parameter| parameter.init.0.scales_outputs()) {
+            return Ok(());
+        }
+        let mut batches = Batches::train(&self.splits);
+        let mut batch = batches.empty();
+        let (epoch, index) = batches.plan().at(0);
+        batches.fill(epoch, index, &mut batch)?;
+        let threads = self.job.config.devices.threads;
+        let scales = lsuv::scales(&network, self.job.config.seed, threads, &batch)?;
+        for (parameter, scale) in scales {
+            let which = Persistent::Parameter(parameter);
+            let mut values = exchange::read_values(&self.session, which)?;
+            values.iter_mut().for_each(|value| *value *= scale);
+            exchange::write_values(&mut self.session, which, &values)?;
+        }
+        Ok(())
     }
 
     /// Resumes from the newest valid checkpoint of the run directory; notes which ones were skipped.

@@ -32,6 +32,7 @@ batch = 8
 normalize = "standardize"
 [model]
 input = [8, 8, 2]
+init = "kaiming"
 layers = [
   { conv = { filters = 4, kernel = 3, pad = 1 } },
   { batch_norm = {} },

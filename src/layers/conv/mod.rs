@@ -248,7 +248,7 @@ mod tests {
         );
         let params = layer.unwrap().params(&[Activation::new(4, 4, 3)]);
         assert_eq!((&params[0].shape, &params[0].file_shape), (&[2, 1, 3, 3].into(), &[2, 3, 1, 3].into()));
-        assert_eq!(params[1].init, Some(Init::Constant(1.0)));
+        assert_eq!(params[1].init, Some(Init::constant(1.0)));
     }
 
     #[test]
