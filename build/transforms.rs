@@ -57,7 +57,8 @@ pub fn prelude(transforms: &[DeviceTransform]) -> String {
     format!("{includes}#define TRANSFORMS(F){entries}\n")
 }
 
-/// Writes what follows kernels/optim.cu: a kernel for each transform that has slots, with the shared parameters.
+/// Writes what follows kernels/optim.cu: a kernel for each transform that has slots, with the shared parameters. None requires
+/// norms of units.
 pub fn kernels(transforms: &[DeviceTransform], shared: &[Parameter]) -> String {
     let line = |p: &Parameter| {
         let shape = if p.shape.is_empty() { String::new() } else { format!("  // {}", p.shape) };
@@ -70,7 +71,7 @@ pub fn kernels(transforms: &[DeviceTransform], shared: &[Parameter]) -> String {
         let _ = writeln!(out, "__device__ void {name}(\n{parameters}    long long start, float before, float after,");
         let _ = writeln!(out, "    {} settings) {{", t.settings.name);
         out += "    if (*bad_gradients != 0.0f) return;\n";
-        out += "    apply_single({w, halves, g, {slot0, slot1, slot2, slot3}}, norms, weight_norms, ranges + 5 * blockIdx.x,\n";
+        out += "    apply_single({w, halves, g, {slot0, slot1, slot2, slot3}, nullptr, 0}, norms, weight_norms, ranges + 8 * blockIdx.x,\n";
         out += "                 factors + 2 * blockIdx.x, *step, *lr, bad_weights, update, segments, start, before, after,\n";
         let _ = writeln!(out, "                 settings);\n}}\nKERNEL({name})");
     }

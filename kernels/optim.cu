@@ -109,6 +109,8 @@ struct Regions {
     bf16* halves;  // or null
     float* g;
     float* slots[4];  // or null
+    const float* unit_norms;  // or null
+    int units;
 };
 
 // Returns what the elements of a block have in common, which belong to one segment.
@@ -147,6 +149,14 @@ __device__ __forceinline__ void apply_chain(const Program& program, const Region
 #pragma unroll
             for (int j = 0; j < N; ++j) e[j].slots[s] = values[j];
         }
+        if (at.unit_norms) {
+#pragma unroll
+            for (int j = 0; j < N; ++j) {
+                const long long unit = range[6] + (i + j - range[5]) / range[7];
+                e[j].unit_gradient = sqrtf(at.unit_norms[unit]);
+                e[j].unit_weights = sqrtf(at.unit_norms[at.units + unit]);
+            }
+        }
         program(p, e);
 #pragma unroll
         for (int s = 0; s < 4; ++s) {
@@ -179,13 +189,15 @@ __device__ void optim_apply(
     float* slot1,                // (n), or null
     float* slot2,                // (n), or null
     float* slot3,                // (n), or null
-    const long long* ranges,     // (blocks, 5): begin, end, segment; the first segment of its layer, and the one after its last
+    const float* unit_norms,     // (2, units): squares of the gradients of units, and of their weights, or null
+    const long long* ranges,     // (blocks, 8): begin, end, segment; the first segment of its layer, and the one after its last;
+                                 // the begin of the segment, its first unit, and the elements of a unit
     const float* factors,        // (blocks, 2): lr_mult, decay_mult
     const unsigned* step,        // (1)
     const float* lr,             // (1)
     const float* bad_gradients,  // (1)
     float* bad_weights,          // (1), set to 1 if a weight is not finite afterwards; null without update
-    int update, int segments,
+    int update, int segments, int units,
     const unsigned long long* operations,  // (ops, 8)
     int ops) {
     if (*bad_gradients != 0.0f) return;
@@ -200,11 +212,11 @@ __device__ void optim_apply(
 #undef PREPARE
         }
     }
-    const long long* range = ranges + 5 * blockIdx.x;
+    const long long* range = ranges + 8 * blockIdx.x;
     factors += 2 * blockIdx.x;
     const Parameter p = parameter_of(norms, weight_norms, factors, range, *lr, segments);
     __syncthreads();
-    const Regions at = {w, halves, g, {slot0, slot1, slot2, slot3}};
+    const Regions at = {w, halves, g, {slot0, slot1, slot2, slot3}, unit_norms, units};
     apply_chain(Interpreter{table, ops}, at, p, range, factors[0] == 0.0f, bad_weights, update);
 }
 KERNEL(optim_apply)
@@ -293,3 +305,16 @@ __device__ void optim_norm(
     norms[segment] = counted[segment] != 0.0f ? sum : 0.0f;
 }
 KERNEL(optim_norm)
+
+// One block per unit: the sum of squares of what this device has of it, or 0 if it has nothing that counts.
+__device__ void optim_unit_norms(
+    const float* values,      // (n)
+    const long long* ranges,  // (units, 2): begin, end
+    float* norms) {           // (units)
+    const long long begin = ranges[2ll * blockIdx.x], end = ranges[2ll * blockIdx.x + 1];
+    float sum = 0.0f;
+    for (long long i = begin + threadIdx.x; i < end; i += blockDim.x) sum += values[i] * values[i];
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) norms[blockIdx.x] = sum;
+}
+KERNEL(optim_unit_norms)

@@ -31,6 +31,7 @@ struct Parameter {
 struct Element {
     float g, w;
     float slots[4];
+    float unit_gradient, unit_weights;  // the norms of its unit, if a transform requires them
 };
 
 // 1, 0 or -1.

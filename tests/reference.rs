@@ -279,8 +279,19 @@ fn several_losses_agree_with_pytorch() {
 
 #[test]
 fn optimisers_agree_with_pytorch() {
-    let first =
-        ["rmsprop", "rmsprop_centered", "adam", "adamw", "nesterov", "adagrad", "adadelta", "nadam", "rprop", "groups"];
+    let first = [
+        "rmsprop",
+        "rmsprop_centered",
+        "adam",
+        "adamw",
+        "nesterov",
+        "adagrad",
+        "adadelta",
+        "nadam",
+        "rprop",
+        "groups",
+        "adaptive_clip",
+    ];
     for name in first {
         for mesh in [(1, 1), (2, 1), (1, 2), (2, 2)] {
             agrees(name, "f64", mesh, OPTIMIZERS);

@@ -25,6 +25,7 @@ pub struct UpdateAddresses {
     pub norms: Const<f32>,
     pub weight_norms: Const<f32>,
     pub slots: [Mut<f32>; 4],
+    pub unit_norms: Const<f32>,
     pub ranges: Const<i64>,
     pub factors: Const<f32>,
     pub step: Const<u32>,
@@ -33,6 +34,7 @@ pub struct UpdateAddresses {
     pub bad_weights: Mut<f32>,
     pub update: i32,
     pub segments: i32,
+    pub units: i32,
 }
 
 impl UpdateAddresses {
@@ -44,6 +46,7 @@ impl UpdateAddresses {
         norms: Const::NONE,
         weight_norms: Const::NONE,
         slots: [Mut::NONE; 4],
+        unit_norms: Const::NONE,
         ranges: Const::NONE,
         factors: Const::NONE,
         step: Const::NONE,
@@ -52,6 +55,7 @@ impl UpdateAddresses {
         bad_weights: Mut::NONE,
         update: 0,
         segments: 0,
+        units: 0,
     };
 
     /// Launches the kernel that interprets a table of `count` operations, with one block per range.
@@ -77,6 +81,7 @@ impl UpdateAddresses {
                 s1,
                 s2,
                 s3,
+                a.unit_norms,
                 a.ranges,
                 a.factors,
                 a.step,
@@ -85,6 +90,7 @@ impl UpdateAddresses {
                 a.bad_weights,
                 a.update,
                 a.segments,
+                a.units,
                 table,
                 count as i32,
             )

@@ -71,6 +71,13 @@ pub struct Parameter {
     pub decay_mult: f64,
 }
 
+impl Parameter {
+    /// Returns the number of its units: the weights of one output each, or a whole vector.
+    pub fn units(&self) -> usize {
+        if self.param.shape.rank() > 1 { self.param.shape.0[0] } else { 1 }
+    }
+}
+
 /// The name of the loss of the network among the results.
 const LOSS: &str = "loss";
 
@@ -140,6 +147,11 @@ impl Network {
                 self.metrics.push(NetworkMetric { node: index, name: name.into(), kind: metric.kind });
             }
         }
+    }
+
+    /// Returns the number of units of all parameters: the weights of one output each, or whole vectors.
+    pub fn num_units(&self) -> usize {
+        self.parameters.iter().map(Parameter::units).sum()
     }
 
     /// Returns true if a node has parameters and all of them are frozen.

@@ -3,7 +3,7 @@
 use super::ema::Ema;
 use super::entry::ChainEntry;
 use super::role::{Slot, UpdateArgs, UpdateRole};
-use super::transform::{Blocks, Elements, Norm, Norms, Slots, Transform};
+use super::transform::{Blocks, Elements, Norm, Norms, Slots, Transform, UnitNorms};
 use crate::cpu::{Ranges, sum_lanes, vectorized};
 use crate::gpu::kernels::TransformOp;
 use crate::tensor::{Dual, Precision, Real};
@@ -25,6 +25,10 @@ pub struct Segment {
     pub layer: usize,
     /// The group of the chain that updates the parameter.
     pub group: usize,
+    /// The first of its units on this device, counted over all parameters.
+    pub unit: usize,
+    /// The number of consecutive elements of a unit on this device, at least 1.
+    pub run: usize,
     /// Multiplies the learning rate; 0 for a frozen parameter.
     pub lr_mult: f64,
     /// Multiplies the weight decay.
@@ -79,7 +83,22 @@ pub enum UpdatePass {
         group: usize,
         /// Whether the norms of the weights are required as well.
         weights: bool,
+        /// Whether the norms of units follow, of the gradients and then of the weights; then those of the weights are
+        /// computed, too.
+        units: bool,
     },
+}
+
+impl UpdatePass {
+    /// Returns the number of norms that it computes, given those of segments and of units.
+    pub fn num_norms(&self, segments: usize, units: usize) -> usize {
+        match self {
+            UpdatePass::Norm { units: true, .. } => 2 * (segments + units),
+            UpdatePass::Norm { weights: true, .. } => 2 * segments,
+            UpdatePass::Norm { .. } => segments,
+            UpdatePass::Check | UpdatePass::Apply { .. } => 0,
+        }
+    }
 }
 
 /// The transforms of some of the parameters.
@@ -200,7 +219,8 @@ impl Chain {
                     }
                     (start, norm, held) = (i, !norms.is_empty(), 0);
                     if norm {
-                        stages.push(UpdatePass::Norm { group, weights: norms.contains(&Norm::Weights) });
+                        let [weights, units] = [Norm::Weights, Norm::Units].map(|norm| norms.contains(&norm));
+                        stages.push(UpdatePass::Norm { group, weights, units });
                     }
                 }
                 held += slots;
@@ -210,10 +230,9 @@ impl Chain {
         stages
     }
 
-    /// Returns the number of norms of the stage that computes most of them, given the number of segments.
-    pub fn num_norms(&self, segments: usize) -> usize {
-        let of_weights = self.transforms.iter().any(|transform| transform.norms().contains(&Norm::Weights));
-        if of_weights { 2 * segments } else { segments }
+    /// Returns the number of norms of the stage that computes most of them, given those of segments and of units.
+    pub fn num_norms(&self, segments: usize, units: usize) -> usize {
+        self.stages().iter().map(|stage| stage.num_norms(segments, units)).max().unwrap_or(0)
     }
 
     /// Returns the slots of all transforms, in order, with the number of the region that has the slot. Groups share regions,
@@ -271,16 +290,26 @@ impl Chain {
                 });
                 count_gradients::<T>(finite, args);
             }
-            UpdatePass::Norm { group, weights } => norms::<T>(segments, *group, *weights, args),
+            UpdatePass::Norm { group, weights, units } => norms::<T>(segments, *group, [*weights, *units], args),
             UpdatePass::Apply { .. } if args.read::<T>(UpdateRole::NonFiniteGradients)[0] != T::ZERO => {}
             UpdatePass::Apply { group, transforms, update, .. } => {
                 let all = if args.has(UpdateRole::Norms) { args.read::<T>(UpdateRole::Norms) } else { &[] };
-                let (gradients, weights) = all.split_at(all.len().min(segments.len()));
+                let (gradients, rest) = all.split_at(all.len().min(segments.len()));
+                let (weights, rest) = rest.split_at(rest.len().min(segments.len()));
+                let of_units = rest.split_at(rest.len() / 2);
                 let finite = each_part(segments, args, |part: Ranges<T, UpdateRole>, (index, segment)| {
                     if segment.group != *group {
                         return true;
                     }
-                    let norms = Norms { gradients, weights, segment: index, layer: layer_of(segments, index) };
+                    let at = part.start() - segment.offset;
+                    let units = UnitNorms {
+                        gradients: of_units.0,
+                        weights: of_units.1,
+                        first: segment.unit + at / segment.run,
+                        before: at % segment.run,
+                        run: segment.run,
+                    };
+                    let norms = Norms { gradients, weights, segment: index, layer: layer_of(segments, index), units };
                     self.apply(transforms.clone(), *update, part, (segment, norms), args)
                 });
                 if !finite {
@@ -400,15 +429,33 @@ fn descend<T: Real>(w: &mut [T], g: &[T], rate: T) {
     );
 }
 
-/// Writes the sums of squares of the gradients and, if required, of the weights.
-fn norms<T: Real>(segments: &[Segment], group: usize, weights: bool, args: &UpdateArgs) {
+/// Writes the sums of squares of the gradients and, if required, of the weights, and of the units of both.
+fn norms<T: Real>(segments: &[Segment], group: usize, [weights, units]: [bool; 2], args: &UpdateArgs) {
     let (gradients, rest) = args.write::<T>(UpdateRole::Norms).split_at_mut(segments.len());
     squares(args.read::<T>(UpdateRole::Gradients), segments, group, gradients, args);
     if weights {
-        squares(args.read::<T>(UpdateRole::Weights), segments, group, rest, args);
+        let (of_weights, of_units) = rest.split_at_mut(segments.len());
+        squares(args.read::<T>(UpdateRole::Weights), segments, group, of_weights, args);
+        if units {
+            let (first, second) = of_units.split_at_mut(of_units.len() / 2);
+            squares_of_units(args.read::<T>(UpdateRole::Gradients), segments, group, first, args);
+            squares_of_units(args.read::<T>(UpdateRole::Weights), segments, group, second, args);
+        }
     }
     if args.has(UpdateRole::NonFiniteGradients) {
         count_gradients::<T>(are_finite(gradients), args);
+    }
+}
+
+/// Writes the sum of squares of this device's part of each unit of the counted segments of a group, otherwise 0.
+fn squares_of_units<T: Real>(values: &[T], segments: &[Segment], group: usize, norms: &mut [T], args: &UpdateArgs) {
+    norms.fill(T::ZERO);
+    for segment in segments.iter().filter(|segment| segment.counted && segment.group == group && segment.len > 0) {
+        let (values, run) = (&values[segment.range()], segment.run);
+        let own = &mut norms[segment.unit..segment.unit + segment.len / run];
+        args.chunks(own, 1, |unit, sum, _| {
+            sum[0] = sum_lanes(&values[unit * run..(unit + 1) * run], |x| x * x);
+        });
     }
 }
 

@@ -2,7 +2,7 @@
 //! transform with slots has a kernel of its own, for stages that have no other except weight decay.
 
 use super::chain::{SLOTS, layer_of};
-use super::transform::Transform;
+use super::transform::{Norm, Transform};
 use super::{Chain, Segment, UpdatePass, UpdateRole};
 use crate::error::Result;
 use crate::gpu::kernels::{TransformOp, TransformSettings, UpdateAddresses};
@@ -34,6 +34,9 @@ pub struct DeviceChain {
     ranges: u64,
     /// For each group, which segments count in its norms.
     counted: Vec<u64>,
+    /// For each group, the elements of each unit that count in its norms; 0 without norms of units.
+    units: Vec<u64>,
+    num_units: usize,
     parts: u64,
     /// For each bucket, the address and number of the ranges of gradients that are checked: those that are not frozen.
     checked: Vec<(u64, usize)>,
@@ -43,7 +46,8 @@ pub struct DeviceChain {
 }
 
 impl DeviceChain {
-    /// Uploads the tables of a chain for a device's segments, whose gradients are checked in buckets of whole segments.
+    /// Uploads the tables of a chain for a device's segments, whose gradients are checked in buckets of whole segments;
+    /// all parameters have `num_units` units.
     ///
     /// # Errors
     /// If the device reports an error.
@@ -51,6 +55,7 @@ impl DeviceChain {
         chain: &Chain,
         segments: &[Segment],
         buckets: &[Range<usize>],
+        num_units: usize,
         gpus: &mut Gpus,
         device: usize,
     ) -> Result<DeviceChain> {
@@ -69,19 +74,30 @@ impl DeviceChain {
             programs.push(StageProgram { operations: (table, operations.len()), single });
         }
         let ranges: Vec<i64> = segments.iter().flat_map(|s| [s.offset as i64, (s.offset + s.len) as i64]).collect();
-        let (mut blocks, mut counted) = (Vec::new(), Vec::new());
+        let (mut blocks, mut counted, mut units) = (Vec::new(), Vec::new(), Vec::new());
+        let has_units = chain.transforms.iter().any(|transform| transform.norms().contains(&Norm::Units));
         for group in 0..chain.groups.len() {
             let own = segments.iter().enumerate().filter(|(_, s)| s.group == group);
             let all = own.flat_map(|(i, s)| {
                 pieces(s, 0, BLOCK).map(move |[begin, end]| {
                     let [first, after] = layer_of(segments, i).map(|at| at as i64);
-                    ([begin, end, i as i64, first, after], [s.lr_mult as f32, s.decay_mult as f32])
+                    let of_units = [s.offset, s.unit, s.run].map(|x| x as i64);
+                    let all = [begin, end, i as i64, first, after, of_units[0], of_units[1], of_units[2]];
+                    (all, [s.lr_mult as f32, s.decay_mult as f32])
                 })
             });
-            let (updated, factors): (Vec<[i64; 5]>, Vec<[f32; 2]>) = all.unzip();
+            let (updated, factors): (Vec<[i64; 8]>, Vec<[f32; 2]>) = all.unzip();
             blocks.push((gpus.upload(device, &updated)?, gpus.upload(device, &factors)?, updated.len()));
             let counts = |s: &Segment| f32::from(u8::from(s.counted && s.group == group));
             counted.push(gpus.upload(device, &segments.iter().map(counts).collect::<Vec<f32>>())?);
+            let mut of_units = vec![[0i64; 2]; if has_units { num_units } else { 0 }];
+            for s in segments.iter().filter(|s| has_units && s.counted && s.group == group) {
+                for (unit, range) in (0..s.len).step_by(s.run).enumerate() {
+                    let begin = s.offset + range;
+                    of_units[s.unit + unit] = [begin as i64, (begin + s.run) as i64];
+                }
+            }
+            units.push(gpus.upload(device, &of_units)?);
         }
         let mut checked = Vec::new();
         for bucket in buckets {
@@ -96,6 +112,8 @@ impl DeviceChain {
             checked,
             ranges: gpus.upload(device, &ranges)?,
             counted,
+            units,
+            num_units,
             blocks,
             parts: gpus.upload(device, &vec![0.0f32; segments.len() * PARTS])?,
             segments: segments.len(),
@@ -111,6 +129,21 @@ impl DeviceChain {
             kernels::optim_norm_parts(on, grid, of, parts, Const::at(self.ranges), segments)?;
             let grid = threads(self.segments);
             kernels::optim_norm(on, grid, parts.into(), Const::at(self.counted[group]), to, segments)
+        }
+    }
+}
+
+impl DeviceChain {
+    /// Computes the sums of squares of all units, of gradients and then of weights, after those of segments.
+    fn launch_unit_norms(&self, group: usize, launch: &Launch<UpdateRole>) -> Result<()> {
+        let (grid, ranges) = (Grid::new(self.num_units, 1, 1), Const::at(self.units[group]));
+        let first = launch.write(UpdateRole::Norms).offset(2 * self.segments);
+        let (g, w) = (launch.read(UpdateRole::Gradients), launch.read(UpdateRole::Weights));
+        // SAFETY: there are two norms per unit after those of segments, and the table is in this device's memory.
+        unsafe {
+            let on = &launch.issue;
+            kernels::optim_unit_norms(on, grid, g, ranges, first)?;
+            kernels::optim_unit_norms(on, grid, w, ranges, first.offset(self.num_units))
         }
     }
 }
@@ -164,11 +197,14 @@ impl Chain {
                 // memory.
                 unsafe { kernels::optim_check_parts(&launch.issue, Grid::new(count, 1, 1), g, Const::at(ranges), bad) }
             }
-            UpdatePass::Norm { group, weights } => {
+            UpdatePass::Norm { group, weights, units } => {
                 let norms = launch.write(UpdateRole::Norms);
                 tables.squares(*group, launch, launch.read(UpdateRole::Gradients), norms)?;
                 if *weights {
                     tables.squares(*group, launch, launch.read(UpdateRole::Weights), norms.offset(tables.segments))?;
+                }
+                if *units && tables.num_units > 0 {
+                    tables.launch_unit_norms(*group, launch)?;
                 }
                 match launch.has(UpdateRole::NonFiniteGradients) {
                     true => count_gradients(norms.into(), tables.segments, launch),
@@ -183,6 +219,8 @@ impl Chain {
                 let norms = launch.read_or_null(UpdateRole::Norms);
                 let has_weights =
                     launch.has(UpdateRole::Norms) && launch.count(UpdateRole::Norms) > i64::from(segments);
+                let has_units =
+                    launch.has(UpdateRole::Norms) && launch.count(UpdateRole::Norms) > 2 * i64::from(segments);
                 let (ranges, factors, blocks) = tables.blocks[*group];
                 if blocks == 0 {
                     return Ok(());
@@ -194,6 +232,7 @@ impl Chain {
                     norms,
                     weight_norms: if has_weights { norms.offset(tables.segments) } else { Const::NONE },
                     slots: [slot(0), slot(1), slot(2), slot(3)],
+                    unit_norms: if has_units { norms.offset(2 * tables.segments) } else { Const::NONE },
                     ranges: Const::at(ranges),
                     factors: Const::at(factors),
                     step: launch.step(),
@@ -202,6 +241,7 @@ impl Chain {
                     bad_weights: if *update { launch.write(UpdateRole::NonFiniteWeights) } else { Mut::NONE },
                     update: i32::from(*update),
                     segments,
+                    units: tables.num_units as i32,
                 };
                 let (on, grid) = (&launch.issue, Grid::new(blocks, 1, 1));
                 let StageProgram { operations, single } = tables.programs[number];

@@ -9,6 +9,7 @@ mod adadelta;
 mod adagrad;
 mod adam;
 mod adamw;
+mod adaptive_clip;
 mod chain;
 mod clip_by_global_norm;
 mod clip_by_layer_norm;
@@ -35,6 +36,7 @@ pub use adadelta::Adadelta;
 pub use adagrad::Adagrad;
 pub use adam::Adam;
 pub use adamw::Adamw;
+pub use adaptive_clip::AdaptiveClip;
 pub use chain::{Chain, ChainGroup, Segment, UpdatePass, numbered};
 pub use clip_by_global_norm::ClipByGlobalNorm;
 pub use clip_by_layer_norm::ClipByLayerNorm;
@@ -55,7 +57,7 @@ pub use rmsprop::Rmsprop;
 pub use role::{Slot, UpdateArgs, UpdateRole};
 pub use rprop::Rprop;
 pub use schedules::{Monitor, Observation, RunProgress, ScheduleList, ScheduleState};
-pub use transform::{Block, Elements, Norm, Norms, Slots, Transform, is_single, power};
+pub use transform::{Block, Elements, Norm, Norms, Slots, Transform, UnitNorms, UnitRun, is_single, power};
 pub use weight_decay::WeightDecay;
 
 use crate::settings::registry;
@@ -76,6 +78,7 @@ mod list {
         "adagrad" => Adagrad,
         "adam" => Adam,
         "adamw" => Adamw,
+        "adaptive_clip" => AdaptiveClip,
         "clip_by_global_norm" => ClipByGlobalNorm,
         "clip_by_layer_norm" => ClipByLayerNorm,
         "clip_by_value" => ClipByValue,

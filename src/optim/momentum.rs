@@ -16,7 +16,7 @@
 use super::transform::{Block, Elements, Transform, by_block};
 use crate::cpu::vectorized;
 use crate::error::Fault;
-use crate::gpu::kernels::{MomentumSettings, TransformSettings};
+use crate::gpu::kernels::{MomentumOfUpdatesSettings, MomentumSettings, TransformSettings};
 use crate::settings::{FRACTION, Settings, settings, values};
 use crate::tensor::Real;
 use serde::Deserialize;
@@ -83,9 +83,11 @@ impl Transform for Momentum {
         by_block!(block, e => accelerate(e, self))
     }
     fn on_gpu(&self) -> TransformSettings {
-        let of_updates = self.form != MomentumForm::Pytorch;
         let [mu, share] = [self.mu, self.share()].map(|x| x as f32);
-        MomentumSettings { mu, share, nesterov: self.nesterov.into(), of_updates: of_updates.into() }.into()
+        match self.form {
+            MomentumForm::Pytorch => MomentumSettings { mu, nesterov: self.nesterov.into() }.into(),
+            MomentumForm::HeavyBall | MomentumForm::Lecture => MomentumOfUpdatesSettings { mu, share }.into(),
+        }
     }
     fn examples() -> Vec<Self> {
         let plain = Momentum::default();

@@ -34,7 +34,7 @@ impl Device {
         let slots = chain.slots().map(|(slot, _)| UpdateRole::Slot(slot)).collect::<Vec<_>>();
         let region = |role| {
             let n = match role {
-                Norms => chain.num_norms(segments.len()),
+                Norms => chain.num_norms(segments.len(), segments.last().map_or(0, |s| s.unit + s.len / s.run)),
                 Metrics => METRICS,
                 NonFiniteGradients | NonFiniteWeights => 1,
                 _ => elements,
@@ -103,7 +103,17 @@ fn velocity(transform: usize) -> UpdateRole {
 }
 
 pub(super) fn segment(offset: usize, len: usize) -> Segment {
-    Segment { offset, len, layer: offset, group: 0, lr_mult: 1.0, decay_mult: 1.0, counted: true }
+    Segment {
+        offset,
+        len,
+        layer: offset,
+        group: 0,
+        unit: 0,
+        run: len.max(1),
+        lr_mult: 1.0,
+        decay_mult: 1.0,
+        counted: true,
+    }
 }
 
 pub(super) fn boxed<T: ChainEntry + 'static>(transform: T) -> Box<dyn ChainEntry> {
@@ -222,7 +232,7 @@ fn a_replicated_copy_counts_once() {
     segments[1].counted = false;
     let chain = vec![boxed(ClipByGlobalNorm { max_norm: 1.0 })];
     let device = Device::new::<f64>(chain, segments, 4, |role, _| if role == Gradients { 2.0 } else { 0.0 });
-    device.run(&UpdatePass::Norm { group: 0, weights: false });
+    device.run(&UpdatePass::Norm { group: 0, weights: false, units: false });
     assert_eq!(device.values::<f64>(Norms), [8.0, 0.0]);
 }
 
@@ -238,16 +248,16 @@ fn chains_are_cut_before_transforms_that_need_norms_and_where_slots_are_many() {
     let clip = || boxed(ClipByGlobalNorm { max_norm: 1.0 });
     assert_eq!(
         stages(vec![clip(), boxed(MOMENTUM)]),
-        [UpdatePass::Norm { group: 0, weights: false }, apply(0..2, true, true)]
+        [UpdatePass::Norm { group: 0, weights: false, units: false }, apply(0..2, true, true)]
     );
     assert_eq!(
         stages(vec![boxed(MOMENTUM), clip(), clip()]),
         [
             UpdatePass::Check,
             apply(0..1, false, false),
-            UpdatePass::Norm { group: 0, weights: false },
+            UpdatePass::Norm { group: 0, weights: false, units: false },
             apply(1..2, false, true),
-            UpdatePass::Norm { group: 0, weights: false },
+            UpdatePass::Norm { group: 0, weights: false, units: false },
             apply(2..3, true, true)
         ]
     );
@@ -256,7 +266,11 @@ fn chains_are_cut_before_transforms_that_need_norms_and_where_slots_are_many() {
     let clipped = [clip()].into_iter().chain(five()).collect();
     assert_eq!(
         stages(clipped),
-        [UpdatePass::Norm { group: 0, weights: false }, apply(0..5, false, true), apply(5..6, true, false)]
+        [
+            UpdatePass::Norm { group: 0, weights: false, units: false },
+            apply(0..5, false, true),
+            apply(5..6, true, false)
+        ]
     );
 }
 
@@ -265,6 +279,7 @@ fn chains_are_cut_before_transforms_that_need_norms_and_where_slots_are_many() {
 fn uneven(chain: Vec<Box<dyn ChainEntry>>) -> Device {
     let mut segments = vec![segment(3, 5), segment(16, 0), segment(64, 700_001), segment(700_100, 4097)];
     segments[3].lr_mult = 0.5;
+    (segments[2].unit, segments[3].unit, segments[3].run) = (1, 2, 17);
     let random = |stream| Random::new(5, RandomStream::Probe, 0, stream);
     let start = |role, i: usize| match role {
         Weights => random(0).uniform(i as u64) - 0.5,
@@ -335,7 +350,7 @@ fn one_pass_equals_the_transforms_one_after_the_other() {
 #[test]
 fn a_large_norm_is_near_the_plain_sum() {
     let device = uneven(vec![boxed(ClipByGlobalNorm { max_norm: 1.0 })]);
-    device.run(&UpdatePass::Norm { group: 0, weights: false });
+    device.run(&UpdatePass::Norm { group: 0, weights: false, units: false });
     let g = device.values::<f32>(Gradients);
     for (norm, s) in device.values::<f32>(Norms).iter().zip(&device.segments) {
         let plain: f64 = g[s.offset..s.offset + s.len].iter().map(|g| g * g).sum();

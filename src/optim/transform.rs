@@ -34,6 +34,8 @@ pub enum Norm {
     Gradients,
     /// Those of the weights: of each parameter's.
     Weights,
+    /// Those of each unit's gradient and weights, besides the other two. A unit is the weights of one output, or a whole vector.
+    Units,
 }
 
 /// The sums of squares of each segment's gradients and weights; empty if no transform of the stage requires them.
@@ -44,6 +46,31 @@ pub struct Norms<'a, T> {
     pub(super) segment: usize,
     /// The first segment of the layer, and the one after its last.
     pub(super) layer: [usize; 2],
+    /// Those of the units.
+    pub(super) units: UnitNorms<'a, T>,
+}
+
+/// The sums of squares of units, and where the elements of a block are among them.
+#[derive(Debug, Clone, Copy)]
+pub struct UnitNorms<'a, T> {
+    pub(super) gradients: &'a [T],
+    pub(super) weights: &'a [T],
+    /// The unit of the first element, and how many of its elements come before the block.
+    pub(super) first: usize,
+    pub(super) before: usize,
+    /// The number of consecutive elements of a unit.
+    pub(super) run: usize,
+}
+
+/// Consecutive elements of one unit.
+#[derive(Debug, Clone, Copy)]
+pub struct UnitRun<T> {
+    /// The number of elements.
+    pub len: usize,
+    /// The norm of the whole unit's gradient.
+    pub gradient: T,
+    /// The norm of its weights.
+    pub weights: T,
 }
 
 impl<T: Real> Norms<'_, T> {
@@ -55,6 +82,18 @@ impl<T: Real> Norms<'_, T> {
     /// Returns the norm of this parameter's gradient.
     pub fn gradient(&self) -> T {
         self.gradients[self.segment].sqrt()
+    }
+
+    /// Returns the units of a block of `len` elements, in order.
+    pub fn units(&self, len: usize) -> impl Iterator<Item = UnitRun<T>> {
+        let UnitNorms { gradients, weights, first, before, run } = self.units;
+        let end = move |unit: usize| ((unit + 1) * run - before).min(len);
+        let units = if len == 0 { 0 } else { (before + len).div_ceil(run) };
+        (0..units).map(move |unit| UnitRun {
+            len: end(unit) - if unit == 0 { 0 } else { end(unit - 1) },
+            gradient: gradients[first + unit].sqrt(),
+            weights: weights[first + unit].sqrt(),
+        })
     }
 
     /// Returns the norm of the gradients of the parameters of the same layer.

@@ -119,3 +119,22 @@ fn short_forms_stand_for_their_transforms() {
     let lamb = Lamb { epsilon: 1e-30, decay: 0.5, ..Lamb::default() };
     close(&changes(vec![boxed(lamb)], &[3.0, 3.0]), &[1.0, 0.5]);
 }
+
+#[test]
+fn adaptive_clip_compares_the_norms_of_units() {
+    // Two units of two weights, and a vector: |w| = 5, 0 and 1, |g| = 1, 5 and 4.
+    let fill = |role, i: usize| match role {
+        Weights => [3.0, 4.0, 0.0, 0.0, 77.0, 1.0][i],
+        Gradients => [0.6, 0.8, 3.0, 4.0, 77.0, -4.0][i],
+        _ => 0.0,
+    };
+    let mut segments = vec![segment(0, 4), segment(5, 1)];
+    (segments[0].run, segments[1].unit) = (2, 2);
+    let clip = AdaptiveClip { clipping: 0.5, epsilon: 0.2 };
+    let device = Device::new::<f64>(vec![boxed(clip)], segments, 6, fill);
+    device.step();
+    // The first is below 0.5 * 5, the second is scaled to 0.5 * 0.2, the third to 0.5.
+    let moved = [0.6, 0.8, 0.06, 0.08, 0.0, -0.5].map(|g| 0.5 * g);
+    let expected: Vec<f64> = [3.0, 4.0, 0.0, 0.0, 77.0, 1.0].iter().zip(moved).map(|(w, change)| w - change).collect();
+    close(&device.values::<f64>(Weights), &expected);
+}

@@ -118,7 +118,7 @@ impl Planner<'_> {
                     [(UpdateRole::Gradients, gradients, Access::Read)].into_iter().chain(checks).collect()
                 }
                 UpdatePass::Norm { weights: of_weights, .. } => {
-                    let shape = Shape::from([self.network.parameters.len() * if *of_weights { 2 } else { 1 }]);
+                    let shape = Shape::from([stage.num_norms(self.network.parameters.len(), self.network.num_units())]);
                     let norm = self.tensor("norms".into(), shape, partial, Home::Own, MemoryUse::Workspace);
                     norms = Some(norm);
                     let own =

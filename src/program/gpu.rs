@@ -46,7 +46,14 @@ impl Programs {
         let buckets: Vec<_> = plan.flat.buckets.iter().map(|b| b.offset..b.offset + b.len).collect();
         let mut chains = Vec::new();
         for device in 0..devices {
-            chains.push(DeviceChain::new(&plan.chain, &plan.segments(device), &buckets, &mut gpus, device)?);
+            chains.push(DeviceChain::new(
+                &plan.chain,
+                &plan.segments(device),
+                &buckets,
+                plan.network.num_units(),
+                &mut gpus,
+                device,
+            )?);
         }
         let allocated = |region| plan.regions.get(region);
         let arrived = (0..devices).map(|device| Ok([gpus.event(device)?, gpus.event(device)?]));

@@ -72,11 +72,22 @@ impl Plan {
         for (index, node) in self.network.nodes.iter().enumerate() {
             node.params.iter().for_each(|&param| layers[param] = index);
         }
+        let mut units = Vec::with_capacity(self.network.parameters.len());
+        let mut next = 0;
+        for parameter in &self.network.parameters {
+            units.push(next);
+            next += parameter.units();
+        }
         let segment = |&param: &usize| {
             let part = self.flat.parts[param];
             let parameter = &self.network.parameters[param];
             let first = |axis: Axis| part.layout.on(axis) != Placement::Replicate || at.on(axis) == 0;
+            let window = part.layout.window(&parameter.param.shape, self.spec.mesh, at);
+            let is_one = parameter.units() == 1;
+            let own = if is_one { 1 } else { window.len[0].max(1) };
             Segment {
+                unit: units[param] + if is_one { 0 } else { window.start[0] },
+                run: (part.len / own).max(1),
                 offset: part.offset,
                 len: part.len,
                 layer: layers[param],

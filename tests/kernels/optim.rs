@@ -19,7 +19,11 @@ fn a_whole_optimiser_chain_runs_in_one_launch() {
     let ranges: [[i64; 2]; 3] = [[0, 37], [48, 48], [48, 48 + 9001]];
     let factors = [[1.0f32, 1.0], [1.0, 1.0], [2.0, 0.5]];
     // The third parameter is updated by two blocks.
-    let blocks = [[0i64, 37, 0, 0, 1], [48, 48 + 8192, 2, 1, 3], [48 + 8192, 48 + 9001, 2, 1, 3]];
+    let blocks = [
+        [0i64, 37, 0, 0, 1, 0, 0, 37],
+        [48, 48 + 8192, 2, 1, 3, 48, 1, 9001],
+        [48 + 8192, 48 + 9001, 2, 1, 3, 48, 1, 9001],
+    ];
     let block_factors = [factors[0], factors[2], factors[2]];
     let n = 48 + 9001;
     let (w, g, v, u) = (values(n, 1), values(n, 2), values(n, 3), values(n, 4));
@@ -27,8 +31,8 @@ fn a_whole_optimiser_chain_runs_in_one_launch() {
     let program = [
         operation(ClipByGlobalNormSettings { max_norm: clip }, 0),
         operation(WeightDecaySettings { decay }, 0),
-        operation(MomentumSettings { mu, share: 1.0, nesterov: 0, of_updates: 0 }, 1),
-        operation(MomentumSettings { mu: nu, share: 1.0, nesterov: 1, of_updates: 0 }, 1),
+        operation(MomentumSettings { mu, nesterov: 0 }, 1),
+        operation(MomentumSettings { mu: nu, nesterov: 1 }, 1),
     ];
     let square = |r: [i64; 2]| wide(&g[r[0] as usize..r[1] as usize]).iter().map(|g| g * g).sum::<f64>();
     // The norm of the first parameter is counted on another device.
@@ -97,7 +101,7 @@ fn an_early_stage_of_a_chain_writes_gradients_and_leaves_weights() {
     let got = outputs(|rig| {
         let (weights, g) = (rig.put(&w), rig.put(&g));
         let program = rig.give(&TransformOp::table(&[operation(WeightDecaySettings { decay: 0.25 }, 0)]));
-        let (ranges, factors) = (rig.give(&[0i64, n as i64, 0, 0, 1]), rig.give(&[1.0f32, 1.0]));
+        let (ranges, factors) = (rig.give(&[0i64, n as i64, 0, 0, 1, 0, 0, n as i64]), rig.give(&[1.0f32, 1.0]));
         let (bad, step, lr) = (rig.give(&[0.0f32]), rig.give(&[1u32]), rig.give(&[0.5f32]));
         // SAFETY: regions of n elements, one segment.
         unsafe {
@@ -118,7 +122,9 @@ fn a_transform_with_slots_has_a_kernel_with_the_bits_of_the_interpreter() {
     // Squares of gradients, and nothing negative.
     let slots: Vec<Vec<f32>> = (3..7).map(|seed| values(n, seed).iter().map(|v| v.abs()).collect()).collect();
     // The second block belongs to a frozen parameter, whose slots change all the same.
-    let ranges = [[0i64, 4096, 0, 0, 1], [4096, 4100, 1, 1, 3], [4100, n as i64, 2, 1, 3]].concat();
+    let ranges =
+        [[0i64, 4096, 0, 0, 1, 0, 0, 4096], [4096, 4100, 1, 1, 3, 4096, 1, 2], [4100, n as i64, 2, 1, 3, 4100, 3, 903]]
+            .concat();
     let (factors, norms) = ([2.0f32, 0.5, 0.0, 1.0, 1.0, 3.0], [9.0f32, 0.5, 4.0]);
     let mut tried = 0;
     let transforms = all_examples().into_iter().flat_map(|entry| entry.transforms());
@@ -212,9 +218,9 @@ fn an_update_is_skipped_or_its_overflow_noticed() {
         let g = g.iter().map(|g| g * 1e3).collect::<Vec<f32>>();
         let got = outputs(|rig| {
             let (weights, v, bad_w) = (rig.put(&w), rig.put(&vec![0.0; n]), rig.put(&[0.0f32]));
-            let momentum = operation(MomentumSettings { mu: 0.5, share: 1.0, nesterov: 0, of_updates: 0 }, 1);
+            let momentum = operation(MomentumSettings { mu: 0.5, nesterov: 0 }, 1);
             let program = rig.give(&TransformOp::table(&[momentum]));
-            let (ranges, factors) = (rig.give(&[0i64, n as i64, 0, 0, 1]), rig.give(&[1.0f32, 1.0]));
+            let (ranges, factors) = (rig.give(&[0i64, n as i64, 0, 0, 1, 0, 0, n as i64]), rig.give(&[1.0f32, 1.0]));
             let (g, lr, bad_gradients) = (rig.put(&g), rig.give(&[lr]), rig.give(&[bad_gradients]));
             let tables = UpdateAddresses { ranges, factors, step: rig.give(&[1u32]), lr, ..UpdateAddresses::NONE };
             let slots = [v, Mut::NONE, Mut::NONE, Mut::NONE];

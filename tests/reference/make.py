@@ -17,6 +17,7 @@ Weights    u = 2 * (mix(crc32("<seed>.<layer>.<param>") * 2^32 + i) >> 11) / 2^5
 Loss       mean over the batch of -ln softmax(logits)[label], before that step's update; for networks with "loss", the
            weighted sum of these losses, with the label as a one-hot vector in a mean squared error.
 Values     the targets of networks with "values": the mean row and the mean column of a digit, the means of its pixels and of their squares.
+Units      with adaptive_clip, the gradient of each unit is scaled by min(1, clipping max(|w|, epsilon) / |g|).
 Clip       g *= min(1, max_norm / norm), norm over all gradients, before weight decay. This is exact: PyTorch's
            clip_grad_norm_ divides by norm + 1e-6.
 Update     g += weight_decay * w for every parameter; v = momentum * v + g, from v = 0; w -= lr * v: torch.optim.SGD.
@@ -142,6 +143,9 @@ NETWORKS |= {
     "nadam": optimizer(
         "Nadam, with a look-ahead that grows fast.", [{"nadam": dict(beta2=0.99, momentum_decay=0.5)}], 0.005, "NAdam",
         betas=(0.9, 0.99), momentum_decay=0.5),
+    "adaptive_clip": optimizer(
+        "Momentum with adaptive clipping of every unit.",
+        [{"adaptive_clip": dict(clipping=0.05, epsilon=0.02)}, {"momentum": 0.9}], 0.1, "SGD", momentum=0.9),
     "rprop": optimizer(
         "Rprop; limits are factors of the rate.", [{"rprop": dict(min_factor=1e-3, max_factor=4.0)}], 0.002, "Rprop",
         step_sizes=(2e-6, 8e-3)),
@@ -334,6 +338,15 @@ def setting(net, key):
     return next((link[key] for link in net["chain"] if key in link), None)
 
 
+def clip_units(params, clipping, epsilon):
+    """Scales the gradient of each unit: the weights of one output, or a whole vector."""
+    for p in params:
+        units = p.grad.flatten(1) if p.dim() > 1 else p.grad[None]
+        weights = p.detach().flatten(1) if p.dim() > 1 else p.detach()[None]
+        most = clipping * weights.norm(dim=1).clamp(min=epsilon)
+        units *= (most / units.norm(dim=1)).clamp(max=1.0)[:, None]
+
+
 def train(net, images, labels, dtype, noise=None):
     """Runs the steps; returns the tensors and the numbers worth keeping."""
     params, state = ({k: torch.from_numpy(v).to(dtype) for k, v in t.items()} for t in initial(net))
@@ -367,6 +380,8 @@ def train(net, images, labels, dtype, noise=None):
         if max_norm is not None:
             for p in params.values():
                 p.grad *= min(1.0, max_norm / norms[-1])
+        if clip := setting(net, "adaptive_clip"):
+            clip_units(params.values(), **clip)
         for optimizer, _ in optimizers:
             optimizer.step()
     with torch.no_grad():

@@ -90,17 +90,29 @@ fn rounded(weights: &[f32], bf16_weights: &[bf16]) -> Compared {
 }
 
 fn segments() -> Vec<Segment> {
-    let segment = |(offset, len, layer, lr_mult, decay_mult)| Segment {
+    let segment = |(offset, len, layer, unit, run, lr_mult, decay_mult)| Segment {
         offset,
         len,
         layer,
         group: 0,
+        unit,
+        run,
         lr_mult,
         decay_mult,
         counted: true,
     };
-    [(3, 5, 0, 1.0, 1.0), (16, 0, 1, 1.0, 1.0), (64, 1201, 2, 2.0, 0.5), (1300, 4097, 2, 1.0, 0.0)].map(segment).into()
+    [
+        (3, 5, 0, 0, 5, 1.0, 1.0),
+        (16, 0, 1, 1, 1, 1.0, 1.0),
+        (64, 1201, 2, 2, 1201, 2.0, 0.5),
+        (1300, 4097, 2, 3, 17, 1.0, 0.0),
+    ]
+    .map(segment)
+    .into()
 }
+
+/// The number of units of the segments.
+const UNITS: usize = 3 + 4097 / 17;
 
 /// The number of metrics of the batch.
 const METRICS: usize = 3;
@@ -137,7 +149,7 @@ fn outputs(chain: &Chain) -> Vec<UpdateRole> {
 /// Returns the number of elements of a region.
 fn len(chain: &Chain, role: UpdateRole) -> usize {
     match role {
-        UpdateRole::Norms => chain.num_norms(segments().len()),
+        UpdateRole::Norms => chain.num_norms(segments().len(), UNITS),
         UpdateRole::Metrics => METRICS,
         UpdateRole::NonFiniteGradients | UpdateRole::NonFiniteWeights => 1,
         _ => ELEMENTS,
@@ -212,7 +224,7 @@ fn on_gpu(chain: &Chain, device: &Device, kind: DriverKind) -> Result<(Vec<Vec<f
     // The clock follows the regions.
     let clock_byte = roles.len() * BYTES;
     let mut gpus = device.gpus(kind, roles.len() * ELEMENTS + CLOCK_BYTES / size_of::<f32>())?;
-    let tables = DeviceChain::new(chain, &segments(), std::slice::from_ref(&(0..ELEMENTS)), &mut gpus, 0)?;
+    let tables = DeviceChain::new(chain, &segments(), std::slice::from_ref(&(0..ELEMENTS)), UNITS, &mut gpus, 0)?;
     let single = |values: Vec<f64>| values.into_iter().map(|v| v as f32).collect::<Vec<f32>>();
     let arena = gpus.address(0, 0);
     let first_byte = |role| roles.iter().position(|&r| r == role).expect("every role has a region") * BYTES;
