@@ -193,8 +193,11 @@ fn every_source_is_as_described() {
             let cx = SourceContext { subset, base: &Base::default() };
             let (description, data) = (format.describe(cx).unwrap(), format.load(cx).unwrap());
             assert_eq!(description.header, data.header(), "{format:?}");
-            let Pixels::U8(pixels) = data.all_pixels().unwrap() else { panic!("{format:?}") };
-            assert_eq!((pixels.len(), data.samples.len()), (data.images() * data.features(), data.images()));
+            let pixels = match data.all_pixels().unwrap() {
+                Pixels::U8(pixels) => pixels.len(),
+                Pixels::F32(pixels) => pixels.len(),
+            };
+            assert_eq!((pixels, data.samples.len()), (data.images() * data.features(), data.images()));
         }
     }
 }

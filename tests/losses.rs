@@ -264,3 +264,20 @@ fn any_layer_may_have_metrics() {
         assert!(apart < 1e-12, "{mesh:?}: {apart:e}");
     }
 }
+
+#[test]
+fn a_linear_network_descends_as_fast_as_its_condition_number_allows() {
+    // The loss of the mean squared error has the Hessian 2 C, where the covariance C has the condition number 5: at the rate
+    // 0.4, the slowest direction shrinks by 1 - 2 * 0.4 / 5 = 0.84 in each update, and its loss by 0.84^2, up to the sample.
+    let folder = Folder::new("losses-linear");
+    std::fs::copy(common::file("configs/linear.toml"), folder.at("linear.toml")).unwrap();
+    folder.good(&["train", "linear.toml", "--run-dir", "slow"]);
+    let metrics = folder.metrics("slow");
+    let losses: Vec<f64> = events(&metrics, "step").iter().map(|event| number(event, "loss")).collect();
+    let factor = (losses[40] / losses[20]).powf(1.0 / 20.0);
+    assert!((factor - 0.84f64.powi(2)).abs() < 0.1, "{factor}");
+    assert!(losses[199] < 1e-12, "{}", losses[199]);
+    // Above 2 / (2 * 1), the steepest direction grows.
+    let fast = folder.run(&["train", "linear.toml", "--run-dir", "fast", "--set", "optimizer.lr=1.3"]);
+    assert!(fast.code == Some(1) && fast.err.contains("lower lr (now 1.3)"), "{}", fast.err);
+}

@@ -16,6 +16,7 @@ mod file;
 mod format;
 mod gzip;
 mod idx;
+mod linear;
 mod loader;
 mod normalization;
 mod prepare;
@@ -37,6 +38,7 @@ pub use dataset::{Dataset, Description, Header, Labels, Subset, Targets};
 pub use digits::Digits;
 pub use format::{Base, DataFormat, SourceContext};
 pub use idx::Idx;
+pub use linear::Linear;
 pub use loader::{Destination, Loader};
 pub use normalization::Normalization;
 pub use prepare::{Arrived, Augmented, LoadRole, Preparation, Preparer, Raw, RawPixels};
@@ -56,6 +58,7 @@ registry! {
     "cifar100" => cifar100::Cifar100,
     "digits" => Digits,
     "idx" => Idx,
+    "linear" => Linear,
     "synthetic" => Synthetic,
     "tensors" => Tensors,
 }
