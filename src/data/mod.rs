@@ -19,6 +19,7 @@ mod idx;
 mod linear;
 mod loader;
 mod normalization;
+mod point;
 mod prepare;
 mod record;
 mod sample_sets;
@@ -41,6 +42,7 @@ pub use idx::Idx;
 pub use linear::Linear;
 pub use loader::{Destination, Loader};
 pub use normalization::Normalization;
+pub use point::Point;
 pub use prepare::{Arrived, Augmented, LoadRole, Preparation, Preparer, Raw, RawPixels};
 pub use record::{DataRecord, FileStamp, SetRecord, host};
 pub use sample_sets::{Known, SampleSet, SampleSets, open, open_known, open_test};
@@ -59,6 +61,7 @@ registry! {
     "digits" => Digits,
     "idx" => Idx,
     "linear" => Linear,
+    "point" => Point,
     "synthetic" => Synthetic,
     "tensors" => Tensors,
 }

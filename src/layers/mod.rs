@@ -27,6 +27,7 @@ mod sigmoid;
 mod single_layer;
 mod softmax_cross_entropy;
 mod split_k;
+mod surface;
 mod tanh;
 mod vector_math;
 mod window;
@@ -58,5 +59,6 @@ registry! {
     "relu" => relu::Relu,
     "sigmoid" => sigmoid::Sigmoid,
     "softmax_cross_entropy" => SoftmaxCrossEntropy,
+    "surface" => surface::Surface,
     "tanh" => tanh::Tanh,
 }

@@ -8,6 +8,7 @@ mod constant;
 mod fan;
 mod initializer;
 mod kaiming;
+mod listed;
 mod lsuv;
 mod normal;
 mod orthogonal;
@@ -21,6 +22,7 @@ pub use constant::ConstantValues;
 pub use fan::{Distribution, Fan};
 pub use initializer::{InitialElement, Initializer};
 pub use kaiming::Kaiming;
+pub use listed::Listed;
 pub use lsuv::Lsuv;
 pub use normal::NormalValues;
 pub use orthogonal::Orthogonal;
@@ -35,6 +37,7 @@ registry! {
     Initializer: Box<dyn Initializer>, one => Box::new(one);
     "constant" => ConstantValues,
     "kaiming" => Kaiming,
+    "listed" => Listed,
     "lsuv" => Lsuv,
     "normal" => NormalValues,
     "orthogonal" => Orthogonal,
