@@ -126,6 +126,13 @@ fn groups_resume_bit_for_bit_and_count_their_updates() {
     let state: serde_json::Value =
         serde_json::from_str(&folder.read("run/checkpoints/step-00000008/state.json")).unwrap();
     assert_eq!(state["info"]["starts"], serde_json::json!({ "adam": 0, "bias: adam": 4 }));
+    // And the other way round.
+    folder.train("other", &["--set", "optimizer.chain=[]", "--set", &groups, "--set", "train.steps=4"]);
+    let more = ["--resume", "--set", "train.steps=8", "--allow-change", "optimizer.chain", "--set", &groups];
+    folder.train("other", &[&all[..], &more].concat());
+    let state: serde_json::Value =
+        serde_json::from_str(&folder.read("other/checkpoints/step-00000008/state.json")).unwrap();
+    assert_eq!(state["info"]["starts"], serde_json::json!({ "adam": 4, "bias: adam": 0 }));
 }
 
 #[test]
