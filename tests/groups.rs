@@ -179,8 +179,10 @@ fn mistakes_in_groups_have_their_place() {
         let found = problems(&[set]);
         assert!(found.contains(expected), "{set}: {found}");
     }
+    let decay = problems(&["optimizer.groups.bias.decay_mult=1e30", "model.layers.fc1.decay_mult=1e30"]);
+    assert!(decay.contains("the weight decay of fc1.bias is multiplied by "), "{decay}");
     let deep = problems(&["optimizer.lr_by_depth=1e38", "optimizer.groups.bias.lr_mult=10"]);
-    assert!(deep.contains("lr_by_depth = 1e38 multiplies the rate of fc1.bias by 1e39, expected"), "{deep}");
+    assert!(deep.contains("the rate of fc1.bias is multiplied by 1e39, by layer, depth and group, expected"), "{deep}");
 }
 
 #[test]

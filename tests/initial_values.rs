@@ -65,3 +65,15 @@ fn lsuv_gives_every_layer_unit_variance_on_every_mesh() {
         "init = \"lsuv\" in layer \"fc2\": the first batch gives it outputs of variance 0; use another init there";
     assert!(failed.code == Some(1) && failed.err.contains(expected), "{}", failed.err);
 }
+
+#[test]
+fn lsuv_scales_a_new_head_to_the_weights_that_it_stands_on() {
+    let folder = Folder::new("lsuv-from");
+    // Weights whose outputs are hundreds of times larger than those of initial ones.
+    let large = ["--set", "model.layers.fc1.init={ normal = { std = 50.0 } }", "--set", "optimizer.lr=1e-9"];
+    folder.train("large", &[&large[..], &["--set", "train.steps=1"]].concat());
+    let from = ["--set", "model.from={ file = \"large\", skip = [\"fc2\"] }", "--set", "model.init=lsuv"];
+    folder.train("new", &[&from[..], &["--set", "optimizer.lr=1e-9", "--set", "train.steps=1"]].concat());
+    let first = losses(&folder.metrics("new"))[0];
+    assert!((first - 2.7).abs() < 0.3, "{first}");
+}

@@ -30,7 +30,7 @@ pub use complete::with_defaults;
 pub use devices::{Collectives, DeviceKind, Devices, PeerAccess};
 pub use model::{LayerEntry, Model, Multiplier};
 pub use names::{setting_named, settings as setting_paths};
-pub use optimizer::{Optimizer, ParameterGroup, RateScale};
+pub use optimizer::{Optimizer, ParameterGroup};
 pub use parse::{Config, Parsed, from_text, read, sort};
 pub use patterns::{NameMap, NameMatch, NamePattern};
 pub use pretrained::PretrainedWeights;

@@ -21,14 +21,8 @@ pub struct Optimizer {
     pub groups: Vec<ParameterGroup>,
     /// The transforms of the gradient: those of `entries`, and then those of each group that has a chain.
     pub chain: Arc<Chain>,
-    /// The base learning rate, above 0, as in the file.
-    pub file_lr: f64,
-    /// The same, scaled with the batch.
+    /// The base learning rate, above 0, scaled with the batch if the file says so.
     pub lr: f64,
-    /// How the learning rate follows the batch.
-    pub scale_lr: RateScale,
-    /// The batch that `file_lr` is meant for.
-    pub lr_batch: u64,
     /// The learning rate of a layer, as a factor of that of the next one.
     pub lr_by_depth: f64,
     /// The schedules of the learning rate, in order; none, a constant rate, by default.
@@ -63,7 +57,7 @@ pub struct ParameterGroup {
 /// How the learning rate follows the number of samples in a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum RateScale {
+enum RateScale {
     /// Not at all.
     None,
     /// In proportion (Goyal et al. 2017, <https://arxiv.org/abs/1706.02677>).
@@ -129,8 +123,7 @@ pub(super) fn read(
     let (entries, groups) = (entries?, groups?);
     let own = groups.iter().filter_map(|group| Some((group.pattern.text().to_string(), group.entries.as_deref()?)));
     let chain = Arc::new(Chain::grouped([(String::new(), &*entries)].into_iter().chain(own)));
-    let (file_lr, lr, schedule) = (file_lr?, lr?, schedule?);
-    Some(Optimizer { entries, groups, chain, file_lr, lr, scale_lr, lr_batch, lr_by_depth, schedule })
+    Some(Optimizer { entries, groups, chain, lr: lr?, lr_by_depth, schedule: schedule? })
 }
 
 /// Reads the groups of parameters, by their patterns.

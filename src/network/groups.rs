@@ -45,14 +45,18 @@ pub fn assign(optimizer: &Optimizer, locations: &Locations, network: &mut Networ
                     parameter.group = 1 + groups[..group].iter().filter(|before| before.entries.is_some()).count();
                 }
             }
-            if !(SINGLE_OR_ZERO.contains)(&parameter.lr_mult) {
+            let factors = [
+                ("rate", "lr_mult or lr_by_depth", parameter.lr_mult),
+                ("weight decay", "decay_mult", parameter.decay_mult),
+            ];
+            for (what, key, factor) in factors.into_iter().filter(|(.., factor)| !(SINGLE_OR_ZERO.contains)(factor)) {
                 let message = format!(
-                    "lr_by_depth = {} multiplies the rate of {} by {}, expected a number within single precision",
-                    number(optimizer.lr_by_depth),
+                    "the {what} of {} is multiplied by {}, by layer, depth and group, expected a number within single \
+                     precision; change {key}",
                     parameter.name,
-                    number(parameter.lr_mult)
+                    number(factor)
                 );
-                problems.push(locations.problem("[optimizer]", &Fault::at("lr_by_depth", message)));
+                problems.push(locations.problem("[optimizer]", &Fault::whole(message)));
             }
         }
     }

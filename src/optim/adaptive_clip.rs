@@ -5,8 +5,7 @@
 //! A vector, such as a bias, is one unit. Norms are those of whole units, whichever devices hold their parts. The authors leave the
 //! last layer out, which a group with a chain of its own does: `groups = { fc = { chain = [..] } }`.
 
-use super::transform::{Block, Elements, Norm, Transform, by_block};
-use crate::cpu::vectorized;
+use super::transform::{Block, Elements, Norm, Transform, by_block, limit};
 use crate::gpu::kernels::{AdaptiveClipSettings, TransformSettings};
 use crate::settings::{SINGLE, settings};
 use crate::tensor::Real;
@@ -46,13 +45,7 @@ fn clip<T: Real>(e: Elements<T>, s: &AdaptiveClip) {
     for unit in e.norms.units(rest.len()) {
         let (g, others) = rest.split_at_mut(unit.len);
         let most = clipping * unit.weights.max(epsilon);
-        if unit.gradient > most {
-            let factor = most / unit.gradient;
-            vectorized(
-                #[inline(always)]
-                || g.iter_mut().for_each(|g| *g *= factor),
-            );
-        }
+        limit(g, unit.gradient, most);
         rest = others;
     }
 }

@@ -4,8 +4,7 @@
 //! The norm is that of the whole network, whichever devices hold its parts; a parameter that several devices hold
 //! counts once. NaN gradients remain NaN.
 
-use super::transform::{Block, Elements, Norm, Transform, by_block};
-use crate::cpu::vectorized;
+use super::transform::{Block, Norm, Transform, by_block, limit};
 use crate::gpu::kernels::{ClipByGlobalNormSettings, TransformSettings};
 use crate::settings::{Range, SINGLE, settings};
 use crate::tensor::Real;
@@ -32,24 +31,12 @@ impl Transform for ClipByGlobalNorm {
         &[Norm::Gradients]
     }
     fn apply(&self, block: Block) {
-        by_block!(block, e => clip(e, self.max_norm))
+        by_block!(block, e => limit(e.g, e.norms.global(), Real::from_f64(self.max_norm)))
     }
     fn on_gpu(&self) -> TransformSettings {
         ClipByGlobalNormSettings { max_norm: self.max_norm as f32 }.into()
     }
     fn examples() -> Vec<Self> {
         [0.5, 1e6].map(|max_norm| ClipByGlobalNorm { max_norm }).into()
-    }
-}
-
-fn clip<T: Real>(e: Elements<T>, max_norm: f64) {
-    let max_norm = T::from_f64(max_norm);
-    let norm = e.norms.global();
-    if norm > max_norm {
-        let factor = max_norm / norm;
-        vectorized(
-            #[inline(always)]
-            || e.g.iter_mut().for_each(|g| *g *= factor),
-        );
     }
 }

@@ -4,8 +4,7 @@
 //! The norm is that of the whole layer, whichever devices hold its parts. Unlike `clip_by_global_norm`, one layer with a large
 //! gradient does not slow the others down; the direction of the gradient of the network changes.
 
-use super::transform::{Block, Elements, Norm, Transform, by_block};
-use crate::cpu::vectorized;
+use super::transform::{Block, Norm, Transform, by_block, limit};
 use crate::gpu::kernels::{ClipByLayerNormSettings, TransformSettings};
 use crate::settings::{Range, SINGLE, settings};
 use crate::tensor::Real;
@@ -32,24 +31,12 @@ impl Transform for ClipByLayerNorm {
         &[Norm::Gradients]
     }
     fn apply(&self, block: Block) {
-        by_block!(block, e => clip(e, self.max_norm))
+        by_block!(block, e => limit(e.g, e.norms.layer(), Real::from_f64(self.max_norm)))
     }
     fn on_gpu(&self) -> TransformSettings {
         ClipByLayerNormSettings { max_norm: self.max_norm as f32 }.into()
     }
     fn examples() -> Vec<Self> {
         [0.25, 1e6].map(|max_norm| ClipByLayerNorm { max_norm }).into()
-    }
-}
-
-fn clip<T: Real>(e: Elements<T>, max_norm: f64) {
-    let max_norm = T::from_f64(max_norm);
-    let norm = e.norms.layer();
-    if norm > max_norm {
-        let factor = max_norm / norm;
-        vectorized(
-            #[inline(always)]
-            || e.g.iter_mut().for_each(|g| *g *= factor),
-        );
     }
 }

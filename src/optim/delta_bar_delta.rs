@@ -9,10 +9,8 @@ use super::transform::{Block, Elements, Transform, by_block};
 use crate::cpu::vectorized;
 use crate::error::Fault;
 use crate::gpu::kernels::{DeltaBarDeltaSettings, TransformSettings};
-use crate::settings::{FRACTION, Range, SINGLE, Settings, settings};
+use crate::settings::{FRACTION, INSIDE, SINGLE, Settings, settings};
 use crate::tensor::Real;
-
-const DECREASE: Range<f64> = Range { text: "a number above 0 and below 1", contains: |x| *x > 0.0 && *x < 1.0 };
 
 settings! {
     /// The transform: `delta_bar_delta = {}`.
@@ -21,7 +19,7 @@ settings! {
         /// What is added to the rate of a weight whose direction is steady.
         pub increase: f64 = 0.05, in SINGLE;
         /// The factor of the rate of a weight that oscillates.
-        pub decrease: f64 = 0.9, in DECREASE;
+        pub decrease: f64 = 0.9, in INSIDE;
         /// The fraction of the mean gradient that is kept from step to step.
         pub decay: f64 = 0.7, in FRACTION;
         /// The smallest rate, as a factor of the learning rate.

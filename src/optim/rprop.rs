@@ -10,10 +10,9 @@ use super::transform::{Block, Elements, Transform, by_block, sign};
 use crate::cpu::vectorized;
 use crate::error::Fault;
 use crate::gpu::kernels::{RpropSettings, TransformSettings};
-use crate::settings::{Range, SINGLE, Settings, settings};
+use crate::settings::{INSIDE, Range, SINGLE, Settings, settings};
 use crate::tensor::Real;
 
-const DECREASE: Range<f64> = Range { text: "a number above 0 and below 1", contains: |x| *x > 0.0 && *x < 1.0 };
 const INCREASE: Range<f64> =
     Range { text: "a number above 1 within single precision", contains: |x| *x > 1.0 && (SINGLE.contains)(x) };
 
@@ -22,7 +21,7 @@ settings! {
     #[derive(Copy)]
     pub struct Rprop {
         /// The factor of a step size after a change of sign.
-        pub decrease: f64 = 0.5, in DECREASE;
+        pub decrease: f64 = 0.5, in INSIDE;
         /// The factor of a step size while the sign stays.
         pub increase: f64 = 1.2, in INCREASE;
         /// The smallest step size, as a factor of the learning rate.

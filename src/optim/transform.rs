@@ -1,7 +1,7 @@
 //! The interface of a transform, and the elements that it transforms.
 
 use super::role::{Slot, UpdateRole};
-use crate::cpu::Ranges;
+use crate::cpu::{Ranges, vectorized};
 use crate::error::Fault;
 use crate::gpu::kernels::TransformSettings;
 use crate::settings::Settings;
@@ -218,6 +218,17 @@ pub(super) fn sign<T: Real>(x: T) -> T {
         -T::ONE
     } else {
         T::ZERO
+    }
+}
+
+/// Scales gradients with this norm to the largest norm that is left as it is.
+pub(super) fn limit<T: Real>(g: &mut [T], norm: T, most: T) {
+    if norm > most {
+        let factor = most / norm;
+        vectorized(
+            #[inline(always)]
+            || g.iter_mut().for_each(|g| *g *= factor),
+        );
     }
 }
 

@@ -44,6 +44,12 @@ impl<T> Debug for Range<T> {
 pub const FRACTION: Range<f64> =
     Range { text: "a number of at least 0 and below 1", contains: |x| (0.0..1.0).contains(x) };
 
+/// A share that is neither nothing nor all: (0, 1).
+pub const INSIDE: Range<f64> = Range { text: "a number above 0 and below 1", contains: |&x| x > 0.0 && x < 1.0 };
+
+/// Any number.
+pub const FINITE: Range<f64> = Range { text: "a finite number", contains: |x| x.is_finite() };
+
 /// A positive number.
 pub const POSITIVE: Range<f64> = Range { text: "a finite number above 0", contains: |&x| x > 0.0 && x.is_finite() };
 

@@ -1,22 +1,29 @@
-//! Scales of initial weights with which the outputs of layers have unit variance (`init = "lsuv"`).
+//! Scales weights so that the outputs of layers have unit variance (`init = "lsuv"`).
 
 use crate::data::Batch;
 use crate::error::{Error, Result};
 use crate::layers::{Activation, Mode, Role, Setup, SingleLayer};
-use crate::network::{self, Network, Source};
+use crate::network::{Network, Source};
 
 /// The most samples of the batch that are used.
 const MOST_SAMPLES: usize = 64;
-/// The distance of a variance from 1 that is left, and the most times that a layer is scaled, as in the paper.
+/// The distance of a variance from 1 that is left; 0.1 in the paper.
 const NEAR: f64 = 0.01;
+/// The most times that a layer is scaled, as in the paper.
 const MOST_SCALED: usize = 10;
 
-/// Returns the parameters to be scaled, with their factors. Layers run one after another on the CPU, in f64, on the first
-/// samples of a batch.
+/// Returns the scaled values of some parameters. Layers run one after another on the CPU, in f64, on the first samples of a
+/// batch, with the weights that `read` returns.
 ///
 /// # Errors
 /// If a layer fails, or if the outputs of a layer to be scaled are all the same.
-pub fn scales(network: &Network, seed: u64, threads: usize, batch: &Batch) -> Result<Vec<(usize, f64)>> {
+pub fn scaled(
+    network: &Network,
+    parameters: &[usize],
+    threads: usize,
+    batch: &Batch,
+    read: impl Fn(usize) -> Result<Vec<f64>>,
+) -> Result<Vec<(usize, Vec<f64>)>> {
     let (features, rows) = (network.input.features(), batch.rows.min(MOST_SAMPLES));
     let images: Vec<f64> = batch.images[..rows * features].iter().map(|&pixel| f64::from(pixel)).collect();
     let mut outputs: Vec<Vec<f64>> = Vec::new();
@@ -28,7 +35,7 @@ pub fn scales(network: &Network, seed: u64, threads: usize, batch: &Batch) -> Re
             }
         }
     }
-    let mut scales = Vec::new();
+    let mut all = Vec::new();
     for (index, node) in network.nodes.iter().enumerate().filter(|(_, node)| !node.is_loss()) {
         let shape = |source: &Source| match source {
             Source::Node(before) => network.nodes[*before].output,
@@ -46,18 +53,11 @@ pub fn scales(network: &Network, seed: u64, threads: usize, batch: &Batch) -> Re
             layer.values_mut(Role::X(input)).copy_from_slice(values);
         }
         for (own, &parameter) in node.params.iter().enumerate() {
-            let elements = network.parameters[parameter].param.shape.elements();
-            let values = network::initial(network, seed, parameter).elements(0..elements);
-            layer.values_mut(Role::Param(own)).copy_from_slice(&values);
+            layer.values_mut(Role::Param(own)).copy_from_slice(&read(parameter)?);
         }
         layer.forward()?;
-        let is_scaled = |parameter: usize| {
-            let parameter = &network.parameters[parameter];
-            parameter.param.init.is_none() && parameter.init.0.scales_outputs()
-        };
-        let scaled: Vec<(usize, usize)> =
-            node.params.iter().copied().enumerate().filter(|(_, parameter)| is_scaled(*parameter)).collect();
-        let mut factor = 1.0;
+        let own = node.params.iter().copied().enumerate();
+        let scaled: Vec<(usize, usize)> = own.filter(|(_, parameter)| parameters.contains(parameter)).collect();
         for _ in 0..if scaled.is_empty() { 0 } else { MOST_SCALED } {
             let variance = variance(layer.values(Role::Y));
             if !(variance > 0.0 && variance.is_finite()) {
@@ -68,13 +68,12 @@ pub fn scales(network: &Network, seed: u64, threads: usize, batch: &Batch) -> Re
             if (variance - 1.0).abs() < NEAR {
                 break;
             }
-            factor /= variance.sqrt();
             for &(own, _) in &scaled {
                 layer.values_mut(Role::Param(own)).iter_mut().for_each(|value| *value /= variance.sqrt());
             }
             layer.forward()?;
         }
-        scales.extend(scaled.into_iter().map(|(_, parameter)| (parameter, factor)));
+        all.extend(scaled.into_iter().map(|(own, parameter)| (parameter, layer.values(Role::Param(own)).to_vec())));
         outputs.push(layer.values(Role::Y).to_vec());
         for source in &node.inputs {
             if let Source::Node(before) = source
@@ -84,7 +83,7 @@ pub fn scales(network: &Network, seed: u64, threads: usize, batch: &Batch) -> Re
             }
         }
     }
-    Ok(scales)
+    Ok(all)
 }
 
 fn variance(values: &[f64]) -> f64 {

@@ -10,6 +10,7 @@ use crate::error::{Error, Result, number};
 use crate::layers::{Pass, Role};
 use crate::placement::Variant;
 use crate::program::{FirstNonFinite, Persistent};
+use std::ops::Range;
 
 /// Pixels and weights beyond this are suspected: products of a few of them overflow.
 const LARGE: f64 = 1e4;
@@ -181,10 +182,13 @@ impl Run {
 
     /// Returns lr * decay * decay_mult of the layer where it is largest, if it makes weights grow or oscillate.
     fn decay(&self, clock: Clock) -> Option<f64> {
-        let decays = self.job.config.optimizer.chain.transforms.iter().map(|transform| transform.decay());
-        let decay = decays.fold(0.0, f64::max) * clock.lr;
-        let factors = self.job.network.parameters.iter().map(|p| p.lr_mult * p.decay_mult);
-        Some(decay * factors.fold(0.0, f64::max)).filter(|&decay| decay > 1.0)
+        let chain = &self.job.config.optimizer.chain;
+        let largest = |transforms: &Range<usize>| {
+            chain.transforms[transforms.clone()].iter().map(|transform| transform.decay()).fold(0.0, f64::max)
+        };
+        let of_groups: Vec<f64> = chain.groups.iter().map(|group| largest(&group.transforms)).collect();
+        let factors = self.job.network.parameters.iter().map(|p| p.lr_mult * p.decay_mult * of_groups[p.group]);
+        Some(clock.lr * factors.fold(0.0, f64::max)).filter(|&decay| decay > 1.0)
     }
 
     /// Says what helps. The weights of the newest checkpoint may be spoilt already.

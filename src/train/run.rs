@@ -7,12 +7,13 @@ use super::headers::note_same_data;
 use super::job::{Evaluates, Job};
 use super::lsuv;
 use super::manifest::{Evaluation, FORMAT, Info, Ranking};
-use super::start::tensors;
+use super::start::{Start, tensors};
 use crate::config::{learned_length, learned_settings};
 use crate::data::{self, Batches, DataRecord, Known, Place, Preparation, SampleSets};
 use crate::device::LibraryUse;
 use crate::error::{Error, Result};
 use crate::layers::Param;
+use crate::network::Parameter;
 use crate::optim::ScheduleState;
 use crate::program::{Persistent, Plan, Session};
 use crate::storage::{Fs, free_bytes, is_full, needed_and_free};
@@ -95,31 +96,34 @@ impl Run {
         }
         let seed = run.job.config.seed;
         exchange::initialise(&mut run.session, seed)?;
-        run.scale_outputs()?;
-        if let Some(start) = run.job.start.take() {
+        let start = run.job.start.take();
+        if let Some(start) = &start {
             start.apply(&mut run.session, &run.job.network)?;
         }
+        run.scale_outputs(start.as_ref())?;
         run.warn_of_shortage();
         Ok(run)
     }
 
-    /// Scales the initial weights of the layers that ask for outputs of unit variance.
-    fn scale_outputs(&mut self) -> Result<()> {
+    /// Scales the weights of the layers that ask for outputs of unit variance, unless the run starts from given ones.
+    fn scale_outputs(&mut self, start: Option<&Start>) -> Result<()> {
         let network = Arc::clone(&self.job.network);
-        if !network.parameters.iter().any(|parameter| parameter.init.0.scales_outputs()) {
+        let is_given = |parameter| start.is_some_and(|start| start.has(Persistent::Parameter(parameter)));
+        let is_scaled = |&parameter: &usize| {
+            let Parameter { param, init, .. } = &network.parameters[parameter];
+            param.init.is_none() && init.0.scales_outputs() && !is_given(parameter)
+        };
+        let scaled: Vec<usize> = (0..network.parameters.len()).filter(is_scaled).collect();
+        if scaled.is_empty() {
             return Ok(());
         }
         let mut batches = Batches::train(&self.splits);
         let mut batch = batches.empty();
         let (epoch, index) = batches.plan().at(0);
         batches.fill(epoch, index, &mut batch)?;
-        let threads = self.job.config.devices.threads;
-        let scales = lsuv::scales(&network, self.job.config.seed, threads, &batch)?;
-        for (parameter, scale) in scales {
-            let which = Persistent::Parameter(parameter);
-            let mut values = exchange::read_values(&self.session, which)?;
-            values.iter_mut().for_each(|value| *value *= scale);
-            exchange::write_values(&mut self.session, which, &values)?;
+        let read = |parameter| exchange::read_values(&self.session, Persistent::Parameter(parameter));
+        for (parameter, values) in lsuv::scaled(&network, &scaled, self.job.config.devices.threads, &batch, read)? {
+            exchange::write_values(&mut self.session, Persistent::Parameter(parameter), &values)?;
         }
         Ok(())
     }

@@ -117,6 +117,11 @@ impl Start {
         Ok(None)
     }
 
+    /// Returns whether the file has a tensor.
+    pub fn has(&self, which: Persistent) -> bool {
+        self.taken.iter().any(|(taken, _)| *taken == which)
+    }
+
     /// Copies the weights into the session.
     ///
     /// # Errors

@@ -1,15 +1,13 @@
 //! The same value everywhere. All outputs of a layer then compute the same, and go on doing so.
 
 use super::{InitialElement, Initializer};
-use crate::settings::{Range, settings};
-
-const VALUE: Range<f64> = Range { text: "a finite number", contains: |value| value.is_finite() };
+use crate::settings::{FINITE, settings};
 
 settings! {
     /// The value everywhere: `constant = 0.1`.
     pub struct ConstantValues from value {
         /// The value.
-        pub value: f64, in VALUE, example "0.1";
+        pub value: f64, in FINITE, example "0.1";
     }
 }
 

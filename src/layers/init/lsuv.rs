@@ -2,7 +2,7 @@
 //! scaled, layer by layer in the order of the network, until the outputs of the layer have unit variance over a batch.
 //!
 //! The batch is the first one of the run, of which at most 64 samples are used; the scales are computed on the CPU in f64, so that they are the
-//! same on every mesh and device. Layers between the scaled ones behave as in training.
+//! same on every mesh and device. Weights that the run starts from (`model.from`) are used as they are. Layers between the scaled ones behave as in training.
 
 use super::orthogonal::orthogonal;
 use super::{InitialElement, Initializer};

@@ -2,17 +2,15 @@
 
 use super::{InitialElement, Initializer};
 use crate::error::Fault;
-use crate::settings::{Range, Settings, settings};
-
-const VALUE: Range<f64> = Range { text: "a finite number", contains: |value| value.is_finite() };
+use crate::settings::{FINITE, Settings, settings};
 
 settings! {
     /// Uniform from `min` to `max`: `{ uniform = { min = -0.1, max = 0.1 } }`.
     pub struct UniformValues {
         /// The lower limit.
-        pub min: f64, in VALUE, example "-0.1";
+        pub min: f64, in FINITE, example "-0.1";
         /// The upper limit.
-        pub max: f64, in VALUE, example "0.1";
+        pub max: f64, in FINITE, example "0.1";
     }
 }
 

@@ -2,17 +2,15 @@
 //! lr final_factor^(i / (n - 1)). Its `tgtFactor` is 1 / final_factor, and its `numSteps` is n.
 
 use super::schedule::{RunProgress, Schedule};
-use crate::settings::{Range, settings};
+use crate::settings::{INSIDE, Range, settings};
 
-const FACTOR: Range<f64> =
-    Range { text: "a number above 0 and below 1", contains: |&factor| factor > 0.0 && factor < 1.0 };
 const STAGES: Range<u64> = Range { text: "at least 2", contains: |&stages| stages >= 2 };
 
 settings! {
     /// The `dexp` schedule.
     pub struct Dexp {
         /// The factor of the last stage.
-        pub final_factor: f64 = 0.01, in FACTOR;
+        pub final_factor: f64 = 0.01, in INSIDE;
         /// The number of stages.
         pub stages: u64 = 3, in STAGES;
     }

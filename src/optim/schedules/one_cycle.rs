@@ -6,16 +6,14 @@
 //! 1 / initial_factor, and its `final_div_factor` is initial_factor / final_factor; the momentum is not cycled.
 
 use super::schedule::{RunProgress, Schedule};
-use crate::settings::{FRACTION, Range, settings};
+use crate::settings::{FRACTION, INSIDE, settings};
 use std::f64::consts::PI;
-
-const PEAK: Range<f64> = Range { text: "a number above 0 and below 1", contains: |&peak| peak > 0.0 && peak < 1.0 };
 
 settings! {
     /// The `one_cycle` schedule.
     pub struct OneCycle {
         /// The share of the run after which the rate is largest.
-        pub peak: f64 = 0.3, in PEAK;
+        pub peak: f64 = 0.3, in INSIDE;
         /// The factor of the first rate.
         pub initial_factor: f64 = 0.04, in FRACTION;
         /// The factor of the last rate.

@@ -6,11 +6,8 @@
 //! finite count as no improvement.
 
 use super::schedule::{Monitor, Observation, RunProgress, Schedule};
-use crate::settings::{FRACTION, Range, settings, values};
+use crate::settings::{FRACTION, INSIDE, settings, values};
 use serde::Deserialize;
-
-const FACTOR: Range<f64> =
-    Range { text: "a number above 0 and below 1", contains: |&factor| factor > 0.0 && factor < 1.0 };
 
 /// The loss that `plateau` observes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -45,7 +42,7 @@ settings! {
     /// The `plateau` schedule.
     pub struct Plateau {
         /// The factor of each decay.
-        pub factor: f64 = 0.1, in FACTOR;
+        pub factor: f64 = 0.1, in INSIDE;
         /// The number of observations without improvement that are tolerated.
         pub patience: u64 = 10, unit "epochs or evaluations";
         /// The number of observations after a decay that do not count.
