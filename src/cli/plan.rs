@@ -55,8 +55,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
 /// Returns the memory of the process that trains.
 pub(super) fn memory_text(memory: ProcessMemory) -> String {
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
+    let method = if memory.method > 0 { format!("method {:.1}, ", megabytes(memory.method)) } else { String::new() };
     format!(
-        "memory of the process: {:.1} MB (arenas {:.1}, data {:.1}, batches {:.1}, program {:.1})\n",
+        "memory of the process: {:.1} MB (arenas {:.1}, data {:.1}, batches {:.1}, {method}program {:.1})\n",
         megabytes(memory.total()),
         megabytes(memory.arenas),
         megabytes(memory.data),

@@ -47,6 +47,7 @@ fn line(key: &SectionKey, table: Option<&DeTable>, config: &Config) -> String {
         "data.augment" => given.map(|_| list(config.data.augment.iter().map(|one| tagged(one.key(), &**one)))),
         "model.loss" => losses(given, &config.model.losses),
         "optimizer.chain" => given.map(|_| list(config.optimizer.entries.iter().map(|one| tagged(one.kind(), &**one)))),
+        "optimizer.method" => config.optimizer.method.as_ref().map(|method| tagged(method.key(), &**method)),
         "optimizer.schedule" => given.map(|_| list(config.optimizer.schedule.0.iter().map(|s| tagged(s.key(), &**s)))),
         _ => None,
     };

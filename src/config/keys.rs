@@ -331,6 +331,13 @@ pub const KEYS: &[SectionKey] = &[
         "Their own chain. Its global norm is that of this group.",
     ),
     key(
+        "optimizer.method",
+        "method",
+        Chosen("none"),
+        "{ lbfgs = {} }",
+        "A second-order method in place of `chain`, on CPU devices.",
+    ),
+    key(
         "optimizer.schedule",
         "schedule, or list of schedules",
         Value("[]"),

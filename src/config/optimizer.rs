@@ -6,6 +6,7 @@ use super::patterns::NamePattern;
 use super::section::Section;
 use super::spans::SpannedValue;
 use crate::error::{Fault, Locations, number};
+use crate::optim::second_order::{self, Method};
 use crate::optim::{self, Chain, ChainEntry, Ema, Monitor, ScheduleList, schedules};
 use crate::settings::SINGLE;
 use serde::Deserialize;
@@ -21,6 +22,8 @@ pub struct Optimizer {
     pub groups: Vec<ParameterGroup>,
     /// The transforms of the gradient: those of `entries`, and then those of each group that has a chain.
     pub chain: Arc<Chain>,
+    /// The second-order method that takes the place of the chain.
+    pub method: Option<Arc<dyn Method>>,
     /// The base learning rate, above 0, scaled with the batch if the file says so.
     pub lr: f64,
     /// The learning rate of a layer, as a factor of that of the next one.
@@ -80,6 +83,7 @@ impl RateScale {
 
 pub(super) const TRANSFORMS: Kinds = kinds!("transform", optim);
 pub(super) const SCHEDULES: Kinds = kinds!("schedule", schedules);
+pub(super) const METHODS: Kinds = kinds!("method", second_order);
 
 /// Reads `[optimizer]`; returns `None` if it cannot be used. `evaluated` has the names of the sets to evaluate on.
 pub(super) fn read(
@@ -89,10 +93,20 @@ pub(super) fn read(
     batch: Option<usize>,
 ) -> Option<Optimizer> {
     let mut section = Section::open(diagnostics, "[optimizer]", "optimizer", value);
+    let method = section.value("method").map(|value| read_method(section.diagnostics, value));
     let entries = read_entries(&mut section, "[optimizer]").unwrap_or(Some(Vec::new()));
     let groups = section.value("groups");
     let groups = groups.map_or(Some(Vec::new()), |value| read_groups(section.diagnostics, value));
     let lr_by_depth: f64 = section.within("lr_by_depth", |factor| (SINGLE.contains)(&factor));
+    let excluded = [
+        ("chain", entries.as_ref().is_some_and(|entries| !entries.is_empty())),
+        ("groups", groups.as_ref().is_some_and(|groups| !groups.is_empty())),
+        ("lr_by_depth", lr_by_depth != 1.0),
+    ];
+    if let (Some(_), Some((key, _))) = (&method, excluded.into_iter().find(|(_, is_set)| *is_set)) {
+        let message = format!("a method takes the place of the chain, and all weights have one rate; remove {key}");
+        section.fault(&Fault::at("method", message));
+    }
     let file_lr: Option<f64> = section.required("lr");
     if let Some(lr) = file_lr.filter(|&lr| !optim::is_single(lr)) {
         section.out_of_range("lr", number(lr));
@@ -123,7 +137,20 @@ pub(super) fn read(
     let (entries, groups) = (entries?, groups?);
     let own = groups.iter().filter_map(|group| Some((group.pattern.text().to_string(), group.entries.as_deref()?)));
     let chain = Arc::new(Chain::grouped([(String::new(), &*entries)].into_iter().chain(own)));
-    Some(Optimizer { entries, groups, chain, lr: lr?, lr_by_depth, schedule: schedule? })
+    let method = match method {
+        Some(read) => Some(read?),
+        None => None,
+    };
+    Some(Optimizer { entries, groups, chain, method, lr: lr?, lr_by_depth, schedule: schedule? })
+}
+
+/// Reads the second-order method.
+fn read_method(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Arc<dyn Method>> {
+    let tagged = Tagged::open(diagnostics, "[optimizer] method", &METHODS, value)?;
+    let (subject, locations) = (format!("method \"{}\"", tagged.kind), tagged.locations.clone());
+    let method = tagged.read(diagnostics, &subject, &METHODS, second_order::read)?;
+    method.check().map_err(|fault| diagnostics.fault(&subject, &locations, &fault)).ok()?;
+    Some(Arc::from(method))
 }
 
 /// Reads the groups of parameters, by their patterns.

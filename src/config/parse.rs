@@ -4,7 +4,8 @@ use super::diagnostics::Diagnostics;
 use super::section::Section;
 use super::spans::{SourceMap, SpannedValue};
 use super::{
-    Devices, LayerEntry, Model, Multiplier, Optimizer, Train, data, devices, model, optimizer, set, train, write,
+    DeviceKind, Devices, LayerEntry, Model, Multiplier, Optimizer, Train, data, devices, model, optimizer, set, train,
+    write,
 };
 use crate::data::{Base, DataSettings};
 use crate::error::{Error, Fault, Locations, Problem, Result, is_hidden, quantity};
@@ -205,6 +206,15 @@ fn read_root(diagnostics: &mut Diagnostics, root: DeTable) -> (Option<Config>, O
     if let (Some(model), Some(optimizer)) = (&model, &optimizer) {
         note_without_effect(diagnostics, &devices, model, optimizer);
     }
+    if let Some(method) = optimizer.as_ref().and_then(|optimizer| optimizer.method.as_deref()) {
+        for (key, message) in refused_with(method.key(), &devices, train.as_ref()) {
+            let (subject, locations) = match key {
+                "ema" => ("[train]", &train_locations),
+                _ => ("[optimizer]", &optimizer_locations),
+            };
+            diagnostics.fault(subject, locations, &Fault::at(key, message));
+        }
+    }
     let average = train.as_ref().and_then(|train| train.ema);
     let optimizer = optimizer.map(|optimizer| optimizer.with_average(average));
     if let (Some(model), Some(train)) = (&model, &train) {
@@ -234,6 +244,22 @@ fn read_root(diagnostics: &mut Diagnostics, root: DeTable) -> (Option<Config>, O
         })
     };
     (config(), copy)
+}
+
+/// Returns what cannot be used with a second-order method: the key, and why.
+fn refused_with(method: &str, devices: &Devices, train: Option<&Train>) -> Vec<(&'static str, String)> {
+    let mut all = Vec::new();
+    if devices.kind != DeviceKind::Cpu {
+        let name = devices.names().into_iter().next().unwrap_or_default();
+        let message = format!(
+            "method = \"{method}\" runs on CPU devices, not on {name}; use a chain, or [devices] use = \"cpu\""
+        );
+        all.push(("method", message));
+    }
+    if train.is_some_and(|train| train.ema.is_some()) {
+        all.push(("ema", format!("ema needs a chain, but [optimizer] has method = \"{method}\"; remove one of them")));
+    }
+    all
 }
 
 /// Returns the names of the sets that are evaluated; all of them if `[data]` cannot be used.
@@ -291,8 +317,12 @@ fn note_without_effect(diagnostics: &mut Diagnostics, devices: &Devices, model: 
     if devices.mesh.columns == 1 && model.layers.iter().any(|entry| entry.split.is_some()) {
         diagnostics.note("[model]: split has no effect: the mesh has one column");
     }
-    let decays = optimizer.chain.transforms.iter().any(|transform| transform.uses_decay_mult());
+    let decays = match &optimizer.method {
+        Some(method) => method.weight_decay() > 0.0,
+        None => optimizer.chain.transforms.iter().any(|transform| transform.uses_decay_mult()),
+    };
     if !decays && model.layers.iter().any(|entry| entry.decay_mult != Multiplier::default()) {
-        diagnostics.note("[model]: decay_mult has no effect: the chain of [optimizer] has no weight_decay");
+        let what = if optimizer.method.is_some() { "method" } else { "chain" };
+        diagnostics.note(format!("[model]: decay_mult has no effect: the {what} of [optimizer] has no weight_decay"));
     }
 }

@@ -4,7 +4,7 @@
 use super::keys::{KEYS, KeyDefault, SectionKey};
 use crate::data;
 use crate::layers::{self, init};
-use crate::optim::{self, schedules};
+use crate::optim::{self, schedules, second_order};
 use crate::settings::Setting;
 use std::fmt::Write;
 
@@ -64,6 +64,7 @@ pub fn reference() -> String {
             }
             "optimizer" => {
                 kinds(&mut out, "### Transforms of `chain`", &optim::all_settings());
+                kinds(&mut out, "### Second-order methods of `method`", &second_order::all_settings());
                 kinds(&mut out, "### Schedules", &schedules::all_settings());
             }
             _ => {}

@@ -4,6 +4,7 @@ use super::graph::Network;
 use crate::config::{Optimizer, ParameterGroup};
 use crate::error::{Fault, Locations, Problem, number};
 use crate::optim::power;
+use crate::optim::second_order::Method;
 use crate::settings::SINGLE_OR_ZERO;
 
 /// Applies `lr_by_depth` and `groups` to the parameters of a network. `locations` are those of `[optimizer]`.
@@ -60,6 +61,9 @@ pub fn assign(optimizer: &Optimizer, locations: &Locations, network: &mut Networ
             }
         }
     }
+    if let Some(message) = optimizer.method.as_deref().and_then(|method| unfit(method, network)) {
+        problems.push(locations.problem("[optimizer]", &Fault::at("method", message)));
+    }
     for (group, _) in groups.iter().zip(used).filter(|(_, used)| !used) {
         let names: Vec<&str> = network.parameters.iter().map(|parameter| parameter.name.as_str()).take(6).collect();
         let message = format!(
@@ -71,6 +75,22 @@ pub fn assign(optimizer: &Optimizer, locations: &Locations, network: &mut Networ
         problems.push(group.locations.problem("[optimizer] groups", &Fault::whole(message)));
     }
     if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// Returns why a second-order method cannot train a network.
+fn unfit(method: &dyn Method, network: &Network) -> Option<String> {
+    let (name, most) = (method.key(), method.most_weights());
+    let scaled = network.parameters.iter().find(|parameter| ![0.0, 1.0].contains(&parameter.lr_mult));
+    if let Some(parameter) = scaled {
+        let (own, rate) = (&parameter.name, number(parameter.lr_mult));
+        return Some(format!(
+            "{name} trains all weights at one rate, but {own} has lr_mult = {rate}, expected 1, or 0"
+        ));
+    }
+    let trained = network.parameters.iter().filter(|parameter| parameter.lr_mult != 0.0);
+    let weights: usize = trained.map(|parameter| parameter.param.shape.elements()).sum();
+    (weights > most)
+        .then(|| format!("{name} trains at most {most} weights, but the network has {weights}; use newton_cg or lbfgs"))
 }
 
 /// Returns the groups that a parameter may belong to, the most specific first. A pattern spells its name, that of its layer,

@@ -29,6 +29,7 @@ mod rmsprop;
 mod role;
 mod rprop;
 pub mod schedules;
+pub mod second_order;
 mod transform;
 mod weight_decay;
 

@@ -2,7 +2,7 @@
 
 use super::flat::Flat;
 use crate::collectives::Collective;
-use crate::data::{Batch, BatchPart};
+use crate::data::BatchPart;
 use crate::device::Epilogue;
 use crate::layers::{Access, Mode, Pass, Role};
 use crate::optim::UpdateRole;
@@ -202,9 +202,10 @@ impl Variant {
         Variant { mode: Mode::Eval, ..Self::gradients(batch) }
     }
 
-    /// Returns the step of a training batch or of a part of one, as it was loaded.
-    pub fn of(batch: &Batch) -> Self {
-        Variant { divisor: batch.whole, part: batch.part, update: batch.part.is_last(), ..Self::train(batch.rows) }
+    /// Returns the step of a part of a training batch of `whole` samples, the last of which updates the weights if
+    /// `update`.
+    pub fn of_part(rows: usize, whole: usize, part: BatchPart, update: bool) -> Self {
+        Variant { divisor: whole, part, update: update && part.is_last(), ..Self::train(rows) }
     }
 }
 

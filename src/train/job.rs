@@ -16,6 +16,7 @@ use crate::network::{CheckedConfig, Network};
 use crate::optim::{Interval, RunProgress, ScheduleState};
 use crate::placement::{Peers, Spec, Variant};
 use crate::program::{MOST_USES, Plan, Session, num_uses};
+use crate::tensor::Precision;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -199,7 +200,31 @@ impl Job {
 
     /// Returns the memory of a process that runs a plan of this job.
     pub fn memory(&self, plan: &Plan) -> ProcessMemory {
-        ProcessMemory::of(&self.config, plan, [self.train.as_ref(), self.test.as_ref()])
+        let memory = ProcessMemory::of(&self.config, plan, [self.train.as_ref(), self.test.as_ref()]);
+        ProcessMemory { method: self.method_bytes(), ..memory }
+    }
+
+    /// Returns the bytes that a second-order method needs.
+    fn method_bytes(&self) -> u64 {
+        let Some(method) = self.config.optimizer.method.as_deref().filter(|_| self.evaluates.is_none()) else {
+            return 0;
+        };
+        let trained = self.network.parameters.iter().filter(|parameter| parameter.lr_mult != 0.0);
+        let weights = trained.map(|parameter| parameter.param.shape.elements()).sum();
+        let products = self.plan_of_products().ok().flatten();
+        let arenas = products.map_or(0, |plan| plan.arena.iter().map(|&bytes| bytes as u64).sum());
+        let batch = (self.config.data.batch * self.network.input.features() * size_of::<f32>()) as u64;
+        method.bytes(weights).saturating_add(arenas).saturating_add(batch)
+    }
+
+    /// Returns the plan in dual numbers by which a second-order method computes products with the Hessian, if it does.
+    pub(super) fn plan_of_products(&self) -> std::result::Result<Option<Plan>, Vec<Problem>> {
+        if !self.config.optimizer.method.as_ref().is_some_and(|method| method.uses_products()) {
+            return Ok(None);
+        }
+        let variants = self.variants().into_iter().filter(|variant| variant.mode == Mode::Train).collect();
+        let spec = Spec { precision: Precision::Dual, ..self.spec(variants) };
+        Plan::new(Arc::clone(&self.network), Arc::clone(&self.config.optimizer.chain), spec).map(Some)
     }
 
     /// Reads the weights to start from, and returns their problems.
@@ -305,6 +330,11 @@ impl Job {
         self.plan().map(Some).map_err(refuse)
     }
 
+    /// Returns whether programs update weights. If not, a second-order method does.
+    pub(super) fn updates(&self) -> bool {
+        self.config.optimizer.method.is_none()
+    }
+
     /// Returns the variants of the program: one for each mode and batch size that occurs in the run.
     fn variants(&self) -> Vec<Variant> {
         let batch = self.config.data.batch;
@@ -319,12 +349,7 @@ impl Job {
                 let own: Vec<Variant> = match mode {
                     Mode::Eval => vec![Variant::eval(rows)],
                     Mode::Train => BatchPart::divide(rows, self.part())
-                        .map(|(part, own)| Variant {
-                            divisor: rows,
-                            part,
-                            update: part.is_last(),
-                            ..Variant::train(own.len())
-                        })
+                        .map(|(part, own)| Variant::of_part(own.len(), rows, part, self.updates()))
                         .collect(),
                 };
                 for variant in own.into_iter().filter(|variant| variant.batch > 0) {

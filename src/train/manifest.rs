@@ -123,6 +123,9 @@ pub struct Info {
     /// The states of the schedules, by name.
     #[serde(default)]
     pub schedules: BTreeMap<String, Vec<f64>>,
+    /// The numbers of the state of a second-order method, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub method: BTreeMap<String, f64>,
     /// For each transform of the optimiser, by its name, the updates made before it joined the chain.
     #[serde(default)]
     pub starts: BTreeMap<String, u64>,

@@ -21,6 +21,8 @@ pub struct ProcessMemory {
     pub data: u64,
     /// Batches that are filled ahead.
     pub batches: u64,
+    /// What a second-order method needs.
+    pub method: u64,
     /// Everything else.
     pub program: u64,
 }
@@ -43,13 +45,16 @@ impl ProcessMemory {
             arenas,
             data: config.data.bytes(headers[0], headers[1]),
             batches: (LOADERS * Loader::buffers(held)) as u64 * batch,
+            method: 0,
             program: PROGRAM + if kind == DeviceKind::Cpu { 0 } else { plan.host as u64 },
         }
     }
 
     /// Returns the sum.
     pub fn total(&self) -> u64 {
-        self.arenas + self.data + self.batches + self.program
+        [self.data, self.batches, self.method, self.program]
+            .iter()
+            .fold(self.arenas, |sum, &part| sum.saturating_add(part))
     }
 }
 

@@ -15,6 +15,7 @@ mod lsuv;
 pub mod manifest;
 mod matching;
 mod memory;
+mod method_run;
 mod nonfinite;
 pub mod owner;
 mod ranges;

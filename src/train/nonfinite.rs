@@ -72,7 +72,7 @@ impl Run {
             clock,
         };
         for (part, own) in BatchPart::divide(rows, self.job.part()) {
-            of.variant = Variant { divisor: rows, part, update: part.is_last(), ..Variant::train(own.len()) };
+            of.variant = Variant::of_part(own.len(), rows, part, self.job.updates());
             of.clock.row = own.start as u64;
             of.part = Some((part, own));
             result = self.traced(&mut of);

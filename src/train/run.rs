@@ -7,7 +7,9 @@ use super::headers::note_same_data;
 use super::job::{Evaluates, Job};
 use super::lsuv;
 use super::manifest::{Evaluation, FORMAT, Info, Ranking};
+use super::method_run::MethodRun;
 use super::start::{Start, tensors};
+use super::weights::TensorSource;
 use crate::config::{learned_length, learned_settings};
 use crate::data::{self, Batches, DataRecord, Known, Place, Preparation, SampleSets};
 use crate::device::LibraryUse;
@@ -81,6 +83,8 @@ pub struct Run {
     pub(super) unproven: bool,
     /// The updates in a row that were skipped because the loss or a gradient was not finite.
     pub(super) skips: u64,
+    /// The second-order method, if one takes the place of the chain.
+    pub(super) method: Option<MethodRun>,
 }
 
 impl Run {
@@ -191,6 +195,7 @@ impl Run {
 
     fn open(job: Job, plan: Plan, (splits, data): (SampleSets, DataRecord), records: Records) -> Result<Run> {
         let mut session = job.session(plan)?;
+        let method = MethodRun::new(&job)?;
         session.prepare(Preparation::of(&splits))?;
         let (step, place) = job.from;
         let schedules = job.config.optimizer.schedule.states(&BTreeMap::new());
@@ -210,6 +215,7 @@ impl Run {
             best: None,
             unproven: false,
             skips: 0,
+            method,
         })
     }
 
@@ -281,6 +287,9 @@ impl Run {
                 None => fresh.push(name),
             }
         }
+        if let Some(method) = &mut self.method {
+            used.extend(method.restore(file, &info.method)?);
+        }
         let unused = file.tensors.iter().enumerate().filter(|(index, _)| !used.contains(index));
         let unused: Vec<String> = unused.map(|(_, tensor)| tensor.name.clone()).collect();
         for (what, names) in [("starts at zero", fresh), ("of the checkpoint is not used", unused)] {
@@ -342,6 +351,7 @@ impl Run {
             data: Some(self.data.clone()),
             evaluations: self.evaluations.clone(),
             schedules: config.optimizer.schedule.named(&self.schedules),
+            method: self.method.as_ref().map(MethodRun::numbers).unwrap_or_default(),
             starts: self.session.plan().chain.started().collect(),
             algorithms: self.session.choices(),
         }
@@ -369,14 +379,18 @@ impl Run {
         self.unproven = true;
         let [model, state] = self.exported();
         let (model, state) = (Export::new(&self.session, model), Export::new(&self.session, state));
-        let snapshot = Snapshot { model: &model, state: &state, info: &self.info() };
+        // A method has no slots, and a chain no vectors.
+        let vectors = self.method.as_ref().map(MethodRun::tensors);
+        let state: &dyn TensorSource = vectors.as_ref().map_or(&state, |vectors| vectors);
+        let snapshot = Snapshot { model: &model, state, info: &self.info() };
         checkpoint::write(&self.records.fs, &self.records.dir, &snapshot, &self.retention())
     }
 
     /// Returns the bytes of a checkpoint, about.
     fn checkpoint_bytes(&self) -> u64 {
         let elements: usize = self.exported().iter().flatten().map(|(_, _, param)| param.shape.elements()).sum();
-        (elements * self.session.plan().spec.precision.bytes()) as u64 + OTHER_BYTES
+        let vectors = self.method.as_ref().map_or(0, MethodRun::values) * size_of::<f64>();
+        (elements * self.session.plan().spec.precision.bytes() + vectors) as u64 + OTHER_BYTES
     }
 
     /// Adds to the error of a failed save how much room it needs, if there was none.

@@ -114,6 +114,7 @@ fn saved(step: u64) -> Saved {
                 metrics: BTreeMap::from([("top1".into(), 1.0 / 3.0), ("top5".into(), 1.0)]),
             }],
             schedules: BTreeMap::from([("plateau".into(), vec![0.1, f64::MAX, 3.0])]),
+            method: BTreeMap::from([("damping".into(), 0.25)]),
             starts: BTreeMap::from([("momentum".into(), 7)]),
             algorithms: Record {
                 gpu: "H".into(),

@@ -2,6 +2,7 @@
 
 use super::evaluate::{evaluate, measured};
 use super::manifest::Evaluation;
+use super::method_run::MethodRun;
 use super::run::{EvaluatedWeights, Run};
 use super::signals::Stop;
 use crate::config::{Every, OnError, OnNonFinite, Train};
@@ -144,8 +145,12 @@ impl Run {
                 let Some(batch) = loader.next_batch()? else { break };
                 let lr = self.job.lr_with(&self.schedules, before + 1, batch.epoch);
                 let clock = Clock { step: before + 1, epoch: batch.epoch, lr, row: batch.row as u64 };
-                let (variant, rows) = (Variant::of(batch), batch.whole);
-                self.session.submit(variant, batch, clock)?;
+                let rows = batch.whole;
+                let variant = Variant::of_part(batch.rows, rows, batch.part, self.job.updates());
+                match &mut self.method {
+                    Some(method) => method.submit(variant, batch, clock),
+                    None => self.session.submit(variant, batch, clock)?,
+                }
                 divided = !variant.part.is_last();
                 if !divided {
                     (before, next) = (before + 1, epoch.after(next));
@@ -160,7 +165,10 @@ impl Run {
                 }
                 break;
             };
-            let result = self.session.finish()?;
+            let result = match &mut self.method {
+                Some(method) => method.finish(&mut self.session)?,
+                None => self.session.finish()?,
+            };
             let Some(place) = after else { continue };
             let seconds = last.elapsed().as_secs_f64();
             let skipped = self.check_finite(&result, clock, rows)?;
@@ -245,11 +253,13 @@ impl Run {
 
     /// Returns the metrics of the batch of `rows` samples that finished last.
     fn measured(&self, rows: usize) -> Vec<MetricValue> {
-        let values = self.session.metrics();
-        measured(&self.job.network, |index, kind| match kind {
+        let values = self.method.as_ref().map_or(self.session.metrics(), MethodRun::metrics);
+        let mut all = measured(&self.job.network, |index, kind| match kind {
             MetricKind::Mean => values[index],
             MetricKind::Hits => values[index] / rows as f64,
-        })
+        });
+        all.extend(self.method.iter().flat_map(MethodRun::report));
+        all
     }
 
     /// Checks what a step left. Returns whether its update was skipped because its loss or a gradient is not finite.

@@ -182,6 +182,24 @@ NETWORKS |= {
         ]),
 }
 
+# Second-order methods, on all of 320 samples at every step.
+WHOLE = NETWORKS["values"] | dict(batch=320, whole=True, chain=[], lr=1.0)
+CLASSES = WHOLE | dict(data=dict(input=[7, 7, 1], train={"tensors": "lbfgs.data.safetensors"}), values=False, layers=SMOOTH,
+                       loss=["softmax_cross_entropy"])
+NETWORKS |= {
+    "lbfgs": CLASSES | dict(
+        about="L-BFGS with a line search and a penalty, on all samples at every step.", steps=50,
+        method={"lbfgs": dict(history=5, weight_decay=0.01)},
+        torch=("LBFGS", dict(history_size=5, max_iter=1, max_eval=26, line_search_fn="strong_wolfe", tolerance_grad=0.0))),
+    "lbfgs_fixed": CLASSES | dict(
+        about="L-BFGS with steps of the learning rate, and a penalty.", steps=50, lr=0.5,
+        method={"lbfgs": dict(line_search="none", weight_decay=0.01)},
+        torch=("LBFGS", dict(history_size=10, max_iter=1, tolerance_grad=0.0))),
+    "newton": WHOLE | dict(
+        about="Newton's method, with the Hessian of torch.func and a penalty.", steps=5, lr=0.5, seed=8,
+        method={"newton": dict(damping=0.05, curvature="absolute", weight_decay=0.01)}, torch=("newton", {})),
+}
+
 
 def parts(layer):
     """Splits an entry of the list into name, kind, settings, inputs."""
@@ -194,16 +212,18 @@ def parts(layer):
 
 def batches(net, data):
     """Returns the images (steps * batch, C, H, W) in f32 and their labels or values."""
-    count = net.get("steps", STEPS) * net["batch"]
+    count = net["batch"] if "whole" in net else net.get("steps", STEPS) * net["batch"]
     h, w, c = net["data"]["input"]
-    if "values" in net:
+    if net.get("values"):
         pixels, values = pixels_with_values(data, count)
         return torch.from_numpy(pixels.astype(np.float32) / np.float32(255)), torch.from_numpy(values)
-    if "digits" in net["data"]["train"]:
+    if "cifar" not in net["data"]["train"]:
         images = gzip.decompress((data / "digits/train-images-idx3-ubyte.gz").read_bytes())[16:]
         labels = gzip.decompress((data / "digits/train-labels-idx1-ubyte.gz").read_bytes())[8:]
-        images = np.frombuffer(images, np.uint8).reshape(-1, c, h, w)
+        images = np.frombuffer(images, np.uint8).reshape(-1, 1, 28, 28)
         labels = np.frombuffer(labels, np.uint8)
+        if net["data"]["input"] == [7, 7, 1]:
+            images = pixels_with_values(data, count)[0]
     else:
         records = np.fromfile(data / "signs32/data_batch_1.bin", np.uint8).reshape(-1, 1 + c * h * w)
         labels, images = records[:, 0], records[:, 1:].reshape(-1, c, h, w)
@@ -312,7 +332,7 @@ def total(net, outputs, targets):
         x = outputs[inputs[0] if inputs else None]
         if kind == "softmax_cross_entropy":
             return F.cross_entropy(x, targets, label_smoothing=settings.get("label_smoothing", 0.0))
-        wanted = targets if "values" in net else F.one_hot(targets, x.shape[1])
+        wanted = targets if net.get("values") else F.one_hot(targets, x.shape[1])
         return F.mse_loss(x, wanted.to(x.dtype))
 
     losses = net.get("loss", ["softmax_cross_entropy"])
@@ -347,6 +367,54 @@ def clip_units(params, clipping, epsilon):
         units *= (most / units.norm(dim=1)).clamp(max=1.0)[:, None]
 
 
+def whole(net, params, images, labels):
+    """Runs the steps of a second-order method; returns the first gradients, the losses and the norms of the gradients."""
+    kind, settings = net["torch"]
+    (method,), tensors, losses, norms = net["method"].values(), {}, [], []
+    decay = method.get("weight_decay", 0.0)
+    loss_of = lambda params: total(net, forward(net, lambda *_: params, images, True), labels)
+    lbfgs = torch.optim.LBFGS(params.values(), lr=net["lr"], **settings) if kind == "LBFGS" else None
+    for t in range(net["steps"]):
+        seen = []
+
+        def closure():
+            for p in params.values():
+                p.grad = None
+            loss = loss_of(params)
+            seen.append(float(loss.detach()))
+            loss.backward()
+            if len(seen) == 1:
+                norms.append(norm(p.grad for p in params.values()))
+                if t == 0:
+                    tensors.update({"grad0." + k: p.grad.clone() for k, p in params.items()})
+            for p in params.values():
+                loss = loss + decay / 2 * p.detach().pow(2).sum()
+                p.grad += decay * p.detach()
+            return loss
+
+        if lbfgs:
+            lbfgs.step(closure)
+        else:
+            closure()
+            newton(params, loss_of, net["lr"], **method)
+        losses.append(seen[0])
+    return tensors, losses, norms
+
+
+def newton(params, loss_of, lr, damping, curvature, weight_decay):
+    """w -= lr sum (q'g / f) q over eigenvectors q and eigenvalues l of the Hessian, f = |l| + damping."""
+    assert curvature == "absolute"
+    sizes, shapes = [p.numel() for p in params.values()], [p.shape for p in params.values()]
+    cut = lambda w: dict(zip(params, (part.view(shape) for part, shape in zip(w.split(sizes), shapes))))
+    objective = lambda w: loss_of(cut(w)) + weight_decay / 2 * w.pow(2).sum()
+    w = torch.cat([p.detach().flatten() for p in params.values()])
+    values, vectors = torch.linalg.eigh(torch.func.hessian(objective)(w))
+    step = vectors @ ((vectors.T @ torch.func.grad(objective)(w)) / (values.abs() + damping))
+    with torch.no_grad():
+        for p, change in zip(params.values(), cut(step).values()):
+            p -= lr * change
+
+
 def train(net, images, labels, dtype, noise=None):
     """Runs the steps; returns the tensors and the numbers worth keeping."""
     params, state = ({k: torch.from_numpy(v).to(dtype) for k, v in t.items()} for t in initial(net))
@@ -359,12 +427,16 @@ def train(net, images, labels, dtype, noise=None):
     rest = lambda name: not any(name.endswith("." + last) for last in own)
     chains = [(rest, *net.get("torch", ("SGD", sgd)), 1.0)]
     chains += [(lambda name, last=last: name.endswith("." + last), *of) for last, of in own.items()]
+    if "whole" in net:
+        tensors, losses, norms = whole(net, params, images, labels)
+        chains = []
+    else:
+        tensors, losses, norms = {}, [], []
     optimizers = [
         (getattr(torch.optim, kind)([p for k, p in params.items() if fits(k)], lr=net["lr"], foreach=False, **settings),
          factor) for fits, kind, settings, factor in chains]
     max_norm = setting(net, "clip_by_global_norm")
-    tensors, losses, norms = {}, [], []
-    for t in range(net.get("steps", STEPS)):
+    for t in range(net.get("steps", STEPS) if chains else 0):
         for optimizer, factor in optimizers:
             optimizer.param_groups[0]["lr"] = factor * rate(net, t)
             optimizer.zero_grad()
@@ -424,39 +496,40 @@ def toml(name, net):
         'order = "sequential"', "",
         "[model]", f"input = {inline(net['data']['input'])}", "layers = [",
         *(f"  {inline(layer)}," for layer in net["layers"]), "]", f"loss = {inline(loss[0] if len(loss) == 1 else loss)}", "",
-        "[optimizer]", f"chain = {inline(net['chain'])}", f"lr = {net['lr']}", *schedule,
+        "[optimizer]", f"method = {inline(net['method'])}" if "method" in net else f"chain = {inline(net['chain'])}", f"lr = {net['lr']}", *schedule,
         *([f"groups = {inline(net['groups'])}"] if "groups" in net else []), "",
         "[train]", f"steps = {net.get('steps', STEPS)}", ""])
 
 
 def write(name, net, data, out):
     images, labels = batches(net, data)
-    if "values" in net:
+    if net["data"]["train"] == {"tensors": f"{name}.data.safetensors"}:
         pixels, values = pixels_with_values(data, len(images))
-        (out / f"{name}.data.safetensors").write_bytes(save(dict(images=np.ascontiguousarray(pixels), targets=values)))
+        targets = dict(targets=values) if net.get("values") else dict(labels=labels.numpy().astype(np.uint8))
+        (out / f"{name}.data.safetensors").write_bytes(save(dict(images=np.ascontiguousarray(pixels)) | targets))
     exact = train(net, images, labels, torch.float64)
     single = train(net, images, labels, torch.float32)
     noisy = [drift(train(net, images, labels, torch.float64, torch.Generator().manual_seed(run)), exact)
-             for run in range(NOISE_RUNS)]
+             for run in range(0 if "whole" in net else NOISE_RUNS)]
     params, state = initial(net)
     kept = {"init." + k: v for k, v in (params | state).items()}
     kept |= {"f64." + k: v for k, v in exact[0].items() if not k.startswith("final.") or v.size <= SMALL}
     (out / f"{name}.safetensors").write_bytes(save({k: np.ascontiguousarray(kept[k]) for k in sorted(kept)}))
     result = dict(
         name=name, torch=torch.__version__.split("+")[0], numpy=np.__version__, steps=net.get("steps", STEPS),
-        settings={k: net[k] for k in ("seed", "batch", "chain", "lr", "step") if k in net},
+        settings={k: net[k] for k in ("seed", "batch", "chain", "lr", "step", "method") if k in net},
         parameters={k: list(v.shape) for k, v in params.items()},
         lrs=[rate(net, t) for t in range(net.get("steps", STEPS))],
         **{f"{run}_{key}": value for run, (_, numbers) in (("f64", exact), ("f32", single))
            for key, value in numbers.items()},
-        f32_drift=drift(single, exact), noise_drift={k: max(d[k] for d in noisy) for k in noisy[0]})
+        f32_drift=drift(single, exact), **({"noise_drift": {k: max(d[k] for d in noisy) for k in noisy[0]}} if noisy else {}))
     lines = [f" {json.dumps(k)}: {json.dumps(v)}" for k, v in result.items()]
     (out / f"{name}.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
     (out / f"{name}.toml").write_text(toml(name, net))
     clip, losses = setting(net, "clip_by_global_norm") or math.inf, exact[1]["losses"]
     print(f"{name}: f64 loss {losses[0]:.6f} -> {losses[-1]:.6f}, eval {exact[1]['eval_loss']:.6f}, "
           f"{sum(n > clip for n in exact[1]['grad_norms'])} steps clipped")
-    for key in ("f32_drift", "noise_drift"):
+    for key in ("f32_drift", "noise_drift")[:2 if noisy else 1]:
         print(f"  {key:12}", ", ".join(f"{k} {v:.1e}" for k, v in result[key].items()))
 
 
