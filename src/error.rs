@@ -247,8 +247,8 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         d if d > 1 && (begins(name, k) || begins(k, name)) => 1,
         d => d,
     };
-    let near = known.map(|k| (apart(k), distance(name, k), k)).min();
-    near.filter(|(d, _, _)| *d <= 1 + name.len() / 4).map(|(_, _, k)| k)
+    let near = known.map(|k| (apart(k), distance(name, k), k.len().abs_diff(name.len()), k)).min();
+    near.filter(|(d, ..)| *d <= 1 + name.len() / 4).map(|(.., k)| k)
 }
 
 /// Returns a count with its noun, in the plural unless the count is one: `1 thread`, `2 threads`.
@@ -261,20 +261,23 @@ pub fn quantity(count: u64, noun: &str) -> String {
     format!("{count} {noun}{plural}")
 }
 
-/// Returns the Levenshtein distance in characters.
+/// Returns the number of characters to insert, delete or replace, and of neighbours to swap, that make one text the other.
 fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for j in 0..b.len() {
-            let substitute = diagonal + usize::from(x != b[j]);
-            diagonal = row[j + 1];
-            row[j + 1] = substitute.min(row[j] + 1).min(diagonal + 1);
+    let [a, b] = [a, b].map(|text| text.chars().collect::<Vec<char>>());
+    // Of the first i characters of a and the first j of b: the last row, and the two before it.
+    let mut rows = [vec![0; b.len() + 1], (0..=b.len()).collect(), (0..=b.len()).collect()];
+    for i in 1..=a.len() {
+        rows.rotate_left(1);
+        rows[2][0] = i;
+        for j in 1..=b.len() {
+            let replace = rows[1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            rows[2][j] = replace.min(rows[1][j] + 1).min(rows[2][j - 1] + 1);
+            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                rows[2][j] = rows[2][j].min(rows[0][j - 2] + 1);
+            }
         }
     }
-    row[b.len()]
+    rows[2][b.len()]
 }
 
 #[cfg(test)]
@@ -286,7 +289,12 @@ mod tests {
         assert_eq!(suggest("paddding", ["pad", "padding", "stride"]), " (did you mean \"padding\"?)");
         assert_eq!(suggest("paddding", ["pad", "stride"]), " (did you mean \"pad\"?)");
         assert_eq!(suggest("xyz", ["kernel"]), "");
+        assert_eq!(suggest("rleu", ["elu", "relu"]), " (did you mean \"relu\"?)");
         assert_eq!(distance("kitten", "sitting"), 3);
+        assert_eq!(
+            [distance("", "ab"), distance("ab", ""), distance("ab", "ba"), distance("abcd", "badc")],
+            [2, 2, 1, 2]
+        );
         assert_eq!(suggest(&"a".repeat(1 << 20), [&*"a".repeat(1 << 20)]), "");
     }
 
