@@ -350,8 +350,9 @@ fn the_last_layer_is_never_advised_another_number_of_classes() {
     let two = ["devices.use=cpu*2", "devices.mesh={ columns = 2 }"];
     let words = "layer \"fc\": its 3 outputs, which the targets require, do not divide evenly among 2 devices (split = \"columns\"); \
                  use split = \"none\" or \"batch\"";
-    refused(&folder, &two, words);
-    let hidden = "model.layers=[\"flatten\", { dense = { units = 5 } }, { dense = { units = 3 }, split = \"none\" }]";
+    refused(&folder, &[&two[..], &["model.layers.fc.split=columns"]].concat(), words);
+    let hidden =
+        "model.layers=[\"flatten\", { dense = { units = 5 }, split = \"columns\" }, { dense = { units = 3 } }]";
     refused(
         &folder,
         &[&two[..], &[hidden]].concat(),

@@ -362,7 +362,8 @@ fn settings_without_effect_are_noted() {
     let wide = BASE.replace("use = \"cpu*2\"", wide);
     let precision = "[devices]: precision = \"bf16\" has no effect on cpu devices, which compute in f32";
     let split = "[model]: split has no effect: the mesh has one column";
-    assert_eq!(notes(&wide, &[]), [precision]);
+    let narrow = "[devices]: dense2 cannot have split = \"columns\" on 2 columns; it has split = \"batch\"";
+    assert_eq!(notes(&wide, &[]), [precision, narrow]);
     let mesh =
         "[devices]: mesh = { data = 2, columns = 2 } needs 4 devices but use lists 3; using { data = 3 } instead";
     assert_eq!(notes(&wide, &["devices.use=cpu*3"]), [mesh, precision, split]);

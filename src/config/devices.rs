@@ -4,6 +4,7 @@ use super::diagnostics::Diagnostics;
 use super::errors;
 use super::section::Section;
 use super::spans::SpannedValue;
+use super::splits::{self, SplitRule};
 use crate::device::LibraryUse;
 use crate::error::{Fault, quantity};
 use crate::gpu::{Driver, DriverKind, kernels};
@@ -84,6 +85,8 @@ pub struct Devices {
     pub precision: Precision,
     /// How matrix products round their factors.
     pub products: MatmulPrecision,
+    /// How layers without a split of their own are divided along the columns.
+    pub split: SplitRule,
     /// The algorithm of collectives: one pass by default on CPU devices, otherwise a ring.
     pub collectives: Collectives,
     /// How data crosses between GPUs, `"auto"` by default.
@@ -175,8 +178,12 @@ pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Device
     if kind != DeviceKind::Cuda {
         note_crowded(&mut section, ordinals.len(), threads, cores);
     }
+    let split = splits::read(&mut section);
+    if mesh.columns == 1 && split != SplitRule::default() {
+        section.diagnostics.note("[devices]: split has no effect: the mesh has one column");
+    }
     section.finish();
-    Devices { kind, ordinals, mesh, precision, products, collectives, peer_access, libraries, threads }
+    Devices { kind, ordinals, mesh, precision, products, split, collectives, peer_access, libraries, threads }
 }
 
 /// Adds a note if the cores of this machine are far fewer than what is to run on them.

@@ -87,6 +87,14 @@ pub const KEYS: &[SectionKey] = &[
         "The precision of the computation. `f64` is for cpu devices; `tf32` and `bf16` have no effect there.",
     ),
     key(
+        "devices.split",
+        "`columns`, `rows`, `batch` or `none`, or a table of these by kinds of layers",
+        Value("\"columns\""),
+        "{ conv = \"batch\", dense = \"columns\" }",
+        "How layers without a split of their own are divided along the columns: those with weights, or those of the kinds in the \
+         table. A layer that cannot be divided so takes `batch`, which is noted.",
+    ),
+    key(
         "devices.collectives",
         "`one_pass` or `ring`",
         Chosen("`one_pass` on cpu devices, otherwise `ring`"),

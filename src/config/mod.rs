@@ -23,6 +23,7 @@ mod section;
 mod set;
 mod settings;
 mod spans;
+mod splits;
 mod train;
 mod write;
 
@@ -36,4 +37,5 @@ pub use patterns::{NameMap, NameMatch, NamePattern};
 pub use pretrained::PretrainedWeights;
 pub use reference::reference;
 pub use settings::{LENGTH, learned_length, learned_settings};
+pub use splits::SplitRule;
 pub use train::{BestBy, CheckpointSettings, Every, OnError, OnNonFinite, Train};

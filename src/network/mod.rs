@@ -7,6 +7,7 @@ mod build;
 mod graph;
 mod groups;
 mod open;
+mod splits;
 mod table;
 
 pub use build::build;

@@ -3,6 +3,7 @@
 use super::build::build;
 use super::graph::Network;
 use super::groups::assign;
+use super::splits;
 use crate::config::{self, Config, Parsed};
 use crate::error::{Error, Fault, Problem, Result, suggest};
 use std::path::Path;
@@ -44,19 +45,20 @@ pub struct CheckedConfig {
 impl CheckedConfig {
     /// Builds the network of a parsed file, if possible.
     pub fn new(parsed: Parsed) -> Self {
-        let mut problems = parsed.problems;
+        let (mut config, mut problems) = (parsed.config, parsed.problems);
         let network = parsed.model.as_ref().map(build).transpose();
         let network = network.unwrap_or_else(|more| {
             problems.extend(more);
             None
         });
         let mut network = network;
-        if let (Some(config), Some(network)) = (&parsed.config, &mut network) {
+        if let (Some(config), Some(network)) = (&mut config, &mut network) {
+            config.notes.extend(splits::assign(&config.devices.split, config.devices.mesh, network));
             problems.extend(unknown_metric(config, network));
             problems.extend(assign(&config.optimizer, &config.optimizer_locations, network).err().unwrap_or_default());
         }
         config::sort(&mut problems);
-        CheckedConfig { file: parsed.file, config: parsed.config, network, problems }
+        CheckedConfig { file: parsed.file, config, network, problems }
     }
 }
 
