@@ -19,6 +19,23 @@ template <int V> struct Share {
 
 using ColumnSums = float[8][33];
 
+// Returns, in the first 32 threads, the sum over rows begin .. stop of value(row, column), where column is 32 block +
+// threadIdx.x.
+template <class F>
+__device__ __forceinline__ float column_sum_of(long long block, long long begin, long long stop, long long width, const F& value) {
+    SHARED(ColumnSums, table);
+    const Share<1> share(block, begin, stop, width);
+    float sum = 0.0f;
+#pragma unroll 4
+    for (long long row = share.first; row < share.end; row += share.STEP) sum += value(row, share.column);
+    __syncthreads();
+    table[threadIdx.x / 32][share.across] = sum;
+    __syncthreads();
+    sum = table[0][threadIdx.x % 32];
+    for (int i = 1; i < 8; ++i) sum += table[i][threadIdx.x % 32];
+    return sum;
+}
+
 template <int V, typename T>
 __device__ __forceinline__ void sum_share(const T* x, const Share<V>& share, long long width, ColumnSums& table) {
     float sums[V] = {};

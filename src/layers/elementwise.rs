@@ -15,12 +15,32 @@ use std::fmt::Debug;
 /// Elements per task.
 const BLOCK: usize = 1 << 14;
 
-/// A layer y = f(x) whose gradient dx = g(y, dy) follows from its output.
+/// What the backward pass of such a layer reads besides dy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeps {
+    /// Its input x.
+    Input,
+    /// Its output y.
+    Output,
+}
+
+impl Keeps {
+    fn role(self) -> Role {
+        match self {
+            Keeps::Input => Role::X(0),
+            Keeps::Output => Role::Y,
+        }
+    }
+}
+
+/// A layer y = f(x) whose gradient dx = g(y, dy) follows from its output, or dx = g(x, dy) from its input.
 pub trait Elementwise: Settings + Debug + Default + Send + Sync {
     /// The key in the file.
     const KEY: &'static str;
     /// Floating-point operations per element.
     const COST: u64 = 1;
+    /// What g reads besides dy.
+    const KEEPS: Keeps = Keeps::Output;
 
     /// Checks the ranges of its settings.
     ///
@@ -33,8 +53,8 @@ pub trait Elementwise: Settings + Debug + Default + Send + Sync {
     /// Returns y = f(x). Implementations must be `#[inline(always)]`.
     fn forward<T: Real>(&self, x: T) -> T;
 
-    /// Returns dx = g(y, dy). Implementations must be `#[inline(always)]`.
-    fn backward<T: Real>(&self, y: T, dy: T) -> T;
+    /// Returns dx = g(y, dy), or g(x, dy) if the layer keeps x. Implementations must be `#[inline(always)]`.
+    fn backward<T: Real>(&self, kept: T, dy: T) -> T;
 
     /// Returns the kernels of both.
     fn kernels(&self) -> Maps;
@@ -43,9 +63,14 @@ pub trait Elementwise: Settings + Debug + Default + Send + Sync {
     fn as_epilogue(&self) -> Option<Epilogue> {
         None
     }
+
+    /// Returns a few layers of this kind, for the shared test suite.
+    fn examples() -> Vec<Self> {
+        vec![Self::default()]
+    }
 }
 
-/// The kernels of y = f(x) and dx = g(y, dy).
+/// The kernels of y = f(x), and of dx = g(y, dy) or g(x, dy).
 #[derive(Debug, Clone, Copy)]
 pub enum Maps {
     /// Kernels without settings.
@@ -71,7 +96,7 @@ impl<E: Elementwise> Layer for E {
         let x = cx.x();
         Ok(LayerPhases::simple(
             Phase::new("forward").read(Role::X(0), x).write(Role::Y, x),
-            Phase::new("backward").read(Role::Y, x).read(Role::Dy, x).write(Role::Dx(0), x),
+            Phase::new("backward").read(E::KEEPS.role(), x).read(Role::Dy, x).write(Role::Dx(0), x),
         ))
     }
     fn run(&self, phase: &str, args: &Args) {
@@ -89,12 +114,12 @@ impl<E: Elementwise> Layer for E {
         match phase {
             "forward" => self.kernels().forward(launch, x(Role::X(0)), launch.any_mut(Role::Y)),
             "backward" if !launch.has(Role::Dx(0)) => Ok(()),
-            "backward" => self.kernels().backward(launch, x(Role::Y), x(Role::Dy), launch.any_mut(Role::Dx(0))),
+            "backward" => self.kernels().backward(launch, x(E::KEEPS.role()), x(Role::Dy), launch.any_mut(Role::Dx(0))),
             _ => unknown_phase(phase),
         }
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
-        vec![(E::default(), vec![Activation::new(3, 2, 4)])]
+        E::examples().into_iter().map(|one| (one, vec![Activation::new(3, 2, 4)])).collect()
     }
 }
 
@@ -110,13 +135,13 @@ impl Maps {
         }
     }
 
-    fn backward(self, launch: &Launch, y: AnyConst, dy: AnyConst, dx: AnyMut) -> Result<()> {
-        let (on, grid, n) = (&launch.issue, launch.vectors(Role::Y), launch.count(Role::Y));
-        // SAFETY: the launch is of n elements, and y, dy and dx have as many.
+    fn backward(self, launch: &Launch, kept: AnyConst, dy: AnyConst, dx: AnyMut) -> Result<()> {
+        let (on, grid, n) = (&launch.issue, launch.vectors(Role::Dy), launch.count(Role::Dy));
+        // SAFETY: the launch is of n elements, and x or y, dy and dx have as many.
         unsafe {
             match self {
-                Maps::Plain(_, launch) => launch(on, grid, y, dy, dx, n),
-                Maps::With(setting, _, launch) => launch(on, grid, y, dy, dx, n, setting as f32),
+                Maps::Plain(_, launch) => launch(on, grid, kept, dy, dx, n),
+                Maps::With(setting, _, launch) => launch(on, grid, kept, dy, dx, n, setting as f32),
             }
         }
     }
@@ -137,14 +162,14 @@ fn backward<T: Real, E: Elementwise>(layer: &E, args: &Args) {
     if !args.has(Role::Dx(0)) {
         return;
     }
-    let (y, dy) = (args.read::<T>(Role::Y), args.read::<T>(Role::Dy));
+    let (kept, dy) = (args.read::<T>(E::KEEPS.role()), args.read::<T>(Role::Dy));
     args.chunks(args.write::<T>(Role::Dx(0)), BLOCK, |i, dx, _| {
-        let (y, dy) = (&y[i * BLOCK..][..dx.len()], &dy[i * BLOCK..][..dx.len()]);
+        let (kept, dy) = (&kept[i * BLOCK..][..dx.len()], &dy[i * BLOCK..][..dx.len()]);
         vectorized(
             #[inline(always)]
             || {
-                for ((dx, &y), &dy) in dx.iter_mut().zip(y).zip(dy) {
-                    *dx = layer.backward(y, dy);
+                for ((dx, &kept), &dy) in dx.iter_mut().zip(kept).zip(dy) {
+                    *dx = layer.backward(kept, dy);
                 }
             },
         );

@@ -202,6 +202,11 @@ pub trait Layer: Settings + Debug + Send + Sync {
         &[Split::Columns, Split::Batch, Split::None]
     }
 
+    /// Returns true if the gradients of all inputs are computed as soon as one is needed.
+    fn needs_every_dx(&self) -> bool {
+        false
+    }
+
     /// Returns the placement along the columns axis that the layer requires for its inputs, or none if it accepts
     /// any. `incoming` is the placement of the first input, `split` the split given in the configuration file.
     fn preferred_input(

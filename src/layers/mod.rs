@@ -8,27 +8,50 @@ mod activation;
 mod add;
 mod avg_pool;
 mod batch_norm;
+mod channel_shuffle;
+mod concat;
 mod conv;
 mod dense;
 mod dropout;
 mod elementwise;
+mod elu;
 mod flatten;
+mod gelu;
 mod global_avg_pool;
+mod group_norm;
+mod hard_sigmoid;
+mod hard_swish;
 pub mod init;
+mod instance_norm;
 mod layer;
+mod layer_norm;
 mod leaky_relu;
 mod loss;
 mod lrn;
 mod max_pool;
+mod maxout;
 mod mean_squared_error;
+mod multiply;
+mod pad;
 mod phase;
+mod prelu;
+mod rearrange;
 mod relu;
+mod relu6;
+mod row_sums;
+mod selu;
+mod shortcut;
 mod sigmoid;
+mod silu;
 mod single_layer;
 mod softmax_cross_entropy;
+mod softplus;
+mod space_to_depth;
 mod split_k;
 mod surface;
 mod tanh;
+mod unit_norm;
+mod upsample;
 mod vector_math;
 mod window;
 
@@ -47,18 +70,38 @@ registry! {
     "add" => add::Add,
     "avg_pool" => avg_pool::AvgPool,
     "batch_norm" => batch_norm::BatchNorm,
+    "channel_shuffle" => channel_shuffle::ChannelShuffle,
+    "concat" => concat::Concat,
     "conv" => conv::Conv,
     "dense" => dense::Dense,
     "dropout" => dropout::Dropout,
+    "elu" => elu::Elu,
     "flatten" => flatten::Flatten,
+    "gelu" => gelu::Gelu,
     "global_avg_pool" => global_avg_pool::GlobalAvgPool,
+    "group_norm" => group_norm::GroupNorm,
+    "hard_sigmoid" => hard_sigmoid::HardSigmoid,
+    "hard_swish" => hard_swish::HardSwish,
+    "instance_norm" => instance_norm::InstanceNorm,
+    "layer_norm" => layer_norm::LayerNorm,
     "leaky_relu" => leaky_relu::LeakyRelu,
     "lrn" => lrn::Lrn,
     "max_pool" => max_pool::MaxPool,
+    "maxout" => maxout::Maxout,
     "mean_squared_error" => mean_squared_error::MeanSquaredError,
+    "multiply" => multiply::Multiply,
+    "pad" => pad::Pad,
+    "prelu" => prelu::Prelu,
     "relu" => relu::Relu,
+    "relu6" => relu6::Relu6,
+    "selu" => selu::Selu,
+    "shortcut" => shortcut::Shortcut,
     "sigmoid" => sigmoid::Sigmoid,
+    "silu" => silu::Silu,
     "softmax_cross_entropy" => SoftmaxCrossEntropy,
+    "softplus" => softplus::Softplus,
+    "space_to_depth" => space_to_depth::SpaceToDepth,
     "surface" => surface::Surface,
     "tanh" => tanh::Tanh,
+    "upsample" => upsample::Upsample,
 }

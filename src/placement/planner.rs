@@ -292,13 +292,16 @@ impl Planner<'_> {
             }
             Role::Dx(i) => {
                 let source = node.inputs[i];
-                if !self.needs_gradient(source) {
+                let is_needed = self.needs_gradient(source);
+                if !is_needed && !node.layer.needs_every_dx() {
                     return None;
                 }
                 let shape = node.input_shapes[i].batch(rows);
                 let name = format!("{}.dx{i}", node.name);
                 let id = self.own(name, shape, layout, low_precision);
-                self.contribute(source, id);
+                if is_needed {
+                    self.contribute(source, id);
+                }
                 id
             }
             Role::Param(i) if low_precision => self.bf16_weights[node.params[i]],

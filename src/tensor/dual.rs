@@ -121,6 +121,9 @@ impl Real for Dual {
         let t = self.re.tanh();
         self.chain(t, 1.0 - t * t)
     }
+    fn erf(self) -> Self {
+        self.chain(libm::erf(self.re), std::f64::consts::FRAC_2_SQRT_PI * (-self.re * self.re).exp())
+    }
     fn powf(self, exponent: f64) -> Self {
         self.chain(self.re.powf(exponent), exponent * self.re.powf(exponent - 1.0))
     }
@@ -132,7 +135,7 @@ mod tests {
 
     #[test]
     fn derivatives_agree_with_differences() {
-        let f = |x: Dual| (x * x).exp() / (x.tanh() + Dual::ONE) + x.powf(1.75).sqrt() - x.ln();
+        let f = |x: Dual| (x * x).exp() / (x.tanh() + Dual::ONE) + x.powf(1.75).sqrt() - x.ln() * x.erf();
         let (x, h) = (0.7, 1e-6);
         let exact = f(Dual { re: x, eps: 1.0 }).eps;
         let near = (f(Dual::from_f64(x + h)).re - f(Dual::from_f64(x - h)).re) / (2.0 * h);

@@ -116,6 +116,8 @@ pub trait Real:
     fn sqrt(self) -> Self;
     /// Hyperbolic tangent.
     fn tanh(self) -> Self;
+    /// Error function: 2 / sqrt(pi) times the integral of exp(-t^2) from 0 to self.
+    fn erf(self) -> Self;
     /// Returns self to a constant power.
     fn powf(self, exponent: f64) -> Self;
     /// Returns the larger of two values; the first if they are equal.
@@ -131,7 +133,7 @@ pub trait Real:
 }
 
 macro_rules! real {
-    ($type:ty, $precision:expr) => {
+    ($type:ty, $precision:expr, $erf:path) => {
         impl Real for $type {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -161,11 +163,15 @@ macro_rules! real {
                 <$type>::tanh(self)
             }
             #[inline(always)]
+            fn erf(self) -> Self {
+                $erf(self)
+            }
+            #[inline(always)]
             fn powf(self, exponent: f64) -> Self {
                 <$type>::powf(self, exponent as $type)
             }
         }
     };
 }
-real!(f32, Precision::F32);
-real!(f64, Precision::F64);
+real!(f32, Precision::F32, libm::erff);
+real!(f64, Precision::F64, libm::erf);

@@ -34,7 +34,7 @@ fn pixels(x: Activation) -> usize {
 }
 
 /// Creates a vector over channels.
-fn vector(name: &'static str, x: Activation, value: f64) -> Param {
+pub(super) fn channels(name: &'static str, x: Activation, value: f64) -> Param {
     if pixels(x) == 1 {
         return Param::vector(name, x.c, value);
     }
@@ -54,11 +54,11 @@ impl Layer for BatchNorm {
         Ok(inputs[0])
     }
     fn params(&self, inputs: &[Activation]) -> Vec<Param> {
-        let all = [vector("weight", inputs[0], 1.0), vector("bias", inputs[0], 0.0)];
+        let all = [channels("weight", inputs[0], 1.0), channels("bias", inputs[0], 0.0)];
         all.into_iter().filter(|_| self.affine).collect()
     }
     fn statistics(&self, inputs: &[Activation]) -> Vec<Param> {
-        vec![vector("running_mean", inputs[0], 0.0), vector("running_var", inputs[0], 1.0)]
+        vec![channels("running_mean", inputs[0], 0.0), channels("running_var", inputs[0], 1.0)]
     }
     fn cost(&self, inputs: &[Activation]) -> u64 {
         8 * inputs[0].features() as u64

@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+"""Writes layers.json and layers.safetensors: outputs and gradients of single layers by PyTorch, in f64.
+
+    python layers.py [--out DIR]
+
+Inputs, parameters and output gradients are those of `uniform` in make.py, named "<case>.<tensor>", times 3 (inputs) or 1.
+Images are (N, C, H, W). A case has the kind and the settings of the layer in peristyle, the shapes of its inputs, and a function
+of the inputs and parameters; `params` has the parameters' shapes, in the order of the layer.
+"""
+import argparse
+import json
+import pathlib
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.numpy import save
+
+from make import HERE, uniform
+
+N = 3
+
+
+def case(kind, f, *shapes, params=(), **settings):
+    return dict(kind=kind, f=f, shapes=shapes or [(4, 3, 2)], params=params, settings=settings)
+
+
+CASES = {
+    "relu6": case("relu6", F.relu6),
+    # The backward passes of F.hardsigmoid and F.hardswish use 1 / 6 in f32.
+    "hard_sigmoid": case("hard_sigmoid", lambda x: F.relu6(x + 3) / 6),
+    "hard_swish": case("hard_swish", lambda x: x * F.relu6(x + 3) / 6),
+    "silu": case("silu", F.silu),
+    "softplus": case("softplus", F.softplus),
+    "softplus_steep": case("softplus", lambda x: F.softplus(x, beta=2.5), beta=2.5),
+    "elu": case("elu", lambda x: F.elu(x, alpha=0.5), alpha=0.5),
+    "selu": case("selu", F.selu),
+    "gelu": case("gelu", F.gelu),
+    "gelu_tanh": case("gelu", lambda x: F.gelu(x, approximate="tanh"), form="tanh"),
+    "leaky_relu": case("leaky_relu", lambda x: F.leaky_relu(x, 0.2), slope=0.2),
+    "prelu": case("prelu", F.prelu, params=[(1,)]),
+    "prelu_channels": case("prelu", F.prelu, params=[(4,)], shared=False),
+    "channel_shuffle": case("channel_shuffle", lambda x: F.channel_shuffle(x, 3), (6, 2, 2), groups=3),
+    "pad": case("pad", lambda x: F.pad(x, (0, 3, 1, 2)), top=1, bottom=2, left=0, right=3),
+    "space_to_depth": case("space_to_depth", lambda x: F.pixel_unshuffle(x, 2), (3, 4, 2), block=2),
+    "upsample": case("upsample", lambda x: F.interpolate(x, scale_factor=3), scale=3),
+    "shortcut": case("shortcut", lambda x: F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, 2)), (3, 5, 4), channels=6, first=1),
+    "concat": case("concat", lambda *x: torch.cat(x, 1), (2, 3, 2), (4, 3, 2), (1, 3, 2)),
+    "multiply": case("multiply", lambda x, g: x * g, (4, 3, 2), (4, 1, 1)),
+    "layer_norm": case(
+        "layer_norm", lambda x, w, b: F.layer_norm(x.permute(0, 2, 3, 1), (4,), w, b).permute(0, 3, 1, 2),
+        params=[(4,), (4,)]),
+    "group_norm": case("group_norm", lambda x, w, b: F.group_norm(x, 2, w, b), params=[(4,), (4,)], groups=2),
+    "instance_norm": case(
+        "instance_norm", lambda x, w, b: F.instance_norm(x, weight=w, bias=b), params=[(4,), (4,)], affine=True),
+}
+
+
+def main():
+    args = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    args.add_argument("--out", type=pathlib.Path, default=HERE)
+    args = args.parse_args()
+    tensors, cases = {}, []
+    for name, one in CASES.items():
+        draw = lambda part, shape, scale: torch.from_numpy(uniform(f"{name}.{part}", shape) * scale)
+        x = [draw(f"x{i}", (N, *shape), 3.0).requires_grad_() for i, shape in enumerate(one["shapes"])]
+        p = [draw(f"param{i}", shape, 1.0).requires_grad_() for i, shape in enumerate(one["params"])]
+        y = one["f"](*x, *p)
+        dy = draw("dy", tuple(y.shape), 1.0)
+        y.backward(dy)
+        all = {"y": y, "dy": dy} | {f"x{i}": t for i, t in enumerate(x)} | {f"param{i}": t for i, t in enumerate(p)}
+        all |= {f"dx{i}": t.grad for i, t in enumerate(x)} | {f"dparam{i}": t.grad for i, t in enumerate(p)}
+        tensors |= {f"{name}.{k}": np.ascontiguousarray(t.detach().numpy()) for k, t in all.items()}
+        cases.append(dict(name=name, kind=one["kind"], settings=one["settings"], inputs=one["shapes"], params=len(p)))
+    (args.out / "layers.safetensors").write_bytes(save({k: tensors[k] for k in sorted(tensors)}))
+    lines = ",\n".join(" " + json.dumps(case) for case in cases)
+    (args.out / "layers.json").write_text(f'{{"torch": "{torch.__version__.split("+")[0]}", "cases": [\n{lines}\n]}}\n')
+    print(len(cases), "cases")
+
+
+if __name__ == "__main__":
+    main()
