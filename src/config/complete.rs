@@ -1,5 +1,6 @@
 //! A configuration with every default written out: `peristyle check FILE --defaults`.
 
+use super::blocks;
 use super::keys::{KEYS, KeyDefault, SectionKey};
 use super::model::{ENTRY_KEYS, LOSS_KEYS, LayerEntry};
 use super::spans::SpannedValue;
@@ -11,7 +12,8 @@ use toml::de::DeTable;
 /// Returns the text of the file with all keys: those of the file, those that it leaves out with their defaults, and as
 /// comments those whose default depends on other things. It reads back as the same configuration.
 pub fn with_defaults(config: &Config) -> String {
-    let Ok(root) = DeTable::parse(&config.resolved) else { return config.resolved.clone() };
+    let Ok(mut root) = DeTable::parse(&config.resolved) else { return config.resolved.clone() };
+    blocks::unroll(root.get_mut());
     let root = root.get_ref();
     let mut text = String::new();
     for section in ["", "devices", "data", "model", "optimizer", "train", "train.checkpoint", "cluster"] {
@@ -117,8 +119,11 @@ mod tests {
             "model.loss=[{ softmax_cross_entropy = {}, weight = 0.5 }, \"softmax_cross_entropy\"]",
         ];
         let mut count = 0;
-        for file in std::fs::read_dir(configs).unwrap() {
-            let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        let files =
+            |folder: &Path| std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect::<Vec<_>>();
+        let all = files(&configs).into_iter().filter(|path| path.is_file()).chain(files(&configs.join("zoo")));
+        for file in all {
+            let text = std::fs::read_to_string(file).unwrap();
             for sets in [&[][..], &sets.map(String::from)] {
                 let read = |text: &str, sets: &[String]| {
                     let parsed = from_text("a.toml", text, Path::new("."), sets);
@@ -145,6 +150,6 @@ mod tests {
                 count += 1;
             }
         }
-        assert!(count >= 12, "{count} configurations");
+        assert!(count >= 80, "{count} configurations");
     }
 }

@@ -167,6 +167,13 @@ pub const KEYS: &[SectionKey] = &[
     key("model.input", "[height, width, channels]", Required, "[28, 28, 1]", "The shape of a sample."),
     key("model.layers", "list of layers", Required, "[\"relu\", { dense = { units = 10 } }]", "The layers, in order."),
     key(
+        "model.blocks",
+        "table of blocks",
+        Chosen("none"),
+        "{ pair = { with = { units = 8 }, layers = [{ dense = { units = \"$units\" } }, \"relu\"] } }",
+        "Blocks of layers with parameters, which may stand in `layers` like a kind (docs/BLOCKS.md).",
+    ),
+    key(
         "model.init",
         "initial values",
         Chosen(

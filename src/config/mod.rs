@@ -4,6 +4,7 @@
 //! schedules and data sources own their settings, so adding one requires no change here. To add a key to a section,
 //! add a field to its type and a line where the section is read.
 
+mod blocks;
 mod complete;
 mod data;
 mod devices;
@@ -29,7 +30,7 @@ mod write;
 
 pub use complete::with_defaults;
 pub use devices::{Collectives, DeviceKind, Devices, PeerAccess};
-pub use model::{LayerEntry, Model, Multiplier};
+pub use model::{IMAGES, LayerEntry, Model, Multiplier};
 pub use names::{setting_named, settings as setting_paths};
 pub use optimizer::{Optimizer, ParameterGroup};
 pub use parse::{Config, Parsed, from_text, read, sort};

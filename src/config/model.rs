@@ -13,6 +13,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use toml::de::{DeArray, DeTable, DeValue};
 
+/// The name of the samples of the batch among the inputs of layers.
+pub const IMAGES: &str = "images";
+
 /// The keys that an entry of the list of layers may have besides its kind.
 pub(super) const ENTRY_KEYS: &[&str] = &["name", "inputs", "split", "lr_mult", "decay_mult", "init"];
 
@@ -86,7 +89,7 @@ pub struct Model {
 const LAYERS: Kinds = kinds!("layer", layers);
 const INITIAL: Kinds = kinds!("initialisation", init);
 /// The largest number of layers.
-const MOST_LAYERS: usize = 10_000;
+pub(super) const MOST_LAYERS: usize = 10_000;
 /// The largest number of values in one sample.
 const MOST_VALUES: usize = 1 << 30;
 
@@ -108,21 +111,35 @@ pub(super) fn names_of_losses(entries: &DeArray) -> Vec<String> {
     entries.iter().enumerate().map(|(index, entry)| name_of(entry).unwrap_or_else(|| default(index))).collect()
 }
 
-/// Returns the name of every layer: from the file, or `<kind><index among its kind, from 1>`.
-pub(super) fn names(entries: &DeArray) -> Vec<String> {
-    let mut counts: HashMap<&str, usize> = HashMap::new();
-    let mut names = Vec::new();
-    for entry in entries {
+/// Names the entries of the list of layers, one after another.
+#[derive(Debug, Default)]
+pub(super) struct LayerNames {
+    counts: HashMap<String, usize>,
+}
+
+impl LayerNames {
+    /// Returns the name of the next entry: from the file, or `<kind><index among its kind, from 1>`.
+    pub(super) fn next(&mut self, entry: &SpannedValue) -> String {
         let kind = match entry.get_ref() {
             DeValue::String(kind) => kind,
             DeValue::Table(table) => kind_of(table).unwrap_or("layer"),
             _ => "layer",
         };
-        let count = counts.entry(kind).or_default();
-        *count += 1;
-        names.push(name_of(entry).unwrap_or_else(|| format!("{kind}{count}")));
+        if !self.counts.contains_key(kind) {
+            self.counts.insert(kind.to_string(), 0);
+        }
+        let count = self.counts.get_mut(kind).map_or(1, |count| {
+            *count += 1;
+            *count
+        });
+        name_of(entry).unwrap_or_else(|| format!("{kind}{count}"))
     }
-    names
+}
+
+/// Returns the name of every layer.
+pub(super) fn names(entries: &DeArray) -> Vec<String> {
+    let mut names = LayerNames::default();
+    entries.iter().map(|entry| names.next(entry)).collect()
 }
 
 /// Reads the section; returns `None` if its input or its list of layers cannot be used.

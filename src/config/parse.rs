@@ -4,8 +4,8 @@ use super::diagnostics::Diagnostics;
 use super::section::Section;
 use super::spans::{SourceMap, SpannedValue};
 use super::{
-    DeviceKind, Devices, LayerEntry, Model, Multiplier, Optimizer, Train, data, devices, model, optimizer, set, train,
-    write,
+    DeviceKind, Devices, LayerEntry, Model, Multiplier, Optimizer, Train, blocks, data, devices, model, optimizer, set,
+    train, write,
 };
 use crate::data::{Base, DataSettings};
 use crate::error::{Error, Fault, Locations, Problem, Result, is_hidden, quantity};
@@ -105,7 +105,15 @@ pub fn from_text(name: &str, text: &str, base: &Path, sets: &[String]) -> Parsed
         }
     };
     let span = root.span();
-    let root = set::apply(&mut diagnostics, Spanned::new(span, DeValue::Table(root.into_inner())), sets);
+    // Layers have their names once repeats and blocks are unrolled.
+    let (of_layers, others): (Vec<_>, Vec<_>) =
+        sets.iter().partition(|set| set.trim_start().starts_with("model.layers."));
+    let root = set::apply(&mut diagnostics, Spanned::new(span, DeValue::Table(root.into_inner())), &others);
+    let mut root = root;
+    if let DeValue::Table(table) = root.get_mut() {
+        blocks::unroll(table).into_iter().for_each(|(at, message)| diagnostics.problem(at, message));
+    }
+    let root = set::apply(&mut diagnostics, root, &of_layers);
     let DeValue::Table(root) = root.into_inner() else { unreachable!("every path of a --set has a key") };
     let resolved = if sets.is_empty() {
         text.to_string()

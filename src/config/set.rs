@@ -23,7 +23,11 @@ const ONE_OF: &[&str] =
 const DEPTH: usize = 16;
 
 /// Applies every `--set` in order; reports any that cannot be applied.
-pub(super) fn apply<'i>(diagnostics: &mut Diagnostics, root: SpannedValue<'i>, sets: &'i [String]) -> SpannedValue<'i> {
+pub(super) fn apply<'i>(
+    diagnostics: &mut Diagnostics,
+    root: SpannedValue<'i>,
+    sets: &[&'i String],
+) -> SpannedValue<'i> {
     let mut root = root;
     for set in sets {
         let (keys, path, text) = match split(set) {

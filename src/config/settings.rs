@@ -1,5 +1,6 @@
 //! The settings that affect what is learned, as a flat list for comparison: with their keys as `--set` takes them.
 
+use super::blocks;
 use super::model::{ENTRY_KEYS, LOSS_KEYS, kind_of, names, names_of_losses};
 use super::spans::SpannedValue;
 use super::write::quoted;
@@ -14,7 +15,8 @@ const SECTIONS: [&str; 4] = ["seed", "data", "model", "optimizer"];
 /// value of a layer is its kind.
 pub fn learned_settings(text: &str) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
-    let Ok(root) = DeTable::parse(text) else { return all };
+    let Ok(mut root) = DeTable::parse(text) else { return all };
+    blocks::unroll(root.get_mut());
     for section in SECTIONS {
         if let Some(value) = root.get_ref().get(section) {
             flatten(section, value, &mut all);

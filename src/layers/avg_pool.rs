@@ -34,7 +34,7 @@ settings! {
 impl AvgPool {
     fn window(&self) -> WindowGeometry {
         let stride = self.stride.unwrap_or(self.kernel);
-        WindowGeometry { kernel: self.kernel, stride, pad: self.pad, ceil: self.ceil }
+        WindowGeometry { kernel: self.kernel, stride, pad: self.pad, after: self.pad, ceil: self.ceil }
     }
 
     /// Returns 1 / D.

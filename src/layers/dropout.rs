@@ -1,8 +1,10 @@
 //! Dropout: y = x m / (1 - rate) in training, y = x in evaluation; m is 0 with probability `rate`, otherwise 1
 //! (Srivastava et al. 2014, <https://jmlr.org/papers/v15/srivastava14a.html>).
 //!
-//! x, y: (N, H, W, C). The mask is a function of (seed, step, the name of the layer, index in the global batch), so it does not
-//! depend on how the layer is split. Backward recomputes it: dx = dy m / (1 - rate).
+//! x, y: (N, H, W, C). m is drawn for each value, or with `of` for each channel of a sample (Tompson et al. 2015,
+//! <https://arxiv.org/abs/1411.4280>), or for each sample: stochastic depth, at the end of a residual branch (Huang et al. 2016,
+//! <https://arxiv.org/abs/1603.09382>). The mask is a function of (seed, step, the name of the layer, index in the global batch),
+//! so it does not depend on how the layer is split. Backward recomputes it: dx = dy m / (1 - rate).
 
 use super::layer::unknown_phase;
 use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Phase, Role, Split, by_precision};
@@ -11,14 +13,37 @@ use crate::device::{Random, RandomStream};
 use crate::error::{Fault, Result};
 use crate::gpu::int;
 use crate::gpu::kernels::any;
-use crate::settings::{FRACTION, settings};
+use crate::settings::{FRACTION, settings, values};
 use crate::tensor::Real;
+use serde::Deserialize;
+
+/// What `dropout` drops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dropped {
+    /// Single values.
+    Values,
+    /// All values of a channel of a sample.
+    Channels,
+    /// All values of a sample.
+    Samples,
+}
+
+values! {
+    Dropped, "\"values\", \"channels\" or \"samples\"", of => match of {
+        Dropped::Values => "\"values\"".to_string(),
+        Dropped::Channels => "\"channels\"".to_string(),
+        Dropped::Samples => "\"samples\"".to_string(),
+    };
+}
 
 settings! {
     /// The `dropout` layer.
     pub struct Dropout {
         /// Probability of dropping a value.
         pub rate: f64 = 0.5, in FRACTION;
+        /// What is dropped together: each value on its own, all pixels of a channel of a sample, or a whole sample.
+        pub of: Dropped = Dropped::Values;
     }
 }
 
@@ -47,7 +72,10 @@ impl Layer for Dropout {
         ))
     }
     fn run(&self, phase: &str, args: &Args) {
-        by_precision!(args, T => self.mask::<T>(masked_operands(phase), args))
+        by_precision!(args, T => match self.of {
+            Dropped::Values => self.mask::<T>(masked_operands(phase), args),
+            _ => self.mask_units::<T>(masked_operands(phase), args),
+        })
     }
     fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
         let (from, to) = masked_operands(phase);
@@ -59,6 +87,37 @@ impl Layer for Dropout {
         let before = o.start(0) * image;
         // The step, which is the time of this sequence, is 0 here because the kernel reads it from memory.
         let [low, high] = Random::new(launch.seed, RandomStream::Dropout, 0, launch.layer).key();
+        if self.of != Dropped::Values {
+            let (grid, x, y) = (launch.vectors(from), launch.any(from), launch.any_mut(to));
+            let (c, channels, first) = (int(o.len(3))?, int(o.shape.0[3])?, int(o.start(3))?);
+            let (step, row, layer) = (launch.step(), launch.row(), launch.layer as u32);
+            let (threshold, scale) = (self.threshold(), (1.0 / (1.0 - self.rate)) as f32);
+            let (by_sample, start) = (i32::from(self.of == Dropped::Samples), o.start(0) as i64);
+            let image = int(image * o.len(3))?;
+            // SAFETY: x and y, or dy and dx, have n elements.
+            return unsafe {
+                any::dropout_units(
+                    &launch.issue,
+                    grid,
+                    x,
+                    y,
+                    step,
+                    row,
+                    n,
+                    image,
+                    c,
+                    channels,
+                    start,
+                    first,
+                    by_sample,
+                    low,
+                    high,
+                    layer,
+                    threshold,
+                    scale,
+                )
+            };
+        }
         // SAFETY: x and y, or dy and dx, have n elements.
         unsafe {
             any::dropout_mask(
@@ -84,8 +143,10 @@ impl Layer for Dropout {
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
         vec![
-            (Dropout { rate: 0.5 }, vec![Activation::new(1, 1, 37)]),
-            (Dropout { rate: 0.2 }, vec![Activation::new(3, 3, 6)]),
+            (Dropout::default(), vec![Activation::new(1, 1, 37)]),
+            (Dropout { rate: 0.2, of: Dropped::Values }, vec![Activation::new(3, 3, 6)]),
+            (Dropout { rate: 0.4, of: Dropped::Channels }, vec![Activation::new(3, 2, 6)]),
+            (Dropout { rate: 0.5, of: Dropped::Samples }, vec![Activation::new(2, 2, 6)]),
         ]
     }
 }
@@ -132,6 +193,38 @@ impl Dropout {
     }
 }
 
+impl Dropout {
+    /// Masks channels of samples, or samples; each task handles one sample.
+    fn mask_units<T: Real>(&self, (from, to): (Role, Role), args: &Args) {
+        if !args.has(to) {
+            return;
+        }
+        let random = args.random(RandomStream::Dropout);
+        let (threshold, scale) = (self.threshold(), T::from_f64(1.0 / (1.0 - self.rate)));
+        let o = args.operand(from);
+        let (image, c, channels, first) = (o.len(1) * o.len(2) * o.len(3), o.len(3), o.shape.0[3], o.start(3));
+        let before = args.clock.row as usize + o.start(0);
+        let x = args.read::<T>(from);
+        let factor = |unit: usize| if random.word(unit as u64) >= threshold { scale } else { T::ZERO };
+        args.chunks(args.write::<T>(to), image, |n, y, _| {
+            let x = &x[n * image..][..image];
+            match self.of {
+                Dropped::Samples => {
+                    let factor = factor(before + n);
+                    y.iter_mut().zip(x).for_each(|(y, &x)| *y = x * factor);
+                }
+                _ => {
+                    for channel in 0..c {
+                        let factor = factor((before + n) * channels + first + channel);
+                        let pixels = x[channel..].iter().step_by(c);
+                        y[channel..].iter_mut().step_by(c).zip(pixels).for_each(|(y, &x)| *y = x * factor);
+                    }
+                }
+            }
+        });
+    }
+}
+
 /// Counters per inner loop.
 const LANES: usize = 64;
 
@@ -169,8 +262,12 @@ mod tests {
 
     #[test]
     fn values_are_kept_where_the_random_word_reaches_the_threshold() {
-        let mut layer =
-            SingleLayer::<f32>::new(&Dropout { rate: 0.25 }, &[Activation::new(5, 7, 9)], &Setup::of_rows(4)).unwrap();
+        let mut layer = SingleLayer::<f32>::new(
+            &Dropout { rate: 0.25, of: Dropped::Values },
+            &[Activation::new(5, 7, 9)],
+            &Setup::of_rows(4),
+        )
+        .unwrap();
         layer.values_mut(Role::X(0)).fill(3.0);
         layer.values_mut(Role::Dy).fill(3.0);
         layer.forward().unwrap();
@@ -186,9 +283,29 @@ mod tests {
     }
 
     #[test]
+    fn channels_and_samples_are_dropped_as_a_whole() {
+        for (of, together) in [(Dropped::Channels, 6), (Dropped::Samples, 6 * 4)] {
+            let layer = Dropout { rate: 0.5, of };
+            let mut single = SingleLayer::<f32>::new(&layer, &[Activation::new(3, 2, 4)], &Setup::of_rows(40)).unwrap();
+            single.values_mut(Role::X(0)).fill(1.0);
+            single.forward().unwrap();
+            let random = Random::new(1, RandomStream::Dropout, 1, 0);
+            let mut kept = 0;
+            for (i, &y) in single.values(Role::Y).iter().enumerate() {
+                let unit = if together == 6 { i / 24 * 4 + i % 4 } else { i / 24 };
+                assert_eq!(y, if random.word(unit as u64) >= 1 << 31 { 2.0 } else { 0.0 });
+                kept += usize::from(y > 0.0);
+            }
+            assert!(kept % together == 0 && (200..760).contains(&kept), "{kept}");
+        }
+    }
+
+    #[test]
     fn evaluation_is_a_view() {
         let setup = Setup { mode: Mode::Eval, ..Setup::default() };
-        let layer = SingleLayer::<f32>::new(&Dropout { rate: 0.5 }, &[Activation::new(1, 1, 2)], &setup).unwrap();
+        let layer =
+            SingleLayer::<f32>::new(&Dropout { rate: 0.5, of: Dropped::Values }, &[Activation::new(1, 1, 2)], &setup)
+                .unwrap();
         assert!(layer.phases().forward.is_empty());
     }
 }

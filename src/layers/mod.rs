@@ -5,6 +5,7 @@
 //! line to the list in `registry!` below. The shared test suite then runs its `examples()`.
 
 mod activation;
+mod adaptive_avg_pool;
 mod add;
 mod avg_pool;
 mod batch_norm;
@@ -25,6 +26,7 @@ pub mod init;
 mod instance_norm;
 mod layer;
 mod layer_norm;
+mod layer_scale;
 mod leaky_relu;
 mod loss;
 mod lrn;
@@ -44,6 +46,7 @@ mod shortcut;
 mod sigmoid;
 mod silu;
 mod single_layer;
+mod slice;
 mod softmax_cross_entropy;
 mod softplus;
 mod space_to_depth;
@@ -67,6 +70,7 @@ use crate::settings::registry;
 
 registry! {
     Layer: (Box<dyn Layer>, Vec<Activation>), (layer, inputs) => (Box::new(layer), inputs);
+    "adaptive_avg_pool" => adaptive_avg_pool::AdaptiveAvgPool,
     "add" => add::Add,
     "avg_pool" => avg_pool::AvgPool,
     "batch_norm" => batch_norm::BatchNorm,
@@ -84,6 +88,7 @@ registry! {
     "hard_swish" => hard_swish::HardSwish,
     "instance_norm" => instance_norm::InstanceNorm,
     "layer_norm" => layer_norm::LayerNorm,
+    "layer_scale" => layer_scale::LayerScale,
     "leaky_relu" => leaky_relu::LeakyRelu,
     "lrn" => lrn::Lrn,
     "max_pool" => max_pool::MaxPool,
@@ -98,6 +103,7 @@ registry! {
     "shortcut" => shortcut::Shortcut,
     "sigmoid" => sigmoid::Sigmoid,
     "silu" => silu::Silu,
+    "slice" => slice::ChannelSlice,
     "softmax_cross_entropy" => SoftmaxCrossEntropy,
     "softplus" => softplus::Softplus,
     "space_to_depth" => space_to_depth::SpaceToDepth,

@@ -51,6 +51,84 @@ values! {
     Pair, "integer, or [height, width]", pair => pair.to_string();
 }
 
+/// Rows and columns of zeros around an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(from = "PaddingForm")]
+pub enum Padding {
+    /// Before and after the image.
+    Given(Pair, Pair),
+    /// So many that the output has ceil(H / stride) rows and ceil(W / stride) columns; an odd one comes after the image.
+    Same,
+}
+
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected a whole number of at least 0, [height, width], [top, bottom, left, right] or \"same\""
+)]
+enum PaddingForm {
+    All(usize),
+    Sides([usize; 4]),
+    Each([usize; 2]),
+    Named(SamePadding),
+}
+
+#[derive(Deserialize)]
+enum SamePadding {
+    #[serde(rename = "same")]
+    Same,
+}
+
+impl From<PaddingForm> for Padding {
+    fn from(form: PaddingForm) -> Self {
+        match form {
+            PaddingForm::All(n) => Padding::both(Pair::both(n)),
+            PaddingForm::Each([h, w]) => Padding::both(Pair { h, w }),
+            PaddingForm::Sides([top, bottom, left, right]) => {
+                Padding::Given(Pair { h: top, w: left }, Pair { h: bottom, w: right })
+            }
+            PaddingForm::Named(SamePadding::Same) => Padding::Same,
+        }
+    }
+}
+
+impl std::fmt::Display for Padding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Padding::Same => f.write_str("\"same\""),
+            Padding::Given(before, after) if before == after => before.fmt(f),
+            Padding::Given(before, after) => write!(f, "[{}, {}, {}, {}]", before.h, after.h, before.w, after.w),
+        }
+    }
+}
+
+values! {
+    Padding, "integer, [height, width], [top, bottom, left, right] or \"same\"", pad => pad.to_string();
+}
+
+impl Padding {
+    /// Creates the same padding before and after.
+    pub const fn both(pair: Pair) -> Self {
+        Padding::Given(pair, pair)
+    }
+
+    /// Returns the padding before and after an image of a size.
+    pub fn around(self, size: Pair, kernel: Pair, stride: Pair) -> [Pair; 2] {
+        let same = |n: usize, kernel: usize, stride: usize| {
+            let last = n.div_ceil(stride.max(1)).saturating_sub(1).saturating_mul(stride);
+            let all = last.saturating_add(kernel).saturating_sub(n);
+            [all / 2, all - all / 2]
+        };
+        match self {
+            Padding::Given(before, after) => [before, after],
+            Padding::Same => {
+                let (rows, columns) = (same(size.h, kernel.h, stride.h), same(size.w, kernel.w, stride.w));
+                [0, 1].map(|side| Pair { h: rows[side], w: columns[side] })
+            }
+        }
+    }
+}
+
 /// The largest kernel, stride and padding allowed, so that their sums do not overflow.
 const MOST: usize = 1 << 16;
 
@@ -61,8 +139,10 @@ pub struct WindowGeometry {
     pub kernel: Pair,
     /// Step between windows.
     pub stride: Pair,
-    /// Padding on each side.
+    /// Padding before the image: above it and to its left.
     pub pad: Pair,
+    /// Padding after it.
+    pub after: Pair,
     /// Whether to include windows that extend beyond the bottom or right edge.
     pub ceil: bool,
 }
@@ -75,7 +155,7 @@ impl WindowGeometry {
                 return Err(Fault::at(key, format!("{key} = {pair}, expected at least 1")));
             }
         }
-        for (key, pair) in [("kernel", self.kernel), ("stride", self.stride), ("pad", self.pad)] {
+        for (key, pair) in [("kernel", self.kernel), ("stride", self.stride), ("pad", self.pad), ("pad", self.after)] {
             if pair.h > MOST || pair.w > MOST {
                 return Err(Fault::at(key, format!("{key} = {pair}, expected at most {MOST}")));
             }
@@ -104,8 +184,8 @@ impl WindowGeometry {
             );
             return Err(Fault::whole(message));
         }
-        let h = self.positions(x.h, self.kernel.h, self.stride.h, self.pad.h);
-        let w = self.positions(x.w, self.kernel.w, self.stride.w, self.pad.w);
+        let h = self.positions(x.h, self.kernel.h, self.stride.h, [self.pad.h, self.after.h]);
+        let w = self.positions(x.w, self.kernel.w, self.stride.w, [self.pad.w, self.after.w]);
         let (Some(h), Some(w)) = (h, w) else {
             let message = format!(
                 "kernel = {} is larger than its input {x} with pad = {}; use a smaller kernel or more padding",
@@ -117,9 +197,9 @@ impl WindowGeometry {
     }
 
     /// Returns the number of windows along a dim of size `n`, as PyTorch counts them; none if the kernel is too large.
-    fn positions(&self, n: usize, kernel: usize, stride: usize, pad: usize) -> Option<usize> {
+    fn positions(&self, n: usize, kernel: usize, stride: usize, [pad, after]: [usize; 2]) -> Option<usize> {
         let beyond = if self.ceil { stride - 1 } else { 0 };
-        let count = (n + 2 * pad + beyond).checked_sub(kernel)? / stride + 1;
+        let count = (n + pad + after + beyond).checked_sub(kernel)? / stride + 1;
         // A window starts on the image or on the padding before it, never on the padding after it.
         if self.ceil && (count - 1) * stride >= n + pad { Some(count - 1) } else { Some(count) }
     }
@@ -138,13 +218,13 @@ impl WindowGeometry {
     /// Returns the rows of an image of height `h` that the window of output row `oh` covers.
     #[inline(always)]
     pub fn rows(&self, oh: usize, h: usize) -> Span {
-        Span::new(oh * self.stride.h, self.kernel.h, self.pad.h, h)
+        Span::new(oh * self.stride.h, self.kernel.h, [self.pad.h, self.after.h], h)
     }
 
     /// Returns the columns of an image of width `w` that the window of output column `ow` covers.
     #[inline(always)]
     pub fn cols(&self, ow: usize, w: usize) -> Span {
-        Span::new(ow * self.stride.w, self.kernel.w, self.pad.w, w)
+        Span::new(ow * self.stride.w, self.kernel.w, [self.pad.w, self.after.w], w)
     }
 
     /// Calls `visit(pixel of the image, position in the kernel)`, row by row, for the part of the window of output
@@ -177,10 +257,10 @@ pub struct Span {
 impl Span {
     /// Creates the span of a window that starts at `at`, counted from the start of the padding.
     #[inline(always)]
-    fn new(at: usize, kernel: usize, pad: usize, n: usize) -> Self {
+    fn new(at: usize, kernel: usize, [pad, after]: [usize; 2], n: usize) -> Self {
         let start = at.saturating_sub(pad);
         let end = (at + kernel).saturating_sub(pad).min(n);
-        let padded = (at + kernel).min(n + 2 * pad) - at;
+        let padded = (at + kernel).min(n + pad + after) - at;
         Span { start: start.min(end), end, first: (start + pad - at).min(kernel), padded }
     }
 }
@@ -190,7 +270,21 @@ mod tests {
     use super::*;
 
     fn window(kernel: usize, stride: usize, pad: usize, ceil: bool) -> WindowGeometry {
-        WindowGeometry { kernel: Pair::both(kernel), stride: Pair::both(stride), pad: Pair::both(pad), ceil }
+        let [kernel, stride, pad] = [kernel, stride, pad].map(Pair::both);
+        WindowGeometry { kernel, stride, pad, after: pad, ceil }
+    }
+
+    #[test]
+    fn padding_to_the_same_size_is_that_of_tensorflow() {
+        let same = |n: usize, kernel: usize, stride: usize| {
+            let [before, after] = Padding::Same.around(Pair::both(n), Pair::both(kernel), Pair::both(stride));
+            (before.h, after.h)
+        };
+        assert_eq!(same(224, 3, 2), (0, 1));
+        assert_eq!(same(225, 3, 2), (1, 1));
+        assert_eq!(same(7, 5, 1), (2, 2));
+        assert_eq!(same(7, 4, 1), (1, 2));
+        assert_eq!(same(8, 1, 4), (0, 0));
     }
 
     #[test]

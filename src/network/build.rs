@@ -1,7 +1,7 @@
 //! Builds the network from the layers of the file: inputs, shapes, parameters, and every mistake in them.
 
 use super::{Network, Node, Parameter, Source};
-use crate::config::{LayerEntry, Model};
+use crate::config::{IMAGES, LayerEntry, Model};
 use crate::error::{Fault, MOST_LISTED, Problem, quantity, suggest};
 use crate::layers::init::Kaiming;
 use crate::layers::{Activation, Init, Layer, Param};
@@ -15,8 +15,6 @@ const MOST_ELEMENTS: usize = 1 << 36;
 const MOST_NAMES: usize = 100;
 /// The gain of the initial weights of a last layer.
 const SMALL: f64 = 0.1;
-/// The name of the images of the batch in lists of inputs.
-const IMAGES: &str = "images";
 
 /// Builds the network of a model.
 ///

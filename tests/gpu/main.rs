@@ -249,7 +249,7 @@ fn a_kernel_that_faults_fails_the_selftest_with_a_message() {
     let line = fault.out.lines().find(|line| line.starts_with("relu ")).unwrap();
     assert_eq!(line.split_whitespace().nth(2), Some("1"), "one case ran: {line}");
     let words =
-        ["\nnot checked: sigmoid f32, ", "train 2x2 f32", ": the device was lost in \"relu f32\"; run them in a new "];
+        ["\nnot checked: relu6 f32, ", "train 2x2 f32", ": the device was lost in \"relu f32\"; run them in a new "];
     assert!(words.iter().all(|words| fault.out.contains(words)), "{}", fault.out);
     assert!(fault.err.contains("1 of "), "{}", fault.err);
 }

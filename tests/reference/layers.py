@@ -47,6 +47,16 @@ CASES = {
     "shortcut": case("shortcut", lambda x: F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, 2)), (3, 5, 4), channels=6, first=1),
     "concat": case("concat", lambda *x: torch.cat(x, 1), (2, 3, 2), (4, 3, 2), (1, 3, 2)),
     "multiply": case("multiply", lambda x, g: x * g, (4, 3, 2), (4, 1, 1)),
+    "slice": case("slice", lambda x: x[:, 1:3], first=1, channels=2),
+    "adaptive_avg_pool": case("adaptive_avg_pool", lambda x: F.adaptive_avg_pool2d(x, (2, 3)), (3, 5, 4), size=[2, 3]),
+    "layer_scale": case("layer_scale", lambda x, w: x * w[:, None, None], params=[(4,)]),
+    # TensorFlow's "SAME": an odd row or column comes after the image.
+    "conv_same": case(
+        "conv", lambda x, w, b: F.conv2d(F.pad(x, (1, 1, 0, 1)), w, b, 2), (3, 6, 5), params=[(2, 3, 3, 3), (2,)], filters=2,
+        kernel=3, stride=2, pad="same"),
+    "conv_sides": case(
+        "conv", lambda x, w, b: F.conv2d(F.pad(x, (2, 0, 0, 1)), w, b), (3, 4, 5), params=[(2, 3, 2, 3), (2,)], filters=2,
+        kernel=[2, 3], pad=[0, 1, 2, 0]),
     "layer_norm": case(
         "layer_norm", lambda x, w, b: F.layer_norm(x.permute(0, 2, 3, 1), (4,), w, b).permute(0, 3, 1, 2),
         params=[(4,), (4,)]),

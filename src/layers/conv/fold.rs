@@ -37,7 +37,8 @@ impl Fold {
         let WindowGeometry { kernel, stride, .. } = part.window;
         let ((fold_h, h), (fold_w, w)) = (fold(stride.h, kernel.h), fold(stride.w, kernel.w));
         let channels = (fold_h * fold_w * c).next_multiple_of(WIDTH);
-        let window = WindowGeometry { kernel: Pair { h, w }, stride: Pair::both(1), pad: Pair::both(0), ..part.window };
+        let (kernel, stride, none) = (Pair { h, w }, Pair::both(1), Pair::both(0));
+        let window = WindowGeometry { kernel, stride, pad: none, after: none, ..part.window };
         let folded = LocalConv {
             window,
             h: part.oh + h - 1,
@@ -105,7 +106,7 @@ mod tests {
             let out = (size + 2 * pad - kernel) / stride + 1;
             let [kernel, stride, pad] = [kernel, stride, pad].map(Pair::both);
             LocalConv {
-                window: WindowGeometry { kernel, stride, pad, ceil: false },
+                window: WindowGeometry { kernel, stride, pad, after: pad, ceil: false },
                 n,
                 h: size,
                 w: size,

@@ -10,7 +10,7 @@ use crate::gpu::kernels::{self, ConvGeometry, any};
 use crate::gpu::libraries::{CONVOLUTION_WORKSPACE, Convolution, Direction, Images, Workspace};
 use crate::gpu::{AnyConst, ComputeType, Const, Grid, Mut, int, ints};
 use crate::layers::split_k::{SplitK, sum_rows_on, tiles, tiles_of};
-use crate::layers::window::Pair;
+use crate::layers::window::{Pair, WindowGeometry};
 use crate::layers::{Launch, Role};
 use crate::tensor::Element;
 
@@ -104,10 +104,16 @@ impl Products {
         let groups = part.groups().count();
         // A split may divide a group, or leave channels that no filter on this device reads.
         let whole = part.groups().all(|group| group.outputs * groups == part.o) && groups * part.depth == part.c;
-        if !whole || depthwise::fits(part) {
+        let LocalConv { window, n, h, w: width, c, oh, ow, o, .. } = *part;
+        // Libraries have the same padding on both sides.
+        let WindowGeometry { kernel, stride, pad, .. } = window;
+        let is_even = |n: usize, kernel: usize, stride: usize, pad: usize, out: usize| {
+            (n + 2 * pad).checked_sub(kernel).is_some_and(|rest| rest / stride + 1 == out)
+        };
+        let even = is_even(h, kernel.h, stride.h, pad.h, oh) && is_even(width, kernel.w, stride.w, pad.w, ow);
+        if !whole || !even || depthwise::fits(part) {
             return Ok(false);
         }
-        let LocalConv { window, n, h, w: width, c, oh, ow, o, .. } = *part;
         let both = |pair: Pair| [pair.h, pair.w];
         let convolution = Convolution {
             direction,

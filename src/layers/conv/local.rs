@@ -1,6 +1,6 @@
 //! The part of a convolution that one device computes: its samples, filters and input channels.
 
-use crate::layers::window::WindowGeometry;
+use crate::layers::window::{Pair, WindowGeometry};
 
 /// The part of the layer on one device.
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +53,8 @@ impl LocalConv {
     /// Returns true if every window is one pixel and every pixel is a window.
     pub fn is_pointwise(&self) -> bool {
         let s = self.window;
-        (s.kernel.h, s.kernel.w, s.stride.h, s.stride.w, s.pad.h, s.pad.w) == (1, 1, 1, 1, 0, 0)
+        let none = Pair::both(0);
+        (s.kernel, s.stride, s.pad, s.after) == (Pair::both(1), Pair::both(1), none, none)
     }
 
     /// Returns the number of output pixels per sample.

@@ -3,7 +3,7 @@
 //! <https://doi.org/10.1145/3065386>).
 //!
 //! x: (N, H, W, I); weight: (O, KH, KW, I / groups) in memory, (O, I / groups, KH, KW) in files; bias: (O);
-//! y: (N, floor((H + 2 p - K) / s) + 1, likewise for W, O). With groups, output o depends only on the channels of
+//! y: (N, floor((H + 2 p - K) / s) + 1, likewise for W, O), where 2 p is the padding before and after the image. With groups, output o depends only on the channels of
 //! group o / (O / groups).
 //!
 //! Splits: `columns` shards the filters; if `groups` is a multiple of the number of columns, each column needs only
@@ -19,7 +19,7 @@ mod plain;
 mod windows;
 
 use super::dense::{Bias, preferred_weighted, weighted_phases};
-use super::window::{Pair, WindowGeometry};
+use super::window::{Padding, Pair, WindowGeometry};
 use crate::cpu::Implementation;
 use crate::device::Target;
 use crate::error::{Fault, Result};
@@ -40,8 +40,9 @@ settings! {
         pub kernel: Pair, example "3";
         /// Step between windows, at least 1.
         pub stride: Pair = Pair::both(1);
-        /// Rows and columns of zeros on each side.
-        pub pad: Pair = Pair::both(0);
+        /// Rows and columns of zeros on each side; with `same`, so many that the output is as large as the input divided by
+        /// the stride, rounded up, with an odd one below or to the right.
+        pub pad: Padding = Padding::both(Pair::both(0));
         /// Number of groups of channels, a divisor of the input channels.
         pub groups: usize = 1, in AT_LEAST_ONE;
         /// Initial bias: a number, `true` for 0, or `false` for no bias.
@@ -50,8 +51,11 @@ settings! {
 }
 
 impl Conv {
-    fn window(&self) -> WindowGeometry {
-        WindowGeometry { kernel: self.kernel, stride: self.stride, pad: self.pad, ceil: false }
+    /// Returns the windows over an image of a size.
+    fn window(&self, image: Pair) -> WindowGeometry {
+        let Conv { kernel, stride, .. } = *self;
+        let [pad, after] = self.pad.around(image, kernel, stride);
+        WindowGeometry { kernel, stride, pad, after, ceil: false }
     }
 
     fn has_bias(&self) -> bool {
@@ -76,10 +80,10 @@ impl Layer for Conv {
             let message = format!("filters = {filters} is not a multiple of groups = {groups}; use {fit}");
             return Err(Fault::at("filters", message));
         }
-        self.window().check()
+        self.window(Pair::both(1)).check()
     }
     fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
-        let y = self.window().output(self.key(), inputs[0], self.filters)?;
+        let y = self.window(Pair { h: inputs[0].h, w: inputs[0].w }).output(self.key(), inputs[0], self.filters)?;
         if !inputs[0].c.is_multiple_of(self.groups) {
             let message = format!("groups = {} does not divide the {} channels of its input", self.groups, inputs[0].c);
             return Err(Fault::at("groups", message));
@@ -172,7 +176,7 @@ impl Layer for Conv {
             filters,
             kernel,
             stride: Pair::both(stride),
-            pad: Pair::both(pad),
+            pad: Padding::both(Pair::both(pad)),
             groups,
             bias,
         };
@@ -184,6 +188,14 @@ impl Layer for Conv {
             (conv(12, Pair { h: 2, w: 3 }, 1, 2, 3, on), vec![Activation::new(4, 3, 6)]),
             (conv(8, square(3), 2, 1, 4, on), vec![Activation::new(5, 6, 4)]),
             (conv(8, square(5), 3, 0, 4, on), vec![Activation::new(9, 8, 4)]),
+            (Conv { pad: Padding::Same, ..conv(4, square(3), 2, 0, 1, on) }, vec![Activation::new(6, 5, 4)]),
+            (
+                Conv {
+                    pad: Padding::Given(Pair { h: 0, w: 2 }, Pair { h: 1, w: 0 }),
+                    ..conv(4, square(1), 1, 0, 1, on)
+                },
+                vec![Activation::new(3, 2, 6)],
+            ),
         ]
     }
 }
@@ -193,7 +205,7 @@ impl Conv {
         let (x, w) = (&operands[Role::X(0)], &operands[Role::WEIGHT]);
         let y = operands.get(Role::Y).unwrap_or_else(|| &operands[Role::Dy]);
         LocalConv {
-            window: self.window(),
+            window: self.window(Pair { h: x.len(1), w: x.len(2) }),
             n: x.len(0),
             h: x.len(1),
             w: x.len(2),
@@ -219,7 +231,14 @@ mod tests {
 
     fn conv(filters: usize, groups: usize, pad: usize) -> Conv {
         let both = Pair::both;
-        Conv { filters, kernel: both(2), stride: both(1), pad: both(pad), groups, bias: Bias::Value(0.0) }
+        Conv {
+            filters,
+            kernel: both(2),
+            stride: both(1),
+            pad: Padding::both(both(pad)),
+            groups,
+            bias: Bias::Value(0.0),
+        }
     }
 
     #[test]
