@@ -106,7 +106,7 @@ fn entry(given: Option<&SpannedValue>, entry: &LayerEntry, common: &[&str], name
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::from_text;
+    use crate::config::{Optimizer, ParameterGroup, from_text};
     use std::path::Path;
 
     #[test]
@@ -141,8 +141,13 @@ mod tests {
                     };
                     let layers: Vec<_> =
                         model.layers.iter().chain(&model.losses).map(|l| (&l.name, &l.layer, common(l))).collect();
+                    let Optimizer { entries, groups, chain, method, lr, lr_by_depth, schedule } = optimizer;
+                    let group =
+                        |g: &ParameterGroup| format!("{:?}", (g.pattern.text(), g.lr_mult, g.decay_mult, &g.entries));
+                    let groups: Vec<String> = groups.iter().map(group).collect();
                     format!(
-                        "{seed} {devices:?} {data:?} {optimizer:?} {train:?} {layers:?} {:?}",
+                        "{seed} {devices:?} {data:?} {entries:?} {groups:?} {chain:?} {method:?} {lr} {lr_by_depth} {schedule:?} \
+                         {train:?} {layers:?} {:?}",
                         (name, &model.init, &model.input, &model.from)
                     )
                 };
