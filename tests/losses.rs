@@ -78,7 +78,7 @@ fn several_losses_are_recorded_by_name_and_their_weighted_sum_is_minimised() {
     let resume = ["train", "small.toml", "--run-dir", "run", "--resume", "--set", "model.loss.aux.weight=0.5"];
     assert_code(&folder.run(&resume), 2, &["model.loss.aux.weight: 0.25 in the checkpoint, 0.5 now"]);
     let unknown = folder.run(&["check", "small.toml", "--set", "model.loss.axu.weight=0.5"]);
-    assert_code(&unknown, 2, &["there is no loss \"axu\"; expected one of: main, aux, loss3"]);
+    assert_code(&unknown, 2, &["there is no loss \"axu\" (did you mean \"aux\"?); expected one of: main, aux, loss3"]);
 }
 
 #[test]

@@ -34,7 +34,14 @@ settings! {
 impl AvgPool {
     fn window(&self) -> WindowGeometry {
         let stride = self.stride.unwrap_or(self.kernel);
-        WindowGeometry { kernel: self.kernel, stride, pad: self.pad, after: self.pad, ceil: self.ceil }
+        WindowGeometry {
+            kernel: self.kernel,
+            stride,
+            pad: self.pad,
+            after: self.pad,
+            dilation: Pair::both(1),
+            ceil: self.ceil,
+        }
     }
 
     /// Returns 1 / D.

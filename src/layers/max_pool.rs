@@ -39,7 +39,14 @@ settings! {
 impl MaxPool {
     fn window(&self) -> WindowGeometry {
         let stride = self.stride.unwrap_or(self.kernel);
-        WindowGeometry { kernel: self.kernel, stride, pad: self.pad, after: self.pad, ceil: self.ceil }
+        WindowGeometry {
+            kernel: self.kernel,
+            stride,
+            pad: self.pad,
+            after: self.pad,
+            dilation: Pair::both(1),
+            ceil: self.ceil,
+        }
     }
 }
 

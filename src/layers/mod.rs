@@ -7,11 +7,14 @@
 mod activation;
 mod adaptive_avg_pool;
 mod add;
+mod attention;
 mod avg_pool;
 mod batch_norm;
 mod channel_shuffle;
+mod class_token;
 mod concat;
 mod conv;
+mod crop;
 mod dense;
 mod dropout;
 mod elementwise;
@@ -36,6 +39,7 @@ mod mean_squared_error;
 mod multiply;
 mod pad;
 mod phase;
+mod positional_embedding;
 mod prelu;
 mod rearrange;
 mod relu;
@@ -72,11 +76,14 @@ registry! {
     Layer: (Box<dyn Layer>, Vec<Activation>), (layer, inputs) => (Box::new(layer), inputs);
     "adaptive_avg_pool" => adaptive_avg_pool::AdaptiveAvgPool,
     "add" => add::Add,
+    "attention" => attention::Attention,
     "avg_pool" => avg_pool::AvgPool,
     "batch_norm" => batch_norm::BatchNorm,
     "channel_shuffle" => channel_shuffle::ChannelShuffle,
+    "class_token" => class_token::ClassToken,
     "concat" => concat::Concat,
     "conv" => conv::Conv,
+    "crop" => crop::Crop,
     "dense" => dense::Dense,
     "dropout" => dropout::Dropout,
     "elu" => elu::Elu,
@@ -96,6 +103,7 @@ registry! {
     "mean_squared_error" => mean_squared_error::MeanSquaredError,
     "multiply" => multiply::Multiply,
     "pad" => pad::Pad,
+    "positional_embedding" => positional_embedding::PositionalEmbedding,
     "prelu" => prelu::Prelu,
     "relu" => relu::Relu,
     "relu6" => relu6::Relu6,

@@ -143,19 +143,29 @@ pub struct WindowGeometry {
     pub pad: Pair,
     /// Padding after it.
     pub after: Pair,
+    /// Step between the positions of a kernel on the image.
+    pub dilation: Pair,
     /// Whether to include windows that extend beyond the bottom or right edge.
     pub ceil: bool,
 }
 
 impl WindowGeometry {
+    /// Returns the size of a window on the image.
+    pub fn extent(&self) -> Pair {
+        let along =
+            |kernel: usize, dilation: usize| kernel.saturating_sub(1).saturating_mul(dilation).saturating_add(1);
+        Pair { h: along(self.kernel.h, self.dilation.h), w: along(self.kernel.w, self.dilation.w) }
+    }
+
     /// Checks the ranges: kernel and stride are at least 1, and nothing exceeds [`MOST`].
     pub fn check(&self) -> Result<(), Fault> {
-        for (key, pair) in [("kernel", self.kernel), ("stride", self.stride)] {
+        for (key, pair) in [("kernel", self.kernel), ("stride", self.stride), ("dilation", self.dilation)] {
             if pair.h == 0 || pair.w == 0 {
                 return Err(Fault::at(key, format!("{key} = {pair}, expected at least 1")));
             }
         }
-        for (key, pair) in [("kernel", self.kernel), ("stride", self.stride), ("pad", self.pad), ("pad", self.after)] {
+        for (key, pair) in [("kernel", self.extent()), ("stride", self.stride), ("pad", self.pad), ("pad", self.after)]
+        {
             if pair.h > MOST || pair.w > MOST {
                 return Err(Fault::at(key, format!("{key} = {pair}, expected at most {MOST}")));
             }
@@ -184,8 +194,9 @@ impl WindowGeometry {
             );
             return Err(Fault::whole(message));
         }
-        let h = self.positions(x.h, self.kernel.h, self.stride.h, [self.pad.h, self.after.h]);
-        let w = self.positions(x.w, self.kernel.w, self.stride.w, [self.pad.w, self.after.w]);
+        let extent = self.extent();
+        let h = self.positions(x.h, extent.h, self.stride.h, [self.pad.h, self.after.h]);
+        let w = self.positions(x.w, extent.w, self.stride.w, [self.pad.w, self.after.w]);
         let (Some(h), Some(w)) = (h, w) else {
             let message = format!(
                 "kernel = {} is larger than its input {x} with pad = {}; use a smaller kernel or more padding",
@@ -218,13 +229,13 @@ impl WindowGeometry {
     /// Returns the rows of an image of height `h` that the window of output row `oh` covers.
     #[inline(always)]
     pub fn rows(&self, oh: usize, h: usize) -> Span {
-        Span::new(oh * self.stride.h, self.kernel.h, [self.pad.h, self.after.h], h)
+        Span::new(oh * self.stride.h, (self.kernel.h, self.dilation.h), [self.pad.h, self.after.h], h)
     }
 
     /// Returns the columns of an image of width `w` that the window of output column `ow` covers.
     #[inline(always)]
     pub fn cols(&self, ow: usize, w: usize) -> Span {
-        Span::new(ow * self.stride.w, self.kernel.w, [self.pad.w, self.after.w], w)
+        Span::new(ow * self.stride.w, (self.kernel.w, self.dilation.w), [self.pad.w, self.after.w], w)
     }
 
     /// Calls `visit(pixel of the image, position in the kernel)`, row by row, for the part of the window of output
@@ -232,10 +243,9 @@ impl WindowGeometry {
     #[inline(always)]
     pub fn each_tap(&self, (oh, ow): (usize, usize), (h, w): (usize, usize), mut visit: impl FnMut(usize, usize)) {
         let (rows, cols) = (self.rows(oh, h), self.cols(ow, w));
-        for ih in rows.start..rows.end {
-            for iw in cols.start..cols.end {
-                let (kh, kw) = (rows.first + ih - rows.start, cols.first + iw - cols.start);
-                visit(ih * w + iw, kh * self.kernel.w + kw);
+        for (kh, ih) in (rows.start..rows.end).step_by(self.dilation.h).enumerate() {
+            for (kw, iw) in (cols.start..cols.end).step_by(self.dilation.w).enumerate() {
+                visit(ih * w + iw, (rows.first + kh) * self.kernel.w + cols.first + kw);
             }
         }
     }
@@ -246,7 +256,7 @@ impl WindowGeometry {
 pub struct Span {
     /// First index in the image.
     pub start: usize,
-    /// One past the last index in the image.
+    /// One past the last index in the image; with a dilation, the window has the indices from `start` on in its steps.
     pub end: usize,
     /// Index in the kernel that corresponds to `start`; at most its size, also if no part of the window is on the image.
     pub first: usize,
@@ -257,11 +267,13 @@ pub struct Span {
 impl Span {
     /// Creates the span of a window that starts at `at`, counted from the start of the padding.
     #[inline(always)]
-    fn new(at: usize, kernel: usize, [pad, after]: [usize; 2], n: usize) -> Self {
-        let start = at.saturating_sub(pad);
-        let end = (at + kernel).saturating_sub(pad).min(n);
-        let padded = (at + kernel).min(n + pad + after) - at;
-        Span { start: start.min(end), end, first: (start + pad - at).min(kernel), padded }
+    fn new(at: usize, (kernel, step): (usize, usize), [pad, after]: [usize; 2], n: usize) -> Self {
+        let first = pad.saturating_sub(at).div_ceil(step).min(kernel);
+        let last = (n + pad).saturating_sub(at).div_ceil(step).min(kernel);
+        let start = (at + first * step).saturating_sub(pad);
+        let end = if last > first { start + (last - first - 1) * step + 1 } else { start };
+        let padded = (at + (kernel - 1) * step + 1).min(n + pad + after) - at;
+        Span { start, end, first, padded }
     }
 }
 
@@ -271,7 +283,23 @@ mod tests {
 
     fn window(kernel: usize, stride: usize, pad: usize, ceil: bool) -> WindowGeometry {
         let [kernel, stride, pad] = [kernel, stride, pad].map(Pair::both);
-        WindowGeometry { kernel, stride, pad, after: pad, ceil }
+        WindowGeometry { kernel, stride, pad, after: pad, dilation: Pair::both(1), ceil }
+    }
+
+    #[test]
+    fn a_dilated_window_skips_pixels() {
+        let s = WindowGeometry { dilation: Pair::both(3), ..window(3, 2, 2, false) };
+        assert_eq!(s.extent(), Pair::both(7));
+        assert_eq!(s.output("conv", Activation::new(8, 8, 1), 1).unwrap().h, 3);
+        let s = WindowGeometry { kernel: Pair { h: 1, w: 3 }, pad: Pair { h: 0, w: 2 }, ..s };
+        let taps = |o| {
+            let mut all = Vec::new();
+            s.each_tap((0, o), (1, 8), |pixel, tap| all.push((pixel, tap)));
+            all
+        };
+        assert_eq!(taps(0), [(1, 1), (4, 2)]);
+        assert_eq!(taps(1), [(0, 0), (3, 1), (6, 2)]);
+        assert_eq!(taps(2), [(2, 0), (5, 1)]);
     }
 
     #[test]

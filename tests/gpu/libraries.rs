@@ -378,6 +378,7 @@ mod with_libraries {
                 kernel: [3, 3],
                 stride: [2, 1],
                 pad: [1, 1],
+                dilation: [1, 1],
                 groups: 2,
                 format: element,
             };

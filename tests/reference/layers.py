@@ -25,6 +25,13 @@ def case(kind, f, *shapes, params=(), **settings):
     return dict(kind=kind, f=f, shapes=shapes or [(4, 3, 2)], params=params, settings=settings)
 
 
+def heads(x, to):
+    """Images (N, C, H, W) as (N, heads, H W, D), for a number of heads; and back, for a height and a width."""
+    if isinstance(to, int):
+        return x.reshape(N, to, -1, x.shape[2] * x.shape[3]).transpose(2, 3)
+    return x.transpose(2, 3).reshape(N, -1, *to)
+
+
 CASES = {
     "relu6": case("relu6", F.relu6),
     # The backward passes of F.hardsigmoid and F.hardswish use 1 / 6 in f32.
@@ -49,6 +56,14 @@ CASES = {
     "multiply": case("multiply", lambda x, g: x * g, (4, 3, 2), (4, 1, 1)),
     "slice": case("slice", lambda x: x[:, 1:3], first=1, channels=2),
     "adaptive_avg_pool": case("adaptive_avg_pool", lambda x: F.adaptive_avg_pool2d(x, (2, 3)), (3, 5, 4), size=[2, 3]),
+    "crop": case("crop", lambda x: x[:, :, 1:3, :2], (3, 4, 3), top=1, height=2, width=2),
+    "attention": case(
+        "attention", lambda *qkv: heads(F.scaled_dot_product_attention(*(heads(x, 2) for x in qkv)), (3, 2)), (8, 3, 2),
+        (8, 3, 2), (8, 3, 2), heads=2),
+    "positional_embedding": case(
+        "positional_embedding", lambda x, w: x + w.T.reshape(4, 3, 2), params=[(6, 4)]),
+    "class_token": case(
+        "class_token", lambda x, w: torch.cat([w.expand(N, 4)[:, :, None], x.flatten(2)], 2)[:, :, None], params=[(4,)]),
     "layer_scale": case("layer_scale", lambda x, w: x * w[:, None, None], params=[(4,)]),
     # TensorFlow's "SAME": an odd row or column comes after the image.
     "conv_same": case(
@@ -57,6 +72,9 @@ CASES = {
     "conv_sides": case(
         "conv", lambda x, w, b: F.conv2d(F.pad(x, (2, 0, 0, 1)), w, b), (3, 4, 5), params=[(2, 3, 2, 3), (2,)], filters=2,
         kernel=[2, 3], pad=[0, 1, 2, 0]),
+    "conv_dilated": case(
+        "conv", lambda x, w, b: F.conv2d(x, w, b, 2, 2, (2, 3), 2), (4, 6, 9), params=[(4, 2, 3, 3), (4,)], filters=4, kernel=3,
+        stride=2, pad=2, dilation=[2, 3], groups=2),
     "layer_norm": case(
         "layer_norm", lambda x, w, b: F.layer_norm(x.permute(0, 2, 3, 1), (4,), w, b).permute(0, 3, 1, 2),
         params=[(4,), (4,)]),

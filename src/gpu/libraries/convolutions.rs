@@ -41,6 +41,8 @@ pub struct Convolution {
     pub stride: [usize; 2],
     /// Rows of zeros above and below, and columns of zeros left and right.
     pub pad: [usize; 2],
+    /// Step between the positions of a filter on the image, down and right.
+    pub dilation: [usize; 2],
     /// Groups of channels; their number divides C and O.
     pub groups: usize,
     /// The format of x, w, y and their gradients.
@@ -285,7 +287,7 @@ impl Handle {
         let f = self.library.functions;
         let kind = if convolution.format == ComputeType::Bf16 { DATA_BFLOAT16 } else { DATA_FLOAT };
         let int = |n: usize| n as c_int;
-        let Convolution { x, y, kernel, stride, pad, groups, .. } = *convolution;
+        let Convolution { x, y, kernel, stride, pad, dilation, groups, .. } = *convolution;
         let images = |[n, h, w, c]: [usize; 4]| {
             self.make(f.cudnnCreateTensorDescriptor, f.cudnnDestroyTensorDescriptor, |to| {
                 // SAFETY: the arguments are numbers.
@@ -298,9 +300,9 @@ impl Handle {
             unsafe { (f.cudnnSetFilter4dDescriptor)(to, kind, FORMAT_NHWC, o, depth, int(kernel[0]), int(kernel[1])) }
         })?;
         let window = self.make(f.cudnnCreateConvolutionDescriptor, f.cudnnDestroyConvolutionDescriptor, |to| {
-            let ([ph, pw], [sh, sw]) = (pad.map(int), stride.map(int));
+            let ([ph, pw], [sh, sw], [dh, dw]) = (pad.map(int), stride.map(int), dilation.map(int));
             // SAFETY: the arguments are numbers. Sums are f32 whatever the operands are.
-            unsafe { (f.cudnnSetConvolution2dDescriptor)(to, ph, pw, sh, sw, 1, 1, CROSS_CORRELATION, DATA_FLOAT) }
+            unsafe { (f.cudnnSetConvolution2dDescriptor)(to, ph, pw, sh, sw, dh, dw, CROSS_CORRELATION, DATA_FLOAT) }
         })?;
         // SAFETY: the arguments are numbers.
         self.library.check(unsafe { (f.cudnnSetConvolutionGroupCount)(window.raw, int(groups)) })?;
@@ -417,7 +419,7 @@ impl Handle {
 
 /// Returns the key of a convolution in the table of choices.
 pub(super) fn key(convolution: &Convolution) -> String {
-    let Convolution { direction, x, y, kernel, stride, pad, groups, format } = convolution;
+    let Convolution { direction, x, y, kernel, stride, pad, dilation, groups, format } = convolution;
     let direction = match direction {
         Direction::Forward => "forward",
         Direction::BackwardInput => "backward input",
@@ -425,7 +427,11 @@ pub(super) fn key(convolution: &Convolution) -> String {
     };
     let list = |numbers: &[usize]| numbers.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
     let (x, y, kernel, stride, pad) = (list(x), list(y), list(kernel), list(stride), list(pad));
-    format!("{direction} {x} -> {y} kernel {kernel} stride {stride} pad {pad} groups {groups} {}", name(*format))
+    let dilation = if *dilation == [1, 1] { String::new() } else { format!(" dilation {}", list(dilation)) };
+    format!(
+        "{direction} {x} -> {y} kernel {kernel} stride {stride} pad {pad}{dilation} groups {groups} {}",
+        name(*format)
+    )
 }
 
 /// The table that holds the choices for convolutions.

@@ -14,7 +14,7 @@ const COLUMNS: usize = 32;
 
 /// Returns true if these kernels are faster than tiled products.
 pub(super) fn fits(part: &LocalConv) -> bool {
-    part.depth == 1 && part.group_outputs <= OUTPUTS
+    part.depth == 1 && part.group_outputs <= OUTPUTS && !part.is_dilated()
 }
 
 pub(super) fn forward(part: &LocalConv, launch: &Launch) -> Result<()> {

@@ -29,6 +29,9 @@ impl Fold {
     /// Returns the folded form if it is faster.
     pub fn of(part: &LocalConv, element: Element) -> Option<Fold> {
         let LocalConv { n, c, o, .. } = *part;
+        if part.is_dilated() {
+            return None;
+        }
         let single = part.groups().count() == 1 && part.depth == c;
         if element != Element::Bf16 || !single || c.is_multiple_of(WIDTH) || c == 0 {
             return None;
@@ -106,7 +109,7 @@ mod tests {
             let out = (size + 2 * pad - kernel) / stride + 1;
             let [kernel, stride, pad] = [kernel, stride, pad].map(Pair::both);
             LocalConv {
-                window: WindowGeometry { kernel, stride, pad, after: pad, ceil: false },
+                window: WindowGeometry { kernel, stride, pad, after: pad, dilation: Pair::both(1), ceil: false },
                 n,
                 h: size,
                 w: size,

@@ -2,6 +2,7 @@
 //! (kernels/conv.cu), with one launch per run of equal groups.
 
 use super::depthwise;
+use super::dilated;
 use super::fold::Fold;
 use super::local::{Group, LocalConv};
 use crate::device::LibraryUse;
@@ -106,11 +107,12 @@ impl Products {
         let whole = part.groups().all(|group| group.outputs * groups == part.o) && groups * part.depth == part.c;
         let LocalConv { window, n, h, w: width, c, oh, ow, o, .. } = *part;
         // Libraries have the same padding on both sides.
-        let WindowGeometry { kernel, stride, pad, .. } = window;
+        let WindowGeometry { stride, pad, .. } = window;
         let is_even = |n: usize, kernel: usize, stride: usize, pad: usize, out: usize| {
             (n + 2 * pad).checked_sub(kernel).is_some_and(|rest| rest / stride + 1 == out)
         };
-        let even = is_even(h, kernel.h, stride.h, pad.h, oh) && is_even(width, kernel.w, stride.w, pad.w, ow);
+        let extent = window.extent();
+        let even = is_even(h, extent.h, stride.h, pad.h, oh) && is_even(width, extent.w, stride.w, pad.w, ow);
         if !whole || !even || depthwise::fits(part) {
             return Ok(false);
         }
@@ -122,6 +124,7 @@ impl Products {
             kernel: both(window.kernel),
             stride: both(window.stride),
             pad: both(window.pad),
+            dilation: both(window.dilation),
             groups,
             format: self.x.format,
         };
@@ -155,6 +158,9 @@ pub(super) fn forward(part: &LocalConv, launch: &Launch) -> Result<()> {
     }
     if products.library(launch, Direction::Forward)? {
         return finish(launch, part.adds_bias);
+    }
+    if part.is_dilated() {
+        return dilated::forward(part, launch);
     }
     let Products { part, x, w, .. } = products;
     let geometry = part.geometry()?;
@@ -197,6 +203,9 @@ fn backward_weight(part: &LocalConv, launch: &Launch) -> Result<()> {
     }
     if library_weight(products, fold.as_ref(), launch)? {
         return Ok(());
+    }
+    if part.is_dilated() {
+        return dilated::backward_weight(part, launch);
     }
     let Products { part, x, mut room, .. } = products;
     let (geometry, parts, weights) = (part.geometry()?, part.parts(), part.o * part.filter());
@@ -258,6 +267,9 @@ fn backward_input(part: &LocalConv, launch: &Launch) -> Result<()> {
     }
     if depthwise::fits(part) {
         return depthwise::backward_input(part, launch);
+    }
+    if part.is_dilated() {
+        return dilated::backward_input(part, launch);
     }
     let classes = part.classes();
     for (group, count) in part.runs() {

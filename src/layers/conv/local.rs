@@ -57,6 +57,11 @@ impl LocalConv {
         (s.kernel, s.stride, s.pad, s.after) == (Pair::both(1), Pair::both(1), none, none)
     }
 
+    /// Returns true if the positions of a filter are not neighbours on the image.
+    pub fn is_dilated(&self) -> bool {
+        self.window.dilation != Pair::both(1)
+    }
+
     /// Returns the number of output pixels per sample.
     pub fn pixels(&self) -> usize {
         self.oh * self.ow

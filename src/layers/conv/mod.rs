@@ -3,7 +3,8 @@
 //! <https://doi.org/10.1145/3065386>).
 //!
 //! x: (N, H, W, I); weight: (O, KH, KW, I / groups) in memory, (O, I / groups, KH, KW) in files; bias: (O);
-//! y: (N, floor((H + 2 p - K) / s) + 1, likewise for W, O), where 2 p is the padding before and after the image. With groups, output o depends only on the channels of
+//! y: (N, floor((H + 2 p - K) / s) + 1, likewise for W, O), where 2 p is the padding before and after the image. With a dilation d (Yu and
+//! Koltun 2016, <https://arxiv.org/abs/1511.07122>), a and b are multiplied by d, and K is (K - 1) d + 1. With groups, output o depends only on the channels of
 //! group o / (O / groups).
 //!
 //! Splits: `columns` shards the filters; if `groups` is a multiple of the number of columns, each column needs only
@@ -11,6 +12,7 @@
 //! only once) and requires groups = 1. `batch` shards the samples, and `none` nothing.
 
 mod depthwise;
+mod dilated;
 mod fast;
 mod fold;
 mod launch;
@@ -43,6 +45,8 @@ settings! {
         /// Rows and columns of zeros on each side; with `same`, so many that the output is as large as the input divided by
         /// the stride, rounded up, with an odd one below or to the right.
         pub pad: Padding = Padding::both(Pair::both(0));
+        /// Step between the positions of a filter on the image, at least 1.
+        pub dilation: Pair = Pair::both(1);
         /// Number of groups of channels, a divisor of the input channels.
         pub groups: usize = 1, in AT_LEAST_ONE;
         /// Initial bias: a number, `true` for 0, or `false` for no bias.
@@ -53,9 +57,11 @@ settings! {
 impl Conv {
     /// Returns the windows over an image of a size.
     fn window(&self, image: Pair) -> WindowGeometry {
-        let Conv { kernel, stride, .. } = *self;
-        let [pad, after] = self.pad.around(image, kernel, stride);
-        WindowGeometry { kernel, stride, pad, after, ceil: false }
+        let Conv { kernel, stride, dilation, .. } = *self;
+        let none = Pair::both(0);
+        let window = WindowGeometry { kernel, stride, pad: none, after: none, dilation, ceil: false };
+        let [pad, after] = self.pad.around(image, window.extent(), stride);
+        WindowGeometry { pad, after, ..window }
     }
 
     fn has_bias(&self) -> bool {
@@ -177,6 +183,7 @@ impl Layer for Conv {
             kernel,
             stride: Pair::both(stride),
             pad: Padding::both(Pair::both(pad)),
+            dilation: Pair::both(1),
             groups,
             bias,
         };
@@ -188,6 +195,8 @@ impl Layer for Conv {
             (conv(12, Pair { h: 2, w: 3 }, 1, 2, 3, on), vec![Activation::new(4, 3, 6)]),
             (conv(8, square(3), 2, 1, 4, on), vec![Activation::new(5, 6, 4)]),
             (conv(8, square(5), 3, 0, 4, on), vec![Activation::new(9, 8, 4)]),
+            (Conv { dilation: Pair { h: 2, w: 3 }, ..conv(4, square(3), 2, 2, 2, on) }, vec![Activation::new(6, 9, 4)]),
+            (Conv { dilation: square(2), ..conv(6, square(3), 1, 1, 6, on) }, vec![Activation::new(5, 4, 6)]),
             (Conv { pad: Padding::Same, ..conv(4, square(3), 2, 0, 1, on) }, vec![Activation::new(6, 5, 4)]),
             (
                 Conv {
@@ -236,6 +245,7 @@ mod tests {
             kernel: both(2),
             stride: both(1),
             pad: Padding::both(both(pad)),
+            dilation: both(1),
             groups,
             bias: Bias::Value(0.0),
         }

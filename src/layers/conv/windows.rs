@@ -63,9 +63,9 @@ impl Slice<'_> {
         let mut tile = 0;
         for _ in self.pixels.clone() {
             let cols = s.cols(ow, part.w);
-            let (before, inside) = (cols.first * part.depth, cols.end - cols.start);
+            let (before, inside) = (cols.first * part.depth, (cols.end - cols.start).div_ceil(s.dilation.w));
             for kh in self.rows.clone() {
-                let ih = (oh * s.stride.h + kh).wrapping_sub(s.pad.h);
+                let ih = (oh * s.stride.h + kh * s.dilation.h).wrapping_sub(s.pad.h);
                 let (image, inside) = match ih < part.h && inside > 0 {
                     true => (((n * part.h + ih) * part.w + cols.start) * part.c + self.channel, inside),
                     false => (0, 0),
@@ -92,7 +92,7 @@ struct Row {
     image: usize,
     /// Number of elements of the row before the image.
     before: usize,
-    /// Number of pixels of the row on the image.
+    /// Number of positions of the row on the image.
     inside: usize,
 }
 
@@ -103,8 +103,8 @@ impl Row {
         if len < part.row() {
             tile[self.tile..self.tile + part.row()].fill(T::ZERO);
         }
-        let to = self.tile + self.before;
-        if part.depth == part.c {
+        let (to, step) = (self.tile + self.before, part.window.dilation.w * part.c);
+        if part.depth == step {
             // A copy past the end would overwrite the zeros that follow.
             if self.before + len == part.row() {
                 copy(x, self.image, tile, to, len);
@@ -114,20 +114,20 @@ impl Row {
             return;
         }
         for i in 0..self.inside {
-            let (to, from) = (to + i * part.depth, self.image + i * part.c);
+            let (to, from) = (to + i * part.depth, self.image + i * step);
             tile[to..to + part.depth].copy_from_slice(&x[from..from + part.depth]);
         }
     }
 
     #[inline(always)]
     fn scatter<T: Real>(&self, part: &LocalConv, tile: &[T], dx: &mut [T]) {
-        let from = self.tile + self.before;
-        if part.depth == part.c {
+        let (from, step) = (self.tile + self.before, part.window.dilation.w * part.c);
+        if part.depth == step {
             let len = self.inside * part.depth;
             return add(&mut dx[self.image..self.image + len], &tile[from..from + len]);
         }
         for i in 0..self.inside {
-            let (to, from) = (self.image + i * part.c, from + i * part.depth);
+            let (to, from) = (self.image + i * step, from + i * part.depth);
             add(&mut dx[to..to + part.depth], &tile[from..from + part.depth]);
         }
     }
