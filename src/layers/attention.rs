@@ -266,7 +266,7 @@ mod tests {
         single.values_mut(V).copy_from_slice(&[3.0, 5.0]);
         single.forward().unwrap();
         assert_eq!(single.values(Role::Y), [4.0, 3.0]);
-        let fault = Attention { heads: 3 }.output(&vec![Activation::new(2, 2, 8); 3]).unwrap_err();
+        let fault = Attention { heads: 3 }.output(&[Activation::new(2, 2, 8); 3]).unwrap_err();
         assert!(fault.message.starts_with("heads = 3 of 8 channels"), "{}", fault.message);
     }
 }
