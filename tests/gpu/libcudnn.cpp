@@ -18,7 +18,7 @@ struct Tensor {
     size_t count() const { return size_t(n) * c * h * w; }
 };
 struct Window {
-    int pad_h, pad_w, step_h, step_w, groups = 1, math = DEFAULT_MATH;
+    int pad_h, pad_w, step_h, step_w, dilation_h, dilation_w, groups = 1, math = DEFAULT_MATH;
 };
 struct Found {
     int algorithm, status;
@@ -62,9 +62,9 @@ API cudnnCreateConvolutionDescriptor(void** to) { return windows.make(to); }
 API cudnnDestroyConvolutionDescriptor(void* handle) { return windows.destroy(handle); }
 API cudnnSetConvolution2dDescriptor(void* handle, int pad_h, int pad_w, int step_h, int step_w, int dilation_h,
                                     int dilation_w, int mode, int compute) {
-    MUST(pad_h >= 0 && pad_w >= 0 && step_h > 0 && step_w > 0 && dilation_h == 1 && dilation_w == 1);
+    MUST(pad_h >= 0 && pad_w >= 0 && step_h > 0 && step_w > 0 && dilation_h > 0 && dilation_w > 0);
     MUST(mode == 1 && compute == FLOAT);
-    windows.at(handle) = {pad_h, pad_w, step_h, step_w};
+    windows.at(handle) = {pad_h, pad_w, step_h, step_w, dilation_h, dilation_w};
     return OK;
 }
 API cudnnSetConvolutionGroupCount(void* handle, int groups) {
@@ -91,7 +91,9 @@ static Convolution read(void* x, void* w, void* window, void* y) {
     MUST(c.x.type == c.w.type && c.x.type == c.y.type);
     MUST(c.x.c % s.groups == 0 && c.w.n % s.groups == 0 && c.w.c == c.x.c / s.groups);
     MUST(c.y.n == c.x.n && c.y.c == c.w.n);
-    MUST(c.y.h == (c.x.h + 2 * s.pad_h - c.w.h) / s.step_h + 1 && c.y.w == (c.x.w + 2 * s.pad_w - c.w.w) / s.step_w + 1);
+    const int reach_h = (c.w.h - 1) * s.dilation_h + 1, reach_w = (c.w.w - 1) * s.dilation_w + 1;
+    MUST(c.y.h == (c.x.h + 2 * s.pad_h - reach_h) / s.step_h + 1);
+    MUST(c.y.w == (c.x.w + 2 * s.pad_w - reach_w) / s.step_w + 1);
     // Nothing asks for bf16 without tensor cores: cuDNN would answer with kernels that do not use them.
     MUST(c.x.type != BFLOAT16 || s.math == TENSOR_OP_MATH);
     c.element = c.x.type == BFLOAT16 ? BF16 : s.math == FMA_MATH ? F32 : TF32;
@@ -169,7 +171,8 @@ template <typename F> static void meet(const Convolution& c, int n, int i, int j
     for (int t = 0; t < taps; ++t) {
         const int tap = int(term(t, taps, backwards));
         const int a = tap / (c.w.w * c.depth), b = tap / c.depth % c.w.w, channel = tap % c.depth;
-        const int h = i * c.window.step_h - c.window.pad_h + a, w = j * c.window.step_w - c.window.pad_w + b;
+        const int h = i * c.window.step_h - c.window.pad_h + a * c.window.dilation_h;
+        const int w = j * c.window.step_w - c.window.pad_w + b * c.window.dilation_w;
         if (h < 0 || h >= c.x.h || w < 0 || w >= c.x.w) continue;
         visit(((size_t(n) * c.x.h + h) * c.x.w + w) * c.x.c + group * c.depth + channel, size_t(o) * taps + tap);
     }
