@@ -292,6 +292,7 @@ __device__ void batch_norm_merge(
     float* running_mean,  // (width), or null
     float* running_var,   // (width), or null
     float* kept,          // (2, width), as batch_norm_keep writes it if the device has the whole batch; or null
+    const unsigned* step, // (1), or null: if not null, the momentum is 1 / step
     int num_parts, int width, float momentum, float epsilon) {
     SHARED(MergeTable, table);
     const int across = threadIdx.x % 8, slice = threadIdx.x / 8, channel = blockIdx.x * 8 + across;
@@ -326,6 +327,7 @@ __device__ void batch_norm_merge(
     part[channel] = count;
     part[width + channel] = origin + shift;
     part[2 * width + channel] = m2;
+    if (kept && step) momentum = 1.0f / (float)max(*step, 1u);
     if (kept)
         keep_moments({count, origin + shift, m2}, running_mean, running_var, kept, channel, width, momentum, epsilon);
 }
@@ -338,13 +340,28 @@ __device__ void batch_norm_keep(
     float* running_mean,  // (width), or null if it is frozen
     float* running_var,   // (width), or null
     float* kept,          // (2, width): mean, 1 / deviation
+    const unsigned* step, // (1), or null: if not null, the momentum is 1 / step
     int devices, int width, float momentum, float epsilon) {
     const long long channel = thread_index();
     if (channel >= width) return;
+    if (step) momentum = 1.0f / (float)max(*step, 1u);
     keep_moments(merge_all(parts, devices, width, channel), running_mean, running_var, kept, (int)channel, width, momentum,
                  epsilon);
 }
 KERNEL(batch_norm_keep)
+
+// For training by the running statistics; one thread per channel.
+__device__ void batch_norm_fixed(
+    const float* running_mean,  // (width)
+    const float* running_var,   // (width)
+    float* kept,                // (2, width): mean, 1 / deviation
+    int width, float epsilon) {
+    const long long channel = thread_index();
+    if (channel >= width) return;
+    kept[channel] = running_mean[channel];
+    kept[width + channel] = 1.0f / sqrtf(running_var[channel] + epsilon);
+}
+KERNEL(batch_norm_fixed)
 
 // For evaluation; one thread per channel.
 __device__ void batch_norm_deviation(

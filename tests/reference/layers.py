@@ -75,6 +75,12 @@ CASES = {
     "conv_dilated": case(
         "conv", lambda x, w, b: F.conv2d(x, w, b, 2, 2, (2, 3), 2), (4, 6, 9), params=[(4, 2, 3, 3), (4,)], filters=4, kernel=3,
         stride=2, pad=2, dilation=[2, 3], groups=2),
+    # The running statistics are 0 and 1 at first.
+    "batch_norm_fixed": case(
+        "batch_norm", lambda x, w, b: F.batch_norm(x, torch.zeros(4).double(), torch.ones(4).double(), w, b, eps=0.5),
+        params=[(4,), (4,)], statistics="running", epsilon=0.5),
+    "batch_norm_batch": case(
+        "batch_norm", lambda x, w, b: F.batch_norm(x, None, None, w, b, training=True), params=[(4,), (4,)]),
     "layer_norm": case(
         "layer_norm", lambda x, w, b: F.layer_norm(x.permute(0, 2, 3, 1), (4,), w, b).permute(0, 3, 1, 2),
         params=[(4,), (4,)]),

@@ -44,12 +44,15 @@ struct Keep {
     running: [Mut<f32>; 2],
     kept: Mut<f32>,
     momentum: f32,
+    /// The number of the update, if the momentum is 1 divided by that.
+    step: Const<u32>,
     epsilon: f32,
 }
 
 impl Keep {
     /// For a device that has a part of the batch.
-    const NOTHING: Keep = Keep { running: [Mut::NONE; 2], kept: Mut::NONE, momentum: 0.0, epsilon: 0.0 };
+    const NOTHING: Keep =
+        Keep { running: [Mut::NONE; 2], kept: Mut::NONE, momentum: 0.0, step: Const::NONE, epsilon: 0.0 };
 }
 
 pub(super) fn count(launch: &Launch) -> Result<()> {
@@ -69,8 +72,9 @@ fn count_into(launch: &Launch, keep: &Keep) -> Result<bool> {
         any::batch_norm_statistics(on, grid, x, to, rows as i64, c, int(each)?)?;
         if parts > 1 {
             let (grid, part, parts) = (Grid::cover(width, MERGED), launch.write(PART), int(parts)?);
-            let Keep { running: [mean, variance], kept, momentum, epsilon } = *keep;
-            kernels::batch_norm_merge(on, grid, to.into(), part, mean, variance, kept, parts, c, momentum, epsilon)?;
+            let Keep { running: [mean, variance], kept, momentum, step, epsilon } = *keep;
+            let from = to.into();
+            kernels::batch_norm_merge(on, grid, from, part, mean, variance, kept, step, parts, c, momentum, epsilon)?;
         }
     }
     Ok(parts > 1)
@@ -101,7 +105,8 @@ impl BatchNorm {
         let running =
             [0, 1].map(Role::Statistic).map(|role| if launch.has(role) { launch.write(role) } else { Mut::NONE });
         let (momentum, epsilon) = (self.momentum as f32, self.epsilon as f32);
-        Keep { running, kept: launch.write(SAVED), momentum, epsilon }
+        let step = if self.cumulative { launch.step() } else { Const::NONE };
+        Keep { running, kept: launch.write(SAVED), momentum, step, epsilon }
     }
 
     /// Launches both phases of a device that has the whole batch.
@@ -116,13 +121,25 @@ impl BatchNorm {
     pub(super) fn launch_normalize(&self, launch: &Launch) -> Result<()> {
         let width = width(launch.operands);
         let devices = launch.operand(PART).len(0);
-        let Keep { running: [mean, variance], kept, momentum, epsilon } = self.keep(launch);
+        let Keep { running: [mean, variance], kept, momentum, step, epsilon } = self.keep(launch);
         let (grid, parts, c) = (threads(width), launch.read(PART), int(width)?);
         // SAFETY: the parts are (devices, 3, width), kept is (2, width), the running statistics, if they are not null, have width
         // elements.
         unsafe {
             let (on, devices) = (&launch.issue, int(devices)?);
-            kernels::batch_norm_keep(on, grid, parts, mean, variance, kept, devices, c, momentum, epsilon)?;
+            kernels::batch_norm_keep(on, grid, parts, mean, variance, kept, step, devices, c, momentum, epsilon)?;
+        }
+        self.launch_apply(launch, kept.into(), kept.offset(width).into())
+    }
+
+    /// Keeps the running statistics for the backward pass, and normalises by them.
+    pub(super) fn launch_fixed(&self, launch: &Launch) -> Result<()> {
+        let (width, kept) = (width(launch.operands), launch.write(SAVED));
+        let [mean, variance] = [0, 1].map(|i| launch.read(Role::Statistic(i)));
+        // SAFETY: kept is (2, width), the others have width elements.
+        unsafe {
+            let (grid, c, epsilon) = (threads(width), int(width)?, self.epsilon as f32);
+            kernels::batch_norm_fixed(&launch.issue, grid, mean, variance, kept, c, epsilon)?;
         }
         self.launch_apply(launch, kept.into(), kept.offset(width).into())
     }
@@ -161,7 +178,9 @@ impl BatchNorm {
         let [dw, db] = [Role::D_WEIGHT, Role::D_BIAS].map(|to| if self.affine { launch.write(to) } else { Mut::NONE });
         let kept_shape = &launch.operand(SAVED).shape;
         let values = launch.operand(Role::X(0)).shape.elements() / (kept_shape.0[2] * kept_shape.0[3]);
-        let (n, share, dx) = (launch.count(Role::X(0)), (1.0 / values as f64) as f32, launch.any_mut(Role::Dx(0)));
+        // Statistics that do not depend on x have no gradient.
+        let share = if self.is_fixed() { 0.0 } else { (1.0 / values as f64) as f32 };
+        let (n, dx) = (launch.count(Role::X(0)), launch.any_mut(Role::Dx(0)));
         // At least one block writes dw and db.
         let grid = Grid::cover(launch.operand(Role::X(0)).bytes().max(1), 256 * 16);
         let relu = i32::from(launch.relu());

@@ -8,8 +8,12 @@
 //! and merged in a fixed order (Chan et al. 1983, <https://doi.org/10.1080/00031305.1983.10483115>). Sums of squares
 //! would suffer from cancellation. The running variance is the unbiased M2 / (n - 1), as in PyTorch.
 //!
+//! With `statistics = "running"`, training normalises by the running statistics as well, which do not change: frozen batch norm. With
+//! `cumulative`, their momentum is 1 / t in update t, so that they are means over all batches.
+//!
 //! Backward, with xhat = (x - mean) / sqrt(var + epsilon): db = sum of dy, dw = sum of dy xhat,
-//! dx = w / sqrt(var + epsilon) * (dy - db / n - xhat dw / n). These sums are also over the whole batch.
+//! dx = w / sqrt(var + epsilon) * (dy - db / n - xhat dw / n). These sums are also over the whole batch. With the running
+//! statistics, dx = w / sqrt(var + epsilon) * dy.
 
 mod launch;
 mod settings;
@@ -24,7 +28,7 @@ use crate::layers::{
 };
 use crate::tensor::Real;
 use crate::tensor::{Dim, Layout, Placement, Shape};
-use settings::{PART, SAVED, SUMS, width};
+use settings::{NormStatistics, PART, SAVED, SUMS, width};
 
 pub use settings::BatchNorm;
 
@@ -49,6 +53,15 @@ const PARTS: Dim = Dim(0);
 impl Layer for BatchNorm {
     fn key(&self) -> &'static str {
         "batch_norm"
+    }
+    fn check(&self) -> Result<(), Fault> {
+        self.check_ranges()?;
+        if self.cumulative && self.is_fixed() {
+            let message =
+                "cumulative has no effect with statistics = \"running\", which do not change; remove one of them";
+            return Err(Fault::at("cumulative", message));
+        }
+        Ok(())
     }
     fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
         Ok(inputs[0])
@@ -100,12 +113,15 @@ impl Layer for BatchNorm {
             true => Phase::new("train").read(Role::X(0), x).write(PART, all),
             false => Phase::new("normalize").read(Role::X(0), x).read(PART, all),
         };
-        if !cx.frozen {
+        if self.is_fixed() {
+            normalize = Phase::new("fixed").read(Role::X(0), x);
+            normalize = normalize.read(Role::Statistic(0), param).read(Role::Statistic(1), param);
+        } else if !cx.frozen {
             normalize = normalize.update(Role::Statistic(0), param).update(Role::Statistic(1), param);
         }
         normalize = with_affine(normalize.write(SAVED, all).write(Role::Y, x).accepts(Epilogue::Relu));
         let statistics = Phase::new("statistics").read(Role::X(0), x).write(PART, part);
-        phases.forward = if alone { vec![normalize] } else { vec![statistics, normalize] };
+        phases.forward = if alone || self.is_fixed() { vec![normalize] } else { vec![statistics, normalize] };
         // Where y is positive follows from x.
         let reduce = Phase::new("reduce").read(Role::X(0), x).read(SAVED, all).read(Role::Dy, x).write(SUMS, term);
         let reduce = reduce.masks(ReluMask::After, affine.iter().map(|&role| (role, param)));
@@ -128,7 +144,7 @@ impl Layer for BatchNorm {
             (_, Target::Gpu { .. }) => launch::scratch(phase, shapes),
             ("train", _) => statistics::scratch(shapes, width).max(width),
             ("statistics" | "reduce", _) => statistics::scratch(shapes, width),
-            ("forward" | "normalize", _) => width,
+            ("forward" | "normalize" | "fixed", _) => width,
             ("backward", _) => 3 * width,
             _ => unknown_phase(phase),
         }
@@ -142,6 +158,7 @@ impl Layer for BatchNorm {
             "forward" => self.evaluate::<T>(args),
             "statistics" => statistics::count::<T>(args, width),
             "normalize" => self.normalize::<T>(args),
+            "fixed" => self.normalize_fixed::<T>(args),
             "train" => {
                 statistics::count::<T>(args, width);
                 self.normalize::<T>(args);
@@ -160,6 +177,7 @@ impl Layer for BatchNorm {
             "statistics" => launch::count(launch),
             "train" => self.launch_train(launch),
             "normalize" => self.launch_normalize(launch),
+            "fixed" => self.launch_fixed(launch),
             "reduce" => launch::reduce(launch),
             "backward" => self.launch_backward(launch),
             _ => unknown_phase(phase),
@@ -172,6 +190,11 @@ impl Layer for BatchNorm {
             (BatchNorm::default(), vec![Activation::new(3, 2, 4)]),
             (plain, vec![Activation::new(2, 2, 6)]),
             (BatchNorm { momentum: 0.3, ..BatchNorm::default() }, vec![flat]),
+            (BatchNorm { cumulative: true, ..BatchNorm::default() }, vec![Activation::new(2, 2, 4)]),
+            (
+                BatchNorm { statistics: NormStatistics::Running, epsilon: 0.5, ..BatchNorm::default() },
+                vec![Activation::new(3, 2, 4)],
+            ),
         ]
     }
 }
@@ -180,6 +203,29 @@ impl Layer for BatchNorm {
 const BLOCK: usize = 1 << 14;
 
 impl BatchNorm {
+    /// Returns whether training normalises by the running statistics.
+    fn is_fixed(&self) -> bool {
+        self.statistics == NormStatistics::Running
+    }
+
+    /// Returns the weight of the batch of an update in the running statistics.
+    fn momentum_in(&self, update: u64) -> f64 {
+        if self.cumulative { 1.0 / update.max(1) as f64 } else { self.momentum }
+    }
+
+    /// Keeps the running statistics for the backward pass, and normalises by them.
+    fn normalize_fixed<T: Real>(&self, args: &Args) {
+        let (mean, var) = (args.read::<T>(Role::Statistic(0)), args.read::<T>(Role::Statistic(1)));
+        let (kept, deviation) = args.write::<T>(SAVED).split_at_mut(mean.len());
+        kept.copy_from_slice(mean);
+        for (deviation, &var) in deviation.iter_mut().zip(var) {
+            *deviation = T::ONE / (var + T::from_f64(self.epsilon)).sqrt();
+        }
+        let scale = &mut args.scratch::<T>()[..mean.len()];
+        scale.copy_from_slice(deviation);
+        self.apply(args, mean, scale);
+    }
+
     fn normalize<T: Real>(&self, args: &Args) {
         let width = width(args.operands);
         let kept = args.write::<T>(SAVED);
@@ -189,7 +235,7 @@ impl BatchNorm {
         // One value has no variance.
         if args.has(Role::Statistic(0)) && count > 1.0 {
             let running = args.write::<T>(Role::Statistic(0)).iter_mut().zip(args.write::<T>(Role::Statistic(1)));
-            let (momentum, unbiased) = (real(self.momentum), real(1.0 / (count - 1.0)));
+            let (momentum, unbiased) = (real(self.momentum_in(args.clock.step)), real(1.0 / (count - 1.0)));
             for ((mean, var), (&new_mean, &m2)) in running.zip(mean.iter().zip(&*deviation)) {
                 let new_var = m2 * unbiased;
                 if new_mean.to_f64().is_finite() && new_var.to_f64().is_finite() {
@@ -262,7 +308,9 @@ impl BatchNorm {
         if self.affine {
             a.iter_mut().zip(args.read::<T>(Role::WEIGHT)).for_each(|(a, &w)| *a *= w);
         }
-        let share = T::from_f64(1.0 / statistics::values_per_channel(args) as f64);
+        // Statistics that do not depend on x have no gradient.
+        let share = if self.is_fixed() { 0.0 } else { 1.0 / statistics::values_per_channel(args) as f64 };
+        let share = T::from_f64(share);
         for i in 0..width {
             b[i] = -(a[i] * deviation[i] * weighted[i] * share);
             c[i] = -(a[i] * sum[i] * share);
@@ -294,7 +342,13 @@ mod tests {
     use crate::tensor::Mesh;
 
     fn layer(mesh: Mesh, mode: Mode) -> SingleLayer<'static, f64> {
-        static LAYER: BatchNorm = BatchNorm { momentum: 0.1, epsilon: 1e-5, affine: true };
+        static LAYER: BatchNorm = BatchNorm {
+            momentum: 0.1,
+            epsilon: 1e-5,
+            affine: true,
+            statistics: NormStatistics::Batch,
+            cumulative: false,
+        };
         let setup = Setup { mesh, mode, batch: 4, ..Setup::default() };
         let mut layer = SingleLayer::new(&LAYER, &[Activation::new(1, 1, 1)], &setup).unwrap();
         layer.values_mut(Role::X(0)).copy_from_slice(&[1e6 + 1.0, 1e6 + 2.0, 1e6 + 3.0, 1e6 + 6.0]);
@@ -315,6 +369,37 @@ mod tests {
             assert!((layer.values(Role::Statistic(0))[0] - (1e5 + 0.3)).abs() < 1e-9);
             assert!((layer.values(Role::Statistic(1))[0] - (0.9 + 0.1 * 14.0 / 3.0)).abs() < 1e-12);
         }
+    }
+
+    #[test]
+    fn cumulative_statistics_are_those_of_the_first_batch_after_it() {
+        let layer = BatchNorm { cumulative: true, ..BatchNorm::default() };
+        let setup = Setup { batch: 4, ..Setup::default() };
+        let mut single = SingleLayer::<f64>::new(&layer, &[Activation::new(1, 1, 1)], &setup).unwrap();
+        single.values_mut(Role::X(0)).copy_from_slice(&[1.0, 2.0, 3.0, 6.0]);
+        single.forward().unwrap();
+        assert_eq!((single.values(Role::Statistic(0))[0], single.values(Role::Statistic(1))[0]), (3.0, 14.0 / 3.0));
+        assert_eq!([1, 2, 4].map(|update| layer.momentum_in(update)), [1.0, 0.5, 0.25]);
+    }
+
+    #[test]
+    fn fixed_statistics_normalise_and_stay() {
+        let layer = BatchNorm { statistics: NormStatistics::Running, epsilon: 1.0, ..BatchNorm::default() };
+        let setup = Setup { batch: 2, ..Setup::default() };
+        let mut single = SingleLayer::<f64>::new(&layer, &[Activation::new(1, 1, 1)], &setup).unwrap();
+        single.values_mut(Role::X(0)).copy_from_slice(&[5.0, 9.0]);
+        single.values_mut(Role::Statistic(0)).fill(1.0);
+        single.values_mut(Role::Statistic(1)).fill(3.0);
+        single.values_mut(Role::WEIGHT).fill(3.0);
+        single.values_mut(Role::Dy).copy_from_slice(&[1.0, 2.0]);
+        single.forward().unwrap();
+        single.backward().unwrap();
+        assert_eq!(single.values(Role::Y), [6.0, 12.0]);
+        assert_eq!(single.values(Role::Dx(0)), [1.5, 3.0]);
+        assert_eq!((single.values(Role::D_WEIGHT)[0], single.values(Role::D_BIAS)[0]), (2.0 + 8.0, 3.0));
+        assert_eq!((single.values(Role::Statistic(0))[0], single.values(Role::Statistic(1))[0]), (1.0, 3.0));
+        let both = BatchNorm { cumulative: true, ..layer.clone() };
+        assert!(both.check().unwrap_err().message.starts_with("cumulative has no effect"));
     }
 
     #[test]

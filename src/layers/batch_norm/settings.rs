@@ -1,7 +1,8 @@
 //! The settings of batch normalisation, and the tensors that its phases share.
 
 use crate::layers::{Operands, Role};
-use crate::settings::{POSITIVE, Range, settings};
+use crate::settings::{POSITIVE, Range, settings, values};
+use serde::Deserialize;
 
 /// In training, the count, mean and M2 of each channel in each part of the batch.
 pub(super) const PART: Role = Role::Saved(0);
@@ -12,6 +13,23 @@ pub(super) const SUMS: Role = Role::Saved(2);
 
 const SHARE: Range<f64> = Range { text: "0 to 1", contains: |share| (0.0..=1.0).contains(share) };
 
+/// The statistics by which `batch_norm` normalises in training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NormStatistics {
+    /// Those of the batch.
+    Batch,
+    /// The running ones, which do not change.
+    Running,
+}
+
+values! {
+    NormStatistics, "\"batch\" or \"running\"", statistics => match statistics {
+        NormStatistics::Batch => "\"batch\"".to_string(),
+        NormStatistics::Running => "\"running\"".to_string(),
+    };
+}
+
 settings! {
     /// The `batch_norm` layer.
     pub struct BatchNorm {
@@ -21,6 +39,11 @@ settings! {
         pub epsilon: f64 = 1e-5, in POSITIVE;
         /// Whether the layer has a weight and a bias.
         pub affine: bool = true;
+        /// The statistics by which training normalises: those of the batch, or the running ones, which then stay as they are, as
+        /// when a trained network is fine-tuned.
+        pub statistics: NormStatistics = NormStatistics::Batch;
+        /// Whether the running statistics are the means over all batches, in place of averages with `momentum`.
+        pub cumulative: bool = false;
     }
 }
 
