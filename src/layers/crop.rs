@@ -11,7 +11,7 @@ const WIDTH: Range<usize> = Range { text: "at most 65536", contains: |&width| wi
 
 settings! {
     /// The `crop` layer.
-    pub struct Crop {
+    pub struct SpatialCrop {
         /// First row.
         pub top: usize = 0, in WIDTH;
         /// First column.
@@ -23,7 +23,7 @@ settings! {
     }
 }
 
-impl Layer for Crop {
+impl Layer for SpatialCrop {
     fn key(&self) -> &'static str {
         "crop"
     }
@@ -32,7 +32,7 @@ impl Layer for Crop {
         if x.flat {
             return Err(Fault::whole("crop needs images (height, width, channels); put it before flatten"));
         }
-        let Crop { top, left, height, width } = *self;
+        let SpatialCrop { top, left, height, width } = *self;
         if top.saturating_add(height) > x.h || left.saturating_add(width) > x.w {
             let message = format!(
                 "a window of {height}x{width} pixels from row {top}, column {left} is not within its input {x}"
@@ -54,12 +54,12 @@ impl Layer for Crop {
         rearrange::launch(phase, launch, &self.moves(phase, launch.operands))
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
-        let crop = |top, left, height, width| Crop { top, left, height, width };
+        let crop = |top, left, height, width| SpatialCrop { top, left, height, width };
         vec![(crop(1, 0, 2, 2), vec![Activation::new(4, 3, 4)]), (crop(0, 0, 1, 1), vec![Activation::new(2, 2, 3)])]
     }
 }
 
-impl Crop {
+impl SpatialCrop {
     fn moves(&self, phase: &str, operands: &Operands) -> Vec<Move> {
         let Some([[_, w, c], [height, width, _]]) = samples(phase, operands) else { return Vec::new() };
         let first = (self.top * w + self.left) * c;

@@ -83,7 +83,7 @@ registry! {
     "class_token" => class_token::ClassToken,
     "concat" => concat::Concat,
     "conv" => conv::Conv,
-    "crop" => crop::Crop,
+    "crop" => crop::SpatialCrop,
     "dense" => dense::Dense,
     "dropout" => dropout::Dropout,
     "elu" => elu::Elu,
