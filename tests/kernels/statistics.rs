@@ -41,58 +41,59 @@ fn batch_norm_merges_two_devices_far_from_zero() {
         let running_var: Vec<f64> =
             (0..width).map(|c| 0.9 + f64::from(momentum) * m2[c] / (rows as f64 - 1.0).max(1.0)).collect();
         each_type!(T, statistics = batch_norm_statistics | batch_norm_statistics_bf16,
-            apply = batch_norm_apply | batch_norm_apply_bf16, reduce = batch_norm_reduce | batch_norm_reduce_bf16,
-            backward = batch_norm_backward | batch_norm_backward_bf16 => {
-            let got = outputs(|rig| {
-                let (on, n, channels) = (&rig.on(), rows * width, width as i32);
-                let (x, dy): (Const<T>, Const<T>) = (rig.element(&place), rig.element(&dy));
-                let (w, b) = (rig.give(&w), rig.give(&b));
-                let across = Grid::cover(width, 256);
-                // The first device holds one row, the second the others.
-                let parts = rig.out::<f32>(3 * 2 * width);
-                let both = rows - 1;
-                let num_parts = both.div_ceil(per_part);
-                let blocks = rig.out::<f32>(3 * num_parts * width);
-                let (mean, var, kept) = (rig.put(&vec![0f32; width]), rig.put(&vec![1f32; width]), rig.out::<f32>(2 * width));
-                let (y, dx, sums) = (rig.out::<T>(n), rig.out::<T>(n), rig.out::<f32>(2 * width));
-                let (dw, db) = (rig.out::<f32>(width), rig.out::<f32>(width));
-                // SAFETY: x, y, dy, dx (rows, width); the others as their kernels require.
-                unsafe {
-                    let grid = Grid::new(width.div_ceil(32), 1, 1);
-                    statistics(on, grid, x, parts, 1, channels, 1).unwrap();
-                    let grid = Grid::new(width.div_ceil(32), num_parts, 1);
-                    statistics(on, grid, x.offset(width), blocks, both as i64, channels, per_part as i32).unwrap();
-                    let (grid, second, none) = (Grid::cover(width, 8), parts.offset(3 * width), Mut::NONE);
-                    batch_norm_merge(on, grid, blocks.into(), second, none, none, none, num_parts as i32, channels, 0.0, 0.0)
-                        .unwrap();
-                    batch_norm_keep(on, across, parts.into(), mean, var, kept, 2, channels, momentum, epsilon).unwrap();
-                    let (m, d) = (kept.into(), kept.offset(width).into());
-                    apply(on, vectors::<T>(n), x, m, d, w, b, y, n as i64, channels, 0).unwrap();
-                    let num_parts = rows.div_ceil(per_part);
-                    let blocks = rig.out::<f32>(2 * num_parts * width);
-                    let grid = Grid::new(width.div_ceil(32), num_parts, 1);
-                    let none = Const::NONE;
-                    reduce(on, grid, x, kept.into(), dy, none, none, blocks, rows as i64, channels, per_part as i32, 0).unwrap();
-                    let (grid, all) = (Grid::cover(2 * width, 32), num_parts as i32);
-                    sum_rows(on, grid, blocks.into(), sums, all, 2 * width as i64, all).unwrap();
-                    let share = 1.0 / rows as f32;
-                    let (kept, sums, grid, n) = (kept.into(), sums.into(), vectors::<T>(n), n as i64);
-                    backward(on, grid, x, kept, dy, sums, w, none, dx, dw, db, n, channels, share, 0).unwrap();
-                }
-                let gradients = [rig.get(db, width), rig.get(dw, width)].concat();
-                let n = rows * width;
-                vec![rig.numbers(y, n), rig.numbers(dx, n), rig.get(mean, width), rig.get(var, width), rig.get(sums, 2 * width), gradients]
-            });
-            // The mean is accurate to half a unit in the last place of numbers around `offset`.
-            let place = 3e-8 * f64::from(offset.abs());
-            let tolerance = T::TOLERANCE + 4.0 * place;
-            close("y", &got[0], &y, tolerance);
-            close("dx", &got[1], &dx, tolerance);
-            close("running mean", &got[2], &running, 2e-6);
-            close("running variance", &got[3], &running_var, 5e-6);
-            close("sums", &got[4], &sums, 2e-6 + 4.0 * place);
-            assert_eq!(got[5], got[4], "the gradients of bias and weight are the sums");
-        });
+                   apply = batch_norm_apply | batch_norm_apply_bf16, reduce = batch_norm_reduce | batch_norm_reduce_bf16,
+                   backward = batch_norm_backward | batch_norm_backward_bf16 => {
+                   let got = outputs(|rig| {
+                       let (on, n, channels) = (&rig.on(), rows * width, width as i32);
+                       let (x, dy): (Const<T>, Const<T>) = (rig.element(&place), rig.element(&dy));
+                       let (w, b) = (rig.give(&w), rig.give(&b));
+                       let across = Grid::cover(width, 256);
+                       // The first device holds one row, the second the others.
+                       let parts = rig.out::<f32>(3 * 2 * width);
+                       let both = rows - 1;
+                       let num_parts = both.div_ceil(per_part);
+                       let blocks = rig.out::<f32>(3 * num_parts * width);
+                       let (mean, var, kept) = (rig.put(&vec![0f32; width]), rig.put(&vec![1f32; width]), rig.out::<f32>(2 * width));
+                       let (y, dx, sums) = (rig.out::<T>(n), rig.out::<T>(n), rig.out::<f32>(2 * width));
+                       let (dw, db) = (rig.out::<f32>(width), rig.out::<f32>(width));
+                       // SAFETY: x, y, dy, dx (rows, width); the others as their kernels require.
+                       unsafe {
+                           let grid = Grid::new(width.div_ceil(32), 1, 1);
+                           statistics(on, grid, x, parts, 1, channels, 1).unwrap();
+                           let grid = Grid::new(width.div_ceil(32), num_parts, 1);
+                           statistics(on, grid, x.offset(width), blocks, both as i64, channels, per_part as i32).unwrap();
+                           let (grid, second, none) = (Grid::cover(width, 8), parts.offset(3 * width), Mut::NONE);
+        let step = Const::NONE;
+                           batch_norm_merge(on, grid, blocks.into(), second, none, none, none, step, num_parts as i32, channels, 0.0, 0.0)
+                               .unwrap();
+                           batch_norm_keep(on, across, parts.into(), mean, var, kept, step, 2, channels, momentum, epsilon).unwrap();
+                           let (m, d) = (kept.into(), kept.offset(width).into());
+                           apply(on, vectors::<T>(n), x, m, d, w, b, y, n as i64, channels, 0).unwrap();
+                           let num_parts = rows.div_ceil(per_part);
+                           let blocks = rig.out::<f32>(2 * num_parts * width);
+                           let grid = Grid::new(width.div_ceil(32), num_parts, 1);
+                           let none = Const::NONE;
+                           reduce(on, grid, x, kept.into(), dy, none, none, blocks, rows as i64, channels, per_part as i32, 0).unwrap();
+                           let (grid, all) = (Grid::cover(2 * width, 32), num_parts as i32);
+                           sum_rows(on, grid, blocks.into(), sums, all, 2 * width as i64, all).unwrap();
+                           let share = 1.0 / rows as f32;
+                           let (kept, sums, grid, n) = (kept.into(), sums.into(), vectors::<T>(n), n as i64);
+                           backward(on, grid, x, kept, dy, sums, w, none, dx, dw, db, n, channels, share, 0).unwrap();
+                       }
+                       let gradients = [rig.get(db, width), rig.get(dw, width)].concat();
+                       let n = rows * width;
+                       vec![rig.numbers(y, n), rig.numbers(dx, n), rig.get(mean, width), rig.get(var, width), rig.get(sums, 2 * width), gradients]
+                   });
+                   // The mean is accurate to half a unit in the last place of numbers around `offset`.
+                   let place = 3e-8 * f64::from(offset.abs());
+                   let tolerance = T::TOLERANCE + 4.0 * place;
+                   close("y", &got[0], &y, tolerance);
+                   close("dx", &got[1], &dx, tolerance);
+                   close("running mean", &got[2], &running, 2e-6);
+                   close("running variance", &got[3], &running_var, 5e-6);
+                   close("sums", &got[4], &sums, 2e-6 + 4.0 * place);
+                   assert_eq!(got[5], got[4], "the gradients of bias and weight are the sums");
+               });
     }
 }
 
