@@ -3,11 +3,10 @@
 //!
 //! x, y: (N, H, W, C). Backward: the inverse. Every column needs all channels, unless columns share out the batch.
 
-use super::rearrange::{self, Move, samples};
-use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands, Split};
-use crate::error::{Fault, Result};
+use super::rearrange::{self, Move, by_moves, samples};
+use super::{Activation, Layer, Operands};
+use crate::error::Fault;
 use crate::settings::{AT_LEAST_ONE, settings};
-use crate::tensor::{Mesh, Placement};
 
 settings! {
     /// The `channel_shuffle` layer.
@@ -32,24 +31,7 @@ impl Layer for ChannelShuffle {
         }
         Ok(x)
     }
-    fn cost(&self, _: &[Activation]) -> u64 {
-        0
-    }
-    fn splits(&self) -> &'static [Split] {
-        &[Split::Batch, Split::None]
-    }
-    fn preferred_input(&self, _: Activation, incoming: Placement, split: Option<Split>, _: Mesh) -> Option<Placement> {
-        rearrange::all_channels(incoming, split)
-    }
-    fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
-        Ok(rearrange::phases(cx))
-    }
-    fn run(&self, phase: &str, args: &Args) {
-        rearrange::run(phase, args, &self.moves(phase, args.operands));
-    }
-    fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
-        rearrange::launch(phase, launch, &self.moves(phase, launch.operands))
-    }
+    by_moves!(all_channels);
     fn examples() -> Vec<(Self, Vec<Activation>)> {
         let shuffle = |groups| ChannelShuffle { groups };
         vec![(shuffle(2), vec![Activation::new(2, 2, 6)]), (shuffle(4), vec![Activation::new(1, 3, 8)])]

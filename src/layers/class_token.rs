@@ -15,7 +15,7 @@ use crate::error::{Fault, Result};
 use crate::gpu::int;
 use crate::gpu::kernels::any;
 use crate::settings::{NOT_NEGATIVE, settings};
-use crate::tensor::{Dim, Layout, Placement, Real};
+use crate::tensor::{Dim, Real};
 use std::sync::Arc;
 
 settings! {
@@ -42,14 +42,8 @@ impl Layer for ClassToken {
         vec![Param { init, ..Param::vector("weight", inputs[0].c, 0.0) }]
     }
     fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
-        use Placement::{Partial, Replicate, Shard};
         let x = cx.x();
-        let (place, term) = match cx.place {
-            Shard(Dim::CHANNELS) => (Shard(Dim::OUTPUTS), Shard(Dim::OUTPUTS)),
-            Shard(_) => (Replicate, Partial),
-            place => (place, place),
-        };
-        let (param, gradient) = (Layout::new(Replicate, place), Layout::new(Partial, term));
+        let (param, gradient) = cx.param_layouts(Some(Dim::OUTPUTS));
         Ok(LayerPhases {
             params: vec![param],
             ..LayerPhases::simple(

@@ -3,11 +3,10 @@
 //! x0, x1, ...: (N, H, W, Ci); y: (N, H, W, sum of Ci). Backward: dx_i is a slice of dy. Every column needs all channels, unless
 //! columns share out the batch. No settings.
 
-use super::rearrange::{self, Move, sample};
-use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands, Role, Split};
-use crate::error::{Fault, Result};
+use super::rearrange::{self, Move, by_moves, sample};
+use super::{Activation, Layer, Operands, Role};
+use crate::error::Fault;
 use crate::settings::settings;
-use crate::tensor::{Mesh, Placement};
 
 settings! {
     /// The `concat` layer.
@@ -31,28 +30,11 @@ impl Layer for Concat {
         }
         Ok(Activation { c: inputs.iter().map(|x| x.c).sum(), ..first })
     }
-    fn cost(&self, _: &[Activation]) -> u64 {
-        0
-    }
-    fn splits(&self) -> &'static [Split] {
-        &[Split::Batch, Split::None]
-    }
     fn needs_every_dx(&self) -> bool {
         // What an input lacks in channels says where the next one begins.
         true
     }
-    fn preferred_input(&self, _: Activation, incoming: Placement, split: Option<Split>, _: Mesh) -> Option<Placement> {
-        rearrange::all_channels(incoming, split)
-    }
-    fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
-        Ok(rearrange::phases(cx))
-    }
-    fn run(&self, phase: &str, args: &Args) {
-        rearrange::run(phase, args, &self.moves(phase, args.operands));
-    }
-    fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
-        rearrange::launch(phase, launch, &self.moves(phase, launch.operands))
-    }
+    by_moves!(all_channels);
     fn examples() -> Vec<(Self, Vec<Activation>)> {
         let image = |c| Activation::new(2, 3, c);
         vec![(Concat {}, vec![image(4), image(2)]), (Concat {}, vec![image(1), image(8), image(3)])]

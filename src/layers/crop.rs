@@ -2,9 +2,9 @@
 //!
 //! x: (N, H, W, C); y: (N, height, width, C). Backward: dx is dy in the window, otherwise 0.
 
-use super::rearrange::{self, Move, samples};
-use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands};
-use crate::error::{Fault, Result};
+use super::rearrange::{self, Move, by_moves, samples};
+use super::{Activation, Layer, Operands};
+use crate::error::Fault;
 use crate::settings::{AT_LEAST_ONE, Range, settings};
 
 const WIDTH: Range<usize> = Range { text: "at most 65536", contains: |&width| width <= 1 << 16 };
@@ -41,18 +41,7 @@ impl Layer for SpatialCrop {
         }
         Ok(Activation { h: height, w: width, ..x })
     }
-    fn cost(&self, _: &[Activation]) -> u64 {
-        0
-    }
-    fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
-        Ok(rearrange::phases(cx))
-    }
-    fn run(&self, phase: &str, args: &Args) {
-        rearrange::run(phase, args, &self.moves(phase, args.operands));
-    }
-    fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
-        rearrange::launch(phase, launch, &self.moves(phase, launch.operands))
-    }
+    by_moves!();
     fn examples() -> Vec<(Self, Vec<Activation>)> {
         let crop = |top, left, height, width| SpatialCrop { top, left, height, width };
         vec![(crop(1, 0, 2, 2), vec![Activation::new(4, 3, 4)]), (crop(0, 0, 1, 1), vec![Activation::new(2, 2, 3)])]

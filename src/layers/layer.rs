@@ -152,6 +152,17 @@ impl<'a> LayerContext<'a> {
     pub fn x(&self) -> Layout {
         self.batch_layout(self.place)
     }
+    /// Returns the layouts of a parameter and of its gradient, whose dim `channels` divides as the channels of the inputs do. Without
+    /// one, every device has the whole parameter. The gradient is a term of a sum where devices share the batch or the values.
+    pub fn param_layouts(&self, channels: Option<Dim>) -> (Layout, Layout) {
+        use Placement::{Partial, Replicate, Shard};
+        let (place, term) = match (self.place, channels) {
+            (Shard(Dim::CHANNELS), Some(dim)) => (Shard(dim), Shard(dim)),
+            (Shard(_), _) => (Replicate, Partial),
+            (place, _) => (place, place),
+        };
+        (Layout::new(Replicate, place), Layout::new(Partial, term))
+    }
     /// Returns true if the mode is training.
     pub fn training(&self) -> bool {
         self.mode == Mode::Train

@@ -11,7 +11,7 @@ use crate::error::{Fault, Result};
 use crate::gpu::int;
 use crate::gpu::kernels::any;
 use crate::settings::{FINITE, settings};
-use crate::tensor::{Dim, Layout, Placement, Real};
+use crate::tensor::{Dim, Real};
 
 settings! {
     /// The `layer_scale` layer.
@@ -39,14 +39,8 @@ impl Layer for LayerScale {
         vec![Param::vector("weight", inputs[0].c, self.init)]
     }
     fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
-        use Placement::{Partial, Replicate, Shard};
         let x = cx.x();
-        let (place, term) = match cx.place {
-            Shard(Dim::CHANNELS) => (Shard(Dim::OUTPUTS), Shard(Dim::OUTPUTS)),
-            Shard(_) => (Replicate, Partial),
-            place => (place, place),
-        };
-        let (param, gradient) = (Layout::new(Replicate, place), Layout::new(Partial, term));
+        let (param, gradient) = cx.param_layouts(Some(Dim::OUTPUTS));
         let backward = Phase::new("backward").read(Role::X(0), x).read(Role::WEIGHT, param).read(Role::Dy, x);
         Ok(LayerPhases {
             params: vec![param],

@@ -2,9 +2,9 @@
 //!
 //! x: (N, H, W, C); y: (N, top + H + bottom, left + W + right, C). Backward: dx is the middle of dy.
 
-use super::rearrange::{self, Move, samples};
-use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands};
-use crate::error::{Fault, Result};
+use super::rearrange::{self, Move, by_moves, samples};
+use super::{Activation, Layer, Operands};
+use crate::error::Fault;
 use crate::settings::{Range, settings};
 
 const WIDTH: Range<usize> = Range { text: "at most 65536", contains: |&width| width <= 1 << 16 };
@@ -34,18 +34,7 @@ impl Layer for Pad {
         }
         Ok(Activation { h: self.top + x.h + self.bottom, w: self.left + x.w + self.right, ..x })
     }
-    fn cost(&self, _: &[Activation]) -> u64 {
-        0
-    }
-    fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
-        Ok(rearrange::phases(cx))
-    }
-    fn run(&self, phase: &str, args: &Args) {
-        rearrange::run(phase, args, &self.moves(phase, args.operands));
-    }
-    fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
-        rearrange::launch(phase, launch, &self.moves(phase, launch.operands))
-    }
+    by_moves!();
     fn examples() -> Vec<(Self, Vec<Activation>)> {
         let pad = Pad { top: 1, bottom: 2, left: 0, right: 3 };
         vec![(pad, vec![Activation::new(3, 2, 4)]), (Pad::default(), vec![Activation::new(2, 2, 3)])]

@@ -15,7 +15,7 @@ use crate::device::Target;
 use crate::error::{Fault, Result};
 use crate::gpu::kernels::any;
 use crate::settings::{NOT_NEGATIVE, settings};
-use crate::tensor::{Dim, Layout, Placement, Real, Shape};
+use crate::tensor::{Dim, Real, Shape};
 use std::sync::Arc;
 
 settings! {
@@ -56,14 +56,8 @@ impl Layer for PositionalEmbedding {
         }]
     }
     fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
-        use Placement::{Partial, Replicate, Shard};
         let x = cx.x();
-        let (place, term) = match cx.place {
-            Shard(Dim::CHANNELS) => (Shard(PARAM_CHANNELS), Shard(PARAM_CHANNELS)),
-            Shard(_) => (Replicate, Partial),
-            place => (place, place),
-        };
-        let (param, gradient) = (Layout::new(Replicate, place), Layout::new(Partial, term));
+        let (param, gradient) = cx.param_layouts(Some(PARAM_CHANNELS));
         Ok(LayerPhases {
             params: vec![param],
             ..LayerPhases::simple(

@@ -13,7 +13,7 @@ use crate::error::{Fault, Result};
 use crate::gpu::kernels::{self, any};
 use crate::gpu::{Grid, int};
 use crate::settings::{FINITE, settings};
-use crate::tensor::{Dim, Layout, Placement, Real};
+use crate::tensor::{Dim, Real};
 
 settings! {
     /// The `prelu` layer.
@@ -43,14 +43,8 @@ impl Layer for Prelu {
         vec![Param::vector("weight", if self.shared { 1 } else { inputs[0].c }, self.slope)]
     }
     fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
-        use Placement::{Partial, Replicate, Shard};
         let x = cx.x();
-        let (place, term) = match cx.place {
-            Shard(Dim::CHANNELS) if !self.shared => (Shard(Dim::OUTPUTS), Shard(Dim::OUTPUTS)),
-            Shard(_) => (Replicate, Partial),
-            place => (place, place),
-        };
-        let (param, gradient) = (Layout::new(Replicate, place), Layout::new(Partial, term));
+        let (param, gradient) = cx.param_layouts((!self.shared).then_some(Dim::OUTPUTS));
         Ok(LayerPhases {
             params: vec![param],
             ..LayerPhases::simple(

@@ -1,5 +1,5 @@
 //! Layers that only move values: y = x elsewhere, and 0 where no value moves to. The backward pass moves gradients back.
-//! Such a layer states its moves, and runs and launches them with the functions here.
+//! Such a layer states its moves, with the operands of a phase, and has the rest of its methods from `by_moves`.
 
 use super::layer::unknown_phase;
 use super::{Args, Launch, LayerContext, LayerPhases, Operands, Phase, Role, by_precision};
@@ -57,6 +57,43 @@ pub(super) fn samples(phase: &str, operands: &Operands) -> Option<[[usize; 3]; 2
     };
     operands.has(x).then(|| [sample(&operands[x]), sample(&operands[y])])
 }
+
+/// The methods of a layer that does only what `moves(phase, operands)` says. Layers that need all channels of their inputs name that.
+macro_rules! by_moves {
+    () => {
+        fn cost(&self, _: &[$crate::layers::Activation]) -> u64 {
+            0
+        }
+        fn phases(
+            &self,
+            cx: &$crate::layers::LayerContext,
+        ) -> Result<$crate::layers::LayerPhases, $crate::error::Fault> {
+            Ok($crate::layers::rearrange::phases(cx))
+        }
+        fn run(&self, phase: &str, args: &$crate::layers::Args) {
+            $crate::layers::rearrange::run(phase, args, &self.moves(phase, args.operands));
+        }
+        fn launch(&self, phase: &str, launch: &$crate::layers::Launch) -> $crate::error::Result<()> {
+            $crate::layers::rearrange::launch(phase, launch, &self.moves(phase, launch.operands))
+        }
+    };
+    (all_channels) => {
+        $crate::layers::rearrange::by_moves!();
+        fn splits(&self) -> &'static [$crate::layers::Split] {
+            &[$crate::layers::Split::Batch, $crate::layers::Split::None]
+        }
+        fn preferred_input(
+            &self,
+            _: $crate::layers::Activation,
+            incoming: $crate::tensor::Placement,
+            split: Option<$crate::layers::Split>,
+            _: $crate::tensor::Mesh,
+        ) -> Option<$crate::tensor::Placement> {
+            $crate::layers::rearrange::all_channels(incoming, split)
+        }
+    };
+}
+pub(super) use by_moves;
 
 /// Returns the phases of a layer with so many inputs.
 pub(super) fn phases(cx: &LayerContext) -> LayerPhases {

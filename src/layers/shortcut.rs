@@ -4,11 +4,10 @@
 //! x: (N, H, W, C); y: (N, ceil(H / stride), ceil(W / stride), channels). Backward: dx is dy at these pixels and channels, otherwise 0.
 //! Every column needs all channels, unless columns share out the batch.
 
-use super::rearrange::{self, Move, samples};
-use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands, Split};
-use crate::error::{Fault, Result};
+use super::rearrange::{self, Move, by_moves, samples};
+use super::{Activation, Layer, Operands};
+use crate::error::Fault;
 use crate::settings::{Range, settings};
-use crate::tensor::{Mesh, Placement};
 
 const SIZE: Range<usize> = Range { text: "1 to 16777216", contains: |size| (1..=1 << 24).contains(size) };
 
@@ -42,24 +41,7 @@ impl Layer for Shortcut {
         }
         Ok(Activation::new(x.h.div_ceil(self.stride), x.w.div_ceil(self.stride), self.channels))
     }
-    fn cost(&self, _: &[Activation]) -> u64 {
-        0
-    }
-    fn splits(&self) -> &'static [Split] {
-        &[Split::Batch, Split::None]
-    }
-    fn preferred_input(&self, _: Activation, incoming: Placement, split: Option<Split>, _: Mesh) -> Option<Placement> {
-        rearrange::all_channels(incoming, split)
-    }
-    fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
-        Ok(rearrange::phases(cx))
-    }
-    fn run(&self, phase: &str, args: &Args) {
-        rearrange::run(phase, args, &self.moves(phase, args.operands));
-    }
-    fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
-        rearrange::launch(phase, launch, &self.moves(phase, launch.operands))
-    }
+    by_moves!(all_channels);
     fn examples() -> Vec<(Self, Vec<Activation>)> {
         let two = Shortcut { channels: 6, stride: 2, first: 0 };
         let middle = Shortcut { channels: 8, stride: 1, first: 2 };

@@ -4,11 +4,10 @@
 //! x: (N, H, W, C); y: (N, H / block, W / block, block^2 C). Backward: the inverse. Every column needs all channels, unless columns
 //! share out the batch.
 
-use super::rearrange::{self, Move, samples};
-use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands, Split};
-use crate::error::{Fault, Result};
+use super::rearrange::{self, Move, by_moves, samples};
+use super::{Activation, Layer, Operands};
+use crate::error::Fault;
 use crate::settings::{Range, settings};
-use crate::tensor::{Mesh, Placement};
 
 const BLOCK: Range<usize> = Range { text: "1 to 256", contains: |block| (1..=256).contains(block) };
 
@@ -36,24 +35,7 @@ impl Layer for SpaceToDepth {
         }
         Ok(Activation::new(x.h / block, x.w / block, x.c * block * block))
     }
-    fn cost(&self, _: &[Activation]) -> u64 {
-        0
-    }
-    fn splits(&self) -> &'static [Split] {
-        &[Split::Batch, Split::None]
-    }
-    fn preferred_input(&self, _: Activation, incoming: Placement, split: Option<Split>, _: Mesh) -> Option<Placement> {
-        rearrange::all_channels(incoming, split)
-    }
-    fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
-        Ok(rearrange::phases(cx))
-    }
-    fn run(&self, phase: &str, args: &Args) {
-        rearrange::run(phase, args, &self.moves(phase, args.operands));
-    }
-    fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
-        rearrange::launch(phase, launch, &self.moves(phase, launch.operands))
-    }
+    by_moves!(all_channels);
     fn examples() -> Vec<(Self, Vec<Activation>)> {
         vec![
             (SpaceToDepth { block: 2 }, vec![Activation::new(4, 2, 3)]),

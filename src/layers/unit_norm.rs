@@ -13,7 +13,7 @@ use crate::device::{Operand, Target};
 use crate::error::Result;
 use crate::gpu::kernels::{UnitGeometry, any};
 use crate::gpu::{Grid, Mut, int};
-use crate::tensor::{Dim, Layout, Placement, Real, Shape};
+use crate::tensor::{Dim, Real, Shape};
 
 /// The mean and 1 / deviation of each unit: (samples, 2, groups) as (N, pixels or 1, 2, groups).
 const STATS: Role = Role::Saved(0);
@@ -71,14 +71,8 @@ impl UnitNorm {
 
     /// Returns the phases; `param` is the layout of w and b.
     pub fn phases(&self, cx: &LayerContext) -> LayerPhases {
-        use Placement::{Partial, Replicate, Shard};
         let (x, input) = (cx.x(), cx.inputs[0]);
-        let (place, term) = match cx.place {
-            Shard(Dim::CHANNELS) => (Shard(Dim::OUTPUTS), Shard(Dim::OUTPUTS)),
-            Shard(_) => (Replicate, Partial),
-            place => (place, place),
-        };
-        let (param, gradient) = (Layout::new(Replicate, place), Layout::new(Partial, term));
+        let (param, gradient) = cx.param_layouts(Some(Dim::OUTPUTS));
         let affine: &[Role] = if self.affine { &[Role::WEIGHT, Role::BIAS] } else { &[] };
         let mut forward = Phase::new("forward").read(Role::X(0), x).write(Role::Y, x);
         for &role in affine {

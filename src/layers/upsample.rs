@@ -2,9 +2,9 @@
 //!
 //! x: (N, H, W, C); y: (N, scale H, scale W, C). Backward: dx is the sum of dy over the pixels of y that are copies.
 
-use super::rearrange::{self, Move, samples};
-use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands};
-use crate::error::{Fault, Result};
+use super::rearrange::{Move, by_moves, samples};
+use super::{Activation, Layer, Operands};
+use crate::error::Fault;
 use crate::settings::{Range, settings};
 
 const SCALE: Range<usize> = Range { text: "1 to 16", contains: |scale| (1..=16).contains(scale) };
@@ -28,18 +28,7 @@ impl Layer for Upsample {
         }
         Ok(Activation { h: x.h * self.scale, w: x.w * self.scale, ..x })
     }
-    fn cost(&self, _: &[Activation]) -> u64 {
-        0
-    }
-    fn phases(&self, cx: &LayerContext) -> Result<LayerPhases, Fault> {
-        Ok(rearrange::phases(cx))
-    }
-    fn run(&self, phase: &str, args: &Args) {
-        rearrange::run(phase, args, &self.moves(phase, args.operands));
-    }
-    fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
-        rearrange::launch(phase, launch, &self.moves(phase, launch.operands))
-    }
+    by_moves!();
     fn examples() -> Vec<(Self, Vec<Activation>)> {
         vec![
             (Upsample { scale: 2 }, vec![Activation::new(3, 2, 4)]),
