@@ -120,15 +120,17 @@ fn has_one_curve(name: &str) {
     let (classes, channels) = (if size < 64 { 10 } else { 1000 }, if size == 28 { 1 } else { 3 });
     // In f64, unless there are very many weights: a unit of a relu that f32 rounds to the other side of its kink shows in the
     // batch norm of so few pixels.
-    let (precision, most) =
-        if LARGE.contains(&name) || ["alexnet", "vgg11"].contains(&name) { ("f32", 1e-3) } else { ("f64", 1e-9) };
+    let heavy = ["alexnet", "vgg11", "vgg16", "vgg16_bn"];
+    let (precision, most) = if heavy.contains(&name) { ("f32", 1e-3) } else { ("f64", 1e-9) };
+    // The deepest network multiplies the rounding of batch norms over 16 values by thousands in each update.
+    let batch = if name == "resnet152" { 16 } else { 4 };
     let shape = format!("[{size}, {size}, {channels}]");
     let losses = |mesh| {
         let mut sets = on_mesh(mesh);
         sets.extend([
             format!("data.train={{ synthetic = {{ images = 1000, classes = {classes}, shape = {shape} }} }}"),
             format!("model.input={shape}"),
-            "data.batch=4".to_string(),
+            format!("data.batch={batch}"),
             format!("devices.precision={precision}"),
             "data.normalize=unit".to_string(),
             "optimizer.lr=1e-3".to_string(),
@@ -146,7 +148,7 @@ fn has_one_curve(name: &str) {
     }
 }
 
-/// Networks with more weights than others have are trained by hand: their layers are those of the others.
+/// Networks with more weights than others have, in a test of their own: their layers are those of the others.
 const LARGE: [&str; 3] = ["vgg16", "vgg16_bn", "resnet152"];
 
 #[test]
@@ -155,7 +157,7 @@ fn every_network_has_one_curve() {
 }
 
 #[test]
-#[ignore = "takes minutes"]
+#[ignore = "takes minutes and gigabytes; run it after a change of a layer: cargo test --release --test zoo -- --ignored"]
 fn large_networks_have_one_curve() {
     LARGE.iter().for_each(|name| has_one_curve(name));
 }
