@@ -113,6 +113,15 @@ fn the_number_of_parts_is_checked_and_is_part_of_what_is_learned() {
     assert!(
         (with_norm.out + &with_norm.err).contains("batch_norm (1 layer) normalises each part of a batch on its own")
     );
+    let norm = |settings: &str| {
+        let set = format!("model.layers.bn.batch_norm={settings}");
+        folder.run(&["check", "small.toml", "--set", "train.accumulate=4", "--set", &set])
+    };
+    let fixed = norm("{ statistics = \"running\" }");
+    assert_code(&fixed, 0, &[]);
+    assert!(!(fixed.out + &fixed.err).contains("on its own"));
+    let message = "accumulate = 4: layer \"bn\": cumulative = true is the mean over updates of one batch each";
+    assert_code(&norm("{ cumulative = true }"), 2, &["[train]: ", message]);
     train(&folder, "run", &["train.steps=3"]);
     let resume = ["train", "plain.toml", "--run-dir", "run", "--resume", "--set", "train.accumulate=2"];
     assert_code(&folder.run(&resume), 2, &["train.accumulate: not set in the checkpoint, 2 now"]);

@@ -151,6 +151,38 @@ fn batch_normalisation_of_one_value_is_reported_and_keeps_its_statistics() {
     assert!(output.err.contains("a batch of 1 sample gives bn one value per channel"), "{}", output.err);
 }
 
+/// Statistics with `cumulative` are the means of those of the batches, which `momentum = 1` keeps, also after a resume. The layer before
+/// is frozen.
+#[test]
+fn cumulative_statistics_are_means_over_all_batches() {
+    let folder = folder("cumulative");
+    for (name, devices, mesh) in [("one", "cpu", "[1, 1]"), ("two", "cpu*2", "[2, 1]"), ("emu", "emu", "[1, 1]")] {
+        let (devices, mesh) = (format!("devices.use={devices:?}"), format!("devices.mesh={mesh}"));
+        let train = |kind: &str, steps: &str, settings: &str, more: &[&str]| {
+            let (dir, layer) = (format!("{name}-{kind}"), format!("model.layers.bn.batch_norm={settings}"));
+            let keep = "train.checkpoint={ every = \"1 step\", keep = 9 }";
+            let sets = [&devices, &mesh, &layer, steps, keep, "model.layers.fc1.lr_mult=0"];
+            let output = run(&folder, &[&["train", "dense.toml", "--run-dir", &dir], more].concat(), &sets);
+            assert_eq!(output.code, Some(0), "{}", output.err);
+            dir
+        };
+        let last = train("last", "train.steps=3", "{ momentum = 1.0 }", &[]);
+        train("all", "train.steps=2", "{ cumulative = true }", &[]);
+        let all = train("all", "train.steps=3", "{ cumulative = true }", &["--resume"]);
+        for key in ["bn.running_mean", "bn.running_var"] {
+            let batches = [1, 2, 3].map(|step| model(&folder, &last, step)[key].clone());
+            for (i, &value) in model(&folder, &all, 3)[key].iter().enumerate() {
+                let mean = batches.iter().map(|batch| batch[i]).sum::<f32>() / 3.0;
+                assert!(
+                    (value - mean).abs() < 1e-5 * (1.0 + mean.abs()),
+                    "{name}: {key}[{i}]: {value}, expected {mean}"
+                );
+            }
+            assert_ne!(batches[0], batches[2]);
+        }
+    }
+}
+
 #[test]
 fn label_smoothing_is_part_of_the_training_loss_only() {
     let folder = folder("smoothing");

@@ -9,6 +9,7 @@ use super::{
 };
 use crate::data::{Base, DataSettings};
 use crate::error::{Error, Fault, Locations, Problem, Result, is_hidden, quantity};
+use crate::layers::Parts;
 use crate::storage::open_regular;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -226,7 +227,7 @@ fn read_root(diagnostics: &mut Diagnostics, root: DeTable) -> (Option<Config>, O
     let average = train.as_ref().and_then(|train| train.ema);
     let optimizer = optimizer.map(|optimizer| optimizer.with_average(average));
     if let (Some(model), Some(train)) = (&model, &train) {
-        note_parts(diagnostics, model, train);
+        check_parts(diagnostics, model, train, &train_locations);
     }
     let copy = model.clone();
     let config = || {
@@ -306,11 +307,21 @@ fn required<'i, T>(
     }
 }
 
-/// Adds a note if a batch is divided into parts and layers compute the statistics of each part on its own.
-fn note_parts(diagnostics: &mut Diagnostics, model: &Model, train: &Train) {
-    let is_affected = |entry: &&LayerEntry| entry.layer.as_ref().is_some_and(|layer| layer.key() == "batch_norm");
-    let count = model.layers.iter().filter(is_affected).count() as u64;
-    if train.accumulate > 1 && count > 0 {
+/// If a batch is divided into parts, refuses layers that need whole batches, and adds a note if layers compute the statistics of each
+/// part on its own.
+fn check_parts(diagnostics: &mut Diagnostics, model: &Model, train: &Train, locations: &Locations) {
+    if train.accumulate == 1 {
+        return;
+    }
+    let parts = |entry: &LayerEntry| entry.layer.as_ref().map(|layer| layer.parts());
+    for entry in &model.layers {
+        if let Some(Parts::Refused(why)) = parts(entry) {
+            let message = format!("accumulate = {}: layer \"{}\": {why}", train.accumulate, entry.name);
+            diagnostics.fault("[train]", locations, &Fault::at("accumulate", message));
+        }
+    }
+    let count = model.layers.iter().filter(|entry| parts(entry) == Some(Parts::Apart)).count() as u64;
+    if count > 0 {
         diagnostics.note(format!(
             "[train]: accumulate = {}: batch_norm ({}) normalises each part of a batch on its own, so the curve is not that of \
              the whole batch",

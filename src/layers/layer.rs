@@ -169,6 +169,17 @@ impl<'a> LayerContext<'a> {
     }
 }
 
+/// What a layer makes of a training batch that is divided into parts (`train.accumulate`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Parts {
+    /// The sum over the parts is that of the whole batch.
+    Alike,
+    /// It computes statistics of each part on its own.
+    Apart,
+    /// It needs whole batches: why, and what to do.
+    Refused(&'static str),
+}
+
 /// A layer: settings, shapes, cost, phases and their implementation.
 pub trait Layer: Settings + Debug + Send + Sync {
     /// Returns the key that selects this layer in the configuration file.
@@ -192,6 +203,11 @@ pub trait Layer: Settings + Debug + Send + Sync {
     /// # Errors
     /// If the layer does not support these inputs.
     fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault>;
+
+    /// Returns what it makes of a batch that is divided into parts.
+    fn parts(&self) -> Parts {
+        Parts::Alike
+    }
 
     /// Returns the parameters.
     fn params(&self, _inputs: &[Activation]) -> Vec<Param> {

@@ -65,7 +65,7 @@ mod window;
 pub use activation::Activation;
 pub use init::Init;
 pub(crate) use layer::by_precision;
-pub use layer::{Layer, LayerContext, LossTargets, Metric, MetricKind, Mode, Param, Split};
+pub use layer::{Layer, LayerContext, LossTargets, Metric, MetricKind, Mode, Param, Parts, Split};
 pub use phase::{Access, Args, Launch, LayerPhases, Operands, Pass, Phase, PhaseOperand, ReluMask, Role};
 pub use single_layer::{Setup, SingleLayer};
 pub use softmax_cross_entropy::SoftmaxCrossEntropy;

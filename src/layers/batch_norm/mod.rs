@@ -24,7 +24,8 @@ use crate::device::{Epilogue, Target};
 use crate::error::{Fault, Result};
 use crate::layers::layer::unknown_phase;
 use crate::layers::{
-    Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands, Param, Phase, ReluMask, Role, by_precision,
+    Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands, Param, Parts, Phase, ReluMask, Role,
+    by_precision,
 };
 use crate::settings::Settings;
 use crate::tensor::Real;
@@ -66,6 +67,15 @@ impl Layer for BatchNorm {
     }
     fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
         Ok(inputs[0])
+    }
+    fn parts(&self) -> Parts {
+        match self.statistics {
+            NormStatistics::Running => Parts::Alike,
+            NormStatistics::Batch if self.cumulative => Parts::Refused(
+                "cumulative = true is the mean over updates of one batch each; use momentum, or accumulate = 1",
+            ),
+            NormStatistics::Batch => Parts::Apart,
+        }
     }
     fn params(&self, inputs: &[Activation]) -> Vec<Param> {
         let all = [channels("weight", inputs[0], 1.0), channels("bias", inputs[0], 0.0)];

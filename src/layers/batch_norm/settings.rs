@@ -42,7 +42,8 @@ settings! {
         /// The statistics by which training normalises: those of the batch, or the running ones, which then stay as they are, as
         /// when a trained network is fine-tuned.
         pub statistics: NormStatistics = NormStatistics::Batch;
-        /// Whether the running statistics are the means over all batches, in place of averages with `momentum`.
+        /// Whether the running statistics are the means over all batches, in place of averages with `momentum`; not with
+        /// `train.accumulate`.
         pub cumulative: bool = false;
     }
 }
