@@ -2,18 +2,7 @@
 // The window of c is c - size / 2 ..= c + (size - 1) / 2, clipped at the edges of its group of channels. One thread
 // processes 16 bytes; the terms of the windows are computed once per element and shared by the block.
 #include "block.cuh"
-
-// s^-beta and 1 / s; roots are many times faster than a power.
-struct Powers {
-    float beta, one;
-};
-__device__ __forceinline__ Powers powers(float s, float beta) {
-    if (beta == 0.75f || beta == 0.5f) {
-        const float root = rsqrtf(s);
-        return {beta == 0.5f ? root : root * sqrtf(root), root * root};
-    }
-    return {powf(s, -beta), 1.0f / s};
-}
+#include "powers.cuh"
 
 // Number of elements on each side of a block's own whose terms it also computes. Wider windows are added from memory.
 constexpr int HALO = 32;

@@ -33,6 +33,7 @@ mod layer_scale;
 mod leaky_relu;
 mod loss;
 mod lrn;
+mod lrn_within_channel;
 mod max_pool;
 mod maxout;
 mod mean_squared_error;
@@ -98,6 +99,7 @@ registry! {
     "layer_scale" => layer_scale::LayerScale,
     "leaky_relu" => leaky_relu::LeakyRelu,
     "lrn" => lrn::Lrn,
+    "lrn_within_channel" => lrn_within_channel::LrnWithinChannel,
     "max_pool" => max_pool::MaxPool,
     "maxout" => maxout::Maxout,
     "mean_squared_error" => mean_squared_error::MeanSquaredError,

@@ -56,6 +56,10 @@ CASES = {
     "multiply": case("multiply", lambda x, g: x * g, (4, 3, 2), (4, 1, 1)),
     "slice": case("slice", lambda x: x[:, 1:3], first=1, channels=2),
     "adaptive_avg_pool": case("adaptive_avg_pool", lambda x: F.adaptive_avg_pool2d(x, (2, 3)), (3, 5, 4), size=[2, 3]),
+    "lrn_within_channel": case(
+        "lrn_within_channel", lambda x: x / (1.5 + 0.8 * F.avg_pool2d(x * x, 3, 1, 1)) ** 0.75, (3, 4, 5), size=3, alpha=0.8, k=1.5),
+    "lrn_within_channel_wide": case(
+        "lrn_within_channel", lambda x: x / (1 + 2 * F.avg_pool2d(x * x, 5, 1, 2)) ** 0.6, (3, 4, 3), alpha=2.0, beta=0.6),
     "crop": case("crop", lambda x: x[:, :, 1:3, :2], (3, 4, 3), top=1, height=2, width=2),
     "attention": case(
         "attention", lambda *qkv: heads(F.scaled_dot_product_attention(*(heads(x, 2) for x in qkv)), (3, 2)), (8, 3, 2),
