@@ -1,12 +1,12 @@
 // Means over windows. With `padded`, padding inside a window counts as zeros; what extends beyond it never counts.
 #include "pool.cuh"
 
-__device__ __forceinline__ int extent(int begin, int kernel, int size, int pad, bool padded) {
-    if (padded) return min(begin + kernel, size + pad) - begin;
+__device__ __forceinline__ int extent(int begin, int kernel, int size, int after, bool padded) {
+    if (padded) return min(begin + kernel, size + after) - begin;
     return min(begin + kernel, size) - max(begin, 0);
 }
 __device__ __forceinline__ float share(int top, int left, const PoolGeometry& p, bool padded) {
-    return 1.0f / (float)(extent(top, p.kh, p.h, p.pad_h, padded) * extent(left, p.kw, p.w, p.pad_w, padded));
+    return 1.0f / (float)(extent(top, p.kh, p.h, p.after_h, padded) * extent(left, p.kw, p.w, p.after_w, padded));
 }
 
 template <typename T>

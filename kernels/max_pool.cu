@@ -3,13 +3,6 @@
 // added atomically.
 #include "pool.cuh"
 
-// A position in a window as an element. In bf16, which has few exact integers, the position is in the bits, where those
-// of infinity and NaN are left out; this suffices for 65280 positions.
-template <typename T> __device__ __forceinline__ float place_code(int place) {
-    if (sizeof(T) == sizeof(float)) return (float)place;
-    return __uint_as_float((unsigned)(place < 0x7f80 ? place : place - 0x7f80 + 0x8000) << 16);
-}
-
 template <typename T>
 __device__ void max_pool_forward(
     const T* x,  // (N, H, W, C)

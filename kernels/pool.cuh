@@ -7,6 +7,7 @@ struct PoolGeometry {
     int oh, ow;   // the output image
     int kh, kw;   // a window
     int stride_h, stride_w, pad_h, pad_w;
+    int after_h, after_w;  // padding below and to the right
 };
 
 // An element of a tensor (N, H, W, C).
@@ -29,4 +30,11 @@ __device__ __forceinline__ int first_output(int i, int kernel, int stride, int p
 // One past the last such output.
 __device__ __forceinline__ int end_output(int i, int stride, int pad, int outputs) {
     return min(outputs, (i + pad) / stride + 1);
+}
+
+// A position in a window as an element. In bf16, which has few exact integers, the position is in the bits, where those
+// of infinity and NaN are left out; this suffices for 65280 positions.
+template <typename T> __device__ __forceinline__ float place_code(int place) {
+    if (sizeof(T) == sizeof(float)) return (float)place;
+    return __uint_as_float((unsigned)(place < 0x7f80 ? place : place - 0x7f80 + 0x8000) << 16);
 }

@@ -179,7 +179,9 @@ fn evaluation_saves_nothing_and_runs_on_any_mesh() {
     for case in Case::examples() {
         let outputs = [Mesh::ONE, Mesh { data: 2, columns: 1 }, Mesh { data: 1, columns: 2 }].map(|mesh| {
             let mut single = single::<f64>(&case, &Setup { mesh, mode: Mode::Eval, ..case.setup() });
-            assert!(single.phases().saved.is_empty(), "{}", case.name);
+            // Evaluation keeps nothing for a backward pass; a weight may follow from others.
+            let normalized = single.phases().forward.iter().any(|phase| phase.name == "normalize");
+            assert!(single.phases().saved.len() == if normalized { 2 } else { 0 }, "{}", case.name);
             single.forward().unwrap();
             single.values(if is_loss(&single) { Role::Metrics } else { Role::Y }).to_vec()
         });
@@ -302,11 +304,14 @@ fn layers_take_in_the_backward_pass_of_a_relu_in_every_format() {
             assert_eq!(Some(&inside), run(ReluPass::Beside).as_ref(), "{} in {products:?}", case.name);
             let plain = case.run::<f32>(&setup, Some(&driver)).unwrap();
             let dx = |all: &[(Role, Vec<f32>)]| all.iter().find(|(role, _)| *role == Role::Dx(0)).unwrap().1.clone();
-            assert_ne!(dx(&inside), dx(&plain), "{}: the relu has no effect", case.name);
+            // Values that are not above 0 are never drawn.
+            if case.layer.key() != "stochastic_pool" {
+                assert_ne!(dx(&inside), dx(&plain), "{}: the relu has no effect", case.name);
+            }
             found.insert(case.layer.key());
         }
     }
-    assert_eq!(found.into_iter().collect::<Vec<_>>(), ["batch_norm", "lrn", "max_pool"]);
+    assert_eq!(found.into_iter().collect::<Vec<_>>(), ["batch_norm", "lrn", "max_pool", "stochastic_pool"]);
 }
 
 #[test]

@@ -88,7 +88,7 @@ fn some_checks_run_alone() {
     let output = selftest("selftest-only", &["--device", "emu", "--quick", "--json", "--only", "relu bf16"]);
     assert_eq!(output.code, Some(0), "{}", output.err);
     let report: Value = serde_json::from_str(output.out.lines().last().unwrap()).unwrap();
-    assert_eq!(names(&report), ["leaky_relu", "prelu", "relu"]);
+    assert_eq!(names(&report), ["leaky_relu", "normalized_relu", "prelu", "relu"]);
     let output = selftest("selftest-only", &["--device", "cpu", "--quick", "--only", "nothing"]);
     assert_eq!(output.code, Some(2));
     assert!(output.err.contains("--only \"nothing\": no check of this device has this in its name"), "{}", output.err);

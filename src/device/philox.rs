@@ -23,6 +23,8 @@ pub enum RandomStream {
     Probe = 6,
     /// The choice of training samples for the validation share.
     Validation = 7,
+    /// The choices of stochastic pooling.
+    Pool = 8,
 }
 
 /// The sequence of random numbers of one (seed, purpose, time, stream).

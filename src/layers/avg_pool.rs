@@ -1,13 +1,13 @@
 //! Mean over windows: y[n, i, j, c] = sum over the window of x[n, i s - p + a, j s - p + b, c] / D (LeCun et al.
 //! 1998, <https://doi.org/10.1109/5.726791>).
 //!
-//! x: (N, H, W, C); y: (N, floor((H + 2 p - K) / s) + 1, likewise for W, C). With `ceil` the quotient is rounded up,
+//! x: (N, H, W, C); y: (N, floor((H + 2 p - K) / s) + 1, likewise for W, C), where 2 p is the padding before and after the image. With `ceil` the quotient is rounded up,
 //! but as in PyTorch every window must start on the image or on the padding before it. D is the number of positions
 //! of the window on the image; with `count_include_pad` it includes those on the padding. Backward: each element of
 //! dx is the sum of dy / D over the windows that contain it.
 
 use super::layer::unknown_phase;
-use super::window::{Pair, Span, WindowGeometry};
+use super::window::{Padding, Pair, Span, WindowGeometry};
 use super::{Activation, Args, Launch, Layer, LayerContext, LayerPhases, Phase, Role, by_precision};
 use crate::cpu::vectorized;
 use crate::error::{Fault, Result};
@@ -22,26 +22,20 @@ settings! {
         pub kernel: Pair, example "2";
         /// Step between windows, at least 1.
         pub stride: Option<Pair> = None, default "kernel";
-        /// Padding on each side, at most half the kernel.
-        pub pad: Pair = Pair::both(0);
+        /// Padding on each side, at most half the kernel; with `same`, so much that the output is as large as the input divided by the
+        /// stride, rounded up, with an odd row or column below or to the right.
+        pub pad: Padding = Padding::both(Pair::both(0));
         /// Whether to include windows that extend beyond the bottom or right edge.
         pub ceil: bool = false;
-        /// Whether D includes padding.
+        /// Whether D includes padding; in TensorFlow, `same` padding does not count.
         pub count_include_pad: bool = true;
     }
 }
 
 impl AvgPool {
-    fn window(&self) -> WindowGeometry {
-        let stride = self.stride.unwrap_or(self.kernel);
-        WindowGeometry {
-            kernel: self.kernel,
-            stride,
-            pad: self.pad,
-            after: self.pad,
-            dilation: Pair::both(1),
-            ceil: self.ceil,
-        }
+    /// Returns the windows over an image of a size.
+    fn window(&self, h: usize, w: usize) -> WindowGeometry {
+        WindowGeometry::of_pool(self.kernel, self.stride, self.pad, self.ceil, Pair { h, w })
     }
 
     /// Returns 1 / D.
@@ -56,10 +50,10 @@ impl Layer for AvgPool {
         "avg_pool"
     }
     fn check(&self) -> Result<(), Fault> {
-        self.window().check_pool()
+        self.window(1, 1).check_pool()
     }
     fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
-        self.window().output(self.key(), inputs[0], inputs[0].c)
+        self.window(inputs[0].h, inputs[0].w).output(self.key(), inputs[0], inputs[0].c)
     }
     fn cost(&self, inputs: &[Activation]) -> u64 {
         let y = self.output(inputs).map_or(0, Activation::features);
@@ -88,7 +82,8 @@ impl Layer for AvgPool {
         if !launch.has(to) {
             return Ok(());
         }
-        let geometry = self.window().geometry(launch.operand(x), launch.operand(y))?;
+        let (x_part, y_part) = (launch.operand(x), launch.operand(y));
+        let geometry = self.window(x_part.len(1), x_part.len(2)).geometry(x_part, y_part)?;
         let (n, grid, padded) = (launch.count(to), launch.vectors(to), i32::from(self.count_include_pad));
         let (on, from, to) = (&launch.issue, launch.any(from), launch.any_mut(to));
         let launch_kernel = if phase == "forward" { any::avg_pool_forward } else { any::avg_pool_backward };
@@ -99,14 +94,20 @@ impl Layer for AvgPool {
         let pool = |kernel, stride, pad, ceil, count_include_pad| AvgPool {
             kernel: Pair::both(kernel),
             stride,
-            pad: Pair::both(pad),
+            pad: Padding::both(Pair::both(pad)),
             ceil,
             count_include_pad,
         };
+        let uneven = Padding::Given(Pair { h: 0, w: 1 }, Pair { h: 1, w: 0 });
         vec![
             (pool(2, None, 0, false, true), vec![Activation::new(4, 6, 4)]),
             (pool(3, Some(Pair::both(2)), 1, true, true), vec![Activation::new(6, 5, 2)]),
             (pool(3, Some(Pair { h: 2, w: 1 }), 1, true, false), vec![Activation::new(4, 5, 4)]),
+            (AvgPool { pad: uneven, ..pool(3, Some(Pair::both(2)), 0, true, true) }, vec![Activation::new(5, 4, 4)]),
+            (
+                AvgPool { pad: Padding::Same, ..pool(3, Some(Pair::both(2)), 0, false, false) },
+                vec![Activation::new(6, 5, 4)],
+            ),
         ]
     }
 }
@@ -114,8 +115,9 @@ impl Layer for AvgPool {
 impl AvgPool {
     /// Computes y; each task handles one row of it.
     fn forward<T: Real>(&self, args: &Args) {
-        let (window, xo, yo) = (self.window(), args.operand(Role::X(0)), args.operand(Role::Y));
+        let (xo, yo) = (args.operand(Role::X(0)), args.operand(Role::Y));
         let (h, w, c, oh) = (xo.len(1), xo.len(2), xo.len(3), yo.len(1));
+        let window = self.window(h, w);
         let x = args.read::<T>(Role::X(0));
         args.chunks(args.write::<T>(Role::Y), yo.len(2) * c, |task, y, _| {
             let x = &x[task / oh * h * w * c..][..h * w * c];
@@ -143,8 +145,9 @@ impl AvgPool {
         if !args.has(Role::Dx(0)) {
             return;
         }
-        let (window, dyo, dxo) = (self.window(), args.operand(Role::Dy), args.operand(Role::Dx(0)));
+        let (dyo, dxo) = (args.operand(Role::Dy), args.operand(Role::Dx(0)));
         let (h, w, c, oh, ow) = (dxo.len(1), dxo.len(2), dxo.len(3), dyo.len(1), dyo.len(2));
+        let window = self.window(h, w);
         let dy = args.read::<T>(Role::Dy);
         args.chunks(args.write::<T>(Role::Dx(0)), h * w * c, |n, dx, _| {
             dx.fill(T::ZERO);
@@ -178,7 +181,8 @@ mod tests {
 
     fn corner(count_include_pad: bool) -> Vec<f64> {
         let both = Pair::both;
-        let layer = AvgPool { kernel: both(2), stride: None, pad: both(1), ceil: false, count_include_pad };
+        let layer =
+            AvgPool { kernel: both(2), stride: None, pad: Padding::both(both(1)), ceil: false, count_include_pad };
         let mut pool = SingleLayer::<f64>::new(&layer, &[Activation::new(2, 2, 1)], &Setup::of_rows(1)).unwrap();
         pool.values_mut(Role::X(0)).copy_from_slice(&[4.0, 8.0, 12.0, 16.0]);
         pool.forward().unwrap();

@@ -6,7 +6,7 @@
 //! Splits: `columns` shards the outputs, `rows` the input channels (y is partial and the bias is added only once),
 //! `batch` the samples, and `none` nothing.
 
-use super::layer::unknown_phase;
+use super::reparam::{self, Reparam};
 use super::split_k::{SplitK, sum_rows_on, tiles};
 use super::{
     Activation, Args, Launch, Layer, LayerContext, LayerPhases, Operands, Param, Phase, Role, Split, by_precision,
@@ -17,7 +17,7 @@ use crate::error::{Fault, Result, number};
 use crate::gpu::kernels::any;
 use crate::gpu::libraries::{Factors, PRODUCT_WORKSPACE, Product, ProductOf, Workspace};
 use crate::gpu::{AnyConst, ComputeType, int};
-use crate::settings::{AT_LEAST_ONE, settings, values};
+use crate::settings::{AT_LEAST_ONE, Settings, settings, values};
 use crate::tensor::{Dim, Layout, Mesh, Placement, Precision, Shape};
 use serde::Deserialize;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -29,6 +29,8 @@ settings! {
         pub units: usize, in AT_LEAST_ONE, example "10";
         /// Initial bias: a number, `true` for 0, or `false` for no bias.
         pub bias: Bias = Bias::default();
+        /// How the weight follows from other parameters: w = g v / |v| for each output, where g starts as `gain`, or as |v|.
+        pub reparam: Option<Reparam> = None;
     }
 }
 
@@ -130,6 +132,10 @@ impl Layer for Dense {
     fn key(&self) -> &'static str {
         "dense"
     }
+    fn check(&self) -> Result<(), Fault> {
+        self.check_ranges()?;
+        reparam::check(self.reparam.as_ref())
+    }
     fn output(&self, _: &[Activation]) -> Result<Activation, Fault> {
         Ok(Activation::new(1, 1, self.units))
     }
@@ -145,7 +151,7 @@ impl Layer for Dense {
             init: None,
         };
         let bias = self.bias.value().map(|value| Param::vector("bias", units, value));
-        [weight].into_iter().chain(bias).collect()
+        reparam::params(self.reparam.as_ref(), [weight].into_iter().chain(bias).collect())
     }
     fn cost(&self, inputs: &[Activation]) -> u64 {
         2 * (inputs[0].features() * self.units) as u64
@@ -169,7 +175,8 @@ impl Layer for Dense {
                 ),
             ));
         }
-        Ok(weighted_phases(cx, self.bias.value().is_some(), false))
+        let phases = weighted_phases(cx, self.bias.value().is_some(), false);
+        Ok(reparam::phases(self.reparam.as_ref(), phases, cx, self.params(cx.inputs)[0].shape.clone()))
     }
     fn run(&self, phase: &str, args: &Args) {
         by_precision!(args, T => match (phase, args.implementation) {
@@ -177,11 +184,14 @@ impl Layer for Dense {
             ("forward", Implementation::Reference) => plain_forward::<T>(args),
             ("backward", Implementation::Fast) => backward::<T>(args),
             ("backward", Implementation::Reference) => plain_backward::<T>(args),
-            _ => unknown_phase(phase),
+            _ => reparam::run(phase, args),
         })
     }
     fn scratch(&self, phase: &str, shapes: &Operands, target: Target) -> usize {
         let Target::Gpu { libraries, .. } = target else { return 0 };
+        if reparam::has(phase) {
+            return 0;
+        }
         let library = if libraries == LibraryUse::Off { 0 } else { Workspace::elements(PRODUCT_WORKSPACE) };
         if phase == "forward" {
             return library;
@@ -195,14 +205,19 @@ impl Layer for Dense {
         match phase {
             "forward" => self.launch_forward(launch),
             "backward" => self.launch_backward(launch),
-            _ => unknown_phase(phase),
+            _ => reparam::launch(phase, launch),
         }
     }
     fn examples() -> Vec<(Self, Vec<Activation>)> {
+        let dense = |units, bias| Dense { units, bias, reparam: None };
         vec![
-            (Dense { units: 8, bias: Bias::Value(0.5) }, vec![Activation::new(1, 1, 12)]),
-            (Dense { units: 4, bias: Bias::Switch(false) }, vec![Activation::new(2, 3, 4)]),
-            (Dense { units: 300, bias: Bias::default() }, vec![Activation::new(1, 1, 20)]),
+            (dense(8, Bias::Value(0.5)), vec![Activation::new(1, 1, 12)]),
+            (dense(4, Bias::Switch(false)), vec![Activation::new(2, 3, 4)]),
+            (dense(300, Bias::default()), vec![Activation::new(1, 1, 20)]),
+            (
+                Dense { reparam: Some(Reparam::WEIGHT_NORM), ..dense(8, Bias::Value(0.5)) },
+                vec![Activation::new(2, 3, 4)],
+            ),
         ]
     }
 }
@@ -448,7 +463,7 @@ mod tests {
             }
             assert_eq!(bound.is_finite(3), known, "{x} {dy}");
             // The single layer panics where a gradient that is known to be finite is not.
-            let layer = Dense { units: 300, bias: Bias::Switch(false) };
+            let layer = Dense { units: 300, bias: Bias::Switch(false), reparam: None };
             let mut dense = SingleLayer::<f32>::new(&layer, &[Activation::new(1, 1, 20)], &Setup::of_rows(4)).unwrap();
             dense.values_mut(Role::X(0)).fill(0.5);
             dense.values_mut(Role::X(0))[33] = x;

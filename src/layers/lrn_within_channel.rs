@@ -42,7 +42,9 @@ impl Layer for LrnWithinChannel {
     fn output(&self, inputs: &[Activation]) -> Result<Activation, Fault> {
         let x = inputs[0];
         if x.flat && x.h * x.w > 1 {
-            return Err(Fault::whole("lrn_within_channel normalises over the pixels of an image; put it before flatten"));
+            return Err(Fault::whole(
+                "lrn_within_channel normalises over the pixels of an image; put it before flatten",
+            ));
         }
         Ok(x)
     }
@@ -98,7 +100,19 @@ impl Layer for LrnWithinChannel {
                 // SAFETY: x, the sums, dy and dx are (N, h, w, c), n elements.
                 unsafe {
                     any::lrn_within_channel_backward(
-                        &launch.issue, grid, x, sums, dy, dx, n, h, w, c, reach, slope, beta,
+                        &launch.issue,
+                        grid,
+                        x,
+                        sums,
+                        dy,
+                        dx,
+                        n,
+                        h,
+                        w,
+                        c,
+                        reach,
+                        slope,
+                        beta,
                     )
                 }
             }

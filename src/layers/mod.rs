@@ -38,6 +38,7 @@ mod max_pool;
 mod maxout;
 mod mean_squared_error;
 mod multiply;
+mod normalized_relu;
 mod pad;
 mod phase;
 mod positional_embedding;
@@ -45,6 +46,7 @@ mod prelu;
 mod rearrange;
 mod relu;
 mod relu6;
+pub(crate) mod reparam;
 mod row_sums;
 mod selu;
 mod shortcut;
@@ -56,6 +58,7 @@ mod softmax_cross_entropy;
 mod softplus;
 mod space_to_depth;
 mod split_k;
+mod stochastic_pool;
 mod surface;
 mod tanh;
 mod unit_norm;
@@ -104,6 +107,7 @@ registry! {
     "maxout" => maxout::Maxout,
     "mean_squared_error" => mean_squared_error::MeanSquaredError,
     "multiply" => multiply::Multiply,
+    "normalized_relu" => normalized_relu::NormalizedRelu,
     "pad" => pad::Pad,
     "positional_embedding" => positional_embedding::PositionalEmbedding,
     "prelu" => prelu::Prelu,
@@ -117,6 +121,7 @@ registry! {
     "softmax_cross_entropy" => SoftmaxCrossEntropy,
     "softplus" => softplus::Softplus,
     "space_to_depth" => space_to_depth::SpaceToDepth,
+    "stochastic_pool" => stochastic_pool::StochasticPool,
     "surface" => surface::Surface,
     "tanh" => tanh::Tanh,
     "upsample" => upsample::Upsample,

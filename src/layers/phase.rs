@@ -73,8 +73,10 @@ impl Access {
 /// One operand of a phase, in the layout that the phase requires.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PhaseOperand {
-    /// Its role.
+    /// The tensor that it is.
     pub role: Role,
+    /// The role by which the phase's implementation knows it; the same, unless the phase declares another.
+    pub name: Role,
     /// How the phase accesses it.
     pub access: Access,
     /// The layout in which the phase reads it, or in which the phase writes it.
@@ -109,7 +111,7 @@ pub struct Phase {
 impl PhaseOperand {
     fn new(role: Role, access: Access, layout: Layout) -> Self {
         let low_precision = matches!(role, Role::X(_) | Role::Y | Role::Dy | Role::Dx(_));
-        PhaseOperand { role, access, layout, low_precision }
+        PhaseOperand { role, name: role, access, layout, low_precision }
     }
 }
 
@@ -127,6 +129,13 @@ impl Phase {
     pub fn low_precision(mut self) -> Self {
         if let Some(last) = self.operands.last_mut() {
             last.low_precision = true;
+        }
+        self
+    }
+    /// Declares that the phase's implementation knows the last operand by another role.
+    pub fn known_as(mut self, name: Role) -> Self {
+        if let Some(last) = self.operands.last_mut() {
+            last.name = name;
         }
         self
     }

@@ -205,7 +205,7 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
             let whole = &mut self.tensors.iter_mut().find(|t| t.role == operand.role).expect("it was looked up above");
             whole.values.fill(T::from_f64(f64::NAN));
             let of = |device: usize| {
-                let found = results[device].iter().find(|(role, _)| *role == operand.role);
+                let found = results[device].iter().find(|(role, _)| *role == operand.name);
                 &found.expect("every operand has a result").1
             };
             for device in 0..mesh.devices() {
@@ -242,12 +242,24 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
             let window = operand.layout.on_mesh(mesh).window(&tensor.shape, mesh, mesh.position(device));
             // Poison the memory so that reads of uninitialised elements show.
             let mut values = vec![T::from_f64(f64::NAN); window.elements()];
-            if operand.access != Access::Write {
+            let at = mesh.position(device);
+            let term = |axis: Axis| operand.layout.on_mesh(mesh).on(axis) == Placement::Partial;
+            if operand.access == Access::Read
+                && (term(Axis::Data) && at.data > 0 || term(Axis::Columns) && at.column > 0)
+            {
+                // A phase that reads terms of a sum is linear in them: one device has the sum.
+                values.fill(T::ZERO);
+            } else if operand.access != Access::Write {
                 each(&tensor.shape, &window, |local, index| values[local] = tensor.values[index]);
+            }
+            // Kernels round this weight; parameters are given as kernels round them.
+            let computed = operand.name == Role::WEIGHT && operand.role != operand.name;
+            if computed && self.driver.is_none() && self.setup.products != MatmulPrecision::Full {
+                values.iter_mut().for_each(|value| *value = T::from_f64(rounded(value.to_f64(), self.setup.products)));
             }
             given.push(values);
             described.push((
-                operand.role,
+                operand.name,
                 Operand::described(self.element(operand.low_precision), tensor.shape.clone(), window),
             ));
         }
@@ -338,6 +350,16 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
             Ok((role, values.into_iter().map(|v| T::from_f64(f64::from(v))).collect()))
         };
         operands.roles().map(take).collect()
+    }
+}
+
+/// Returns a factor of a product as kernels round it.
+fn rounded(value: f64, products: MatmulPrecision) -> f64 {
+    match products {
+        MatmulPrecision::Full => value,
+        MatmulPrecision::Bf16 => half::bf16::from_f64(value).to_f64(),
+        // 10 bits after the first, the nearest.
+        MatmulPrecision::Tf32 => f64::from(f32::from_bits((value as f32).to_bits().wrapping_add(0x1000) & !0x1fff)),
     }
 }
 

@@ -173,13 +173,20 @@ impl WindowGeometry {
         Ok(())
     }
 
+    /// Returns the windows of a pool over an image of a size.
+    pub fn of_pool(kernel: Pair, stride: Option<Pair>, pad: Padding, ceil: bool, image: Pair) -> Self {
+        let stride = stride.unwrap_or(kernel);
+        let [pad, after] = pad.around(image, kernel, stride);
+        WindowGeometry { kernel, stride, pad, after, dilation: Pair::both(1), ceil }
+    }
+
     /// Checks the ranges, and that padding is at most half the kernel so that every window overlaps the image.
     pub fn check_pool(&self) -> Result<(), Fault> {
         self.check()?;
         let most = Pair { h: self.kernel.h / 2, w: self.kernel.w / 2 };
-        if self.pad.h > most.h || self.pad.w > most.w {
-            let message = format!("pad = {}, expected at most half the kernel, {most}", self.pad);
-            return Err(Fault::at("pad", message));
+        if [self.pad, self.after].iter().any(|pad| pad.h > most.h || pad.w > most.w) {
+            let pad = Padding::Given(self.pad, self.after);
+            return Err(Fault::at("pad", format!("pad = {pad}, expected at most half the kernel, {most}")));
         }
         Ok(())
     }
@@ -217,13 +224,14 @@ impl WindowGeometry {
 
     /// Returns the geometry in the form that the pooling kernels expect, for a device's part of the image and output.
     pub fn geometry(&self, x: &Operand, y: &Operand) -> crate::error::Result<PoolGeometry> {
-        let WindowGeometry { kernel, stride, pad, .. } = *self;
+        let WindowGeometry { kernel, stride, pad, after, .. } = *self;
         let (h, w, c, oh, ow) = (x.len(1), x.len(2), x.len(3), y.len(1), y.len(2));
         // Kernels use 32-bit indices within one image.
         ints([h * w * c, oh * ow * c])?;
         let [h, w, c, oh, ow] = ints([h, w, c, oh, ow])?;
         let [kh, kw, stride_h, stride_w, pad_h, pad_w] = ints([kernel.h, kernel.w, stride.h, stride.w, pad.h, pad.w])?;
-        Ok(PoolGeometry { h, w, c, oh, ow, kh, kw, stride_h, stride_w, pad_h, pad_w })
+        let [after_h, after_w] = ints([after.h, after.w])?;
+        Ok(PoolGeometry { h, w, c, oh, ow, kh, kw, stride_h, stride_w, pad_h, pad_w, after_h, after_w })
     }
 
     /// Returns the rows of an image of height `h` that the window of output row `oh` covers.

@@ -3,6 +3,7 @@
 use crate::device::{Random, RandomStream};
 use crate::error::Locations;
 use crate::layers::init::InitialElement;
+use crate::layers::reparam;
 use crate::layers::{Activation, Init, Layer, MetricKind, Param, Split};
 use std::ops::Range;
 use std::sync::Arc;
@@ -149,6 +150,21 @@ impl Network {
         }
     }
 
+    /// Returns the node that has a parameter.
+    ///
+    /// # Panics
+    /// If there is no such parameter.
+    pub fn layer_of(&self, parameter: usize) -> &Node {
+        self.nodes.iter().find(|node| node.params.contains(&parameter)).expect("a parameter belongs to a node")
+    }
+
+    /// Returns the parameter by which the outputs of a layer are scaled that has this weight: the weight, or what takes its place if it
+    /// is normalised.
+    pub fn scale_of(&self, weight: usize) -> usize {
+        let named = |&&parameter: &&usize| self.parameters[parameter].param.name == reparam::GAIN;
+        self.layer_of(weight).params.iter().find(named).copied().unwrap_or(weight)
+    }
+
     /// Returns the number of units of all parameters: the weights of one output each, or whole vectors.
     pub fn num_units(&self) -> usize {
         self.parameters.iter().map(Parameter::units).sum()
@@ -190,7 +206,10 @@ impl InitialValues<'_> {
 /// They depend on the seed, the index of the parameter and the index of the value, never on devices or layouts.
 pub fn initial(network: &Network, seed: u64, parameter: usize) -> InitialValues<'_> {
     let random = Random::new(seed, RandomStream::Init, 0, parameter as u64);
+    let first = network.layer_of(parameter).params[0];
     let parameter = &network.parameters[parameter];
-    let whole = parameter.init.0.whole(&parameter.param.shape, &random);
+    let (init, shape) = (&parameter.init.0, &parameter.param.shape);
+    let weight = || initial(network, seed, first).elements(0..network.parameters[first].param.shape.elements());
+    let whole = init.of_weight(&weight, shape.0[0]).or_else(|| init.whole(shape, &random));
     InitialValues { parameter, random, whole }
 }

@@ -256,7 +256,7 @@ impl Planner<'_> {
         for operand in phase.all_operands(mask.is_some()) {
             let layout = operand.layout.on_mesh(mesh);
             let tensor = self.operand(index, operand, layout);
-            operands.extend(tensor.map(|tensor| (operand.role, tensor, operand.access)));
+            operands.extend(tensor.map(|tensor| (operand.name, tensor, operand.access)));
         }
         let mut epilogue = self.epilogue(index, phase);
         if let Some((_, node)) = epilogue {

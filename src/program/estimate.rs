@@ -97,7 +97,7 @@ fn flops(plan: &Plan, program: &Program, node: usize, pass: Pass, operands: &[(R
     let rows = program.variant.batch as f64;
     let share = |local: &LocalOperand| local.window.elements() as f64 / local.shape.elements().max(1) as f64;
     let find = |required: Role| operands.iter().find(|(role, _)| *role == required).map(|(_, local)| local);
-    let input = [Role::X(0), Role::Dy, Role::Saved(0)].into_iter().find_map(find);
+    let input = [Role::X(0), Role::Dy].into_iter().find_map(find);
     let samples = input.map_or(0.0, |l| l.window.len.first().map_or(0.0, |&n| n as f64) / rows);
     let part = match find(Role::WEIGHT).filter(|weight| weight.shape.rank() > 1) {
         Some(weight) => samples * share(weight),

@@ -137,8 +137,13 @@ impl Plan {
             Work::Phase { node, operands, scratch, .. } => {
                 let node = &self.network.nodes[*node];
                 let named = operands.iter().map(|(role, local)| {
-                    let (name, tensor) = self.names(node, *role);
-                    let tensor = tensor.unwrap_or_else(|| program.buffers[local.buffer].name.clone());
+                    let (mut name, mut tensor) = self.names(node, *role);
+                    let buffer = &program.buffers[local.buffer].name;
+                    // A weight that follows from parameters, or its gradient.
+                    if matches!(role, Role::Param(0) | Role::DParam(0)) && buffer.contains(".saved") {
+                        (name, tensor) = (if *role == Role::WEIGHT { "w" } else { "dw" }.to_string(), None);
+                    }
+                    let tensor = tensor.unwrap_or_else(|| buffer.clone());
                     (format!("{name}={tensor}{}", Shape(local.window.len.clone())), local)
                 });
                 let scratch = scratch.as_ref().map(|local| format!("  scratch={}", local.window.elements()));

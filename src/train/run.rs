@@ -117,7 +117,8 @@ impl Run {
             let Parameter { param, init, .. } = &network.parameters[parameter];
             param.init.is_none() && init.0.scales_outputs() && !is_given(parameter)
         };
-        let scaled: Vec<usize> = (0..network.parameters.len()).filter(is_scaled).collect();
+        let weights = (0..network.parameters.len()).filter(is_scaled);
+        let scaled: Vec<usize> = weights.map(|weight| network.scale_of(weight)).collect();
         if scaled.is_empty() {
             return Ok(());
         }

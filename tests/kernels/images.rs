@@ -53,7 +53,21 @@ impl Case {
         let i = |v: usize| v as i32;
         let ([oh, ow], [kh, kw]) = (self.out.map(i), self.kernel.map(i));
         let ([stride_h, stride_w], [pad_h, pad_w]) = (self.stride.map(i), self.pad.map(i));
-        PoolGeometry { h: i(self.h), w: i(self.w), c: i(self.c), oh, ow, kh, kw, stride_h, stride_w, pad_h, pad_w }
+        PoolGeometry {
+            h: i(self.h),
+            w: i(self.w),
+            c: i(self.c),
+            oh,
+            ow,
+            kh,
+            kw,
+            stride_h,
+            stride_w,
+            pad_h,
+            pad_w,
+            after_h: pad_h,
+            after_w: pad_w,
+        }
     }
 }
 

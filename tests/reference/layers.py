@@ -9,6 +9,7 @@ of the inputs and parameters; `params` has the parameters' shapes, in the order 
 """
 import argparse
 import json
+import math
 import pathlib
 
 import numpy as np
@@ -56,6 +57,18 @@ CASES = {
     "multiply": case("multiply", lambda x, g: x * g, (4, 3, 2), (4, 1, 1)),
     "slice": case("slice", lambda x: x[:, 1:3], first=1, channels=2),
     "adaptive_avg_pool": case("adaptive_avg_pool", lambda x: F.adaptive_avg_pool2d(x, (2, 3)), (3, 5, 4), size=[2, 3]),
+    "max_pool_below_and_right": case(
+        "max_pool", lambda x: F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-1e9), 3, 2), (4, 5, 6),
+        kernel=3, stride=2, pad=[0, 1, 0, 1]),
+    "max_pool_same": case(
+        "max_pool", lambda x: F.max_pool2d(F.pad(x, (1, 1, 0, 1), value=-1e9), 3, 2), (4, 6, 5), kernel=3, stride=2, pad="same"),
+    "avg_pool_above": case(
+        "avg_pool", lambda x: F.avg_pool2d(F.pad(x, (0, 1, 1, 0)), 3, 2), (4, 5, 6), kernel=3, stride=2, pad=[1, 0, 0, 1]),
+    # As TensorFlow's: padding does not count.
+    "avg_pool_same": case(
+        "avg_pool",
+        lambda x: F.avg_pool2d(F.pad(x, (1, 1, 0, 1)), 3, 2) / F.avg_pool2d(F.pad(torch.ones_like(x), (1, 1, 0, 1)), 3, 2),
+        (4, 6, 5), kernel=3, stride=2, pad="same", count_include_pad=False),
     "lrn_within_channel": case(
         "lrn_within_channel", lambda x: x / (1.5 + 0.8 * F.avg_pool2d(x * x, 3, 1, 1)) ** 0.75, (3, 4, 5), size=3, alpha=0.8, k=1.5),
     "lrn_within_channel_wide": case(
@@ -79,6 +92,14 @@ CASES = {
     "conv_dilated": case(
         "conv", lambda x, w, b: F.conv2d(x, w, b, 2, 2, (2, 3), 2), (4, 6, 9), params=[(4, 2, 3, 3), (4,)], filters=4, kernel=3,
         stride=2, pad=2, dilation=[2, 3], groups=2),
+    "conv_weight_norm": case(
+        "conv", lambda x, v, b, g: F.conv2d(x, torch._weight_norm(v, g, 0), b, 2, 1, 1, 2), (4, 5, 3),
+        params=[(6, 2, 3, 3), (6,), (6, 1, 1, 1)], filters=6, kernel=3, stride=2, pad=1, groups=2, reparam={"weight_norm": {}}),
+    "dense_weight_norm": case(
+        "dense", lambda x, v, g: F.linear(x.flatten(1), torch._weight_norm(v, g, 0))[:, :, None, None], (2, 3, 2),
+        params=[(5, 12), (5, 1)], units=5, bias=False, reparam={"weight_norm": {"gain": 2.0}}),
+    "normalized_relu": case(
+        "normalized_relu", lambda x: (F.relu(x) - (0.5 / math.pi) ** 0.5) / (0.5 - 0.5 / math.pi) ** 0.5),
     # The running statistics are 0 and 1 at first.
     "batch_norm_fixed": case(
         "batch_norm", lambda x, w, b: F.batch_norm(x, torch.zeros(4).double(), torch.ones(4).double(), w, b, eps=0.5),

@@ -21,6 +21,7 @@ mod plain;
 mod windows;
 
 use super::dense::{Bias, preferred_weighted, weighted_phases};
+use super::reparam::{self, Reparam};
 use super::window::{Padding, Pair, WindowGeometry};
 use crate::cpu::Implementation;
 use crate::device::Target;
@@ -51,6 +52,8 @@ settings! {
         pub groups: usize = 1, in AT_LEAST_ONE;
         /// Initial bias: a number, `true` for 0, or `false` for no bias.
         pub bias: Bias = Bias::default();
+        /// How the weight follows from other parameters: w = g v / |v| for each output, where g starts as `gain`, or as |v|.
+        pub reparam: Option<Reparam> = None;
     }
 }
 
@@ -80,6 +83,7 @@ impl Layer for Conv {
     }
     fn check(&self) -> Result<(), Fault> {
         self.check_ranges()?;
+        reparam::check(self.reparam.as_ref())?;
         if !self.filters.is_multiple_of(self.groups) {
             let (filters, groups) = (self.filters, self.groups);
             let fit = filters.div_ceil(groups) * groups;
@@ -108,7 +112,7 @@ impl Layer for Conv {
             init: None,
         };
         let bias = self.bias.value().map(|value| Param::vector("bias", self.filters, value));
-        [weight].into_iter().chain(bias).collect()
+        reparam::params(self.reparam.as_ref(), [weight].into_iter().chain(bias).collect())
     }
     fn cost(&self, inputs: &[Activation]) -> u64 {
         let y = self.output(inputs).map_or(0, Activation::features);
@@ -148,9 +152,13 @@ impl Layer for Conv {
                 ),
             ));
         }
-        Ok(weighted_phases(cx, self.has_bias(), cx.split == Split::Columns && self.is_aligned(cx.mesh)))
+        let phases = weighted_phases(cx, self.has_bias(), cx.split == Split::Columns && self.is_aligned(cx.mesh));
+        Ok(reparam::phases(self.reparam.as_ref(), phases, cx, self.params(cx.inputs)[0].shape.clone()))
     }
     fn scratch(&self, phase: &str, shapes: &Operands, target: Target) -> usize {
+        if reparam::has(phase) {
+            return 0;
+        }
         let part = self.part(shapes);
         match (phase, target) {
             ("forward", Target::Cpu { threads }) => fast::forward_scratch(&part, threads),
@@ -160,6 +168,9 @@ impl Layer for Conv {
         }
     }
     fn run(&self, phase: &str, args: &Args) {
+        if reparam::has(phase) {
+            return reparam::run(phase, args);
+        }
         let part = self.part(args.operands);
         by_precision!(args, T => match (phase, args.implementation) {
             ("forward", Implementation::Fast) => fast::forward::<T>(&part, args),
@@ -170,6 +181,9 @@ impl Layer for Conv {
         })
     }
     fn launch(&self, phase: &str, launch: &Launch) -> Result<()> {
+        if reparam::has(phase) {
+            return reparam::launch(phase, launch);
+        }
         let part = self.part(launch.operands);
         match phase {
             "forward" => launch::forward(&part, launch),
@@ -186,6 +200,7 @@ impl Layer for Conv {
             dilation: Pair::both(1),
             groups,
             bias,
+            reparam: None,
         };
         let (square, on) = (Pair::both, Bias::Value(0.5));
         vec![
@@ -197,6 +212,14 @@ impl Layer for Conv {
             (conv(8, square(5), 3, 0, 4, on), vec![Activation::new(9, 8, 4)]),
             (Conv { dilation: Pair { h: 2, w: 3 }, ..conv(4, square(3), 2, 2, 2, on) }, vec![Activation::new(6, 9, 4)]),
             (Conv { dilation: square(2), ..conv(6, square(3), 1, 1, 6, on) }, vec![Activation::new(5, 4, 6)]),
+            (
+                Conv { reparam: Some(Reparam::WEIGHT_NORM), ..conv(8, square(3), 2, 1, 2, on) },
+                vec![Activation::new(4, 5, 4)],
+            ),
+            (
+                Conv { reparam: Some(Reparam::WEIGHT_NORM), ..conv(4, square(2), 1, 0, 1, Bias::Switch(false)) },
+                vec![Activation::new(3, 4, 4)],
+            ),
             (Conv { pad: Padding::Same, ..conv(4, square(3), 2, 0, 1, on) }, vec![Activation::new(6, 5, 4)]),
             (
                 Conv {
@@ -248,6 +271,7 @@ mod tests {
             dilation: both(1),
             groups,
             bias: Bias::Value(0.0),
+            reparam: None,
         }
     }
 

@@ -40,6 +40,11 @@ pub trait Initializer: Settings + Debug + Send + Sync {
         None
     }
 
+    /// Returns the values of all elements, one for each of `outputs`, if they follow from the weight, the first parameter of the layer.
+    fn of_weight(&self, _weight: &dyn Fn() -> Vec<f64>, _outputs: usize) -> Option<Vec<f64>> {
+        None
+    }
+
     /// Returns the value if it is the same for all elements.
     fn constant(&self) -> Option<f64> {
         None
