@@ -42,6 +42,11 @@ impl Random {
         Random { key, time: time as u32, stream: stream as u32 }
     }
 
+    /// Returns the sequence of a key, with time and stream 0.
+    pub fn with_key(key: [u32; 2]) -> Self {
+        Random { key, time: 0, stream: 0 }
+    }
+
     /// Returns the key, for kernels that compute the same words on a GPU.
     pub fn key(&self) -> [u32; 2] {
         self.key

@@ -43,6 +43,7 @@ values! {
     String, "text", text => format!("{text:?}");
     PathBuf, "file name", path => format!("{:?}", path.display().to_string());
     [usize; 3], "list of 3 integers", list => format!("{list:?}");
+    [f64; 2], "list of 2 numbers", list => format!("[{}, {}]", number(list[0]), number(list[1]));
 }
 
 impl<T: Value> Value for Vec<T> {

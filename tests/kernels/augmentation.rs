@@ -1,5 +1,5 @@
 use crate::rig::*;
-use peristyle::gpu::kernels::{augment_crop, augment_normalize, augment_rotate};
+use peristyle::gpu::kernels::{augment_crop, augment_normalize, augment_warp};
 use peristyle::gpu::{Const, Grid, Mut};
 
 /// (images, h, w, c, rows of the grid): one pixel, odd sizes, more pixels than a block has threads,
@@ -70,16 +70,16 @@ fn pixels_begin_at_any_byte() {
     }
 }
 
-/// The two numbers that a step draws for each image.
-type Draws = Vec<[f32; 2]>;
+/// The numbers that a step draws for each image, of which a crop has two.
+type Draws = Vec<[f32; 4]>;
 
 /// Compares a kernel, with and without a table, on bytes and on floats, with bilinear samples in f64. `at` returns the
 /// position in x of the pixel (i, j) of y, from the draws of its image and the middle of x.
-fn moved(rotates: bool, draws: impl Fn(usize) -> Draws, at: impl Fn([f32; 2], [f64; 2], [f64; 2]) -> [f64; 2]) {
+fn moved(warps: bool, draws: impl Fn(usize) -> Draws, at: impl Fn([f32; 4], [f64; 2], [f64; 2]) -> [f64; 2]) {
     for [images, h, w, c, rows] in CASES {
         let n = images * h * w * c;
         let (x, all, draws) = (raw(n), table(c), draws(images));
-        let steps: Vec<f32> = draws.iter().flat_map(|&d| [[f32::NAN; 2], d, [f32::NAN; 2]]).flatten().collect();
+        let steps: Vec<f32> = draws.iter().flat_map(|&d| [[f32::NAN; 4], d, [f32::NAN; 4]]).flatten().collect();
         let pixel = |image: usize, i: f64, j: f64, k: usize| {
             let inside = i >= 0.0 && j >= 0.0 && i < h as f64 && j < w as f64;
             if inside { f64::from(x[((image * h + i as usize) * w + j as usize) * c + k]) } else { 0.0 }
@@ -97,14 +97,14 @@ fn moved(rotates: bool, draws: impl Fn(usize) -> Draws, at: impl Fn([f32; 2], [f
         for (floats, last) in [(false, false), (false, true), (true, false), (true, true)] {
             let got = outputs(|rig| {
                 let (to, (bytes, values)): (Mut<f32>, _) = (rig.out(n), pixels(rig, &x, floats));
-                let draws = rig.give(&steps).offset(2);
+                let draws = rig.give(&steps).offset(4);
                 let table = if last { rig.give(&all) } else { Const::NONE };
                 let grid = Grid::new((h * w).div_ceil(256), rows, 1);
-                let (on, [images, h, w, c, stride]) = (&rig.on(), [images, h, w, c, 2 * STEPS].map(|v| v as i32));
+                let (on, [images, h, w, c, stride]) = (&rig.on(), [images, h, w, c, 4 * STEPS].map(|v| v as i32));
                 // SAFETY: x and y have the shape of the case; there are draws for every image.
                 unsafe {
-                    match rotates {
-                        true => augment_rotate(on, grid, bytes, values, draws, table, to, images, h, w, c, stride),
+                    match warps {
+                        true => augment_warp(on, grid, bytes, values, draws, table, to, images, h, w, c, stride),
                         false => augment_crop(on, grid, bytes, values, draws, table, to, images, h, w, c, h, w, stride),
                     }
                     .unwrap();
@@ -121,15 +121,16 @@ fn moved(rotates: bool, draws: impl Fn(usize) -> Draws, at: impl Fn([f32; 2], [f
 
 #[test]
 fn a_crop_moves_pixels_and_fills_with_zero() {
-    let draws = |images| (0..images).map(|image| [image as f32 - 1.0, 2.0 - image as f32]).collect();
-    moved(false, draws, |[top, left], [i, j], _| [i + f64::from(top), j + f64::from(left)]);
+    let draws =
+        |images| (0..images).map(|image| [image as f32 - 1.0, 2.0 - image as f32, f32::NAN, f32::NAN]).collect();
+    moved(false, draws, |[top, left, ..], [i, j], _| [i + f64::from(top), j + f64::from(left)]);
 }
 
 #[test]
 fn a_rotation_samples_the_image_turned_back() {
-    let turn = |angle: f32| [angle.sin(), angle.cos()];
+    let turn = |angle: f32| [angle.cos(), angle.sin(), -angle.sin(), angle.cos()];
     let draws = |images: usize| (0..images).map(|image| turn([0.3, -1.0, 3.1, 2.0, -0.01][image])).collect();
-    moved(true, draws, |[sine, cosine], [i, j], [mi, mj]| {
+    moved(true, draws, |[cosine, sine, ..], [i, j], [mi, mj]| {
         let (di, dj, sine, cosine) = (i - mi, j - mj, f64::from(sine), f64::from(cosine));
         [sine * dj + cosine * di + mi, cosine * dj - sine * di + mj]
     });

@@ -7,10 +7,17 @@
 //! To add one: write `data/augment/x.rs` with a struct that implements [`Augmentation`], a kernel in
 //! `kernels/augment_x.cu`, and add one line to the list in `registry!` below.
 
+mod affine;
 mod augmentation;
+mod color;
 mod crop;
+mod cutout;
+mod flip;
 mod list;
+mod noise;
 mod rotate;
+mod scale;
+mod shear;
 mod shift;
 
 pub use augmentation::{AugmentLaunch, Augmentation, Draws};
@@ -22,7 +29,13 @@ use crate::settings::registry;
 
 registry! {
     Augmentation: Box<dyn Augmentation>, one => Box::new(one);
+    "color" => color::Color,
     "crop" => crop::Crop,
+    "cutout" => cutout::Cutout,
+    "flip" => flip::Flip,
+    "noise" => noise::Noise,
     "rotate" => Rotate,
+    "scale" => scale::Scale,
+    "shear" => shear::Shear,
     "shift" => Shift,
 }

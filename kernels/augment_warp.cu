@@ -1,13 +1,12 @@
-// Rotations with bilinear interpolation.
+// Linear maps about the centre with bilinear interpolation.
 #include "augment.cuh"
 
-// Rotates an image counter-clockwise about ((H - 1) / 2, (W - 1) / 2): y at p is x at p rotated back, interpolated
-// bilinearly, and 0 outside the image. One thread per pixel, a row of the grid per image.
+// y at p is x at M p, about ((H - 1) / 2, (W - 1) / 2), interpolated bilinearly, and 0 outside the image. One thread per pixel, a row of the grid per image.
 template <typename T>
-__device__ void augment_rotate(
+__device__ void augment_warp(
     const unsigned char* bytes,  // (N, H, W, C), or null
     const float* floats,         // (N, H, W, C), or null
-    const float* draws,          // (N, stride), from its values on: sine, cosine
+    const float* draws,          // (N, stride), from its values on: M by rows
     const float* table,          // (1 + 2 C), or null
     T* y,                        // (N, H, W, C)
     int images, int h, int w, int c, int stride) {
@@ -18,10 +17,10 @@ __device__ void augment_rotate(
     const float di = (float)(pixel / w) - middle_i, dj = (float)(pixel % w) - middle_j;
     const auto clamped = [](float at, float last) { return at < 0.0f ? 0.0f : at > last ? last : at; };
     for (long long image = blockIdx.y; image < images; image += gridDim.y) {
-        const float sine = draws[image * stride], cosine = draws[image * stride + 1];
+        const float* m = draws + image * stride;
         // Coordinates include a black frame of one pixel, to which points farther outside are clamped.
-        const float at_i = __fmul_rn(sine, dj) + __fmul_rn(cosine, di) + middle_i + 1.0f;
-        const float at_j = __fmul_rn(cosine, dj) - __fmul_rn(sine, di) + middle_j + 1.0f;
+        const float at_i = __fmul_rn(m[0], di) + __fmul_rn(m[1], dj) + middle_i + 1.0f;
+        const float at_j = __fmul_rn(m[2], di) + __fmul_rn(m[3], dj) + middle_j + 1.0f;
         const float i = clamped(at_i, (float)(h + 1)), j = clamped(at_j, (float)(w + 1));
         const int top = (int)i, left = (int)j;
         const float down = i - (float)top, right = j - (float)left;
@@ -41,4 +40,4 @@ __device__ void augment_rotate(
         }
     }
 }
-KERNEL(augment_rotate, f32, bf16)
+KERNEL(augment_warp, f32, bf16)
