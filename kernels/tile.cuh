@@ -190,12 +190,12 @@ template <class Kind, int ROWS, int COLUMNS, bool AKFast, bool BKFast> struct Pl
             }
         }
     }
-    // Adds terms[column] to every row.
-    __device__ __forceinline__ void add(const T* terms, int columns) {
+    // Adds terms[column * step] to every row.
+    __device__ __forceinline__ void add(const T* terms, int step, int columns) {
 #pragma unroll
         for (int j = 0; j < N; ++j) {
             const int column = Right::place(threadIdx.x % 16, j);
-            const float term = column < columns ? to_float(terms[column]) : 0.0f;
+            const float term = column < columns ? to_float(terms[column * step]) : 0.0f;
 #pragma unroll
             for (int i = 0; i < M; ++i) sums[i][j] += term;
         }
@@ -286,13 +286,13 @@ template <class Kind, int ROWS, int COLUMNS, bool AKFast, bool BKFast> struct Co
             multiply_fragments<Kind>(sums, operands);
         }
     }
-    __device__ __forceinline__ void add(const T* terms, int columns) {
+    __device__ __forceinline__ void add(const T* terms, int step, int columns) {
 #pragma unroll
         for (int j = 0; j < N; ++j)
 #pragma unroll
             for (int e = 0; e < 2; ++e) {
                 const int place = column() + j * 8 + threadIdx.x % 4 * 2 + e;
-                const float term = place < columns ? to_float(terms[place]) : 0.0f;
+                const float term = place < columns ? to_float(terms[place * step]) : 0.0f;
 #pragma unroll
                 for (int i = 0; i < M; ++i) {
                     sums[i][j][e] += term;
@@ -333,10 +333,10 @@ template <class Kind, int ROWS, int COLUMNS, bool AKFast, bool BKFast> struct Co
 };
 #endif
 
-// The epilogue of a sum: terms[column] is added unless terms is null, then max(sum, 0) is taken if relu is not 0.
+// The epilogue of a sum: terms[column * step] is added unless terms is null, then max(sum, 0) is taken if relu is not 0.
 template <typename T> struct Finish {
     const T* terms = nullptr;
-    int relu = 0;
+    int relu = 0, step = 1;
 };
 
 template <int SIDE> struct alignas(16) TileMemory {
@@ -385,7 +385,7 @@ __device__ __forceinline__ void tile_product(int block, int m, int n, int k_begi
         tile.multiply(lefts + stage * SLICE, rights + stage * SLICE);
         stage = stage + 1 == STAGES ? 0 : stage + 1;
     }
-    if (finish.terms) tile.add(finish.terms + column, n - column);
+    if (finish.terms) tile.add(finish.terms + column * finish.step, finish.step, n - column);
     if (finish.relu) tile.rectify();
     tile.store(c, row, column, m, n);
 }

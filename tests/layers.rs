@@ -288,7 +288,7 @@ fn layers_apply_the_relu_after_them_in_every_format() {
             found.insert(case.layer.key());
         }
     }
-    assert_eq!(found.into_iter().collect::<Vec<_>>(), ["add", "batch_norm", "conv", "dense"]);
+    assert_eq!(found.into_iter().collect::<Vec<_>>(), ["add", "batch_norm", "conv", "dense", "locally_connected"]);
 }
 
 /// A phase that takes in the backward pass of a relu has the bits of one beside that pass.

@@ -247,7 +247,7 @@ pub const KEYS: &[SectionKey] = &[
     key(
         "model.layers.*.split",
         "`columns`, `rows`, `batch` or `none`",
-        Chosen("`columns` for conv and dense; others keep the layout of their input"),
+        Chosen("`columns` for conv, dense and locally_connected; others keep the layout of their input"),
         "\"batch\"",
         "How the layer is divided along the columns of the mesh.",
     ),

@@ -31,6 +31,7 @@ mod layer;
 mod layer_norm;
 mod layer_scale;
 mod leaky_relu;
+mod locally_connected;
 mod loss;
 mod lrn;
 mod lrn_within_channel;
@@ -101,6 +102,7 @@ registry! {
     "layer_norm" => layer_norm::LayerNorm,
     "layer_scale" => layer_scale::LayerScale,
     "leaky_relu" => leaky_relu::LeakyRelu,
+    "locally_connected" => locally_connected::LocallyConnected,
     "lrn" => lrn::Lrn,
     "lrn_within_channel" => lrn_within_channel::LrnWithinChannel,
     "max_pool" => max_pool::MaxPool,

@@ -33,6 +33,14 @@ def heads(x, to):
     return x.transpose(2, 3).reshape(N, -1, *to)
 
 
+def locally_connected(x, w, b, stride, *pad):
+    """A convolution with w[:, i, j] (O, C, KH, KW) and b[:, i, j] (O) at position (i, j); pad: left, right, top, bottom."""
+    o, oh, ow = w.shape[:3]
+    windows = F.unfold(F.pad(x, pad), w.shape[4:], stride=stride)
+    y = torch.einsum("nkp,opk->nop", windows, w.reshape(o, oh * ow, -1)).reshape(-1, o, oh, ow)
+    return y if b is None else y + b
+
+
 CASES = {
     "relu6": case("relu6", F.relu6),
     # The backward passes of F.hardsigmoid and F.hardswish use 1 / 6 in f32.
@@ -100,6 +108,12 @@ CASES = {
         params=[(5, 12), (5, 1)], units=5, bias=False, reparam={"weight_norm": {"gain": 2.0}}),
     "normalized_relu": case(
         "normalized_relu", lambda x: (F.relu(x) - (0.5 / math.pi) ** 0.5) / (0.5 - 0.5 / math.pi) ** 0.5),
+    "locally_connected_same": case(
+        "locally_connected", lambda x, w, b: locally_connected(x, w, b, 2, 1, 1, 0, 1), (3, 6, 5),
+        params=[(2, 3, 3, 3, 3, 3), (2, 3, 3)], filters=2, kernel=3, stride=2, pad="same"),
+    "locally_connected_sides": case(
+        "locally_connected", lambda x, w: locally_connected(x, w, None, 1, 2, 0, 0, 1), (3, 4, 5),
+        params=[(2, 4, 5, 3, 2, 3)], filters=2, kernel=[2, 3], pad=[0, 1, 2, 0], bias=False),
     # The running statistics are 0 and 1 at first.
     "batch_norm_fixed": case(
         "batch_norm", lambda x, w, b: F.batch_norm(x, torch.zeros(4).double(), torch.ones(4).double(), w, b, eps=0.5),

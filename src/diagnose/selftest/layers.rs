@@ -60,6 +60,7 @@ impl Case {
             case("conv", "{ filters = 8, kernel = 5, pad = 2, groups = 2 }", [9, 9, 96], 5),
             case("dense", "{ units = 300 }", [3, 3, 40], 200),
             case("dropout", "{ rate = 0.3 }", [7, 9, 31], 40),
+            case("locally_connected", "{ filters = 72, kernel = 2, pad = [0, 1, 0, 1] }", [12, 11, 6], 70),
             case("lrn", "{ alpha = 0.5 }", [13, 13, 32], 7),
             case("max_pool", "{ kernel = 3, stride = 2 }", [15, 15, 5], 9),
             case("relu", "{}", [20, 20, 20], 9),
