@@ -149,10 +149,10 @@ pub const KEYS: &[SectionKey] = &[
     ),
     key(
         "data.order",
-        "`shuffle` or `sequential`",
+        "`shuffle`, `class_alternating` or `sequential`",
         Value("\"shuffle\""),
         "\"sequential\"",
-        "The order of the training samples in an epoch.",
+        "The order of the training samples in an epoch. With `class_alternating`, successive samples share no class where that is possible.",
     ),
     within(
         "1 to 256",

@@ -1,5 +1,6 @@
 //! Any batch of a sample set, computed from its index alone.
 
+use super::order::order_of;
 use super::prepare::RawPixels;
 use super::{Augment, ImageView, Preparer, Raw, Sample, SampleOrder, SampleSet, SampleSets};
 use crate::device::{Heap, HostMemory, Pool, Random, RandomStream};
@@ -216,7 +217,7 @@ fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The settings that apply to training only.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 struct Training {
     seed: u64,
     order: SampleOrder,
@@ -313,12 +314,11 @@ impl Batches {
     pub fn fill_part(&mut self, place: Place, (part, own): (BatchPart, Range<usize>), batch: &mut Batch) -> Result<()> {
         let Place { epoch, sample } = place;
         let first = sample + own.start;
-        let shuffle = self.training.as_ref().filter(|training| training.order == SampleOrder::Shuffle);
-        if let Some(Training { seed, .. }) = shuffle
+        if let Some(Training { seed, order }) = self.training
             && self.order.as_ref().is_none_or(|(of, _)| *of != epoch)
         {
-            let random = Random::new(*seed, RandomStream::Order, epoch, 0);
-            self.order = Some((epoch, random.permutation(self.plan.samples)));
+            let SampleSet { samples, data, .. } = &*self.set;
+            self.order = order_of(order, samples, &data.labels, seed, epoch).map(|order| (epoch, order));
         }
         let rows = own.len();
         (batch.epoch, batch.index, batch.first, batch.rows) = (epoch, sample / self.plan.batch, first, rows);

@@ -19,6 +19,7 @@ mod idx;
 mod linear;
 mod loader;
 mod normalization;
+mod order;
 mod point;
 mod prepare;
 mod record;

@@ -26,6 +26,9 @@ pub enum SampleOrder {
     /// A new random order in every epoch, a pure function of the seed and the epoch.
     #[default]
     Shuffle,
+    /// The same, but successive samples share no class unless one class has more samples than all others (LeCun et al. 1998, "Efficient
+    /// BackProp").
+    ClassAlternating,
 }
 
 /// The `[data]` section.
@@ -141,6 +144,13 @@ impl DataSettings {
             let message = "normalize = \"unit\" divides 8-bit pixels by 255, but these images are floats; use \"none\" \
                            or \"standardize\"";
             faults.push(Fault::at("normalize", message));
+        }
+        if self.order == SampleOrder::ClassAlternating && !matches!(train.targets(), Targets::Classes(_)) {
+            let message = format!(
+                "order = \"class_alternating\" needs class numbers, but the targets are {}; use \"shuffle\"",
+                train.targets()
+            );
+            faults.push(Fault::at("order", message));
         }
         faults.extend(Augment::shapes(&self.augment, train.shape).err());
         faults.extend(test.and_then(|test| mismatch(train, test)).map(|message| Fault::at("test", message)));
