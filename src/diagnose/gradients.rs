@@ -12,14 +12,12 @@
 //! - *Choice.* Half of the coordinates are those with the largest gradients, the others are random.
 
 use super::differences::{Claim, Sides, Verdict};
-use crate::data;
-use crate::device::{Clock, Random, RandomStream, Target};
+use super::probe::Probe;
+use crate::device::{Random, RandomStream};
 use crate::error::{Error, Result};
 use crate::network::{self, Network};
-use crate::optim::Chain;
-use crate::placement::{Spec, Variant};
-use crate::program::{Persistent, Plan, Session};
-use crate::tensor::{Dual, Precision, Real};
+use crate::program::Persistent;
+use crate::tensor::{Dual, Precision};
 use std::sync::Arc;
 
 /// A network at its initial values, with the batch on which it is checked.
@@ -89,52 +87,14 @@ const GRADIENT_ROUNDING: f64 = 16.0 * f64::EPSILON;
 /// Number of floating-point operations, of all losses of a gradient check, that take about a minute on two cores.
 const AFFORDABLE: f64 = 1e12;
 
-/// A session that computes losses, and gradients if `backward` is true.
-struct Probe {
-    session: Session,
-    variant: Variant,
-    batch: data::Batch,
-}
-
-impl Probe {
-    fn new(subject: &Subject, precision: Precision, backward: bool) -> Result<Probe> {
-        let Subject { network, seed, target_width, threads, .. } = *subject;
-        let variant = Variant::gradients(subject.rows());
-        let target = Target::Cpu { threads };
-        let variants = vec![variant];
-        let spec = Spec { target, precision, target_width, seed, variants, backward, ..Spec::default() };
-        let plan = Plan::new(Arc::clone(network), Arc::new(Chain::default()), spec)
-            .map_err(|problems| Error::Config(problems.into()))?;
-        let session = Session::new(plan)?;
-        let (images, targets) = (subject.images.to_vec(), subject.targets.to_vec());
-        Ok(Probe { session, variant, batch: data::Batch { images, targets, ..data::Batch::default() } })
-    }
-
-    /// Sets a parameter.
-    fn set<T: Real>(&mut self, parameter: usize, values: &[T]) -> Result<()> {
-        self.session.write(Persistent::Parameter(parameter), values)
-    }
-
-    /// Runs the program and returns the loss. Every call uses the same dropout masks.
-    fn loss(&mut self) -> Result<f64> {
-        let clock = Clock { step: 1, ..Clock::default() };
-        let loss = self.session.run(self.variant, &mut self.batch, clock)?.loss;
-        if loss.is_finite() { Ok(loss) } else { Err(Error::Goal(format!("the loss of the batch is {loss}"))) }
-    }
-
-    /// Returns the gradient of a parameter, as computed by the last call of [`Probe::loss`].
-    fn gradient<T: Real>(&self, parameter: usize) -> Result<Vec<T>> {
-        self.session.read(Persistent::Gradient(parameter))
-    }
-}
-
 impl Subject<'_> {
     /// Returns the number of samples in the batch.
     pub fn rows(&self) -> usize {
         self.targets.len() / self.target_width
     }
 
-    fn weights(&self) -> Vec<Vec<f64>> {
+    /// Returns the initial values of all parameters.
+    pub fn weights(&self) -> Vec<Vec<f64>> {
         let elements = |p: usize| self.network.parameters[p].param.shape.elements();
         let parameters = 0..self.network.parameters.len();
         parameters.map(|p| network::initial(self.network, self.seed, p).elements(0..elements(p))).collect()

@@ -5,8 +5,11 @@ pub mod bench;
 mod chaos;
 mod differences;
 mod gradients;
+mod hessian;
 mod one_move;
+mod probe;
 pub mod selftest;
 
 pub use chaos::{ChaosOptions, Trial, Verdict, chaos};
 pub use gradients::{Check, Subject};
+pub use hessian::{Hessian, LanczosSettings, MOST_DENSE, RitzValue, Spectrum, StationaryKind};

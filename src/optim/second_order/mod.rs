@@ -11,7 +11,7 @@ mod line_search;
 mod method;
 mod newton;
 mod newton_cg;
-mod vectors;
+pub(crate) mod vectors;
 
 pub use eigen::Eigen;
 pub use lbfgs::{Lbfgs, WolfeSearch};

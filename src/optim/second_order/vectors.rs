@@ -6,7 +6,7 @@ use crate::cpu::vectorized;
 const LANES: usize = 8;
 
 /// Returns the inner product.
-pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
+pub(crate) fn dot(a: &[f64], b: &[f64]) -> f64 {
     vectorized(
         #[inline(always)]
         || {
@@ -20,17 +20,17 @@ pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
 }
 
 /// Returns the Euclidean norm.
-pub(super) fn norm(a: &[f64]) -> f64 {
+pub(crate) fn norm(a: &[f64]) -> f64 {
     dot(a, a).sqrt()
 }
 
 /// Returns the largest absolute value.
-pub(super) fn largest(a: &[f64]) -> f64 {
+pub(crate) fn largest(a: &[f64]) -> f64 {
     a.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()))
 }
 
 /// Adds `factor` times `b` to `a`.
-pub(super) fn add(a: &mut [f64], factor: f64, b: &[f64]) {
+pub(crate) fn add(a: &mut [f64], factor: f64, b: &[f64]) {
     vectorized(
         #[inline(always)]
         || a.iter_mut().zip(b).for_each(|(a, b)| *a += factor * b),
@@ -38,6 +38,6 @@ pub(super) fn add(a: &mut [f64], factor: f64, b: &[f64]) {
 }
 
 /// Returns a + factor b.
-pub(super) fn sum(a: &[f64], factor: f64, b: &[f64]) -> Vec<f64> {
+pub(crate) fn sum(a: &[f64], factor: f64, b: &[f64]) -> Vec<f64> {
     a.iter().zip(b).map(|(a, b)| a + factor * b).collect()
 }
