@@ -6,9 +6,9 @@ template <typename T>
 __device__ void augment_normalize(
     const unsigned char* bytes,  // (N, H, W, C), or null
     const float* floats,         // (N, H, W, C), or null
-    const float* table,          // (1 + 2 C)
+    const float* table,          // (2 + 2 M)
     T* y,                        // (N, H, W, C)
-    long long n, int c) {
+    long long n, int c) {  // c: the number of means
     constexpr int V = 16 / sizeof(T);
     const long long i = vector_start<T>();
     if (i >= n) return;
@@ -32,7 +32,7 @@ __device__ void augment_normalize(
     int channel = i % c;
 #pragma unroll
     for (int j = 0; j < V; ++j) {
-        vector.at[j] = from_float<T>(normalized(table, channel, c, values[j]));
+        vector.at[j] = from_float<T>(normalized(table, channel, values[j]));
         if (++channel == c) channel = 0;
     }
     store_vector(y, i, n, vector);

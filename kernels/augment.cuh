@@ -10,7 +10,10 @@ struct Pixels {
     __device__ __forceinline__ float at(long long i) const { return floats ? floats[i] : (float)bytes[i]; }
 };
 
-// (x / scale - mean) / std, from a table of scale, means and deviations. Without a table, x stays raw for another step.
-__device__ __forceinline__ float normalized(const float* table, int channel, int c, float x) {
-    return table ? (x / table[0] - table[1 + channel]) / table[1 + c + channel] : x;
+// (x / scale - mean) / std of value `at` of an image, from a table: scale, the number p of means, the means and the deviations of the first p
+// values, which repeat: channels or all values. Without a table, x stays raw for another step.
+__device__ __forceinline__ float normalized(const float* table, int at, float x) {
+    if (!table) return x;
+    const int period = (int)table[1], i = at % period;
+    return (x / table[0] - table[2 + i]) / table[2 + period + i];
 }

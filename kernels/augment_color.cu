@@ -7,7 +7,7 @@ __device__ void augment_color(
     const unsigned char* bytes,  // (N, H, W, C), or null
     const float* floats,         // (N, H, W, C), or null
     const float* draws,          // (N, stride), from its values on: M by rows, f, a
-    const float* table,          // (1 + 2 C), or null
+    const float* table,          // (2 + 2 M), or null
     T* y,                        // (N, H, W, C), C = 1 or 3
     int images, int h, int w, int c, int stride) {
     const Pixels x = {bytes, floats};
@@ -29,7 +29,7 @@ __device__ void augment_color(
                 const float* m = draw + 3 * k;
                 const float value =
                     c == 1 ? __fmul_rn(m[0], x.at(at)) : mixed(m[0], x.at(at), m[1], x.at(at + 1), m[2], x.at(at + 2));
-                y[at + k] = from_float<T>(normalized(table, k, c, value + (shift + draw[10 + k])));
+                y[at + k] = from_float<T>(normalized(table, pixel * c + k, value + (shift + draw[10 + k])));
             }
         }
     }

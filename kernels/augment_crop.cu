@@ -7,7 +7,7 @@ __device__ void augment_crop(
     const unsigned char* bytes,  // (N, H, W, C), or null
     const float* floats,         // (N, H, W, C), or null
     const float* draws,          // (N, stride), from its values on: top, left
-    const float* table,          // (1 + 2 C), or null
+    const float* table,          // (2 + 2 M), or null
     T* y,                        // (N, rows, columns, C)
     int images, int h, int w, int c, int rows, int columns, int stride) {
     const Pixels x = {bytes, floats};
@@ -20,7 +20,7 @@ __device__ void augment_crop(
         const bool inside = row >= 0 && row < h && column >= 0 && column < w;
         const long long from = ((image * h + row) * w + column) * c, to = (image * (rows * columns) + pixel) * c;
 #pragma unroll 1
-        for (int k = 0; k < c; ++k) y[to + k] = from_float<T>(normalized(table, k, c, inside ? x.at(from + k) : 0.0f));
+        for (int k = 0; k < c; ++k) y[to + k] = from_float<T>(normalized(table, pixel * c + k, inside ? x.at(from + k) : 0.0f));
     }
 }
 KERNEL(augment_crop, f32, bf16)

@@ -7,7 +7,7 @@ __device__ void augment_cutout(
     const unsigned char* bytes,  // (N, H, W, C), or null
     const float* floats,         // (N, H, W, C), or null
     const float* draws,          // (N, stride), from its values on: first row, first column, size, value
-    const float* table,          // (1 + 2 C), or null
+    const float* table,          // (2 + 2 M), or null
     T* y,                        // (N, H, W, C)
     int images, int h, int w, int c, int stride) {
     const Pixels x = {bytes, floats};
@@ -19,7 +19,7 @@ __device__ void augment_cutout(
         const bool inside = down >= 0.0f && down < draw[2] && right >= 0.0f && right < draw[2];
         const long long at = (image * (h * w) + pixel) * c;
 #pragma unroll 1
-        for (int k = 0; k < c; ++k) y[at + k] = from_float<T>(normalized(table, k, c, inside ? draw[3] : x.at(at + k)));
+        for (int k = 0; k < c; ++k) y[at + k] = from_float<T>(normalized(table, pixel * c + k, inside ? draw[3] : x.at(at + k)));
     }
 }
 KERNEL(augment_cutout, f32, bf16)

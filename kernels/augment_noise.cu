@@ -39,7 +39,7 @@ __device__ void augment_noise(
     const unsigned char* bytes,  // (N, H, W, C), or null
     const float* floats,         // (N, H, W, C), or null
     const float* draws,          // (N, stride), from its values on: the key in parts of 16 bits, s
-    const float* table,          // (1 + 2 C), or null
+    const float* table,          // (2 + 2 M), or null
     T* y,                        // (N, H, W, C)
     int images, int h, int w, int c, int stride) {
     const Pixels x = {bytes, floats};
@@ -55,7 +55,7 @@ __device__ void augment_noise(
             const int lane = (int)(i % 4);
             const unsigned word = lane < 2 ? (lane ? words.y : words.x) : lane == 2 ? words.z : words.w;
             const float value = x.at(first + i) + __fmul_rn(draw[4], normal(word));
-            y[first + i] = from_float<T>(normalized(table, (int)(i % c), c, value));
+            y[first + i] = from_float<T>(normalized(table, (int)i, value));
         }
     }
 }

@@ -7,7 +7,7 @@ __device__ void augment_warp(
     const unsigned char* bytes,  // (N, H, W, C), or null
     const float* floats,         // (N, H, W, C), or null
     const float* draws,          // (N, stride), from its values on: M by rows
-    const float* table,          // (1 + 2 C), or null
+    const float* table,          // (2 + 2 M), or null
     T* y,                        // (N, H, W, C)
     int images, int h, int w, int c, int stride) {
     const Pixels x = {bytes, floats};
@@ -36,7 +36,7 @@ __device__ void augment_warp(
             };
             const float upper = mixed(right, neighbour(0, 0), neighbour(0, 1));
             const float lower = mixed(right, neighbour(1, 0), neighbour(1, 1));
-            y[to + k] = from_float<T>(normalized(table, k, c, mixed(down, upper, lower)));
+            y[to + k] = from_float<T>(normalized(table, pixel * c + k, mixed(down, upper, lower)));
         }
     }
 }

@@ -134,11 +134,11 @@ pub const KEYS: &[SectionKey] = &[
     within("at least 1", key("data.batch", "integer", Required, "64", "The samples of an update, over all devices.")),
     key(
         "data.normalize",
-        "`none`, `unit` or `standardize`",
+        "`none`, `unit`, `standardize` or `standardize_features`",
         Chosen("`unit` for 8-bit images, `none` for floats"),
         "\"standardize\"",
         "How pixels are normalised: not at all; 8-bit pixels divided by 255; or then each channel to mean 0 and standard \
-         deviation 1 over the training data.",
+         deviation 1 over the training data; or each feature, a channel of a pixel, in the same way.",
     ),
     key(
         "data.augment",

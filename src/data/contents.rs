@@ -112,7 +112,7 @@ impl SetSummary {
             shape: data.shape,
             targets: data.header().targets(),
             counts,
-            moments: moments(data, samples)?,
+            moments: moments(data, samples, data.shape[2])?,
             range,
         })
     }

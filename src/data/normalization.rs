@@ -1,21 +1,22 @@
-//! The normalisation of pixels.
+//! The normalisation of pixels, by channel or by feature.
 
 use super::samples::ImageView;
 use super::{Dataset, Normalize, PixelType};
 use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
 
-/// The normalisation of pixels: y = (x / scale - mean\[c\]) / std\[c\], every operation in f32.
+/// The normalisation of pixels: y = (x / scale - mean\[i\]) / std\[i\], every operation in f32, where i is
+/// the channel of a value, or its index in the image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Constants")]
 pub struct Normalization {
     /// Divisor of raw pixels: 255 or 1.
     pub scale: f32,
-    /// Mean of each channel after the division by `scale`.
+    /// Mean of each channel, or of each feature, after the division by `scale`.
     pub mean: Vec<f32>,
-    /// Standard deviation of each channel after the division by `scale`.
+    /// Standard deviation of each after the division by `scale`.
     pub std: Vec<f32>,
-    /// y of every 8-bit x: (C, 256).
+    /// y of every 8-bit x, for each mean: (means, 256); empty if there are many.
     #[serde(skip)]
     table: Vec<f32>,
 }
@@ -48,21 +49,24 @@ impl Normalization {
     /// Computes the normalisation of a data set, measured on some of its samples.
     ///
     /// # Errors
-    /// A channel whose pixels are all equal cannot be standardised; nor can images that cannot be read.
+    /// A channel whose pixels are all equal cannot be standardised, unless by feature; nor can images that cannot be read.
     pub fn new(how: Normalize, data: &Dataset, samples: &[u32]) -> Result<Self, Fault> {
-        let channels = data.shape[2];
+        let by_feature = how == Normalize::StandardizeFeatures;
+        let means = if by_feature { data.features() } else { data.shape[2] };
         let scale = match (how, data.pixels) {
             (Normalize::None, _) | (_, PixelType::F32) => 1.0,
-            (Normalize::Unit | Normalize::Standardize, PixelType::U8) => 255.0,
+            (Normalize::Unit | Normalize::Standardize | Normalize::StandardizeFeatures, PixelType::U8) => 255.0,
         };
         let mut normalization =
-            Normalization { scale, mean: vec![0.0; channels], std: vec![1.0; channels], table: Vec::new() };
-        if how == Normalize::Standardize {
-            let moments = moments(data, samples).map_err(|error| Fault::at("train", error.with_causes()))?;
+            Normalization { scale, mean: vec![0.0; means], std: vec![1.0; means], table: Vec::new() };
+        if matches!(how, Normalize::Standardize | Normalize::StandardizeFeatures) {
+            let moments = moments(data, samples, means).map_err(|error| Fault::at("train", error.with_causes()))?;
             for (c, [mean, std]) in moments.into_iter().enumerate() {
                 normalization.mean[c] = (mean / f64::from(scale)) as f32;
                 normalization.std[c] = (std / f64::from(scale)) as f32;
-                if normalization.std[c] == 0.0 {
+                if normalization.std[c] == 0.0 && by_feature {
+                    normalization.std[c] = 1.0;
+                } else if normalization.std[c] == 0.0 {
                     let message = format!(
                         "normalize = \"standardize\" divides by the standard deviation, but channel {c} of the \
                          training images is {mean} everywhere; use \"none\" or \"unit\""
@@ -75,7 +79,8 @@ impl Normalization {
     }
 
     fn tabulated(mut self) -> Self {
-        let all = (0..self.mean.len()).flat_map(|c| (0..=255u8).map(move |x| (c, x)));
+        let means = if self.mean.len() > MOST_TABULATED { 0 } else { self.mean.len() };
+        let all = (0..means).flat_map(|c| (0..=255u8).map(move |x| (c, x)));
         self.table = all.map(|(c, x)| self.one(c, x.into())).collect();
         self
     }
@@ -100,22 +105,28 @@ impl Normalization {
         let channels = self.mean.len();
         for (x, y) in x.chunks_exact(channels).zip(y.chunks_exact_mut(channels)) {
             for c in 0..channels {
-                y[c] = self.table[c * 256 + usize::from(x[c])];
+                y[c] = match self.table.get(c * 256 + usize::from(x[c])) {
+                    Some(&tabulated) => tabulated,
+                    None => self.one(c, f32::from(x[c])),
+                };
             }
         }
     }
 }
 
-/// Returns mean and standard deviation of each channel of the raw pixels, in f64 and in the order of the samples.
+/// The most means for which y of every 8-bit x is tabulated.
+const MOST_TABULATED: usize = 4096;
+
+/// Returns mean and standard deviation of the raw values with the same index modulo `channels`, the number of channels or of all values of an
+/// image, in f64 and in the order of the samples.
 ///
 /// # Errors
 /// If an image cannot be read.
-pub(super) fn moments(data: &Dataset, samples: &[u32]) -> Result<Vec<[f64; 2]>> {
-    let channels = data.shape[2];
+pub(super) fn moments(data: &Dataset, samples: &[u32], channels: usize) -> Result<Vec<[f64; 2]>> {
     let count = (samples.len() * data.features() / channels) as f64;
     let indices = || samples.iter().map(|&sample| sample as usize);
     match data.pixels {
-        PixelType::U8 => {
+        PixelType::U8 if channels <= MOST_TABULATED => {
             let mut histograms = vec![[0u64; 256]; channels];
             data.each(indices(), |image| {
                 let ImageView::U8(x) = image else { return };
@@ -132,29 +143,36 @@ pub(super) fn moments(data: &Dataset, samples: &[u32]) -> Result<Vec<[f64; 2]>> 
             };
             Ok(histograms.iter().map(moments).collect())
         }
-        PixelType::F32 => {
+        _ => {
             let sums = |f: &dyn Fn(usize, f64) -> f64| -> Result<Vec<f64>> {
                 let mut sums = vec![0.0; channels];
                 data.each(indices(), |image| {
-                    let ImageView::F32(x) = image else { return };
-                    for pixel in x.chunks_exact(channels) {
-                        pixel.iter().zip(&mut sums).enumerate().for_each(|(c, (&x, sum))| *sum += f(c, f64::from(x)));
-                    }
+                    each_value(image, |i, x| sums[i % channels] += f(i % channels, f64::from(x)));
                 })?;
                 Ok(sums)
             };
             // Differences from one pixel, so that a constant channel has a standard deviation of exactly zero.
             let mut one = Vec::new();
             data.each(indices().take(1), |image| {
-                if let ImageView::F32(x) = image {
-                    one.extend_from_slice(&x[..channels]);
-                }
+                each_value(image, |i, x| {
+                    if i < channels {
+                        one.push(x)
+                    }
+                })
             })?;
             let offsets = sums(&|c, x| x - f64::from(one[c]))?;
             let means: Vec<f64> = one.iter().zip(offsets).map(|(&x, sum)| f64::from(x) + sum / count).collect();
             let squares = sums(&|c, x| (x - means[c]) * (x - means[c]))?;
             Ok(means.iter().zip(squares).map(|(&mean, square)| [mean, (square / count).sqrt()]).collect())
         }
+    }
+}
+
+/// Calls `visit(index, value)` for the values of an image.
+fn each_value(image: ImageView, mut visit: impl FnMut(usize, f32)) {
+    match image {
+        ImageView::U8(x) => x.iter().enumerate().for_each(|(i, &x)| visit(i, f32::from(x))),
+        ImageView::F32(x) => x.iter().enumerate().for_each(|(i, &x)| visit(i, x)),
     }
 }
 
@@ -209,6 +227,45 @@ mod tests {
                 assert!(a.iter().zip(&floats).all(|(a, x)| *a == x / 255.0));
             }
         }
+    }
+
+    #[test]
+    fn features_are_standardised_one_by_one_and_constant_ones_are_shifted() {
+        let bytes: Vec<u8> = (0..60u32).map(|i| if i % 12 == 5 { 7 } else { (i * i % 251) as u8 }).collect();
+        let floats: Vec<f32> = bytes.iter().map(|&x| f32::from(x)).collect();
+        let how = Normalize::StandardizeFeatures;
+        let samples = [0, 1, 2, 3, 4];
+        let mut all = Vec::new();
+        for pixels in [Pixels::U8(bytes.clone()), Pixels::F32(floats.clone())] {
+            let data = dataset(pixels, 5, [2, 3, 2]);
+            let n = Normalization::new(how, &data, &samples).unwrap();
+            let mut y = vec![0.0; 60];
+            for (x, y) in bytes.chunks(12).zip(y.chunks_mut(12)) {
+                n.bytes(x, y);
+            }
+            if n.scale == 1.0 {
+                n.floats(&floats, &mut y);
+            }
+            for feature in 0..12 {
+                let values = || (0..5).map(|image| f64::from(y[image * 12 + feature]));
+                let mean = values().sum::<f64>() / 5.0;
+                let variance = values().map(|y| y * y).sum::<f64>() / 5.0;
+                let expected = if feature == 5 { 0.0 } else { 1.0 };
+                assert!(mean.abs() < 1e-6 && (variance - expected).abs() < 1e-5, "{feature}: {mean} {variance}");
+            }
+            all.push(y);
+        }
+        assert!(all[0].iter().zip(&all[1]).all(|(a, b)| (a - b).abs() < 1e-5));
+        // Too many features for histograms and tables: the same values.
+        let wide: Vec<u8> = (0..3 * 5000u32).map(|i| (i * 7 % 251) as u8).collect();
+        let data = dataset(Pixels::U8(wide.clone()), 3, [50, 50, 2]);
+        let n = Normalization::new(how, &data, &[0, 1, 2]).unwrap();
+        let mut y = vec![0.0; 5000];
+        n.bytes(&wide[5000..10_000], &mut y);
+        let [a, b, c] = [0, 1, 2].map(|image| f64::from(wide[image * 5000 + 123]));
+        let mean = (a + b + c) / 3.0;
+        let deviation = (((a - mean).powi(2) + (b - mean).powi(2) + (c - mean).powi(2)) / 3.0).sqrt();
+        assert!((f64::from(y[123]) - (b - mean) / deviation).abs() < 1e-5, "{}", y[123]);
     }
 
     #[test]

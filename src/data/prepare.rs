@@ -131,10 +131,10 @@ impl Preparation {
         }
     }
 
-    /// Returns the normalisation in the layout that the kernels read: scale, means, standard deviations.
+    /// Returns the normalisation in the layout that the kernels read: scale, number of means, means, standard deviations.
     pub fn table(&self) -> Vec<f32> {
         let Normalization { scale, mean, std, .. } = &*self.normalization;
-        [&[*scale], &mean[..], &std[..]].concat()
+        [&[*scale, mean.len() as f32], &mean[..], &std[..]].concat()
     }
 
     /// Launches the kernels that turn raw images into the images of the batch: (rows, H, W, C). With several augmentations,
@@ -153,9 +153,9 @@ impl Preparation {
         let all = self.augment.iter().zip(self.shapes.windows(2));
         let applied = || all.clone().filter(|(one, _)| augmented == Augmented::Yes || one.evaluates());
         let Some(last) = applied().count().checked_sub(1) else {
-            let c = int(self.shapes[0][2])?;
+            let c = int(self.normalization.mean.len())?;
             let (grid, n) = (launch.vectors(LoadRole::Batch), launch.count(LoadRole::Batch));
-            // SAFETY: raw images and the operand have n elements, the table c channels.
+            // SAFETY: raw images and the operand have n elements, the table c means.
             let to = launch.any_mut(LoadRole::Batch);
             return unsafe { any::augment_normalize(&launch.issue, grid, x.0, x.1, table, to, n, c) };
         };

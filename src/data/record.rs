@@ -28,13 +28,13 @@ impl DataRecord {
         self.test.as_ref().is_some_and(|test| test.fingerprint == self.train.fingerprint)
     }
 
-    /// Returns the normalisation of images with `channels` channels.
+    /// Returns the normalisation of images of a shape.
     ///
     /// # Errors
-    /// If it was measured on another number of channels.
-    pub(super) fn normalization_of(&self, channels: usize) -> Result<Normalization> {
+    /// If it was measured on another number of channels or of features.
+    pub(super) fn normalization_of(&self, [h, w, channels]: [usize; 3]) -> Result<Normalization> {
         let measured = self.normalization.mean.len();
-        if measured == channels {
+        if measured == channels || measured == h * w * channels {
             return Ok(self.normalization.clone());
         }
         let channels = quantity(channels as u64, "channel");

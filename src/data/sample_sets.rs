@@ -91,7 +91,7 @@ pub fn open_known(settings: &DataSettings, seed: u64, base: &Base, known: Known)
     let (kept, apart) = set_apart(images, settings.num_validation(images), seed);
     let how = settings.normalize_for(record.header.pixels);
     let normalization = match known.record.filter(|_| !known.measure) {
-        Some(earlier) => earlier.normalization_of(record.header.shape[2])?,
+        Some(earlier) => earlier.normalization_of(record.header.shape)?,
         None => Normalization::new(how, &train, &kept).map_err(refuse)?,
     };
     Ok(sets(settings, seed, (train, record, kept, apart), test, normalization))
@@ -105,7 +105,7 @@ pub fn open_test(settings: &DataSettings, seed: u64, base: &Base, record: &DataR
     let test = open_set(settings, base, Known { record: Some(record), ..Known::default() })?;
     let train = Arc::new(record.train.without_samples());
     let train = (train, record.train.clone(), Vec::new(), Vec::new());
-    let normalization = record.normalization_of(record.train.header.shape[2])?;
+    let normalization = record.normalization_of(record.train.header.shape)?;
     Ok(sets(settings, seed, train, test, normalization).0)
 }
 

@@ -15,6 +15,8 @@ pub enum Normalize {
     /// 8-bit pixels are divided by 255; then each channel is scaled to mean 0 and standard deviation 1, measured in f64
     /// on the training set (without its validation share); all sample sets use the same numbers.
     Standardize,
+    /// The same for every feature, a channel of a pixel, on its own; one that is the same in all samples is only shifted to 0.
+    StandardizeFeatures,
 }
 
 /// The order in which an epoch takes the training samples.
@@ -152,7 +154,14 @@ impl DataSettings {
             );
             faults.push(Fault::at("order", message));
         }
-        faults.extend(Augment::shapes(&self.augment, train.shape).err());
+        match Augment::shapes(&self.augment, train.shape).map(|shapes| shapes[shapes.len() - 1]) {
+            Ok(shape) if shape != train.shape && self.normalize == Some(Normalize::StandardizeFeatures) => {
+                let message = "normalize = \"standardize_features\" measures every pixel, but an augmentation changes the shape of \
+                               images; use \"standardize\"";
+                faults.push(Fault::at("normalize", message));
+            }
+            shapes => faults.extend(shapes.err()),
+        }
         faults.extend(test.and_then(|test| mismatch(train, test)).map(|message| Fault::at("test", message)));
         faults
     }

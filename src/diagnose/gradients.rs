@@ -12,30 +12,11 @@
 //! - *Choice.* Half of the coordinates are those with the largest gradients, the others are random.
 
 use super::differences::{Claim, Sides, Verdict};
-use super::probe::Probe;
+use super::probe::{Probe, Subject};
 use crate::device::{Random, RandomStream};
 use crate::error::{Error, Result};
-use crate::network::{self, Network};
 use crate::program::Persistent;
 use crate::tensor::{Dual, Precision};
-use std::sync::Arc;
-
-/// A network at its initial values, with the batch on which it is checked.
-#[derive(Debug, Clone, Copy)]
-pub struct Subject<'a> {
-    /// The network.
-    pub network: &'a Arc<Network>,
-    /// The seed of initial values and of the choice of coordinates.
-    pub seed: u64,
-    /// The images of the batch.
-    pub images: &'a [f32],
-    /// Their targets.
-    pub targets: &'a [f32],
-    /// Width of the targets: 1 for class indices, otherwise the number of classes.
-    pub target_width: usize,
-    /// Number of threads; results do not depend on it.
-    pub threads: usize,
-}
 
 /// The check of one parameter.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,18 +69,6 @@ const GRADIENT_ROUNDING: f64 = 16.0 * f64::EPSILON;
 const AFFORDABLE: f64 = 1e12;
 
 impl Subject<'_> {
-    /// Returns the number of samples in the batch.
-    pub fn rows(&self) -> usize {
-        self.targets.len() / self.target_width
-    }
-
-    /// Returns the initial values of all parameters.
-    pub fn weights(&self) -> Vec<Vec<f64>> {
-        let elements = |p: usize| self.network.parameters[p].param.shape.elements();
-        let parameters = 0..self.network.parameters.len();
-        parameters.map(|p| network::initial(self.network, self.seed, p).elements(0..elements(p))).collect()
-    }
-
     /// Returns the number of coordinates of each parameter, 2 to 10, that a check can compare in about a minute.
     pub fn affordable_samples(&self) -> usize {
         let losses = AFFORDABLE / (self.network.cost() as f64 * self.rows() as f64);

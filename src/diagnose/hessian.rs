@@ -6,8 +6,7 @@
 //! al. 2019, <https://arxiv.org/abs/1901.10159>). The distance of eigenvalue i from one of the Hessian's is at most |beta_k s_ki|, where
 //! s_ki is the last element of its eigenvector.
 
-use super::gradients::Subject;
-use super::probe::Probe;
+use super::probe::{Probe, Subject};
 use crate::device::{Random, RandomStream};
 use crate::error::{Error, Result};
 use crate::optim::second_order::{Eigen, vectors};
@@ -248,7 +247,7 @@ impl Spectrum {
         (least.value > least.error).then(|| most.value / least.value)
     }
 
-    /// Returns the rate 1 / λ of the largest eigenvalue, with which gradient descent removes the error along it in one step, if it is above 0.
+    /// Returns the rate 1 / lambda of the largest eigenvalue, with which gradient descent removes the error along it in one step, if it is above 0.
     pub fn best_rate(&self) -> Option<f64> {
         let most = self.extremes()[1].value;
         (most > 0.0).then(|| 1.0 / most)
@@ -267,7 +266,7 @@ impl Spectrum {
         }
     }
 
-    /// Returns by how much a step of 1 / λ along the gradient would lower the loss: |g|^2 / (2 λ), with the largest |λ|.
+    /// Returns by how much a step of 1 / lambda along the gradient would lower the loss: |g|^2 / (2 lambda), with the largest |lambda|.
     pub fn decrease(&self) -> f64 {
         let radius = self.radius();
         if radius > 0.0 { self.gradient * self.gradient / (2.0 * radius) } else { 0.0 }

@@ -11,5 +11,6 @@ mod probe;
 pub mod selftest;
 
 pub use chaos::{ChaosOptions, Trial, Verdict, chaos};
-pub use gradients::{Check, Subject};
+pub use gradients::Check;
 pub use hessian::{Hessian, LanczosSettings, MOST_DENSE, RitzValue, Spectrum, StationaryKind};
+pub use probe::Subject;

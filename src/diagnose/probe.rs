@@ -1,14 +1,45 @@
 //! Losses and gradients of a batch at chosen weights, on one CPU device.
 
-use super::gradients::Subject;
 use crate::data;
 use crate::device::{Clock, Target};
 use crate::error::{Error, Result};
+use crate::network::{self, Network};
 use crate::optim::Chain;
 use crate::placement::{Spec, Variant};
 use crate::program::{Persistent, Plan, Session};
 use crate::tensor::{Precision, Real};
 use std::sync::Arc;
+
+/// A network at its initial values, with the batch on which it is checked.
+#[derive(Debug, Clone, Copy)]
+pub struct Subject<'a> {
+    /// The network.
+    pub network: &'a Arc<Network>,
+    /// The seed of initial values and of the choice of coordinates.
+    pub seed: u64,
+    /// The images of the batch.
+    pub images: &'a [f32],
+    /// Their targets.
+    pub targets: &'a [f32],
+    /// Width of the targets: 1 for class indices, otherwise the number of classes.
+    pub target_width: usize,
+    /// Number of threads; results do not depend on it.
+    pub threads: usize,
+}
+
+impl Subject<'_> {
+    /// Returns the number of samples in the batch.
+    pub fn rows(&self) -> usize {
+        self.targets.len() / self.target_width
+    }
+
+    /// Returns the initial values of all parameters.
+    pub fn weights(&self) -> Vec<Vec<f64>> {
+        let elements = |p: usize| self.network.parameters[p].param.shape.elements();
+        let parameters = 0..self.network.parameters.len();
+        parameters.map(|p| network::initial(self.network, self.seed, p).elements(0..elements(p))).collect()
+    }
+}
 
 /// A session that computes losses, and gradients if `backward` is true.
 #[derive(Debug)]

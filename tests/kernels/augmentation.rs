@@ -14,14 +14,14 @@ fn raw(n: usize) -> Vec<u8> {
     values(n, 3).iter().map(|v| (v.abs() * 255.0) as u8).collect()
 }
 
-/// Returns the scale, and the means and standard deviations of c channels.
+/// Returns the scale, the number of means, and the means and standard deviations of c channels.
 fn table(c: usize) -> Vec<f32> {
     let channels = |from: f32| (0..c).map(move |k| from + 0.125 * k as f32);
-    [255.0].into_iter().chain(channels(0.25)).chain(channels(0.5)).collect()
+    [255.0, c as f32].into_iter().chain(channels(0.25)).chain(channels(0.5)).collect()
 }
 
 fn normalized(table: &[f32], k: usize, c: usize, x: f64) -> f64 {
-    let [scale, mean, std] = [table[0], table[1 + k], table[1 + c + k]].map(f64::from);
+    let [scale, mean, std] = [table[0], table[2 + k], table[2 + c + k]].map(f64::from);
     (x / scale - mean) / std
 }
 
@@ -43,7 +43,7 @@ fn pixels_are_normalised_by_channel() {
             let got = outputs(|rig| {
                 let (to, (bytes, values)) = (rig.out::<f32>(n), pixels(rig, &x, floats));
                 let (grid, table) = (vectors::<f32>(n), rig.give(&table));
-                // SAFETY: x and y have n elements, the table 1 + 2 c.
+                // SAFETY: x and y have n elements, the table 2 + 2 c.
                 unsafe { augment_normalize(&rig.on(), grid, bytes, values, table, to, n as i64, c as i32).unwrap() };
                 vec![rig.numbers(to, n)]
             });

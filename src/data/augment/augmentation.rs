@@ -42,7 +42,7 @@ pub struct AugmentLaunch<'a> {
     pub x: (Const<u8>, Const<f32>),
     /// The drawn values, `stride` for each image, starting at those of this augmentation.
     pub draws: Const<f32>,
-    /// (1 + 2 c), or null.
+    /// The scale, the number of means, the means and the deviations; or null.
     pub table: Const<f32>,
     /// (images, shape of y); f32, except after the last augmentation of a run in bf16.
     pub y: AnyMut,

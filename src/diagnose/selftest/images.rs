@@ -37,13 +37,16 @@ fn lists(shape: [usize; 3]) -> Vec<Vec<Augment>> {
     each.filter(|list| !list.is_empty()).chain(all).collect()
 }
 
-/// Prepares batches of 8-bit and float images, for training and for evaluation.
+/// Prepares batches of 8-bit images, normalised by channel, and of float images, by feature if their shape stays; for training and for
+/// evaluation.
 pub(super) fn check(device: &Device, kind: DriverKind, effort: Effort, tally: &mut Tally) {
     let shapes = if effort == Effort::Quick { &SHAPES[1..2] } else { &SHAPES[..] };
     for &shape in shapes {
         for list in lists(shape) {
             for (name, floats) in [("8-bit", false), ("float", true)] {
-                let splits = splits(shape, &list, floats);
+                let same = Augment::shapes(&list, shape).is_ok_and(|shapes| shapes.iter().all(|one| *one == shape));
+                let how = if same && floats { Normalize::StandardizeFeatures } else { Normalize::Standardize };
+                let splits = splits(shape, &list, floats, how);
                 for (augmented, element) in [
                     (Augmented::Yes, Element::F32),
                     (Augmented::No, Element::F32),
@@ -59,7 +62,7 @@ pub(super) fn check(device: &Device, kind: DriverKind, effort: Effort, tally: &m
     }
 }
 
-fn splits(shape: [usize; 3], augment: &[Augment], floats: bool) -> SampleSets {
+fn splits(shape: [usize; 3], augment: &[Augment], floats: bool, how: Normalize) -> SampleSets {
     let values = (IMAGES * shape.iter().product::<usize>()) as u64;
     let random = Random::new(13, RandomStream::Probe, 0, 0);
     let pixels = match floats {
@@ -68,7 +71,7 @@ fn splits(shape: [usize; 3], augment: &[Augment], floats: bool) -> SampleSets {
     };
     let data = Dataset::loaded(pixels, Labels::Index(vec![0; IMAGES]), shape, 2);
     let samples: Vec<u32> = (0..IMAGES as u32).collect();
-    let normalization = Normalization::new(Normalize::Standardize, &data, &samples);
+    let normalization = Normalization::new(how, &data, &samples);
     let normalization = Arc::new(normalization.expect("random pixels differ"));
     let train =
         Arc::new(SampleSet { name: "train", data: Arc::new(data), samples, normalization, augment: augment.into() });
