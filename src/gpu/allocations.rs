@@ -22,8 +22,14 @@ pub struct Allocations<'a> {
 pub struct LaunchOptions {
     /// The step, epoch and learning rate.
     pub clock: Clock,
+    /// The seed of random numbers.
+    pub seed: u64,
+    /// The stream of the layer's random numbers.
+    pub layer: u64,
     /// The samples that the loss is divided by.
     pub divisor: usize,
+    /// The factor of the layer's loss in the loss of the network.
+    pub loss_weight: f64,
     /// Whether products round f32 factors to tf32.
     pub tf32: bool,
     /// The operation fused into the output, if any.
@@ -74,7 +80,7 @@ impl<'a> Allocations<'a> {
         Ok(Operand::at(address, Element::F32, Shape::from([elements]), window))
     }
 
-    /// Calls `f` with a launch of seed 1 and layer 0, and waits until everything it launched has finished.
+    /// Calls `f` with a launch, and waits until everything it launched has finished.
     ///
     /// # Errors
     /// The error that `f` returns, or if the device reports an error.
@@ -84,12 +90,12 @@ impl<'a> Allocations<'a> {
         how: LaunchOptions,
         f: impl FnOnce(&Launch<R>) -> Result<()>,
     ) -> Result<()> {
-        let LaunchOptions { clock, divisor, tf32, epilogue } = how;
+        let LaunchOptions { clock, seed, layer, divisor, loss_weight, tf32, epilogue } = how;
         let words = clock_words(clock);
         let window = LocalSlice { start: vec![0], len: vec![words.len()] };
         let clock = self.put(&words, Element::F32, Shape::from([words.len()]), window)?.address();
         let issue = Issue { driver: self.driver, stream: self.stream };
-        f(&Launch { issue, operands, clock, seed: 1, layer: 0, divisor, loss_weight: 1.0, tf32, epilogue })?;
+        f(&Launch { issue, operands, clock, seed, layer, divisor, loss_weight, tf32, epilogue })?;
         self.driver.synchronize(self.stream)
     }
 

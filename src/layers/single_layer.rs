@@ -37,6 +37,14 @@ pub struct Setup {
     pub threads: usize,
     /// Whether to compute the gradients of the inputs.
     pub requires_dx: bool,
+    /// Width of the targets: 1 for class indices, otherwise the number of values of a sample.
+    pub target_width: usize,
+    /// The factor of a loss in the loss of the network.
+    pub loss_weight: f64,
+    /// The seed of random numbers.
+    pub seed: u64,
+    /// The stream of the layer's random numbers.
+    pub stream: u64,
 }
 
 impl Default for Setup {
@@ -53,6 +61,10 @@ impl Default for Setup {
             masks: false,
             threads: 1,
             requires_dx: true,
+            target_width: 1,
+            loss_weight: 1.0,
+            seed: 1,
+            stream: 0,
         }
     }
 }
@@ -108,7 +120,8 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
         };
         let phases = layer.phases(&cx)?;
         let mut shapes = vec![(Role::Y, output.batch(rows)), (Role::Dy, output.batch(rows))];
-        shapes.extend([(Role::Target, Shape::from([rows, 1])), (Role::Metrics, Shape::from([layer.metrics().len()]))]);
+        shapes.extend([(Role::Target, Shape::from([rows, setup.target_width]))]);
+        shapes.push((Role::Metrics, Shape::from([layer.metrics().len()])));
         for (i, x) in inputs.iter().enumerate() {
             shapes.extend([(Role::X(i), x.batch(rows)), (Role::Dx(i), x.batch(rows))]);
         }
@@ -300,8 +313,10 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
         let args = Args {
             implementation: self.setup.implementation,
             clock: CLOCK,
-            seed: 1,
+            seed: self.setup.seed,
+            layer: self.setup.stream,
             divisor: self.setup.batch,
+            loss_weight: self.setup.loss_weight,
             ..Args::new(&operands, &self.pool, T::PRECISION)
         };
         for (role, values) in operands.roles().zip(given) {
@@ -337,7 +352,10 @@ impl<'a, T: Scalar> SingleLayer<'a, T> {
         let operands = Operands::from_iter(operands).with_scratch(scratch);
         let how = LaunchOptions {
             clock: CLOCK,
+            seed: self.setup.seed,
+            layer: self.setup.stream,
             divisor: self.setup.batch,
+            loss_weight: self.setup.loss_weight,
             tf32: self.setup.products == MatmulPrecision::Tf32,
             epilogue: match self.masks(phase) {
                 true => Some(Epilogue::Relu),
@@ -409,6 +427,9 @@ impl<T: Scalar> Tensor<T> {
 
 /// Calls `visit(index in the window, index in the whole tensor)` for every element of a window, in order.
 fn each(shape: &Shape, window: &LocalSlice, mut visit: impl FnMut(usize, usize)) {
+    if window.len == shape.0 {
+        return (0..shape.elements()).for_each(|index| visit(index, index));
+    }
     for local in 0..window.elements() {
         let (mut rest, mut index, mut stride) = (local, 0, 1);
         for dim in (0..shape.rank()).rev() {
