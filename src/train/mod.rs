@@ -9,6 +9,7 @@ pub mod exchange;
 mod fit;
 mod format_1;
 mod headers;
+mod initial;
 mod job;
 pub mod launcher;
 mod lsuv;

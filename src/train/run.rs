@@ -5,17 +5,15 @@ use super::checkpoint::{self, Checkpoint, Retention, Snapshot};
 use super::exchange::{self, Export};
 use super::headers::note_same_data;
 use super::job::{Evaluates, Job};
-use super::lsuv;
 use super::manifest::{Evaluation, FORMAT, Info, Ranking};
 use super::method_run::MethodRun;
-use super::start::{Start, tensors};
+use super::start::tensors;
 use super::weights::TensorSource;
 use crate::config::{learned_length, learned_settings};
-use crate::data::{self, Batches, DataRecord, Known, Place, Preparation, SampleSets};
+use crate::data::{self, DataRecord, Known, Place, Preparation, SampleSets};
 use crate::device::LibraryUse;
 use crate::error::{Error, Result};
 use crate::layers::Param;
-use crate::network::Parameter;
 use crate::optim::ScheduleState;
 use crate::program::{Persistent, Plan, Session};
 use crate::storage::{Fs, free_bytes, is_full, needed_and_free};
@@ -98,39 +96,9 @@ impl Run {
         if run.data.is_test_train() {
             note_same_data(&mut run.job.notes);
         }
-        let seed = run.job.config.seed;
-        exchange::initialise(&mut run.session, seed)?;
-        let start = run.job.start.take();
-        if let Some(start) = &start {
-            start.apply(&mut run.session, &run.job.network)?;
-        }
-        run.scale_outputs(start.as_ref())?;
+        run.job.initialise(&mut run.session, &run.splits)?;
         run.warn_of_shortage();
         Ok(run)
-    }
-
-    /// Scales the weights of the layers that ask for outputs of unit variance, unless the run starts from given ones.
-    fn scale_outputs(&mut self, start: Option<&Start>) -> Result<()> {
-        let network = Arc::clone(&self.job.network);
-        let is_given = |parameter| start.is_some_and(|start| start.has(Persistent::Parameter(parameter)));
-        let is_scaled = |&parameter: &usize| {
-            let Parameter { param, init, .. } = &network.parameters[parameter];
-            param.init.is_none() && init.0.scales_outputs() && !is_given(parameter)
-        };
-        let weights = (0..network.parameters.len()).filter(is_scaled);
-        let scaled: Vec<usize> = weights.map(|weight| network.scale_of(weight)).collect();
-        if scaled.is_empty() {
-            return Ok(());
-        }
-        let mut batches = Batches::train(&self.splits);
-        let mut batch = batches.empty();
-        let (epoch, index) = batches.plan().at(0);
-        batches.fill(epoch, index, &mut batch)?;
-        let read = |parameter| exchange::read_values(&self.session, Persistent::Parameter(parameter));
-        for (parameter, values) in lsuv::scaled(&network, &scaled, self.job.config.devices.threads, &batch, read)? {
-            exchange::write_values(&mut self.session, Persistent::Parameter(parameter), &values)?;
-        }
-        Ok(())
     }
 
     /// Resumes from the newest valid checkpoint of the run directory; notes which ones were skipped.
