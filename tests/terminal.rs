@@ -48,6 +48,8 @@ fn output_that_cannot_be_written_is_exit_code_1() {
         &["plan", "small.toml", "--format", "mermaid"],
         &["eval", "run"],
         &["gradcheck", "small.toml", "--samples", "1"],
+        &["diagnose", "init", "small.toml", "--samples", "2"],
+        &["diagnose", "init", "small.toml", "--samples", "2", "--json"],
         &["devices"],
         &["selftest", "--device", "cpu", "--quick"],
         &["selftest", "--device", "cpu", "--quick", "--json"],

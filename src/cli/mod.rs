@@ -8,6 +8,7 @@ mod check;
 mod ckpt;
 mod configured;
 mod devices;
+mod diagnose;
 mod eval;
 mod gradcheck;
 mod output;
@@ -52,6 +53,8 @@ enum Command {
     Devices,
     /// Checks gradients against finite differences, in double precision.
     Gradcheck(gradcheck::Arguments),
+    /// Shows how a network behaves: the spread of its activations and gradients at its initial values.
+    Diagnose(diagnose::Arguments),
     /// Checks that this binary computes correctly on a device of this machine.
     Selftest(selftest::Arguments),
     /// Measures the training step, its layers, or all-reduces.
@@ -89,6 +92,7 @@ fn run(command: &Command) -> Result<()> {
         Command::Check(arguments) => check::run(arguments),
         Command::Devices => devices::run(),
         Command::Gradcheck(arguments) => gradcheck::run(arguments),
+        Command::Diagnose(arguments) => diagnose::run(arguments),
         Command::Selftest(arguments) => selftest::run(arguments),
         Command::Bench(arguments) => bench::run(arguments),
         Command::Ckpt(arguments) => ckpt::run(arguments),

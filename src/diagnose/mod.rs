@@ -1,4 +1,4 @@
-//! Diagnostics: checks of gradients and curvature, benchmarks, the selftest of a device, and runs that are stopped on
+//! Diagnostics: checks of gradients and curvature, initial values, benchmarks, the selftest of a device, and runs that are stopped on
 //! purpose. Keeps no trained weights.
 
 pub mod bench;
@@ -6,6 +6,7 @@ mod chaos;
 mod differences;
 mod gradients;
 mod hessian;
+pub mod init;
 mod one_move;
 mod probe;
 pub mod selftest;

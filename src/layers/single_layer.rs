@@ -1,4 +1,5 @@
-//! Runs one layer by itself, on one device or on a small mesh. Tests and `selftest` use it to check layers.
+//! Runs one layer by itself, on one device or on a small mesh. Tests and `selftest` use it to check layers; `lsuv` and
+//! `diagnose init` run networks with it, layer by layer.
 //!
 //! All tensors are stored whole. In each phase every device receives the windows that the phase declares and runs;
 //! the results are then combined according to the declared layouts: shards are placed, partial sums are added, and
