@@ -9,7 +9,7 @@ __device__ __forceinline__ float linear(float a, float x, float b) { return __fm
 __device__ __forceinline__ float logarithm(float x) {
     const unsigned bits = __float_as_uint(x);
     const float mantissa = __uint_as_float((bits & 0x7fffffu) | 0x3f800000u);
-    const bool large = mantissa > 1.4142135f;
+    const bool large = mantissa > 1.41421356f;
     const float m = large ? mantissa * 0.5f : mantissa;
     const int exponent = (int)(bits >> 23) - (large ? 126 : 127);
     const float s = (m - 1.0f) / (m + 1.0f), z = __fmul_rn(s, s);

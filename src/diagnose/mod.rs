@@ -1,4 +1,4 @@
-//! Diagnostics: checks of gradients and curvature, initial values, benchmarks, the selftest of a device, and runs that are stopped on
+//! Diagnostics: checks of gradients, curvature, landscapes, ranges of rates, initial values, benchmarks, the selftest of a device, and runs that are stopped on
 //! purpose. Keeps no trained weights.
 
 pub mod bench;
@@ -7,11 +7,16 @@ mod differences;
 mod gradients;
 mod hessian;
 pub mod init;
+mod landscape;
+mod lr_range;
 mod one_move;
+mod pictures;
 mod probe;
 pub mod selftest;
 
 pub use chaos::{ChaosOptions, Trial, Verdict, chaos};
 pub use gradients::Check;
 pub use hessian::{Hessian, LanczosSettings, MOST_DENSE, RitzValue, Spectrum, StationaryKind};
+pub use landscape::{Landscape, Plane, Weights};
+pub use lr_range::{DIVERGED, RateSweep, SweepResult, SweepStep};
 pub use probe::Subject;

@@ -1,6 +1,10 @@
 //! `peristyle diagnose`: one file per diagnosis.
 
+mod hessian;
 mod init;
+mod landscape;
+mod lr_range;
+mod subject;
 
 use crate::error::Result;
 
@@ -15,10 +19,19 @@ pub(super) struct Arguments {
 enum Diagnosis {
     /// Examines a network at its initial values: whether activations or gradients vanish, explode or saturate.
     Init(init::Arguments),
+    /// Computes the spectrum of the Hessian of the loss, and what it says of the learning rate.
+    Hessian(hessian::Arguments),
+    /// Shows the loss on a plane through the weights, with the path of a run.
+    Landscape(landscape::Arguments),
+    /// Shows the loss against a rising learning rate, and suggests a range of rates.
+    LrRange(lr_range::Arguments),
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.diagnosis {
         Diagnosis::Init(arguments) => init::run(arguments),
+        Diagnosis::Hessian(arguments) => hessian::run(arguments),
+        Diagnosis::Landscape(arguments) => landscape::run(arguments),
+        Diagnosis::LrRange(arguments) => lr_range::run(arguments),
     }
 }

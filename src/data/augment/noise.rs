@@ -70,6 +70,7 @@ impl Augmentation for Noise {
 
 /// Returns the normal number of a random word: the quantile of p = (k + 1/2) / 2^23, where k are its upper 23 bits.
 #[inline(always)]
+#[allow(clippy::excessive_precision, reason = "the coefficients are as published")]
 fn normal(word: u32) -> f32 {
     let p = ((word >> 9) as f32 + 0.5) * (1.0 / 8388608.0);
     let q = p - 0.5;
@@ -95,7 +96,7 @@ fn normal(word: u32) -> f32 {
 fn logarithm(x: f32) -> f32 {
     let bits = x.to_bits();
     let mantissa = f32::from_bits(bits & 0x7f_ffff | 0x3f80_0000);
-    let large = mantissa > 1.414_213_5;
+    let large = mantissa > std::f32::consts::SQRT_2;
     let m = if large { mantissa * 0.5 } else { mantissa };
     let exponent = (bits >> 23) as i32 - if large { 126 } else { 127 };
     let s = (m - 1.0) / (m + 1.0);
