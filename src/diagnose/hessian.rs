@@ -185,7 +185,7 @@ impl Hessian {
 }
 
 /// Returns the eigenvalues of the tridiagonal matrix of a symmetric one, given a vector to start from and the product with it.
-fn lanczos(
+pub(super) fn lanczos(
     mut next: Vec<f64>,
     steps: usize,
     mut product: impl FnMut(&[f64]) -> Result<Vec<f64>>,

@@ -50,7 +50,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let how = LanczosSettings { steps: arguments.steps, vectors: arguments.vectors };
     let progress = Progress::new(how.steps.min(hessian.weights()) * how.vectors, "products");
     let spectrum = hessian.spectrum(of.job.config.seed, how, |done| progress.at(done))?;
-    progress.at(usize::MAX);
+    drop(progress);
     let (dense, lr) = (dense.as_deref(), of.job.config.optimizer.lr);
     match arguments.json {
         true => print_json(&(json(&spectrum, dense, of.samples(), lr).to_string() + "\n")),

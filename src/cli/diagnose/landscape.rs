@@ -69,6 +69,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let progress = Progress::new(arguments.points * arguments.points, "losses");
     let subject = of.subject();
     let found = Landscape::of(&subject, &of.weights, &plane, axes, |done| progress.at(done))?;
+    drop(progress);
     if let Some(file) = &arguments.svg {
         Fs::default().replace(file, found.svg(&of.job.config.name, &plane, labels)?.as_bytes())?;
     }

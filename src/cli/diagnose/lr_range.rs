@@ -56,7 +56,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let data = crate::data::open(&job.config.data, job.config.seed, &job.config.base)?;
     let progress = Progress::new(steps, "updates");
     let found = RateSweep { from, to, steps }.run(&mut job, plan, &data, |done| progress.at(done))?;
-    progress.at(usize::MAX);
+    drop(progress);
     if let Some(file) = &arguments.svg {
         Fs::default().replace(file, found.svg(&job.config.name, job.config.optimizer.lr)?.as_bytes())?;
     }

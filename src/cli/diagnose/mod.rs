@@ -2,6 +2,7 @@
 
 mod hessian;
 mod init;
+mod jacobian;
 mod landscape;
 mod lr_range;
 mod subject;
@@ -21,6 +22,8 @@ enum Diagnosis {
     Init(init::Arguments),
     /// Computes the spectrum of the Hessian of the loss, and what it says of the learning rate.
     Hessian(hessian::Arguments),
+    /// Computes singular values of the Jacobian of each layer and of the whole network.
+    Jacobian(jacobian::Arguments),
     /// Shows the loss on a plane through the weights, with the path of a run.
     Landscape(landscape::Arguments),
     /// Shows the loss against a rising learning rate, and suggests a range of rates.
@@ -31,6 +34,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.diagnosis {
         Diagnosis::Init(arguments) => init::run(arguments),
         Diagnosis::Hessian(arguments) => hessian::run(arguments),
+        Diagnosis::Jacobian(arguments) => jacobian::run(arguments),
         Diagnosis::Landscape(arguments) => landscape::run(arguments),
         Diagnosis::LrRange(arguments) => lr_range::run(arguments),
     }

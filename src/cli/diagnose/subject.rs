@@ -1,6 +1,6 @@
 //! What `diagnose hessian` and `diagnose landscape` look at: a configuration or a run with its weights, and training samples.
 
-use crate::cli::output::{notes, passing};
+use crate::cli::output::notes;
 use crate::data::{Batch, Batches};
 use crate::diagnose::{Subject, Weights};
 use crate::error::{Error, Result};
@@ -9,6 +9,7 @@ use crate::storage::Fs;
 use crate::train::weights::{TensorData, TensorFile};
 use crate::train::{DataPolicy, Job, checkpoint, directory, exchange};
 use clap::builder::RangedU64ValueParser;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, stderr};
 use std::path::PathBuf;
 
@@ -126,22 +127,27 @@ impl WeightedSubject {
     }
 }
 
-/// Shows on a terminal how much is done.
-pub(super) struct Progress {
-    all: usize,
-    what: &'static str,
-    shows: bool,
-}
+/// A bar that shows how much is done, on a terminal alone.
+pub(super) struct Progress(ProgressBar);
 
 impl Progress {
-    pub(super) fn new(all: usize, what: &'static str) -> Self {
-        Progress { all, what, shows: stderr().is_terminal() }
+    pub(super) fn new(all: usize, what: &str) -> Self {
+        if !stderr().is_terminal() {
+            return Progress(ProgressBar::hidden());
+        }
+        let template = format!("{{wide_bar}} {{pos}}/{{len}} {what}");
+        let style = ProgressStyle::with_template(&template).expect("the template is well formed");
+        Progress(ProgressBar::with_draw_target(Some(all as u64), ProgressDrawTarget::stderr()).with_style(style))
     }
 
-    /// Shows that so many are done; erases that after the last.
+    /// Shows that so many are done.
     pub(super) fn at(&self, done: usize) {
-        if self.shows {
-            passing(&if done >= self.all { String::new() } else { format!("{done} of {} {}", self.all, self.what) });
-        }
+        self.0.set_position(done as u64);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
     }
 }

@@ -3,6 +3,7 @@
 use super::report::{ActivationSummary, InitReport, LayerReport, ParameterSummary};
 use super::values::ValueSummary;
 use super::verdict::verdict;
+use crate::cpu::Scalar;
 use crate::data::{self, Batch, Batches};
 use crate::error::{Error, Result};
 use crate::layers::{Role, Setup, SingleLayer};
@@ -48,6 +49,16 @@ impl InitialNetwork {
         let statistics = statistics.collect::<Result<_>>()?;
         drop(session);
         Ok(InitialNetwork { job, batch, parameters, statistics })
+    }
+
+    /// Returns the number of samples.
+    pub fn samples(&self) -> usize {
+        self.batch.rows
+    }
+
+    /// Returns the images of the batch.
+    pub(in crate::diagnose) fn images(&self) -> &[f32] {
+        &self.batch.images
     }
 
     /// Returns the number of layers that [`InitialNetwork::examine`] runs, forwards and backwards.
@@ -121,9 +132,24 @@ impl InitialNetwork {
 
     /// Runs a layer forwards, given the outputs of the layers before it.
     fn forward<'a>(&self, node: &'a Node, outputs: &[Vec<f64>]) -> Result<SingleLayer<'a, f64>> {
+        let input = |source: &Source| match source {
+            Source::Node(before) => outputs[*before].clone(),
+            Source::Images => self.batch.images.iter().map(|&x| f64::from(x)).collect(),
+        };
+        let inputs: Vec<Vec<f64>> = node.inputs.iter().map(input).collect();
+        self.run(node, &inputs, node.inputs.iter().any(|source| matches!(source, Source::Node(_))))
+    }
+
+    /// Runs a layer forwards on given inputs, and prepares its backward pass, with the gradients of its inputs or without.
+    pub(in crate::diagnose) fn run<'a, T: Scalar>(
+        &self,
+        node: &'a Node,
+        inputs: &[Vec<T>],
+        requires_dx: bool,
+    ) -> Result<SingleLayer<'a, T>> {
         let setup = Setup {
             threads: self.job.config.devices.threads,
-            requires_dx: node.inputs.iter().any(|source| matches!(source, Source::Node(_))),
+            requires_dx,
             target_width: self.batch.targets.len() / self.batch.rows,
             loss_weight: node.loss_weight,
             seed: self.job.config.seed,
@@ -132,20 +158,17 @@ impl InitialNetwork {
         };
         let failed = |fault: crate::error::Fault| Error::Run(format!("layer \"{}\": {}", node.name, fault.message));
         let mut layer = SingleLayer::new(&*node.layer, &node.input_shapes, &setup).map_err(failed)?;
-        let fill = |to: &mut [f64], from: &[f32]| to.iter_mut().zip(from).for_each(|(to, &x)| *to = f64::from(x));
-        for (input, source) in node.inputs.iter().enumerate() {
-            let x = layer.values_mut(Role::X(input));
-            match source {
-                Source::Node(before) => x.copy_from_slice(&outputs[*before]),
-                Source::Images => fill(x, &self.batch.images),
-            }
+        for (input, values) in inputs.iter().enumerate() {
+            layer.values_mut(Role::X(input)).copy_from_slice(values);
         }
-        fill(layer.values_mut(Role::Target), &self.batch.targets);
+        let targets = layer.values_mut(Role::Target).iter_mut().zip(&self.batch.targets);
+        targets.for_each(|(to, &target)| *to = T::from_f64(target.into()));
+        let fill = |to: &mut [T], from: &[f64]| to.iter_mut().zip(from).for_each(|(to, &x)| *to = T::from_f64(x));
         for (own, &parameter) in node.params.iter().enumerate() {
-            layer.values_mut(Role::Param(own)).copy_from_slice(&self.parameters[parameter]);
+            fill(layer.values_mut(Role::Param(own)), &self.parameters[parameter]);
         }
         for (own, &statistic) in node.statistics.iter().enumerate() {
-            layer.values_mut(Role::Statistic(own)).copy_from_slice(&self.statistics[statistic]);
+            fill(layer.values_mut(Role::Statistic(own)), &self.statistics[statistic]);
         }
         layer.forward()?;
         Ok(layer)
