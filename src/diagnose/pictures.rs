@@ -1,4 +1,4 @@
-//! Pictures of sweeps and landscapes in SVG.
+//! Pictures of sweeps and landscapes in SVG, and what all pictures have in common.
 
 use super::landscape::{Landscape, Plane};
 use super::lr_range::{SweepResult, SweepStep};
@@ -6,20 +6,22 @@ use crate::error::{Error, Result, number, printable};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
+/// A part of a picture.
+pub(super) type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+/// What drawing returns.
+pub(super) type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
 
 /// Sizes in pixels: of the page, of the bar of colours with its labels, and of letters, which are about 4/5 of what is named here.
-const WIDTH: u32 = 900;
+pub(super) const WIDTH: u32 = 900;
 const HEIGHT: u32 = 560;
 const SQUARE: u32 = 780;
 const BAR: u32 = 120;
-const TEXT: u32 = 15;
+pub(super) const TEXT: u32 = 15;
 const TITLE: u32 = 22;
 
 /// Colours that colour-blind readers can tell apart (Okabe and Ito 2008, <https://jfly.uni-koeln.de/color/>).
-const BLUE: RGBColor = RGBColor(0, 114, 178);
-const VERMILION: RGBColor = RGBColor(213, 94, 0);
+pub(super) const BLUE: RGBColor = RGBColor(0, 114, 178);
+pub(super) const VERMILION: RGBColor = RGBColor(213, 94, 0);
 const GREEN: RGBColor = RGBColor(0, 158, 115);
 const GREY: RGBColor = RGBColor(170, 170, 170);
 
@@ -35,7 +37,11 @@ fn shade(share: f64) -> RGBColor {
     RGBColor(mixed(0) as u8, mixed(1) as u8, mixed(2) as u8)
 }
 
-fn drawn(size: (u32, u32), draw: impl FnOnce(&Area) -> Drawn) -> Result<String> {
+/// Draws a picture of a size, in SVG.
+///
+/// # Errors
+/// If it cannot be drawn.
+pub(super) fn drawn(size: (u32, u32), draw: impl FnOnce(&Area) -> Drawn) -> Result<String> {
     let mut text = String::new();
     let page = SVGBackend::with_string(&mut text, size).into_drawing_area();
     let done = page.fill(&WHITE).map_err(Into::into).and_then(|()| draw(&page)).and_then(|()| Ok(page.present()?));

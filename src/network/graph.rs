@@ -206,10 +206,13 @@ impl InitialValues<'_> {
 /// They depend on the seed, the index of the parameter and the index of the value, never on devices or layouts.
 pub fn initial(network: &Network, seed: u64, parameter: usize) -> InitialValues<'_> {
     let random = Random::new(seed, RandomStream::Init, 0, parameter as u64);
-    let first = network.layer_of(parameter).params[0];
-    let parameter = &network.parameters[parameter];
+    let index = parameter;
+    let parameter = &network.parameters[index];
     let (init, shape) = (&parameter.init.0, &parameter.param.shape);
-    let weight = || initial(network, seed, first).elements(0..network.parameters[first].param.shape.elements());
+    let weight = || {
+        let first = network.layer_of(index).params[0];
+        initial(network, seed, first).elements(0..network.parameters[first].param.shape.elements())
+    };
     let whole = init.of_weight(&weight, shape.0[0]).or_else(|| init.whole(shape, &random));
     InitialValues { parameter, random, whole }
 }

@@ -38,8 +38,8 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
-    let of = WeightedSubject::open(&arguments.subject)?;
-    let mut hessian = Hessian::new(&of.subject(), &of.weights)?;
+    let WeightedSubject { network: of, .. } = WeightedSubject::open(&arguments.subject)?;
+    let mut hessian = Hessian::new(&of.subject(), of.weights())?;
     let dense = match arguments.dense {
         true => {
             let progress = Progress::new(hessian.weights().min(MOST_DENSE), "products");

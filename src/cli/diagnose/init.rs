@@ -1,5 +1,6 @@
 //! `peristyle diagnose init CONFIG`.
 
+use super::subject::Progress;
 use crate::cli::configured::Configured;
 use crate::cli::output::{notes, print, print_json};
 use crate::diagnose::init::{
@@ -7,8 +8,6 @@ use crate::diagnose::init::{
 };
 use crate::error::{Error, Result, quantity};
 use crate::storage::Fs;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::IsTerminal;
 use std::path::PathBuf;
 
 /// Arguments of `diagnose init`.
@@ -59,10 +58,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let configured = &arguments.configured;
     let network = InitialNetwork::open(&configured.config, &configured.sets(), arguments.samples as usize)?;
     notes(&network.job.notes);
-    let bar = progress(network.num_steps());
-    let report = network.examine(|| bar.inc(1));
-    bar.finish_and_clear();
-    let report = report?;
+    let progress = Progress::new(network.num_steps(), "passes");
+    let report = network.examine(|| progress.step())?;
+    drop(progress);
     if let Some(file) = &arguments.svg {
         Fs::default().replace(file, svg(&report)?.as_bytes())?;
     }
@@ -72,15 +70,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         return print_json(&(json + "\n"));
     }
     print(&text(&report, arguments.histograms))
-}
-
-/// Returns a bar that is shown on a terminal alone.
-fn progress(steps: u64) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} passes").expect("the template is well formed");
-    ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr()).with_style(style)
 }
 
 fn text(report: &InitReport, histograms: bool) -> String {

@@ -9,7 +9,7 @@ use crate::error::{Error, Result, quantity};
 use clap::builder::RangedU64ValueParser;
 
 const ABOUT: &str = "Computes singular values of the Jacobian of the output of each layer with respect to its (first) input, and of the whole network from the images \
-    to its first loss, in double precision on the CPU, in training mode, at the values with which training begins; of a run, with --set 'model.from=\"RUN\"'. On their way \
+    to its first loss, in double precision on the CPU, in training mode, at the values with which training begins, or those of a run directory or a checkpoint in place of a configuration. On their way \
     back, gradients grow by at most the largest, and on average by the root mean square, which one random vector estimates. Where they all are near 1, deep networks train \
     fast (Saxe et al. 2014).
 
@@ -37,11 +37,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let network = InitialNetwork::open(&configured.config, &configured.sets(), *samples)?;
     notes(&network.job.notes);
     let progress = Progress::new(network.num_jacobians(), "Jacobians");
-    let mut done = 0;
-    let all = network.jacobians(*steps, || {
-        done += 1;
-        progress.at(done);
-    })?;
+    let all = network.jacobians(*steps, || progress.step())?;
     drop(progress);
     if *json {
         let report = serde_json::json!({ "samples": network.samples(), "jacobians": all });

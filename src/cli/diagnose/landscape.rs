@@ -55,23 +55,24 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         return Err(Error::Usage(format!("--reach {}, expected a number above 0", number(arguments.reach))));
     }
     let of = WeightedSubject::open(&arguments.subject)?;
+    let network = &of.network;
     let checkpoints = match arguments.plane {
         Some(PlaneKind::Random | PlaneKind::Weights) => Vec::new(),
         _ => of.checkpoints()?,
     };
     let kind = arguments.plane.unwrap_or(if checkpoints.len() >= 3 { PlaneKind::Principal } else { PlaneKind::Random });
     let (plane, labels) = match kind {
-        PlaneKind::Random => (Plane::random(&of.job.network, &of.weights, of.job.config.seed), RANDOM),
+        PlaneKind::Random => (Plane::random(&network.job.network, network.weights(), network.job.config.seed), RANDOM),
         PlaneKind::Principal => (Plane::principal(&checkpoints)?, PRINCIPAL),
-        PlaneKind::Weights => (Plane::first_weights(&of.weights, &of.recorded_path()?)?, WEIGHTS),
+        PlaneKind::Weights => (Plane::first_weights(network.weights(), &of.recorded_path()?)?, WEIGHTS),
     };
     let axes = plane.axes(arguments.points, arguments.reach);
     let progress = Progress::new(arguments.points * arguments.points, "losses");
-    let subject = of.subject();
-    let found = Landscape::of(&subject, &of.weights, &plane, axes, |done| progress.at(done))?;
+    let subject = network.subject();
+    let found = Landscape::of(&subject, network.weights(), &plane, axes, |done| progress.at(done))?;
     drop(progress);
     if let Some(file) = &arguments.svg {
-        Fs::default().replace(file, found.svg(&of.job.config.name, &plane, labels)?.as_bytes())?;
+        Fs::default().replace(file, found.svg(&network.job.config.name, &plane, labels)?.as_bytes())?;
     }
     if arguments.json {
         let json = serde_json::json!({
@@ -79,11 +80,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
             "losses": found.losses.iter().map(|loss| loss.is_finite().then_some(*loss)).collect::<Vec<_>>(),
             "path": plane.path,
             "share": plane.share,
-            "samples": of.samples(),
+            "samples": network.samples(),
         });
         return print_json(&(json.to_string() + "\n"));
     }
-    print(&text(&found, &plane, of.samples()))
+    print(&text(&found, &plane, network.samples()))
 }
 
 const RANDOM: [&str; 2] = ["first random direction", "second random direction"];

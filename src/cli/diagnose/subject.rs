@@ -1,13 +1,12 @@
 //! What `diagnose hessian` and `diagnose landscape` look at: a configuration or a run with its weights, and training samples.
 
 use crate::cli::output::notes;
-use crate::data::{Batch, Batches};
-use crate::diagnose::{Subject, Weights};
+use crate::diagnose::Weights;
+use crate::diagnose::init::InitialNetwork;
 use crate::error::{Error, Result};
-use crate::program::Persistent;
 use crate::storage::Fs;
 use crate::train::weights::{TensorData, TensorFile};
-use crate::train::{DataPolicy, Job, checkpoint, directory, exchange};
+use crate::train::{checkpoint, exchange};
 use clap::builder::RangedU64ValueParser;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::{IsTerminal, stderr};
@@ -28,10 +27,7 @@ pub(super) struct SubjectArguments {
 
 /// A network with weights, and a batch.
 pub(super) struct WeightedSubject {
-    pub(super) job: Job,
-    pub(super) weights: Weights,
-    batch: Batch,
-    threads: usize,
+    pub(super) network: InitialNetwork,
     /// The run directory or checkpoint, if it is one.
     run: Option<PathBuf>,
 }
@@ -42,48 +38,10 @@ impl WeightedSubject {
     /// # Errors
     /// Mistakes in the configuration, and data or weights that cannot be read.
     pub(super) fn open(arguments: &SubjectArguments) -> Result<Self> {
-        let mut sets = arguments.sets.clone();
-        sets.push(format!("data.batch={}", arguments.samples));
-        let one = ["devices.use=\"cpu\"", "devices.mesh={}", "devices.precision=\"f64\"", "train.accumulate=1"];
-        sets.extend(one.map(String::from));
-        let run = arguments.config.is_dir().then(|| arguments.config.clone());
-        let (mut job, plan) = match &run {
-            Some(run) => {
-                let path = std::path::absolute(run).map_err(|error| Error::io(run, "read", error))?;
-                sets.push(format!("model.from={:?}", path.display().to_string()));
-                Job::complete(directory::read_config(run, &sets)?, DataPolicy::Required)?
-            }
-            None => Job::open(&arguments.config, &sets, DataPolicy::Required)?,
-        };
-        notes(&job.notes);
-        let threads = plan.spec.target.threads();
-        let data = crate::data::open(&job.config.data, job.config.seed, &job.config.base)?;
-        let mut session = job.session(plan)?;
-        job.initialise(&mut session, &data)?;
-        let parameters = 0..job.network.parameters.len();
-        let weights =
-            parameters.map(|p| exchange::read_values(&session, Persistent::Parameter(p))).collect::<Result<_>>()?;
-        let mut batches = Batches::train(&data);
-        let mut batch = batches.empty();
-        batches.fill(0, 0, &mut batch)?;
-        Ok(WeightedSubject { job, weights, batch, threads, run })
-    }
-
-    /// Returns the network on the batch.
-    pub(super) fn subject(&self) -> Subject<'_> {
-        Subject {
-            network: &self.job.network,
-            seed: self.job.config.seed,
-            images: &self.batch.images,
-            targets: &self.batch.targets,
-            target_width: self.batch.targets.len() / self.batch.rows,
-            threads: self.threads,
-        }
-    }
-
-    /// Returns the number of samples.
-    pub(super) fn samples(&self) -> usize {
-        self.batch.rows
+        let SubjectArguments { config, sets, samples } = arguments;
+        let network = InitialNetwork::open(config, sets, *samples)?;
+        notes(&network.job.notes);
+        Ok(WeightedSubject { network, run: config.is_dir().then(|| config.clone()) })
     }
 
     /// Returns the weights of all checkpoints of the run, the oldest first; none for a configuration.
@@ -107,7 +65,7 @@ impl WeightedSubject {
             };
             Ok(exchange::from_file(&parameter.param, &values))
         };
-        self.job.network.parameters.iter().map(values).collect()
+        self.network.job.network.parameters.iter().map(values).collect()
     }
 
     /// Returns the points of a function of two variables that the steps of the run have recorded.
@@ -138,6 +96,11 @@ impl Progress {
         let template = format!("{{wide_bar}} {{pos}}/{{len}} {what}");
         let style = ProgressStyle::with_template(&template).expect("the template is well formed");
         Progress(ProgressBar::with_draw_target(Some(all as u64), ProgressDrawTarget::stderr()).with_style(style))
+    }
+
+    /// Shows that one more is done.
+    pub(super) fn step(&self) {
+        self.0.inc(1);
     }
 
     /// Shows that so many are done.

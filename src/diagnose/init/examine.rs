@@ -5,11 +5,12 @@ use super::values::ValueSummary;
 use super::verdict::verdict;
 use crate::cpu::Scalar;
 use crate::data::{self, Batch, Batches};
+use crate::diagnose::{Subject, Weights};
 use crate::error::{Error, Result};
 use crate::layers::{Role, Setup, SingleLayer};
 use crate::network::{Node, Source};
 use crate::program::Persistent;
-use crate::train::{DataPolicy, Job, exchange};
+use crate::train::{DataPolicy, Job, directory, exchange};
 use std::path::Path;
 
 /// A network with its initial values and its first training batch.
@@ -18,12 +19,12 @@ pub struct InitialNetwork {
     /// The configuration, with one CPU device, and its notes.
     pub job: Job,
     batch: Batch,
-    parameters: Vec<Vec<f64>>,
+    parameters: Weights,
     statistics: Vec<Vec<f64>>,
 }
 
 impl InitialNetwork {
-    /// Opens a configuration. The batch has `samples` samples, or all of the training set if that has fewer.
+    /// Opens a configuration; or a run directory or a checkpoint, with its weights in place of initial ones. The batch has `samples` samples, or all of the training set if that has fewer.
     ///
     /// # Errors
     /// Mistakes in the file, and data or weights that cannot be read.
@@ -33,7 +34,14 @@ impl InitialNetwork {
         // The devices of the file need not be present.
         let device = ["devices.use=\"cpu\"", "devices.mesh={ data = 1, columns = 1 }", "devices.precision=\"f64\""];
         sets.extend(device.map(String::from));
-        let (mut job, plan) = Job::open(path, &sets, DataPolicy::Required)?;
+        let (mut job, plan) = match path.is_dir() {
+            true => {
+                let whole = std::path::absolute(path).map_err(|error| Error::io(path, "read", error))?;
+                sets.push(format!("model.from={:?}", whole.display().to_string()));
+                Job::complete(directory::read_config(path, &sets)?, DataPolicy::Required)?
+            }
+            false => Job::open(path, &sets, DataPolicy::Required)?,
+        };
         // Notes on a batch that the file does not have.
         job.notes.retain(|note| !note.starts_with("[data]: batch = "));
         let splits = data::open(&job.config.data, job.config.seed, &job.config.base)?;
@@ -56,14 +64,31 @@ impl InitialNetwork {
         self.batch.rows
     }
 
+    /// Returns the values of all parameters.
+    pub fn weights(&self) -> &Weights {
+        &self.parameters
+    }
+
+    /// Returns the network on the batch.
+    pub fn subject(&self) -> Subject<'_> {
+        Subject {
+            network: &self.job.network,
+            seed: self.job.config.seed,
+            images: &self.batch.images,
+            targets: &self.batch.targets,
+            target_width: self.batch.targets.len() / self.batch.rows,
+            threads: self.job.config.devices.threads,
+        }
+    }
+
     /// Returns the images of the batch.
     pub(in crate::diagnose) fn images(&self) -> &[f32] {
         &self.batch.images
     }
 
     /// Returns the number of layers that [`InitialNetwork::examine`] runs, forwards and backwards.
-    pub fn num_steps(&self) -> u64 {
-        2 * self.job.network.nodes.len() as u64
+    pub fn num_steps(&self) -> usize {
+        2 * self.job.network.nodes.len()
     }
 
     /// Runs the network forwards and backwards. Calls `stepped` after each layer.

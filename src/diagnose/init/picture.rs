@@ -2,31 +2,21 @@
 
 use super::report::{InitReport, LayerReport};
 use super::values::ValueSummary;
-use crate::error::{Error, Result, number, printable, quantity};
-use plotters::coord::Shift;
+use crate::diagnose::pictures::{Area, BLUE, Drawn, TEXT, VERMILION, WIDTH, drawn};
+use crate::error::{Result, number, printable, quantity};
 use plotters::coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged};
 use plotters::prelude::*;
 use std::ops::Range;
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Drawn = std::result::Result<(), Box<dyn std::error::Error>>;
-
-/// Sizes in pixels: of the page, of the chart on top of it and its key, of the histograms of a layer, and of letters, which
-/// are about 4/5 of what is named here.
-const WIDTH: u32 = 900;
+/// Sizes in pixels: of the chart on top of the page and its key, of the histograms of a layer, and of titles.
 const OVERVIEW: u32 = 320;
 const KEY: u32 = 24;
 const LAYER: u32 = 300;
-const TEXT: u32 = 15;
 const TITLE: u32 = 18;
 /// The number of layers in a row.
 const COLUMNS: usize = 4;
 /// The number of letters of a name that fit above its histograms.
 const MOST_LETTERS: usize = 26;
-
-/// Two colours that colour-blind readers can tell apart (Okabe and Ito 2008, <https://jfly.uni-koeln.de/color/>).
-const BLUE: RGBColor = RGBColor(0, 114, 178);
-const VERMILION: RGBColor = RGBColor(213, 94, 0);
 
 /// An axis with given ticks.
 struct Marked {
@@ -57,15 +47,10 @@ impl Ranged for Marked {
 /// If the picture cannot be drawn.
 pub fn svg(report: &InitReport) -> Result<String> {
     let rows = report.layers.len().div_ceil(COLUMNS);
-    let mut text = String::new();
-    let page = SVGBackend::with_string(&mut text, (WIDTH, OVERVIEW + rows as u32 * LAYER)).into_drawing_area();
-    draw(report, &page, rows).map_err(|error| Error::Run(format!("the picture cannot be drawn: {error}")))?;
-    drop(page);
-    Ok(text)
+    drawn((WIDTH, OVERVIEW + rows as u32 * LAYER), |page| draw(report, page, rows))
 }
 
 fn draw(report: &InitReport, page: &Area, rows: usize) -> Drawn {
-    page.fill(&WHITE)?;
     let (top, rest) = page.split_vertically(OVERVIEW);
     overview(report, &top)?;
     let panels = rest.split_evenly((rows, COLUMNS));
@@ -76,7 +61,6 @@ fn draw(report: &InitReport, page: &Area, rows: usize) -> Drawn {
         histogram(&above, &layer.activations.values, "output", BLUE)?;
         histogram(&below, &layer.gradients, "gradient", VERMILION)?;
     }
-    page.present()?;
     Ok(())
 }
 
