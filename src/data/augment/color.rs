@@ -216,6 +216,15 @@ mod tests {
     }
 
     #[test]
+    fn two_turns_are_one_of_twice_the_angle() {
+        for turns in [0.1, -0.2, 0.3] {
+            let (twice, once) = (turned(2.0 * turns), product(turned(turns), turned(turns)));
+            let pairs = twice.as_flattened().iter().zip(once.as_flattened());
+            assert!(pairs.clone().all(|(a, b)| (a - b).abs() < 1e-9), "{turns}: {twice:?} {once:?}");
+        }
+    }
+
+    #[test]
     fn amounts_are_within_their_ranges_and_an_evaluation_changes_nothing() {
         let color = Color { brightness: 0.4, contrast: 0.0, saturation: 0.0, hue: 0.0 };
         let factors: Vec<f32> = (0..2000).map(|sample| drawn(&color, 3, sample)[0]).collect();
