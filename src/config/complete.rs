@@ -1,7 +1,8 @@
 //! A configuration with every default written out: `peristyle check FILE --defaults`.
 
 use super::blocks;
-use super::keys::{KEYS, KeyDefault, SectionKey};
+use super::key::{KeyDefault, SectionKey};
+use super::keys::KEYS;
 use super::model::{ENTRY_KEYS, LOSS_KEYS, LayerEntry};
 use super::spans::SpannedValue;
 use super::write::{inline, quoted};
@@ -16,19 +17,24 @@ pub fn with_defaults(config: &Config) -> String {
     blocks::unroll(root.get_mut());
     let root = root.get_ref();
     let mut text = String::new();
-    for section in ["", "devices", "data", "model", "optimizer", "train", "train.checkpoint", "cluster"] {
+    for section in ["", "devices", "data", "model", "optimizer", "train", "train.checkpoint", "train.watch", "cluster"]
+    {
         let table = section
             .split('.')
             .filter(|part| !part.is_empty())
             .try_fold(root, |table, part| table.get(part).and_then(|value| value.get_ref().as_table()));
-        if section == "cluster" && table.is_none() {
+        if matches!(section, "cluster" | "train.watch") && table.is_none() {
             continue;
         }
         if !section.is_empty() {
             text += &format!("\n[{section}]\n");
         }
         let own = |key: &&SectionKey| key.path.rsplit_once('.').map_or("", |(table, _)| table) == section;
-        for key in KEYS.iter().filter(own).filter(|key| key.path != "train.checkpoint") {
+        // Tables of their own follow.
+        let apart = |key: &&SectionKey| {
+            key.path == "train.checkpoint" || key.path == "train.watch" && config.train.watch.is_some()
+        };
+        for key in KEYS.iter().filter(own).filter(|key| !apart(key)) {
             text += &line(key, table, config);
         }
     }
@@ -114,6 +120,7 @@ mod tests {
         let configs = Path::new(env!("CARGO_MANIFEST_DIR")).join("configs");
         let sets = [
             "train.ema=0.9",
+            "train.watch={}",
             "train.on_nonfinite=skip",
             "optimizer.schedule=[{ warmup = { steps = 5 } }, \"plateau\"]",
             "model.loss=[{ softmax_cross_entropy = {}, weight = 0.5 }, \"softmax_cross_entropy\"]",

@@ -1,49 +1,8 @@
 //! The keys of all sections: for each, what it means, its type, range, default and an example. Sections are read by them,
 //! and names that users guess are looked up in them; the reference of the file is written from them.
 
-/// What a key stands for if the file does not have it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyDefault {
-    /// The file must have it.
-    Required,
-    /// This value, as in the file.
-    Value(&'static str),
-    /// A value that depends on other things, or none.
-    Chosen(&'static str),
-}
-
-/// A key of a section.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SectionKey {
-    /// Its path, as `--set` takes it; `*` stands for the name of a layer.
-    pub path: &'static str,
-    /// The type of its values.
-    pub kind: &'static str,
-    /// The range of its values, as messages name it, if not all are accepted.
-    pub range: Option<&'static str>,
-    /// What it stands for if the file does not have it.
-    pub default: KeyDefault,
-    /// An example: a value.
-    pub example: &'static str,
-    /// What it means.
-    pub doc: &'static str,
-}
-
-use KeyDefault::{Chosen, Required, Value};
-
-const fn key(
-    path: &'static str,
-    kind: &'static str,
-    default: KeyDefault,
-    example: &'static str,
-    doc: &'static str,
-) -> SectionKey {
-    SectionKey { path, kind, range: None, default, example, doc }
-}
-
-const fn within(range: &'static str, key: SectionKey) -> SectionKey {
-    SectionKey { range: Some(range), ..key }
-}
+use super::key::KeyDefault::{Chosen, Required, Value};
+use super::key::{SectionKey, key, within};
 
 const LIBRARIES: &str = "What NVIDIA's libraries may compute on cuda devices: nothing; products and convolutions; or also the \
                          weight gradients of bf16 convolutions, which they round to bf16.";
@@ -457,6 +416,21 @@ pub const KEYS: &[SectionKey] = &[
         "\"stop\"",
         "What follows if a checkpoint or a line of the metrics cannot be written: the next attempt, or the end of the run.",
     ),
+    key(
+        "train.watch",
+        "table",
+        Chosen("nothing is watched"),
+        "{ every = \"100 steps\" }",
+        "How often gradients, updates and activations of every layer are written to the metrics; warns of what goes wrong.",
+    ),
+    key(
+        "train.watch.every",
+        "interval",
+        Value("\"100 steps\""),
+        "\"1 epoch\"",
+        "How often the run is watched, during one update and the one before: epochs or steps.",
+    ),
+    key("train.watch.log", "boolean", Value("false"), "true", "Whether the log has what is written, too."),
     within(
         "1",
         key(

@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn every_setting_of_a_section_can_be_suggested() {
-        for table in ["devices", "data", "model", "optimizer", "train", "train.checkpoint", "cluster"] {
+        for table in ["devices", "data", "model", "optimizer", "train", "train.checkpoint", "train.watch", "cluster"] {
             let found = problems(&format!("{table}.zzz=1"));
             let known = found.lines().find_map(|line| line.split_once("\"zzz\"")?.1.split_once("known keys: "));
             for key in known.unwrap_or_else(|| panic!("{table}: {found}")).1.split(", ") {

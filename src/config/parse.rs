@@ -218,7 +218,7 @@ fn read_root(diagnostics: &mut Diagnostics, root: DeTable) -> (Option<Config>, O
     if let Some(method) = optimizer.as_ref().and_then(|optimizer| optimizer.method.as_deref()) {
         for (key, message) in refused_with(method.key(), &devices, train.as_ref()) {
             let (subject, locations) = match key {
-                "ema" => ("[train]", &train_locations),
+                "ema" | "watch" => ("[train]", &train_locations),
                 _ => ("[optimizer]", &optimizer_locations),
             };
             diagnostics.fault(subject, locations, &Fault::at(key, message));
@@ -264,6 +264,11 @@ fn refused_with(method: &str, devices: &Devices, train: Option<&Train>) -> Vec<(
             "method = \"{method}\" runs on CPU devices, not on {name}; use a chain, or [devices] use = \"cpu\""
         );
         all.push(("method", message));
+    }
+    if train.is_some_and(|train| train.watch.is_some()) {
+        let message =
+            format!("watch is for updates by a chain, but [optimizer] has method = \"{method}\"; remove one of them");
+        all.push(("watch", message));
     }
     if train.is_some_and(|train| train.ema.is_some()) {
         all.push(("ema", format!("ema needs a chain, but [optimizer] has method = \"{method}\"; remove one of them")));

@@ -1,7 +1,8 @@
 //! The reference of the file, docs/CONFIG.md: every section and kind with its keys, written from the lists by which files
 //! are read.
 
-use super::keys::{KEYS, KeyDefault, SectionKey};
+use super::key::{KeyDefault, SectionKey};
+use super::keys::KEYS;
 use crate::data;
 use crate::layers::{self, init};
 use crate::optim::{self, schedules, second_order};
@@ -31,6 +32,7 @@ const SECTIONS: &[(&str, &str)] = &[
     ("optimizer.groups.*", "### Every group of `groups`"),
     ("train", "## `[train]`: how long, and what is evaluated and kept"),
     ("train.checkpoint", "### `checkpoint` in `[train]`"),
+    ("train.watch", "### `watch` in `[train]`"),
     ("cluster", "## `[cluster]`: several processes"),
 ];
 

@@ -2,7 +2,8 @@
 
 use super::diagnostics::Diagnostics;
 use super::errors::{self, Subject};
-use super::keys::{KeyDefault, is_known, of_path};
+use super::key::KeyDefault;
+use super::keys::{is_known, of_path};
 use super::kinds::fields_of;
 use super::spans::SpannedValue;
 use crate::error::{Fault, Locations};

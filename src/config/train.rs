@@ -103,6 +103,15 @@ pub struct CheckpointSettings {
     pub on_error: OnError,
 }
 
+/// How often a run is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WatchSettings {
+    /// The interval.
+    pub every: Interval,
+    /// Whether the log has what is written to the metrics, too.
+    pub in_log: bool,
+}
+
 /// The length of training, and when to evaluate and save.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Train {
@@ -118,6 +127,8 @@ pub struct Train {
     pub checkpoint: CheckpointSettings,
     /// What follows when the loss or a gradient is not finite.
     pub on_nonfinite: OnNonFinite,
+    /// How often the run is watched; never by default.
+    pub watch: Option<WatchSettings>,
     /// The time after which the run writes a checkpoint and ends, to be started again; none by default.
     pub max_time: Option<Duration>,
 }
@@ -172,8 +183,26 @@ pub(super) fn read_train(
     let checkpoint = section.table.remove("checkpoint").unwrap_or_else(nothing);
     section.value("checkpoint");
     let checkpoint = read_checkpoint(section.diagnostics, checkpoint, evaluated);
+    let watch = section.value("watch").map(|watch| read_watch(section.diagnostics, watch));
     section.finish();
-    Some(Train { length: length?, ema, accumulate, evaluate, checkpoint, on_nonfinite, max_time })
+    Some(Train { length: length?, ema, accumulate, evaluate, checkpoint, on_nonfinite, watch, max_time })
+}
+
+fn read_watch(diagnostics: &mut Diagnostics, value: SpannedValue) -> WatchSettings {
+    let mut table = Section::open(diagnostics, "[train] watch", "train.watch", value);
+    let default = Interval::Steps(100);
+    let every = match table.get::<Every>("every") {
+        Some(Every::At(every)) => every,
+        Some(Every::Never | Every::Time(_)) => {
+            let message = "every is not a number of epochs or steps, expected text like \"100 steps\"; without watch, nothing is watched";
+            table.fault(&Fault::at("every", message));
+            default
+        }
+        None => default,
+    };
+    let in_log = table.get("log").unwrap_or_default();
+    table.finish();
+    WatchSettings { every, in_log }
 }
 
 /// Reads `on_nonfinite` and `max_skips`.

@@ -30,6 +30,9 @@ impl Transform for ClipByGlobalNorm {
     fn norms(&self) -> &'static [Norm] {
         &[Norm::Gradients]
     }
+    fn max_norm(&self) -> Option<f64> {
+        Some(self.max_norm)
+    }
     fn apply(&self, block: Block) {
         by_block!(block, e => limit(e.g, e.norms.global(), Real::from_f64(self.max_norm)))
     }

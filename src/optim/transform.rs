@@ -169,6 +169,11 @@ pub trait Transform: Settings + Debug + Send + Sync {
         &[]
     }
 
+    /// Returns the largest global norm of the gradients that it leaves as it is, if it clips them by that.
+    fn max_norm(&self) -> Option<f64> {
+        None
+    }
+
     /// Returns the decay d of the weights if it adds d w to the gradient, otherwise 0.
     fn decay(&self) -> f64 {
         0.0

@@ -48,7 +48,7 @@ pub enum Region {
     Statistics,
     /// The metrics of the last batch, as [`Network::metrics`](crate::network::Network::metrics) lists them; then the number
     /// of devices on which one of them or a gradient was not finite, and of those on which a weight was not finite after
-    /// the update.
+    /// the update. If [`Spec::keeps_norms`](super::Spec::keeps_norms), the norms by which the chain clips follow.
     Metrics,
     /// Two input buffers of a GPU, each for images and targets: the host fills one while an earlier step runs.
     InputStaging,

@@ -42,6 +42,8 @@ pub struct Spec {
     pub seed: u64,
     /// Whether training steps have a backward pass. Without it, they only compute losses.
     pub backward: bool,
+    /// Whether the norms by which the chain clips follow the metrics of each step.
+    pub keeps_norms: bool,
     /// The kinds of steps that will be run.
     pub variants: Vec<Variant>,
 }
@@ -60,6 +62,7 @@ impl Default for Spec {
             augment: AugmentSizes::default(),
             seed: 0,
             backward: true,
+            keeps_norms: false,
             variants: Vec::new(),
         }
     }

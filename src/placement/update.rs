@@ -110,6 +110,7 @@ impl Planner<'_> {
         let partial = Layout::new(Placement::Partial, Placement::Partial);
         let [mut bad_gradients, bad_weights] = self.counts();
         let mut norms = None;
+        let kept = chain.clipping().filter(|_| self.spec.keeps_norms).map(|clipping| clipping.stage);
         for (number, stage) in chain.stages().iter().enumerate() {
             // The first stage checks that the loss and all gradients are finite, unless the buckets were checked.
             let checks = if number == 0 && !self.checks_buckets() { self.checks(true) } else { Vec::new() };
@@ -119,7 +120,14 @@ impl Planner<'_> {
                 }
                 UpdatePass::Norm { weights: of_weights, .. } => {
                     let shape = Shape::from([stage.num_norms(self.network.parameters.len(), self.network.num_units())]);
-                    let norm = self.tensor("norms".into(), shape, partial, Home::Own, MemoryUse::Workspace);
+                    let (home, purpose) = match kept == Some(number) {
+                        true => {
+                            let offset = self.network.metrics.len() + Region::COUNTS;
+                            (Home::Fixed(Region::Metrics, offset), MemoryUse::Statistics)
+                        }
+                        false => (Home::Own, MemoryUse::Workspace),
+                    };
+                    let norm = self.tensor("norms".into(), shape, partial, home, purpose);
                     norms = Some(norm);
                     let own =
                         [(UpdateRole::Gradients, gradients, Access::Read), (UpdateRole::Norms, norm, Access::Write)];

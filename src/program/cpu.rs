@@ -1,5 +1,6 @@
 //! Programs with their addresses, as the queues of CPU devices run them.
 
+use super::observer::{ArenaPart, Observer, Shown};
 use super::{Execution, LocalOperand, Plan, Program, Work};
 use crate::cpu::{Args, Implementation, MemorySlice, QueueProgram, Queues, SumTask, Timed, run_serially};
 use crate::data::{Batch, BatchPart};
@@ -8,7 +9,8 @@ use crate::error::Result;
 use crate::layers::{Layer, Role};
 use crate::optim::{Chain, Segment, UpdatePass, UpdateRole};
 use crate::placement::{Input, Region};
-use crate::tensor::{Dual, LocalSlice, Precision, Real, Shape, Strided};
+use crate::tensor::{Dual, Element, LocalSlice, Precision, Real, Shape, Strided};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 
@@ -102,6 +104,33 @@ impl Programs {
         result.map(|()| timed)
     }
 
+    /// Runs a program on a batch, and shows it to an observer.
+    pub fn run_observed(
+        &mut self,
+        number: usize,
+        batch: &mut Batch,
+        clock: Clock,
+        (shown, observer): (HashMap<usize, Shown>, &Arc<dyn Observer>),
+    ) -> Result<()> {
+        let list = &self.lists[number];
+        let shown: HashMap<_, _> = shown.into_iter().map(|(index, shown)| (list[index], shown)).collect();
+        let (script, observer) = (Arc::clone(&self.scripts[number]), Arc::clone(observer));
+        let (memories, precision) = (self.memories.clone(), self.precision);
+        let observed: Arc<dyn QueueProgram> = Arc::new(Observed { script, shown, observer, memories, precision });
+        self.exchange(batch);
+        let result = match self.execution {
+            Execution::Queues => self.queues.run(&observed, clock),
+            Execution::Serial => run_serially(&*observed, &self.lists[number], clock, &self.host),
+        };
+        self.exchange(batch);
+        result
+    }
+
+    /// Returns values of a device's arena. No instruction runs meanwhile.
+    pub fn values(&self, device: usize, at: ArenaPart) -> Vec<f64> {
+        values(&self.memories[device], at, &self.host)
+    }
+
     fn exchange(&self, batch: &mut Batch) {
         std::mem::swap(&mut *self.batch.write().unwrap_or_else(|poisoned| poisoned.into_inner()), batch);
     }
@@ -135,6 +164,57 @@ impl Programs {
 fn operand(memory: &Arc<Memory>, offset: usize, elements: usize, precision: Precision) -> Operand {
     let window = LocalSlice { start: vec![0], len: vec![elements] };
     Operand::new(memory, offset, Shape::from([elements]), window, precision)
+}
+
+/// Returns values of an arena that no instruction changes meanwhile.
+fn values(memory: &Arc<Memory>, ArenaPart { byte, elements, element }: ArenaPart, pool: &Pool) -> Vec<f64> {
+    let Element::Real(precision) = element else { unreachable!("CPU devices compute in full precision") };
+    let operands = only(operand(memory, byte, elements, precision));
+    let args = Args::new(&operands, pool, precision);
+    match precision {
+        Precision::F32 => args.read::<f32>(Only).iter().map(|&x| f64::from(x)).collect(),
+        Precision::F64 => args.read::<f64>(Only).to_vec(),
+        Precision::Dual => args.read::<Dual>(Only).iter().map(|x| x.re).collect(),
+    }
+}
+
+/// A program that is shown to an observer.
+struct Observed {
+    script: Arc<dyn QueueProgram>,
+    /// What is shown, by queue and index on it.
+    shown: HashMap<(usize, usize), Shown>,
+    observer: Arc<dyn Observer>,
+    memories: Vec<Arc<Memory>>,
+    precision: Precision,
+}
+
+impl QueueProgram for Observed {
+    fn len(&self, queue: usize) -> usize {
+        self.script.len(queue)
+    }
+    fn waits(&self, queue: usize, step: usize) -> &[(usize, usize)] {
+        self.script.waits(queue, step)
+    }
+    /// What is shown, the instruction itself uses: the events that order its uses order this as well.
+    fn perform(&self, queue: usize, step: usize, clock: Clock, pool: &Pool) {
+        let device = queue / Queue::COUNT;
+        let shown = self.shown.get(&(queue, step));
+        if let Some(Shown::Gradients { byte }) = shown {
+            let element = Element::Real(self.precision);
+            let read = |range: std::ops::Range<usize>| {
+                let at = ArenaPart { byte: byte + range.start * element.bytes(), elements: range.len(), element };
+                Ok(values(&self.memories[device], at, pool))
+            };
+            self.observer.gradients(device, &read).expect("reads of memory do not fail");
+        }
+        self.script.perform(queue, step, clock, pool);
+        if let Some(Shown::Output { node, operand, at }) = shown {
+            self.observer.output(*node, operand, &values(&self.memories[device], *at, pool));
+        }
+    }
+    fn name(&self, queue: usize, step: usize) -> String {
+        self.script.name(queue, step)
+    }
 }
 
 /// The role of a single operand.

@@ -2,7 +2,8 @@
 //! the next batch.
 
 use super::issue_list::{Action, CLOCK, DRAWS, IMAGES, IssueList, TARGETS};
-use super::issuer::{Issuer, Prepared, StagingBuffers, Watch};
+use super::issuer::{Issuer, Moment, Prepared, StagingBuffers, Watch};
+use super::observer::{ArenaPart, Observer, Shown};
 use super::{AllocatedRegion, Execution, Graphs, InputStaging, Plan};
 use crate::data::{Batch, Preparation};
 use crate::device::{Clock, HostMemory, Operand, Queue};
@@ -12,7 +13,8 @@ use crate::gpu::{CLOCK_BYTES, GpuEvent, Gpus, Graph, bytes_of, clock_words};
 use crate::optim::DeviceChain;
 use crate::placement::Region;
 use crate::tensor::{Element, LocalSlice, MatmulPrecision, Shape};
-use std::collections::VecDeque;
+use half::bf16;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 /// The programs of a plan on its GPUs.
@@ -122,9 +124,60 @@ impl Programs {
         } else {
             self.issuer.issue(list, slot, &Watch::None)?;
         }
+        self.submitted(slot, clock)
+    }
+
+    /// Records that a step has been issued.
+    fn submitted(&mut self, slot: usize, clock: Clock) -> Result<()> {
         self.issuer.gpus.record(0, Queue::Compute, self.done[slot])?;
         self.under_way.push_back((slot, clock.step));
         Ok(())
+    }
+
+    /// Starts a program on a batch, without a graph, and shows it to an observer.
+    pub fn submit_observed(
+        &mut self,
+        number: usize,
+        batch: &Batch,
+        clock: Clock,
+        (shown, observer): (&HashMap<usize, Shown>, &dyn Observer),
+    ) -> Result<()> {
+        let slot = self.begin(number, batch, clock)?;
+        let list = &self.lists[number];
+        let show = |index: usize, moment: Moment| {
+            let step = &list.steps[index];
+            match (shown.get(&index), moment) {
+                (Some(Shown::Gradients { byte }), Moment::Before) => {
+                    for (device, queue) in (0..self.arrived.len()).flat_map(|d| Queue::ALL.map(|queue| (d, queue))) {
+                        self.issuer.gpus.synchronize(device, queue)?;
+                    }
+                    observer.gradients(step.device, &|range| {
+                        let byte = byte + range.start * Element::F32.bytes();
+                        self.values(step.device, ArenaPart { byte, elements: range.len(), element: Element::F32 })
+                    })
+                }
+                (Some(Shown::Output { node, operand, at }), Moment::After) => {
+                    self.issuer.gpus.synchronize(step.device, step.queue)?;
+                    observer.output(*node, operand, &self.values(step.device, *at)?);
+                    Ok(())
+                }
+                _ => Ok(()),
+            }
+        };
+        self.issuer.issue(list, slot, &Watch::Shown(&show)).map_err(|e| at_step(clock.step, &e))?;
+        self.submitted(slot, clock)
+    }
+
+    /// Returns values of a device's arena.
+    pub fn values(&self, device: usize, ArenaPart { byte, elements, element }: ArenaPart) -> Result<Vec<f64>> {
+        let mut words = vec![0.0f32; (elements * element.bytes()).div_ceil(size_of::<f32>())];
+        self.fetch(device, byte, &mut words)?;
+        if element != Element::Bf16 {
+            return Ok(words.into_iter().map(f64::from).collect());
+        }
+        let halves = |word: f32| [word.to_bits() as u16, (word.to_bits() >> 16) as u16];
+        let values = words.into_iter().flat_map(halves).map(|bits| bf16::from_bits(bits).to_f64());
+        Ok(values.take(elements).collect())
     }
 
     /// Launches the graph of a program, which is captured first if there is none. If that fails, issues the program

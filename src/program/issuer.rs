@@ -38,6 +38,17 @@ pub(super) enum Watch<'a> {
     Each,
     /// Timers are recorded before and after it.
     Timed(&'a [(GpuEvent, GpuEvent)]),
+    /// This is called before and after it, with its number.
+    Shown(&'a dyn Fn(usize, Moment) -> Result<()>),
+}
+
+/// When something is done about an instruction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Moment {
+    /// Before it is issued.
+    Before,
+    /// After it has been issued.
+    After,
 }
 
 /// The GPUs, and what the instructions of every program need on them.
@@ -66,9 +77,14 @@ impl Issuer {
         }
         for (number, step) in list.steps.iter().enumerate() {
             let clocks = if let Watch::Timed(clocks) = watch { Some(clocks[number]) } else { None };
-            let issued = self.issue_step(step, list, slot, clocks);
+            let issued = match watch {
+                Watch::Shown(show) => show(number, Moment::Before),
+                _ => Ok(()),
+            };
+            let issued = issued.and_then(|()| self.issue_step(step, list, slot, clocks));
             let waited = issued.and_then(|()| match watch {
                 Watch::Each => gpus.synchronize(step.device, step.queue),
+                Watch::Shown(show) => show(number, Moment::After),
                 _ => Ok(()),
             });
             waited.map_err(|e| named(&step.name, &e))?;

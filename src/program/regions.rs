@@ -57,7 +57,11 @@ impl Regions {
             sizes.push((Region::PartGradients, flat.len));
         }
         sizes.extend((0..chain.num_regions()).map(|slot| (Region::Slot(slot), flat.len)));
-        sizes.extend([(Region::Statistics, statistics), (Region::Metrics, network.metrics.len() + Region::COUNTS)]);
+        let kept = chain.clipping().filter(|_| spec.keeps_norms).map_or(0, |clipping| {
+            chain.stages()[clipping.stage].num_norms(network.parameters.len(), network.num_units())
+        });
+        let metrics = network.metrics.len() + Region::COUNTS + kept;
+        sizes.extend([(Region::Statistics, statistics), (Region::Metrics, metrics)]);
         if spec.target.is_gpu() {
             sizes.push((Region::InputStaging, InputStaging::of(network, spec).elements()));
         }

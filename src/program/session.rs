@@ -56,9 +56,9 @@ pub struct Session {
     pub(super) plan: Plan,
     pub(super) devices: Devices,
     /// The values of [`Region::Metrics`] after the step that finished last.
-    values: Vec<f64>,
+    pub(super) values: Vec<f64>,
     /// Whether CPU devices ran a step whose result [`Session::finish`] has not returned yet.
-    finished: bool,
+    pub(super) finished: bool,
 }
 
 fn widen(values: &mut [f64], from: &[f32]) {
@@ -254,7 +254,7 @@ impl Session {
 
     fn result(&self) -> StepResult {
         let metrics = self.metrics();
-        let [bad_gradients, bad_weights] = self.values[metrics.len()..] else { unreachable!("two counts follow") };
+        let [bad_gradients, bad_weights, ..] = self.values[metrics.len()..] else { unreachable!("two counts follow") };
         StepResult { loss: self.plan.network.loss(metrics), bad_gradients, bad_weights }
     }
 

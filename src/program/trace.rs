@@ -1,5 +1,6 @@
 //! Finds where a step goes wrong: runs its instructions one after another and looks at what each layer writes.
 
+use super::observer::ArenaPart;
 use super::session::{Devices, Session};
 use super::{LocalOperand, Program, Work};
 use crate::data::Batch;
@@ -7,8 +8,6 @@ use crate::device::Clock;
 use crate::error::Result;
 use crate::layers::{Access, Pass, Role};
 use crate::placement::Variant;
-use crate::tensor::{Dual, Element, Precision};
-use half::bf16;
 
 /// The first layer of a step that wrote a value that is not finite.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,7 +41,7 @@ impl Session {
         let number = self.number(variant, batch)?;
         let program = &self.plan.programs[number];
         let mut found: Option<FirstNonFinite> = None;
-        let mut look = |index: usize, read: &dyn Fn(usize, usize, usize, Element) -> Result<Vec<f64>>| {
+        let mut look = |index: usize, read: &dyn Fn(usize, ArenaPart) -> Result<Vec<f64>>| {
             let here = non_finite(program, index, read)?;
             match (&mut found, here) {
                 // Other devices compute the same phase on their samples.
@@ -57,32 +56,10 @@ impl Session {
         };
         match &mut self.devices {
             Devices::Cpu(programs) => programs.run_each(number, batch, clock, |programs, index| {
-                look(index, &|device, byte, elements, element| {
-                    let mut values = Vec::new();
-                    match element {
-                        Element::Real(Precision::F64) => {
-                            programs.with::<f64>(device, byte, elements, |from| values.extend_from_slice(from))
-                        }
-                        Element::Real(Precision::Dual) => programs
-                            .with::<Dual>(device, byte, elements, |from| values.extend(from.iter().map(|x| x.re))),
-                        _ => programs.with::<f32>(device, byte, elements, |from| {
-                            values.extend(from.iter().map(|&x| f64::from(x)));
-                        }),
-                    }
-                    Ok(values)
-                })
+                look(index, &|device, at| Ok(programs.values(device, at)))
             })?,
             Devices::Gpu(programs) => programs.run_each(number, batch, clock, |programs, index| {
-                look(index, &|device, byte, elements, element| {
-                    let mut words = vec![0.0f32; (elements * element.bytes()).div_ceil(size_of::<f32>())];
-                    programs.fetch(device, byte, &mut words)?;
-                    if element != Element::Bf16 {
-                        return Ok(words.into_iter().map(f64::from).collect());
-                    }
-                    let halves = |word: f32| [word.to_bits() as u16, (word.to_bits() >> 16) as u16];
-                    let values = words.into_iter().flat_map(halves).map(|bits| bf16::from_bits(bits).to_f64());
-                    Ok(values.take(elements).collect())
-                })
+                look(index, &|device, at| programs.values(device, at))
             })?,
         }
         if let Some(found) = &mut found {
@@ -98,12 +75,11 @@ fn is_of(work: Option<&Work>, found: &FirstNonFinite) -> bool {
     matches!(work, Some(Work::Phase { node, pass, .. }) if (*node, *pass) == (found.node, found.pass))
 }
 
-/// Returns what an instruction wrote that is not finite. `read` returns elements of a device's arena, given the device,
-/// the first byte, the number of elements and their type.
+/// Returns what an instruction wrote that is not finite. `read` returns elements of a device's arena.
 fn non_finite(
     program: &Program,
     index: usize,
-    read: &dyn Fn(usize, usize, usize, Element) -> Result<Vec<f64>>,
+    read: &dyn Fn(usize, ArenaPart) -> Result<Vec<f64>>,
 ) -> Result<Option<FirstNonFinite>> {
     let instruction = &program.instructions[index];
     let Work::Phase { node, pass, operands, .. } = &instruction.work else { return Ok(None) };
@@ -111,7 +87,8 @@ fn non_finite(
     for (role, local) in operands.iter().filter(|(_, local)| matches!(local.access, Access::Write | Access::Update)) {
         let buffer = &program.buffers[local.buffer];
         let byte = buffer.offset + local.offset * buffer.element.bytes();
-        let values = read(instruction.device, byte, local.window.elements(), buffer.element)?;
+        let at = ArenaPart { byte, elements: local.window.elements(), element: buffer.element };
+        let values = read(instruction.device, at)?;
         if values.iter().all(|value| value.is_finite()) {
             continue;
         }

@@ -21,6 +21,28 @@ fn as_fields<S: Serializer>(metrics: &[MetricValue], serializer: S) -> Result<S:
     serializer.collect_map(metrics.iter().map(|metric| (&*metric.name, metric.value)))
 }
 
+/// A layer as it was during an update. What it does not have is left out.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WatchedLayer {
+    /// Its name.
+    pub name: String,
+    /// The norm of the gradients of its parameters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gradient_norm: Option<f64>,
+    /// |w(t) - w(t - 1)| / |w(t - 1)| of its parameters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub update_ratio: Option<f64>,
+    /// The cosine of the angle between this update of its parameters and the one before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cosine: Option<f64>,
+    /// The share of its units that are 0 for all samples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dead: Option<f64>,
+    /// The share of its outputs that are in the flat parts of its function.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub saturated: Option<f64>,
+}
+
 /// An event of a run. The names of variants and fields are those of `metrics.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -78,6 +100,24 @@ pub enum RunEvent {
         metrics: Vec<MetricValue>,
         /// Number of images.
         images: u64,
+    },
+    /// The run was watched during an update.
+    Watch {
+        /// The update.
+        step: u64,
+        /// The norm of the gradients of all parameters.
+        gradient_norm: f64,
+        /// |w(t) - w(t - 1)| / |w(t - 1)| of all weights: what the update changed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        update_ratio: Option<f64>,
+        /// The cosine of the angle between this update and the one before.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cosine: Option<f64>,
+        /// The layers that have parameters, or of which units may be dead or values saturated.
+        layers: Vec<WatchedLayer>,
+        /// Whether it belongs in the log.
+        #[serde(skip)]
+        in_log: bool,
     },
     /// A checkpoint was written.
     Checkpoint {

@@ -1,6 +1,6 @@
 //! `log.txt`: the events of a run as timestamped messages; and the messages of `-v` on stderr. Both use `tracing`.
 
-use super::{MetricValue, RunEvent, Sink};
+use super::{MetricValue, RunEvent, Sink, WatchedLayer};
 use crate::error::{Result, printable, quantity};
 use crate::layers::MetricKind;
 use crate::storage::{Fs, OutputFile};
@@ -80,11 +80,32 @@ impl MetricValue {
     }
 }
 
+/// Returns sizes, a cosine and shares in words.
+fn in_words(sizes: &[(&str, Option<&f64>)], cosine: Option<&f64>, shares: &[(&str, Option<f64>)]) -> String {
+    let sizes = sizes.iter().filter_map(|(name, value)| Some(format!("{name} {:.2e}", value.as_ref()?)));
+    let cosine = cosine.map(|cosine| format!("cosine {cosine:.2}"));
+    let shares = shares.iter().filter_map(|(name, share)| Some(format!("{name} {:.0} %", 100.0 * share.as_ref()?)));
+    sizes.chain(cosine).chain(shares).collect::<Vec<_>>().join(", ")
+}
+
+impl WatchedLayer {
+    fn in_words(&self) -> String {
+        let sizes = [("gradient", self.gradient_norm.as_ref()), ("update/weight", self.update_ratio.as_ref())];
+        in_words(&sizes, self.cosine.as_ref(), &[("dead", self.dead), ("saturated", self.saturated)])
+    }
+}
+
 impl RunEvent {
     /// Returns the event as a sentence, or `None` for steps, which are too many.
     pub fn sentence(&self) -> Option<String> {
         Some(match self {
-            RunEvent::Step { .. } => return None,
+            RunEvent::Step { .. } | RunEvent::Watch { in_log: false, .. } => return None,
+            RunEvent::Watch { step, gradient_norm, update_ratio, cosine, layers, .. } => {
+                let all = [("gradient", Some(gradient_norm)), ("update/weight", update_ratio.as_ref())];
+                let all = in_words(&all, cosine.as_ref(), &[]);
+                let layers = layers.iter().map(|layer| format!("\n    {}: {}", layer.name, layer.in_words()));
+                format!("step {step}: {all}{}", layers.collect::<String>())
+            }
             RunEvent::Start { name, step, devices, mesh, parameters, precision, threads, version } => {
                 let from = if *step == 0 { String::new() } else { format!(", resumed after step {step}") };
                 let devices = devices.join(" ");

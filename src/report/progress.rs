@@ -84,7 +84,7 @@ impl Sink for Progress {
                     return Ok(());
                 }
             }
-            RunEvent::Eval { .. } | RunEvent::Checkpoint { .. } | RunEvent::Note { .. } => {}
+            RunEvent::Eval { .. } | RunEvent::Checkpoint { .. } | RunEvent::Note { .. } | RunEvent::Watch { .. } => {}
         }
         if let Some(line) = event.sentence() {
             self.print(&line);

@@ -401,6 +401,7 @@ impl Job {
             augment: Augment::sizes(&self.config.data.augment, self.stored_shape()),
             seed: self.config.seed,
             backward: true,
+            keeps_norms: self.config.train.watch.is_some(),
             variants,
         }
     }

@@ -24,6 +24,7 @@ mod run;
 pub mod signals;
 mod start;
 mod updates;
+pub mod watch;
 pub mod weights;
 
 pub use headers::DataPolicy;

@@ -223,7 +223,7 @@ impl Run {
                 number(*product)
             ),
             Cause::Rate => {
-                let clips = config.optimizer.chain.transforms.iter().any(|t| t.key() == "clip_by_global_norm");
+                let clips = config.optimizer.chain.transforms.iter().any(|t| t.max_norm().is_some());
                 let clip = if clips { "" } else { ", or put { clip_by_global_norm = 1.0 } first in the chain" };
                 format!("lower lr (now {lr}){clip}; {again}")
             }

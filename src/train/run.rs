@@ -8,6 +8,7 @@ use super::job::{Evaluates, Job};
 use super::manifest::{Evaluation, FORMAT, Info, Ranking};
 use super::method_run::MethodRun;
 use super::start::tensors;
+use super::watch::Watch;
 use super::weights::TensorSource;
 use crate::config::{learned_length, learned_settings};
 use crate::data::{self, DataRecord, Known, Place, Preparation, SampleSets};
@@ -83,6 +84,8 @@ pub struct Run {
     pub(super) skips: u64,
     /// The second-order method, if one takes the place of the chain.
     pub(super) method: Option<MethodRun>,
+    /// What watches the run, if anything does.
+    pub(super) watch: Option<Watch>,
 }
 
 impl Run {
@@ -165,6 +168,7 @@ impl Run {
     fn open(job: Job, plan: Plan, (splits, data): (SampleSets, DataRecord), records: Records) -> Result<Run> {
         let mut session = job.session(plan)?;
         let method = MethodRun::new(&job)?;
+        let watch = Watch::new(&job, &session).filter(|_| job.evaluates.is_none());
         session.prepare(Preparation::of(&splits))?;
         let (step, place) = job.from;
         let schedules = job.config.optimizer.schedule.states(&BTreeMap::new());
@@ -185,6 +189,7 @@ impl Run {
             unproven: false,
             skips: 0,
             method,
+            watch,
         })
     }
 

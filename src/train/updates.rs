@@ -130,6 +130,9 @@ impl Run {
         if self.lacks_evaluation(&rhythm) {
             self.evaluate(reporter, stop)?;
         }
+        if let Some(watch) = &mut self.watch {
+            watch.look(&self.session, self.step, self.place)?;
+        }
         let (mut last, mut throughput) = (Instant::now(), Throughput::default());
         let mut under_way: VecDeque<Submitted> = VecDeque::new();
         // The updates before the batch that is submitted next, and its place.
@@ -137,9 +140,11 @@ impl Run {
         loop {
             // Batches are submitted ahead of their results, but none beyond an update after which the weights are inspected.
             while under_way.len() < self.session.depth() {
-                let waits = rhythm.inspects(before, next) || (next.sample == 0 && waits_for_epochs);
+                let watched = self.watch.as_ref().is_some_and(|watch| watch.inspects(before, next));
+                let observer = self.watch.as_ref().and_then(|watch| watch.observer(before, next));
+                let waits = rhythm.inspects(before, next) || watched || (next.sample == 0 && waits_for_epochs);
                 let ends = before >= steps || rhythm.save_time() || stop.requested();
-                if !divided && (ends || (before > self.step && waits)) {
+                if !divided && (ends || (before > self.step && waits)) || observer.is_some() && !under_way.is_empty() {
                     break;
                 }
                 let Some(batch) = loader.next_batch()? else { break };
@@ -147,9 +152,10 @@ impl Run {
                 let clock = Clock { step: before + 1, epoch: batch.epoch, lr, row: batch.row as u64 };
                 let rows = batch.whole;
                 let variant = Variant::of_part(batch.rows, rows, batch.part, self.job.updates());
-                match &mut self.method {
-                    Some(method) => method.submit(variant, batch, clock),
-                    None => self.session.submit(variant, batch, clock)?,
+                match (&mut self.method, observer.filter(|_| variant.part.is_last())) {
+                    (Some(method), _) => method.submit(variant, batch, clock),
+                    (None, Some(observer)) => self.session.submit_observed(variant, batch, clock, &observer)?,
+                    (None, None) => self.session.submit(variant, batch, clock)?,
                 }
                 divided = !variant.part.is_last();
                 if !divided {
@@ -185,6 +191,10 @@ impl Run {
             })?;
             if skipped {
                 reporter.emit(&RunEvent::Note { text: self.skips_as_text() })?;
+            }
+            if let Some(watch) = &mut self.watch {
+                let events = watch.after(&self.session, (self.step, place), clock.lr, result.loss)?;
+                events.iter().try_for_each(|event| reporter.emit(event))?;
             }
             self.observe(Observation::Update(result.loss), reporter)?;
             if place.sample == 0 {

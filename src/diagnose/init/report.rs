@@ -2,6 +2,7 @@
 
 use super::values::{ValueSummary, mean_and_std};
 use crate::layers::Activation;
+use crate::train::watch::saturation;
 use serde::Serialize;
 
 /// The report on a network.
@@ -91,16 +92,4 @@ impl ParameterSummary {
         let (std, gradient_std) = (mean_and_std(values).1, mean_and_std(gradient).1);
         ParameterSummary { name: name.to_string(), values: values.len(), std, gradient_std }
     }
-}
-
-/// Returns the test for saturated outputs of a layer, if its function has flat ends other than the zeros of a relu.
-fn saturation(key: &str) -> Option<fn(f64) -> bool> {
-    Some(match key {
-        "tanh" => |y| y.abs() > 0.99,
-        "sigmoid" => |y| !(0.01..=0.99).contains(&y),
-        "hard_sigmoid" => |y| y == 0.0 || y == 1.0,
-        "hard_swish" => |y| y == 0.0,
-        "relu6" => |y| y == 6.0,
-        _ => return None,
-    })
 }

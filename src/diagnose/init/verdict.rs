@@ -1,6 +1,7 @@
 //! What is unusual in a report.
 
 use super::report::LayerReport;
+use crate::train::watch::RECTIFIERS;
 
 /// How many times smaller or larger a standard deviation is at one end of the hidden layers than at the other when activations
 /// or gradients vanish or explode.
@@ -9,9 +10,6 @@ pub const FACTOR: f64 = 100.0;
 pub const MOST_SATURATED: f64 = 0.5;
 /// The largest usual share of dead units of a layer.
 pub const MOST_DEAD: f64 = 0.2;
-
-/// The layers of which a unit that is 0 for all samples passes no gradient.
-const RECTIFIERS: [&str; 4] = ["relu", "relu6", "hard_sigmoid", "hard_swish"];
 
 /// Returns a sentence on each thing that is unusual.
 pub(super) fn verdict(layers: &[LayerReport], samples: usize) -> Vec<String> {
