@@ -25,6 +25,7 @@ pub mod signals;
 mod start;
 mod updates;
 pub mod weights;
+mod whitening;
 
 pub use headers::DataPolicy;
 pub use job::Job;
