@@ -17,6 +17,7 @@ pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option
     let validation = section.get("validation").unwrap_or_default();
     let batch = section.required("batch");
     let normalize = section.take("normalize");
+    let whiten = section.take("whiten");
     let augment = section.value("augment");
     let augment = augment.map_or(Some(Vec::new()), |value| read_augment(section.diagnostics, value));
     let order = section.get("order").unwrap_or_default();
@@ -24,7 +25,7 @@ pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option
     let broken = section.diagnostics.problems.len() > before;
     let settings = match (train, batch, augment) {
         (Some(train), Some(batch), Some(augment)) => {
-            let settings = DataSettings { train, test, validation, batch, normalize, augment, order, workers };
+            let settings = DataSettings { train, test, validation, batch, normalize, whiten, augment, order, workers };
             for fault in settings.faults() {
                 section.fault(&fault);
             }

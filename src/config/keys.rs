@@ -100,6 +100,14 @@ pub const KEYS: &[SectionKey] = &[
          deviation 1 over the training data; or each feature, a channel of a pixel, in the same way.",
     ),
     key(
+        "data.whiten",
+        "way to whiten",
+        Chosen("none"),
+        "{ zca = { epsilon = 0.01 } }",
+        "Makes the features of normalised images uncorrelated, with mean 0: x' = W (x - mean), where x has all values of an image, at most \
+         4096. Mean and W are fitted to the training data, and kept in checkpoints.",
+    ),
+    key(
         "data.augment",
         "list of augmentations",
         Value("[]"),

@@ -53,6 +53,11 @@ fn of_train(root: &DeTable, keys: &[&str]) -> BTreeMap<String, String> {
 fn flatten(key: &str, value: &SpannedValue, all: &mut BTreeMap<String, String>) {
     match value.get_ref() {
         _ if NOT_LEARNED.contains(&key) => {}
+        // "zca" and { zca = {} } are the same.
+        DeValue::Table(table) if key == "data.whiten" => table.iter().for_each(|(kind, settings)| {
+            all.insert(key.to_string(), format!("{:?}", kind.get_ref()));
+            flatten(&join(key, kind.get_ref()), settings, all);
+        }),
         DeValue::Table(table) => table.iter().for_each(|(k, v)| flatten(&join(key, k.get_ref()), v, all)),
         DeValue::Array(entries) if key == "model.layers" => {
             self::entries(key, entries, &names(entries), ENTRY_KEYS, all);

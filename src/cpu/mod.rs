@@ -1,5 +1,5 @@
-//! CPU devices: queues, each with a thread, the arguments of a step, matrix products, vectorised loops, and copies and
-//! sums between devices that share memory.
+//! CPU devices: queues, each with a thread, the arguments of a step, matrix products, eigenvalues, vectorised loops, and
+//! copies and sums between devices that share memory.
 //!
 //! It does not depend on layers or on GPUs. Worker threads and memory are shared with `gpu/` and are in `device/`.
 //!
@@ -7,14 +7,17 @@
 //! `tensor/`, then [`Scalar`] in `gemm.rs`.
 
 mod args;
+mod eigen;
 mod gemm;
 mod queues;
 mod ranges;
 mod sum;
 mod timed;
 mod vectorized;
+pub(crate) mod vectors;
 
 pub use args::{Args, Implementation};
+pub use eigen::Eigen;
 pub use gemm::{Matrix, Scalar, inside_gemm};
 pub use queues::{QueueProgram, Queues, run_serially};
 pub use ranges::Ranges;

@@ -2,6 +2,7 @@
 
 use super::order::order_of;
 use super::prepare::RawPixels;
+use super::whitening::IMAGES;
 use super::{Augment, ImageView, Preparer, Raw, Sample, SampleOrder, SampleSet, SampleSets};
 use crate::device::{Heap, HostMemory, Pool, Random, RandomStream};
 use crate::error::{Error, Result};
@@ -13,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// The samples of one step, ready for the devices.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Batch {
-    /// Normalised pixels: (rows, H, W, C); empty if a GPU prepares them.
+    /// Normalised, and if the settings say so whitened pixels: (rows, H, W, C); empty if a GPU prepares them.
     pub images: Vec<f32>,
     /// The raw images, if a GPU prepares them.
     pub raw: Option<Raw>,
@@ -167,6 +168,8 @@ struct Scratch {
     drawn: Vec<f32>,
     /// Scratch memory for one augmentation.
     work: Vec<f32>,
+    /// Scratch memory for whitening: images without their mean.
+    centred: Vec<f32>,
 }
 
 impl Workers {
@@ -209,6 +212,15 @@ impl Workers {
         }
         let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
         failed.map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    /// Calls `visit(part, memory)` for every part of `size` elements of `all`, several at once.
+    fn blocks<T: Send>(&self, all: &mut [T], size: usize, visit: impl Fn(&mut [T], &mut Scratch) + Sync) {
+        let task = |part: &mut [T], worker: usize| visit(part, &mut lock(&self.own[worker]));
+        match &self.pool {
+            Some(pool) => pool.chunks(all, size, |_, part, worker| task(part, worker)),
+            None => all.chunks_mut(size.max(1)).for_each(|part| task(part, 0)),
+        }
     }
 }
 
@@ -333,7 +345,13 @@ impl Batches {
                 let features = self.features();
                 batch.images.resize(rows * features, 0.0);
                 let read = |row, y: &mut [f32], memory: &mut Scratch| self.image(epoch, first + row, memory, y);
-                self.workers.each(&mut batch.images, features, read)
+                self.workers.each(&mut batch.images, features, read)?;
+                if let Some(whitening) = &self.set.whitening {
+                    self.workers.blocks(&mut batch.images, IMAGES * features, |images, memory| {
+                        whitening.apply(images, &mut memory.centred);
+                    });
+                }
+                Ok(())
             }
             Some(raw) => {
                 raw.draws.clear();
@@ -380,7 +398,7 @@ impl Batches {
     /// Computes the image at a position of the epoch: raw pixels, augmentation, normalisation.
     fn image(&self, epoch: u64, position: usize, memory: &mut Scratch, y: &mut [f32]) -> Result<()> {
         let normalization = &self.set.normalization;
-        let Scratch { sample, images: [x, next], drawn, work } = memory;
+        let Scratch { sample, images: [x, next], drawn, work, .. } = memory;
         let raw = self.read(position, sample)?;
         if self.augment.is_empty() {
             match raw {

@@ -1,8 +1,8 @@
-//! From files to batches: formats, normalisation, augmentation, order, prefetch. Does not depend on the network; a
+//! From files to batches: formats, normalisation, whitening, augmentation, order, prefetch. Does not depend on the network; a
 //! batch is bit-identical on any device, with any number of threads, after any restart.
 //!
 //! To add a format: write `data/x.rs` with a `settings!` struct that implements [`DataFormat`], and add one line to the
-//! list in `registry!` below. To add an augmentation, see [`augment`].
+//! list in `registry!` below. To add an augmentation, see [`augment`]; a way to whiten, [`whiten`].
 
 pub mod augment;
 mod batches;
@@ -30,6 +30,8 @@ mod source;
 mod synthetic;
 mod tensor_targets;
 mod tensors;
+pub mod whiten;
+mod whitening;
 
 pub use augment::{Augment, AugmentSizes};
 pub use batches::{Batch, BatchPart, Batches, EpochPlan, Place};
@@ -52,6 +54,8 @@ pub use settings::{DataSettings, Normalize, SampleOrder};
 pub use source::DataSource;
 pub use synthetic::Synthetic;
 pub use tensors::Tensors;
+pub use whiten::Whiten;
+pub use whitening::Whitening;
 
 use crate::settings::registry;
 

@@ -2,7 +2,7 @@
 //! bits as [`Batches`](super::Batches) computes on the host.
 
 use super::augment::AugmentLaunch;
-use super::{Augment, Normalization, PixelType, SampleSets};
+use super::{Augment, Normalization, PixelType, SampleSets, Whitening};
 use crate::device::{Heap, HostBuffer, HostMemory};
 use crate::error::Result;
 use crate::gpu::kernels::any;
@@ -87,6 +87,7 @@ pub struct Preparation {
     pixels: PixelType,
     augment: Arc<[Augment]>,
     normalization: Arc<Normalization>,
+    whitening: Option<Arc<Whitening>>,
 }
 
 /// Whether images are augmented.
@@ -122,23 +123,30 @@ impl Preparation {
     /// # Panics
     /// If the augmentations do not suit the images, which has been reported when the data were opened.
     pub fn of(sets: &SampleSets) -> Self {
+        let shapes = Augment::shapes(&sets.train.augment, sets.shape()).expect("the augmentations suit the images");
+        let sizes = Augment::sizes(&sets.train.augment, sets.shape());
+        let whitening = sets.train.whitening.clone();
+        let sizes = whitening.iter().fold(sizes, |sizes, whitening| sizes.whitened(whitening.features()));
         Preparation {
-            shapes: Augment::shapes(&sets.train.augment, sets.shape()).expect("the augmentations suit the images"),
-            largest: Augment::sizes(&sets.train.augment, sets.shape()).largest,
+            shapes,
+            largest: sizes.largest,
             pixels: sets.train.data.header().pixels,
             augment: Arc::clone(&sets.train.augment),
             normalization: Arc::clone(&sets.train.normalization),
+            whitening,
         }
     }
 
-    /// Returns the normalisation in the layout that the kernels read: scale, number of means, means, standard deviations.
+    /// Returns the constants in the layout that the kernels read. Normalisation: scale, number of means, means, standard deviations;
+    /// then those of the whitening, if there is one.
     pub fn table(&self) -> Vec<f32> {
         let Normalization { scale, mean, std, .. } = &*self.normalization;
-        [&[*scale, mean.len() as f32], &mean[..], &std[..]].concat()
+        let [offsets, tiles] = self.whitening.as_ref().map_or([&[][..]; 2], |whitening| whitening.table());
+        [&[*scale, mean.len() as f32], &mean[..], &std[..], offsets, tiles].concat()
     }
 
-    /// Launches the kernels that turn raw images into the images of the batch: (rows, H, W, C). With several augmentations,
-    /// all but the last one write f32 images in turn to the parts of the scratch memory.
+    /// Launches the kernels that turn raw images into the images of the batch: (rows, H, W, C). The last one writes the batch, all others
+    /// f32 images in turn to the parts of the scratch memory.
     ///
     /// # Errors
     /// When a launch fails.
@@ -152,29 +160,38 @@ impl Preparation {
         // Those that do not apply in evaluations leave the shape as it is.
         let all = self.augment.iter().zip(self.shapes.windows(2));
         let applied = || all.clone().filter(|(one, _)| augmented == Augmented::Yes || one.evaluates());
-        let Some(last) = applied().count().checked_sub(1) else {
-            let c = int(self.normalization.mean.len())?;
-            let (grid, n) = (launch.vectors(LoadRole::Batch), launch.count(LoadRole::Batch));
-            // SAFETY: raw images and the operand have n elements, the table c means.
-            let to = launch.any_mut(LoadRole::Batch);
-            return unsafe { any::augment_normalize(&launch.issue, grid, x.0, x.1, table, to, n, c) };
+        // The last augmentation also normalises; without any, that is a step of its own.
+        let normalizes = applied().count().max(1) - 1;
+        let last = normalizes + usize::from(self.whitening.is_some());
+        let target = |step: usize| match step == last {
+            true => launch.any_mut(LoadRole::Batch),
+            false => {
+                let part = launch.scratch().offset(step % 2 * images * self.largest);
+                AnyMut { address: part.address(), format: ComputeType::F32 }
+            }
         };
+        if applied().next().is_none() {
+            let c = int(self.normalization.mean.len())?;
+            let (n, to) = (launch.count(LoadRole::Batch), target(0));
+            // A thread per 16 bytes, of f32 or of bf16.
+            let grid = match last {
+                0 => launch.vectors(LoadRole::Batch),
+                _ => Grid::cover(launch.operand(LoadRole::Batch).elements(), 256 * 4),
+            };
+            // SAFETY: raw images and y have n elements, the table c means.
+            unsafe { any::augment_normalize(&launch.issue, grid, x.0, x.1, table, to, n, c)? };
+            x = (Const::NONE, Const::at(to.address));
+        }
         let stride = int(applied().map(|(one, _)| one.values_drawn()).sum())?;
         let mut first = 0;
         for (step, (one, shapes)) in applied().enumerate() {
-            let (from, to) = (shapes[0], shapes[1]);
-            let y = if step == last {
-                launch.any_mut(LoadRole::Batch)
-            } else {
-                let part = launch.scratch().offset(step % 2 * images * self.largest);
-                AnyMut { address: part.address(), format: ComputeType::F32 }
-            };
+            let (from, to, y) = (shapes[0], shapes[1], target(step));
             one.launch(&AugmentLaunch {
                 issue: launch.issue,
                 grid: Grid::new((to[0] * to[1]).div_ceil(256), images.min(65535), 1),
                 x,
                 draws: draws.offset(first),
-                table: if step == last { table } else { Const::NONE },
+                table: if step == normalizes { table } else { Const::NONE },
                 y,
                 images: int(images)?,
                 from: ints(from)?,
@@ -183,6 +200,12 @@ impl Preparation {
             })?;
             (first, x) = (first + one.values_drawn(), (Const::NONE, Const::at(y.address)));
         }
-        Ok(())
+        let Some(whitening) = &self.whitening else { return Ok(()) };
+        let d = whitening.features();
+        let mean = table.offset(2 + 2 * self.normalization.mean.len());
+        let (grid, tiles) = (Grid::new(d.div_ceil(256), images.min(65535), 1), mean.offset(d));
+        let (to, tile) = (target(last), int(Whitening::tile())?);
+        // SAFETY: x and y are (images, d) and do not overlap; the table ends with a whitening of d features.
+        unsafe { any::augment_whiten(&launch.issue, grid, x.1, mean, tiles, to, int(images)?, int(d)?, tile) }
     }
 }

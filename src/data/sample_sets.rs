@@ -2,7 +2,7 @@
 
 use super::file::both;
 use super::record::{DataRecord, SetRecord, stamps};
-use super::{Augment, Base, DataSettings, Dataset, Normalization, SampleOrder, SourceContext, Subset};
+use super::{Augment, Base, DataSettings, Dataset, Normalization, SampleOrder, SourceContext, Subset, Whitening};
 use crate::device::{Random, RandomStream};
 use crate::error::{Error, Fault, Result};
 use std::sync::Arc;
@@ -18,6 +18,8 @@ pub struct SampleSet {
     pub samples: Vec<u32>,
     /// The normalisation of its pixels.
     pub normalization: Arc<Normalization>,
+    /// The whitening of its images after that.
+    pub whitening: Option<Arc<Whitening>>,
     /// The augmentations of the run, of which some also apply in evaluations.
     pub augment: Arc<[Augment]>,
 }
@@ -60,6 +62,8 @@ pub struct Known<'a> {
     pub verify: bool,
     /// Whether the normalisation is measured again, because its setting has changed.
     pub measure: bool,
+    /// Its whitening; without one, whitening is fitted to the training samples.
+    pub whitening: Option<&'a Arc<Whitening>>,
 }
 
 /// Reads all data of a run.
@@ -71,7 +75,7 @@ pub fn open(settings: &DataSettings, seed: u64, base: &Base) -> Result<SampleSet
 }
 
 /// Reads all data of a run, and returns the record for its checkpoints. If a record is known, the pixels are normalised
-/// with its constants.
+/// with its constants, and if a whitening is known, images are whitened by it.
 ///
 /// # Errors
 /// As [`open`].
@@ -94,19 +98,41 @@ pub fn open_known(settings: &DataSettings, seed: u64, base: &Base, known: Known)
         Some(earlier) => earlier.normalization_of(record.header.shape)?,
         None => Normalization::new(how, &train, &kept).map_err(refuse)?,
     };
-    Ok(sets(settings, seed, (train, record, kept, apart), test, normalization))
+    let whitening = match (&settings.whiten, known.whitening) {
+        (None, _) => None,
+        (Some(_), Some(earlier)) => Some(fitting(earlier, record.header.shape)?),
+        (Some(how), None) => Some(Arc::new(Whitening::fit(how, &normalization, &train, &kept)?)),
+    };
+    Ok(sets(settings, seed, (train, record, kept, apart), test, (normalization, whitening)))
 }
 
-/// Reads only the test data of a run; its training samples and its validation set are empty.
+/// Returns a whitening that is known if it is one of images of a shape.
+fn fitting(whitening: &Arc<Whitening>, shape: [usize; 3]) -> Result<Arc<Whitening>> {
+    let (features, fitted) = (shape.iter().product::<usize>(), whitening.features());
+    if features == fitted {
+        return Ok(Arc::clone(whitening));
+    }
+    let message = format!("images of {features} features, but the checkpoint's whitening has {fitted}");
+    Err(Error::Usage(format!("[data]: {message}; use the data of the run")))
+}
+
+/// Reads only the test data of a run, which are whitened by the whitening of the run; its training samples and its validation set are empty.
 ///
 /// # Errors
 /// As [`open`].
-pub fn open_test(settings: &DataSettings, seed: u64, base: &Base, record: &DataRecord) -> Result<SampleSets> {
+pub fn open_test(
+    settings: &DataSettings,
+    seed: u64,
+    base: &Base,
+    record: &DataRecord,
+    whitening: Option<&Arc<Whitening>>,
+) -> Result<SampleSets> {
     let test = open_set(settings, base, Known { record: Some(record), ..Known::default() })?;
     let train = Arc::new(record.train.without_samples());
     let train = (train, record.train.clone(), Vec::new(), Vec::new());
     let normalization = record.normalization_of(record.train.header.shape)?;
-    Ok(sets(settings, seed, train, test, normalization).0)
+    let whitening = whitening.map(|whitening| fitting(whitening, record.train.header.shape)).transpose()?;
+    Ok(sets(settings, seed, train, test, (normalization, whitening)).0)
 }
 
 /// Reads the test data, if there are any.
@@ -123,12 +149,13 @@ fn sets(
     seed: u64,
     (train, record, kept, apart): (Arc<Dataset>, SetRecord, Vec<u32>, Vec<u32>),
     test: Option<(Arc<Dataset>, SetRecord)>,
-    normalization: Normalization,
+    (normalization, whitening): (Normalization, Option<Arc<Whitening>>),
 ) -> (SampleSets, DataRecord) {
     let (normalization, augment) = (Arc::new(normalization), Arc::from(&settings.augment[..]));
     let set = |name, data: &Arc<Dataset>, samples| {
         let (data, normalization, augment) = (Arc::clone(data), Arc::clone(&normalization), Arc::clone(&augment));
-        Arc::new(SampleSet { name, data, samples, normalization, augment })
+        let whitening = whitening.clone();
+        Arc::new(SampleSet { name, data, samples, normalization, whitening, augment })
     };
     let (test, test_record) = test.unzip();
     let record = DataRecord { train: record, test: test_record, normalization: (*normalization).clone() };

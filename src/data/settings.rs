@@ -1,6 +1,7 @@
 //! The `[data]` section of the file, and its checks.
 
-use super::{Augment, DataSource, Header, PixelType, Targets};
+use super::whiten::MOST_WHITENED;
+use super::{Augment, AugmentSizes, DataSource, Header, PixelType, Targets, Whiten};
 use crate::error::{Fault, quantity};
 use serde::Deserialize;
 
@@ -50,6 +51,9 @@ pub struct DataSettings {
     /// Normalisation of pixels; by default `unit` for 8-bit images and `none` for floats.
     #[serde(default)]
     pub normalize: Option<Normalize>,
+    /// Whitening of normalised images; none by default.
+    #[serde(default)]
+    pub whiten: Option<Whiten>,
     /// Augmentation of training samples, in order; none by default.
     #[serde(default)]
     pub augment: Vec<Augment>,
@@ -93,7 +97,10 @@ impl DataSettings {
         let checked =
             |one: &Augment| one.check().map_err(|f| Fault::at("augment", format!("{}: {}", one.key(), f.message)));
         let augment = self.augment.iter().try_for_each(checked);
-        let all = [source("train", &self.train), test, validation, batch, augment, workers];
+        let whiten = self.whiten.as_ref().map_or(Ok(()), |whiten| {
+            whiten.check().map_err(|fault| Fault::at("whiten", format!("{}: {}", whiten.key(), fault.message)))
+        });
+        let all = [source("train", &self.train), test, validation, batch, whiten, augment, workers];
         all.into_iter().filter_map(Result::err).collect()
     }
 
@@ -109,6 +116,13 @@ impl DataSettings {
     /// the augmentations.
     pub fn shape(&self, stored: [usize; 3]) -> Option<[usize; 3]> {
         Augment::shapes(&self.augment, stored).ok()?.pop()
+    }
+
+    /// Returns the sizes that a GPU needs to prepare images that are stored in a shape.
+    pub fn sizes(&self, stored: [usize; 3]) -> AugmentSizes {
+        let sizes = Augment::sizes(&self.augment, stored);
+        let features = self.shape(stored).unwrap_or(stored).iter().product();
+        if self.whiten.is_some() { sizes.whitened(features) } else { sizes }
     }
 
     /// Returns the bytes of the data sets in memory, of those whose headers are known: of a stream, only the targets.
@@ -154,15 +168,38 @@ impl DataSettings {
             );
             faults.push(Fault::at("order", message));
         }
-        match Augment::shapes(&self.augment, train.shape).map(|shapes| shapes[shapes.len() - 1]) {
-            Ok(shape) if shape != train.shape && self.normalize == Some(Normalize::StandardizeFeatures) => {
-                let message = "normalize = \"standardize_features\" measures every pixel, but an augmentation changes the shape of \
-                               images; use \"standardize\"";
-                faults.push(Fault::at("normalize", message));
+        faults.extend(self.faults_with_shape(train.shape));
+        faults.extend(test.and_then(|test| mismatch(train, test)).map(|message| Fault::at("test", message)));
+        faults
+    }
+
+    /// Returns every setting that does not fit images of the shape in which they are stored.
+    pub fn faults_with_shape(&self, stored: [usize; 3]) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        match Augment::shapes(&self.augment, stored).map(|shapes| shapes[shapes.len() - 1]) {
+            Ok(shape) if shape != stored => {
+                if self.normalize == Some(Normalize::StandardizeFeatures) {
+                    let message = "normalize = \"standardize_features\" measures every pixel, but an augmentation changes the shape of \
+                                   images; use \"standardize\"";
+                    faults.push(Fault::at("normalize", message));
+                }
+                if self.whiten.is_some() {
+                    let message = "whiten is fitted to images as they are stored, but an augmentation changes their shape; remove one of \
+                                   the two";
+                    faults.push(Fault::at("whiten", message));
+                }
             }
             shapes => faults.extend(shapes.err()),
         }
-        faults.extend(test.and_then(|test| mismatch(train, test)).map(|message| Fault::at("test", message)));
+        let features = stored.iter().fold(1, |product: usize, &extent| product.saturating_mul(extent));
+        if self.whiten.is_some() && features > MOST_WHITENED {
+            let [h, w, c] = stored;
+            let message = format!(
+                "whiten multiplies by a matrix of all pairs of features, of which images of {h}x{w}x{c} have {features}, expected at most \
+                 {MOST_WHITENED}; use normalize = \"standardize_features\""
+            );
+            faults.push(Fault::at("whiten", message));
+        }
         faults
     }
 }
@@ -193,6 +230,7 @@ fn mismatch(train: &Header, test: &Header) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::super::augment::{Rotate, Shift};
+    use super::super::whiten::{Decorrelate, Pca, Zca};
     use super::*;
 
     const DIGITS: Header =
@@ -264,5 +302,44 @@ mod tests {
         for classes in [9, 11] {
             assert_eq!(mismatch(&DIGITS, &Header { classes, images: 5, ..DIGITS }), None);
         }
+    }
+
+    #[test]
+    fn whitening_is_read_by_its_key_and_needs_images_that_it_can_take() {
+        let whiten =
+            |value: &str| toml::from_str::<DataSettings>(&format!("train = \"digits\"\nbatch = 1\nwhiten = {value}"));
+        for (value, expected) in [
+            ("\"decorrelate\"", Whiten::from(Decorrelate {})),
+            ("{ pca = { epsilon = 0.5 } }", Pca { epsilon: 0.5 }.into()),
+            ("{ zca = 0.25 }", Zca { epsilon: 0.25 }.into()),
+            ("\"zca\"", Zca { epsilon: 0.01 }.into()),
+        ] {
+            assert_eq!(whiten(value).unwrap().whiten, Some(expected));
+        }
+        for (value, message) in [
+            (
+                "\"zac\"",
+                "unknown way to whiten \"zac\" (did you mean \"zca\"?); expected one of: decorrelate, pca, zca",
+            ),
+            ("{ zca = { eps = 1 } }", "unknown field `eps`, expected `epsilon`"),
+            ("{ pca = 1, zca = 1 }", "\"zca\" beside \"pca\", expected one way to whiten; remove one of them"),
+            ("7", "a way to whiten, such as \"decorrelate\" or { zca = 0.01 }"),
+        ] {
+            let error = whiten(value).unwrap_err();
+            assert!(error.message().contains(message), "{value}: {error}");
+        }
+        let faults = |value: &str, more: &str, shape| {
+            let text = format!("train = \"digits\"\nbatch = 1\nwhiten = {value}\n{more}");
+            let settings = read(&text);
+            messages([settings.faults(), settings.faults_with(&Header { shape, ..DIGITS }, None)].concat())
+        };
+        let epsilon = "pca: epsilon = 0, expected a number above 0 within single precision";
+        assert_eq!(faults("{ pca = 0 }", "", [28, 28, 1]), [(Some("whiten"), epsilon.to_string())]);
+        let shape = "whiten is fitted to images as they are stored, but an augmentation changes their shape; remove one of the two";
+        assert_eq!(faults("\"zca\"", "augment = [{ crop = 24 }]", [28, 28, 1]), [(Some("whiten"), shape.to_string())]);
+        let many = "whiten multiplies by a matrix of all pairs of features, of which images of 37x37x3 have 4107, expected at most \
+                    4096; use normalize = \"standardize_features\"";
+        assert_eq!(faults("\"zca\"", "", [37, 37, 3]), [(Some("whiten"), many.to_string())]);
+        assert_eq!(faults("\"zca\"", "augment = [{ shift = 2 }]", [64, 64, 1]), []);
     }
 }

@@ -7,9 +7,9 @@
 //! s_ki is the last element of its eigenvector.
 
 use super::probe::{Probe, Subject};
+use crate::cpu::{Eigen, vectors};
 use crate::device::{Random, RandomStream};
 use crate::error::{Error, Result};
-use crate::optim::second_order::{Eigen, vectors};
 use crate::tensor::{Dual, Precision};
 
 /// How a spectrum is computed.

@@ -5,10 +5,10 @@
 //! - *Principal directions* of the checkpoints of a run: those along which the differences from the last one vary most, of length 1.
 
 use super::probe::{Probe, Subject};
+use crate::cpu::{Eigen, vectors};
 use crate::device::{Random, RandomStream};
 use crate::error::{Error, Result};
 use crate::network::Network;
-use crate::optim::second_order::{Eigen, vectors};
 use crate::tensor::Precision;
 
 /// The values of all parameters, one after another.

@@ -21,7 +21,7 @@ pub struct Change {
 }
 
 /// Returns whether a key is another one or below it.
-fn covers(outer: &str, key: &str) -> bool {
+pub fn covers(outer: &str, key: &str) -> bool {
     key.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 

@@ -1,7 +1,7 @@
 //! Checkpoints: everything needed to resume a run bit for bit, in folders that are complete or absent.
 //!
 //! `checkpoints/step-00000500/` holds `model.safetensors` (parameters and running statistics, as PyTorch reads them),
-//! `state.safetensors` (the optimiser's state) and `state.json` (see `manifest.rs`). A folder is written under a temporary
+//! `state.safetensors` (the optimiser's state, and the whitening of the data) and `state.json` (see `manifest.rs`). A folder is written under a temporary
 //! name, flushed to the disk, verified and renamed; only then are old ones removed. A kill or a power cut at any moment
 //! leaves the previous checkpoint intact.
 //!
@@ -31,7 +31,7 @@ const BLOCK: usize = 1 << 20;
 pub struct Snapshot<'a> {
     /// Parameters and running statistics.
     pub model: &'a dyn TensorSource,
-    /// The optimiser's state.
+    /// The optimiser's state, and the whitening of the data.
     pub state: &'a dyn TensorSource,
     /// The position of the run.
     pub info: &'a Info,
@@ -46,7 +46,7 @@ pub struct Checkpoint {
     pub info: Info,
     /// Parameters and running statistics.
     pub model: TensorFile,
-    /// The optimiser's state.
+    /// The optimiser's state, and the whitening of the data.
     pub state: TensorFile,
 }
 

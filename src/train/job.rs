@@ -9,7 +9,7 @@ use super::start::Start;
 use crate::collectives::CollectiveAlgorithm;
 use crate::config::{self, Collectives, Config, DeviceKind};
 use crate::cpu::Implementation;
-use crate::data::{Augment, BatchPart, Contents, DataRecord, Description, EpochPlan, Header, Place};
+use crate::data::{BatchPart, Contents, DataRecord, Description, EpochPlan, Header, Place};
 use crate::error::{Error, Fault, Problem, Problems, Result, quantity};
 use crate::layers::Mode;
 use crate::network::{CheckedConfig, Network};
@@ -398,7 +398,7 @@ impl Job {
             peers: self.peers.clone(),
             implementation: Implementation::Fast,
             target_width: self.train.map_or(1, |h| h.target_width),
-            augment: Augment::sizes(&self.config.data.augment, self.stored_shape()),
+            augment: self.config.data.sizes(self.stored_shape()),
             seed: self.config.seed,
             backward: true,
             keeps_norms: self.config.train.watch.is_some(),

@@ -26,6 +26,7 @@ mod start;
 mod updates;
 pub mod watch;
 pub mod weights;
+mod whitening;
 
 pub use headers::DataPolicy;
 pub use job::Job;

@@ -10,6 +10,7 @@ use super::method_run::MethodRun;
 use super::start::tensors;
 use super::watch::Watch;
 use super::weights::TensorSource;
+use super::whitening::{self, WithWhitening};
 use crate::config::{learned_length, learned_settings};
 use crate::data::{self, DataRecord, Known, Place, Preparation, SampleSets};
 use crate::device::LibraryUse;
@@ -116,11 +117,13 @@ impl Run {
         changes::check_keys(&options.allow_change, info, &settings)?;
         let changed = changes::of_settings(info, &settings);
         let mut notes = changes::allow(&changed, &options.allow_change)?;
-        let known = Known {
-            record: info.data.as_ref(),
-            verify: options.verify_data,
-            measure: changed.iter().any(|change| change.key == "data.normalize"),
-        };
+        let has_changed = |key| changed.iter().any(|change| changes::covers(key, &change.key));
+        let measure = has_changed("data.normalize");
+        // Whitening is fitted to normalised images.
+        let keeps = job.config.data.whiten.is_some() && !measure && !has_changed("data.whiten");
+        let whitening = keeps.then(|| whitening::read(&found.checkpoint)).transpose()?;
+        let known =
+            Known { record: info.data.as_ref(), verify: options.verify_data, measure, whitening: whitening.as_ref() };
         let opened = data::open_known(&job.config.data, job.config.seed, &job.config.base, known)?;
         notes.extend(changes::allow(&changes::of_data(info, &opened.1), &options.allow_change)?);
         notes.extend(found.skipped.iter().map(|skipped| format!("skipped a checkpoint: {}", skipped.with_causes())));
@@ -152,9 +155,13 @@ impl Run {
     pub fn to_evaluate(job: Job, plan: Plan, checkpoint: &Checkpoint, evaluates: EvaluatedWeights) -> Result<Run> {
         let (settings, seed, base) = (&job.config.data, job.config.seed, &job.config.base);
         let record = checkpoint.info.data.as_ref();
+        let whitening = settings.whiten.is_some().then(|| whitening::read(checkpoint)).transpose()?;
+        let whitening = whitening.as_ref();
         let opened = match (job.evaluates, record) {
-            (Some(Evaluates::Test), Some(record)) => (data::open_test(settings, seed, base, record)?, record.clone()),
-            _ => data::open_known(settings, seed, base, Known { record, ..Known::default() })?,
+            (Some(Evaluates::Test), Some(record)) => {
+                (data::open_test(settings, seed, base, record, whitening)?, record.clone())
+            }
+            _ => data::open_known(settings, seed, base, Known { record, whitening, ..Known::default() })?,
         };
         let mut run = Run::open(job, plan, opened, Records::default())?;
         run.restore_model(checkpoint)?;
@@ -264,6 +271,8 @@ impl Run {
         if let Some(method) = &mut self.method {
             used.extend(method.restore(file, &info.method)?);
         }
+        // Read with the data, or fitted again because its setting has changed.
+        used.extend(whitening::indices(file));
         let unused = file.tensors.iter().enumerate().filter(|(index, _)| !used.contains(index));
         let unused: Vec<String> = unused.map(|(_, tensor)| tensor.name.clone()).collect();
         for (what, names) in [("starts at zero", fresh), ("of the checkpoint is not used", unused)] {
@@ -356,7 +365,8 @@ impl Run {
         // A method has no slots, and a chain no vectors.
         let vectors = self.method.as_ref().map(MethodRun::tensors);
         let state: &dyn TensorSource = vectors.as_ref().map_or(&state, |vectors| vectors);
-        let snapshot = Snapshot { model: &model, state, info: &self.info() };
+        let state = WithWhitening { state, whitening: self.splits.train.whitening.as_deref() };
+        let snapshot = Snapshot { model: &model, state: &state, info: &self.info() };
         checkpoint::write(&self.records.fs, &self.records.dir, &snapshot, &self.retention())
     }
 
@@ -364,7 +374,9 @@ impl Run {
     fn checkpoint_bytes(&self) -> u64 {
         let elements: usize = self.exported().iter().flatten().map(|(_, _, param)| param.shape.elements()).sum();
         let vectors = self.method.as_ref().map_or(0, MethodRun::values) * size_of::<f64>();
-        (elements * self.session.plan().spec.precision.bytes() + vectors) as u64 + OTHER_BYTES
+        let whitened = self.splits.train.whitening.as_ref().map_or(0, |whitening| whitening.features());
+        let whitening = whitened * (whitened + 1) * size_of::<f32>();
+        (elements * self.session.plan().spec.precision.bytes() + vectors + whitening) as u64 + OTHER_BYTES
     }
 
     /// Adds to the error of a failed save how much room it needs, if there was none.

@@ -47,6 +47,14 @@ pub struct AugmentSizes {
     pub largest: usize,
 }
 
+impl AugmentSizes {
+    /// Returns the sizes if images, of so many features at the end, are whitened after all augmentations.
+    pub fn whitened(self, features: usize) -> Self {
+        let between = self.between.map(|count| (count + 1).min(2));
+        AugmentSizes { between, largest: self.largest.max(features), ..self }
+    }
+}
+
 impl Augment {
     /// Returns those of a list that also apply in an evaluation.
     pub fn of_evaluation(list: &[Augment]) -> Vec<Augment> {

@@ -2,7 +2,7 @@
 
 use crate::data::{
     Augment, Batch, Batches, Dataset, Labels, Normalization, Normalize, Pixels, Preparation, SampleOrder, SampleSet,
-    SampleSets,
+    SampleSets, Whitening,
 };
 use crate::device::{Clock, Random, RandomStream};
 use crate::error::{Error, Result};
@@ -34,8 +34,13 @@ fn noise(job: &Job, rows: usize, target_width: usize) -> SampleSets {
     let measured = |how| Normalization::new(how, &data, &samples);
     let normalization = measured(Normalize::Standardize).or_else(|_| measured(Normalize::None));
     let normalization = Arc::new(normalization.expect("unnormalised pixels need no statistics"));
-    let augment = Arc::from(&job.config.data.augment[..]);
-    let train = Arc::new(SampleSet { name: "noise", data: Arc::new(data), samples, normalization, augment });
+    let augment: Arc<[Augment]> = Arc::from(&job.config.data.augment[..]);
+    // As much work as with a matrix that was fitted.
+    let whitening = job.config.data.whiten.as_ref().map(|_| {
+        let n = h * w * c;
+        Arc::new(Whitening::new(vec![0.0; n], &(0..n * n).map(|i| f32::from(i % (n + 1) == 0)).collect::<Vec<_>>()))
+    });
+    let train = Arc::new(SampleSet { name: "noise", data: Arc::new(data), samples, normalization, whitening, augment });
     let (order, seed) = (SampleOrder::Sequential, job.config.seed);
     SampleSets { train, validation: None, test: None, batch: rows, order, seed }
 }
@@ -66,9 +71,10 @@ impl Bench {
     pub(super) fn of((job, plan): (Job, Plan)) -> Result<Bench> {
         let trained = plan.spec.variants.iter().filter(|v| v.mode == Mode::Train && v.update);
         let variant = trained.max_by_key(|v| v.batch).copied().expect("every run has a training variant");
-        // Without the data, nothing else has compared the augmentations with the images.
-        Augment::shapes(&job.config.data.augment, job.stored_shape())
-            .map_err(|fault| Error::Usage(format!("[data]: {}", fault.message)))?;
+        // Without the data, nothing else has compared the settings with the images.
+        if let Some(fault) = job.config.data.faults_with_shape(job.stored_shape()).into_iter().next() {
+            return Err(Error::Usage(format!("[data]: {}", fault.message)));
+        }
         let noise = noise(&job, variant.batch, plan.spec.target_width);
         let mut session = job.session(plan)?;
         session.prepare(Preparation::of(&noise))?;

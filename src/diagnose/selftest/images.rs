@@ -3,7 +3,7 @@
 use super::compare::{Compared, Tally, worst_bits};
 use super::device::{Device, Effort};
 use crate::data::{
-    Arrived, Augment, Augmented, Batches, Dataset, Labels, Normalization, Normalize, SampleOrder, augment,
+    Arrived, Augment, Augmented, Batches, Dataset, Labels, Normalization, Normalize, SampleOrder, Whitening, augment,
 };
 use crate::data::{LoadRole, Pixels, Preparation, Preparer, SampleSet, SampleSets};
 use crate::device::{Operand, Operands, Queue, Random, RandomStream};
@@ -18,6 +18,9 @@ const IMAGES: usize = 6;
 
 /// The shapes (H, W, C) of images: one pixel, odd sizes, more than a block of threads, and those of common data sets.
 const SHAPES: [[usize; 3]; 5] = [[1, 1, 3], [5, 7, 1], [28, 28, 1], [32, 32, 3], [17, 19, 5]];
+
+/// The most features of images that are also whitened; more would take long on an emulated device.
+const MOST_WHITENED: usize = 1000;
 
 /// Returns lists of augmentations that suit images of a shape: none, each of the examples, and all of them, in both orders.
 fn lists(shape: [usize; 3]) -> Vec<Vec<Augment>> {
@@ -38,7 +41,7 @@ fn lists(shape: [usize; 3]) -> Vec<Vec<Augment>> {
 }
 
 /// Prepares batches of 8-bit images, normalised by channel, and of float images, by feature if their shape stays; for training and for
-/// evaluation.
+/// evaluation; small images also whitened.
 pub(super) fn check(device: &Device, kind: DriverKind, effort: Effort, tally: &mut Tally) {
     let shapes = if effort == Effort::Quick { &SHAPES[1..2] } else { &SHAPES[..] };
     for &shape in shapes {
@@ -46,16 +49,21 @@ pub(super) fn check(device: &Device, kind: DriverKind, effort: Effort, tally: &m
             for (name, floats) in [("8-bit", false), ("float", true)] {
                 let same = Augment::shapes(&list, shape).is_ok_and(|shapes| shapes.iter().all(|one| *one == shape));
                 let how = if same && floats { Normalize::StandardizeFeatures } else { Normalize::Standardize };
-                let splits = splits(shape, &list, floats, how);
-                for (augmented, element) in [
-                    (Augmented::Yes, Element::F32),
-                    (Augmented::No, Element::F32),
-                    (Augmented::Yes, Element::Bf16),
-                    (Augmented::No, Element::Bf16),
-                ] {
-                    let case =
-                        format!("{name} images of {shape:?}, {list:?}, augmented: {augmented:?}, to {element:?}");
-                    tally.run(&case, || prepare(device, kind, &splits, augmented, element));
+                let plain = splits(shape, &list, floats, how);
+                let whitened = (same && shape.iter().product::<usize>() <= MOST_WHITENED).then(|| whitened(&plain));
+                for splits in [Some(plain), whitened].into_iter().flatten() {
+                    let whitening = &splits.train.whitening;
+                    for (augmented, element) in [
+                        (Augmented::Yes, Element::F32),
+                        (Augmented::No, Element::F32),
+                        (Augmented::Yes, Element::Bf16),
+                        (Augmented::No, Element::Bf16),
+                    ] {
+                        let case = format!(
+                            "{name} images of {shape:?}, {list:?}, whitening: {whitening:?}, augmented: {augmented:?}, to {element:?}"
+                        );
+                        tally.run(&case, || prepare(device, kind, &splits, augmented, element));
+                    }
                 }
             }
         }
@@ -73,10 +81,25 @@ fn splits(shape: [usize; 3], augment: &[Augment], floats: bool, how: Normalize) 
     let samples: Vec<u32> = (0..IMAGES as u32).collect();
     let normalization = Normalization::new(how, &data, &samples);
     let normalization = Arc::new(normalization.expect("random pixels differ"));
-    let train =
-        Arc::new(SampleSet { name: "train", data: Arc::new(data), samples, normalization, augment: augment.into() });
+    let train = Arc::new(SampleSet {
+        name: "train",
+        data: Arc::new(data),
+        samples,
+        normalization,
+        whitening: None,
+        augment: augment.into(),
+    });
     let order = SampleOrder::Shuffle;
     SampleSets { train, validation: None, test: None, batch: IMAGES - 1, order, seed: 17 }
+}
+
+/// Returns the same sets with a whitening by random numbers.
+fn whitened(sets: &SampleSets) -> SampleSets {
+    let n = sets.train.data.features() as u64;
+    let random = Random::new(19, RandomStream::Probe, 0, 0);
+    let draws = |numbers: std::ops::Range<u64>| numbers.map(|i| random.normal(i) as f32).collect::<Vec<f32>>();
+    let whitening = Some(Arc::new(Whitening::new(draws(0..n), &draws(n..n + n * n))));
+    SampleSets { train: Arc::new(SampleSet { whitening, ..(*sets.train).clone() }), ..sets.clone() }
 }
 
 fn prepare(
@@ -104,9 +127,10 @@ fn prepare(
     let [h, w, c] = shapes[shapes.len() - 1];
     let shape = Shape::from([batch.rows, h, w, c]);
     let (elements, preparation) = (shape.elements(), Preparation::of(splits));
+    let sizes = Augment::sizes(list, splits.shape());
+    let sizes = if splits.train.whitening.is_some() { sizes.whitened(h * w * c) } else { sizes };
     // The images, then the two parts of the memory that augmentations write in turn, which is aligned like every buffer.
-    let (second, parts) =
-        (elements.next_multiple_of(64), 2 * batch.rows * Augment::sizes(list, splits.shape()).largest);
+    let (second, parts) = (elements.next_multiple_of(64), 2 * batch.rows * sizes.largest);
     let mut gpus = device.gpus(kind, second + parts.max(1))?;
     gpus.store(0, 0, &vec![f32::NAN; second + parts.max(1)])?;
     let pixels = gpus.upload(0, raw.pixels.bytes())?;

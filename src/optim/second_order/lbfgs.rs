@@ -7,7 +7,7 @@
 
 use super::line_search::{Line, strong_wolfe};
 use super::method::{Method, MethodState, MethodStep, Objective, StartPoint};
-use super::vectors::{add, dot, sum};
+use crate::cpu::vectors::{add, dot, sum};
 use crate::error::Result;
 use crate::settings::{AT_LEAST_ONE, NOT_NEGATIVE, settings, values};
 use serde::Deserialize;

@@ -1,7 +1,7 @@
 //! Line searches: how far to go along a direction.
 
 use super::method::{Objective, StartPoint};
-use super::vectors::{dot, largest, sum};
+use crate::cpu::vectors::{dot, largest, sum};
 use crate::error::Result;
 
 /// The share of the decrease that the slope at the start promises which is sufficient (Armijo's condition).

@@ -5,15 +5,12 @@
 //! To add a method: write `optim/second_order/x.rs` with a struct that implements [`Method`], and add one line to the list
 //! below.
 
-mod eigen;
 mod lbfgs;
 mod line_search;
 mod method;
 mod newton;
 mod newton_cg;
-pub(crate) mod vectors;
 
-pub use eigen::Eigen;
 pub use lbfgs::{Lbfgs, WolfeSearch};
 pub use method::{Method, MethodState, MethodStep, Objective, StartPoint};
 pub use newton::{Curvature, MOST_WEIGHTS, Newton, StepSearch};

@@ -5,10 +5,10 @@
 //! maxima as well as to minima; with absolute curvature, f(l) = |l| + damping, it leaves them (saddle-free Newton, Dauphin et
 //! al. 2014, <https://arxiv.org/abs/1406.2572>).
 
-use super::eigen::Eigen;
 use super::line_search::{Line, backtracking};
 use super::method::{Method, MethodState, MethodStep, Objective, StartPoint};
-use super::vectors::{add, dot};
+use crate::cpu::Eigen;
+use crate::cpu::vectors::{add, dot};
 use crate::error::{Fault, Result};
 use crate::settings::{NOT_NEGATIVE, Settings, settings, values};
 use serde::Deserialize;

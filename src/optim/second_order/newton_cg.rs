@@ -11,7 +11,7 @@
 
 use super::line_search::{Line, backtracking};
 use super::method::{Method, MethodState, MethodStep, Objective, StartPoint};
-use super::vectors::{add, dot, norm, sum};
+use crate::cpu::vectors::{add, dot, norm, sum};
 use crate::error::Result;
 use crate::settings::{AT_LEAST_ONE, INSIDE, NOT_NEGATIVE, settings};
 

@@ -207,28 +207,3 @@ fn at_a_minimum_nothing_moves() {
         assert_eq!(all[2], [0.0, 0.0], "{method:?}");
     }
 }
-
-#[test]
-fn eigenvectors_of_random_matrices_decompose_them() {
-    let random = crate::device::Random::new(1, crate::device::RandomStream::Probe, 0, 0);
-    for n in [0, 1, 2, 3, 10, 40] {
-        let draw = |i: usize, j: usize| random.normal((i.min(j) * 40 + i.max(j)) as u64);
-        // The second kind has rank 1 and many equal eigenvalues, the third is diagonal already.
-        let kinds: [&dyn Fn(usize, usize) -> f64; 3] =
-            [&draw, &|i, j| draw(0, i) * draw(0, j), &|i, j| if i == j { draw(i, i) } else { 0.0 }];
-        for element in kinds {
-            let a: Vec<f64> = (0..n * n).map(|at| element(at / n, at % n)).collect();
-            let Eigen { values, vectors } = Eigen::of(a.clone(), n);
-            for (i, l) in values.iter().enumerate() {
-                let q = &vectors[i * n..][..n];
-                let product: Vec<f64> = a.chunks_exact(n).map(|row| vectors::dot(row, q)).collect();
-                let scaled: Vec<f64> = q.iter().map(|q| l * q).collect();
-                assert!(near(&product, &scaled, 1e-12 * n as f64), "{n}: {product:?} {scaled:?}");
-                for j in 0..=i {
-                    let wanted = if i == j { 1.0 } else { 0.0 };
-                    assert!((vectors::dot(q, &vectors[j * n..][..n]) - wanted).abs() < 1e-12 * n as f64);
-                }
-            }
-        }
-    }
-}

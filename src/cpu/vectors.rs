@@ -1,6 +1,6 @@
 //! Sums over vectors of doubles, in a fixed order.
 
-use crate::cpu::vectorized;
+use super::vectorized::vectorized;
 
 /// Numbers that are summed beside each other.
 const LANES: usize = 8;
