@@ -44,6 +44,13 @@ A *source* is a kind of data with its settings, such as `{ digits = \"test\" }`.
 to the folder of the file.
 ";
 
+const MIXTURES: &str = "### Kinds of mixing of `mix`
+
+The partner of a sample is another training sample, drawn again in every epoch and augmented on its own; both are normalised before they are mixed.
+Class numbers become distributions, so the loss's layer needs as many outputs as there are classes. In the metrics of training, a sample counts as right if
+its class with the largest share (the first of several) is found; evaluations mix nothing. `diagnose lr-range` trains and therefore mixes, the other
+diagnoses do not.";
+
 /// Returns the text of docs/CONFIG.md.
 pub fn reference() -> String {
     let mut out = String::from(HEAD);
@@ -57,6 +64,7 @@ pub fn reference() -> String {
                 out += SOURCES;
                 kinds(&mut out, "### Sources", &data::all_settings());
                 kinds(&mut out, "### Augmentations of `augment`", &data::augment::all_settings());
+                kinds(&mut out, MIXTURES, &data::mix::all_settings());
             }
             "model.layers.*" => {
                 kinds(&mut out, INITIAL, &init::all_settings());

@@ -2,7 +2,8 @@
 //! bits as [`Batches`](super::Batches) computes on the host.
 
 use super::augment::AugmentLaunch;
-use super::{Augment, Normalization, PixelType, SampleSets};
+use super::mix::Recipe;
+use super::{Augment, Mix, Normalization, PixelType, SampleSets};
 use crate::device::{Heap, HostBuffer, HostMemory};
 use crate::error::Result;
 use crate::gpu::kernels::any;
@@ -22,9 +23,10 @@ pub enum Preparer {
 /// Images before augmentation and normalisation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Raw {
-    /// As stored in the data set: (rows, H, W, C).
+    /// As stored in the data set: (rows, H, W, C), or in training with `mix` pairs of images, (rows, 2, H, W, C).
     pub pixels: RawPixels,
-    /// The values drawn for each image; empty without augmentation.
+    /// The values drawn for each image; empty without augmentation. Those of an image of a pair are followed by the values of
+    /// the pair's recipe.
     pub draws: Vec<f32>,
 }
 
@@ -77,19 +79,62 @@ impl PartialEq for RawPixels {
     }
 }
 
+/// What a GPU needs to know of the augmentation and the mixing of a run to have memory for them: numbers of values for each
+/// sample of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AugmentSizes {
+    /// Of the images as they are stored; of two with `mix`.
+    pub stored: usize,
+    /// That are drawn.
+    pub drawn: usize,
+    /// Of the images that one step writes and another one reads, in one or two parts of memory that are used in turn: in
+    /// training, and in an evaluation.
+    pub between: [usize; 2],
+}
+
+impl AugmentSizes {
+    /// Returns the sizes of a run for images of a shape that its augmentations suit.
+    pub fn of(augment: &[Augment], mix: &[Mix], stored: [usize; 3]) -> Self {
+        let shapes = Augment::shapes(augment, stored).unwrap_or_else(|_| vec![stored]);
+        let evaluated = augment.iter().filter(|one| one.evaluates()).count();
+        let drawn: usize = augment.iter().map(|one| one.values_drawn()).sum();
+        let (pairs, largest) = (!mix.is_empty(), largest(&shapes, mix));
+        let images = if pairs { 2 } else { 1 };
+        let parts = |steps: usize| steps.saturating_sub(1).min(2);
+        AugmentSizes {
+            stored: images * stored.iter().product::<usize>(),
+            drawn: images * (drawn + if pairs { Recipe::VALUES } else { 0 }),
+            // Mixing is one more step; without augmentation, images are normalised in a step of its own.
+            between: [
+                images * largest * if pairs { parts(augment.len().max(1) + 1) } else { parts(augment.len()) },
+                largest * parts(evaluated),
+            ],
+        }
+    }
+}
+
+/// Returns the values of the largest image between two steps of training.
+fn largest(shapes: &[[usize; 3]], mix: &[Mix]) -> usize {
+    let last = shapes.len() - 1;
+    let between = if mix.is_empty() { &shapes[1.min(last)..last] } else { &shapes[1.min(last)..] };
+    between.iter().map(|shape| shape.iter().product()).max().unwrap_or(0)
+}
+
 /// The steps that turn raw images into the values of a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Preparation {
     /// The shapes of images as they are stored, and after each augmentation.
     shapes: Vec<[usize; 3]>,
-    /// The values of the largest image between two augmentations.
+    /// The values of the largest image between two steps.
     largest: usize,
+    /// Whether training images arrive in pairs, which are mixed.
+    mixes: bool,
     pixels: PixelType,
     augment: Arc<[Augment]>,
     normalization: Arc<Normalization>,
 }
 
-/// Whether images are augmented.
+/// Whether images are augmented and mixed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Augmented {
     /// Yes, for training.
@@ -122,9 +167,11 @@ impl Preparation {
     /// # Panics
     /// If the augmentations do not suit the images, which has been reported when the data were opened.
     pub fn of(sets: &SampleSets) -> Self {
+        let shapes = Augment::shapes(&sets.train.augment, sets.shape()).expect("the augmentations suit the images");
         Preparation {
-            shapes: Augment::shapes(&sets.train.augment, sets.shape()).expect("the augmentations suit the images"),
-            largest: Augment::sizes(&sets.train.augment, sets.shape()).largest,
+            largest: largest(&shapes, &sets.train.mix),
+            shapes,
+            mixes: !sets.train.mix.is_empty(),
             pixels: sets.train.data.header().pixels,
             augment: Arc::clone(&sets.train.augment),
             normalization: Arc::clone(&sets.train.normalization),
@@ -143,7 +190,13 @@ impl Preparation {
     /// # Errors
     /// When a launch fails.
     pub fn launch(&self, augmented: Augmented, at: &Arrived, launch: &Launch<LoadRole>) -> Result<()> {
-        let images = launch.operand(LoadRole::Batch).len(0);
+        let rows = launch.operand(LoadRole::Batch).len(0);
+        let pairs = self.mixes && augmented == Augmented::Yes;
+        let images = if pairs { 2 * rows } else { rows };
+        let part = |step: usize| AnyMut {
+            address: launch.scratch().offset(step % 2 * images * self.largest).address(),
+            format: ComputeType::F32,
+        };
         let Arrived { pixels, draws, table } = *at;
         let mut x = match self.pixels {
             PixelType::U8 => (Const::at(pixels), Const::NONE),
@@ -152,36 +205,44 @@ impl Preparation {
         // Those that do not apply in evaluations leave the shape as it is.
         let all = self.augment.iter().zip(self.shapes.windows(2));
         let applied = || all.clone().filter(|(one, _)| augmented == Augmented::Yes || one.evaluates());
-        let Some(last) = applied().count().checked_sub(1) else {
-            let c = int(self.normalization.mean.len())?;
-            let (grid, n) = (launch.vectors(LoadRole::Batch), launch.count(LoadRole::Batch));
-            // SAFETY: raw images and the operand have n elements, the table c means.
-            let to = launch.any_mut(LoadRole::Batch);
-            return unsafe { any::augment_normalize(&launch.issue, grid, x.0, x.1, table, to, n, c) };
-        };
-        let stride = int(applied().map(|(one, _)| one.values_drawn()).sum())?;
+        let steps = applied().count();
+        let (last, [h, w, c]) = (steps.saturating_sub(1), self.shapes[self.shapes.len() - 1]);
+        let to = if pairs { part(last) } else { launch.any_mut(LoadRole::Batch) };
+        if steps == 0 {
+            let (means, n) = (int(self.normalization.mean.len())?, images * h * w * c);
+            let bytes = if pairs { n * size_of::<f32>() } else { launch.operand(LoadRole::Batch).bytes() };
+            // SAFETY: raw images and what they become have n elements, the table so many means.
+            unsafe {
+                let grid = Grid::cover(bytes, 256 * 16);
+                any::augment_normalize(&launch.issue, grid, x.0, x.1, table, to, n as i64, means)?;
+            }
+        }
+        let drawn: usize = applied().map(|(one, _)| one.values_drawn()).sum();
+        let stride = int(drawn + if pairs { Recipe::VALUES } else { 0 })?;
         let mut first = 0;
         for (step, (one, shapes)) in applied().enumerate() {
-            let (from, to) = (shapes[0], shapes[1]);
-            let y = if step == last {
-                launch.any_mut(LoadRole::Batch)
-            } else {
-                let part = launch.scratch().offset(step % 2 * images * self.largest);
-                AnyMut { address: part.address(), format: ComputeType::F32 }
-            };
+            let (from, shape) = (shapes[0], shapes[1]);
+            let y = if step == last { to } else { part(step) };
             one.launch(&AugmentLaunch {
                 issue: launch.issue,
-                grid: Grid::new((to[0] * to[1]).div_ceil(256), images.min(65535), 1),
+                grid: Grid::new((shape[0] * shape[1]).div_ceil(256), images.min(65535), 1),
                 x,
                 draws: draws.offset(first),
                 table: if step == last { table } else { Const::NONE },
                 y,
                 images: int(images)?,
                 from: ints(from)?,
-                to: ints(to)?,
+                to: ints(shape)?,
                 stride,
             })?;
             (first, x) = (first + one.values_drawn(), (Const::NONE, Const::at(y.address)));
+        }
+        if pairs {
+            let grid = Grid::new((h * w).div_ceil(256), rows.min(65535), 1);
+            let (x, draws, y) = (Const::at(to.address), draws.offset(drawn), launch.any_mut(LoadRole::Batch));
+            let ([h, w, c], rows) = (ints([h, w, c])?, int(rows)?);
+            // SAFETY: x is (rows, 2, h, w, c), y is (rows, h, w, c), they do not overlap, and each image has `stride` drawn values.
+            unsafe { any::augment_mix(&launch.issue, grid, x, draws, y, rows, h, w, c, stride)? };
         }
         Ok(())
     }

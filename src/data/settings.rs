@@ -1,6 +1,6 @@
 //! The `[data]` section of the file, and its checks.
 
-use super::{Augment, DataSource, Header, PixelType, Targets};
+use super::{Augment, DataSource, Header, Mix, PixelType, Targets};
 use crate::error::{Fault, quantity};
 use serde::Deserialize;
 
@@ -53,6 +53,9 @@ pub struct DataSettings {
     /// Augmentation of training samples, in order; none by default.
     #[serde(default)]
     pub augment: Vec<Augment>,
+    /// How pairs of training samples are mixed; each sample takes one of them. None by default.
+    #[serde(default)]
+    pub mix: Vec<Mix>,
     /// Order of the training samples in an epoch; `shuffle` by default.
     #[serde(default)]
     pub order: SampleOrder,
@@ -93,7 +96,9 @@ impl DataSettings {
         let checked =
             |one: &Augment| one.check().map_err(|f| Fault::at("augment", format!("{}: {}", one.key(), f.message)));
         let augment = self.augment.iter().try_for_each(checked);
-        let all = [source("train", &self.train), test, validation, batch, augment, workers];
+        let checked = |one: &Mix| one.check().map_err(|f| Fault::at("mix", format!("{}: {}", one.key(), f.message)));
+        let mix = self.mix.iter().try_for_each(checked);
+        let all = [source("train", &self.train), test, validation, batch, augment, mix, workers];
         all.into_iter().filter_map(Result::err).collect()
     }
 
@@ -109,6 +114,17 @@ impl DataSettings {
     /// the augmentations.
     pub fn shape(&self, stored: [usize; 3]) -> Option<[usize; 3]> {
         Augment::shapes(&self.augment, stored).ok()?.pop()
+    }
+
+    /// Returns what the network learns from data sets with these headers: with `mix`, class numbers become distributions over
+    /// the classes of all sets.
+    pub fn targets(&self, train: &Header, test: Option<&Header>) -> Targets {
+        match train.targets() {
+            Targets::Classes(classes) if !self.mix.is_empty() && classes > 1 => {
+                Targets::Distributions(classes.max(test.map_or(0, |test| test.classes)))
+            }
+            targets => targets,
+        }
     }
 
     /// Returns the bytes of the data sets in memory, of those whose headers are known: of a stream, only the targets.
@@ -160,7 +176,12 @@ impl DataSettings {
                                images; use \"standardize\"";
                 faults.push(Fault::at("normalize", message));
             }
-            shapes => faults.extend(shapes.err()),
+            Ok(shape) => faults.extend(self.mix.iter().find_map(|one| one.suits(shape).err())),
+            Err(fault) => faults.push(fault),
+        }
+        if !self.mix.is_empty() && train.images.saturating_sub(apart) < 2 {
+            let message = "mix needs at least 2 training samples; remove it, or give more data";
+            faults.push(Fault::at("mix", message));
         }
         faults.extend(test.and_then(|test| mismatch(train, test)).map(|message| Fault::at("test", message)));
         faults

@@ -34,8 +34,9 @@ fn noise(job: &Job, rows: usize, target_width: usize) -> SampleSets {
     let measured = |how| Normalization::new(how, &data, &samples);
     let normalization = measured(Normalize::Standardize).or_else(|_| measured(Normalize::None));
     let normalization = Arc::new(normalization.expect("unnormalised pixels need no statistics"));
-    let augment = Arc::from(&job.config.data.augment[..]);
-    let train = Arc::new(SampleSet { name: "noise", data: Arc::new(data), samples, normalization, augment });
+    let (data, augment) = (Arc::new(data), Arc::from(&job.config.data.augment[..]));
+    let mix = Arc::from(&job.config.data.mix[..]);
+    let train = Arc::new(SampleSet { name: "noise", data, samples, normalization, augment, mix, target_width });
     let (order, seed) = (SampleOrder::Sequential, job.config.seed);
     SampleSets { train, validation: None, test: None, batch: rows, order, seed }
 }

@@ -3,7 +3,8 @@
 use super::compare::{Compared, Tally, worst_bits};
 use super::device::{Device, Effort};
 use crate::data::{
-    Arrived, Augment, Augmented, Batches, Dataset, Labels, Normalization, Normalize, SampleOrder, augment,
+    Arrived, Augment, AugmentSizes, Augmented, Batches, Dataset, Labels, Mix, Normalization, Normalize, SampleOrder,
+    augment, mix,
 };
 use crate::data::{LoadRole, Pixels, Preparation, Preparer, SampleSet, SampleSets};
 use crate::device::{Operand, Operands, Queue, Random, RandomStream};
@@ -37,8 +38,14 @@ fn lists(shape: [usize; 3]) -> Vec<Vec<Augment>> {
     each.filter(|list| !list.is_empty()).chain(all).collect()
 }
 
+/// Returns every kind of mixing that suits images of a shape.
+fn mixtures(shape: [usize; 3]) -> Vec<Mix> {
+    let all = mix::all_examples().into_iter().map(|one| Mix(Arc::from(one)));
+    all.filter(|one| one.suits(shape).is_ok()).collect()
+}
+
 /// Prepares batches of 8-bit images, normalised by channel, and of float images, by feature if their shape stays; for training and for
-/// evaluation.
+/// evaluation, alone and mixed.
 pub(super) fn check(device: &Device, kind: DriverKind, effort: Effort, tally: &mut Tally) {
     let shapes = if effort == Effort::Quick { &SHAPES[1..2] } else { &SHAPES[..] };
     for &shape in shapes {
@@ -46,23 +53,27 @@ pub(super) fn check(device: &Device, kind: DriverKind, effort: Effort, tally: &m
             for (name, floats) in [("8-bit", false), ("float", true)] {
                 let same = Augment::shapes(&list, shape).is_ok_and(|shapes| shapes.iter().all(|one| *one == shape));
                 let how = if same && floats { Normalize::StandardizeFeatures } else { Normalize::Standardize };
-                let splits = splits(shape, &list, floats, how);
-                for (augmented, element) in [
-                    (Augmented::Yes, Element::F32),
-                    (Augmented::No, Element::F32),
-                    (Augmented::Yes, Element::Bf16),
-                    (Augmented::No, Element::Bf16),
-                ] {
-                    let case =
-                        format!("{name} images of {shape:?}, {list:?}, augmented: {augmented:?}, to {element:?}");
-                    tally.run(&case, || prepare(device, kind, &splits, augmented, element));
+                let last = Augment::shapes(&list, shape).map_or(shape, |shapes| shapes[shapes.len() - 1]);
+                for mixes in [Vec::new(), mixtures(last)] {
+                    let splits = splits(shape, (&list, &mixes), floats, how);
+                    for (augmented, element) in [
+                        (Augmented::Yes, Element::F32),
+                        (Augmented::No, Element::F32),
+                        (Augmented::Yes, Element::Bf16),
+                        (Augmented::No, Element::Bf16),
+                    ] {
+                        let case = format!(
+                            "{name} images of {shape:?}, {list:?}, {mixes:?}, augmented: {augmented:?}, to {element:?}"
+                        );
+                        tally.run(&case, || prepare(device, kind, &splits, augmented, element));
+                    }
                 }
             }
         }
     }
 }
 
-fn splits(shape: [usize; 3], augment: &[Augment], floats: bool, how: Normalize) -> SampleSets {
+fn splits(shape: [usize; 3], (augment, mix): (&[Augment], &[Mix]), floats: bool, how: Normalize) -> SampleSets {
     let values = (IMAGES * shape.iter().product::<usize>()) as u64;
     let random = Random::new(13, RandomStream::Probe, 0, 0);
     let pixels = match floats {
@@ -73,8 +84,8 @@ fn splits(shape: [usize; 3], augment: &[Augment], floats: bool, how: Normalize) 
     let samples: Vec<u32> = (0..IMAGES as u32).collect();
     let normalization = Normalization::new(how, &data, &samples);
     let normalization = Arc::new(normalization.expect("random pixels differ"));
-    let train =
-        Arc::new(SampleSet { name: "train", data: Arc::new(data), samples, normalization, augment: augment.into() });
+    let (data, augment, mix) = (Arc::new(data), augment.into(), mix.into());
+    let train = Arc::new(SampleSet { name: "train", data, samples, normalization, augment, mix, target_width: 2 });
     let order = SampleOrder::Shuffle;
     SampleSets { train, validation: None, test: None, batch: IMAGES - 1, order, seed: 17 }
 }
@@ -104,9 +115,10 @@ fn prepare(
     let [h, w, c] = shapes[shapes.len() - 1];
     let shape = Shape::from([batch.rows, h, w, c]);
     let (elements, preparation) = (shape.elements(), Preparation::of(splits));
-    // The images, then the two parts of the memory that augmentations write in turn, which is aligned like every buffer.
-    let (second, parts) =
-        (elements.next_multiple_of(64), 2 * batch.rows * Augment::sizes(list, splits.shape()).largest);
+    // The images, then the memory for images between two steps, which is aligned like every buffer.
+    let [training, evaluation] = AugmentSizes::of(list, &splits.train.mix, splits.shape()).between;
+    let between = if augmented == Augmented::Yes { training } else { evaluation };
+    let (second, parts) = (elements.next_multiple_of(64), batch.rows * between);
     let mut gpus = device.gpus(kind, second + parts.max(1))?;
     gpus.store(0, 0, &vec![f32::NAN; second + parts.max(1)])?;
     let pixels = gpus.upload(0, raw.pixels.bytes())?;
