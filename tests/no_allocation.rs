@@ -84,6 +84,7 @@ fn after_the_first_steps_nothing_allocates() {
     steps_allocate_nothing("configs/columns_small.toml", (1, 1), &["devices.threads=3"]);
     steps_allocate_nothing("configs/residual_small.toml", (2, 2), &["devices.collectives=\"ring\""]);
     steps_allocate_nothing("configs/residual_small.toml", (1, 1), &["devices.precision=\"f64\""]);
+    steps_allocate_nothing("configs/columns_small.toml", (1, 1), &["data.mix=[{ mixup = 0.2 }, { cutmix = 1.0 }]"]);
     prefetching_allocates_no_batch();
 }
 

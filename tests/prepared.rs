@@ -17,13 +17,13 @@ use std::path::Path;
 const IMAGES: usize = 19;
 const SHAPE: [usize; 3] = [9, 7, 3];
 
-/// Writes a data set of floats, and a network that learns from it or from 8-bit images.
+/// Writes a data set of floats, and a network that learns from it or from 8-bit images. What follows `augment` in the list may name `mix`.
 fn write(folder: &Folder, source: &str, augment: &str) {
     let [h, w, c] = SHAPE;
     let input = if augment.contains("crop") { [7, 7, c] } else { SHAPE };
     let images: Vec<u8> =
         (0..IMAGES * h * w * c).flat_map(|i| ((i * i % 1013) as f32 / 100.0 - 4.0).to_le_bytes()).collect();
-    let labels: Vec<u8> = (0..IMAGES).flat_map(|i| (i as i64 % 3).to_le_bytes()).collect();
+    let labels: Vec<u8> = (0..IMAGES).flat_map(|i| (i as i64 % 4).to_le_bytes()).collect();
     let view = |kind, shape: &[usize], data| safetensors::tensor::TensorView::new(kind, shape.to_vec(), data).unwrap();
     let tensors = [
         ("images", view(safetensors::Dtype::F32, &[IMAGES, c, h, w], &images[..])),
@@ -83,7 +83,7 @@ fn a_run_has_the_same_bits_wherever_its_images_are_prepared() {
         panic!("this test needs the emulated device: {error}");
     }
     let folder = Folder::new("prepared");
-    let bytes = "{ synthetic = { images = 19, classes = 3, shape = [9, 7, 3] } }";
+    let bytes = "{ synthetic = { images = 19, classes = 4, shape = [9, 7, 3] } }";
     let lists = [
         "[]",
         "[{ shift = 2 }]",
@@ -94,6 +94,10 @@ fn a_run_has_the_same_bits_wherever_its_images_are_prepared() {
         "[]\nwhiten = \"decorrelate\"",
         "[{ shift = 2 }]\nwhiten = { pca = 0.1 }",
         "[{ rotate = 9 }, { shift = 1 }, { rotate = 40 }]\nwhiten = { zca = 0.1 }",
+        "[]\nmix = [{ mixup = 0.5 }]",
+        "[{ shift = 2 }]\nmix = [{ cutmix = 1.0 }]",
+        "[{ crop = { size = 9, pad = 3 } }, { rotate = 9 }, { crop = 7 }]\nmix = [{ cutmix = { alpha = 1.0, probability = 0.7 } }, { mixup = 1.0 }]",
+        "[{ shift = 2 }]\nwhiten = { zca = 0.1 }\nmix = [{ cutmix = 1.0 }]",
     ];
     for source in [bytes, "{ tensors = \"floats.safetensors\" }"] {
         let mut before: Vec<f64> = Vec::new();

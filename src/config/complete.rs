@@ -54,6 +54,7 @@ fn line(key: &SectionKey, table: Option<&DeTable>, config: &Config) -> String {
         "data.test" => config.data.test.as_ref().map(|test| tagged(test.key(), &**test)),
         "data.whiten" => config.data.whiten.as_ref().map(|whiten| tagged(whiten.key(), &**whiten)),
         "data.augment" => given.map(|_| list(config.data.augment.iter().map(|one| tagged(one.key(), &**one)))),
+        "data.mix" => given.map(|_| list(config.data.mix.iter().map(|one| tagged(one.key(), &**one)))),
         "model.loss" => losses(given, &config.model.losses),
         "optimizer.chain" => given.map(|_| list(config.optimizer.entries.iter().map(|one| tagged(one.kind(), &**one)))),
         "optimizer.method" => config.optimizer.method.as_ref().map(|method| tagged(method.key(), &**method)),

@@ -4,7 +4,7 @@ use super::diagnostics::Diagnostics;
 use super::kinds::{Kinds, Tagged, kinds};
 use super::section::Section;
 use super::spans::SpannedValue;
-use crate::data::{Augment, DataSettings, augment};
+use crate::data::{Augment, DataSettings, Mix, augment, mix};
 use std::sync::Arc;
 use toml::de::DeValue;
 
@@ -20,12 +20,14 @@ pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option
     let whiten = section.take("whiten");
     let augment = section.value("augment");
     let augment = augment.map_or(Some(Vec::new()), |value| read_augment(section.diagnostics, value));
+    let mix = section.value("mix").map_or(Some(Vec::new()), |value| read_mix(section.diagnostics, value));
     let order = section.get("order").unwrap_or_default();
     let workers = section.take("workers");
     let broken = section.diagnostics.problems.len() > before;
-    let settings = match (train, batch, augment) {
-        (Some(train), Some(batch), Some(augment)) => {
-            let settings = DataSettings { train, test, validation, batch, normalize, whiten, augment, order, workers };
+    let settings = match (train, batch, augment, mix) {
+        (Some(train), Some(batch), Some(augment), Some(mix)) => {
+            let settings =
+                DataSettings { train, test, validation, batch, normalize, whiten, augment, mix, order, workers };
             for fault in settings.faults() {
                 section.fault(&fault);
             }
@@ -40,18 +42,44 @@ pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option
 const AUGMENTATIONS: Kinds = kinds!("augmentation", augment);
 
 fn read_augment(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Vec<Augment>> {
+    read_list(diagnostics, "augment", "[{ shift = 2 }]", &AUGMENTATIONS, value, |diagnostics, subject, tagged| {
+        let locations = tagged.locations.clone();
+        let one = tagged.read(diagnostics, subject, &AUGMENTATIONS, augment::read)?;
+        one.check().map_err(|fault| diagnostics.fault(subject, &locations, &fault)).ok()?;
+        Some(Augment(Arc::from(one)))
+    })
+}
+
+const MIXTURES: Kinds = kinds!("mixture", mix);
+
+fn read_mix(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<Vec<Mix>> {
+    read_list(diagnostics, "mix", "[{ mixup = 0.2 }]", &MIXTURES, value, |diagnostics, subject, tagged| {
+        let locations = tagged.locations.clone();
+        let one = tagged.read(diagnostics, subject, &MIXTURES, mix::read)?;
+        one.check().map_err(|fault| diagnostics.fault(subject, &locations, &fault)).ok()?;
+        Some(Mix(Arc::from(one)))
+    })
+}
+
+/// Reads a list of kinds, each with `read`; returns `None` if one of them cannot be read.
+fn read_list<'i, T>(
+    diagnostics: &mut Diagnostics,
+    key: &str,
+    example: &str,
+    kinds: &Kinds,
+    value: SpannedValue<'i>,
+    read: impl Fn(&mut Diagnostics, &str, Tagged<'i>) -> Option<T>,
+) -> Option<Vec<T>> {
     let at = value.span().start;
     let DeValue::Array(items) = value.into_inner() else {
-        diagnostics.problem(at, "[data]: augment is not a list, expected a list like [{ shift = 2 }]");
+        diagnostics.problem(at, format!("[data]: {key} is not a list, expected a list like {example}"));
         return None;
     };
     let (mut all, mut complete) = (Vec::new(), true);
     for item in items {
-        let read = Tagged::open(diagnostics, "[data] augment", &AUGMENTATIONS, item).and_then(|tagged| {
-            let (subject, locations) = (format!("augmentation \"{}\"", tagged.kind), tagged.locations.clone());
-            let one = tagged.read(diagnostics, &subject, &AUGMENTATIONS, augment::read)?;
-            one.check().map_err(|fault| diagnostics.fault(&subject, &locations, &fault)).ok()?;
-            Some(Augment(Arc::from(one)))
+        let read = Tagged::open(diagnostics, &format!("[data] {key}"), kinds, item).and_then(|tagged| {
+            let subject = format!("{} \"{}\"", kinds.noun, tagged.kind);
+            read(diagnostics, &subject, tagged)
         });
         complete &= read.is_some();
         all.extend(read);

@@ -115,6 +115,13 @@ pub const KEYS: &[SectionKey] = &[
         "Random changes of training images, in order.",
     ),
     key(
+        "data.mix",
+        "list of mixtures",
+        Value("[]"),
+        "[{ mixup = 0.2 }, { cutmix = 1.0 }]",
+        "Mixes pairs of training samples and their targets. Of several kinds, each sample takes one at random.",
+    ),
+    key(
         "data.order",
         "`shuffle`, `class_alternating` or `sequential`",
         Value("\"shuffle\""),

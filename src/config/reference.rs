@@ -53,6 +53,12 @@ diag(1 / sqrt(v + epsilon)) U^T, and `zca` by U diag(1 / sqrt(v + epsilon)) U^T.
 The eigenvectors take half a second for 28x28 grey pixels, a minute for 32x32 colours and two to three for 4096 features; a checkpoint has 4 bytes
 for each pair of features. The components of `decorrelate` and `pca` are no images, so layers that look at neighbouring pixels, such as `conv`, go
 with `zca`.";
+const MIXTURES: &str = "### Kinds of mixing of `mix`
+
+The partner of a sample is another training sample, drawn again in every epoch and augmented on its own; both are normalised before they are mixed.
+Class numbers become distributions, so the loss's layer needs as many outputs as there are classes. In the metrics of training, a sample counts as right if
+its class with the largest share (the first of several) is found; evaluations mix nothing. `diagnose lr-range` trains and therefore mixes, the other
+diagnoses do not.";
 
 /// Returns the text of docs/CONFIG.md.
 pub fn reference() -> String {
@@ -68,6 +74,7 @@ pub fn reference() -> String {
                 kinds(&mut out, "### Sources", &data::all_settings());
                 kinds(&mut out, WHITENING, &data::whiten::all_settings());
                 kinds(&mut out, "### Augmentations of `augment`", &data::augment::all_settings());
+                kinds(&mut out, MIXTURES, &data::mix::all_settings());
             }
             "model.layers.*" => {
                 kinds(&mut out, INITIAL, &init::all_settings());

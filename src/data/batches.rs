@@ -1,24 +1,26 @@
 //! Any batch of a sample set, computed from its index alone.
 
+use super::mix::{Partner, Recipe};
 use super::order::order_of;
 use super::prepare::RawPixels;
 use super::whitening::IMAGES;
-use super::{Augment, ImageView, Preparer, Raw, Sample, SampleOrder, SampleSet, SampleSets};
+use super::workers::{Scratch, Workers};
+use super::{Augment, ImageView, Mix, Preparer, Raw, Sample, SampleOrder, SampleSet, SampleSets};
 use crate::device::{Heap, HostMemory, Pool, Random, RandomStream};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gpu::bytes_of;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 /// The samples of one step, ready for the devices.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Batch {
-    /// Normalised, and if the settings say so whitened pixels: (rows, H, W, C); empty if a GPU prepares them.
+    /// Normalised, and if the settings say so mixed and whitened pixels: (rows, H, W, C); empty if a GPU prepares them.
     pub images: Vec<f32>,
     /// The raw images, if a GPU prepares them.
     pub raw: Option<Raw>,
-    /// Class numbers (rows, 1), distributions (rows, classes), or values (rows, D).
+    /// Class numbers (rows, 1), distributions (rows, classes), or values (rows, D); of samples that are mixed, their sum.
     pub targets: Vec<f32>,
     /// Number of samples; the last batch of an epoch may have fewer than the others.
     pub rows: usize,
@@ -149,96 +151,18 @@ pub struct Batches {
     workers: Workers,
 }
 
-/// The threads that read images, each with its memory.
-#[derive(Debug, Clone)]
-struct Workers {
-    /// None if the thread that asks for a batch reads alone.
-    pool: Option<Arc<Pool>>,
-    /// The memory of each; no two threads use one at once.
-    own: Arc<[Mutex<Scratch>]>,
-}
-
-/// The memory in which one image is read and augmented.
-#[derive(Debug, Default)]
-struct Scratch {
-    sample: Sample,
-    /// Two raw images, used in turn by the augmentations.
-    images: [Vec<f32>; 2],
-    /// The drawn values.
-    drawn: Vec<f32>,
-    /// Scratch memory for one augmentation.
-    work: Vec<f32>,
-    /// Scratch memory for whitening: images without their mean.
-    centred: Vec<f32>,
-}
-
-impl Workers {
-    /// How many tasks a thread takes on average: images may differ in cost.
-    const TASKS: usize = 4;
-
-    fn new(pool: Option<Arc<Pool>>) -> Self {
-        let threads = pool.as_ref().map_or(1, |pool| pool.threads());
-        Workers { pool, own: (0..threads).map(|_| Mutex::default()).collect() }
-    }
-
-    /// Calls `read(row, part, memory)` for every row of `all`, whose parts have `width` elements; several at once.
-    ///
-    /// # Errors
-    /// That of the first row that cannot be read.
-    fn each<T: Send>(
-        &self,
-        all: &mut [T],
-        width: usize,
-        read: impl Fn(usize, &mut [T], &mut Scratch) -> Result<()> + Sync,
-    ) -> Result<()> {
-        let rows = (all.len() / width.max(1)).div_ceil(self.own.len() * Self::TASKS).max(1);
-        let failed: Mutex<Option<(usize, Error)>> = Mutex::new(None);
-        let task = |index: usize, part: &mut [T], worker: usize| {
-            let mut memory = lock(&self.own[worker]);
-            for (i, part) in part.chunks_exact_mut(width).enumerate() {
-                let row = index * rows + i;
-                if let Err(error) = read(row, part, &mut memory) {
-                    let mut failed = lock(&failed);
-                    if failed.as_ref().is_none_or(|(first, _)| row < *first) {
-                        *failed = Some((row, error));
-                    }
-                    return;
-                }
-            }
-        };
-        match &self.pool {
-            Some(pool) => pool.chunks(all, rows * width, task),
-            None => all.chunks_mut((rows * width).max(1)).enumerate().for_each(|(i, part)| task(i, part, 0)),
-        }
-        let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
-        failed.map_or(Ok(()), |(_, error)| Err(error))
-    }
-
-    /// Calls `visit(part, memory)` for every part of `size` elements of `all`, several at once.
-    fn blocks<T: Send>(&self, all: &mut [T], size: usize, visit: impl Fn(&mut [T], &mut Scratch) + Sync) {
-        let task = |part: &mut [T], worker: usize| visit(part, &mut lock(&self.own[worker]));
-        match &self.pool {
-            Some(pool) => pool.chunks(all, size, |_, part, worker| task(part, worker)),
-            None => all.chunks_mut(size.max(1)).for_each(|part| task(part, 0)),
-        }
-    }
-}
-
-fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
-    of.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// The settings that apply to training only.
 #[derive(Debug, Clone, Copy)]
 struct Training {
     seed: u64,
     order: SampleOrder,
+    mixes: bool,
 }
 
 impl Batches {
-    /// Creates the batches of the training set: in the order of the settings, augmented.
+    /// Creates the batches of the training set: in the order of the settings, augmented and mixed.
     pub fn train(sets: &SampleSets) -> Self {
-        let training = Training { seed: sets.seed, order: sets.order };
+        let training = Training { seed: sets.seed, order: sets.order, mixes: true };
         Batches { training: Some(training), ..Batches::with(&sets.train, sets.batch, sets.train.augment.to_vec()) }
     }
 
@@ -253,6 +177,11 @@ impl Batches {
         let shapes = Augment::shapes(&augment, set.data.shape).expect("the augmentations suit the images");
         let (workers, preparer) = (Workers::new(None), Preparer::Host);
         Batches { set: Arc::clone(set), plan, training: None, augment, shapes, preparer, order: None, workers }
+    }
+
+    /// Leaves every sample alone; targets keep their form.
+    pub fn unmixed(self) -> Self {
+        Batches { training: self.training.map(|training| Training { mixes: false, ..training }), ..self }
     }
 
     /// Sets the threads that read images, besides the one that asks for a batch.
@@ -280,16 +209,18 @@ impl Batches {
     /// # Errors
     /// If there is not enough memory.
     pub fn empty_in(&self, memory: &dyn HostMemory, rows: usize) -> Result<Batch> {
-        let (values, width) = (rows * self.features(), self.set.data.header().target_width);
+        // There is room for the target of a partner.
+        let (values, targets) = (rows * self.features(), (rows + 1) * self.set.target_width);
         let (images, raw) = match self.preparer {
             Preparer::Host => (Vec::with_capacity(values), None),
             Preparer::Device => {
-                let pixels = RawPixels::new(self.set.data.pixels, rows * self.set.data.features(), memory)?;
-                let drawn: usize = self.augment.iter().map(|one| one.values_drawn()).sum();
-                (Vec::new(), Some(Raw { pixels, draws: Vec::with_capacity(rows * drawn) }))
+                let images = rows * self.images_of_sample();
+                let pixels = RawPixels::new(self.set.data.pixels, images * self.set.data.features(), memory)?;
+                let drawn = Recipe::VALUES + self.augment.iter().map(|one| one.values_drawn()).sum::<usize>();
+                (Vec::new(), Some(Raw { pixels, draws: Vec::with_capacity(images * drawn) }))
             }
         };
-        Ok(Batch { images, raw, targets: Vec::with_capacity(rows * width), ..Batch::default() })
+        Ok(Batch { images, raw, targets: Vec::with_capacity(targets), ..Batch::default() })
     }
 
     /// Computes batch `index` of an epoch into `batch`. Allocates only the order of a new epoch.
@@ -326,7 +257,7 @@ impl Batches {
     pub fn fill_part(&mut self, place: Place, (part, own): (BatchPart, Range<usize>), batch: &mut Batch) -> Result<()> {
         let Place { epoch, sample } = place;
         let first = sample + own.start;
-        if let Some(Training { seed, order }) = self.training
+        if let Some(Training { seed, order, .. }) = self.training
             && self.order.as_ref().is_none_or(|(of, _)| *of != epoch)
         {
             let SampleSet { samples, data, .. } = &*self.set;
@@ -336,10 +267,7 @@ impl Batches {
         (batch.epoch, batch.index, batch.first, batch.rows) = (epoch, sample / self.plan.batch, first, rows);
         (batch.whole, batch.part, batch.row) = (self.plan.rows_at(place), part, own.start);
         batch.targets.clear();
-        for row in 0..rows {
-            let sample = self.sample(first + row) as usize;
-            self.set.data.labels.append(self.set.data.classes, sample, &mut batch.targets);
-        }
+        (0..rows).for_each(|row| self.append_target(epoch, self.sample(first + row), &mut batch.targets));
         match &mut batch.raw {
             None => {
                 let features = self.features();
@@ -355,11 +283,13 @@ impl Batches {
             }
             Some(raw) => {
                 raw.draws.clear();
-                (0..rows).for_each(|row| self.draw(epoch, self.sample(first + row), &mut raw.draws));
-                let (kind, features) = (self.set.data.pixels, self.set.data.features());
-                let bytes = raw.pixels.resize(rows * features);
-                self.workers.each(bytes, features * kind.bytes(), |row, to, memory| {
-                    match self.read(first + row, &mut memory.sample)? {
+                (0..rows).for_each(|row| self.draw_row(epoch, self.sample(first + row), &mut raw.draws));
+                let (images, features) = (self.images_of_sample(), self.set.data.features());
+                let bytes = raw.pixels.resize(rows * images * features);
+                self.workers.each(bytes, features * self.set.data.pixels.bytes(), |image, to, memory| {
+                    let sample = self.sample(first + image / images);
+                    let partner = if image % images == 0 { None } else { self.partner(epoch, sample) };
+                    match self.read(partner.map_or(sample, |partner| partner.sample), &mut memory.sample)? {
                         ImageView::U8(x) => to.copy_from_slice(x),
                         ImageView::F32(x) => to.copy_from_slice(bytes_of(x)),
                     }
@@ -369,9 +299,9 @@ impl Batches {
         }
     }
 
-    /// Reads the image at a position of the epoch.
-    fn read<'s>(&'s self, position: usize, sample: &'s mut Sample) -> Result<ImageView<'s>> {
-        let (index, data) = (self.sample(position) as usize, &self.set.data);
+    /// Reads the image of a sample.
+    fn read<'s>(&'s self, index: u32, sample: &'s mut Sample) -> Result<ImageView<'s>> {
+        let (index, data) = (index as usize, &self.set.data);
         data.samples.read(index, sample)?.expect(index, data.pixels, data.features())
     }
 
@@ -386,20 +316,72 @@ impl Batches {
         self.shapes[self.shapes.len() - 1].iter().product()
     }
 
-    /// Appends the values that are drawn for an image: of the random stream of the sample, unless it is evaluated.
-    fn draw(&self, epoch: u64, sample: u32, to: &mut Vec<f32>) {
-        let random = self
-            .training
-            .as_ref()
-            .map(|training| Random::new(training.seed, RandomStream::Augment, epoch, u64::from(sample)));
+    /// Returns how many images a GPU receives of each sample: those of a pair, whether it is mixed or not.
+    fn images_of_sample(&self) -> usize {
+        if self.training.is_some() && !self.set.mix.is_empty() { 2 } else { 1 }
+    }
+
+    /// Returns what a sample is mixed with, if it is.
+    fn partner(&self, epoch: u64, sample: u32) -> Option<Partner> {
+        let training = self.training.filter(|training| training.mixes)?;
+        let random = Random::new(training.seed, RandomStream::Mix, epoch, u64::from(sample));
+        Mix::draw_partner(&self.set.mix, self.shapes[self.shapes.len() - 1], &self.set.samples, &random)
+    }
+
+    /// Appends the target of a sample, mixed with its partner's.
+    fn append_target(&self, epoch: u64, sample: u32, to: &mut Vec<f32>) {
+        self.set.append_target(sample, to);
+        if let Some(partner) = self.partner(epoch, sample) {
+            let end = to.len();
+            self.set.append_target(partner.sample, to);
+            let (own, other) = to.split_at_mut(end);
+            partner.recipe.mix_targets(&mut own[end - other.len()..], other);
+            to.truncate(end);
+        }
+    }
+
+    /// Appends the values that are drawn for an image of a sample, from one of its random streams unless it is evaluated.
+    fn draw(&self, stream: RandomStream, epoch: u64, sample: u32, to: &mut Vec<f32>) {
+        let random =
+            self.training.as_ref().map(|training| Random::new(training.seed, stream, epoch, u64::from(sample)));
         Augment::draw_all(&self.augment, &self.shapes, random.as_ref(), to);
     }
 
-    /// Computes the image at a position of the epoch: raw pixels, augmentation, normalisation.
+    /// Appends what a GPU needs to know of a sample: the values drawn for its image, and for those of a pair also their recipe.
+    fn draw_row(&self, epoch: u64, sample: u32, to: &mut Vec<f32>) {
+        if self.images_of_sample() == 1 {
+            return self.draw(RandomStream::Augment, epoch, sample, to);
+        }
+        let recipe = self.partner(epoch, sample).map_or(Recipe::ALONE, |partner| partner.recipe);
+        for stream in [RandomStream::Augment, RandomStream::Partner] {
+            self.draw(stream, epoch, sample, to);
+            to.extend(recipe.values());
+        }
+    }
+
+    /// Computes the image at a position of the epoch, mixed with its partner's.
     fn image(&self, epoch: u64, position: usize, memory: &mut Scratch, y: &mut [f32]) -> Result<()> {
+        let sample = self.sample(position);
+        memory.drawn.clear();
+        self.draw(RandomStream::Augment, epoch, sample, &mut memory.drawn);
+        self.prepared(sample, memory, y)?;
+        if let Some(partner) = self.partner(epoch, sample) {
+            memory.drawn.clear();
+            self.draw(RandomStream::Partner, epoch, sample, &mut memory.drawn);
+            let mut other = std::mem::take(&mut memory.partner);
+            other.resize(y.len(), 0.0);
+            self.prepared(partner.sample, memory, &mut other)?;
+            partner.recipe.mix_images(self.shapes[self.shapes.len() - 1], y, &other);
+            memory.partner = other;
+        }
+        Ok(())
+    }
+
+    /// Computes the image of a sample with the drawn values: raw pixels, augmentation, normalisation.
+    fn prepared(&self, index: u32, memory: &mut Scratch, y: &mut [f32]) -> Result<()> {
         let normalization = &self.set.normalization;
         let Scratch { sample, images: [x, next], drawn, work, .. } = memory;
-        let raw = self.read(position, sample)?;
+        let raw = self.read(index, sample)?;
         if self.augment.is_empty() {
             match raw {
                 ImageView::U8(x) => normalization.bytes(x, y),
@@ -412,8 +394,6 @@ impl Batches {
             ImageView::U8(raw) => x.extend(raw.iter().map(|&raw| f32::from(raw))),
             ImageView::F32(raw) => x.extend_from_slice(raw),
         }
-        drawn.clear();
-        self.draw(epoch, self.sample(position), drawn);
         let (mut x, mut next, mut drawn) = (x, next, &drawn[..]);
         for (one, shapes) in self.augment.iter().zip(self.shapes.windows(2)) {
             let (own, rest) = drawn.split_at(one.values_drawn());

@@ -44,12 +44,18 @@ impl Labels {
         }
     }
 
-    /// Appends the target of an image of a data set with so many classes.
-    pub(super) fn append(&self, classes: usize, image: usize, to: &mut Vec<f32>) {
+    /// Appends the target of an image, which has so many values: with more than one, a class number becomes a distribution.
+    pub(super) fn append(&self, width: usize, image: usize, to: &mut Vec<f32>) {
         match self {
-            Labels::Index(labels) => to.push(labels[image] as f32),
-            Labels::Dense(labels) => to.extend_from_slice(&labels[image * classes..][..classes]),
-            Labels::Values(width, values) => to.extend_from_slice(&values[image * width..][..*width]),
+            Labels::Index(labels) if width == 1 => to.push(labels[image] as f32),
+            Labels::Index(labels) => {
+                let start = to.len();
+                to.resize(start + width, 0.0);
+                to[start + labels[image] as usize] = 1.0;
+            }
+            Labels::Dense(values) | Labels::Values(_, values) => {
+                to.extend_from_slice(&values[image * width..][..width]);
+            }
         }
     }
 }
@@ -63,6 +69,16 @@ pub enum Targets {
     Distributions(usize),
     /// So many values for each image.
     Values(usize),
+}
+
+impl Targets {
+    /// Returns the number of values in the target of one image.
+    pub fn width(self) -> usize {
+        match self {
+            Targets::Classes(_) => 1,
+            Targets::Distributions(width) | Targets::Values(width) => width,
+        }
+    }
 }
 
 impl fmt::Display for Targets {

@@ -2,7 +2,7 @@
 //! batch is bit-identical on any device, with any number of threads, after any restart.
 //!
 //! To add a format: write `data/x.rs` with a `settings!` struct that implements [`DataFormat`], and add one line to the
-//! list in `registry!` below. To add an augmentation, see [`augment`]; a way to whiten, [`whiten`].
+//! list in `registry!` below. To add an augmentation, see [`augment`]; a kind of mixing, [`mix`]; a way to whiten, [`whiten`].
 
 pub mod augment;
 mod batches;
@@ -18,7 +18,9 @@ mod gzip;
 mod idx;
 mod linear;
 mod loader;
+pub mod mix;
 mod normalization;
+mod one_kind;
 mod order;
 mod point;
 mod prepare;
@@ -32,8 +34,9 @@ mod tensor_targets;
 mod tensors;
 pub mod whiten;
 mod whitening;
+mod workers;
 
-pub use augment::{Augment, AugmentSizes};
+pub use augment::Augment;
 pub use batches::{Batch, BatchPart, Batches, EpochPlan, Place};
 pub use cifar::{Cifar, Files};
 pub use classes::{Beyond, ClassCounts};
@@ -44,9 +47,10 @@ pub use format::{Base, DataFormat, SourceContext};
 pub use idx::Idx;
 pub use linear::Linear;
 pub use loader::{Destination, Loader};
+pub use mix::Mix;
 pub use normalization::Normalization;
 pub use point::Point;
-pub use prepare::{Arrived, Augmented, LoadRole, Preparation, Preparer, Raw, RawPixels};
+pub use prepare::{Arrived, AugmentSizes, Augmented, LoadRole, Preparation, Preparer, Raw, RawPixels};
 pub use record::{DataRecord, FileStamp, SetRecord, host};
 pub use sample_sets::{Known, SampleSet, SampleSets, open, open_known, open_test};
 pub use samples::{ImageView, PixelType, Pixels, Sample, Samples};

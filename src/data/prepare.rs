@@ -2,7 +2,8 @@
 //! bits as [`Batches`](super::Batches) computes on the host.
 
 use super::augment::AugmentLaunch;
-use super::{Augment, Normalization, PixelType, SampleSets, Whitening};
+use super::mix::Recipe;
+use super::{Augment, Mix, Normalization, PixelType, SampleSets, Whitening};
 use crate::device::{Heap, HostBuffer, HostMemory};
 use crate::error::Result;
 use crate::gpu::kernels::any;
@@ -22,9 +23,10 @@ pub enum Preparer {
 /// Images before augmentation and normalisation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Raw {
-    /// As stored in the data set: (rows, H, W, C).
+    /// As stored in the data set: (rows, H, W, C), or in training with `mix` pairs of images, (rows, 2, H, W, C).
     pub pixels: RawPixels,
-    /// The values drawn for each image; empty without augmentation.
+    /// The values drawn for each image; empty without augmentation. Those of an image of a pair are followed by the values of
+    /// the pair's recipe.
     pub draws: Vec<f32>,
 }
 
@@ -77,20 +79,63 @@ impl PartialEq for RawPixels {
     }
 }
 
+/// What a GPU needs to know of the augmentation and the mixing of a run to have memory for them: numbers of values for each
+/// sample of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct AugmentSizes {
+    /// Of the images as they are stored; of two with `mix`.
+    pub stored: usize,
+    /// That are drawn.
+    pub drawn: usize,
+    /// Of the images that one step writes and another one reads, in one or two parts of memory that are used in turn: in
+    /// training, and in an evaluation.
+    pub between: [usize; 2],
+}
+
+impl AugmentSizes {
+    /// Returns the sizes of a run for images of a shape that its augmentations suit, and that are whitened or not.
+    pub fn of((augment, mix, whitens): (&[Augment], &[Mix], bool), stored: [usize; 3]) -> Self {
+        let shapes = Augment::shapes(augment, stored).unwrap_or_else(|_| vec![stored]);
+        let evaluated = augment.iter().filter(|one| one.evaluates()).count();
+        let drawn: usize = augment.iter().map(|one| one.values_drawn()).sum();
+        let (pairs, whitens) = (!mix.is_empty(), usize::from(whitens));
+        let (images, largest) = (if pairs { 2 } else { 1 }, largest(&shapes, pairs || whitens > 0));
+        // The last augmentation normalises; without any, that is a step of its own.
+        let parts = |augmentations: usize, later: usize| (augmentations.max(1) - 1 + later).min(2);
+        AugmentSizes {
+            stored: images * stored.iter().product::<usize>(),
+            drawn: images * (drawn + if pairs { Recipe::VALUES } else { 0 }),
+            between: [
+                images * largest * parts(augment.len(), usize::from(pairs) + whitens),
+                largest * parts(evaluated, whitens),
+            ],
+        }
+    }
+}
+
+/// Returns the values of the largest image between two steps of training, given whether steps follow the last augmentation.
+fn largest(shapes: &[[usize; 3]], later: bool) -> usize {
+    let last = shapes.len() - 1;
+    let between = if later { &shapes[1.min(last)..] } else { &shapes[1.min(last)..last] };
+    between.iter().map(|shape| shape.iter().product()).max().unwrap_or(0)
+}
+
 /// The steps that turn raw images into the values of a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Preparation {
     /// The shapes of images as they are stored, and after each augmentation.
     shapes: Vec<[usize; 3]>,
-    /// The values of the largest image between two augmentations.
+    /// The values of the largest image between two steps.
     largest: usize,
+    /// Whether training images arrive in pairs, which are mixed.
+    mixes: bool,
     pixels: PixelType,
     augment: Arc<[Augment]>,
     normalization: Arc<Normalization>,
     whitening: Option<Arc<Whitening>>,
 }
 
-/// Whether images are augmented.
+/// Whether images are augmented and mixed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Augmented {
     /// Yes, for training.
@@ -124,12 +169,11 @@ impl Preparation {
     /// If the augmentations do not suit the images, which has been reported when the data were opened.
     pub fn of(sets: &SampleSets) -> Self {
         let shapes = Augment::shapes(&sets.train.augment, sets.shape()).expect("the augmentations suit the images");
-        let sizes = Augment::sizes(&sets.train.augment, sets.shape());
-        let whitening = sets.train.whitening.clone();
-        let sizes = whitening.iter().fold(sizes, |sizes, whitening| sizes.whitened(whitening.features()));
+        let (mixes, whitening) = (!sets.train.mix.is_empty(), sets.train.whitening.clone());
         Preparation {
+            largest: largest(&shapes, mixes || whitening.is_some()),
             shapes,
-            largest: sizes.largest,
+            mixes,
             pixels: sets.train.data.header().pixels,
             augment: Arc::clone(&sets.train.augment),
             normalization: Arc::clone(&sets.train.normalization),
@@ -151,7 +195,9 @@ impl Preparation {
     /// # Errors
     /// When a launch fails.
     pub fn launch(&self, augmented: Augmented, at: &Arrived, launch: &Launch<LoadRole>) -> Result<()> {
-        let images = launch.operand(LoadRole::Batch).len(0);
+        let rows = launch.operand(LoadRole::Batch).len(0);
+        let pairs = self.mixes && augmented == Augmented::Yes;
+        let images = if pairs { 2 * rows } else { rows };
         let Arrived { pixels, draws, table } = *at;
         let mut x = match self.pixels {
             PixelType::U8 => (Const::at(pixels), Const::NONE),
@@ -160,52 +206,61 @@ impl Preparation {
         // Those that do not apply in evaluations leave the shape as it is.
         let all = self.augment.iter().zip(self.shapes.windows(2));
         let applied = || all.clone().filter(|(one, _)| augmented == Augmented::Yes || one.evaluates());
+        let [h, w, c] = self.shapes[self.shapes.len() - 1];
         // The last augmentation also normalises; without any, that is a step of its own.
         let normalizes = applied().count().max(1) - 1;
-        let last = normalizes + usize::from(self.whitening.is_some());
+        let mixes = normalizes + usize::from(pairs);
+        let last = mixes + usize::from(self.whitening.is_some());
         let target = |step: usize| match step == last {
             true => launch.any_mut(LoadRole::Batch),
-            false => {
-                let part = launch.scratch().offset(step % 2 * images * self.largest);
-                AnyMut { address: part.address(), format: ComputeType::F32 }
-            }
+            false => AnyMut {
+                address: launch.scratch().offset(step % 2 * images * self.largest).address(),
+                format: ComputeType::F32,
+            },
         };
         if applied().next().is_none() {
-            let c = int(self.normalization.mean.len())?;
-            let (n, to) = (launch.count(LoadRole::Batch), target(0));
-            // A thread per 16 bytes, of f32 or of bf16.
-            let grid = match last {
-                0 => launch.vectors(LoadRole::Batch),
-                _ => Grid::cover(launch.operand(LoadRole::Batch).elements(), 256 * 4),
-            };
-            // SAFETY: raw images and y have n elements, the table c means.
-            unsafe { any::augment_normalize(&launch.issue, grid, x.0, x.1, table, to, n, c)? };
+            let (means, n, to) = (int(self.normalization.mean.len())?, images * h * w * c, target(0));
+            let bytes = if last == 0 { launch.operand(LoadRole::Batch).bytes() } else { n * size_of::<f32>() };
+            // SAFETY: raw images and what they become have n elements, the table so many means.
+            unsafe {
+                let grid = Grid::cover(bytes, 256 * 16);
+                any::augment_normalize(&launch.issue, grid, x.0, x.1, table, to, n as i64, means)?;
+            }
             x = (Const::NONE, Const::at(to.address));
         }
-        let stride = int(applied().map(|(one, _)| one.values_drawn()).sum())?;
+        let drawn: usize = applied().map(|(one, _)| one.values_drawn()).sum();
+        let stride = int(drawn + if pairs { Recipe::VALUES } else { 0 })?;
         let mut first = 0;
         for (step, (one, shapes)) in applied().enumerate() {
-            let (from, to, y) = (shapes[0], shapes[1], target(step));
+            let (from, shape, y) = (shapes[0], shapes[1], target(step));
             one.launch(&AugmentLaunch {
                 issue: launch.issue,
-                grid: Grid::new((to[0] * to[1]).div_ceil(256), images.min(65535), 1),
+                grid: Grid::new((shape[0] * shape[1]).div_ceil(256), images.min(65535), 1),
                 x,
                 draws: draws.offset(first),
                 table: if step == normalizes { table } else { Const::NONE },
                 y,
                 images: int(images)?,
                 from: ints(from)?,
-                to: ints(to)?,
+                to: ints(shape)?,
                 stride,
             })?;
             (first, x) = (first + one.values_drawn(), (Const::NONE, Const::at(y.address)));
         }
+        if pairs {
+            let grid = Grid::new((h * w).div_ceil(256), rows.min(65535), 1);
+            let (draws, y, rows) = (draws.offset(drawn), target(mixes), int(rows)?);
+            let [h, w, c] = ints([h, w, c])?;
+            // SAFETY: x is (rows, 2, h, w, c), y is (rows, h, w, c), they do not overlap, and each image has `stride` drawn values.
+            unsafe { any::augment_mix(&launch.issue, grid, x.1, draws, y, rows, h, w, c, stride)? };
+            x = (Const::NONE, Const::at(y.address));
+        }
         let Some(whitening) = &self.whitening else { return Ok(()) };
         let d = whitening.features();
         let mean = table.offset(2 + 2 * self.normalization.mean.len());
-        let (grid, tiles) = (Grid::new(d.div_ceil(256), images.min(65535), 1), mean.offset(d));
+        let (grid, tiles) = (Grid::new(d.div_ceil(256), rows.min(65535), 1), mean.offset(d));
         let (to, tile) = (target(last), int(Whitening::tile())?);
-        // SAFETY: x and y are (images, d) and do not overlap; the table ends with a whitening of d features.
-        unsafe { any::augment_whiten(&launch.issue, grid, x.1, mean, tiles, to, int(images)?, int(d)?, tile) }
+        // SAFETY: x and y are (rows, d) and do not overlap; the table ends with a whitening of d features.
+        unsafe { any::augment_whiten(&launch.issue, grid, x.1, mean, tiles, to, int(rows)?, int(d)?, tile) }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::file::both;
 use super::record::{DataRecord, SetRecord, stamps};
-use super::{Augment, Base, DataSettings, Dataset, Normalization, SampleOrder, SourceContext, Subset, Whitening};
+use super::{Augment, Base, DataSettings, Dataset, Mix, Normalization, SampleOrder, SourceContext, Subset, Whitening};
 use crate::device::{Random, RandomStream};
 use crate::error::{Error, Fault, Result};
 use std::sync::Arc;
@@ -22,6 +22,17 @@ pub struct SampleSet {
     pub whitening: Option<Arc<Whitening>>,
     /// The augmentations of the run, of which some also apply in evaluations.
     pub augment: Arc<[Augment]>,
+    /// How pairs of samples are mixed in training.
+    pub mix: Arc<[Mix]>,
+    /// The number of values in the target of one image of a batch: with `mix`, class numbers become distributions.
+    pub target_width: usize,
+}
+
+impl SampleSet {
+    /// Appends the target of an image to those of a batch.
+    pub(super) fn append_target(&self, image: u32, to: &mut Vec<f32>) {
+        self.data.labels.append(self.target_width, image as usize, to);
+    }
 }
 
 /// All sample sets of a run, with the settings of their batches.
@@ -151,13 +162,15 @@ fn sets(
     test: Option<(Arc<Dataset>, SetRecord)>,
     (normalization, whitening): (Normalization, Option<Arc<Whitening>>),
 ) -> (SampleSets, DataRecord) {
+    let (test, test_record) = test.unzip();
     let (normalization, augment) = (Arc::new(normalization), Arc::from(&settings.augment[..]));
+    let mix: Arc<[Mix]> = Arc::from(&settings.mix[..]);
+    let target_width = settings.targets(&record.header, test_record.as_ref().map(|test| &test.header)).width();
     let set = |name, data: &Arc<Dataset>, samples| {
         let (data, normalization, augment) = (Arc::clone(data), Arc::clone(&normalization), Arc::clone(&augment));
-        let whitening = whitening.clone();
-        Arc::new(SampleSet { name, data, samples, normalization, whitening, augment })
+        let (mix, whitening) = (Arc::clone(&mix), whitening.clone());
+        Arc::new(SampleSet { name, data, samples, normalization, whitening, augment, mix, target_width })
     };
-    let (test, test_record) = test.unzip();
     let record = DataRecord { train: record, test: test_record, normalization: (*normalization).clone() };
     let sets = SampleSets {
         validation: (!apart.is_empty()).then(|| set("validation", &train, apart)),

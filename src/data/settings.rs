@@ -1,7 +1,7 @@
 //! The `[data]` section of the file, and its checks.
 
 use super::whiten::MOST_WHITENED;
-use super::{Augment, AugmentSizes, DataSource, Header, PixelType, Targets, Whiten};
+use super::{Augment, AugmentSizes, DataSource, Header, Mix, PixelType, Targets, Whiten};
 use crate::error::{Fault, quantity};
 use serde::Deserialize;
 
@@ -57,6 +57,9 @@ pub struct DataSettings {
     /// Augmentation of training samples, in order; none by default.
     #[serde(default)]
     pub augment: Vec<Augment>,
+    /// How pairs of training samples are mixed; each sample takes one of them. None by default.
+    #[serde(default)]
+    pub mix: Vec<Mix>,
     /// Order of the training samples in an epoch; `shuffle` by default.
     #[serde(default)]
     pub order: SampleOrder,
@@ -100,7 +103,9 @@ impl DataSettings {
         let whiten = self.whiten.as_ref().map_or(Ok(()), |whiten| {
             whiten.check().map_err(|fault| Fault::at("whiten", format!("{}: {}", whiten.key(), fault.message)))
         });
-        let all = [source("train", &self.train), test, validation, batch, whiten, augment, workers];
+        let checked = |one: &Mix| one.check().map_err(|f| Fault::at("mix", format!("{}: {}", one.key(), f.message)));
+        let mix = self.mix.iter().try_for_each(checked);
+        let all = [source("train", &self.train), test, validation, batch, whiten, augment, mix, workers];
         all.into_iter().filter_map(Result::err).collect()
     }
 
@@ -120,9 +125,18 @@ impl DataSettings {
 
     /// Returns the sizes that a GPU needs to prepare images that are stored in a shape.
     pub fn sizes(&self, stored: [usize; 3]) -> AugmentSizes {
-        let sizes = Augment::sizes(&self.augment, stored);
-        let features = self.shape(stored).unwrap_or(stored).iter().product();
-        if self.whiten.is_some() { sizes.whitened(features) } else { sizes }
+        AugmentSizes::of((&self.augment, &self.mix, self.whiten.is_some()), stored)
+    }
+
+    /// Returns what the network learns from data sets with these headers: with `mix`, class numbers become distributions over
+    /// the classes of all sets.
+    pub fn targets(&self, train: &Header, test: Option<&Header>) -> Targets {
+        match train.targets() {
+            Targets::Classes(classes) if !self.mix.is_empty() && classes > 1 => {
+                Targets::Distributions(classes.max(test.map_or(0, |test| test.classes)))
+            }
+            targets => targets,
+        }
     }
 
     /// Returns the bytes of the data sets in memory, of those whose headers are known: of a stream, only the targets.
@@ -168,6 +182,10 @@ impl DataSettings {
             );
             faults.push(Fault::at("order", message));
         }
+        if !self.mix.is_empty() && train.images.saturating_sub(apart) < 2 {
+            let message = "mix needs at least 2 training samples; remove it, or give more data";
+            faults.push(Fault::at("mix", message));
+        }
         faults.extend(self.faults_with_shape(train.shape));
         faults.extend(test.and_then(|test| mismatch(train, test)).map(|message| Fault::at("test", message)));
         faults
@@ -189,7 +207,8 @@ impl DataSettings {
                     faults.push(Fault::at("whiten", message));
                 }
             }
-            shapes => faults.extend(shapes.err()),
+            Ok(shape) => faults.extend(self.mix.iter().find_map(|one| one.suits(shape).err())),
+            Err(fault) => faults.push(fault),
         }
         let features = stored.iter().fold(1, |product: usize, &extent| product.saturating_mul(extent));
         if self.whiten.is_some() && features > MOST_WHITENED {

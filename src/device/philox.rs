@@ -25,6 +25,10 @@ pub enum RandomStream {
     Validation = 7,
     /// The choices of stochastic pooling.
     Pool = 8,
+    /// The mixing of a sample with another.
+    Mix = 9,
+    /// Augmentation of that other sample.
+    Partner = 10,
 }
 
 /// The sequence of random numbers of one (seed, purpose, time, stream).

@@ -34,9 +34,9 @@ pub struct Spec {
     pub peers: Peers,
     /// The fast or the reference implementation of layers.
     pub implementation: Implementation,
-    /// Width of the targets: 1 for class indices, otherwise the number of classes.
+    /// Width of the targets: 1 for class numbers, otherwise the number of classes or of values.
     pub target_width: usize,
-    /// What the augmentation of training images needs; none of it if the images of batches have been prepared.
+    /// What the augmentation and the mixing of training images need; none of it if the images of batches have been prepared.
     pub augment: AugmentSizes,
     /// The seed of counter-based random numbers.
     pub seed: u64,

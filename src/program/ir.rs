@@ -80,7 +80,7 @@ pub enum Work {
         input: Input,
         /// The destination.
         to: LocalOperand,
-        /// Memory of the same size, if images are augmented in several steps.
+        /// Memory for images between two steps, if they are prepared in several.
         scratch: Option<LocalOperand>,
     },
     /// A phase of a layer.

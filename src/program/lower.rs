@@ -115,7 +115,7 @@ impl Emitter<'_> {
         let devices = self.spec.mesh.devices();
         match op {
             Op::Load { input, to } => {
-                // Augmentations before the last one write f32 images in turn to this memory.
+                // Steps of the preparation before the last one write f32 images in turn to this memory.
                 let between = match (input, self.placed.variant.mode) {
                     (Input::Images, Mode::Train) => self.spec.augment.between[0],
                     (Input::Images, Mode::Eval) => self.spec.augment.between[1],
@@ -133,7 +133,7 @@ impl Emitter<'_> {
                     }
                     let mut scratch = None;
                     if between > 0 && staging.is_some() {
-                        let elements = between * to.window.len[0] * self.spec.augment.largest;
+                        let elements = between * to.window.len[0];
                         scratch = Some(self.scratch(device, elements, "augmented".into(), &mut uses));
                     }
                     let name = format!("load {input:?}").to_lowercase();

@@ -10,7 +10,9 @@ pub(crate) mod table;
 pub(crate) mod value;
 
 pub(crate) use define::settings;
-pub use range::{AT_LEAST_ONE, FINITE, FRACTION, INSIDE, NOT_NEGATIVE, POSITIVE, Range, SINGLE, SINGLE_OR_ZERO};
+pub use range::{
+    AT_LEAST_ONE, FINITE, FRACTION, INSIDE, NOT_NEGATIVE, POSITIVE, PROBABILITY, Range, SINGLE, SINGLE_OR_ZERO,
+};
 pub(crate) use registry::registry;
 pub use table::{Setting, Settings};
 pub use value::Value;

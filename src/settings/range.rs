@@ -47,6 +47,9 @@ pub const FRACTION: Range<f64> =
 /// A share that is neither nothing nor all: (0, 1).
 pub const INSIDE: Range<f64> = Range { text: "a number above 0 and below 1", contains: |&x| x > 0.0 && x < 1.0 };
 
+/// The share of what is chosen at random, at least something: (0, 1].
+pub const PROBABILITY: Range<f64> = Range { text: "a number above 0, at most 1", contains: |&p| p > 0.0 && p <= 1.0 };
+
 /// Any number.
 pub const FINITE: Range<f64> = Range { text: "a finite number", contains: |x| x.is_finite() };
 

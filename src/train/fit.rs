@@ -69,6 +69,19 @@ impl Head {
         }
     }
 
+    /// Returns what is wrong with the distributions that `mix` makes of class numbers, if anything is.
+    fn fault_of_mixed(&self, width: usize) -> Option<String> {
+        let Head { kind, learns, layer, outputs, .. } = self;
+        let found = format!("mix makes distributions over {width} classes of the class numbers");
+        match learns.distributions {
+            Some(expected) if expected == width => None,
+            Some(_) => {
+                Some(format!("{found}, but {layer} has {}; give it {width}", quantity(*outputs as u64, "output")))
+            }
+            None => Some(format!("{found}, but {kind} does not learn them; remove mix, or choose another loss")),
+        }
+    }
+
     /// Returns what is wrong with labels for which the layer has no outputs.
     fn too_few_outputs(&self, set: &Description) -> Option<String> {
         let (classes, layer, outputs) = (set.header.classes, &self.layer, self.outputs);
@@ -123,12 +136,19 @@ pub(super) fn faults(
         };
         faults.push(Fault::at("train", message));
     }
+    let learned = config.data.targets(header, test.map(|test| &test.header));
     for head in Head::all(network) {
         let sets = [("train", Some(train)), ("test", test)];
         let found = sets.into_iter().filter_map(|(key, set)| Some((key, head.fault(set?)?)));
         // Sets with targets of another kind than the training set's have been reported.
         let of_kind = |key: &str| key == "train" || test.is_none_or(|test| same_kind(train, test));
+        let before = faults.len();
         faults.extend(found.filter(|(key, _)| of_kind(key)).map(|(key, message)| Fault::at(key, message)));
+        if let (Targets::Classes(_), Targets::Distributions(width)) = (header.targets(), learned)
+            && faults.len() == before
+        {
+            faults.extend(head.fault_of_mixed(width).map(|message| Fault::at("mix", message)));
+        }
     }
     faults
 }

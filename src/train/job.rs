@@ -383,6 +383,17 @@ impl Job {
         self.train.map_or([input.h, input.w, input.c], |header| header.shape)
     }
 
+    /// Returns the number of values in the target of a sample.
+    fn target_width(&self) -> usize {
+        let data = &self.config.data;
+        match self.train {
+            Some(train) => data.targets(&train, self.test.as_ref()).width(),
+            // Unknown data have class numbers, which become distributions when they are mixed.
+            None if data.mix.is_empty() => 1,
+            None => self.network.losses().next().map_or(1, |loss| loss.input_shapes[0].features()),
+        }
+    }
+
     /// Returns the specification of the plan for the given variants.
     pub fn spec(&self, variants: Vec<Variant>) -> Spec {
         let settings = &self.config.devices;
@@ -397,7 +408,7 @@ impl Job {
             },
             peers: self.peers.clone(),
             implementation: Implementation::Fast,
-            target_width: self.train.map_or(1, |h| h.target_width),
+            target_width: self.target_width(),
             augment: self.config.data.sizes(self.stored_shape()),
             seed: self.config.seed,
             backward: true,

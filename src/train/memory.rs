@@ -40,11 +40,14 @@ impl ProcessMemory {
             None => (InputStaging::READS, features * size_of::<f32>() as u64),
         };
         let part = config.data.batch.div_ceil(config.train.accumulate);
+        // A GPU gets pairs of training images with `mix`; an evaluation has single ones.
+        let pairs = kind != DeviceKind::Cpu && !config.data.mix.is_empty();
+        let batches = LOADERS as u64 + u64::from(pairs);
         let batch = part as u64 * value;
         ProcessMemory {
             arenas,
             data: config.data.bytes(headers[0], headers[1]),
-            batches: (LOADERS * Loader::buffers(held)) as u64 * batch,
+            batches: batches * Loader::buffers(held) as u64 * batch,
             method: 0,
             program: PROGRAM + if kind == DeviceKind::Cpu { 0 } else { plan.host as u64 },
         }

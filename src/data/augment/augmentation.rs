@@ -16,7 +16,7 @@ pub struct Draws {
 
 impl Draws {
     /// Returns the numbers of a stream from a counter on.
-    pub(super) fn new(random: Random, first: u64) -> Self {
+    pub(in crate::data) fn new(random: Random, first: u64) -> Self {
         Draws { random, first }
     }
 

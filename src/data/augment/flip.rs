@@ -3,7 +3,7 @@
 use super::augmentation::{AugmentLaunch, Augmentation, Draws};
 use crate::error::{Fault, Result};
 use crate::gpu::kernels::any;
-use crate::settings::{Range, settings, values};
+use crate::settings::{PROBABILITY, settings, values};
 use serde::Deserialize;
 
 /// What `flip` exchanges.
@@ -22,8 +22,6 @@ values! {
         FlipAxis::Vertical => "\"vertical\"".to_string(),
     };
 }
-
-const PROBABILITY: Range<f64> = Range { text: "a number above 0, at most 1", contains: |&p| p > 0.0 && p <= 1.0 };
 
 settings! {
     /// `{ flip = "horizontal" }`: mirrors half of the images.

@@ -21,7 +21,7 @@ mod shear;
 mod shift;
 
 pub use augmentation::{AugmentLaunch, Augmentation, Draws};
-pub use list::{Augment, AugmentSizes};
+pub use list::Augment;
 pub use rotate::Rotate;
 pub use shift::Shift;
 

@@ -1,8 +1,8 @@
 //! A job with one batch of noise, whose steps are measured.
 
 use crate::data::{
-    Augment, Batch, Batches, Dataset, Labels, Normalization, Normalize, Pixels, Preparation, SampleOrder, SampleSet,
-    SampleSets, Whitening,
+    Batch, Batches, Dataset, Labels, Normalization, Normalize, Pixels, Preparation, SampleOrder, SampleSet, SampleSets,
+    Whitening,
 };
 use crate::device::{Clock, Random, RandomStream};
 use crate::error::{Error, Result};
@@ -34,13 +34,15 @@ fn noise(job: &Job, rows: usize, target_width: usize) -> SampleSets {
     let measured = |how| Normalization::new(how, &data, &samples);
     let normalization = measured(Normalize::Standardize).or_else(|_| measured(Normalize::None));
     let normalization = Arc::new(normalization.expect("unnormalised pixels need no statistics"));
-    let augment: Arc<[Augment]> = Arc::from(&job.config.data.augment[..]);
+    let (data, augment) = (Arc::new(data), Arc::from(&job.config.data.augment[..]));
+    let mix = Arc::from(&job.config.data.mix[..]);
     // As much work as with a matrix that was fitted.
     let whitening = job.config.data.whiten.as_ref().map(|_| {
         let n = h * w * c;
         Arc::new(Whitening::new(vec![0.0; n], &(0..n * n).map(|i| f32::from(i % (n + 1) == 0)).collect::<Vec<_>>()))
     });
-    let train = Arc::new(SampleSet { name: "noise", data: Arc::new(data), samples, normalization, whitening, augment });
+    let name = "noise";
+    let train = Arc::new(SampleSet { name, data, samples, normalization, whitening, augment, mix, target_width });
     let (order, seed) = (SampleOrder::Sequential, job.config.seed);
     SampleSets { train, validation: None, test: None, batch: rows, order, seed }
 }

@@ -45,7 +45,7 @@ impl InitialNetwork {
         // Notes on a batch that the file does not have.
         job.notes.retain(|note| !note.starts_with("[data]: batch = "));
         let splits = data::open(&job.config.data, job.config.seed, &job.config.base)?;
-        let mut batches = Batches::train(&splits);
+        let mut batches = Batches::train(&splits).unmixed();
         let mut batch = batches.empty();
         batches.fill(0, 0, &mut batch)?;
         let mut session = job.session(plan)?;

@@ -3,7 +3,8 @@
 use super::compare::{Compared, Tally, worst_bits};
 use super::device::{Device, Effort};
 use crate::data::{
-    Arrived, Augment, Augmented, Batches, Dataset, Labels, Normalization, Normalize, SampleOrder, Whitening, augment,
+    Arrived, Augment, AugmentSizes, Augmented, Batches, Dataset, Labels, Mix, Normalization, Normalize, SampleOrder,
+    Whitening, augment, mix,
 };
 use crate::data::{LoadRole, Pixels, Preparation, Preparer, SampleSet, SampleSets};
 use crate::device::{Operand, Operands, Queue, Random, RandomStream};
@@ -40,8 +41,14 @@ fn lists(shape: [usize; 3]) -> Vec<Vec<Augment>> {
     each.filter(|list| !list.is_empty()).chain(all).collect()
 }
 
+/// Returns every kind of mixing that suits images of a shape.
+fn mixtures(shape: [usize; 3]) -> Vec<Mix> {
+    let all = mix::all_examples().into_iter().map(|one| Mix(Arc::from(one)));
+    all.filter(|one| one.suits(shape).is_ok()).collect()
+}
+
 /// Prepares batches of 8-bit images, normalised by channel, and of float images, by feature if their shape stays; for training and for
-/// evaluation; small images also whitened.
+/// evaluation, alone and mixed; small images also mixed and whitened.
 pub(super) fn check(device: &Device, kind: DriverKind, effort: Effort, tally: &mut Tally) {
     let shapes = if effort == Effort::Quick { &SHAPES[1..2] } else { &SHAPES[..] };
     for &shape in shapes {
@@ -49,10 +56,12 @@ pub(super) fn check(device: &Device, kind: DriverKind, effort: Effort, tally: &m
             for (name, floats) in [("8-bit", false), ("float", true)] {
                 let same = Augment::shapes(&list, shape).is_ok_and(|shapes| shapes.iter().all(|one| *one == shape));
                 let how = if same && floats { Normalize::StandardizeFeatures } else { Normalize::Standardize };
-                let plain = splits(shape, &list, floats, how);
-                let whitened = (same && shape.iter().product::<usize>() <= MOST_WHITENED).then(|| whitened(&plain));
-                for splits in [Some(plain), whitened].into_iter().flatten() {
-                    let whitening = &splits.train.whitening;
+                let last = Augment::shapes(&list, shape).map_or(shape, |shapes| shapes[shapes.len() - 1]);
+                let plain = splits(shape, (&list, &[]), floats, how);
+                let mixed = splits(shape, (&list, &mixtures(last)), floats, how);
+                let whitened = (same && shape.iter().product::<usize>() <= MOST_WHITENED).then(|| whitened(&mixed));
+                for splits in [Some(plain), Some(mixed), whitened].into_iter().flatten() {
+                    let SampleSet { mix, whitening, .. } = &*splits.train;
                     for (augmented, element) in [
                         (Augmented::Yes, Element::F32),
                         (Augmented::No, Element::F32),
@@ -60,7 +69,7 @@ pub(super) fn check(device: &Device, kind: DriverKind, effort: Effort, tally: &m
                         (Augmented::No, Element::Bf16),
                     ] {
                         let case = format!(
-                            "{name} images of {shape:?}, {list:?}, whitening: {whitening:?}, augmented: {augmented:?}, to {element:?}"
+                            "{name} images of {shape:?}, {list:?}, {mix:?}, whitening: {whitening:?}, augmented: {augmented:?}, to {element:?}"
                         );
                         tally.run(&case, || prepare(device, kind, &splits, augmented, element));
                     }
@@ -70,7 +79,7 @@ pub(super) fn check(device: &Device, kind: DriverKind, effort: Effort, tally: &m
     }
 }
 
-fn splits(shape: [usize; 3], augment: &[Augment], floats: bool, how: Normalize) -> SampleSets {
+fn splits(shape: [usize; 3], (augment, mix): (&[Augment], &[Mix]), floats: bool, how: Normalize) -> SampleSets {
     let values = (IMAGES * shape.iter().product::<usize>()) as u64;
     let random = Random::new(13, RandomStream::Probe, 0, 0);
     let pixels = match floats {
@@ -81,14 +90,9 @@ fn splits(shape: [usize; 3], augment: &[Augment], floats: bool, how: Normalize) 
     let samples: Vec<u32> = (0..IMAGES as u32).collect();
     let normalization = Normalization::new(how, &data, &samples);
     let normalization = Arc::new(normalization.expect("random pixels differ"));
-    let train = Arc::new(SampleSet {
-        name: "train",
-        data: Arc::new(data),
-        samples,
-        normalization,
-        whitening: None,
-        augment: augment.into(),
-    });
+    let (data, augment, mix) = (Arc::new(data), augment.into(), mix.into());
+    let (name, target_width, whitening) = ("train", 2, None);
+    let train = Arc::new(SampleSet { name, data, samples, normalization, whitening, augment, mix, target_width });
     let order = SampleOrder::Shuffle;
     SampleSets { train, validation: None, test: None, batch: IMAGES - 1, order, seed: 17 }
 }
@@ -127,10 +131,12 @@ fn prepare(
     let [h, w, c] = shapes[shapes.len() - 1];
     let shape = Shape::from([batch.rows, h, w, c]);
     let (elements, preparation) = (shape.elements(), Preparation::of(splits));
-    let sizes = Augment::sizes(list, splits.shape());
-    let sizes = if splits.train.whitening.is_some() { sizes.whitened(h * w * c) } else { sizes };
-    // The images, then the two parts of the memory that augmentations write in turn, which is aligned like every buffer.
-    let (second, parts) = (elements.next_multiple_of(64), 2 * batch.rows * sizes.largest);
+    // The images, then the memory for images between two steps, which is aligned like every buffer.
+    let set = &splits.train;
+    let sizes = AugmentSizes::of((list, &set.mix, set.whitening.is_some()), splits.shape());
+    let [training, evaluation] = sizes.between;
+    let between = if augmented == Augmented::Yes { training } else { evaluation };
+    let (second, parts) = (elements.next_multiple_of(64), batch.rows * between);
     let mut gpus = device.gpus(kind, second + parts.max(1))?;
     gpus.store(0, 0, &vec![f32::NAN; second + parts.max(1)])?;
     let pixels = gpus.upload(0, raw.pixels.bytes())?;
