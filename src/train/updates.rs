@@ -138,6 +138,7 @@ impl Run {
             // Batches are submitted ahead of their results, but none beyond an update after which the weights are inspected.
             while under_way.len() < self.session.depth() {
                 let waits = rhythm.inspects(before, next) || (next.sample == 0 && waits_for_epochs);
+                let waits = waits || self.path.is_some();
                 let ends = before >= steps || rhythm.save_time() || stop.requested();
                 if !divided && (ends || (before > self.step && waits)) {
                     break;
@@ -183,6 +184,7 @@ impl Run {
                 seconds: begin.elapsed().as_secs_f64(),
                 skipped,
             })?;
+            self.extend_path()?;
             if skipped {
                 reporter.emit(&RunEvent::Note { text: self.skips_as_text() })?;
             }
