@@ -273,7 +273,7 @@ fn mistakes_have_their_place() {
     );
     with(
         "[[expect]]\nof = \"loss\"\nvariant = \"slow\"\nabove = 1\n",
-        "a.toml:11:6: expectation 1: of = \"loss\" (did you mean \"gap.loss\"?), expected one of: train.loss, train.accuracy, test.loss, test.accuracy, validation.loss, validation.accuracy, learning_rate, gap.loss, gap.accuracy, rises",
+        "a.toml:11:6: expectation 1: of = \"loss\", expected one of: train.loss, train.accuracy, test.loss, test.accuracy, validation.loss, validation.accuracy, learning_rate, gap.loss, gap.accuracy, rises",
     );
     with(
         "[[expect]]\nof = \"train.loss\"\nat = \"step 3\"\nvariant = \"slow\"\nabove = 1\n",
@@ -298,6 +298,6 @@ fn mistakes_have_their_place() {
     let circle = variant("x", &["model.from={y}"]) + &variant("y", &["model.from={x}"]);
     with(
         &circle,
-        "a.toml:1:1: the file: variants start from each other's weights: \"x\", \"y\"; one must start on its own",
+        "a.toml:2:1: the file: variants start from each other's weights: \"x\", \"y\"; one must start on its own",
     );
 }

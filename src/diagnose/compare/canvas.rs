@@ -19,7 +19,7 @@ const TITLE_LINE: i32 = 21;
 const LEGEND_LINE: i32 = 19;
 /// The pixels of a letter of the title and of other text, about, and of the line before a name in the legend.
 const TITLE_LETTER: f64 = 7.7;
-const LETTER: f64 = 6.4;
+const LETTER: f64 = 7.4;
 const SAMPLE: i32 = 34;
 
 /// Colours that colour-blind readers can tell apart, with those of all pictures (Okabe and Ito 2008).
@@ -40,7 +40,7 @@ pub type At = (f64, f64);
 
 /// An axis with its label and ticks.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Axis {
+pub struct ChartAxis {
     /// What it shows.
     pub label: String,
     /// The first value.
@@ -51,7 +51,7 @@ pub struct Axis {
     pub log: bool,
 }
 
-impl Axis {
+impl ChartAxis {
     /// Returns where a value is, from 0 to 1; values beyond the ends are at the ends.
     pub fn share(&self, value: f64) -> f64 {
         let on_scale = |x: f64| if self.log { x.max(f64::MIN_POSITIVE).ln() } else { x };
@@ -92,8 +92,8 @@ fn tick(x: f64) -> String {
 /// A page with a title, a legend and an empty chart.
 pub struct Canvas<'a, 'b> {
     page: &'a Area<'b>,
-    x: Axis,
-    y: Axis,
+    x: ChartAxis,
+    y: ChartAxis,
     /// The corners of the chart.
     corners: [(i32, i32); 2],
 }
@@ -157,7 +157,7 @@ impl<'a, 'b> Canvas<'a, 'b> {
         page: &'a Area<'b>,
         title: &str,
         names: &[String],
-        [x, y]: [Axis; 2],
+        [x, y]: [ChartAxis; 2],
         sample: impl Fn(&Canvas, usize, [At; 2]) -> Drawn,
     ) -> std::result::Result<Self, Box<dyn std::error::Error>> {
         let title = title_lines(title);
@@ -196,6 +196,11 @@ impl<'a, 'b> Canvas<'a, 'b> {
         let style = style.pos(Pos::new(HPos::Center, VPos::Top));
         self.page.draw(&Text::new(printable(&self.y.label), (12, i32::midpoint(top, bottom)), style))?;
         Ok(())
+    }
+
+    /// Returns whether a value is not above the vertical axis.
+    pub fn shows(&self, y: f64) -> bool {
+        y <= self.y.high
     }
 
     /// Returns where values are on the page; those beyond the axes are on the edge.
@@ -304,13 +309,13 @@ fn dashed(points: &[At], pattern: &[f64]) -> Vec<Vec<At>> {
 mod tests {
     use super::*;
 
-    fn axis(low: f64, high: f64, log: bool) -> Axis {
-        Axis { label: String::new(), low, high, log }
+    fn axis(low: f64, high: f64, log: bool) -> ChartAxis {
+        ChartAxis { label: String::new(), low, high, log }
     }
 
     #[test]
     fn ticks_are_round_numbers() {
-        let labels = |axis: Axis, most| axis.ticks(most).into_iter().map(tick).collect::<Vec<_>>().join(" ");
+        let labels = |axis: ChartAxis, most| axis.ticks(most).into_iter().map(tick).collect::<Vec<_>>().join(" ");
         assert_eq!(labels(axis(0.0, 1.0, false), 5), "0 0.2 0.4 0.6 0.8 1");
         assert_eq!(labels(axis(-3.0, 200.0, false), 5), "0 50 100 150 200");
         assert_eq!(labels(axis(1e-9, 2.0, true), 5), "1e-8 1e-6 1e-4 0.01 1");

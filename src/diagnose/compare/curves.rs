@@ -1,6 +1,6 @@
 //! Pictures of curves: for each variant, the median over the seeds in a band from the lowest to the highest value.
 
-use super::canvas::{At, Axis, Canvas, HEIGHT, WIDTH};
+use super::canvas::{At, Canvas, ChartAxis, HEIGHT, WIDTH};
 use super::course::Course;
 use super::experiment::{Experiment, Horizontal};
 use super::finding::{Band, band};
@@ -80,14 +80,14 @@ impl Curves<'_> {
         }
     }
 
-    fn axes(&self, lines: &[Line]) -> [Axis; 2] {
+    fn axes(&self, lines: &[Line]) -> [ChartAxis; 2] {
         let label = match self.x {
             Horizontal::Updates => "updates",
             Horizontal::Epochs => "epochs",
             Horizontal::Samples => "training samples",
         };
         let last = lines.iter().filter_map(|line| line.points.last()).fold(0.0f64, |most, point| most.max(point.step));
-        let x = Axis { label: label.to_string(), low: 0.0, high: last.max(1e-9), log: false };
+        let x = ChartAxis { label: label.to_string(), low: 0.0, high: last.max(1e-9), log: false };
         let label = self.y.label();
         let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
         let mut has_zero = false;
@@ -116,13 +116,13 @@ impl Curves<'_> {
         if self.log {
             low = low.max(high * 10f64.powi(-MOST_DECADES));
             let (low, high) = if has_zero { (low / 10.0, high) } else { (low / 1.2, high) };
-            return [x, Axis { label, low, high: high * 1.2, log: true }];
+            return [x, ChartAxis { label, low, high: high * 1.2, log: true }];
         }
         let room = if high > low { 0.04 * (high - low) } else { (0.1 * high.abs()).max(1e-9) };
         let from_zero = low >= 0.0 && low < 0.4 * high;
         let is_share = self.y.metric() == Some("accuracy");
         let (low, high) = (if from_zero { 0.0 } else { low - room }, high + room);
-        [x, Axis { label, low, high: if is_share { high.min(1.0) } else { high }, log: false }]
+        [x, ChartAxis { label, low, high: if is_share { high.min(1.0) } else { high }, log: false }]
     }
 
     fn draw(&self, page: &Area, title: &str, lines: &[Line], seeds: usize) -> Drawn {
@@ -139,9 +139,10 @@ impl Curves<'_> {
             }
         }
         for (number, line) in lines.iter().enumerate() {
-            // A line that leaves the chart ends at its edge.
-            let finite = line.points.iter().take_while(|point| point.median.is_finite()).count();
-            let shown = line.points.iter().take(finite + 1);
+            // A line that leaves the chart for good ends at its edge.
+            let inside = |point: &Band| canvas.shows(point.median);
+            let last = line.points.iter().rposition(inside).map_or(1, |last| last + 2);
+            let shown = line.points.iter().take(last);
             let points: Vec<At> = shown.map(|point| canvas.place(point.step, point.median)).collect();
             canvas.line(number, &points)?;
             if self.y.is_per_update() && points.len() > 1 {

@@ -159,7 +159,7 @@ impl Reader<'_> {
     ) -> Result<(Vec<ExperimentVariant>, Vec<String>)> {
         let name = |raw: &Option<RawVariant>| raw.as_ref().map(|raw| raw.name.clone()).unwrap_or_default();
         self.names = Names(raw.iter().map(|(raw, _)| name(raw)).collect());
-        let (mut variants, mut notes) = (Vec::new(), Vec::<String>::new());
+        let (mut variants, mut notes) = (Vec::new(), Vec::<(String, String)>::new());
         for (index, (raw, locations)) in raw.into_iter().enumerate() {
             let subject = format!("variant {}", index + 1);
             self.outlines.push(None);
@@ -181,16 +181,17 @@ impl Reader<'_> {
                 }
             };
             for note in &job.notes {
-                let note = format!("variant \"{name}\": {note}");
-                if !notes.contains(&note) {
-                    notes.push(note);
+                match notes.iter_mut().find(|(known, _)| known == note) {
+                    Some((_, names)) => *names += &format!(", \"{name}\""),
+                    None => notes.push((note.clone(), format!("variant \"{name}\""))),
                 }
             }
             let outline = outline(&job);
             self.outlines[index] = Some(outline.clone());
             variants.push(ExperimentVariant { name, location: locations.whole, config, sets, needs, outline });
         }
-        Ok((variants, notes))
+        let notes = notes.into_iter().map(|(note, names)| format!("{names}: {note}"));
+        Ok((variants, notes.collect()))
     }
 
     /// Returns the indices of variants by their names: all of them if there are none.

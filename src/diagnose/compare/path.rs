@@ -1,6 +1,6 @@
 //! Pictures of the paths of two weights over the contours of the loss.
 
-use super::canvas::{At, Axis, Canvas, HEIGHT, WIDTH, aspect, colour};
+use super::canvas::{At, Canvas, ChartAxis, HEIGHT, WIDTH, aspect, colour};
 use super::experiment::Experiment;
 use super::run::Comparison;
 use crate::diagnose::init::InitialNetwork;
@@ -17,7 +17,7 @@ const GRID: usize = 72;
 /// The contour lines.
 const LINES: usize = 16;
 /// How many times as far as the start is from the end of the best path others may go before they leave the chart.
-const REACH: f64 = 2.0;
+const REACH: f64 = 1.25;
 /// The most points of a path that have marks.
 const MARKS: usize = 60;
 const CONTOUR: RGBColor = RGBColor(170, 170, 170);
@@ -47,7 +47,7 @@ pub(super) fn svg(experiment: &Experiment, comparison: &Comparison, variants: &[
     };
     let plane = Plane::first_weights(network.weights(), &[])?;
     let found = Landscape::of(&network.subject(), network.weights(), &plane, [count(xs), count(ys)], |_| {})?;
-    let axis = |label: &str, [low, high]: [f64; 2]| Axis { label: label.to_string(), low, high, log: false };
+    let axis = |label: &str, [low, high]: [f64; 2]| ChartAxis { label: label.to_string(), low, high, log: false };
     let axes = [axis("first weight", xs), axis("second weight", ys)];
     drawn((WIDTH, HEIGHT), |page| draw(page, title, &names, axes, &found, &paths))
 }
@@ -74,7 +74,14 @@ fn extents(paths: &[&[Weights]], best: usize, aspect: f64) -> [[f64; 2]; 2] {
     })
 }
 
-fn draw(page: &Area, title: &str, names: &[String], axes: [Axis; 2], found: &Landscape, paths: &[&[Weights]]) -> Drawn {
+fn draw(
+    page: &Area,
+    title: &str,
+    names: &[String],
+    axes: [ChartAxis; 2],
+    found: &Landscape,
+    paths: &[&[Weights]],
+) -> Drawn {
     let bounds = [0, 1].map(|k: usize| [axes[k].low, axes[k].high]);
     let canvas = Canvas::new(page, title, names, axes, |canvas, line, [from, to]| {
         canvas.solid(&[from, to], colour(line).stroke_width(2))?;
@@ -93,6 +100,12 @@ fn draw(page: &Area, title: &str, names: &[String], axes: [Axis; 2], found: &Lan
     for (number, path) in paths.iter().enumerate() {
         let style = colour(number).stroke_width(2);
         let inside = |at: &&Weights| (0..2).all(|k| bounds[k][0] <= at[k] && at[k] <= bounds[k][1]);
+        // A path that does not come back ends where it first leaves.
+        let shown = match path.last().filter(|last| !inside(last)) {
+            Some(_) => path.iter().position(|at| !inside(&at)).map_or(path.len(), |first| first + 1),
+            None => path.len(),
+        };
+        let path = &path[..shown];
         for ends in path.windows(2) {
             if let Some(ends) = clipped([ends[0], ends[1]], bounds) {
                 canvas.solid(&ends.map(|at| place(&at)), style)?;
