@@ -19,7 +19,7 @@ const LINES: usize = 16;
 /// How many times as far as the start is from the end of the best path others may go before they leave the chart.
 const REACH: f64 = 1.25;
 /// The most points of a path that have marks.
-const MARKS: usize = 60;
+const MARKS: usize = 100;
 const CONTOUR: RGBColor = RGBColor(170, 170, 170);
 
 type Weights = [f64; 2];
