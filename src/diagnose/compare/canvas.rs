@@ -35,6 +35,8 @@ pub fn colour(line: usize) -> RGBColor {
     COLOURS[line % COLOURS.len()]
 }
 
+/// A pixel of the page.
+type Pixel = (i32, i32);
 /// A point of the page.
 pub type At = (f64, f64);
 
@@ -95,7 +97,7 @@ pub struct Canvas<'a, 'b> {
     x: ChartAxis,
     y: ChartAxis,
     /// The corners of the chart.
-    corners: [(i32, i32); 2],
+    corners: [Pixel; 2],
 }
 
 /// Breaks a text into lines of at most so many letters, unless a word is longer.
@@ -117,7 +119,7 @@ fn write(page: &Area, text: &str, at: (i32, i32), size: u32, anchor: Pos) -> Dra
 }
 
 /// Returns the places of the names of a legend, in rows below `top`, and the end of the last row.
-fn legend_places(names: &[String], top: i32) -> (Vec<(i32, i32)>, i32) {
+fn legend_places(names: &[String], top: i32) -> (Vec<Pixel>, i32) {
     let (mut x, mut y, mut places) = (LEFT, top, Vec::new());
     for name in names {
         let width = SAMPLE + 6 + (name.chars().count() as f64 * LETTER) as i32 + 18;
@@ -131,7 +133,7 @@ fn legend_places(names: &[String], top: i32) -> (Vec<(i32, i32)>, i32) {
 }
 
 /// Returns the corners of the chart, and the places of the legend, below a title.
-fn layout(title: &[String], names: &[String]) -> ([(i32, i32); 2], Vec<(i32, i32)>) {
+fn layout(title: &[String], names: &[String]) -> ([Pixel; 2], Vec<Pixel>) {
     let below_title = 10 + title.len() as i32 * TITLE_LINE + 2;
     let (places, bottom) = legend_places(names, below_title);
     let lowest = HEIGHT as i32 - BOTTOM;

@@ -154,7 +154,7 @@ impl Course {
             Moment::End if per_update && curve.points.len() >= per_epoch => {
                 mean(values().skip(curve.points.len() - per_epoch))
             }
-            Moment::End | Moment::Every => values().last().unwrap_or(f64::NAN),
+            Moment::End | Moment::Every => values().next_back().unwrap_or(f64::NAN),
             Moment::Best if curve.rises => values().fold(f64::NAN, f64::max),
             Moment::Best => values().fold(f64::NAN, f64::min),
             Moment::Mean => mean(values()),
