@@ -2,10 +2,12 @@
 //!
 //! To add a subcommand: write `cli/x.rs` with its arguments and a `run`, and add a line to `Command`.
 
+mod bar;
 mod bench;
 mod chaos;
 mod check;
 mod ckpt;
+mod compare;
 mod configured;
 mod devices;
 mod diagnose;
@@ -45,6 +47,8 @@ enum Command {
     Train(train::Arguments),
     /// Evaluates a run or a checkpoint.
     Eval(eval::Arguments),
+    /// Trains the variants of an experiment with several seeds, draws their curves together and checks what is expected of them.
+    Compare(compare::Arguments),
     /// Prints the exact program that train would run.
     Plan(plan::Arguments),
     /// Checks a configuration: prints every mistake, or a summary of the network.
@@ -88,6 +92,7 @@ fn run(command: &Command) -> Result<()> {
     match command {
         Command::Train(arguments) => train::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
+        Command::Compare(arguments) => compare::run(arguments),
         Command::Plan(arguments) => plan::run(arguments),
         Command::Check(arguments) => check::run(arguments),
         Command::Devices => devices::run(),

@@ -9,6 +9,7 @@ mod complete;
 mod data;
 mod devices;
 mod diagnostics;
+mod document;
 mod duration;
 mod errors;
 mod key;
@@ -31,6 +32,7 @@ mod write;
 
 pub use complete::with_defaults;
 pub use devices::{Collectives, DeviceKind, Devices, PeerAccess};
+pub use document::Document;
 pub use model::{IMAGES, LayerEntry, Model, Multiplier};
 pub use names::{setting_named, settings as setting_paths};
 pub use optimizer::{Optimizer, ParameterGroup};

@@ -75,18 +75,29 @@ pub struct Parsed {
 /// An error of the operating system that is not a mistake in the path.
 pub fn read(path: &Path, sets: &[String]) -> Result<Parsed> {
     let name = path.display().to_string();
-    let bytes = match contents(path) {
-        Ok(bytes) => bytes,
-        Err(Error::File { message, .. }) => return Ok(unreadable(name, message)),
-        Err(Error::Io { source, .. }) if Error::is_mistake(&source) => {
-            return Ok(unreadable(name, format!("cannot read: {source}")));
-        }
-        Err(error) => return Err(error),
-    };
-    Ok(match decoded(bytes) {
+    Ok(match text_of(path)? {
         Ok(text) => from_text(&name, &text, path.parent().unwrap_or(Path::new("")), sets),
         Err(message) => unreadable(name, message),
     })
+}
+
+/// Returns the text of a file, or why it is none.
+///
+/// # Errors
+/// An error of the operating system that is not a mistake in the path.
+pub(super) fn text_of(path: &Path) -> Result<Result<String, String>> {
+    match contents(path) {
+        Ok(bytes) => Ok(decoded(bytes)),
+        Err(Error::File { message, .. }) => Ok(Err(message)),
+        Err(Error::Io { source, .. }) if Error::is_mistake(&source) => Ok(Err(format!("cannot read: {source}"))),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns the place of a mistake in the syntax, and its message.
+pub(super) fn syntax(source: &SourceMap, error: &toml::de::Error) -> (String, String) {
+    let location = source.at(error.span().map_or(0, |span| span.start));
+    (location, format!("the file is not TOML: {}", error.message().replace('\n', ", ")))
 }
 
 /// Reads the text of a file called `name` in the folder `base`.
@@ -100,8 +111,7 @@ pub fn from_text(name: &str, text: &str, base: &Path, sets: &[String]) -> Parsed
     let root = match DeTable::parse(text) {
         Ok(root) => root,
         Err(error) => {
-            let location = diagnostics.source.at(error.span().map_or(0, |span| span.start));
-            let message = format!("the file is not TOML: {}", error.message().replace('\n', ", "));
+            let (location, message) = syntax(&diagnostics.source, &error);
             return unreadable(location, message);
         }
     };

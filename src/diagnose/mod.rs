@@ -3,6 +3,7 @@
 
 pub mod bench;
 mod chaos;
+pub mod compare;
 mod differences;
 mod gradients;
 mod hessian;

@@ -22,7 +22,7 @@ const TITLE: u32 = 22;
 /// Colours that colour-blind readers can tell apart (Okabe and Ito 2008, <https://jfly.uni-koeln.de/color/>).
 pub(super) const BLUE: RGBColor = RGBColor(0, 114, 178);
 pub(super) const VERMILION: RGBColor = RGBColor(213, 94, 0);
-const GREEN: RGBColor = RGBColor(0, 158, 115);
+pub(super) const GREEN: RGBColor = RGBColor(0, 158, 115);
 const GREY: RGBColor = RGBColor(170, 170, 170);
 
 /// Five colours of viridis, from dark to light.

@@ -87,6 +87,8 @@ pub struct Run {
     pub(super) method: Option<MethodRun>,
     /// What watches the run, if anything does.
     pub(super) watch: Option<Watch>,
+    /// The weights at the start and after each update, if they are kept.
+    pub(super) path: Option<Vec<Vec<f64>>>,
 }
 
 impl Run {
@@ -197,7 +199,31 @@ impl Run {
             skips: 0,
             method,
             watch,
+            path: None,
         })
+    }
+
+    /// Keeps the weights from now on: for small networks, because they are read after every update.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn keep_path(&mut self) -> Result<()> {
+        self.path = Some(Vec::new());
+        self.extend_path()
+    }
+
+    /// Returns the weights at the start and after each update, all parameters one after another; none if they are not kept.
+    pub fn path(&self) -> &[Vec<f64>] {
+        self.path.as_deref().unwrap_or_default()
+    }
+
+    /// Adds the present weights, if they are kept.
+    pub(super) fn extend_path(&mut self) -> Result<()> {
+        let Some(path) = &mut self.path else { return Ok(()) };
+        let read = |parameter| exchange::read_values(&self.session, Persistent::Parameter(parameter));
+        let values = (0..self.job.network.parameters.len()).map(read).collect::<Result<Vec<_>>>()?;
+        path.push(values.concat());
+        Ok(())
     }
 
     /// Returns the number of updates made.

@@ -142,7 +142,10 @@ impl Run {
             while under_way.len() < self.session.depth() {
                 let watched = self.watch.as_ref().is_some_and(|watch| watch.inspects(before, next));
                 let observer = self.watch.as_ref().and_then(|watch| watch.observer(before, next));
-                let waits = rhythm.inspects(before, next) || watched || (next.sample == 0 && waits_for_epochs);
+                let waits = rhythm.inspects(before, next)
+                    || watched
+                    || self.path.is_some()
+                    || (next.sample == 0 && waits_for_epochs);
                 let ends = before >= steps || rhythm.save_time() || stop.requested();
                 if !divided && (ends || (before > self.step && waits)) || observer.is_some() && !under_way.is_empty() {
                     break;
@@ -189,6 +192,7 @@ impl Run {
                 seconds: begin.elapsed().as_secs_f64(),
                 skipped,
             })?;
+            self.extend_path()?;
             if skipped {
                 reporter.emit(&RunEvent::Note { text: self.skips_as_text() })?;
             }

@@ -1,6 +1,7 @@
 //! `peristyle diagnose hessian CONFIG`.
 
-use super::subject::{Progress, SubjectArguments, WeightedSubject};
+use super::subject::{SubjectArguments, WeightedSubject};
+use crate::cli::bar::Progress;
 use crate::cli::output::{print, print_json};
 use crate::diagnose::{Hessian, LanczosSettings, MOST_DENSE, RitzValue, Spectrum, StationaryKind};
 use crate::error::{Result, number, quantity};

@@ -1,6 +1,6 @@
 //! `peristyle diagnose jacobian CONFIG`.
 
-use super::subject::Progress;
+use crate::cli::bar::Progress;
 use crate::cli::configured::Configured;
 use crate::cli::output::{notes, print, print_json};
 use crate::diagnose::LayerJacobian;

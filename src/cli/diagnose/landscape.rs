@@ -1,6 +1,7 @@
 //! `peristyle diagnose landscape CONFIG`.
 
-use super::subject::{Progress, SubjectArguments, WeightedSubject};
+use super::subject::{SubjectArguments, WeightedSubject};
+use crate::cli::bar::Progress;
 use crate::cli::output::{print, print_json};
 use crate::diagnose::{Landscape, Plane};
 use crate::error::{Error, Result, number, quantity};

@@ -8,8 +8,6 @@ use crate::storage::Fs;
 use crate::train::weights::{TensorData, TensorFile};
 use crate::train::{checkpoint, exchange};
 use clap::builder::RangedU64ValueParser;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use std::io::{IsTerminal, stderr};
 use std::path::PathBuf;
 
 /// The arguments that say what is looked at.
@@ -82,35 +80,5 @@ impl WeightedSubject {
         let events = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
         let point = |event: serde_json::Value| Some([event["x"].as_f64()?, event["y"].as_f64()?]);
         Ok(events.filter_map(point).collect())
-    }
-}
-
-/// A bar that shows how much is done, on a terminal alone.
-pub(super) struct Progress(ProgressBar);
-
-impl Progress {
-    pub(super) fn new(all: usize, what: &str) -> Self {
-        if !stderr().is_terminal() {
-            return Progress(ProgressBar::hidden());
-        }
-        let template = format!("{{wide_bar}} {{pos}}/{{len}} {what}");
-        let style = ProgressStyle::with_template(&template).expect("the template is well formed");
-        Progress(ProgressBar::with_draw_target(Some(all as u64), ProgressDrawTarget::stderr()).with_style(style))
-    }
-
-    /// Shows that one more is done.
-    pub(super) fn step(&self) {
-        self.0.inc(1);
-    }
-
-    /// Shows that so many are done.
-    pub(super) fn at(&self, done: usize) {
-        self.0.set_position(done as u64);
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.0.finish_and_clear();
     }
 }
