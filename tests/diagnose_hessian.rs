@@ -125,6 +125,31 @@ steps = 1
 }
 
 #[test]
+fn the_density_is_drawn_with_its_axes_and_the_limit_of_the_rate() {
+    let folder = Folder::new("hessian-svg");
+    std::fs::copy(common::file("configs/ravine.toml"), folder.at("ravine.toml")).unwrap();
+    let surface = "model.loss={ surface = { function = \"quadratic\", condition = 5.0 } }";
+    folder.good(&[
+        "diagnose",
+        "hessian",
+        "ravine.toml",
+        "--set",
+        surface,
+        "--set",
+        "optimizer.lr=4.0",
+        "--svg",
+        "a.svg",
+    ]);
+    let picture = folder.read("a.svg");
+    // The eigenvalues are 1/5 and 1; descent at a rate of 4 diverges above 1/2.
+    for part in
+        ["eigenvalue", "share of eigenvalues per unit", "smallest and largest, 0.200 and 1.000", "2 / lr = 0.500"]
+    {
+        assert!(picture.contains(part), "{part}");
+    }
+}
+
+#[test]
 fn what_cannot_be_computed_is_refused() {
     let folder = Folder::new("hessian-refused");
     let failed = |arguments: &[&str]| {

@@ -58,6 +58,15 @@ pub struct Spectrum {
     pub values: Vec<RitzValue>,
 }
 
+impl Spectrum {
+    /// Returns the density of the spectrum at a value, if each approximate eigenvalue is spread as a normal distribution with this deviation: the
+    /// share of eigenvalues in a unit of their value.
+    pub fn density(&self, at: f64, deviation: f64) -> f64 {
+        let bell = |one: &RitzValue| one.share * (-((at - one.value) / deviation).powi(2) / 2.0).exp();
+        self.values.iter().map(bell).sum::<f64>() / (deviation * std::f64::consts::TAU.sqrt())
+    }
+}
+
 /// The largest memory of the vectors of Lanczos, in bytes.
 const MOST_BYTES: usize = 8 << 30;
 /// The most weights for the whole Hessian.
@@ -300,6 +309,16 @@ mod tests {
         let mut found = lanczos(start, steps, product).unwrap();
         found.sort_by(|a, b| a.value.total_cmp(&b.value));
         found
+    }
+
+    #[test]
+    fn a_density_sums_to_one_and_has_the_shares_of_its_eigenvalues() {
+        let value = |value, share| RitzValue { value, share, error: 0.0 };
+        let spectrum =
+            Spectrum { weights: 4, loss: 0.0, gradient: 0.0, values: vec![value(-1.0, 0.25), value(3.0, 0.75)] };
+        let sum =
+            |from: i32, to: i32| (from..to).map(|i| spectrum.density(f64::from(i) * 1e-3, 0.1) * 1e-3).sum::<f64>();
+        assert!((sum(-2000, 1000) - 0.25).abs() < 1e-9 && (sum(1000, 4000) - 0.75).abs() < 1e-9);
     }
 
     #[test]

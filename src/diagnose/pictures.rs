@@ -1,5 +1,6 @@
-//! Pictures of sweeps and landscapes in SVG, and what all pictures have in common.
+//! Pictures of sweeps, spectra and landscapes in SVG, and what all pictures have in common.
 
+use super::hessian::Spectrum;
 use super::landscape::{Landscape, Plane};
 use super::lr_range::{SweepResult, SweepStep};
 use crate::error::{Error, Result, number, printable};
@@ -124,6 +125,74 @@ impl SweepResult {
     }
 }
 
+/// The points of a density, and its deviation in units of the range of the eigenvalues (Ghorbani et al. 2019).
+const DENSITY_POINTS: usize = 600;
+const DEVIATION: f64 = 0.01;
+/// The lowest density that is drawn, in units of the highest.
+const LEAST_DENSITY: f64 = 1e-6;
+
+impl Spectrum {
+    /// Draws the density of the spectrum, its extreme eigenvalues, and above which of them plain gradient descent at a rate diverges.
+    ///
+    /// # Errors
+    /// If the picture cannot be drawn.
+    pub fn svg(&self, name: &str, lr: f64) -> Result<String> {
+        drawn((WIDTH, HEIGHT), |page| self.draw(page, name, lr))
+    }
+
+    fn draw(&self, page: &Area, name: &str, lr: f64) -> Drawn {
+        let title = format!("{}: density of the Hessian's spectrum", printable(name));
+        let area = page.titled(&title, ("sans-serif", TITLE))?;
+        let [least, most] = self.extremes().map(|one| one.value);
+        let range = (most - least).max(1e-12 * most.abs()).max(f64::MIN_POSITIVE);
+        let (from, to) = (least - 5.0 * DEVIATION * range, most + 5.0 * DEVIATION * range);
+        let at = |i: usize| from + (to - from) * i as f64 / DENSITY_POINTS as f64;
+        let all: Vec<(f64, f64)> =
+            (0..=DENSITY_POINTS).map(|i| (at(i), self.density(at(i), DEVIATION * range))).collect();
+        let high = all.iter().fold(0.0f64, |high, point| high.max(point.1));
+        let low = LEAST_DENSITY * high;
+        let mut chart = ChartBuilder::on(&area)
+            .margin(12)
+            .x_label_area_size(46)
+            .y_label_area_size(76)
+            .build_cartesian_2d(from..to, (low..3.0 * high).log_scale())?;
+        chart
+            .configure_mesh()
+            .light_line_style(WHITE)
+            .x_desc("eigenvalue")
+            .y_desc("share of eigenvalues per unit")
+            .label_style(("sans-serif", TEXT))
+            .x_label_formatter(&|value| tick(*value))
+            .y_label_formatter(&|density| format!("{density:.0e}"))
+            .draw()?;
+        let line = all.into_iter().map(|(x, y)| (x, y.max(low)));
+        chart
+            .draw_series([PathElement::new(line.collect::<Vec<_>>(), BLUE.stroke_width(3))])?
+            .label(format!("density, each eigenvalue spread by {} % of the range", 100.0 * DEVIATION))
+            .legend(|(x, y)| PathElement::new([(x, y), (x + 20, y)], BLUE.stroke_width(3)));
+        let upright = |x: f64| [(x, low), (x, 3.0 * high)];
+        chart
+            .draw_series([least, most].map(|x| PathElement::new(upright(x), GREY.stroke_width(2))))?
+            .label(format!("smallest and largest, {} and {}", tick(least), tick(most)))
+            .legend(|(x, y)| PathElement::new([(x, y), (x + 20, y)], GREY.stroke_width(2)));
+        let limit = 2.0 / lr;
+        if (from..=to).contains(&limit) {
+            chart
+                .draw_series([PathElement::new(upright(limit), VERMILION.stroke_width(2))])?
+                .label(format!("2 / lr = {}, the limit of plain descent", tick(limit)))
+                .legend(|(x, y)| PathElement::new([(x, y), (x + 20, y)], VERMILION.stroke_width(2)));
+        }
+        chart
+            .configure_series_labels()
+            .position(SeriesLabelPosition::UpperRight)
+            .background_style(WHITE.mix(0.85))
+            .border_style(GREY)
+            .label_font(("sans-serif", TEXT))
+            .draw()?;
+        Ok(())
+    }
+}
+
 /// The contour lines of a landscape.
 const LINES: usize = 14;
 
@@ -206,7 +275,7 @@ impl Landscape {
     }
 }
 
-/// Formats a loss beside the colours.
+/// Formats a loss or an eigenvalue beside a scale.
 fn tick(loss: f64) -> String {
     if loss == 0.0 || (1e-2..1e4).contains(&loss.abs()) { format!("{loss:.3}") } else { format!("{loss:.2e}") }
 }

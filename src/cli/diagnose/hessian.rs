@@ -5,7 +5,9 @@ use crate::cli::bar::Progress;
 use crate::cli::output::{print, print_json};
 use crate::diagnose::{Hessian, LanczosSettings, MOST_DENSE, RitzValue, Spectrum, StationaryKind};
 use crate::error::{Result, number, quantity};
+use crate::storage::Fs;
 use clap::builder::RangedU64ValueParser;
+use std::path::PathBuf;
 
 const ABOUT: &str = "Computes the extreme eigenvalues of the Hessian of the loss, an estimate of the density of its spectrum and what follows from \
     them, in double precision on the CPU, over the first training samples of the first epoch, as training sees them. Products of the \
@@ -33,6 +35,9 @@ pub(super) struct Arguments {
     /// Computes the eigenvalues of the whole Hessian as well, of a network of few weights.
     #[arg(long)]
     dense: bool,
+    /// Writes a picture of the density of the spectrum to this file.
+    #[arg(long)]
+    svg: Option<PathBuf>,
     /// Prints JSON.
     #[arg(long)]
     json: bool,
@@ -52,6 +57,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let progress = Progress::new(how.steps.min(hessian.weights()) * how.vectors, "products");
     let spectrum = hessian.spectrum(of.job.config.seed, how, |done| progress.at(done))?;
     drop(progress);
+    if let Some(file) = &arguments.svg {
+        let picture = spectrum.svg(&of.job.config.name, of.job.config.optimizer.lr)?;
+        Fs::default().replace(file, picture.as_bytes())?;
+    }
     let (dense, lr) = (dense.as_deref(), of.job.config.optimizer.lr);
     match arguments.json {
         true => print_json(&(json(&spectrum, dense, of.samples(), lr).to_string() + "\n")),

@@ -141,7 +141,7 @@ fn layout(title: &[String], names: &[String]) -> ([Pixel; 2], Vec<Pixel>) {
 }
 
 fn title_lines(title: &str) -> Vec<String> {
-    wrapped(title, (f64::from(WIDTH - 30) / TITLE_LETTER) as usize)
+    wrapped(title, (f64::from(WIDTH - 60) / TITLE_LETTER) as usize)
 }
 
 /// Returns the width of the chart divided by its height.

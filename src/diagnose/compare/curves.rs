@@ -97,18 +97,21 @@ impl Curves<'_> {
                 (low, high) = (low.min(value), high.max(value));
             }
         };
-        for line in lines {
-            match (line.leaves(), line.points.first()) {
-                (true, Some(first)) => {
-                    include(first.median);
-                    include(first.median * if self.log { LEAVES * LEAVES } else { 2.0 });
-                    line.points
-                        .iter()
-                        .filter(|point| point.median <= first.median)
-                        .for_each(|point| include(point.low));
-                }
-                _ => line.points.iter().for_each(|point| [point.low, point.high].into_iter().for_each(&mut include)),
+        let (leaving, staying): (Vec<&Line>, Vec<&Line>) = lines.iter().partition(|line| line.leaves());
+        let values = |line: &&Line| line.points.iter().flat_map(|point| [point.low, point.high]).collect::<Vec<f64>>();
+        staying.iter().flat_map(values).for_each(&mut include);
+        // The mean of the first updates may already be far beyond the others.
+        let most = staying.iter().flat_map(values).fold(f64::NEG_INFINITY, f64::max);
+        let limit = if staying.is_empty() { f64::INFINITY } else { LEAVES * most.abs() };
+        for (line, first) in leaving.iter().filter_map(|line| Some((line, line.points.first()?))) {
+            if first.median <= limit {
+                include(first.median);
+                include(first.median * if self.log { LEAVES * LEAVES } else { 2.0 });
             }
+            line.points
+                .iter()
+                .filter(|point| point.median <= first.median.min(limit))
+                .for_each(|point| include(point.low));
         }
         if low > high {
             (low, high) = if self.log { (0.1, 1.0) } else { (0.0, 1.0) };

@@ -57,7 +57,8 @@ fn extents(paths: &[&[Weights]], best: usize, aspect: f64) -> [[f64; 2]; 2] {
     let center = paths[best].last().copied().unwrap_or_default();
     let distance = |at: &Weights| (at[0] - center[0]).hypot(at[1] - center[1]);
     let starts = paths.iter().filter_map(|path| path.first());
-    let reach = starts.map(distance).fold(0.0, f64::max);
+    // The best path is shown as a whole.
+    let reach = starts.chain(paths[best].iter()).map(distance).fold(0.0, f64::max);
     let reach = if reach > 0.0 && reach.is_finite() { REACH * reach } else { 1.0 };
     let mut ends = [0, 1].map(|k| [center[k]; 2]);
     for at in paths.iter().flat_map(|path| path.iter()).filter(|at| distance(at) <= reach) {
