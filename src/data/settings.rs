@@ -195,19 +195,20 @@ impl DataSettings {
     pub fn faults_with_shape(&self, stored: [usize; 3]) -> Vec<Fault> {
         let mut faults = Vec::new();
         match Augment::shapes(&self.augment, stored).map(|shapes| shapes[shapes.len() - 1]) {
-            Ok(shape) if shape != stored => {
-                if self.normalize == Some(Normalize::StandardizeFeatures) {
+            Ok(shape) => {
+                let changes = shape != stored;
+                if changes && self.normalize == Some(Normalize::StandardizeFeatures) {
                     let message = "normalize = \"standardize_features\" measures every pixel, but an augmentation changes the shape of \
                                    images; use \"standardize\"";
                     faults.push(Fault::at("normalize", message));
                 }
-                if self.whiten.is_some() {
+                if changes && self.whiten.is_some() {
                     let message = "whiten is fitted to images as they are stored, but an augmentation changes their shape; remove one of \
                                    the two";
                     faults.push(Fault::at("whiten", message));
                 }
+                faults.extend(self.mix.iter().find_map(|one| one.suits(shape).err()));
             }
-            Ok(shape) => faults.extend(self.mix.iter().find_map(|one| one.suits(shape).err())),
             Err(fault) => faults.push(fault),
         }
         let features = stored.iter().fold(1, |product: usize, &extent| product.saturating_mul(extent));
