@@ -9,6 +9,7 @@ mod batches;
 mod cifar;
 mod cifar100;
 mod classes;
+mod colors;
 mod contents;
 mod dataset;
 mod digits;
