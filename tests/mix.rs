@@ -6,7 +6,7 @@ use common::Training;
 use common::runs::{Folder, assert_code, losses};
 use peristyle::data::{
     self, Augment, Base, Batch, Batches, DataSettings, Dataset, Destination, Labels, Loader, Mix, Normalization,
-    Normalize, Pixels, Place, SampleOrder, SampleSet, SampleSets,
+    Normalize, Pixels, Place, SampleOrder, SampleSet, SampleSets, augment::ColorAxes,
 };
 use peristyle::device::Clock;
 use peristyle::placement::Variant;
@@ -41,6 +41,7 @@ fn greys(lists: &str) -> SampleSets {
         normalization,
         whitening: None,
         augment,
+        colors: ColorAxes::UNIFORM,
         mix,
         target_width,
     });

@@ -91,6 +91,8 @@ fn a_run_has_the_same_bits_wherever_its_images_are_prepared() {
         "[{ rotate = 9 }, { shift = 1 }, { rotate = 40 }]",
         "[{ crop = { size = 7, pad = 2 } }]",
         "[{ crop = { size = 9, pad = 3 } }, { rotate = 9 }, { crop = 7 }]",
+        "[{ shift = 1 }, { pca_color = 0.1 }]",
+        "[{ pca_color = 0.2 }]\nmix = [{ mixup = 0.5 }]",
         "[]\nwhiten = \"decorrelate\"",
         "[{ shift = 2 }]\nwhiten = { pca = 0.1 }",
         "[{ rotate = 9 }, { shift = 1 }, { rotate = 40 }]\nwhiten = { zca = 0.1 }",

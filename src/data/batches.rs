@@ -344,7 +344,7 @@ impl Batches {
     fn draw(&self, stream: RandomStream, epoch: u64, sample: u32, to: &mut Vec<f32>) {
         let random =
             self.training.as_ref().map(|training| Random::new(training.seed, stream, epoch, u64::from(sample)));
-        Augment::draw_all(&self.augment, &self.shapes, random.as_ref(), to);
+        Augment::draw_all(&self.augment, &self.shapes, (random.as_ref(), self.set.colors), to);
     }
 
     /// Appends what a GPU needs to know of a sample: the values drawn for its image, and for those of a pair also their recipe.

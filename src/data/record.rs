@@ -1,5 +1,6 @@
 //! What a checkpoint keeps of the data: enough to evaluate without the training files, and to notice that they changed.
 
+use super::augment::ColorAxes;
 use super::dataset::{Dataset, Header, Labels, Targets};
 use super::format::SourceContext;
 use super::normalization::Normalization;
@@ -20,6 +21,9 @@ pub struct DataRecord {
     pub test: Option<SetRecord>,
     /// The normalisation of the pixels of all sets.
     pub normalization: Normalization,
+    /// The axes of the colours of the training samples, if an augmentation uses them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub colors: Option<ColorAxes>,
 }
 
 impl DataRecord {

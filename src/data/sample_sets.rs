@@ -1,5 +1,7 @@
 //! The sample sets of a run: the samples for training and for evaluation.
 
+use super::augment::ColorAxes;
+use super::colors::color_axes;
 use super::file::both;
 use super::record::{DataRecord, SetRecord, stamps};
 use super::{Augment, Base, DataSettings, Dataset, Mix, Normalization, SampleOrder, SourceContext, Subset, Whitening};
@@ -22,6 +24,8 @@ pub struct SampleSet {
     pub whitening: Option<Arc<Whitening>>,
     /// The augmentations of the run, of which some also apply in evaluations.
     pub augment: Arc<[Augment]>,
+    /// The axes of the colours of the training samples; those of uniform pixels if no augmentation uses them.
+    pub colors: ColorAxes,
     /// How pairs of samples are mixed in training.
     pub mix: Arc<[Mix]>,
     /// The number of values in the target of one image of a batch: with `mix`, class numbers become distributions.
@@ -71,7 +75,7 @@ pub struct Known<'a> {
     pub record: Option<&'a DataRecord>,
     /// Whether files with unchanged sizes and times are compared as well.
     pub verify: bool,
-    /// Whether the normalisation is measured again, because its setting has changed.
+    /// Whether the normalisation and the axes of colours are measured again, because the setting of the former has changed.
     pub measure: bool,
     /// Its whitening; without one, whitening is fitted to the training samples.
     pub whitening: Option<&'a Arc<Whitening>>,
@@ -86,7 +90,7 @@ pub fn open(settings: &DataSettings, seed: u64, base: &Base) -> Result<SampleSet
 }
 
 /// Reads all data of a run, and returns the record for its checkpoints. If a record is known, the pixels are normalised
-/// with its constants, and if a whitening is known, images are whitened by it.
+/// with its constants, and its axes of colours are kept; and if a whitening is known, images are whitened by it.
 ///
 /// # Errors
 /// As [`open`].
@@ -114,7 +118,12 @@ pub fn open_known(settings: &DataSettings, seed: u64, base: &Base, known: Known)
         (Some(_), Some(earlier)) => Some(fitting(earlier, record.header.shape)?),
         (Some(how), None) => Some(Arc::new(Whitening::fit(how, &normalization, &train, &kept)?)),
     };
-    Ok(sets(settings, seed, (train, record, kept, apart), test, (normalization, whitening)))
+    let earlier = known.record.filter(|_| !known.measure).and_then(|record| record.colors);
+    let colors = match settings.augment.iter().any(|one| one.uses_colors()) {
+        false => None,
+        true => Some(earlier.map_or_else(|| color_axes(&train, &kept).map_err(refuse), Ok)?),
+    };
+    Ok(sets(settings, seed, (train, record, kept, apart), test, (normalization, whitening, colors)))
 }
 
 /// Returns a whitening that is known if it is one of images of a shape.
@@ -143,7 +152,7 @@ pub fn open_test(
     let train = (train, record.train.clone(), Vec::new(), Vec::new());
     let normalization = record.normalization_of(record.train.header.shape)?;
     let whitening = whitening.map(|whitening| fitting(whitening, record.train.header.shape)).transpose()?;
-    Ok(sets(settings, seed, train, test, (normalization, whitening)).0)
+    Ok(sets(settings, seed, train, test, (normalization, whitening, record.colors)).0)
 }
 
 /// Reads the test data, if there are any.
@@ -160,18 +169,20 @@ fn sets(
     seed: u64,
     (train, record, kept, apart): (Arc<Dataset>, SetRecord, Vec<u32>, Vec<u32>),
     test: Option<(Arc<Dataset>, SetRecord)>,
-    (normalization, whitening): (Normalization, Option<Arc<Whitening>>),
+    (normalization, whitening, measured): (Normalization, Option<Arc<Whitening>>, Option<ColorAxes>),
 ) -> (SampleSets, DataRecord) {
     let (test, test_record) = test.unzip();
     let (normalization, augment) = (Arc::new(normalization), Arc::from(&settings.augment[..]));
     let mix: Arc<[Mix]> = Arc::from(&settings.mix[..]);
+    let colors = measured.unwrap_or(ColorAxes::UNIFORM);
     let target_width = settings.targets(&record.header, test_record.as_ref().map(|test| &test.header)).width();
     let set = |name, data: &Arc<Dataset>, samples| {
         let (data, normalization, augment) = (Arc::clone(data), Arc::clone(&normalization), Arc::clone(&augment));
         let (mix, whitening) = (Arc::clone(&mix), whitening.clone());
-        Arc::new(SampleSet { name, data, samples, normalization, whitening, augment, mix, target_width })
+        Arc::new(SampleSet { name, data, samples, normalization, whitening, augment, colors, mix, target_width })
     };
-    let record = DataRecord { train: record, test: test_record, normalization: (*normalization).clone() };
+    let record =
+        DataRecord { train: record, test: test_record, normalization: (*normalization).clone(), colors: measured };
     let sets = SampleSets {
         validation: (!apart.is_empty()).then(|| set("validation", &train, apart)),
         test: test.map(|test| set("test", &test, (0..test.images() as u32).collect())),

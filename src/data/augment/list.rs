@@ -1,6 +1,7 @@
 //! The augmentations of a run, in order.
 
 use super::augmentation::{Augmentation, Draws};
+use super::axes::ColorAxes;
 use super::{KEYS, read};
 use crate::data::one_kind::{OneKind, deserialize};
 use crate::device::Random;
@@ -51,18 +52,18 @@ impl Augment {
     }
 
     /// Appends the values that the augmentations of a list draw for an image, given the random numbers of the image in
-    /// training.
+    /// training and the colours of the training set.
     pub(in crate::data) fn draw_all(
         list: &[Augment],
         shapes: &[[usize; 3]],
-        random: Option<&Random>,
+        (random, colors): (Option<&Random>, ColorAxes),
         to: &mut Vec<f32>,
     ) {
         let mut first = 0;
         for (one, &shape) in list.iter().zip(shapes) {
             let start = to.len();
             to.resize(start + one.values_drawn(), 0.0);
-            let draws = random.map(|random| Draws::new(*random, first));
+            let draws = random.map(|random| Draws::new(*random, first).with_colors(colors));
             one.draw(shape, draws.as_ref(), &mut to[start..]);
             first += one.numbers();
         }

@@ -9,18 +9,21 @@
 
 mod affine;
 mod augmentation;
+mod axes;
 mod color;
 mod crop;
 mod cutout;
 mod flip;
 mod list;
 mod noise;
+mod pca_color;
 mod rotate;
 mod scale;
 mod shear;
 mod shift;
 
 pub use augmentation::{AugmentLaunch, Augmentation, Draws};
+pub use axes::ColorAxes;
 pub use list::Augment;
 pub use rotate::Rotate;
 pub use shift::Shift;
@@ -34,6 +37,7 @@ registry! {
     "cutout" => cutout::Cutout,
     "flip" => flip::Flip,
     "noise" => noise::Noise,
+    "pca_color" => pca_color::PcaColor,
     "rotate" => Rotate,
     "scale" => scale::Scale,
     "shear" => shear::Shear,

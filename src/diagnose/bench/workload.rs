@@ -2,7 +2,7 @@
 
 use crate::data::{
     Batch, Batches, Dataset, Labels, Normalization, Normalize, Pixels, Preparation, SampleOrder, SampleSet, SampleSets,
-    Whitening,
+    Whitening, augment::ColorAxes,
 };
 use crate::device::{Clock, Random, RandomStream};
 use crate::error::{Error, Result};
@@ -41,8 +41,9 @@ fn noise(job: &Job, rows: usize, target_width: usize) -> SampleSets {
         let n = h * w * c;
         Arc::new(Whitening::new(vec![0.0; n], &(0..n * n).map(|i| f32::from(i % (n + 1) == 0)).collect::<Vec<_>>()))
     });
-    let name = "noise";
-    let train = Arc::new(SampleSet { name, data, samples, normalization, whitening, augment, mix, target_width });
+    let (name, colors) = ("noise", ColorAxes::UNIFORM);
+    let train =
+        Arc::new(SampleSet { name, data, samples, normalization, whitening, augment, colors, mix, target_width });
     let (order, seed) = (SampleOrder::Sequential, job.config.seed);
     SampleSets { train, validation: None, test: None, batch: rows, order, seed }
 }

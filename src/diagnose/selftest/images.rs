@@ -4,7 +4,7 @@ use super::compare::{Compared, Tally, worst_bits};
 use super::device::{Device, Effort};
 use crate::data::{
     Arrived, Augment, AugmentSizes, Augmented, Batches, Dataset, Labels, Mix, Normalization, Normalize, SampleOrder,
-    Whitening, augment, mix,
+    Whitening, augment, augment::ColorAxes, mix,
 };
 use crate::data::{LoadRole, Pixels, Preparation, Preparer, SampleSet, SampleSets};
 use crate::device::{Operand, Operands, Queue, Random, RandomStream};
@@ -91,8 +91,9 @@ fn splits(shape: [usize; 3], (augment, mix): (&[Augment], &[Mix]), floats: bool,
     let normalization = Normalization::new(how, &data, &samples);
     let normalization = Arc::new(normalization.expect("random pixels differ"));
     let (data, augment, mix) = (Arc::new(data), augment.into(), mix.into());
-    let (name, target_width, whitening) = ("train", 2, None);
-    let train = Arc::new(SampleSet { name, data, samples, normalization, whitening, augment, mix, target_width });
+    let (name, target_width, whitening, colors) = ("train", 2, None, ColorAxes::UNIFORM);
+    let train =
+        Arc::new(SampleSet { name, data, samples, normalization, whitening, augment, colors, mix, target_width });
     let order = SampleOrder::Shuffle;
     SampleSets { train, validation: None, test: None, batch: IMAGES - 1, order, seed: 17 }
 }
