@@ -17,7 +17,7 @@ macro_rules! experiments {
 }
 
 experiments! {
-    augmentation, batch_norm, cliff, clipping_deep, decay, dropout, finetune, init_curves, inputs, layer_rates, optimizers, oscillation,
+    augmentation, batch_norm, cliff, clipping_deep, decay, dropout, finetune, hard_examples, init_curves, inputs, layer_rates, optimizers, oscillation,
     parallel, plateau, quadratic, rates, saddle, shuffle, stochastic,
 }
 

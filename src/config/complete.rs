@@ -7,6 +7,7 @@ use super::model::{ENTRY_KEYS, LOSS_KEYS, LayerEntry};
 use super::spans::SpannedValue;
 use super::write::{inline, quoted};
 use super::{Config, OnNonFinite};
+use crate::data::SampleOrder;
 use crate::settings::Settings;
 use toml::de::DeTable;
 
@@ -54,6 +55,10 @@ fn line(key: &SectionKey, table: Option<&DeTable>, config: &Config) -> String {
         "data.test" => config.data.test.as_ref().map(|test| tagged(test.key(), &**test)),
         "data.whiten" => config.data.whiten.as_ref().map(|whiten| tagged(whiten.key(), &**whiten)),
         "data.augment" => given.map(|_| list(config.data.augment.iter().map(|one| tagged(one.key(), &**one)))),
+        "data.order" => match &config.data.order {
+            SampleOrder::HardExamples(hard) => given.map(|_| tagged(config.data.order.key(), hard)),
+            _ => None,
+        },
         "data.mix" => given.map(|_| list(config.data.mix.iter().map(|one| tagged(one.key(), &**one)))),
         "model.loss" => losses(given, &config.model.losses),
         "optimizer.chain" => given.map(|_| list(config.optimizer.entries.iter().map(|one| tagged(one.kind(), &**one)))),
@@ -124,6 +129,7 @@ mod tests {
             "train.ema=0.9",
             "train.watch={}",
             "train.on_nonfinite=skip",
+            "data.order=hard_examples",
             "optimizer.schedule=[{ warmup = { steps = 5 } }, \"plateau\"]",
             "model.loss=[{ softmax_cross_entropy = {}, weight = 0.5 }, \"softmax_cross_entropy\"]",
         ];

@@ -15,6 +15,7 @@ pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option
     let train = section.required("train");
     let test = section.take("test");
     let validation = section.get("validation").unwrap_or_default();
+    let label_noise = section.get("label_noise").unwrap_or_default();
     let batch = section.required("batch");
     let normalize = section.take("normalize");
     let whiten = section.take("whiten");
@@ -26,8 +27,19 @@ pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option
     let broken = section.diagnostics.problems.len() > before;
     let settings = match (train, batch, augment, mix) {
         (Some(train), Some(batch), Some(augment), Some(mix)) => {
-            let settings =
-                DataSettings { train, test, validation, batch, normalize, whiten, augment, mix, order, workers };
+            let settings = DataSettings {
+                train,
+                test,
+                validation,
+                label_noise,
+                batch,
+                normalize,
+                whiten,
+                augment,
+                mix,
+                order,
+                workers,
+            };
             for fault in settings.faults() {
                 section.fault(&fault);
             }

@@ -90,6 +90,17 @@ pub const KEYS: &[SectionKey] = &[
             "The share of the training data that is held out for validation.",
         ),
     ),
+    within(
+        "0 <= share < 1",
+        key(
+            "data.label_noise",
+            "number",
+            Value("0.0"),
+            "0.1",
+            "The share of the training samples whose class is replaced by another one, drawn once: to see what wrong labels do. Validation and \
+             test data keep theirs.",
+        ),
+    ),
     within("at least 1", key("data.batch", "integer", Required, "64", "The samples of an update, over all devices.")),
     key(
         "data.normalize",
@@ -123,10 +134,11 @@ pub const KEYS: &[SectionKey] = &[
     ),
     key(
         "data.order",
-        "`shuffle`, `class_alternating` or `sequential`",
+        "`shuffle`, `class_alternating`, `sequential` or `hard_examples`",
         Value("\"shuffle\""),
-        "\"sequential\"",
-        "The order of the training samples in an epoch. With `class_alternating`, successive samples share no class where that is possible.",
+        "{ hard_examples = { share = 0.5 } }",
+        "The order of the training samples in an epoch. With `class_alternating`, successive samples share no class where that is possible; with \
+         `hard_examples`, those with large losses come more often.",
     ),
     within(
         "1 to 256",

@@ -54,10 +54,12 @@ fn flatten(key: &str, value: &SpannedValue, all: &mut BTreeMap<String, String>) 
     match value.get_ref() {
         _ if NOT_LEARNED.contains(&key) => {}
         // "zca" and { zca = {} } are the same.
-        DeValue::Table(table) if key == "data.whiten" => table.iter().for_each(|(kind, settings)| {
-            all.insert(key.to_string(), format!("{:?}", kind.get_ref()));
-            flatten(&join(key, kind.get_ref()), settings, all);
-        }),
+        DeValue::Table(table) if matches!(key, "data.whiten" | "data.order") => {
+            table.iter().for_each(|(kind, settings)| {
+                all.insert(key.to_string(), format!("{:?}", kind.get_ref()));
+                flatten(&join(key, kind.get_ref()), settings, all);
+            })
+        }
         DeValue::Table(table) => table.iter().for_each(|(k, v)| flatten(&join(key, k.get_ref()), v, all)),
         DeValue::Array(entries) if key == "model.layers" => {
             self::entries(key, entries, &names(entries), ENTRY_KEYS, all);

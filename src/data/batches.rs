@@ -146,6 +146,8 @@ pub struct Batches {
     augment: Vec<Augment>,
     shapes: Vec<[usize; 3]>,
     preparer: Preparer,
+    /// The losses of all samples, by which hard examples are chosen.
+    losses: Option<Arc<[f32]>>,
     /// The order of the current epoch.
     order: Option<(u64, Vec<u32>)>,
     workers: Workers,
@@ -176,12 +178,27 @@ impl Batches {
         // What does not suit the images has been reported when they were opened.
         let shapes = Augment::shapes(&augment, set.data.shape).expect("the augmentations suit the images");
         let (workers, preparer) = (Workers::new(None), Preparer::Host);
-        Batches { set: Arc::clone(set), plan, training: None, augment, shapes, preparer, order: None, workers }
+        Batches {
+            set: Arc::clone(set),
+            plan,
+            training: None,
+            augment,
+            shapes,
+            preparer,
+            losses: None,
+            order: None,
+            workers,
+        }
     }
 
     /// Leaves every sample alone; targets keep their form.
     pub fn unmixed(self) -> Self {
         Batches { training: self.training.map(|training| Training { mixes: false, ..training }), ..self }
+    }
+
+    /// Sets the losses of all samples, by which hard examples are chosen if the settings say so.
+    pub fn with_losses(self, losses: Option<Arc<[f32]>>) -> Self {
+        Batches { losses, order: None, ..self }
     }
 
     /// Sets the threads that read images, besides the one that asks for a batch.
@@ -261,7 +278,8 @@ impl Batches {
             && self.order.as_ref().is_none_or(|(of, _)| *of != epoch)
         {
             let SampleSet { samples, data, .. } = &*self.set;
-            self.order = order_of(order, samples, &data.labels, seed, epoch).map(|order| (epoch, order));
+            let order = order_of(order, (samples, &data.labels), self.losses.as_deref(), seed, epoch);
+            self.order = order.map(|order| (epoch, order));
         }
         let rows = own.len();
         (batch.epoch, batch.index, batch.first, batch.rows) = (epoch, sample / self.plan.batch, first, rows);

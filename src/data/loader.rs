@@ -68,7 +68,15 @@ impl Loader {
     /// # Errors
     /// When the operating system cannot start a thread.
     pub fn train(sets: &SampleSets, to: Destination, start: Place, part: usize) -> Result<Self> {
-        let mut batches = Batches::train(sets).prepared_by(to.preparer).read_by(to.pool()?);
+        Loader::train_on(Batches::train(sets), to, start, part)
+    }
+
+    /// Starts at a place in these batches, as [`Loader::train`] does.
+    ///
+    /// # Errors
+    /// When the operating system cannot start a thread.
+    pub fn train_on(batches: Batches, to: Destination, start: Place, part: usize) -> Result<Self> {
+        let mut batches = batches.prepared_by(to.preparer).read_by(to.pool()?);
         let (mut place, mut row) = (start, 0);
         let buffers = to.buffers(&batches, part.min(batches.plan().rows(0)))?;
         Loader::start(buffers, move |batch| {

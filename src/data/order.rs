@@ -1,11 +1,21 @@
-//! The order in which an epoch takes the samples: a pure function of the seed and the epoch.
+//! The order in which an epoch takes the samples: a pure function of the seed and the epoch, and for hard examples of losses.
 
 use super::{Labels, SampleOrder};
 use crate::device::{Random, RandomStream};
 use std::collections::BinaryHeap;
 
-/// Returns the order of an epoch, as positions in `samples`; none is the order of the data set.
-pub(super) fn order_of(how: SampleOrder, samples: &[u32], labels: &Labels, seed: u64, epoch: u64) -> Option<Vec<u32>> {
+/// Returns the order of an epoch, as positions in `samples`; none is the order of the data set. Which examples are hard, their losses show;
+/// before there are any, samples are shuffled.
+///
+/// # Panics
+/// If the number of losses is not that of the samples.
+pub(super) fn order_of(
+    how: SampleOrder,
+    (samples, labels): (&[u32], &Labels),
+    losses: Option<&[f32]>,
+    seed: u64,
+    epoch: u64,
+) -> Option<Vec<u32>> {
     let random = Random::new(seed, RandomStream::Order, epoch, 0);
     match (how, labels) {
         (SampleOrder::Sequential, _) => None,
@@ -13,7 +23,11 @@ pub(super) fn order_of(how: SampleOrder, samples: &[u32], labels: &Labels, seed:
             let classes = samples.iter().map(|&sample| labels[sample as usize]).collect::<Vec<_>>();
             Some(alternating(&classes, &random))
         }
-        (SampleOrder::Shuffle | SampleOrder::ClassAlternating, _) => Some(random.permutation(samples.len())),
+        (SampleOrder::HardExamples(hard), _) if let Some(losses) = losses => {
+            assert_eq!(losses.len(), samples.len(), "every sample has a loss");
+            Some(hard.order(losses, seed, epoch))
+        }
+        _ => Some(random.permutation(samples.len())),
     }
 }
 
@@ -102,7 +116,7 @@ mod tests {
     fn order(classes: &[u32], epoch: u64) -> Vec<u32> {
         let labels = Labels::Index(classes.to_vec());
         let samples: Vec<u32> = (0..classes.len() as u32).collect();
-        order_of(SampleOrder::ClassAlternating, &samples, &labels, 7, epoch).unwrap()
+        order_of(SampleOrder::ClassAlternating, (&samples, &labels), None, 7, epoch).unwrap()
     }
 
     fn repeats(classes: &[u32], order: &[u32]) -> usize {

@@ -3,6 +3,7 @@
 use super::augment::ColorAxes;
 use super::colors::color_axes;
 use super::file::both;
+use super::label_noise;
 use super::record::{DataRecord, SetRecord, stamps};
 use super::{Augment, Base, DataSettings, Dataset, Mix, Normalization, SampleOrder, SourceContext, Subset, Whitening};
 use crate::device::{Random, RandomStream};
@@ -98,16 +99,18 @@ pub fn open_known(settings: &DataSettings, seed: u64, base: &Base, known: Known)
     let refuse = |fault: Fault| Error::Usage(format!("[data]: {}", fault.message));
     settings.check().map_err(refuse)?;
     let cx = SourceContext { subset: Subset::Train, base };
-    let (train, test) = both(settings.train.load(cx), open_set(settings, base, known))?;
+    let (mut train, test) = both(settings.train.load(cx), open_set(settings, base, known))?;
     let stamps = stamps(&settings.train, cx);
     let record = SetRecord::new(&train, stamps, known.record.map(|record| &record.train), known.verify)?;
-    let train = Arc::new(train);
     let header = test.as_ref().map(|(_, record)| record.header);
     if let Some(fault) = settings.faults_with(&record.header, header.as_ref()).into_iter().next() {
         return Err(refuse(fault));
     }
     let images = train.images();
     let (kept, apart) = set_apart(images, settings.num_validation(images), seed);
+    // The record is that of the files.
+    label_noise::add(&mut train, &kept, settings.num_wrong_labels(kept.len()), seed);
+    let train = Arc::new(train);
     let how = settings.normalize_for(record.header.pixels);
     let normalization = match known.record.filter(|_| !known.measure) {
         Some(earlier) => earlier.normalization_of(record.header.shape)?,

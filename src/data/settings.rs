@@ -1,8 +1,9 @@
 //! The `[data]` section of the file, and its checks.
 
 use super::whiten::MOST_WHITENED;
-use super::{Augment, AugmentSizes, DataSource, Header, Mix, PixelType, Targets, Whiten};
+use super::{Augment, AugmentSizes, DataSource, Header, Mix, PixelType, SampleOrder, Targets, Whiten};
 use crate::error::{Fault, quantity};
+use crate::settings::Settings;
 use serde::Deserialize;
 
 /// The normalisation of pixels: y = (x / scale - mean) / std, in f32.
@@ -20,20 +21,6 @@ pub enum Normalize {
     StandardizeFeatures,
 }
 
-/// The order in which an epoch takes the training samples.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SampleOrder {
-    /// The order of the data set.
-    Sequential,
-    /// A new random order in every epoch, a pure function of the seed and the epoch.
-    #[default]
-    Shuffle,
-    /// The same, but successive samples share no class unless one class has more samples than all others (LeCun et al. 1998, "Efficient
-    /// BackProp").
-    ClassAlternating,
-}
-
 /// The `[data]` section.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -46,6 +33,9 @@ pub struct DataSettings {
     /// Share of the training set that is held out for validation, 0 <= v < 1; 0 by default.
     #[serde(default)]
     pub validation: f64,
+    /// Share of the training samples whose class is replaced by another one, 0 <= v < 1; 0 by default.
+    #[serde(default)]
+    pub label_noise: f64,
     /// Samples in the global batch, at least 1.
     pub batch: usize,
     /// Normalisation of pixels; by default `unit` for 8-bit images and `none` for floats.
@@ -90,6 +80,16 @@ impl DataSettings {
             share if (0.0..1.0).contains(&share) => Ok(()),
             share => Err(Fault::at("validation", format!("validation = {share}, expected 0 <= share < 1"))),
         };
+        let label_noise = match self.label_noise {
+            share if (0.0..1.0).contains(&share) => Ok(()),
+            share => Err(Fault::at("label_noise", format!("label_noise = {share}, expected 0 <= share < 1"))),
+        };
+        let order = match &self.order {
+            SampleOrder::HardExamples(hard) => hard
+                .check_ranges()
+                .map_err(|fault| Fault::at("order", format!("{}: {}", self.order.key(), fault.message))),
+            _ => Ok(()),
+        };
         let workers = match self.workers {
             Some(workers) if !(1..=256).contains(&workers) => {
                 Err(Fault::at("workers", format!("workers = {workers}, expected 1 to 256")))
@@ -105,7 +105,8 @@ impl DataSettings {
         });
         let checked = |one: &Mix| one.check().map_err(|f| Fault::at("mix", format!("{}: {}", one.key(), f.message)));
         let mix = self.mix.iter().try_for_each(checked);
-        let all = [source("train", &self.train), test, validation, batch, whiten, augment, mix, workers];
+        let all =
+            [source("train", &self.train), test, validation, label_noise, batch, whiten, augment, mix, order, workers];
         all.into_iter().filter_map(Result::err).collect()
     }
 
@@ -154,6 +155,29 @@ impl DataSettings {
         (self.validation * images as f64).round() as usize
     }
 
+    /// Returns how many of `samples` training samples get another class: their share, rounded.
+    pub fn num_wrong_labels(&self, samples: usize) -> usize {
+        (self.label_noise * samples as f64).round() as usize
+    }
+
+    /// Returns what is wrong with the noise of the labels of a training set, of which `kept` samples are trained on.
+    fn fault_of_noise(&self, train: &Header, kept: usize) -> Option<Fault> {
+        let message = match train.targets() {
+            _ if self.label_noise == 0.0 => return None,
+            Targets::Classes(classes) if classes < 2 => {
+                "label_noise replaces classes by others, but there is only one; remove it".to_string()
+            }
+            Targets::Classes(_) if self.num_wrong_labels(kept) == 0 => format!(
+                "label_noise = {} of {} is none; give a larger share, or remove it",
+                self.label_noise,
+                quantity(kept as u64, "training sample")
+            ),
+            Targets::Classes(_) => return None,
+            targets => format!("label_noise replaces class numbers, but the targets are {targets}; remove it"),
+        };
+        Some(Fault::at("label_noise", message))
+    }
+
     /// Returns every setting that does not fit the data sets.
     pub fn faults_with(&self, train: &Header, test: Option<&Header>) -> Vec<Fault> {
         let mut faults = Vec::new();
@@ -170,6 +194,7 @@ impl DataSettings {
             );
             faults.push(Fault::at("validation", message));
         }
+        faults.extend(self.fault_of_noise(train, train.images.saturating_sub(apart)));
         if self.normalize == Some(Normalize::Unit) && train.pixels == PixelType::F32 {
             let message = "normalize = \"unit\" divides 8-bit pixels by 255, but these images are floats; use \"none\" \
                            or \"standardize\"";

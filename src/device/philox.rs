@@ -29,6 +29,10 @@ pub enum RandomStream {
     Mix = 9,
     /// Augmentation of that other sample.
     Partner = 10,
+    /// Which samples with large losses come once more in an epoch.
+    HardExamples = 11,
+    /// The choice of training samples with wrong labels, and their classes.
+    LabelNoise = 12,
 }
 
 /// The sequence of random numbers of one (seed, purpose, time, stream).

@@ -9,11 +9,11 @@ use std::ops::Range;
 
 /// What is shown of a step while it runs. The threads of several devices call it at once.
 pub trait Observer: Send + Sync {
-    /// Returns the most values of a node's output that are shown on each device, 0 for none. All values of at least one sample are
+    /// Returns the most values of a node's output, or of what a loss reads, that are shown on each device, 0 for none. All values of at least one sample are
     /// shown.
     fn most_values(&self, node: usize) -> usize;
 
-    /// Shows a node's output on a device: its first samples.
+    /// Shows a node's output on a device, or what a loss reads: its first samples.
     fn output(&self, node: usize, window: &LocalOperand, values: &[f64]);
 
     /// Shows the gradients of the whole batch on a device, before the optimiser reads them. `read` returns elements of
@@ -27,7 +27,7 @@ pub trait Observer: Send + Sync {
 /// What an observer is shown with an instruction.
 #[derive(Debug, Clone)]
 pub(super) enum Shown {
-    /// After it, a part of a node's output.
+    /// After it, a part of a node's output, or of what a loss reads.
     Output { node: usize, operand: LocalOperand, at: ArenaPart },
     /// Before it, the gradients.
     Gradients { byte: usize },
@@ -53,7 +53,10 @@ pub(super) fn shown(program: &Program, gradients: usize, observer: &dyn Observer
                 let writes = |(role, local): &&(Role, LocalOperand)| {
                     *role == Role::Y && matches!(local.access, Access::Write | Access::Update)
                 };
-                if let Some((_, local)) = operands.iter().find(writes) {
+                // A loss has metrics in place of an output.
+                let is_loss = operands.iter().any(|(role, _)| *role == Role::Metrics);
+                let reads = |(role, _): &&(Role, LocalOperand)| is_loss && *role == Role::X(0);
+                if let Some((_, local)) = operands.iter().find(writes).or_else(|| operands.iter().find(reads)) {
                     outputs.insert((step.device, node), (index, local));
                 }
             }

@@ -9,7 +9,7 @@ use super::start::Start;
 use crate::collectives::CollectiveAlgorithm;
 use crate::config::{self, Collectives, Config, DeviceKind};
 use crate::cpu::Implementation;
-use crate::data::{BatchPart, Contents, DataRecord, Description, EpochPlan, Header, Place};
+use crate::data::{BatchPart, Contents, DataRecord, Description, EpochPlan, Header, Place, SampleOrder};
 use crate::error::{Error, Fault, Problem, Problems, Result, quantity};
 use crate::layers::Mode;
 use crate::network::{CheckedConfig, Network};
@@ -362,6 +362,9 @@ impl Job {
         if self.evaluates.is_none() {
             add(Mode::Train, self.epoch().samples);
             add(Mode::Train, rest);
+        }
+        if self.evaluates.is_none() && matches!(self.config.data.order, SampleOrder::HardExamples(_)) {
+            add(Mode::Eval, self.epoch().samples);
         }
         add(Mode::Eval, validation);
         add(Mode::Eval, test);

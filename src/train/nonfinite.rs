@@ -65,7 +65,7 @@ impl Run {
         let mut result = Ok(None);
         let mut of = BatchOf {
             set: "train",
-            batches: Batches::train(&self.splits),
+            batches: self.training_batches(),
             place: self.place,
             part: None,
             variant: Variant::train(rows),

@@ -7,6 +7,7 @@ use super::headers::note_same_data;
 use super::job::{Evaluates, Job};
 use super::manifest::{Evaluation, FORMAT, Info, Ranking};
 use super::method_run::MethodRun;
+use super::sample_losses::{self, SampleLosses, WithLosses};
 use super::start::tensors;
 use super::watch::Watch;
 use super::weights::TensorSource;
@@ -87,6 +88,8 @@ pub struct Run {
     pub(super) method: Option<MethodRun>,
     /// What watches the run, if anything does.
     pub(super) watch: Option<Watch>,
+    /// The losses by which the samples of an epoch are chosen, if they were measured.
+    pub(super) losses: Option<SampleLosses>,
     /// The weights at the start and after each update, if they are kept.
     pub(super) path: Option<Vec<Vec<f64>>>,
 }
@@ -199,6 +202,7 @@ impl Run {
             skips: 0,
             method,
             watch,
+            losses: None,
             path: None,
         })
     }
@@ -299,6 +303,10 @@ impl Run {
         }
         // Read with the data, or fitted again because its setting has changed.
         used.extend(whitening::indices(file));
+        used.extend(sample_losses::index(file));
+        if self.chooses_hard_examples() {
+            self.losses = sample_losses::read(checkpoint, self.splits.train.samples.len())?;
+        }
         let unused = file.tensors.iter().enumerate().filter(|(index, _)| !used.contains(index));
         let unused: Vec<String> = unused.map(|(_, tensor)| tensor.name.clone()).collect();
         for (what, names) in [("starts at zero", fresh), ("of the checkpoint is not used", unused)] {
@@ -392,6 +400,7 @@ impl Run {
         let vectors = self.method.as_ref().map(MethodRun::tensors);
         let state: &dyn TensorSource = vectors.as_ref().map_or(&state, |vectors| vectors);
         let state = WithWhitening { state, whitening: self.splits.train.whitening.as_deref() };
+        let state = WithLosses { state: &state, losses: self.losses().map(|losses| &losses[..]) };
         let snapshot = Snapshot { model: &model, state: &state, info: &self.info() };
         checkpoint::write(&self.records.fs, &self.records.dir, &snapshot, &self.retention())
     }
@@ -402,7 +411,8 @@ impl Run {
         let vectors = self.method.as_ref().map_or(0, MethodRun::values) * size_of::<f64>();
         let whitened = self.splits.train.whitening.as_ref().map_or(0, |whitening| whitening.features());
         let whitening = whitened * (whitened + 1) * size_of::<f32>();
-        (elements * self.session.plan().spec.precision.bytes() + vectors + whitening) as u64 + OTHER_BYTES
+        let losses = if self.chooses_hard_examples() { self.splits.train.samples.len() * size_of::<f32>() } else { 0 };
+        (elements * self.session.plan().spec.precision.bytes() + vectors + whitening + losses) as u64 + OTHER_BYTES
     }
 
     /// Adds to the error of a failed save how much room it needs, if there was none.

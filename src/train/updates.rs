@@ -6,7 +6,7 @@ use super::method_run::MethodRun;
 use super::run::{EvaluatedWeights, Run};
 use super::signals::Stop;
 use crate::config::{Every, OnError, OnNonFinite, Train};
-use crate::data::{Destination, Loader, Place};
+use crate::data::Place;
 use crate::device::Clock;
 use crate::error::{Error, Result, number};
 use crate::layers::MetricKind;
@@ -118,14 +118,15 @@ impl Run {
             reporter.emit(&RunEvent::Note { text })?;
         }
         let (steps, epoch) = (self.job.steps(), self.job.epoch());
-        // The rate of the next update may depend on the last loss of an epoch.
-        let waits_for_epochs = self.job.config.optimizer.schedule.observes(Monitor::Train);
+        // The rate of the next update may depend on the last loss of an epoch, its samples on the weights after that.
+        let observes = self.job.config.optimizer.schedule.observes(Monitor::Train);
+        let (chooses, waits_for_epochs) = (self.chooses_hard_examples(), observes || self.chooses_hard_examples());
         let mut rhythm = Rhythm { train: self.job.config.train.clone(), steps, saved: Instant::now() };
         if let Some(time) = rhythm.train.max_time {
             stop.at(begin + time);
         }
-        let destination = Destination { workers: self.job.workers(), ..self.session.destination() };
-        let mut loader = Loader::train(&self.splits, destination, self.place, self.job.part())?;
+        self.measure_losses(stop)?;
+        let mut loader = self.loader()?;
         // An evaluation that a signal ended is made up for.
         if self.lacks_evaluation(&rhythm) {
             self.evaluate(reporter, stop)?;
@@ -203,6 +204,12 @@ impl Run {
             self.observe(Observation::Update(result.loss), reporter)?;
             if place.sample == 0 {
                 self.observe(Observation::Epoch, reporter)?;
+                if chooses && self.step < steps {
+                    // It has batches of the next epoch in another order.
+                    drop(loader);
+                    self.measure_losses(stop)?;
+                    loader = self.loader()?;
+                }
             }
             last = Instant::now();
             let best = rhythm.evaluates(self.step, place) && self.evaluate(reporter, stop)?;

@@ -52,12 +52,9 @@ impl Part {
 
 /// Returns the ranges that are read of `len` elements from `first` on.
 fn blocks(first: usize, len: usize) -> Vec<Range<usize>> {
-    if len <= MOST {
-        return vec![first..first + len];
-    }
-    let block = MOST / BLOCKS;
+    let (blocks, block) = if len <= MOST { (1, len) } else { (BLOCKS, MOST / BLOCKS) };
     let start = |number: usize| first + number * (len - block) / (BLOCKS - 1);
-    (0..BLOCKS).map(|number| start(number)..start(number) + block).collect()
+    (0..blocks).map(|number| start(number)..start(number) + block).collect()
 }
 
 #[cfg(test)]
@@ -66,7 +63,7 @@ mod tests {
 
     #[test]
     fn blocks_reach_from_the_first_element_to_the_last() {
-        assert_eq!(blocks(7, MOST), [7..7 + MOST]);
+        assert_eq!(blocks(7, MOST), vec![7..7 + MOST; 1]);
         let (len, block) = (10 * MOST + 1, MOST / BLOCKS);
         let all = blocks(100, len);
         assert_eq!((all.len(), all[0].start, all[3].end), (4, 100, 100 + len));
