@@ -3,7 +3,7 @@
 //!
 //! Gradients are those of the batch, before the optimiser changes them. The update itself and the one before are found from the weights
 //! between updates, so an update that is watched is preceded by one during which nothing is submitted ahead. Weights, gradients and outputs
-//! are read from the devices, of large parameters only in part ([`parts`]), and of outputs the first samples ([`view`]); nothing that is
+//! are read from the devices, of large parameters only in part (`parts.rs`), and of outputs the first samples (`view.rs`); nothing that is
 //! computed changes.
 
 mod outputs;
