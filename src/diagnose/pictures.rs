@@ -231,6 +231,8 @@ impl Landscape {
             .x_desc(labels[0])
             .y_desc(labels[1])
             .label_style(("sans-serif", TEXT))
+            .x_label_formatter(&|x| coordinate(*x))
+            .y_label_formatter(&|y| coordinate(*y))
             .draw()?;
         let cells = ys.iter().enumerate().flat_map(|(j, &y)| xs.iter().enumerate().map(move |(i, &x)| (i, j, x, y)));
         chart.draw_series(cells.map(|(i, j, x, y)| {
@@ -280,9 +282,20 @@ fn tick(loss: f64) -> String {
     if loss == 0.0 || (1e-2..1e4).contains(&loss.abs()) { format!("{loss:.3}") } else { format!("{loss:.2e}") }
 }
 
+/// Formats a coordinate of a plane, without what rounding left of a multiple.
+fn coordinate(at: f64) -> String {
+    number(f64::from((1e6 * at).round() as f32) / 1e6 + 0.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn coordinates_have_no_sign_of_zero_and_no_rounding() {
+        let texts = [-1e-17, -0.0, 0.1 + 0.2, -0.8, 2.5].map(coordinate);
+        assert_eq!(texts, ["0", "0", "0.3", "-0.8", "2.5"]);
+    }
 
     #[test]
     fn shades_go_from_dark_to_light() {
