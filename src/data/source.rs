@@ -1,35 +1,17 @@
 //! The sources of data, and how a source is written in the file.
 
+use super::one_kind::holder;
 use super::{DataFormat, KEYS, read};
 use crate::error::suggest;
 use serde::Deserialize;
 use serde::de::value::MapDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 use std::fmt;
-use std::ops::Deref;
 use std::sync::Arc;
 
-/// The source of a data set; the kind is the key: `{ digits = "train" }`.
-#[derive(Debug, Clone)]
-pub struct DataSource(pub Arc<dyn DataFormat>);
-
-impl Deref for DataSource {
-    type Target = dyn DataFormat;
-    fn deref(&self) -> &Self::Target {
-        &*self.0
-    }
-}
-
-impl<F: DataFormat + 'static> From<F> for DataSource {
-    fn from(format: F) -> Self {
-        DataSource(Arc::new(format))
-    }
-}
-
-impl PartialEq for DataSource {
-    fn eq(&self, other: &Self) -> bool {
-        (self.key(), self.values()) == (other.key(), other.values())
-    }
+holder! {
+    /// The source of a data set; the kind is the key: `{ digits = "train" }`.
+    DataSource of DataFormat
 }
 
 fn unknown<E: Error>(kind: &str) -> E {

@@ -3,34 +3,15 @@
 use super::augmentation::{Augmentation, Draws};
 use super::axes::ColorAxes;
 use super::{KEYS, read};
-use crate::data::one_kind::{OneKind, deserialize};
+use crate::data::one_kind::{OneKind, deserialize, holder};
 use crate::device::Random;
 use crate::error::{Fault, Result};
 use serde::de::{Deserialize, Deserializer};
-use std::ops::Deref;
 use std::sync::Arc;
 
-/// An augmentation of a list.
-#[derive(Debug, Clone)]
-pub struct Augment(pub Arc<dyn Augmentation>);
-
-impl Deref for Augment {
-    type Target = dyn Augmentation;
-    fn deref(&self) -> &Self::Target {
-        &*self.0
-    }
-}
-
-impl<A: Augmentation + 'static> From<A> for Augment {
-    fn from(one: A) -> Self {
-        Augment(Arc::new(one))
-    }
-}
-
-impl PartialEq for Augment {
-    fn eq(&self, other: &Self) -> bool {
-        (self.key(), self.values()) == (other.key(), other.values())
-    }
+holder! {
+    /// An augmentation of a list.
+    Augment of Augmentation
 }
 
 impl Augment {

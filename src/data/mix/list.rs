@@ -4,33 +4,14 @@ use super::mixture::Mixture;
 use super::recipe::Recipe;
 use super::{KEYS, read};
 use crate::data::augment::Draws;
-use crate::data::one_kind::{OneKind, deserialize};
+use crate::data::one_kind::{OneKind, deserialize, holder};
 use crate::device::Random;
 use serde::de::{Deserialize, Deserializer};
-use std::ops::Deref;
 use std::sync::Arc;
 
-/// A kind of mixing of a list.
-#[derive(Debug, Clone)]
-pub struct Mix(pub Arc<dyn Mixture>);
-
-impl Deref for Mix {
-    type Target = dyn Mixture;
-    fn deref(&self) -> &Self::Target {
-        &*self.0
-    }
-}
-
-impl<M: Mixture + 'static> From<M> for Mix {
-    fn from(one: M) -> Self {
-        Mix(Arc::new(one))
-    }
-}
-
-impl PartialEq for Mix {
-    fn eq(&self, other: &Self) -> bool {
-        (self.key(), self.values()) == (other.key(), other.values())
-    }
+holder! {
+    /// A kind of mixing of a list.
+    Mix of Mixture
 }
 
 /// What a sample is mixed with, and how.

@@ -2,35 +2,17 @@
 
 use super::whitener::Whitener;
 use super::{KEYS, read};
+use crate::data::one_kind::holder;
 use crate::error::suggest;
 use serde::Deserialize;
 use serde::de::value::MapDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 use std::fmt;
-use std::ops::Deref;
 use std::sync::Arc;
 
-/// A way to whiten; the kind is the key: `{ zca = 0.01 }`.
-#[derive(Debug, Clone)]
-pub struct Whiten(pub Arc<dyn Whitener>);
-
-impl Deref for Whiten {
-    type Target = dyn Whitener;
-    fn deref(&self) -> &Self::Target {
-        &*self.0
-    }
-}
-
-impl<W: Whitener + 'static> From<W> for Whiten {
-    fn from(one: W) -> Self {
-        Whiten(Arc::new(one))
-    }
-}
-
-impl PartialEq for Whiten {
-    fn eq(&self, other: &Self) -> bool {
-        (self.key(), self.values()) == (other.key(), other.values())
-    }
+holder! {
+    /// A way to whiten; the kind is the key: `{ zca = 0.01 }`.
+    Whiten of Whitener
 }
 
 impl<'de> Deserialize<'de> for Whiten {
