@@ -5,35 +5,6 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
 use std::fmt;
 use std::marker::PhantomData;
 
-/// Defines a type that holds one kind of a list, and is compared by its key and its settings.
-macro_rules! holder {
-    ($(#[$doc:meta])* $Name:ident of $Kind:ident) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone)]
-        pub struct $Name(pub std::sync::Arc<dyn $Kind>);
-
-        impl std::ops::Deref for $Name {
-            type Target = dyn $Kind;
-            fn deref(&self) -> &Self::Target {
-                &*self.0
-            }
-        }
-
-        impl<K: $Kind + 'static> From<K> for $Name {
-            fn from(one: K) -> Self {
-                $Name(std::sync::Arc::new(one))
-            }
-        }
-
-        impl PartialEq for $Name {
-            fn eq(&self, other: &Self) -> bool {
-                (self.key(), self.values()) == (other.key(), other.values())
-            }
-        }
-    };
-}
-pub(super) use holder;
-
 /// A type that is read from `{ kind = settings }`.
 pub(super) trait OneKind: Sized {
     /// What messages call it.

@@ -1,8 +1,8 @@
 //! The sources of data, and how a source is written in the file.
 
-use super::one_kind::holder;
 use super::{DataFormat, KEYS, read};
 use crate::error::suggest;
+use crate::settings::holder;
 use serde::Deserialize;
 use serde::de::value::MapDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};

@@ -13,7 +13,7 @@ pub(crate) use define::settings;
 pub use range::{
     AT_LEAST_ONE, FINITE, FRACTION, INSIDE, NOT_NEGATIVE, POSITIVE, PROBABILITY, Range, SINGLE, SINGLE_OR_ZERO,
 };
-pub(crate) use registry::registry;
+pub(crate) use registry::{holder, registry};
 pub use table::{Setting, Settings};
 pub use value::Value;
 pub(crate) use value::values;

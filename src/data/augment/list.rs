@@ -3,9 +3,10 @@
 use super::augmentation::{Augmentation, Draws};
 use super::axes::ColorAxes;
 use super::{KEYS, read};
-use crate::data::one_kind::{OneKind, deserialize, holder};
+use crate::data::one_kind::{OneKind, deserialize};
 use crate::device::Random;
 use crate::error::{Fault, Result};
+use crate::settings::holder;
 use serde::de::{Deserialize, Deserializer};
 use std::sync::Arc;
 

@@ -4,8 +4,9 @@ use super::mixture::Mixture;
 use super::recipe::Recipe;
 use super::{KEYS, read};
 use crate::data::augment::Draws;
-use crate::data::one_kind::{OneKind, deserialize, holder};
+use crate::data::one_kind::{OneKind, deserialize};
 use crate::device::Random;
+use crate::settings::holder;
 use serde::de::{Deserialize, Deserializer};
 use std::sync::Arc;
 

@@ -2,8 +2,8 @@
 
 use super::whitener::Whitener;
 use super::{KEYS, read};
-use crate::data::one_kind::holder;
 use crate::error::suggest;
+use crate::settings::holder;
 use serde::Deserialize;
 use serde::de::value::MapDeserializer;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, Visitor};
