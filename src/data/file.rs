@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 const LARGEST_RATIO: u64 = 1032;
 /// The memory reserved before any bytes of a file have been read; from then on, at most as much as was read.
 const FIRST_PIECE: usize = 64 << 20;
+/// The characters of a cell or a name that a message quotes.
+const LONGEST_QUOTED: usize = 40;
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// The bytes of a file, decompressed if it is a gzip file (recognised by its first bytes, not by its name).
@@ -116,13 +118,23 @@ impl<'a> ByteStream<'a> {
         }
     }
 
-    fn failed(&self, error: std::io::Error) -> Error {
+    /// Returns the error about reading that failed.
+    pub fn failed(&self, error: std::io::Error) -> Error {
         match error.kind() {
             ErrorKind::UnexpectedEof | ErrorKind::InvalidInput | ErrorKind::InvalidData if self.packed => {
                 Error::file(&self.path, format!("damaged gzip file: {error}; download it again"))
             }
             _ => Error::io(&self.path, "read", error),
         }
+    }
+}
+
+impl Read for ByteStream<'_> {
+    /// Reads what comes next, however long the file is.
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.reader.read(bytes)?;
+        self.left = self.left.saturating_sub(read as u64);
+        Ok(read)
     }
 }
 
@@ -133,6 +145,20 @@ pub(super) fn both<A, B>(a: Result<A>, b: Result<B>) -> Result<(A, B)> {
         (Err(a), Err(b)) => Err(a.and(b)),
         (Err(error), _) | (_, Err(error)) => Err(error),
     }
+}
+
+/// Creates an error about a line of a file.
+pub(super) fn at_line(path: &Path, line: u64, message: impl Into<String>) -> Error {
+    let mut place = path.as_os_str().to_owned();
+    place.push(format!(":{line}"));
+    Error::file(Path::new(&place), message)
+}
+
+/// Returns a cell or a name for a message, in quotes.
+pub(super) fn quoted(cell: &str) -> String {
+    let shown: String = cell.chars().take(LONGEST_QUOTED).collect();
+    let more = if shown.len() < cell.len() { "..." } else { "" };
+    format!("\"{shown}{more}\"")
 }
 
 fn wrong_length(what: &str, expected: u64, found: u64) -> String {

@@ -11,6 +11,9 @@ mod cifar100;
 mod classes;
 mod colors;
 mod contents;
+mod csv;
+mod csv_rows;
+mod csv_targets;
 mod dataset;
 mod digits;
 mod file;
@@ -48,6 +51,8 @@ pub use batches::{Batch, BatchPart, Batches, EpochPlan, Place};
 pub use cifar::{Cifar, Files};
 pub use classes::{Beyond, ClassCounts};
 pub use contents::{Contents, SetSummary, inspect};
+pub use csv::Csv;
+pub use csv_targets::CsvTargets;
 pub use dataset::{Dataset, Description, Header, Labels, Subset, Targets};
 pub use digits::Digits;
 pub use format::{Base, DataFormat, SourceContext};
@@ -77,6 +82,7 @@ registry! {
     DataFormat: Box<dyn DataFormat>, one => Box::new(one);
     "cifar" => Cifar,
     "cifar100" => cifar100::Cifar100,
+    "csv" => Csv,
     "digits" => Digits,
     "idx" => Idx,
     "linear" => Linear,

@@ -6,7 +6,7 @@ use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use std::path::Path;
 
 /// One more than the largest class number.
-const LARGEST_CLASSES: i64 = 1 << 16;
+pub(super) const LARGEST_CLASSES: i64 = 1 << 16;
 /// The most values in the target of one image.
 const MOST_VALUES: usize = 1 << 30;
 /// How far the sum of a distribution may be from 1: what rounding to 8 bits of precision leaves in a few large values.
