@@ -17,7 +17,7 @@ mod csv_targets;
 mod dataset;
 mod digits;
 mod file;
-mod files;
+pub mod files;
 mod format;
 mod gzip;
 mod hard_examples;
