@@ -8,7 +8,7 @@ use std::path::Path;
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 9] = [
+const TARGETS: [(&str, Target); 12] = [
     ("config", targets::config),
     ("set", targets::set),
     ("idx", targets::idx),
@@ -18,6 +18,9 @@ const TARGETS: [(&str, Target); 9] = [
     ("metrics", targets::metrics),
     ("tensor_file", targets::tensor_file),
     ("name_map", targets::name_map),
+    ("tar", targets::tar),
+    ("list", targets::list),
+    ("csv", targets::csv),
 ];
 
 #[test]

@@ -3,7 +3,10 @@
 //! bytes, and tests/parsers.rs with the stored corpus.
 
 use peristyle::config::{self, NameMap, NamePattern};
-use peristyle::data::{Base, Cifar, DataSource, Files, Idx, Labels, Pixels, SourceContext, Subset, Tensors};
+use peristyle::data::files::{members_of, read_list, read_shards};
+use peristyle::data::{
+    Base, Cifar, Csv, CsvTargets, DataSource, Files, Idx, Labels, Pixels, SourceContext, Subset, Tensors,
+};
 use peristyle::report::cut_back;
 use peristyle::storage::Fs;
 use peristyle::train::checkpoint;
@@ -159,4 +162,38 @@ pub fn name_map(bytes: &[u8]) {
             assert!(pattern.matches(name).is_some(), "{name}");
         }
     }
+}
+
+/// A tar archive, of which the members lie in the file one after another; and the same as a shard of pictures.
+pub fn tar(bytes: &[u8]) {
+    let mut end = 0;
+    let read = members_of(Path::new("a.tar"), bytes, bytes.len() as u64, |member| {
+        assert!(member.offset >= end + 512 && !member.name.is_empty(), "{member:?}");
+        end = member.offset + member.bytes;
+        assert!(end <= bytes.len() as u64, "{member:?}");
+        Ok(())
+    });
+    let shards = read_shards(&[written("a.tar", bytes)]);
+    assert!(read.is_ok() || shards.is_err());
+    for sample in shards.iter().flat_map(|shards| &shards.samples) {
+        assert!(sample.offset + sample.bytes <= bytes.len() as u64, "{sample:?}");
+    }
+}
+
+/// A list of pictures. Written again, it is the same.
+pub fn list(bytes: &[u8]) {
+    let Ok(list) = read_list(&written("list.txt", bytes)) else { return };
+    let pictures = list.paths.iter().zip(&list.labels).map(|(path, label)| format!("{path} {label}\n"));
+    let text = format!("# Pictures\n{}", pictures.collect::<String>());
+    assert_eq!(read_list(&written("list.txt", text.as_bytes())).expect("a list can be written"), list);
+}
+
+/// A CSV file, after a byte that chooses the separator and the kind of targets, which are in column `y`.
+pub fn csv(bytes: &[u8]) {
+    let [choice, text @ ..] = bytes else { return };
+    let separator = [",", ";", "\t", " "][usize::from(choice % 4)].to_string();
+    let targets = [CsvTargets::Auto, CsvTargets::Classes, CsvTargets::Numbers][usize::from(choice / 4 % 3)];
+    let ignore = if choice / 12 % 2 == 1 { vec!["id".to_string()] } else { Vec::new() };
+    let file = written("table.csv", text);
+    loaded(&Csv { file, target: "y".to_string(), targets, ignore, separator }.into());
 }
