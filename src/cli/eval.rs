@@ -1,9 +1,11 @@
 //! `peristyle eval RUN_OR_CHECKPOINT`.
 
-use super::output::{notes, print};
+use super::eval_report::{SetOutcome, as_json, as_text};
+use super::output::{notes, print, print_json};
 use crate::error::{Error, Result};
 use crate::report::RunEvent;
 use crate::storage::Fs;
+use crate::train::predictions::{OutputKind, PredictionFile, Predictions};
 use crate::train::{DataPolicy, EvaluatedWeights, Job, Run, Stop, checkpoint, directory};
 use std::path::PathBuf;
 
@@ -24,6 +26,15 @@ pub(super) struct Arguments {
     /// The devices to use instead of the run's.
     #[arg(long, value_name = "DEVICES")]
     devices: Option<String>,
+    /// Lists so many wrong predictions of each set, the surest first.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    mistakes: Option<u32>,
+    /// Writes the prediction for every sample to a file: CSV, or JSON Lines if it ends with .jsonl.
+    #[arg(long, value_name = "FILE")]
+    predictions: Option<PathBuf>,
+    /// Prints one JSON object.
+    #[arg(long)]
+    json: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
@@ -42,17 +53,34 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         let message = "the run has no test data and no validation share; give test data with --data";
         return Err(Error::Usage(format!("{}: {message}", arguments.run.display())));
     }
+    let kind = OutputKind::of(&job.network);
+    if arguments.mistakes.is_some() && matches!(kind, OutputKind::Values(_)) {
+        let message = "the targets are values, of which a prediction is neither right nor wrong; omit --mistakes";
+        return Err(Error::Usage(format!("--mistakes: {message}")));
+    }
     let weights = if arguments.trained { EvaluatedWeights::Trained } else { EvaluatedWeights::Averaged };
     let mut run = Run::to_evaluate(job, plan, &found.checkpoint, weights)?;
     let skipped = found.skipped.iter().map(|skipped| format!("skipped a checkpoint: {}", skipped.with_causes()));
     notes(&run.job().notes.iter().cloned().chain(skipped).collect::<Vec<_>>());
-    let (events, result) = run.evaluations(&Stop::default())?.expect("nothing requests a stop");
-    for event in events {
-        if let RunEvent::Eval { step, split, loss, metrics, images } = event {
-            let metrics: String =
-                metrics.iter().map(|metric| format!("  {} {:.4}", metric.name, metric.value)).collect();
-            print(&format!("step {step}  {split}: loss {loss:.6}{metrics}  ({images} images)\n"))?;
-        }
+    let file = arguments.predictions.as_deref().map(PredictionFile::create).transpose()?;
+    let mut predictions = Predictions::new(kind, arguments.mistakes.unwrap_or(0) as usize, None, file);
+    let stop = Stop::default();
+    let evaluated = match (kind, &arguments.predictions) {
+        (OutputKind::Values(_), None) => run.evaluations(&stop),
+        _ => run.evaluations_with(&stop, &mut |set, batch| predictions.add(set, &batch)),
+    };
+    let (events, result) = evaluated?.expect("nothing requests a stop");
+    let mut reports = predictions.finish()?;
+    let outcome = |event: RunEvent| {
+        let RunEvent::Eval { step, split, loss, metrics, images } = event else { return None };
+        let report = reports.iter().position(|(name, _)| *name == split).map(|index| reports.swap_remove(index).1);
+        Some(SetOutcome { step, set: split, loss, metrics, images, report })
+    };
+    let outcomes: Vec<SetOutcome> = events.into_iter().filter_map(outcome).collect();
+    if arguments.json {
+        print_json(&(as_json(&outcomes, None).to_string() + "\n"))?;
+    } else {
+        print(&outcomes.iter().map(|outcome| as_text(outcome, None)).collect::<String>())?;
     }
     result
 }

@@ -12,6 +12,7 @@ mod configured;
 mod devices;
 mod diagnose;
 mod eval;
+mod eval_report;
 mod gradcheck;
 mod output;
 mod plan;

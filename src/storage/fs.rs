@@ -107,6 +107,17 @@ impl Fs {
         self.sync_folder(path.parent().unwrap_or(Path::new(".")))
     }
 
+    /// Begins to replace a file as a whole, in pieces. First removes what a kill may have left of an earlier call.
+    ///
+    /// # Errors
+    /// As [`Fs::create`].
+    pub fn begin_replacement(&self, path: &Path) -> Result<Replacement> {
+        let part = part_of(path);
+        self.remove_file(&part)?;
+        let file = self.create(&part)?;
+        Ok(Replacement { file, path: path.to_path_buf(), is_complete: false })
+    }
+
     /// Creates a folder and its parents, and flushes the name of each new one.
     ///
     /// # Errors
@@ -276,6 +287,45 @@ impl OutputFile {
     }
 }
 
+/// The new contents of a file, under another name until they are complete. Without that, they are removed.
+#[derive(Debug)]
+pub struct Replacement {
+    file: OutputFile,
+    path: PathBuf,
+    is_complete: bool,
+}
+
+impl Replacement {
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// As [`Fs::create`].
+    pub fn write_all(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes)
+    }
+
+    /// Gives the contents the name of the file.
+    ///
+    /// # Errors
+    /// As [`Fs::create`]; the file then has its old contents, unless only its folder could not be flushed.
+    pub fn finish(mut self) -> Result<()> {
+        self.file.sync()?;
+        let fs = self.file.fs.clone();
+        fs.rename(&self.file.path, &self.path)?;
+        self.is_complete = true;
+        fs.sync_folder(self.path.parent().unwrap_or(Path::new(".")))
+    }
+}
+
+impl Drop for Replacement {
+    fn drop(&mut self) {
+        if !self.is_complete {
+            // The error that came before is the one to report.
+            let _ = self.file.fs.remove_file(&self.file.path);
+        }
+    }
+}
+
 /// A file that is read.
 #[derive(Debug)]
 pub struct InputFile {
@@ -348,5 +398,28 @@ mod tests {
         }
         Fs::default().remove_folder(&dir).unwrap();
         assert!(!dir.exists());
+    }
+
+    #[test]
+    fn a_replacement_in_pieces_is_seen_when_it_is_complete_and_leaves_nothing_otherwise() {
+        let dir = std::env::temp_dir().join(format!("peristyle-replacement-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir(&dir).unwrap();
+        let file = dir.join("rows");
+        fs::write(&file, "old").unwrap();
+        let begin = || {
+            let mut replacement = Fs::default().begin_replacement(&file).unwrap();
+            replacement.write_all(b"new").unwrap();
+            assert_eq!(fs::read(&file).unwrap(), b"old");
+            replacement
+        };
+        drop(begin());
+        assert_eq!(Fs::default().list(&dir).unwrap(), [PathBuf::from("rows")]);
+        let mut replacement = begin();
+        replacement.write_all(b"er").unwrap();
+        replacement.finish().unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"newer");
+        assert_eq!(Fs::default().list(&dir).unwrap(), [PathBuf::from("rows")]);
+        fs::remove_dir_all(&dir).unwrap();
     }
 }

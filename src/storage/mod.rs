@@ -9,6 +9,6 @@ mod regular;
 mod space;
 
 pub use faults::{FaultKind, InjectedFault, VARIABLE};
-pub use fs::{Fs, InputFile, Interceptor, Operation, OutputFile};
+pub use fs::{Fs, InputFile, Interceptor, Operation, OutputFile, Replacement};
 pub use regular::open_regular;
 pub use space::{free_bytes, is_full, needed_and_free, size};

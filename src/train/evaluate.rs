@@ -1,13 +1,13 @@
 //! Evaluates a sample set: every sample counts once.
 
 use super::signals::Stop;
-use crate::data::{Batch, BatchPart, Batches, Destination, Loader, Place, Preparer, SampleSet};
+use crate::data::{Batch, BatchPart, Batches, Destination, EpochPlan, Loader, Place, Preparer, SampleSet};
 use crate::device::Clock;
 use crate::error::Result;
 use crate::layers::MetricKind;
 use crate::network::{Network, NetworkMetric};
 use crate::placement::Variant;
-use crate::program::Session;
+use crate::program::{Session, StepResult};
 use crate::report::{MetricValue, RunEvent};
 use std::ops::Range;
 use std::sync::Arc;
@@ -64,60 +64,92 @@ pub(super) fn measured(network: &Network, value: impl Fn(usize, MetricKind) -> f
     network.reported().map(metric).collect()
 }
 
+/// The results of the batches of an evaluation, summed in their order.
+#[derive(Debug)]
+pub(super) struct EvaluationSums<'s> {
+    set: &'s Arc<SampleSet>,
+    batch: usize,
+    plan: EpochPlan,
+    loss: f64,
+    images: f64,
+    metrics: Vec<f64>,
+    /// The number of batches.
+    number: usize,
+    /// The first batch whose loss is not finite.
+    bad: Option<usize>,
+}
+
+impl<'s> EvaluationSums<'s> {
+    /// Creates the sums of no batches of a set.
+    pub fn new(session: &Session, set: &'s Arc<SampleSet>, batch: usize) -> Self {
+        let (plan, metrics) = (Batches::eval(set, batch).plan(), vec![0.0; session.metrics().len()]);
+        EvaluationSums { set, batch, plan, loss: 0.0, images: 0.0, metrics, number: 0, bad: None }
+    }
+
+    /// Adds the next batch, which the session has just finished.
+    pub fn add(&mut self, session: &Session, result: &StepResult) {
+        let rows = self.plan.rows(self.number) as f64;
+        if self.bad.is_none() && !result.loss.is_finite() {
+            self.bad = Some(self.number);
+        }
+        self.number += 1;
+        self.loss += result.loss * rows;
+        self.images += rows;
+        let network = &session.plan().network;
+        for ((sum, value), metric) in self.metrics.iter_mut().zip(session.metrics()).zip(&network.metrics) {
+            *sum += if metric.kind == MetricKind::Mean { value * rows } else { *value };
+        }
+    }
+
+    /// Returns the result of the set after `step` updates.
+    pub fn result(self, session: &Session, step: u64) -> SetResult {
+        let EvaluationSums { set, batch, plan, loss, images, metrics, bad, .. } = self;
+        let bad = bad.map(|number| {
+            let batches = Batches::eval(set, batch);
+            let variant = Variant::eval(plan.rows(number));
+            let clock = Clock { step, ..Clock::default() };
+            BatchOf { set: set.name, place: plan.place(0, number), part: None, batches, variant, clock }
+        });
+        let event = RunEvent::Eval {
+            step,
+            split: set.name.to_string(),
+            loss: if bad.is_some() { f64::NAN } else { loss / images },
+            metrics: measured(&session.plan().network, |index, _| metrics[index] / images),
+            images: images as u64,
+        };
+        SetResult { event, bad }
+    }
+}
+
 /// Evaluates a sample set in batches read by some workers, after `step` updates; `None` if `stop` was requested first.
 ///
 /// # Errors
 /// When the data cannot be read or a step fails.
 pub(super) fn evaluate(
     session: &mut Session,
-    split: &Arc<SampleSet>,
+    set: &Arc<SampleSet>,
     (batch, workers): (usize, usize),
     step: u64,
     stop: &Stop,
 ) -> Result<Option<SetResult>> {
-    let mut loader = Loader::eval(split, Destination { workers, ..session.destination() }, batch)?;
-    let plan = Batches::eval(split, batch).plan();
-    let (mut loss, mut images) = (0.0, 0.0);
-    let mut metrics = vec![0.0; session.metrics().len()];
-    let (mut stopped, mut number, mut bad) = (false, 0, None);
+    let mut loader = Loader::eval(set, Destination { workers, ..session.destination() }, batch)?;
+    let mut sums = EvaluationSums::new(session, set, batch);
+    let mut stopped = false;
     let clock = Clock { step, ..Clock::default() };
     loop {
         // Submitted batches finish: the session must be idle when it is read or written.
         stopped |= stop.requested();
         let next = if stopped { None } else { loader.next_batch()? };
         if let Some(batch) = next {
-            let variant = Variant::eval(batch.rows);
-            session.submit(variant, batch, clock)?;
+            session.submit(Variant::eval(batch.rows), batch, clock)?;
             if session.under_way() < session.depth() {
                 continue;
             }
         } else if session.under_way() == 0 {
             break;
         }
-        let (result, rows) = (session.finish()?, plan.rows(number) as f64);
-        if bad.is_none() && !result.loss.is_finite() {
-            bad = Some(number);
-        }
-        number += 1;
-        loss += result.loss * rows;
-        images += rows;
-        let network = &session.plan().network;
-        for ((sum, value), metric) in metrics.iter_mut().zip(session.metrics()).zip(&network.metrics) {
-            *sum += if metric.kind == MetricKind::Mean { value * rows } else { *value };
-        }
+        let result = session.finish()?;
+        sums.add(session, &result);
     }
-    metrics.iter_mut().for_each(|sum| *sum /= images);
-    let bad = bad.map(|number| {
-        let batches = Batches::eval(split, batch);
-        let variant = Variant::eval(plan.rows(number));
-        BatchOf { set: split.name, place: plan.place(0, number), part: None, batches, variant, clock }
-    });
-    let event = RunEvent::Eval {
-        step,
-        split: split.name.to_string(),
-        loss: if bad.is_some() { f64::NAN } else { loss / images },
-        metrics: measured(&session.plan().network, |index, _| metrics[index]),
-        images: images as u64,
-    };
-    Ok((!stopped).then_some(SetResult { event, bad }))
+    Ok((!stopped).then(|| sums.result(session, step)))
 }

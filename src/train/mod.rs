@@ -20,6 +20,7 @@ mod memory;
 mod method_run;
 mod nonfinite;
 pub mod owner;
+pub mod predictions;
 mod ranges;
 mod run;
 mod sample_losses;

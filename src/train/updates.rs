@@ -1,20 +1,21 @@
 //! The training loop: submits batches, evaluates and saves when due, until the end, a signal or the end of the time.
 
-use super::evaluate::{evaluate, measured};
+use super::evaluate::{SetResult, evaluate, measured};
 use super::manifest::Evaluation;
 use super::method_run::MethodRun;
 use super::run::{EvaluatedWeights, Run};
 use super::signals::Stop;
 use crate::config::{Every, OnError, OnNonFinite, Train};
-use crate::data::Place;
+use crate::data::{Place, SampleSet};
 use crate::device::Clock;
 use crate::error::{Error, Result, number};
 use crate::layers::MetricKind;
 use crate::optim::{Monitor, Observation};
 use crate::placement::Variant;
-use crate::program::StepResult;
+use crate::program::{Session, StepResult};
 use crate::report::{MetricValue, Reporter, RunEvent};
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// How a run ended.
@@ -27,6 +28,9 @@ pub enum Ended {
     /// `train.max_time` was over; a checkpoint was written.
     OutOfTime,
 }
+
+/// Evaluates a set in batches read by some workers, after so many updates; returns `None` if a stop was requested first.
+type Evaluator<'e> = &'e mut dyn FnMut(&mut Session, &Arc<SampleSet>, (usize, usize), u64) -> Result<Option<SetResult>>;
 
 /// When evaluations and checkpoints are due.
 struct Rhythm {
@@ -337,21 +341,26 @@ impl Run {
     /// # Errors
     /// When a step fails.
     pub fn evaluations(&mut self, stop: &Stop) -> Result<Option<(Vec<RunEvent>, Result<()>)>> {
+        self.evaluations_by(&mut |session, set, at, step| evaluate(session, set, at, step, stop))
+    }
+
+    /// Evaluates as [`Run::evaluations`] does, each set by a function.
+    pub(super) fn evaluations_by(&mut self, evaluate: Evaluator) -> Result<Option<(Vec<RunEvent>, Result<()>)>> {
         if self.session.plan().chain.average().is_none() || self.evaluates == EvaluatedWeights::Trained {
-            return self.evaluations_of(stop);
+            return self.evaluations_of(evaluate);
         }
         self.session.exchange_average()?;
-        let result = self.evaluations_of(stop);
+        let result = self.evaluations_of(evaluate);
         self.session.exchange_average()?;
         result
     }
 
     /// Evaluates the present weights.
-    fn evaluations_of(&mut self, stop: &Stop) -> Result<Option<(Vec<RunEvent>, Result<()>)>> {
+    fn evaluations_of(&mut self, evaluate: Evaluator) -> Result<Option<(Vec<RunEvent>, Result<()>)>> {
         let sets = [self.splits.validation.clone(), self.splits.test.clone()];
         let (mut events, mut bad) = (Vec::new(), None);
-        for split in sets.into_iter().flatten() {
-            let result = evaluate(&mut self.session, &split, (self.job.part(), self.job.workers()), self.step, stop)?;
+        for set in sets.into_iter().flatten() {
+            let result = evaluate(&mut self.session, &set, (self.job.part(), self.job.workers()), self.step)?;
             let Some(result) = result else { return Ok(None) };
             events.push(result.event);
             bad = bad.or(result.bad);
