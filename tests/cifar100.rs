@@ -69,7 +69,8 @@ fn a_crop_gives_the_network_another_shape_and_evaluations_the_middle() {
     let cropped = train(&folder, "run", &sets);
     assert!(cropped[39] < 0.7 * cropped[0], "{cropped:?}");
     let emulated = train(&folder, "emulated", &[&sets[..], &["devices.use=\"emu*2\""]].concat());
-    assert!(emulated.iter().zip(&cropped).all(|(a, b)| (a - b).abs() < 2e-4 * b), "{emulated:?}, {cropped:?}");
+    // Later, rounding has grown with every update.
+    assert!(emulated.iter().zip(&cropped).take(30).all(|(a, b)| (a - b).abs() < 1e-5 * b), "{emulated:?}, {cropped:?}");
     let evaluated = |dir: &str| events(&folder.metrics(dir), "eval")[1]["loss"].as_f64().unwrap();
     assert!((evaluated("emulated") - evaluated("run")).abs() < 2e-4 * evaluated("run"));
     // Nothing about an evaluation is drawn.
@@ -90,7 +91,7 @@ fn a_file_that_is_cut_while_it_is_in_use_is_named() {
     let folder = folder("cifar100-cut");
     let source: DataSource = toml::from_str::<Section>("source = { cifar100 = \"train.bin\" }").unwrap().source;
     let base = Base::from(&*folder.0);
-    let data = source.load(SourceContext { subset: Subset::Train, base: &base }).unwrap();
+    let data = source.load(SourceContext::new(Subset::Train, &base)).unwrap();
     let file = std::fs::OpenOptions::new().write(true).open(folder.at("train.bin")).unwrap();
     file.set_len(100 * RECORD as u64 + 5).unwrap();
     assert!(data.samples.read(99, &mut Sample::default()).is_ok());

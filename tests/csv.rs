@@ -15,7 +15,7 @@ fn folder(name: &str) -> Folder {
     let [images, labels] = ["images-idx3", "labels-idx1"].map(|kind| format!("data/train-{kind}-ubyte.gz").into());
     let base = Base::from(&*folder.0);
     let source: DataSource = Idx { images, labels }.into();
-    let data = source.load(SourceContext { subset: Subset::Train, base: &base }).unwrap();
+    let data = source.load(SourceContext::new(Subset::Train, &base)).unwrap();
     let (Pixels::U8(pixels), Labels::Index(labels)) = (data.all_pixels().unwrap(), &data.labels) else { panic!() };
     let values: Vec<f32> = pixels.iter().map(|&pixel| f32::from(pixel) / 37.0).collect();
     let name =

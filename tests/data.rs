@@ -2,8 +2,8 @@
 
 use peristyle::data::augment::Shift;
 use peristyle::data::{
-    Augment, Base, Batch, Batches, DataSettings, DataSource, Dataset, Destination, ImageView, Labels, Loader, Pixels,
-    Place, Preparer, Sample, SampleSet, SampleSets, Samples, SourceContext, Subset, all_examples, open,
+    Augment, Base, Batch, Batches, DataSettings, DataSource, Dataset, Destination, Labels, Loader, Pixels, Place,
+    Preparer, Sample, SampleSet, SampleSets, Samples, SourceContext, StoredImage, Subset, all_examples, open,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -20,7 +20,8 @@ fn splits(text: &str) -> SampleSets {
 
 fn load(source: &str, subset: Subset) -> Dataset {
     let source = settings(&format!("train = {source}\nbatch = 1")).train;
-    let cx = SourceContext { subset, base: &Base::from(Path::new(ROOT)) };
+    let base = Base::from(Path::new(ROOT));
+    let cx = SourceContext::new(subset, &base);
     let dataset = source.load(cx).expect("the test's data is valid");
     assert_eq!(source.describe(cx).expect("its header is valid").header, dataset.header());
     dataset
@@ -190,7 +191,8 @@ fn the_loader_gives_the_same_bits_as_direct_computation_from_any_start() {
 fn every_source_is_as_described() {
     for format in all_examples() {
         for subset in [Subset::Train, Subset::Test] {
-            let cx = SourceContext { subset, base: &Base::default() };
+            let base = Base::default();
+            let cx = SourceContext::new(subset, &base);
             let (description, data) = (format.describe(cx).unwrap(), format.load(cx).unwrap());
             assert_eq!(description.header, data.header(), "{format:?}");
             let pixels = match data.all_pixels().unwrap() {
@@ -228,7 +230,7 @@ impl Samples for Damaged {
     fn len(&self) -> usize {
         self.whole.images()
     }
-    fn read<'s>(&'s self, index: usize, sample: &'s mut Sample) -> peristyle::error::Result<ImageView<'s>> {
+    fn read<'s>(&'s self, index: usize, sample: &'s mut Sample) -> peristyle::error::Result<StoredImage<'s>> {
         if self.wrong.contains(&index) {
             return Err(peristyle::error::Error::Run(format!("image {index} is damaged")));
         }

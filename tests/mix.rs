@@ -45,7 +45,15 @@ fn greys(lists: &str) -> SampleSets {
         mix,
         target_width,
     });
-    SampleSets { train, validation: None, test: None, batch: 30, order: SampleOrder::Shuffle, seed: 5 }
+    SampleSets {
+        train,
+        validation: None,
+        test: None,
+        batch: 30,
+        order: SampleOrder::Shuffle,
+        seed: 5,
+        notes: Vec::new(),
+    }
 }
 
 /// Returns every sample of an epoch with its image and its target.

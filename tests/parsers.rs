@@ -8,11 +8,12 @@ use std::path::Path;
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 12] = [
+const TARGETS: [(&str, Target); 13] = [
     ("config", targets::config),
     ("set", targets::set),
     ("idx", targets::idx),
     ("cifar", targets::cifar),
+    ("picture", targets::picture),
     ("tensors", targets::tensors),
     ("checkpoint", targets::checkpoint),
     ("metrics", targets::metrics),
@@ -34,6 +35,42 @@ fn every_parser_accepts_its_corpus() {
             let bytes = std::fs::read(&file).unwrap();
             let done = catch_unwind(AssertUnwindSafe(|| run(&bytes)));
             assert!(done.is_ok(), "{}", file.display());
+        }
+    }
+}
+
+/// Returns a copy with a few bytes replaced, removed or inserted, or cut off at the end: damage number `seed`.
+fn damaged(bytes: &[u8], seed: u64) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    // A linear congruential generator, with the constants of Knuth's MMIX.
+    let mut state = seed;
+    let mut below = |bound: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % bound
+    };
+    for _ in 0..1 + below(3) {
+        let at = below(bytes.len().max(1));
+        match below(6) {
+            _ if bytes.is_empty() => {}
+            0 => bytes[at] = below(256) as u8,
+            1 => bytes[at] ^= 1 << below(8),
+            2 => bytes[at] = [0, 1, 0x22, 0x7f, 0x80, 0xff][below(6)],
+            3 => bytes.insert(at, below(256) as u8),
+            4 => drop(bytes.remove(at)),
+            _ => bytes.truncate(at),
+        }
+    }
+    bytes
+}
+
+#[test]
+fn damaged_pictures_are_refused_or_decoded() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/picture");
+    for file in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+        let bytes = std::fs::read(&file).unwrap();
+        for seed in 0..500 {
+            let done = catch_unwind(AssertUnwindSafe(|| targets::picture(&damaged(&bytes, seed))));
+            assert!(done.is_ok(), "{}, damage {seed}", file.display());
         }
     }
 }

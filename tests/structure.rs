@@ -219,7 +219,12 @@ fn shared_names(sources: &[Source]) -> Vec<String> {
         let Some(room) = source.room() else { continue };
         walk(&source.tokens(), &[], &mut |at, _| {
             let kind = at.get(1).map(ToString::to_string).unwrap_or_default();
-            if is(at.first(), "pub") && matches!(kind.as_str(), "struct" | "enum" | "trait" | "type" | "union") {
+            // The name of a type that a macro makes is its caller's.
+            let is_named = !is(at.get(2), "$");
+            if is_named
+                && is(at.first(), "pub")
+                && matches!(kind.as_str(), "struct" | "enum" | "trait" | "type" | "union")
+            {
                 let name = at[2].to_string();
                 let mut rest = at[3..].iter().take_while(|tree| !is(Some(tree), ";"));
                 if kind != "type" || !rest.any(|tree| is(Some(tree), &name)) {

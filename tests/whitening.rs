@@ -137,7 +137,7 @@ fn a_resume_and_an_evaluation_have_the_whitening_of_the_run() {
     assert_eq!(matrix(&folder, "parts", 7), matrix(&folder, "whole", 20));
     let evaluated = folder.good(&["eval", "whole"]);
     let last = folder.metrics("whole").into_iter().rfind(|event| event["event"] == "eval" && event["split"] == "test");
-    let loss = format!("{:.4}", last.unwrap()["loss"].as_f64().unwrap());
+    let loss = format!("{:.6}", last.unwrap()["loss"].as_f64().unwrap());
     assert!(evaluated.out.contains(&loss), "{loss}: {}", evaluated.out);
     let shown = folder.good(&["ckpt", "show", "whole"]);
     assert!(shown.out.contains("data.whitening.matrix"), "{}", shown.out);

@@ -4,6 +4,7 @@
 
 use peristyle::config::{self, NameMap, NamePattern};
 use peristyle::data::files::{members_of, read_list, read_shards};
+use peristyle::data::pictures::{Bitmap, decode, header};
 use peristyle::data::{
     Base, Cifar, Csv, CsvTargets, DataSource, Files, Idx, Labels, Pixels, SourceContext, Subset, Tensors,
 };
@@ -70,7 +71,7 @@ fn parsed(text: &str, sets: &[String]) {
 
 fn loaded(source: &DataSource) {
     let base = Base::default();
-    let cx = SourceContext { subset: Subset::Train, base: &base };
+    let cx = SourceContext::new(Subset::Train, &base);
     let header = source.describe(cx).map(|description| description.header);
     let Ok(data) = source.load(cx) else { return };
     assert_eq!(data.header(), header.expect("a source with valid contents has a valid header"));
@@ -95,6 +96,45 @@ pub fn idx(bytes: &[u8]) {
 /// A CIFAR file.
 pub fn cifar(bytes: &[u8]) {
     loaded(&Cifar { files: Files::One(written("cifar.bin", bytes)) }.into());
+}
+
+/// A JPEG or PNG file, as it is and with the checksums of its PNG chunks corrected.
+pub fn picture(bytes: &[u8]) {
+    decoded(bytes);
+    let signature = b"\x89PNG\r\n\x1a\n";
+    if bytes.starts_with(signature) {
+        let mut bytes = bytes.to_vec();
+        let mut rest = &mut bytes[signature.len()..];
+        while let Some((length, chunk)) = rest.split_first_chunk_mut() {
+            let end = 4 + u32::from_be_bytes(*length) as usize;
+            let Some((chunk, behind)) = chunk.split_at_mut_checked(end) else { break };
+            let Some((sum, behind)) = behind.split_first_chunk_mut::<4>() else { break };
+            *sum = crc32fast::hash(chunk).to_be_bytes();
+            rest = behind;
+        }
+        decoded(&bytes);
+    }
+}
+
+/// What is decoded is the same in memory used before, and has the size of its header; grey is that of the colours.
+fn decoded(bytes: &[u8]) {
+    let (mut color, mut grey) = (Bitmap::default(), Bitmap::default());
+    let error = decode(bytes, 3, &mut color).err();
+    assert_eq!(decode(bytes, 1, &mut grey).err(), error);
+    if let Some(error) = error {
+        assert!(error.starts_with("is ") && !error.contains('\n'), "{error}");
+        let _ = header(bytes);
+        return;
+    }
+    assert_eq!(header(bytes), Ok(color.size));
+    let [height, width] = color.size;
+    assert_eq!([color.pixels.len(), grey.pixels.len()], [3, 1].map(|channels| height * width * channels));
+    let level =
+        |rgb: &[u8]| (u32::from(rgb[0]) * 19595 + u32::from(rgb[1]) * 38470 + u32::from(rgb[2]) * 7471 + 0x8000) >> 16;
+    assert!(color.pixels.chunks_exact(3).map(level).eq(grey.pixels.iter().map(|&level| u32::from(level))));
+    let first = color.clone();
+    decode(bytes, 3, &mut color).expect("it was decoded before");
+    assert!(color == first, "the second time differs");
 }
 
 /// A safetensors file with images and labels.
@@ -185,7 +225,8 @@ pub fn list(bytes: &[u8]) {
     let Ok(list) = read_list(&written("list.txt", bytes)) else { return };
     let pictures = list.paths.iter().zip(&list.labels).map(|(path, label)| format!("{path} {label}\n"));
     let text = format!("# Pictures\n{}", pictures.collect::<String>());
-    assert_eq!(read_list(&written("list.txt", text.as_bytes())).expect("a list can be written"), list);
+    let again = read_list(&written("list.txt", text.as_bytes())).expect("a list can be written");
+    assert_eq!((again.paths, again.labels), (list.paths, list.labels));
 }
 
 /// A CSV file, after a byte that chooses the separator and the kind of targets, which are in column `y`.

@@ -1,8 +1,8 @@
-//! `peristyle bench step CONFIG`, `bench layers CONFIG`, `bench allreduce`.
+//! `peristyle bench step CONFIG`, `bench layers CONFIG`, `bench data CONFIG`, `bench allreduce`.
 
 use super::configured::Configured;
 use super::output::{notes, print, print_json};
-use crate::diagnose::bench::{self, AllReduces, Bench, Effort, Layers, StepTime};
+use crate::diagnose::bench::{self, AllReduces, Bench, Effort, InputSpeed, Layers, StepTime};
 use crate::error::{Error, Result, quantity};
 use serde::Serialize;
 
@@ -19,6 +19,8 @@ enum Benchmark {
     Step(Step),
     /// Measures the layers of a configuration within its training step.
     Layers(Step),
+    /// Measures how fast the training data of a configuration are read, decoded and prepared, by one thread and by several.
+    Data(Data),
     /// Measures all-reduces, from 64 KiB to 64 MiB, as a ring and, on CPU devices, in one pass.
     Allreduce(Devices),
 }
@@ -27,6 +29,17 @@ enum Benchmark {
 struct Step {
     #[command(flatten)]
     configured: Configured,
+    #[command(flatten)]
+    measurement: Measurement,
+}
+
+#[derive(Debug, clap::Args)]
+struct Data {
+    #[command(flatten)]
+    configured: Configured,
+    /// The number of threads of the loader; by default, one for each core.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: Option<u16>,
     #[command(flatten)]
     measurement: Measurement,
 }
@@ -89,6 +102,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
             let effort = step.measurement.effort()?;
             step.measurement.print(&bench::layers(&mut step.open()?, effort)?, layers_text)
         }
+        Benchmark::Data(data) => {
+            let cores = || std::thread::available_parallelism().map_or(1, |cores| cores.get());
+            let (config, sets) = (&data.configured.config, data.configured.sets());
+            let threads = data.threads.map_or_else(cores, usize::from);
+            data.measurement.print(&bench::input(config, &sets, threads, data.measurement.effort()?)?, data_text)
+        }
         Benchmark::Allreduce(all) => {
             let effort = all.measurement.effort()?;
             let access = all.peer_access.iter().map(|access| format!("devices.peer_access={access:?}"));
@@ -132,6 +151,35 @@ fn step_text(report: &StepTime) -> String {
             "memory     {:>10.2} GB/s, {copy:.1} % of {:.2} measured\n",
             r.gb_per_second, r.limits.limit_gb_per_second
         )
+}
+
+fn data_text(report: &InputSpeed) -> String {
+    let InputSpeed { name, images, shape: [h, w, c], load_average, stages } = report;
+    let load = load_average.map_or(String::new(), |load| format!(", load average {load}"));
+    let mut text = format!(
+        "{name}: {} of {h}x{w}x{c}{load}\n\n{:<8} {:>7} {:>10} {:>10} {:>10} {:>10} {:>9}\n",
+        quantity(*images as u64, "image"),
+        "stage",
+        "threads",
+        "images/s",
+        "min",
+        "max",
+        "/thread",
+        "MB/s"
+    );
+    for stage in stages {
+        text += &format!(
+            "{:<8} {:>7} {:>10.1} {:>10.1} {:>10.1} {:>10.1} {:>9.1}\n",
+            stage.stage,
+            stage.threads,
+            stage.images_per_second,
+            stage.images_per_second_min,
+            stage.images_per_second_max,
+            stage.images_per_thread,
+            stage.mb_per_second
+        );
+    }
+    text
 }
 
 fn layers_text(report: &Layers) -> String {

@@ -1,7 +1,8 @@
 //! `peristyle eval RUN_OR_CHECKPOINT`.
 
-use super::eval_report::{SetOutcome, as_json, as_text};
+use super::eval_report::{SampleName, SetOutcome, as_json, as_text};
 use super::output::{notes, print, print_json};
+use crate::data::TEN;
 use crate::error::{Error, Result};
 use crate::report::RunEvent;
 use crate::storage::Fs;
@@ -32,6 +33,10 @@ pub(super) struct Arguments {
     /// Writes the prediction for every sample to a file: CSV, or JSON Lines if it ends with .jsonl.
     #[arg(long, value_name = "FILE")]
     predictions: Option<PathBuf>,
+    /// Takes the mean over the four corners and the middle of each picture of the test set, and their mirror images. The loss and the metrics
+    /// in the first line are those of single crops.
+    #[arg(long)]
+    ten_crop: bool,
     /// Prints one JSON object.
     #[arg(long)]
     json: bool,
@@ -41,7 +46,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let mut sets = arguments.sets.clone();
     sets.extend(arguments.data.iter().map(|data| format!("data.test={data}")));
     sets.extend(arguments.devices.iter().map(|devices| format!("devices.use={devices:?}")));
-    let checked = directory::read_config(&arguments.run, &sets).map_err(|error| as_given(arguments, error))?;
+    let mut checked = directory::read_config(&arguments.run, &sets).map_err(|error| as_given(arguments, error))?;
+    if arguments.ten_crop
+        && let Some(config) = &mut checked.config
+    {
+        config
+            .data
+            .take_ten_crops()
+            .map_err(|fault| Error::Usage(format!("{}: --ten-crop: {}", arguments.run.display(), fault.message)))?;
+    }
     let found = checkpoint::latest(&Fs::default(), &arguments.run, "")?;
     let opened = match &found.checkpoint.info.data {
         Some(record) => Job::to_evaluate(checked, record),
@@ -63,7 +76,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let skipped = found.skipped.iter().map(|skipped| format!("skipped a checkpoint: {}", skipped.with_causes()));
     notes(&run.job().notes.iter().cloned().chain(skipped).collect::<Vec<_>>());
     let file = arguments.predictions.as_deref().map(PredictionFile::create).transpose()?;
-    let mut predictions = Predictions::new(kind, arguments.mistakes.unwrap_or(0) as usize, None, file);
+    let names = run.class_names();
+    let mut predictions = Predictions::new(kind, arguments.mistakes.unwrap_or(0) as usize, names.clone(), file)
+        .over_views(if arguments.ten_crop { TEN } else { 1 });
     let stop = Stop::default();
     let evaluated = match (kind, &arguments.predictions) {
         (OutputKind::Values(_), None) => run.evaluations(&stop),
@@ -76,11 +91,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         let report = reports.iter().position(|(name, _)| *name == split).map(|index| reports.swap_remove(index).1);
         Some(SetOutcome { step, set: split, loss, metrics, images, report })
     };
+    let sample_name: SampleName = &|set, sample| run.sample_name(set, sample);
     let outcomes: Vec<SetOutcome> = events.into_iter().filter_map(outcome).collect();
     if arguments.json {
-        print_json(&(as_json(&outcomes, None).to_string() + "\n"))?;
+        print_json(&(as_json(&outcomes, names.as_deref(), sample_name).to_string() + "\n"))?;
     } else {
-        print(&outcomes.iter().map(|outcome| as_text(outcome, None)).collect::<String>())?;
+        print(&outcomes.iter().map(|outcome| as_text(outcome, names.as_deref(), sample_name)).collect::<String>())?;
     }
     result
 }

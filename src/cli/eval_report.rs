@@ -1,7 +1,7 @@
 //! What `eval` prints of a set: text, or JSON.
 
 use crate::report::MetricValue;
-use crate::train::predictions::{CALIBRATION_BINS, ClassResult, Report, class_name, sample_name};
+use crate::train::predictions::{CALIBRATION_BINS, ClassResult, Report, class_name};
 use serde_json::{Map, Value, json};
 
 /// The most classes that have a line each.
@@ -10,6 +10,9 @@ const MOST_CLASSES: usize = 20;
 const WORST_CLASSES: usize = 10;
 /// The most confusions that have a line.
 const MOST_CONFUSIONS: usize = 10;
+
+/// Returns the name of a sample of a set.
+pub(super) type SampleName<'a> = &'a dyn Fn(&str, u32) -> String;
 
 /// The results of a set.
 #[derive(Debug)]
@@ -29,14 +32,16 @@ pub(super) struct SetOutcome {
 }
 
 /// Returns the lines of a set.
-pub(super) fn as_text(outcome: &SetOutcome, names: Option<&[String]>) -> String {
+pub(super) fn as_text(outcome: &SetOutcome, names: Option<&[String]>, sample_name: SampleName) -> String {
     let SetOutcome { step, set, loss, metrics, images, report } = outcome;
     let metrics: String = metrics.iter().map(|metric| format!("  {} {:.4}", metric.name, metric.value)).collect();
     let line = format!("step {step}  {set}: loss {loss:.6}{metrics}  ({images} images)\n");
-    line + &report.as_ref().map_or(String::new(), |report| report_text(report, names))
+    line + &report
+        .as_ref()
+        .map_or(String::new(), |report| report_text(report, names, &|sample| sample_name(set, sample)))
 }
 
-fn report_text(report: &Report, names: Option<&[String]>) -> String {
+fn report_text(report: &Report, names: Option<&[String]>, sample_name: &dyn Fn(u32) -> String) -> String {
     let mut text = class_table(report, names);
     let confusions = report.confusions();
     if !confusions.is_empty() {
@@ -95,23 +100,23 @@ fn class_table(report: &Report, names: Option<&[String]>) -> String {
 }
 
 /// Returns the results of all sets as one object; what is not a number is null.
-pub(super) fn as_json(outcomes: &[SetOutcome], names: Option<&[String]>) -> Value {
-    let sets: Vec<Value> = outcomes.iter().map(|outcome| set_json(outcome, names)).collect();
+pub(super) fn as_json(outcomes: &[SetOutcome], names: Option<&[String]>, sample_name: SampleName) -> Value {
+    let sets: Vec<Value> = outcomes.iter().map(|outcome| set_json(outcome, names, sample_name)).collect();
     json!({ "step": outcomes.first().map(|outcome| outcome.step), "sets": sets })
 }
 
-fn set_json(outcome: &SetOutcome, names: Option<&[String]>) -> Value {
+fn set_json(outcome: &SetOutcome, names: Option<&[String]>, sample_name: SampleName) -> Value {
     let SetOutcome { set, loss, metrics, images, report, .. } = outcome;
     let metrics: Map<String, Value> =
         metrics.iter().map(|metric| (metric.name.to_string(), json!(metric.value))).collect();
     let mut value = json!({ "set": set, "images": images, "loss": loss, "metrics": metrics });
     if let (Some(report), Value::Object(value)) = (report, &mut value) {
-        value.extend(report_json(report, names));
+        value.extend(report_json(report, names, &|sample| sample_name(set, sample)));
     }
     value
 }
 
-fn report_json(report: &Report, names: Option<&[String]>) -> Map<String, Value> {
+fn report_json(report: &Report, names: Option<&[String]>, sample_name: &dyn Fn(u32) -> String) -> Map<String, Value> {
     let class = |class: ClassResult| {
         let ClassResult { class: number, samples, predicted, precision, recall, f1 } = class;
         json!({

@@ -16,6 +16,7 @@ mod eval_report;
 mod gradcheck;
 mod output;
 mod plan;
+mod predict;
 mod selftest;
 mod train;
 
@@ -48,6 +49,8 @@ enum Command {
     Train(train::Arguments),
     /// Evaluates a run or a checkpoint.
     Eval(eval::Arguments),
+    /// Names the most probable classes of pictures.
+    Predict(predict::Arguments),
     /// Trains the variants of an experiment with several seeds, draws their curves together and checks what is expected of them.
     Compare(compare::Arguments),
     /// Prints the exact program that train would run.
@@ -93,6 +96,7 @@ fn run(command: &Command) -> Result<()> {
     match command {
         Command::Train(arguments) => train::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
+        Command::Predict(arguments) => predict::run(arguments),
         Command::Compare(arguments) => compare::run(arguments),
         Command::Plan(arguments) => plan::run(arguments),
         Command::Check(arguments) => check::run(arguments),

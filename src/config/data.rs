@@ -4,13 +4,19 @@ use super::diagnostics::Diagnostics;
 use super::kinds::{Kinds, Tagged, kinds};
 use super::section::Section;
 use super::spans::SpannedValue;
-use crate::data::{Augment, DataSettings, Mix, augment, mix};
+use crate::data::{self, Augment, DataSettings, Mix, augment, mix};
 use std::sync::Arc;
+use toml::Spanned;
 use toml::de::DeValue;
 
 /// Reads the section; returns `None` if it cannot be used.
 pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option<DataSettings> {
     let mut section = Section::open(diagnostics, "[data]", "data", value);
+    for key in ["train", "test"] {
+        if let Some(source) = section.table.get_mut(key) {
+            nest(source);
+        }
+    }
     let before = section.diagnostics.problems.len();
     let train = section.required("train");
     let test = section.take("test");
@@ -49,6 +55,20 @@ pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Option
     };
     section.finish();
     settings.filter(|_| !broken)
+}
+
+/// Turns a source with its settings beside its key, `{ folder = "photos", size = 64 }`, into a source with a table,
+/// `{ folder = { folder = "photos", size = 64 } }`.
+fn nest(source: &mut SpannedValue) {
+    let span = source.span();
+    let DeValue::Table(table) = source.get_mut() else { return };
+    let kinds: Vec<_> = table.keys().filter(|key| data::KEYS.contains(&key.get_ref().as_ref())).cloned().collect();
+    let [kind] = &kinds[..] else { return };
+    if table.len() < 2 || table.get(kind).is_some_and(|value| matches!(value.get_ref(), DeValue::Table(_))) {
+        return;
+    }
+    let settings = std::mem::take(table);
+    table.insert(kind.clone(), Spanned::new(span, DeValue::Table(settings)));
 }
 
 const AUGMENTATIONS: Kinds = kinds!("augmentation", augment);

@@ -1,11 +1,13 @@
 //! Any batch of a sample set, computed from its index alone.
 
+use super::dataset::ImageMemory;
+use super::frames::{Framed, Frames};
 use super::mix::{Partner, Recipe};
 use super::order::order_of;
 use super::prepare::RawPixels;
 use super::whitening::IMAGES;
 use super::workers::{Scratch, Workers};
-use super::{Augment, ImageView, Mix, Preparer, Raw, Sample, SampleOrder, SampleSet, SampleSets};
+use super::{Augment, ImageView, Mix, Preparer, Raw, SampleOrder, SampleSet, SampleSets};
 use crate::device::{Heap, HostMemory, Pool, Random, RandomStream};
 use crate::error::Result;
 use crate::gpu::bytes_of;
@@ -307,7 +309,9 @@ impl Batches {
                 self.workers.each(bytes, features * self.set.data.pixels.bytes(), |image, to, memory| {
                     let sample = self.sample(first + image / images);
                     let partner = if image % images == 0 { None } else { self.partner(epoch, sample) };
-                    match self.read(partner.map_or(sample, |partner| partner.sample), &mut memory.sample)? {
+                    let (read, stream) = partner
+                        .map_or((sample, RandomStream::Augment), |partner| (partner.sample, RandomStream::Partner));
+                    match self.read(read, self.random(stream, epoch, sample), &mut memory.image)? {
                         ImageView::U8(x) => to.copy_from_slice(x),
                         ImageView::F32(x) => to.copy_from_slice(bytes_of(x)),
                     }
@@ -317,10 +321,10 @@ impl Batches {
         }
     }
 
-    /// Reads the image of a sample.
-    fn read<'s>(&'s self, index: u32, sample: &'s mut Sample) -> Result<ImageView<'s>> {
-        let (index, data) = (index as usize, &self.set.data);
-        data.samples.read(index, sample)?.expect(index, data.pixels, data.features())
+    /// Reads the image of a sample, cut and resized with random numbers if there are some, or else as in an evaluation.
+    fn read<'s>(&'s self, index: u32, random: Option<Random>, memory: &'s mut ImageMemory) -> Result<ImageView<'s>> {
+        let framed = random.as_ref().map_or(Framed::Middle, Framed::Random);
+        self.set.data.read(index as usize, framed, memory)
     }
 
     /// Returns the index in the data set of the sample at a position of the epoch that was computed last.
@@ -360,9 +364,14 @@ impl Batches {
 
     /// Appends the values that are drawn for an image of a sample, from one of its random streams unless it is evaluated.
     fn draw(&self, stream: RandomStream, epoch: u64, sample: u32, to: &mut Vec<f32>) {
-        let random =
-            self.training.as_ref().map(|training| Random::new(training.seed, stream, epoch, u64::from(sample)));
-        Augment::draw_all(&self.augment, &self.shapes, (random.as_ref(), self.set.colors), to);
+        let first = self.set.data.frames.as_ref().map_or(0, Frames::numbers);
+        let random = self.random(stream, epoch, sample);
+        Augment::draw_all(&self.augment, &self.shapes, (random.as_ref(), first, self.set.colors), to);
+    }
+
+    /// Returns the random numbers of a sample in training.
+    fn random(&self, stream: RandomStream, epoch: u64, sample: u32) -> Option<Random> {
+        self.training.as_ref().map(|training| Random::new(training.seed, stream, epoch, u64::from(sample)))
     }
 
     /// Appends what a GPU needs to know of a sample: the values drawn for its image, and for those of a pair also their recipe.
@@ -382,13 +391,14 @@ impl Batches {
         let sample = self.sample(position);
         memory.drawn.clear();
         self.draw(RandomStream::Augment, epoch, sample, &mut memory.drawn);
-        self.prepared(sample, memory, y)?;
+        self.prepared(sample, self.random(RandomStream::Augment, epoch, sample), memory, y)?;
         if let Some(partner) = self.partner(epoch, sample) {
             memory.drawn.clear();
             self.draw(RandomStream::Partner, epoch, sample, &mut memory.drawn);
             let mut other = std::mem::take(&mut memory.partner);
             other.resize(y.len(), 0.0);
-            self.prepared(partner.sample, memory, &mut other)?;
+            let random = self.random(RandomStream::Partner, epoch, sample);
+            self.prepared(partner.sample, random, memory, &mut other)?;
             partner.recipe.mix_images(self.shapes[self.shapes.len() - 1], y, &other);
             memory.partner = other;
         }
@@ -396,10 +406,10 @@ impl Batches {
     }
 
     /// Computes the image of a sample with the drawn values: raw pixels, augmentation, normalisation.
-    fn prepared(&self, index: u32, memory: &mut Scratch, y: &mut [f32]) -> Result<()> {
+    fn prepared(&self, index: u32, random: Option<Random>, memory: &mut Scratch, y: &mut [f32]) -> Result<()> {
         let normalization = &self.set.normalization;
-        let Scratch { sample, images: [x, next], drawn, work, .. } = memory;
-        let raw = self.read(index, sample)?;
+        let Scratch { image, images: [x, next], drawn, work, .. } = memory;
+        let raw = self.read(index, random, image)?;
         if self.augment.is_empty() {
             match raw {
                 ImageView::U8(x) => normalization.bytes(x, y),

@@ -96,7 +96,7 @@ impl DataFormat for Cifar {
         let images = files.iter().map(|(_, records)| records).sum();
         let header = Header { images, shape: SHAPE, classes: CLASSES, pixels: PixelType::U8, target_width: 1 };
         let counts = ClassCounts::new(labels.into_iter().flatten().map(u32::from), CLASSES);
-        Ok(Description { header, classes: Some((files[0].0.path.clone(), counts)) })
+        Ok(Description::of_classes(header, files[0].0.path.clone(), counts))
     }
     fn load(&self, cx: SourceContext) -> Result<Dataset> {
         let files = self.open(cx)?;

@@ -7,6 +7,7 @@ use super::file::both;
 use super::tensor_targets::channels_last;
 use super::{
     DataFormat, Dataset, Description, Files, Header, ImageView, Labels, PixelType, Sample, Samples, SourceContext,
+    StoredImage,
 };
 use crate::error::{Error, Fault, Result};
 use crate::settings::{settings, values};
@@ -64,12 +65,12 @@ impl DataFormat for Cifar100 {
         let (images, classes) = (records.len(), self.classes());
         let counts = ClassCounts::new(records.labels(self)?, classes);
         let header = Header { images, shape: SHAPE, classes, pixels: PixelType::U8, target_width: 1 };
-        Ok(Description { header, classes: Some((records.files[0].path.clone(), counts)) })
+        Ok(Description::of_classes(header, records.files[0].path.clone(), counts))
     }
     fn load(&self, cx: SourceContext) -> Result<Dataset> {
         let records = Records::open(self, cx)?;
         let (labels, classes) = (Labels::Index(records.labels(self)?), self.classes());
-        Ok(Dataset { samples: Arc::new(records), pixels: PixelType::U8, labels, shape: SHAPE, classes })
+        Ok(Dataset::stream(Arc::new(records), PixelType::U8, labels, SHAPE, classes))
     }
     fn examples() -> Vec<Self> {
         Vec::new()
@@ -177,12 +178,12 @@ impl Samples for Records {
     fn len(&self) -> usize {
         self.files.last().map_or(0, |last| last.first + last.records)
     }
-    fn read<'s>(&'s self, index: usize, sample: &'s mut Sample) -> Result<ImageView<'s>> {
+    fn read<'s>(&'s self, index: usize, sample: &'s mut Sample) -> Result<StoredImage<'s>> {
         let file = &self.files[self.files.partition_point(|file| file.first <= index) - 1];
         sample.stored.resize(PIXELS, 0);
         file.read(((index - file.first) * RECORD + 2) as u64, &mut sample.stored)?;
         sample.bytes.clear();
         channels_last(SHAPE, &sample.stored, &mut sample.bytes);
-        Ok(ImageView::U8(&sample.bytes))
+        Ok(StoredImage { pixels: ImageView::U8(&sample.bytes), shape: SHAPE })
     }
 }

@@ -1,7 +1,7 @@
 //! Reads the contents of data sets as a run would, to report what is wrong with them and to summarise them.
 
 use super::classes::ClassCounts;
-use super::dataset::{Dataset, Labels, Subset, Targets};
+use super::dataset::{ClassNames, Dataset, Labels, Subset, Targets};
 use super::format::{Base, SourceContext};
 use super::normalization::{Normalization, moments};
 use super::record::fingerprint;
@@ -48,18 +48,20 @@ pub struct SetSummary {
 pub fn inspect(settings: &DataSettings, seed: u64, base: &Base, subsets: &[Subset]) -> Result<Contents> {
     let mut contents = Contents::default();
     let test = settings.test.as_ref().map(|source| ("test", source, Subset::Test));
-    let mut fingerprints = Vec::new();
+    let (mut fingerprints, mut names) = (Vec::new(), None::<ClassNames>);
     for (key, source, subset) in [Some(("train", &settings.train, Subset::Train)), test].into_iter().flatten() {
         if !subsets.contains(&subset) {
             continue;
         }
-        let found = source.load(SourceContext { subset, base }).and_then(|data| {
+        let cx = SourceContext { subset, base, names: names.as_deref(), verify: true };
+        let found = settings.load(source, cx).and_then(|data| {
+            names = names.take().or_else(|| data.names.clone());
             let apart = if subset == Subset::Train { settings.num_validation(data.images()) } else { 0 };
             // Without samples for training, the share for validation has been reported.
             if apart >= data.images() {
                 return Ok((fingerprint(&data)?, Vec::new(), None));
             }
-            let (kept, apart) = set_apart(data.images(), apart, seed);
+            let (kept, apart) = set_apart((data.images(), Some(&data.labels)), apart, seed);
             let how = settings.normalize_for(data.pixels);
             let fault = if subset == Subset::Train { Normalization::new(how, &data, &kept).err() } else { None };
             let mut sets = vec![SetSummary::new(key, &data, &kept)?];

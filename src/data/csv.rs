@@ -15,7 +15,7 @@ use std::path::PathBuf;
 const MOST_NAMED: usize = 8;
 
 settings! {
-    /// `{ csv = { file = "train.csv", target = "species" } }`: a table whose first line names the columns, plain or gzip. All
+    /// `{ csv = "train.csv", target = "species" }`: a table whose first line names the columns, plain or gzip. All
     /// columns but the target are numbers: images of shape [1, 1, D], in the order of the columns.
     pub struct Csv from file {
         /// The file.
@@ -62,15 +62,15 @@ impl DataFormat for Csv {
     }
     fn describe(&self, cx: SourceContext) -> Result<Description> {
         let path = cx.base.find(&self.file)?;
-        let dataset = self.read(ByteStream::open(&path)?, cx.subset)?;
+        let dataset = self.read(ByteStream::open(&path)?, (cx.subset, cx.names))?;
         let classes = match &dataset.labels {
             Labels::Index(labels) => Some((path, ClassCounts::new(labels.iter().copied(), dataset.classes))),
             Labels::Dense(_) | Labels::Values(..) => None,
         };
-        Ok(Description { header: dataset.header(), classes })
+        Ok(Description { classes, names: dataset.names.clone(), ..Description::from(dataset.header()) })
     }
     fn load(&self, cx: SourceContext) -> Result<Dataset> {
-        self.read(ByteStream::open(&cx.base.find(&self.file)?)?, cx.subset)
+        self.read(ByteStream::open(&cx.base.find(&self.file)?)?, (cx.subset, cx.names))
     }
     fn examples() -> Vec<Self> {
         Vec::new()
@@ -84,12 +84,13 @@ impl Csv {
         (separates && separator != b'"').then_some(separator)
     }
 
-    fn read(&self, stream: ByteStream, subset: Subset) -> Result<Dataset> {
+    fn read(&self, stream: ByteStream, set: (Subset, Option<&[String]>)) -> Result<Dataset> {
         let mut rows = Rows::new(stream, self.separator().unwrap_or(b','));
         let columns = Columns::new(self, &mut rows)?;
         let table = columns.table(&mut rows)?;
-        let (labels, classes) = table.targets.labels(&self.target, self.targets, &rows.path, subset)?;
-        Ok(Dataset::loaded(Pixels::F32(table.features), labels, [1, 1, columns.features.len()], classes))
+        let (labels, classes, names) = table.targets.labels(&self.target, self.targets, &rows.path, set)?;
+        let data = Dataset::loaded(Pixels::F32(table.features), labels, [1, 1, columns.features.len()], classes);
+        Ok(Dataset { names, ..data })
     }
 }
 
@@ -262,7 +263,7 @@ mod tests {
 
     fn read(settings: &Csv, bytes: &[u8]) -> Result<Dataset> {
         settings.check().unwrap();
-        settings.read(ByteStream::of("t.csv", bytes)?, Subset::Train)
+        settings.read(ByteStream::of("t.csv", bytes)?, (Subset::Train, None))
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use super::file::{at_line, quoted};
 use super::tensor_targets::LARGEST_CLASSES;
-use super::{Labels, Subset};
-use crate::error::Result;
+use super::{ClassNames, Labels, Subset};
+use crate::error::{Result, suggest};
 use crate::settings::values;
 use serde::Deserialize;
 use std::collections::HashMap;
@@ -45,41 +45,51 @@ impl TargetColumn {
         self.targets.push(place);
     }
 
-    /// Returns the targets and the number of classes.
-    pub fn labels(&self, name: &str, kind: CsvTargets, path: &Path, subset: Subset) -> Result<(Labels, usize)> {
+    /// Returns the targets, the number of classes, and their names if they have names: those given, or all texts in order.
+    pub fn labels(
+        &self,
+        name: &str,
+        kind: CsvTargets,
+        path: &Path,
+        (subset, given): (Subset, Option<&[String]>),
+    ) -> Result<(Labels, usize, Option<ClassNames>)> {
         let wrong = |line: u64, message: String| at_line(path, line, format!("column {}: {message}", quoted(name)));
         let first = |fits: &dyn Fn(&str) -> bool| self.texts.iter().find(|(text, _)| fits(text));
         let (text, digits) = (first(&|text| number(text).is_none()), first(&|text| number(text).is_some()));
-        let by_number = self.texts.iter().all(|(text, _)| text.bytes().all(|byte| byte.is_ascii_digit()));
+        let by_number =
+            given.is_none() && self.texts.iter().all(|(text, _)| text.bytes().all(|byte| byte.is_ascii_digit()));
         match (kind, text, digits) {
             (CsvTargets::Numbers, Some((text, line)), _) => {
                 let message = "expected a finite number; correct it, or write targets = \"classes\"";
                 return Err(wrong(*line, format!("{}, {message}", quoted(text))));
             }
-            (CsvTargets::Auto, Some((text, line)), Some((number, other))) => {
+            (CsvTargets::Auto, Some((text, line)), Some((number, other))) if given.is_none() => {
                 let (text, message) = (quoted(text), "correct one of them, or write targets = \"classes\"");
                 let found = format!("{text} is not a finite number, but line {other} has {number}");
                 return Err(wrong(*line, format!("{found}; {message}")));
             }
-            (CsvTargets::Auto, None, _) if by_number => {}
+            (CsvTargets::Auto, None, _) if by_number || given.is_some() => {}
             (CsvTargets::Numbers | CsvTargets::Auto, None, _) => {
                 let values: Vec<f32> = self.texts.iter().filter_map(|(text, _)| number(text)).collect();
-                return Ok((Labels::Values(1, self.each(&values)), 0));
+                return Ok((Labels::Values(1, self.each(&values)), 0, None));
             }
             _ => {}
         }
-        let classes = match by_number {
-            true => self.numbered_classes().map_err(|(line, message)| wrong(line, message))?,
-            false => self.named_classes(),
+        let names = if by_number { None } else { Some(given.map_or_else(|| self.class_names(), ClassNames::from)) };
+        let classes = match &names {
+            None => self.numbered_classes().map_err(|(line, message)| wrong(line, message))?,
+            Some(names) => self.named_classes(names).map_err(|(line, message)| wrong(line, message))?,
         };
-        if classes.iter().all(|class| *class == classes[0]) && (subset == Subset::Train || !by_number) {
+        if classes.iter().all(|class| *class == classes[0])
+            && (subset == Subset::Train || names.is_some() && given.is_none())
+        {
             let (text, line) = &self.texts[0];
             let found = format!("all rows have the class {}, expected at least 2 classes", quoted(text));
             return Err(wrong(*line, format!("{found}; add rows of another")));
         }
-        let count = classes.iter().fold(0, |most, &class| most.max(class as usize + 1));
-        // Here the names of the classes are to be handed on: `self.class_names()`, unless `by_number`.
-        Ok((Labels::Index(self.each(&classes)), count))
+        let largest = classes.iter().fold(0, |most, &class| most.max(class as usize + 1));
+        let count = names.as_ref().map_or(largest, |names| names.len());
+        Ok((Labels::Index(self.each(&classes)), count, names))
     }
 
     /// Returns the value of each row, given that of each text.
@@ -99,17 +109,26 @@ impl TargetColumn {
         self.texts.iter().map(class).collect()
     }
 
-    /// Returns the class of each text: its place among the names.
-    fn named_classes(&self) -> Vec<u32> {
-        let names = self.class_names();
-        self.texts.iter().map(|(text, _)| names.partition_point(|name| *name < text.as_str()) as u32).collect()
+    /// Returns the class of each text, its place among the names; or the line of one that is not among them, and what is wrong.
+    fn named_classes(&self, names: &[String]) -> Result<Vec<u32>, (u64, String)> {
+        let places: HashMap<&str, u32> = names.iter().map(String::as_str).zip(0..).collect();
+        let class = |(text, line): &(String, u64)| {
+            places.get(text.as_str()).copied().ok_or_else(|| {
+                let (near, count) = (suggest(text, names.iter().map(String::as_str)), names.len());
+                (
+                    *line,
+                    format!("{} is not one of the {count} classes of the training set{near}; correct it", quoted(text)),
+                )
+            })
+        };
+        self.texts.iter().map(class).collect()
     }
 
     /// Returns the texts of the target column, sorted: the names of the classes 0, 1, and so on.
-    fn class_names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.texts.iter().map(|(text, _)| text.as_str()).collect();
+    fn class_names(&self) -> ClassNames {
+        let mut names: Vec<String> = self.texts.iter().map(|(text, _)| text.clone()).collect();
         names.sort_unstable();
-        names
+        names.into()
     }
 }
 
@@ -128,8 +147,8 @@ mod tests {
     }
 
     fn targets(kind: CsvTargets, cells: &[&str]) -> Result<(Labels, usize), String> {
-        let labels = column(cells).labels("y", kind, Path::new("t.csv"), Subset::Train);
-        labels.map_err(|error| error.to_string())
+        let labels = column(cells).labels("y", kind, Path::new("t.csv"), (Subset::Train, None));
+        labels.map(|(labels, classes, _)| (labels, classes)).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -173,8 +192,21 @@ mod tests {
         }
         // A test set may hold one class if the classes have numbers.
         assert_eq!(
-            column(&["3"]).labels("y", Auto, Path::new("t.csv"), Subset::Test).unwrap(),
-            (Labels::Index(vec![3]), 4)
+            column(&["3"]).labels("y", Auto, Path::new("t.csv"), (Subset::Test, None)).unwrap(),
+            (Labels::Index(vec![3]), 4, None)
         );
+    }
+
+    #[test]
+    fn a_test_set_has_the_classes_of_the_training_set() {
+        let names = ["a", "b", "7"].map(String::from);
+        let read = |cells: &[&str]| {
+            let set = (Subset::Test, Some(&names[..]));
+            column(cells).labels("y", CsvTargets::Auto, Path::new("t.csv"), set).map_err(|error| error.to_string())
+        };
+        assert_eq!(read(&["b", "7"]).unwrap(), (Labels::Index(vec![1, 2]), 3, Some(names[..].into())));
+        assert_eq!(read(&["7"]).unwrap().0, Labels::Index(vec![2]));
+        let message = "t.csv:3: column \"y\": \"c\" is not one of the 3 classes of the training set";
+        assert!(read(&["a", "c"]).unwrap_err().starts_with(message), "{:?}", read(&["a", "c"]));
     }
 }

@@ -1,6 +1,8 @@
 //! A data set, and its description.
 
 use super::classes::ClassCounts;
+use super::frames::{Framed, Frames, TEN};
+use super::pictures::PictureMemory;
 use super::samples::{ImageView, LoadedImages, PixelType, Pixels, Sample, Samples};
 use crate::error::{Result, quantity};
 use crate::settings::values;
@@ -136,11 +138,25 @@ pub struct Description {
     /// How often each class occurs, if the labels are class numbers that can be read without the images, and the name
     /// of their file.
     pub classes: Option<(PathBuf, ClassCounts)>,
+    /// The names of the classes, if they have names.
+    pub names: Option<ClassNames>,
+    /// What is to be said of its files.
+    pub notes: Vec<String>,
+}
+
+/// The names of the classes of a data set, by class number.
+pub type ClassNames = Arc<[String]>;
+
+impl Description {
+    /// Returns the description of a data set with so many samples of each class, whose labels are in a file.
+    pub(super) fn of_classes(header: Header, labels: PathBuf, counts: ClassCounts) -> Self {
+        Description { classes: Some((labels, counts)), ..Description::from(header) }
+    }
 }
 
 impl From<Header> for Description {
     fn from(header: Header) -> Self {
-        Description { header, classes: None }
+        Description { header, classes: None, names: None, notes: Vec::new() }
     }
 }
 
@@ -157,6 +173,23 @@ pub struct Dataset {
     pub shape: [usize; 3],
     /// Number of classes; 0 if the targets are values.
     pub classes: usize,
+    /// The names of the classes, if they have names.
+    pub names: Option<ClassNames>,
+    /// How images are cut and resized while they are read.
+    pub frames: Option<Frames>,
+    /// A fingerprint that does not need the images to be read, if there is one.
+    pub fingerprint: Option<String>,
+    /// Whether each ten samples are the ten crops of one picture.
+    pub ten_crops: bool,
+    /// A fingerprint of the contents of all files that are read one by one, if these are known.
+    pub contents: Option<String>,
+}
+
+/// Memory for reading images one by one.
+#[derive(Debug, Default)]
+pub struct ImageMemory {
+    sample: Sample,
+    frames: PictureMemory,
 }
 
 impl PartialEq for Dataset {
@@ -174,9 +207,57 @@ impl Dataset {
             Pixels::U8(_) => PixelType::U8,
             Pixels::F32(_) => PixelType::F32,
         };
-        let (features, count) = (shape.iter().product(), labels.images(classes));
-        let samples = Arc::new(LoadedImages { pixels, features, count });
-        Dataset { samples, pixels: kind, labels, shape, classes }
+        let count = labels.images(classes);
+        Dataset::stream(Arc::new(LoadedImages { pixels, shape, count }), kind, labels, shape, classes)
+    }
+
+    /// Returns a data set whose images are read one by one.
+    pub fn stream(
+        samples: Arc<dyn Samples>,
+        pixels: PixelType,
+        labels: Labels,
+        shape: [usize; 3],
+        classes: usize,
+    ) -> Self {
+        Dataset {
+            samples,
+            pixels,
+            labels,
+            shape,
+            classes,
+            names: None,
+            frames: None,
+            fingerprint: None,
+            ten_crops: false,
+            contents: None,
+        }
+    }
+
+    /// Reads an image, cut and resized.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(super) fn read<'m>(
+        &'m self,
+        index: usize,
+        framed: Framed,
+        memory: &'m mut ImageMemory,
+    ) -> Result<ImageView<'m>> {
+        let stored = self.samples.read(index, &mut memory.sample)?;
+        let image = match &self.frames {
+            Some(frames) => {
+                let ten = matches!(framed, Framed::Middle) && self.ten_crops;
+                let framed = if ten { Framed::OfTen(index % TEN) } else { framed };
+                frames.apply(stored, framed, &mut memory.frames)
+            }
+            None => stored.pixels,
+        };
+        image.expect(index, self.pixels, self.features())
+    }
+
+    /// Returns the name of a sample: that of its file, if it has one of its own, or its number.
+    pub fn name(&self, index: usize) -> String {
+        self.samples.name(index).unwrap_or_else(|| format!("image {index}"))
     }
 
     /// Returns the number of images.
@@ -189,16 +270,45 @@ impl Dataset {
         self.shape.iter().product()
     }
 
-    /// Calls `visit` with the images of some samples, in order.
+    /// Calls `visit` with the images of some samples, in order, as an evaluation cuts and resizes them.
     ///
     /// # Errors
     /// If an image cannot be read.
     pub fn each(&self, samples: impl IntoIterator<Item = usize>, mut visit: impl FnMut(ImageView)) -> Result<()> {
-        let mut sample = Sample::default();
+        let mut memory = ImageMemory::default();
         for index in samples {
-            visit(self.samples.read(index, &mut sample)?.expect(index, self.pixels, self.features())?);
+            visit(self.read(index, Framed::Middle, &mut memory)?);
         }
         Ok(())
+    }
+
+    /// Visits the images of some samples on all cores, each of which has a state of its own; returns all states.
+    ///
+    /// # Errors
+    /// If an image cannot be read: one of those that cannot.
+    pub(super) fn fold<T: Send>(
+        &self,
+        samples: &[u32],
+        new: impl Fn() -> T + Sync,
+        visit: impl Fn(&mut T, ImageView) + Sync,
+    ) -> Result<Vec<T>> {
+        let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        let work = |part: &[u32]| {
+            let mut state = new();
+            self.each(part.iter().map(|&sample| sample as usize), |image| visit(&mut state, image))?;
+            Ok(state)
+        };
+        let mut parts = samples.chunks(samples.len().div_ceil(cores).max(1));
+        let own = parts.next().unwrap_or_default();
+        std::thread::scope(|scope| {
+            let others: Vec<_> = parts.map(|part| scope.spawn(move || work(part))).collect();
+            let own = work(own);
+            let others = others.into_iter().map(|other| match other.join() {
+                Ok(state) => state,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            std::iter::once(own).chain(others).collect()
+        })
     }
 
     /// Returns the pixels of all images: (N, H, W, C).

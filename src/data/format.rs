@@ -1,6 +1,7 @@
 //! The interface of a data format, and the paths that its files are found by.
 
 use super::dataset::{Dataset, Description, Subset};
+use super::picture_options::PictureOptions;
 use crate::error::{Error, Fault, Result};
 use crate::settings::Settings;
 use std::fmt::Debug;
@@ -51,6 +52,17 @@ pub struct SourceContext<'a> {
     pub subset: Subset,
     /// The folders in which relative paths are looked up.
     pub base: &'a Base,
+    /// The names of the classes, if those of another set are to be used.
+    pub names: Option<&'a [String]>,
+    /// Whether the contents of all files that are read one by one are to be read now, and compared with what is kept of them.
+    pub verify: bool,
+}
+
+impl<'a> SourceContext<'a> {
+    /// Returns the context of a source that has its own names of classes.
+    pub fn new(subset: Subset, base: &'a Base) -> Self {
+        SourceContext { subset, base, names: None, verify: false }
+    }
 }
 
 /// A data format: the settings that follow its key.
@@ -84,6 +96,17 @@ pub trait DataFormat: Settings + Debug + Send + Sync {
     /// Returns true if its images are read when they are needed, and do not lie in memory.
     fn is_stream(&self) -> bool {
         false
+    }
+
+    /// Returns true if its images differ in height and width. Their shape is then 1x1xC in descriptions, until augmentations have brought them
+    /// to one.
+    fn varies(&self) -> bool {
+        false
+    }
+
+    /// Returns how it brings pictures to a size, if it is a source of pictures.
+    fn pictures(&self) -> Option<PictureOptions> {
+        None
     }
 
     /// Reads the description of the data set without reading its images.

@@ -94,7 +94,7 @@ impl<'a> Pair<'a> {
         let counts = ClassCounts::new(labels, classes);
         let header =
             Header { images: images.count, shape: images.shape, classes, pixels: PixelType::U8, target_width: 1 };
-        Ok(Description { header, classes: Some((path, counts)) })
+        Ok(Description::of_classes(header, path, counts))
     }
 
     /// Reads the labels and the images.

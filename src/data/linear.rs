@@ -129,7 +129,7 @@ mod tests {
     const PLAIN: Linear = Linear { samples: 20_000, inputs: 2, outputs: 1, condition: 9.0, noise: 0.0, seed: 3 };
 
     fn load(linear: &Linear, subset: Subset) -> (Vec<f32>, Dataset) {
-        let dataset = linear.load(SourceContext { subset, base: &crate::data::Base::default() }).unwrap();
+        let dataset = linear.load(SourceContext::new(subset, &crate::data::Base::default())).unwrap();
         let Pixels::F32(x) = dataset.all_pixels().unwrap() else { panic!("inputs are floats") };
         (x, dataset)
     }

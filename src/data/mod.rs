@@ -18,18 +18,24 @@ mod dataset;
 mod digits;
 mod file;
 pub mod files;
+mod folder;
 mod format;
+mod frames;
 mod gzip;
 mod hard_examples;
 mod idx;
 mod label_noise;
 mod linear;
+mod list;
 mod loader;
 pub mod mix;
 mod normalization;
+mod normalize;
 mod one_kind;
 mod order;
-mod pictures;
+mod picture_options;
+mod picture_source;
+pub mod pictures;
 mod point;
 mod prepare;
 mod record;
@@ -37,11 +43,14 @@ mod sample_order;
 mod sample_sets;
 mod samples;
 mod settings;
+mod shards;
 mod sizes;
 mod source;
 mod synthetic;
+mod ten_crops;
 mod tensor_targets;
 mod tensors;
+mod unlabelled;
 pub mod whiten;
 mod whitening;
 mod workers;
@@ -53,26 +62,33 @@ pub use classes::{Beyond, ClassCounts};
 pub use contents::{Contents, SetSummary, inspect};
 pub use csv::Csv;
 pub use csv_targets::CsvTargets;
-pub use dataset::{Dataset, Description, Header, Labels, Subset, Targets};
+pub use dataset::{ClassNames, Dataset, Description, Header, Labels, Subset, Targets};
 pub use digits::Digits;
+pub use files::picture_files;
+pub use folder::Folder;
 pub use format::{Base, DataFormat, SourceContext};
+pub use frames::{Framed, Frames, TEN};
 pub use hard_examples::HardExamples;
 pub use idx::Idx;
 pub use linear::Linear;
 pub use loader::{Destination, Loader};
 pub use mix::Mix;
 pub use normalization::Normalization;
+pub use normalize::{GivenNormalization, Normalize, PerChannel};
+pub use picture_options::{OnBad, PictureOptions};
 pub use point::Point;
 pub use prepare::{Arrived, Augmented, LoadRole, Preparation, Preparer, Raw, RawPixels};
 pub use record::{DataRecord, FileStamp, SetRecord, host};
 pub use sample_order::SampleOrder;
 pub use sample_sets::{Known, SampleSet, SampleSets, open, open_known, open_test};
-pub use samples::{ImageView, PixelType, Pixels, Sample, Samples};
-pub use settings::{DataSettings, Normalize};
+pub use samples::{ImageView, PixelType, Pixels, Sample, Samples, StoredImage};
+pub use settings::DataSettings;
 pub use sizes::AugmentSizes;
 pub use source::DataSource;
 pub use synthetic::Synthetic;
+pub use ten_crops::TenCrops;
 pub use tensors::Tensors;
+pub use unlabelled::{Unlabelled, Unread};
 pub use whiten::Whiten;
 pub use whitening::Whitening;
 
@@ -84,9 +100,12 @@ registry! {
     "cifar100" => cifar100::Cifar100,
     "csv" => Csv,
     "digits" => Digits,
+    "folder" => Folder,
     "idx" => Idx,
     "linear" => Linear,
+    "list" => list::List,
     "point" => Point,
+    "shards" => shards::Shards,
     "synthetic" => Synthetic,
     "tensors" => Tensors,
 }

@@ -1,7 +1,7 @@
 //! The normalisation of pixels, by channel or by feature.
 
 use super::samples::ImageView;
-use super::{Dataset, Normalize, PixelType};
+use super::{Dataset, GivenNormalization, Normalize, PixelType};
 use crate::error::{Fault, Result};
 use serde::{Deserialize, Serialize};
 
@@ -52,13 +52,17 @@ impl Normalization {
     /// A channel whose pixels are all equal cannot be standardised, unless by feature; nor can images that cannot be read.
     pub fn new(how: Normalize, data: &Dataset, samples: &[u32]) -> Result<Self, Fault> {
         let by_feature = how == Normalize::StandardizeFeatures;
+        let channels = data.shape[2];
         let means = if by_feature { data.features() } else { data.shape[2] };
-        let scale = match (how, data.pixels) {
+        let scale = match (&how, data.pixels) {
             (Normalize::None, _) | (_, PixelType::F32) => 1.0,
-            (Normalize::Unit | Normalize::Standardize | Normalize::StandardizeFeatures, PixelType::U8) => 255.0,
+            (_, PixelType::U8) => 255.0,
         };
         let mut normalization =
             Normalization { scale, mean: vec![0.0; means], std: vec![1.0; means], table: Vec::new() };
+        if let Normalize::Given(GivenNormalization { mean, std }) = &how {
+            (normalization.mean, normalization.std) = (mean.of(channels), std.of(channels));
+        }
         if matches!(how, Normalize::Standardize | Normalize::StandardizeFeatures) {
             let moments = moments(data, samples, means).map_err(|error| Fault::at("train", error.with_causes()))?;
             for (c, [mean, std]) in moments.into_iter().enumerate() {
@@ -127,13 +131,21 @@ pub(super) fn moments(data: &Dataset, samples: &[u32], channels: usize) -> Resul
     let indices = || samples.iter().map(|&sample| sample as usize);
     match data.pixels {
         PixelType::U8 if channels <= MOST_TABULATED => {
+            let parts = data.fold(
+                samples,
+                || vec![[0u64; 256]; channels],
+                |histograms, image| {
+                    let ImageView::U8(x) = image else { return };
+                    for pixel in x.chunks_exact(channels) {
+                        pixel.iter().zip(&mut *histograms).for_each(|(&x, histogram)| histogram[usize::from(x)] += 1);
+                    }
+                },
+            )?;
             let mut histograms = vec![[0u64; 256]; channels];
-            data.each(indices(), |image| {
-                let ImageView::U8(x) = image else { return };
-                for pixel in x.chunks_exact(channels) {
-                    pixel.iter().zip(&mut histograms).for_each(|(&x, histogram)| histogram[usize::from(x)] += 1);
-                }
-            })?;
+            for part in parts {
+                let sums = histograms.as_flattened_mut().iter_mut();
+                sums.zip(part.as_flattened()).for_each(|(sum, &count)| *sum += count);
+            }
             let moments = |histogram: &[u64; 256]| {
                 let over = |f: &dyn Fn(f64) -> f64| {
                     histogram.iter().enumerate().fold(0.0, |sum, (x, &n)| sum + n as f64 * f(x as f64)) / count
@@ -218,7 +230,7 @@ mod tests {
         let floats: Vec<f32> = bytes.iter().map(|&x| f32::from(x)).collect();
         let data = dataset(Pixels::U8(bytes.clone()), 1, [16, 8, 2]);
         for how in [Normalize::None, Normalize::Unit, Normalize::Standardize] {
-            let n = Normalization::new(how, &data, &[0]).unwrap();
+            let n = Normalization::new(how.clone(), &data, &[0]).unwrap();
             let (mut a, mut b) = (vec![0.0; 256], vec![0.0; 256]);
             n.bytes(&bytes, &mut a);
             n.floats(&floats, &mut b);
@@ -238,7 +250,7 @@ mod tests {
         let mut all = Vec::new();
         for pixels in [Pixels::U8(bytes.clone()), Pixels::F32(floats.clone())] {
             let data = dataset(pixels, 5, [2, 3, 2]);
-            let n = Normalization::new(how, &data, &samples).unwrap();
+            let n = Normalization::new(how.clone(), &data, &samples).unwrap();
             let mut y = vec![0.0; 60];
             for (x, y) in bytes.chunks(12).zip(y.chunks_mut(12)) {
                 n.bytes(x, y);

@@ -1,7 +1,7 @@
 //! What a checkpoint keeps of the data: enough to evaluate without the training files, and to notice that they changed.
 
 use super::augment::ColorAxes;
-use super::dataset::{Dataset, Header, Labels, Targets};
+use super::dataset::{ClassNames, Dataset, Description, Header, Labels, Targets};
 use super::format::SourceContext;
 use super::normalization::Normalization;
 use super::samples::{ImageView, PixelType, Pixels};
@@ -24,9 +24,25 @@ pub struct DataRecord {
     /// The axes of the colours of the training samples, if an augmentation uses them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub colors: Option<ColorAxes>,
+    /// The names of the classes; empty if they have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub class_names: Vec<String>,
+    /// Whether samples were held out for validation class by class.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stratified: bool,
 }
 
 impl DataRecord {
+    /// Returns the description of the training set.
+    pub fn describe_train(&self) -> Description {
+        Description { names: self.names(), ..Description::from(self.train.header) }
+    }
+
+    /// Returns the names of the classes, if they have names.
+    pub fn names(&self) -> Option<ClassNames> {
+        (!self.class_names.is_empty()).then(|| self.class_names.as_slice().into())
+    }
+
     /// Returns true if the test set and the training set have the same contents.
     pub fn is_test_train(&self) -> bool {
         self.test.as_ref().is_some_and(|test| test.fingerprint == self.train.fingerprint)
@@ -55,6 +71,11 @@ impl DataRecord {
             (Some(then), Some(now)) if then.fingerprint != now.fingerprint => {
                 Some((key, format!("{} in the checkpoint, {} now", then.described(), now.described())))
             }
+            (Some(then), Some(now))
+                if then.contents.as_ref().zip(now.contents.as_ref()).is_some_and(|(a, b)| a != b) =>
+            {
+                Some((key, "files in the checkpoint, other contents of the same names and sizes now".to_string()))
+            }
             _ => None,
         });
         differ.collect()
@@ -73,6 +94,9 @@ pub struct SetRecord {
     pub host: String,
     /// The files, in the order of the source.
     pub files: Vec<FileStamp>,
+    /// XXH3 (128 bits) of the contents of all files, if they are pictures whose contents have been read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contents: Option<String>,
 }
 
 impl SetRecord {
@@ -88,7 +112,7 @@ impl SetRecord {
             Some(known) => known.fingerprint.clone(),
             None => fingerprint(data)?,
         };
-        Ok(SetRecord { header: data.header(), fingerprint, host, files })
+        Ok(SetRecord { header: data.header(), fingerprint, host, files, contents: data.contents.clone() })
     }
 
     /// Returns a data set of this description that has no samples.
@@ -143,6 +167,9 @@ pub fn host() -> String {
 /// # Errors
 /// If an image cannot be read.
 pub(super) fn fingerprint(data: &Dataset) -> Result<String> {
+    if let Some(known) = &data.fingerprint {
+        return Ok(known.clone());
+    }
     let mut hash = Xxh3::new();
     let Header { images, shape: [h, w, c], classes, target_width, pixels } = data.header();
     let kind = usize::from(pixels == PixelType::F32);

@@ -1,13 +1,17 @@
 //! The sample sets of a run: the samples for training and for evaluation.
 
 use super::augment::ColorAxes;
+use super::classes::ClassCounts;
 use super::colors::color_axes;
 use super::file::both;
 use super::label_noise;
 use super::record::{DataRecord, SetRecord, stamps};
-use super::{Augment, Base, DataSettings, Dataset, Mix, Normalization, SampleOrder, SourceContext, Subset, Whitening};
+use super::{
+    Augment, Base, DataSettings, Dataset, Labels, Mix, Normalization, SampleOrder, SourceContext, Subset, Whitening,
+};
 use crate::device::{Random, RandomStream};
 use crate::error::{Error, Fault, Result};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Some samples of a data set, with their normalisation.
@@ -55,6 +59,8 @@ pub struct SampleSets {
     pub order: SampleOrder,
     /// The seed of the run.
     pub seed: u64,
+    /// What is to be said of how the data were measured.
+    pub notes: Vec<String>,
 }
 
 impl SampleSets {
@@ -98,8 +104,10 @@ pub fn open(settings: &DataSettings, seed: u64, base: &Base) -> Result<SampleSet
 pub fn open_known(settings: &DataSettings, seed: u64, base: &Base, known: Known) -> Result<(SampleSets, DataRecord)> {
     let refuse = |fault: Fault| Error::Usage(format!("[data]: {}", fault.message));
     settings.check().map_err(refuse)?;
-    let cx = SourceContext { subset: Subset::Train, base };
-    let (mut train, test) = both(settings.train.load(cx), open_set(settings, base, known))?;
+    let cx = SourceContext { verify: known.verify, ..SourceContext::new(Subset::Train, base) };
+    let loaded = settings.load(&settings.train, cx);
+    let names = loaded.as_ref().ok().and_then(|train| train.names.clone());
+    let (mut train, test) = both(loaded, open_set(settings, (base, names.as_deref()), known))?;
     let stamps = stamps(&settings.train, cx);
     let record = SetRecord::new(&train, stamps, known.record.map(|record| &record.train), known.verify)?;
     let header = test.as_ref().map(|(_, record)| record.header);
@@ -107,26 +115,58 @@ pub fn open_known(settings: &DataSettings, seed: u64, base: &Base, known: Known)
         return Err(refuse(fault));
     }
     let images = train.images();
-    let (kept, apart) = set_apart(images, settings.num_validation(images), seed);
+    // Runs that held out samples regardless of their classes go on with those.
+    let stratified = known.record.is_none_or(|record| record.stratified);
+    let classes = Some(&train.labels).filter(|_| stratified);
+    let (kept, apart) = set_apart((images, classes), settings.num_validation(images), seed);
     // The record is that of the files.
     label_noise::add(&mut train, &kept, settings.num_wrong_labels(kept.len()), seed);
     let train = Arc::new(train);
     let how = settings.normalize_for(record.header.pixels);
+    let measured = match settings.train.is_stream() {
+        true => to_measure(&kept, train.features(), seed),
+        false => Cow::Borrowed(&kept[..]),
+    };
     let normalization = match known.record.filter(|_| !known.measure) {
         Some(earlier) => earlier.normalization_of(record.header.shape)?,
-        None => Normalization::new(how, &train, &kept).map_err(refuse)?,
+        None => Normalization::new(how, &train, &measured).map_err(refuse)?,
     };
     let whitening = match (&settings.whiten, known.whitening) {
         (None, _) => None,
         (Some(_), Some(earlier)) => Some(fitting(earlier, record.header.shape)?),
-        (Some(how), None) => Some(Arc::new(Whitening::fit(how, &normalization, &train, &kept)?)),
+        (Some(how), None) => Some(Arc::new(Whitening::fit(how, &normalization, &train, &measured)?)),
     };
     let earlier = known.record.filter(|_| !known.measure).and_then(|record| record.colors);
     let colors = match settings.augment.iter().any(|one| one.uses_colors()) {
         false => None,
-        true => Some(earlier.map_or_else(|| color_axes(&train, &kept).map_err(refuse), Ok)?),
+        true => Some(earlier.map_or_else(|| color_axes(&train, &measured).map_err(refuse), Ok)?),
     };
-    Ok(sets(settings, seed, (train, record, kept, apart), test, (normalization, whitening, colors)))
+    let note = format!(
+        "[data]: normalisation, colours and whitening are measured on {} of {} images",
+        measured.len(),
+        kept.len()
+    );
+    let note = (measured.len() < kept.len() && known.record.is_none()).then_some(note);
+    drop(measured);
+    let (sets, record) = sets(settings, seed, (train, record, kept, apart), test, (normalization, whitening, colors));
+    Ok((SampleSets { notes: note.into_iter().collect(), ..sets }, DataRecord { stratified, ..record }))
+}
+
+/// The values of images that are measured, if these are read one by one.
+const MOST_MEASURED: usize = 1 << 30;
+/// The images that are measured, however many values they have.
+const LEAST_MEASURED: usize = 1000;
+
+/// Returns the samples on which a stream is measured, ascending: all, or a random choice of as many as have [`MOST_MEASURED`] values.
+pub(super) fn to_measure(samples: &[u32], features: usize, seed: u64) -> Cow<'_, [u32]> {
+    let most = (MOST_MEASURED / features.max(1)).max(LEAST_MEASURED);
+    if samples.len() <= most {
+        return Cow::Borrowed(samples);
+    }
+    let order = Random::new(seed, RandomStream::Measure, 0, 0).permutation(samples.len());
+    let mut chosen: Vec<u32> = order.into_iter().take(most).map(|place| samples[place as usize]).collect();
+    chosen.sort_unstable();
+    Cow::Owned(chosen)
 }
 
 /// Returns a whitening that is known if it is one of images of a shape.
@@ -150,8 +190,9 @@ pub fn open_test(
     record: &DataRecord,
     whitening: Option<&Arc<Whitening>>,
 ) -> Result<SampleSets> {
-    let test = open_set(settings, base, Known { record: Some(record), ..Known::default() })?;
-    let train = Arc::new(record.train.without_samples());
+    let names = record.names();
+    let test = open_set(settings, (base, names.as_deref()), Known { record: Some(record), ..Known::default() })?;
+    let train = Arc::new(Dataset { names, ..record.train.without_samples() });
     let train = (train, record.train.clone(), Vec::new(), Vec::new());
     let normalization = record.normalization_of(record.train.header.shape)?;
     let whitening = whitening.map(|whitening| fitting(whitening, record.train.header.shape)).transpose()?;
@@ -159,10 +200,14 @@ pub fn open_test(
 }
 
 /// Reads the test data, if there are any.
-fn open_set(settings: &DataSettings, base: &Base, known: Known) -> Result<Option<(Arc<Dataset>, SetRecord)>> {
+fn open_set(
+    settings: &DataSettings,
+    (base, names): (&Base, Option<&[String]>),
+    known: Known,
+) -> Result<Option<(Arc<Dataset>, SetRecord)>> {
     let Some(source) = &settings.test else { return Ok(None) };
-    let cx = SourceContext { subset: Subset::Test, base };
-    let (data, stamps) = (source.load(cx)?, stamps(source, cx));
+    let cx = SourceContext { subset: Subset::Test, base, names, verify: known.verify };
+    let (data, stamps) = (settings.load(source, cx)?, stamps(source, cx));
     let record = SetRecord::new(&data, stamps, known.record.and_then(|record| record.test.as_ref()), known.verify)?;
     Ok(Some((Arc::new(data), record)))
 }
@@ -175,7 +220,7 @@ fn sets(
     (normalization, whitening, measured): (Normalization, Option<Arc<Whitening>>, Option<ColorAxes>),
 ) -> (SampleSets, DataRecord) {
     let (test, test_record) = test.unzip();
-    let (normalization, augment) = (Arc::new(normalization), Arc::from(&settings.augment[..]));
+    let (normalization, augment) = (Arc::new(normalization), Arc::from(settings.augmentations()));
     let mix: Arc<[Mix]> = Arc::from(&settings.mix[..]);
     let colors = measured.unwrap_or(ColorAxes::UNIFORM);
     let target_width = settings.targets(&record.header, test_record.as_ref().map(|test| &test.header)).width();
@@ -184,8 +229,14 @@ fn sets(
         let (mix, whitening) = (Arc::clone(&mix), whitening.clone());
         Arc::new(SampleSet { name, data, samples, normalization, whitening, augment, colors, mix, target_width })
     };
-    let record =
-        DataRecord { train: record, test: test_record, normalization: (*normalization).clone(), colors: measured };
+    let record = DataRecord {
+        train: record,
+        test: test_record,
+        normalization: (*normalization).clone(),
+        colors: measured,
+        class_names: train.names.as_deref().unwrap_or_default().to_vec(),
+        stratified: true,
+    };
     let sets = SampleSets {
         validation: (!apart.is_empty()).then(|| set("validation", &train, apart)),
         test: test.map(|test| set("test", &test, (0..test.images() as u32).collect())),
@@ -193,19 +244,46 @@ fn sets(
         batch: settings.batch,
         order: settings.order,
         seed,
+        notes: Vec::new(),
     };
     (sets, record)
 }
 
-/// Returns the samples kept for training and the `apart` samples held out for validation, both ascending: the latter
-/// are the first `apart` of a random permutation.
-pub(super) fn set_apart(images: usize, apart: usize, seed: u64) -> (Vec<u32>, Vec<u32>) {
+/// Returns the samples kept for training and the `apart` samples held out for validation, both ascending. The latter
+/// are the first `apart` of a random permutation; if the classes of all samples are given as numbers, the first of each class, so many that
+/// its share is that of all samples, rounded so that the sum is right.
+pub(super) fn set_apart((images, labels): (usize, Option<&Labels>), apart: usize, seed: u64) -> (Vec<u32>, Vec<u32>) {
     if apart == 0 {
         return ((0..images as u32).collect(), Vec::new());
     }
     let mut order = Random::new(seed, RandomStream::Validation, 0, 0).permutation(images);
+    if let Some(Labels::Index(labels)) = labels {
+        let mut left = shares(labels, apart);
+        let (first, last): (Vec<u32>, Vec<u32>) = order.into_iter().partition(|&sample| {
+            let left = &mut left[labels[sample as usize] as usize];
+            let is_first = *left > 0;
+            *left -= usize::from(is_first);
+            is_first
+        });
+        order = [first, last].concat();
+    }
     let mut kept = order.split_off(apart);
     kept.sort_unstable();
     order.sort_unstable();
     (kept, order)
+}
+
+/// Divides `apart` samples among the classes in proportion to theirs: each gets the whole part of its share, and those with the largest rests
+/// one more; of equal rests, the lower class.
+fn shares(labels: &[u32], apart: usize) -> Vec<usize> {
+    let classes = labels.iter().max().map_or(0, |&largest| largest as usize + 1);
+    let counts = ClassCounts::new(labels.iter().copied(), classes).samples;
+    let (all, apart) = (labels.len() as u128, apart as u128);
+    let share = |count: usize| (count as u128 * apart / all, count as u128 * apart % all);
+    let mut shares: Vec<usize> = counts.iter().map(|&count| share(count).0 as usize).collect();
+    let mut order: Vec<usize> = (0..classes).collect();
+    order.sort_by_key(|&class| std::cmp::Reverse(share(counts[class]).1));
+    let missing = apart as usize - shares.iter().sum::<usize>();
+    order.into_iter().take(missing).for_each(|class| shares[class] += 1);
+    shares
 }

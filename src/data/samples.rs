@@ -1,5 +1,6 @@
 //! Where images come from: memory, or a stream that reads each one when it is needed.
 
+use super::pictures::{Bitmap, PictureMemory};
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
@@ -43,15 +44,39 @@ pub trait Samples: Debug + Send + Sync {
         self.len() == 0
     }
 
-    /// Reads an image (H, W, C), into `sample` unless it lies in memory. Every call returns the same values.
+    /// Reads an image, into `sample` unless it lies in memory. Every call returns the same values.
     ///
     /// # Errors
     /// If it cannot be read, or is not valid.
-    fn read<'s>(&'s self, index: usize, sample: &'s mut Sample) -> Result<ImageView<'s>>;
+    fn read<'s>(&'s self, index: usize, sample: &'s mut Sample) -> Result<StoredImage<'s>>;
+
+    /// Reads only the file of an image, and returns its bytes: 0 of images that lie in memory.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn fetch(&self, index: usize, sample: &mut Sample) -> Result<usize> {
+        let _ = (index, sample);
+        Ok(0)
+    }
+
+    /// Returns the name of the file of an image, if it has one of its own.
+    fn name(&self, index: usize) -> Option<String> {
+        let _ = index;
+        None
+    }
+}
+
+/// An image as it is stored.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StoredImage<'a> {
+    /// Its pixels, (H, W, C).
+    pub pixels: ImageView<'a>,
+    /// Height H, width W and channels C.
+    pub shape: [usize; 3],
 }
 
 /// Memory for one image, which a reader keeps from image to image.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct Sample {
     /// The image as it is stored.
     pub stored: Vec<u8>,
@@ -59,6 +84,10 @@ pub struct Sample {
     pub bytes: Vec<u8>,
     /// Its pixels, if they are floats.
     pub floats: Vec<f32>,
+    /// The picture, if images are pictures of any size.
+    pub picture: Bitmap,
+    /// Memory for bringing the picture to the size of its source.
+    pub(super) resized: PictureMemory,
 }
 
 /// The pixels of one image: (H, W, C).
@@ -103,8 +132,8 @@ impl ImageView<'_> {
 #[derive(Debug)]
 pub(super) struct LoadedImages {
     pub pixels: Pixels,
-    /// The values of one image.
-    pub features: usize,
+    /// Height, width and channels of each image.
+    pub shape: [usize; 3],
     pub count: usize,
 }
 
@@ -112,11 +141,13 @@ impl Samples for LoadedImages {
     fn len(&self) -> usize {
         self.count
     }
-    fn read<'s>(&'s self, index: usize, _: &'s mut Sample) -> Result<ImageView<'s>> {
-        let values = index * self.features..(index + 1) * self.features;
-        Ok(match &self.pixels {
+    fn read<'s>(&'s self, index: usize, _: &'s mut Sample) -> Result<StoredImage<'s>> {
+        let features: usize = self.shape.iter().product();
+        let values = index * features..(index + 1) * features;
+        let pixels = match &self.pixels {
             Pixels::U8(x) => ImageView::U8(&x[values]),
             Pixels::F32(x) => ImageView::F32(&x[values]),
-        })
+        };
+        Ok(StoredImage { pixels, shape: self.shape })
     }
 }

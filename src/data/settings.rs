@@ -1,25 +1,15 @@
 //! The `[data]` section of the file, and its checks.
 
+use super::augment::Extent;
 use super::whiten::MOST_WHITENED;
-use super::{Augment, AugmentSizes, DataSource, Header, Mix, PixelType, SampleOrder, Targets, Whiten};
-use crate::error::{Fault, quantity};
+use super::{
+    Augment, AugmentSizes, DataSource, Dataset, Description, Frames, Header, Mix, Normalize, PixelType, SampleOrder,
+    SourceContext, Targets, TenCrops, Whiten,
+};
+use crate::error::{Error, Fault, Result, quantity};
 use crate::settings::Settings;
 use serde::Deserialize;
-
-/// The normalisation of pixels: y = (x / scale - mean) / std, in f32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Normalize {
-    /// None: 8-bit pixels are 0 to 255, floats are as stored in the file.
-    None,
-    /// 8-bit pixels are divided by 255. Not for floats.
-    Unit,
-    /// 8-bit pixels are divided by 255; then each channel is scaled to mean 0 and standard deviation 1, measured in f64
-    /// on the training set (without its validation share); all sample sets use the same numbers.
-    Standardize,
-    /// The same for every feature, a channel of a pixel, on its own; one that is the same in all samples is only shifted to 0.
-    StandardizeFeatures,
-}
+use std::sync::Arc;
 
 /// The `[data]` section.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -105,28 +95,103 @@ impl DataSettings {
         });
         let checked = |one: &Mix| one.check().map_err(|f| Fault::at("mix", format!("{}: {}", one.key(), f.message)));
         let mix = self.mix.iter().try_for_each(checked);
-        let all =
-            [source("train", &self.train), test, validation, label_noise, batch, whiten, augment, mix, order, workers];
+        let sizes = match self.train.varies() {
+            true => self.frames().size(Extent::AtLeast([1, 1])).map(drop),
+            false => Ok(()),
+        };
+        let normalize = self.normalize.as_ref().map_or(Ok(()), Normalize::check);
+        let (train, noise) = (source("train", &self.train), label_noise);
+        let all = [train, test, validation, noise, batch, normalize, whiten, augment, sizes, mix, order, workers];
         all.into_iter().filter_map(Result::err).collect()
     }
 
     /// Returns the normalisation to use for images of this type.
     pub fn normalize_for(&self, pixels: PixelType) -> Normalize {
-        self.normalize.unwrap_or(match pixels {
+        self.normalize.clone().unwrap_or(match pixels {
             PixelType::U8 => Normalize::Unit,
             PixelType::F32 => Normalize::None,
         })
     }
 
-    /// Returns the shape (H, W, C) of the images that the network gets, if those that are stored have a shape that suits
-    /// the augmentations.
-    pub fn shape(&self, stored: [usize; 3]) -> Option<[usize; 3]> {
-        Augment::shapes(&self.augment, stored).ok()?.pop()
+    /// Returns how pictures are cut and resized while they are read.
+    pub fn frames(&self) -> Frames {
+        Frames::new(&self.augment, self.num_frames())
     }
 
-    /// Returns the sizes that a GPU needs to prepare images that are stored in a shape.
-    pub fn sizes(&self, stored: [usize; 3]) -> AugmentSizes {
-        AugmentSizes::of((&self.augment, &self.mix, self.whiten.is_some()), stored)
+    fn num_frames(&self) -> usize {
+        Frames::count(&self.augment, self.train.varies())
+    }
+
+    /// Returns the augmentations of images that have been read: all but those that cut and resize pictures.
+    pub fn augmentations(&self) -> &[Augment] {
+        &self.augment[self.num_frames()..]
+    }
+
+    /// Returns the shape (H, W, C) of the images that the network gets, if those that are read have a shape that suits
+    /// the augmentations.
+    pub fn shape(&self, read: [usize; 3]) -> Option<[usize; 3]> {
+        Augment::shapes(self.augmentations(), read).ok()?.pop()
+    }
+
+    /// Returns the sizes that a GPU needs to prepare images that are read in a shape.
+    pub fn sizes(&self, read: [usize; 3]) -> AugmentSizes {
+        AugmentSizes::of((self.augmentations(), &self.mix, self.whiten.is_some()), read)
+    }
+
+    /// Replaces the test set by ten crops of each of its pictures; there is no validation set then.
+    ///
+    /// # Errors
+    /// If pictures are not cut while they are read, or there is no test set.
+    pub fn take_ten_crops(&mut self) -> Result<(), Fault> {
+        if !self.frames().cuts() {
+            let message =
+                "augment has no crop by which pictures are cut while they are read, as after { resize = 256 }; omit it";
+            return Err(Fault::at("augment", message));
+        }
+        let Some(test) = &self.test else {
+            return Err(Fault::at("test", "there is no test set; give one with --data"));
+        };
+        self.test = Some(DataSource(Arc::new(TenCrops(test.clone()))));
+        self.validation = 0.0;
+        Ok(())
+    }
+
+    /// Returns the description of one of the sets, whose pictures are cut and resized.
+    ///
+    /// # Errors
+    /// Every file that is missing or not valid, and images that cannot be brought to one size.
+    pub fn describe(&self, source: &DataSource, cx: SourceContext) -> Result<Description> {
+        let mut description = source.describe(cx)?;
+        let header = &mut description.header;
+        header.shape = self.framed(source, header.shape, header.pixels)?;
+        Ok(description)
+    }
+
+    /// Reads one of the sets, whose pictures are cut and resized.
+    ///
+    /// # Errors
+    /// As [`DataSettings::describe`].
+    pub fn load(&self, source: &DataSource, cx: SourceContext) -> Result<Dataset> {
+        let mut data = source.load(cx)?;
+        data.shape = self.framed(source, data.shape, data.pixels)?;
+        data.frames = Some(self.frames()).filter(|frames| !frames.is_empty());
+        Ok(data)
+    }
+
+    /// Returns the shape of the images of a source after they have been cut and resized.
+    fn framed(&self, source: &DataSource, [h, w, c]: [usize; 3], pixels: PixelType) -> Result<[usize; 3]> {
+        let frames = self.frames();
+        if frames.is_empty() && !source.varies() {
+            return Ok([h, w, c]);
+        }
+        if pixels == PixelType::F32 {
+            let message =
+                "resize and random_resized_crop need 8-bit images, but these are floats; resize them in the file";
+            return Err(Error::Usage(message.to_string()));
+        }
+        let extent = if source.varies() { Extent::AtLeast([h, w]) } else { Extent::Exact([h, w]) };
+        let [h, w] = frames.size(extent).map_err(|fault| Error::Usage(fault.message))?;
+        Ok([h, w, c])
     }
 
     /// Returns what the network learns from data sets with these headers: with `mix`, class numbers become distributions over
@@ -195,11 +260,7 @@ impl DataSettings {
             faults.push(Fault::at("validation", message));
         }
         faults.extend(self.fault_of_noise(train, train.images.saturating_sub(apart)));
-        if self.normalize == Some(Normalize::Unit) && train.pixels == PixelType::F32 {
-            let message = "normalize = \"unit\" divides 8-bit pixels by 255, but these images are floats; use \"none\" \
-                           or \"standardize\"";
-            faults.push(Fault::at("normalize", message));
-        }
+        faults.extend(self.normalize.as_ref().and_then(|how| how.fault_with(train.shape[2], train.pixels)));
         if self.order == SampleOrder::ClassAlternating && !matches!(train.targets(), Targets::Classes(_)) {
             let message = format!(
                 "order = \"class_alternating\" needs class numbers, but the targets are {}; use \"shuffle\"",
@@ -219,7 +280,7 @@ impl DataSettings {
     /// Returns every setting that does not fit images of the shape in which they are stored.
     pub fn faults_with_shape(&self, stored: [usize; 3]) -> Vec<Fault> {
         let mut faults = Vec::new();
-        match Augment::shapes(&self.augment, stored).map(|shapes| shapes[shapes.len() - 1]) {
+        match Augment::shapes(self.augmentations(), stored).map(|shapes| shapes[shapes.len() - 1]) {
             Ok(shape) => {
                 let changes = shape != stored;
                 if changes && self.normalize == Some(Normalize::StandardizeFeatures) {

@@ -107,7 +107,7 @@ mod tests {
     const SMALL: Synthetic = Synthetic { images: 300, classes: 3, shape: [6, 5, 3], seed: 1 };
 
     fn load(synthetic: &Synthetic, subset: Subset) -> (Vec<u8>, Dataset) {
-        let dataset = synthetic.load(SourceContext { subset, base: &crate::data::Base::default() }).unwrap();
+        let dataset = synthetic.load(SourceContext::new(subset, &crate::data::Base::default())).unwrap();
         let Pixels::U8(pixels) = dataset.all_pixels().unwrap() else { panic!("synthetic images are bytes") };
         (pixels, dataset)
     }
@@ -119,10 +119,7 @@ mod tests {
         assert_eq!((dataset.images(), pixels.len()), (300, 300 * 90));
         assert_eq!(
             dataset.header(),
-            SMALL
-                .describe(SourceContext { subset: Subset::Train, base: &crate::data::Base::default() })
-                .unwrap()
-                .header
+            SMALL.describe(SourceContext::new(Subset::Train, &crate::data::Base::default())).unwrap().header
         );
         assert_ne!(pixels, test);
         for class in 0..3 {

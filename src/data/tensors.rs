@@ -124,7 +124,7 @@ impl<R: Read + Seek> File<R> {
             Labels::Values(width, _) => (width, None),
         };
         let header = Header { images: self.count, shape: self.shape, classes, pixels: self.pixels, target_width };
-        Ok(Description { header, classes: counts.map(|counts| (self.path, counts)) })
+        Ok(Description { classes: counts.map(|counts| (self.path, counts)), ..Description::from(header) })
     }
 
     fn seek(&mut self, offset: usize) -> Result<()> {

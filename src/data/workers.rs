@@ -1,6 +1,6 @@
 //! The threads that read the images of a batch.
 
-use super::Sample;
+use super::dataset::ImageMemory;
 use crate::device::Pool;
 use crate::error::{Error, Result};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +17,7 @@ pub(super) struct Workers {
 /// The memory in which one image is read and augmented.
 #[derive(Debug, Default)]
 pub(super) struct Scratch {
-    pub sample: Sample,
+    pub image: ImageMemory,
     /// Two raw images, used in turn by the augmentations.
     pub images: [Vec<f32>; 2],
     /// The drawn values.

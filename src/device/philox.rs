@@ -33,6 +33,8 @@ pub enum RandomStream {
     HardExamples = 11,
     /// The choice of training samples with wrong labels, and their classes.
     LabelNoise = 12,
+    /// The choice of training samples that are measured.
+    Measure = 13,
 }
 
 /// The sequence of random numbers of one (seed, purpose, time, stream).

@@ -83,6 +83,8 @@ pub enum RunEvent {
         images_per_second: f64,
         /// Seconds since the run started or resumed.
         seconds: f64,
+        /// Seconds that it waited for its batch.
+        input_wait: f64,
         /// Whether the update was skipped because the loss or a gradient is not finite.
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         skipped: bool,
@@ -137,6 +139,8 @@ pub enum RunEvent {
         steps: u64,
         /// Seconds since the run started or resumed.
         seconds: f64,
+        /// Seconds of these in which updates waited for their batches.
+        input_wait: f64,
         /// The reason: `finished`, `interrupted` or `failed`.
         reason: String,
         /// The error of a failed run.

@@ -170,20 +170,28 @@ mod tests {
             lr: 0.01,
             images_per_second: f64::INFINITY,
             seconds: 1e-9,
+            input_wait: 0.25,
             skipped: false,
         };
         sink.emit(&step).unwrap();
         sink.emit(&eval(1)).unwrap();
         sink.emit(&start(0)).unwrap();
         sink.emit(&RunEvent::Checkpoint { step: 5, path: "checkpoints/\"5\"\n".into() }).unwrap();
-        sink.emit(&RunEvent::End { steps: 5, seconds: f64::NAN, reason: "finished".into(), error: None }).unwrap();
+        sink.emit(&RunEvent::End {
+            steps: 5,
+            seconds: f64::NAN,
+            input_wait: 1.5,
+            reason: "finished".into(),
+            error: None,
+        })
+        .unwrap();
         let written = fs::read_to_string(&path).unwrap();
         let expected = [
-            r#"{"event":"step","step":1,"epoch":0,"loss":0.30000000000000004,"top1":0.5,"lr":0.01,"images_per_second":null,"seconds":1e-9}"#,
+            r#"{"event":"step","step":1,"epoch":0,"loss":0.30000000000000004,"top1":0.5,"lr":0.01,"images_per_second":null,"seconds":1e-9,"input_wait":0.25}"#,
             r#"{"event":"eval","step":1,"split":"test","loss":0.125,"top1":0.975,"top5":1.0,"images":360}"#,
             r#"{"event":"start","name":"digits","step":0,"devices":["cpu","cpu"],"mesh":"2x1","parameters":1234,"precision":"f32","threads":2,"version":"0.1.0"}"#,
             r#"{"event":"checkpoint","step":5,"path":"checkpoints/\"5\"\n"}"#,
-            r#"{"event":"end","steps":5,"seconds":null,"reason":"finished"}"#,
+            r#"{"event":"end","steps":5,"seconds":null,"input_wait":1.5,"reason":"finished"}"#,
         ];
         assert_eq!(written.lines().collect::<Vec<_>>(), expected);
         assert!(written.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
@@ -205,7 +213,7 @@ mod tests {
             fs::read_to_string(&path).unwrap().lines().count()
         };
         let checkpoint = RunEvent::Checkpoint { step: 2, path: "checkpoints/step-00000002".into() };
-        let end = RunEvent::End { steps: 3, seconds: 1.0, reason: "interrupted".into(), error: None };
+        let end = RunEvent::End { steps: 3, seconds: 1.0, input_wait: 0.0, reason: "interrupted".into(), error: None };
         write(&[start(0), step(1), step(2), eval(2), checkpoint, step(3), end], "{\"event\":\"st");
         assert_eq!(left(100), 6, "the end event and the truncated line are removed");
         assert_eq!(left(2), 5);

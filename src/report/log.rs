@@ -121,10 +121,16 @@ impl RunEvent {
             }
             RunEvent::Checkpoint { step, path } => format!("step {step}: checkpoint {path}"),
             RunEvent::Note { text } => format!("note: {text}"),
-            RunEvent::End { steps, seconds, reason, error } => {
+            RunEvent::End { steps, seconds, input_wait, reason, error } => {
                 let error = error.as_ref().map_or(String::new(), |error| format!(": {error}"));
                 let steps = quantity(*steps, "step");
-                format!("{reason} after {steps} in {seconds:.1} seconds{error}")
+                let waited = 100.0 * input_wait / seconds;
+                let waited = if waited.is_finite() {
+                    format!(", {waited:.1} % of them waiting for data")
+                } else {
+                    String::new()
+                };
+                format!("{reason} after {steps} in {seconds:.1} seconds{waited}{error}")
             }
         })
     }

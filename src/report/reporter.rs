@@ -134,6 +134,7 @@ pub(super) mod tests {
             lr: 0.01,
             images_per_second,
             seconds: 0.5,
+            input_wait: 0.0,
             skipped: false,
         }
     }

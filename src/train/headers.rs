@@ -71,14 +71,22 @@ impl Headers {
         let test = settings.test.as_ref().map(|source| ("test", source, Subset::Test));
         for (key, source, subset) in [Some(("train", &settings.train, Subset::Train)), test].into_iter().flatten() {
             if let Some(known) = known.filter(|_| subset == Subset::Train) {
-                found.train = Some(known.train.header.into());
+                found.train = Some(known.describe_train());
                 continue;
             }
-            match source.describe(SourceContext { subset, base: &config.base }) {
-                Ok(header) if subset == Subset::Train => found.train = Some(header),
-                Ok(header) => found.test = Some(header),
+            let names = found.train.as_ref().and_then(|train| train.names.clone());
+            match settings
+                .describe(source, SourceContext { names: names.as_deref(), ..SourceContext::new(subset, &config.base) })
+            {
+                Ok(mut described) => {
+                    found.notes.extend(described.notes.drain(..).map(|note| format!("[data]: {key}: {note}")));
+                    match subset {
+                        Subset::Train => found.train = Some(described),
+                        Subset::Test => found.test = Some(described),
+                    }
+                }
                 Err(error) if subset == Subset::Train && trained_on.is_some() => {
-                    found.train = trained_on.map(|record| record.train.header.into());
+                    found.train = trained_on.map(DataRecord::describe_train);
                     found.without_train = true;
                     let cause = error.with_causes();
                     found.notes.push(format!("the validation set is not evaluated without the training data: {cause}"));

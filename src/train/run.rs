@@ -69,6 +69,8 @@ pub struct Run {
     pub(super) step: u64,
     /// The place of the next sample.
     pub(super) place: Place,
+    /// Seconds in which updates waited for their batches.
+    pub(super) input_wait: f64,
     /// Training samples used.
     pub(super) samples: u64,
     pub(super) evaluations: Vec<Evaluation>,
@@ -177,7 +179,8 @@ impl Run {
         Ok(run)
     }
 
-    fn open(job: Job, plan: Plan, (splits, data): (SampleSets, DataRecord), records: Records) -> Result<Run> {
+    fn open(mut job: Job, plan: Plan, (splits, data): (SampleSets, DataRecord), records: Records) -> Result<Run> {
+        job.notes.extend(splits.notes.iter().cloned());
         let mut session = job.session(plan)?;
         let method = MethodRun::new(&job)?;
         let watch = Watch::new(&job, &session).filter(|_| job.evaluates.is_none());
@@ -195,6 +198,7 @@ impl Run {
             step,
             place,
             samples: 0,
+            input_wait: 0.0,
             evaluations: Vec::new(),
             saved: None,
             best: None,

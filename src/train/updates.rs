@@ -112,7 +112,8 @@ impl Run {
             Err(error) => ("failed", Some(error.with_causes())),
         };
         let seconds = begin.elapsed().as_secs_f64();
-        let reported = reporter.emit(&RunEvent::End { steps: self.step, seconds, reason: reason.to_string(), error });
+        let (steps, input_wait, reason) = (self.step, self.input_wait, reason.to_string());
+        let reported = reporter.emit(&RunEvent::End { steps, seconds, input_wait, reason, error });
         let flushed = reporter.sync();
         result.and_then(|ended| reported.and(flushed).map(|()| ended))
     }
@@ -138,7 +139,7 @@ impl Run {
         if let Some(watch) = &mut self.watch {
             watch.look(&self.session, self.step, self.place)?;
         }
-        let (mut last, mut throughput) = (Instant::now(), Throughput::default());
+        let (mut last, mut throughput, mut waited) = (Instant::now(), Throughput::default(), 0.0);
         let mut under_way: VecDeque<Submitted> = VecDeque::new();
         // The updates before the batch that is submitted next, and its place.
         let (mut before, mut next, mut divided) = (self.step, self.place, false);
@@ -155,7 +156,9 @@ impl Run {
                 if !divided && (ends || (before > self.step && waits)) || observer.is_some() && !under_way.is_empty() {
                     break;
                 }
+                let asked = Instant::now();
                 let Some(batch) = loader.next_batch()? else { break };
+                waited += asked.elapsed().as_secs_f64();
                 let lr = self.job.lr_with(&self.schedules, before + 1, batch.epoch);
                 let clock = Clock { step: before + 1, epoch: batch.epoch, lr, row: batch.row as u64 };
                 let rows = batch.whole;
@@ -186,6 +189,8 @@ impl Run {
             let Some(place) = after else { continue };
             let seconds = last.elapsed().as_secs_f64();
             let skipped = self.check_finite(&result, clock, rows)?;
+            let input_wait = std::mem::take(&mut waited);
+            self.input_wait += input_wait;
             (self.step, self.place, self.samples) = (clock.step, place, self.samples + rows as u64);
             reporter.emit(&RunEvent::Step {
                 step: self.step,
@@ -195,6 +200,7 @@ impl Run {
                 lr: clock.lr,
                 images_per_second: throughput.add(rows, seconds),
                 seconds: begin.elapsed().as_secs_f64(),
+                input_wait,
                 skipped,
             })?;
             self.extend_path()?;

@@ -1,52 +1,11 @@
 //! The interface of an augmentation.
 
-use super::axes::ColorAxes;
-use crate::device::Random;
+use super::draws::Draws;
+use super::framing::Framing;
 use crate::error::{Fault, Result};
 use crate::gpu::{AnyMut, Const, Grid, Issue};
 use crate::settings::Settings;
 use std::fmt::Debug;
-
-/// The random numbers of one augmentation of one image, and the colours of the training set.
-#[derive(Debug, Clone, Copy)]
-pub struct Draws {
-    random: Random,
-    /// The counter of its first number.
-    first: u64,
-    colors: ColorAxes,
-}
-
-impl Draws {
-    /// Returns the numbers of a stream from a counter on, with the colours of independent, uniform pixels.
-    pub(in crate::data) fn new(random: Random, first: u64) -> Self {
-        Draws { random, first, colors: ColorAxes::UNIFORM }
-    }
-
-    /// Returns the same numbers with other colours.
-    pub(super) fn with_colors(self, colors: ColorAxes) -> Self {
-        Draws { colors, ..self }
-    }
-
-    /// Returns number `index`, uniform in [0, 1).
-    pub fn uniform(&self, index: u64) -> f64 {
-        self.random.uniform(self.first + index)
-    }
-
-    /// Returns number `index`, a whole number uniform in 0..end.
-    pub fn below(&self, index: u64, end: u64) -> u64 {
-        self.random.below(self.first + index, end)
-    }
-
-    /// Returns number `index`, standard normal.
-    pub fn normal(&self, index: u64) -> f64 {
-        self.random.normal(self.first + index)
-    }
-
-    /// Returns the axes of the colours of the training set; those of independent, uniform pixels if no augmentation of the run uses them.
-    pub fn colors(&self) -> ColorAxes {
-        self.colors
-    }
-}
 
 /// The launch of one augmentation: y from x, both raw; the last one of a list normalises y by the table.
 #[derive(Debug, Clone, Copy)]
@@ -92,6 +51,11 @@ pub trait Augmentation: Settings + Debug + Send + Sync {
     /// # Errors
     /// If it does not suit images of this shape.
     fn output(&self, shape: [usize; 3]) -> Result<[usize; 3], Fault>;
+
+    /// Returns how it cuts and resizes pictures of any size while they are read, if it can.
+    fn framing(&self) -> Option<&dyn Framing> {
+        None
+    }
 
     /// Returns true if it also applies to images of an evaluation, which it then changes without chance. It must if it
     /// changes the shape.

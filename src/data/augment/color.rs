@@ -2,7 +2,8 @@
 //! torchvision's ColorJitter, without clamping). All are linear in the pixels: y = M x + f m, where m is the mean of the grey values 0.299 r + 0.587 g +
 //! 0.114 b of the image. Hue turns the colours about the grey axis in YIQ, which leaves grey values as they are.
 
-use super::augmentation::{AugmentLaunch, Augmentation, Draws};
+use super::augmentation::{AugmentLaunch, Augmentation};
+use super::draws::Draws;
 use crate::error::{Fault, Result};
 use crate::gpu::Grid;
 use crate::gpu::kernels::any;

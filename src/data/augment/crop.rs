@@ -1,7 +1,10 @@
 //! Crops: y[i, j] = x[i + top, j + left], a square part of the image, after `pad` pixels of 0 on every side; in evaluations,
 //! the part in the middle.
 
-use super::augmentation::{AugmentLaunch, Augmentation, Draws};
+use super::augmentation::{AugmentLaunch, Augmentation};
+use super::draws::Draws;
+use super::framing::{Extent, Framing, View};
+use crate::data::pictures::{Changes, PictureChange, corner, middle};
 use crate::error::{Fault, Result};
 use crate::gpu::kernels::any;
 use crate::settings::{AT_LEAST_ONE, settings};
@@ -23,9 +26,37 @@ impl Crop {
     }
 }
 
+impl Framing for Crop {
+    fn outcome(&self, of: Extent) -> Result<Extent, Fault> {
+        let Crop { size, pad } = *self;
+        let shape = |[h, w]: [usize; 2]| [h, w, 1];
+        match of {
+            Extent::Exact(exact) => self.output(shape(exact)).map(|_| Extent::Exact([size; 2])),
+            Extent::AtLeast(least) if size > least[0].min(least[1]) + 2 * pad => {
+                let message =
+                    format!("crop = {size} may be more than images have; put {{ resize = {size} }} before it");
+                Err(Fault::at("augment", message))
+            }
+            Extent::AtLeast(least) => self.output(shape(least)).map(|_| Extent::Exact([size; 2])),
+        }
+    }
+    fn changes(&self, [h, w]: [usize; 2], view: View) -> Changes {
+        let room = self.room([h, w, 1]);
+        let from = match view {
+            View::Random(draws) => [0, 1].map(|i| draws.below(i as u64, room[i] + 1) as isize - self.pad as isize),
+            View::Middle => middle([h, w], [self.size; 2]),
+            View::Corner(which) => corner([h, w], [self.size; 2], which),
+        };
+        [Some(PictureChange::Cut { from, size: [self.size; 2] }), None]
+    }
+}
+
 impl Augmentation for Crop {
     fn key(&self) -> &'static str {
         "crop"
+    }
+    fn framing(&self) -> Option<&dyn Framing> {
+        Some(self)
     }
     fn output(&self, [h, w, c]: [usize; 3]) -> Result<[usize; 3], Fault> {
         let Crop { size, pad } = *self;

@@ -1,6 +1,7 @@
 //! Cutout: a square of the image is replaced by one value (DeVries and Taylor 2017, <https://arxiv.org/abs/1708.04552>).
 
-use super::augmentation::{AugmentLaunch, Augmentation, Draws};
+use super::augmentation::{AugmentLaunch, Augmentation};
+use super::draws::Draws;
 use crate::error::{Fault, Result};
 use crate::gpu::kernels::any;
 use crate::settings::{AT_LEAST_ONE, FINITE, settings};

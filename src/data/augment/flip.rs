@@ -1,6 +1,7 @@
 //! Mirror images: y[i, j] = x[i, W - 1 - j], or x[H - 1 - i, j].
 
-use super::augmentation::{AugmentLaunch, Augmentation, Draws};
+use super::augmentation::{AugmentLaunch, Augmentation};
+use super::draws::Draws;
 use crate::error::{Fault, Result};
 use crate::gpu::kernels::any;
 use crate::settings::{PROBABILITY, settings, values};

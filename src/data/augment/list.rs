@@ -1,7 +1,8 @@
 //! The augmentations of a run, in order.
 
-use super::augmentation::{Augmentation, Draws};
+use super::augmentation::Augmentation;
 use super::axes::ColorAxes;
+use super::draws::Draws;
 use super::{KEYS, read};
 use crate::data::one_kind::{OneKind, deserialize};
 use crate::device::Random;
@@ -34,14 +35,13 @@ impl Augment {
     }
 
     /// Appends the values that the augmentations of a list draw for an image, given the random numbers of the image in
-    /// training and the colours of the training set.
+    /// training, the first of them that is free, and the colours of the training set.
     pub(in crate::data) fn draw_all(
         list: &[Augment],
         shapes: &[[usize; 3]],
-        (random, colors): (Option<&Random>, ColorAxes),
+        (random, mut first, colors): (Option<&Random>, u64, ColorAxes),
         to: &mut Vec<f32>,
     ) {
-        let mut first = 0;
         for (one, &shape) in list.iter().zip(shapes) {
             let start = to.len();
             to.resize(start + one.values_drawn(), 0.0);

@@ -13,17 +13,25 @@ mod axes;
 mod color;
 mod crop;
 mod cutout;
+mod draws;
 mod flip;
+mod frames_only;
+mod framing;
 mod list;
 mod noise;
 mod pca_color;
+mod random_resized_crop;
+mod resize;
 mod rotate;
 mod scale;
 mod shear;
 mod shift;
 
-pub use augmentation::{AugmentLaunch, Augmentation, Draws};
+pub use augmentation::{AugmentLaunch, Augmentation};
 pub use axes::ColorAxes;
+pub use draws::Draws;
+pub use frames_only::FramesOnly;
+pub use framing::{Extent, Framing, View};
 pub use list::Augment;
 pub use rotate::Rotate;
 pub use shift::Shift;
@@ -38,6 +46,8 @@ registry! {
     "flip" => flip::Flip,
     "noise" => noise::Noise,
     "pca_color" => pca_color::PcaColor,
+    "random_resized_crop" => random_resized_crop::RandomResizedCrop,
+    "resize" => resize::Resize,
     "rotate" => Rotate,
     "scale" => scale::Scale,
     "shear" => shear::Shear,

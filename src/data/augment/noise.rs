@@ -3,7 +3,8 @@
 //! The host draws a key for each image; its words (Philox) become normal numbers by Wichura's quantile function (1988, algorithm AS 241,
 //! <https://doi.org/10.2307/2347330>, 7 digits) in single precision, without fused operations, so that a GPU computes the same bits.
 
-use super::augmentation::{AugmentLaunch, Augmentation, Draws};
+use super::augmentation::{AugmentLaunch, Augmentation};
+use super::draws::Draws;
 use crate::cpu::vectorized;
 use crate::device::Random;
 use crate::error::{Fault, Result};

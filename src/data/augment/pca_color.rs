@@ -3,8 +3,9 @@
 //! covariance of the training set's pixels. The formula multiplies by variances, so it depends on the unit of pixels: the paper's is sensible where they
 //! are 0 to 1, so 8-bit pixels are divided by 255 for it, and the change is multiplied by 255. Floats are taken as they are.
 
-use super::augmentation::{AugmentLaunch, Augmentation, Draws};
+use super::augmentation::{AugmentLaunch, Augmentation};
 use super::color::{VALUES, launch_recolor, recolor};
+use super::draws::Draws;
 use crate::error::{Fault, Result};
 use crate::settings::{POSITIVE, settings};
 

@@ -2,7 +2,8 @@
 //! the image are 0.
 
 use super::affine::{launch_warp, output, warp};
-use super::augmentation::{AugmentLaunch, Augmentation, Draws};
+use super::augmentation::{AugmentLaunch, Augmentation};
+use super::draws::Draws;
 use crate::error::{Fault, Result};
 use crate::settings::{Range, settings};
 

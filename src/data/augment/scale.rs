@@ -1,7 +1,8 @@
 //! Scaling about the centre, with bilinear interpolation; pixels from outside the image are 0.
 
 use super::affine::{launch_warp, output, warp};
-use super::augmentation::{AugmentLaunch, Augmentation, Draws};
+use super::augmentation::{AugmentLaunch, Augmentation};
+use super::draws::Draws;
 use crate::error::{Fault, Result};
 use crate::settings::{Range, settings};
 

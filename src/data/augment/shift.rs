@@ -1,7 +1,8 @@
 //! Shifts: y[i + down, j + right] = x[i, j] by whole pixels; pixels from outside the image are 0.
 
-use super::augmentation::{AugmentLaunch, Augmentation, Draws};
+use super::augmentation::{AugmentLaunch, Augmentation};
 use super::crop::{launch_part, part};
+use super::draws::Draws;
 use crate::error::{Fault, Result};
 use crate::settings::{AT_LEAST_ONE, settings};
 

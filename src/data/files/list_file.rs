@@ -18,6 +18,8 @@ pub struct FileList {
     pub paths: Vec<String>,
     /// The class of each.
     pub labels: Vec<u32>,
+    /// The line of each, from 1.
+    pub lines: Vec<u64>,
 }
 
 /// Reads a list, plain or gzip: in each line a path, blanks and a class number. Paths may have blanks in them. Empty lines and
@@ -42,6 +44,7 @@ impl FileList {
             }
             let text = if line == 1 { bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes) } else { &bytes };
             list.add(text).map_err(|message| at_line(&path, line, message))?;
+            list.lines.resize(list.paths.len(), line);
         }
         if list.paths.is_empty() {
             return Err(Error::file(&path, "lists no pictures, expected a path and a class number in each line"));

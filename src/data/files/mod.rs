@@ -2,12 +2,21 @@
 //!
 //! To add a way to write many files as one name, extend [`expand`]; archives of another kind get a file beside `tar.rs`.
 
+mod catalog;
+mod folder;
+mod index;
+mod kept;
 mod list_file;
 mod shard_names;
 mod shards;
 mod tar;
 mod tar_header;
 
+pub(in crate::data) use catalog::{Catalog, Entry, nanoseconds};
+pub(in crate::data) use folder::list as list_folder;
+pub use folder::picture_files;
+pub(in crate::data) use index::Index;
+pub(in crate::data) use kept::{Kept, Witness};
 pub use list_file::{FileList, read_list};
 pub use shard_names::expand;
 pub use shards::{ShardSample, ShardSamples, read_shards};

@@ -1,7 +1,7 @@
 //! Decodes files of every kind.
 
 use super::kind::{Kind, kind};
-use super::picture::Picture;
+use super::picture::Bitmap;
 use super::{jpeg, png};
 
 /// Decodes a JPEG or PNG file, whatever its name is, into a picture of `channels` channels, 1 or 3. Its memory is reused.
@@ -15,7 +15,7 @@ use super::{jpeg, png};
 ///
 /// # Panics
 /// If `channels` is neither 1 nor 3.
-pub fn decode(bytes: &[u8], channels: usize, to: &mut Picture) -> Result<(), String> {
+pub fn decode(bytes: &[u8], channels: usize, to: &mut Bitmap) -> Result<(), String> {
     assert!(channels == 1 || channels == 3, "a picture of {channels} channels");
     match kind(bytes)? {
         Kind::Jpeg => jpeg::decode(bytes, channels, to),

@@ -3,7 +3,7 @@
 use super::channels;
 use super::markers::{Headers, damaged, truncated};
 use super::orientation::Orientation;
-use super::picture::{Picture, check_size};
+use super::picture::{Bitmap, check_size};
 use zune_core::bytestream::ZCursor;
 use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
@@ -45,7 +45,7 @@ fn orientation(headers: &Headers) -> Orientation {
 ///
 /// # Errors
 /// The reason, if the file is truncated, damaged, too large or of a kind that is not decoded. The picture is then undefined.
-pub(super) fn decode(bytes: &[u8], channels: usize, to: &mut Picture) -> Result<(), String> {
+pub(super) fn decode(bytes: &[u8], channels: usize, to: &mut Bitmap) -> Result<(), String> {
     let headers = Headers::read(bytes)?;
     check(&headers, bytes)?;
     // The decoder accepts a file that ends within the last blocks.
@@ -104,8 +104,8 @@ mod tests {
         std::fs::read(format!("{}/tests/photos/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
     }
 
-    fn decoded(bytes: &[u8], channels: usize) -> Result<Picture, String> {
-        let mut picture = Picture::default();
+    fn decoded(bytes: &[u8], channels: usize) -> Result<Bitmap, String> {
+        let mut picture = Bitmap::default();
         decode(bytes, channels, &mut picture).map(|()| picture)
     }
 

@@ -6,7 +6,7 @@ pub const MOST_PIXELS: usize = 100_000_000;
 
 /// An 8-bit picture of any size. Its memory is kept from one decoded picture to the next.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Picture {
+pub struct Bitmap {
     /// The height and the width.
     pub size: [usize; 2],
     /// The channels: 1 (grey) or 3 (red, green, blue).

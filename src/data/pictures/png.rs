@@ -1,7 +1,7 @@
 //! Decodes PNG files of every colour type and depth, interlaced or not, to 8 bits; alpha is dropped.
 
 use super::channels;
-use super::picture::{Picture, check_size};
+use super::picture::{Bitmap, check_size};
 use png::{DecodeOptions, Decoder, DecodingError, Transformations};
 use std::io::{Cursor, ErrorKind};
 
@@ -39,7 +39,7 @@ fn truncated(bytes: &[u8]) -> String {
 ///
 /// # Errors
 /// The reason, if the file is truncated, damaged or too large. The picture is then undefined.
-pub(super) fn decode(bytes: &[u8], channels: usize, to: &mut Picture) -> Result<(), String> {
+pub(super) fn decode(bytes: &[u8], channels: usize, to: &mut Bitmap) -> Result<(), String> {
     let [height, width] = size(bytes)?;
     let count = height * width;
     let reason = |error: DecodingError| reason(bytes, &error);
@@ -87,8 +87,8 @@ mod tests {
     use super::*;
     use png::{BitDepth, ColorType, Encoder};
 
-    fn decoded(bytes: &[u8], channels: usize) -> Result<Picture, String> {
-        let mut picture = Picture::default();
+    fn decoded(bytes: &[u8], channels: usize) -> Result<Bitmap, String> {
+        let mut picture = Bitmap::default();
         decode(bytes, channels, &mut picture).map(|()| picture)
     }
 
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn the_first_frame_of_an_animation_is_decoded() {
         let bytes = file(ColorType::Grayscale, BitDepth::Eight, &[&[1, 2, 3, 4, 5, 6], &[9; 6]]);
-        let expected = Picture { size: [2, 3], channels: 1, pixels: vec![1, 2, 3, 4, 5, 6] };
+        let expected = Bitmap { size: [2, 3], channels: 1, pixels: vec![1, 2, 3, 4, 5, 6] };
         assert_eq!(decoded(&bytes, 1), Ok(expected));
     }
 

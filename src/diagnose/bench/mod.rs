@@ -1,10 +1,11 @@
-//! Benchmarks of the training step, its layers and its all-reduces, compared with the machine's peak rates.
+//! Benchmarks of the training step, its layers, its all-reduces and its data, compared with the machine's peak rates.
 //!
 //! A benchmark runs the same program as `train`, on one batch of noise. Each repeat yields the median of its steps;
 //! reported numbers are the median over the repeats, with minimum and maximum. The peak rates are measured in the same
 //! run. Every report is a struct whose fields have the names of the keys in the JSON.
 
 mod allreduce;
+mod input;
 mod layers;
 mod limits;
 mod peak;
@@ -13,6 +14,7 @@ mod step;
 mod workload;
 
 pub use allreduce::{AllReduce, AllReduces, all_reduce};
+pub use input::{InputSpeed, InputStage, input};
 pub use layers::{LayerTime, Layers, layers};
 pub use peak::Limits;
 pub use spread::{Effort, Spread};

@@ -34,7 +34,7 @@ fn noise(job: &Job, rows: usize, target_width: usize) -> SampleSets {
     let measured = |how| Normalization::new(how, &data, &samples);
     let normalization = measured(Normalize::Standardize).or_else(|_| measured(Normalize::None));
     let normalization = Arc::new(normalization.expect("unnormalised pixels need no statistics"));
-    let (data, augment) = (Arc::new(data), Arc::from(&job.config.data.augment[..]));
+    let (data, augment) = (Arc::new(data), Arc::from(job.config.data.augmentations()));
     let mix = Arc::from(&job.config.data.mix[..]);
     // As much work as with a matrix that was fitted.
     let whitening = job.config.data.whiten.as_ref().map(|_| {
@@ -45,7 +45,7 @@ fn noise(job: &Job, rows: usize, target_width: usize) -> SampleSets {
     let train =
         Arc::new(SampleSet { name, data, samples, normalization, whitening, augment, colors, mix, target_width });
     let (order, seed) = (SampleOrder::Sequential, job.config.seed);
-    SampleSets { train, validation: None, test: None, batch: rows, order, seed }
+    SampleSets { train, validation: None, test: None, batch: rows, order, seed, notes: Vec::new() }
 }
 
 /// A job with its devices and one batch.

@@ -239,6 +239,7 @@ mod tests {
                 lr,
                 images_per_second,
                 seconds,
+                input_wait: 0.0,
                 skipped: false,
             });
             if step % 2 == 0 {

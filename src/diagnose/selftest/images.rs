@@ -57,7 +57,7 @@ pub(super) fn check(device: &Device, kind: DriverKind, effort: Effort, tally: &m
                 let same = Augment::shapes(&list, shape).is_ok_and(|shapes| shapes.iter().all(|one| *one == shape));
                 let how = if same && floats { Normalize::StandardizeFeatures } else { Normalize::Standardize };
                 let last = Augment::shapes(&list, shape).map_or(shape, |shapes| shapes[shapes.len() - 1]);
-                let plain = splits(shape, (&list, &[]), floats, how);
+                let plain = splits(shape, (&list, &[]), floats, how.clone());
                 let mixed = splits(shape, (&list, &mixtures(last)), floats, how);
                 let whitened = (same && shape.iter().product::<usize>() <= MOST_WHITENED).then(|| whitened(&mixed));
                 for splits in [Some(plain), Some(mixed), whitened].into_iter().flatten() {
@@ -95,7 +95,7 @@ fn splits(shape: [usize; 3], (augment, mix): (&[Augment], &[Mix]), floats: bool,
     let train =
         Arc::new(SampleSet { name, data, samples, normalization, whitening, augment, colors, mix, target_width });
     let order = SampleOrder::Shuffle;
-    SampleSets { train, validation: None, test: None, batch: IMAGES - 1, order, seed: 17 }
+    SampleSets { train, validation: None, test: None, batch: IMAGES - 1, order, seed: 17, notes: Vec::new() }
 }
 
 /// Returns the same sets with a whitening by random numbers.

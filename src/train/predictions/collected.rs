@@ -1,5 +1,6 @@
 //! What an evaluation collects of its predictions.
 
+use super::averages::Averages;
 use super::file::PredictionFile;
 use super::outputs::{BatchOutputs, OutputKind};
 use super::report::Report;
@@ -16,6 +17,9 @@ pub struct Predictions {
     file: Option<PredictionFile>,
     reports: Vec<(&'static str, Report)>,
     scores: ClassScores,
+    /// The number of views of each sample, one after another.
+    views: u32,
+    averages: Averages,
 }
 
 impl Predictions {
@@ -26,7 +30,13 @@ impl Predictions {
         names: Option<Vec<String>>,
         file: Option<PredictionFile>,
     ) -> Self {
-        Predictions { kind, most_mistakes, names, file, reports: Vec::new(), scores: ClassScores::default() }
+        let (reports, scores) = (Vec::new(), ClassScores::default());
+        Predictions { kind, most_mistakes, names, file, reports, scores, views: 1, averages: Averages::new(1) }
+    }
+
+    /// Takes the mean over so many views of each sample, which follow each other.
+    pub fn over_views(self, views: usize) -> Self {
+        Predictions { views: views as u32, averages: Averages::new(views), ..self }
     }
 
     /// Adds the predictions for a batch of a set.
@@ -40,19 +50,21 @@ impl Predictions {
             self.reports.push((set.name, Report::new(classes, self.most_mistakes)));
         }
         for (position, outputs, target) in batch.samples() {
-            let sample = set.samples[position];
+            let Some(outputs) = self.averages.add(outputs, self.kind) else { continue };
+            let index = set.samples[position];
+            let (sample, name) = (index / self.views, || set.data.name(index as usize));
             match self.reports.last_mut() {
                 Some((_, report)) => {
                     let label = true_class(target);
                     self.scores.read(outputs);
                     report.add(sample, &self.scores, label);
                     if let Some(file) = &mut self.file {
-                        file.add_class((set.name, sample), &self.scores, label, self.names.as_deref())?;
+                        file.add_class((set.name, sample, name()), &self.scores, label, self.names.as_deref())?;
                     }
                 }
                 None => {
                     if let Some(file) = &mut self.file {
-                        file.add_values((set.name, sample), outputs, target)?;
+                        file.add_values((set.name, sample, name()), outputs, target)?;
                     }
                 }
             }

@@ -1,6 +1,6 @@
 //! The file of predictions: CSV, or JSON Lines if its name ends with `.jsonl`.
 
-use super::names::{class_name, sample_name};
+use super::names::class_name;
 use super::scores::ClassScores;
 use crate::error::{Error, Result};
 use crate::storage::{Fs, Replacement};
@@ -102,7 +102,7 @@ impl PredictionFile {
     /// If it cannot be formatted.
     pub(super) fn add_class(
         &mut self,
-        (set, sample): (&str, u32),
+        (set, sample, name): (&str, u32, String),
         scores: &ClassScores,
         label: usize,
         names: Option<&[String]>,
@@ -111,7 +111,7 @@ impl PredictionFile {
         let row = ClassRow {
             set,
             sample,
-            name: sample_name(sample),
+            name,
             label: ClassCell::new(names, label),
             predicted: scores.class().map(|class| ClassCell::new(names, class)),
             probability: scores.confidence(),
@@ -126,10 +126,15 @@ impl PredictionFile {
     ///
     /// # Errors
     /// If it cannot be formatted.
-    pub(super) fn add_values(&mut self, (set, sample): (&str, u32), outputs: &[f64], targets: &[f32]) -> Result<()> {
+    pub(super) fn add_values(
+        &mut self,
+        (set, sample, name): (&str, u32, String),
+        outputs: &[f64],
+        targets: &[f32],
+    ) -> Result<()> {
         let outputs: Vec<f32> = outputs.iter().map(|&output| output as f32).collect();
         let widths = (outputs.len(), targets.len());
-        let row = ValueRow { set, sample, name: sample_name(sample), outputs, targets };
+        let row = ValueRow { set, sample, name, outputs, targets };
         self.add(&row, || numbered("output", widths.0).chain(numbered("target", widths.1)))
     }
 
@@ -198,13 +203,13 @@ mod tests {
     fn two_classes(file: &mut PredictionFile) {
         let mut scores = ClassScores::default();
         scores.read(&[0.0, 0.0]);
-        file.add_class(("test", 7), &scores, 0, None).unwrap();
+        file.add_class(("test", 7, "image 7".to_string()), &scores, 0, None).unwrap();
         file.flush().unwrap();
         let names = ["a, b".to_string(), "c".to_string()];
         scores.read(&[1.0, 0.0]);
-        file.add_class(("test", 8), &scores, 1, Some(&names)).unwrap();
+        file.add_class(("test", 8, "image 8".to_string()), &scores, 1, Some(&names)).unwrap();
         scores.read(&[f64::NAN, 0.0]);
-        file.add_class(("test", 9), &scores, 0, None).unwrap();
+        file.add_class(("test", 9, "image 9".to_string()), &scores, 0, None).unwrap();
     }
 
     #[test]
@@ -229,7 +234,9 @@ mod tests {
     #[test]
     fn values_and_their_bits_survive() {
         let values = [1e-30f64, 0.1, -16_777_216.0, 3.402_823_5e38];
-        let text = written("values.csv", |file| file.add_values(("validation", 0), &values, &[0.25, 1e-45]).unwrap());
+        let text = written("values.csv", |file| {
+            file.add_values(("validation", 0, "image 0".to_string()), &values, &[0.25, 1e-45]).unwrap()
+        });
         let (header, row) = text.split_once('\n').unwrap();
         assert_eq!(header, "set,sample,name,output0,output1,output2,output3,target0,target1");
         let read: Vec<u32> = row.trim().split(',').skip(3).map(|cell| cell.parse::<f32>().unwrap().to_bits()).collect();
@@ -243,7 +250,7 @@ mod tests {
         let text = written("many.csv", |file| {
             let mut scores = ClassScores::default();
             scores.read(&[0.0; 101]);
-            file.add_class(("test", 0), &scores, 0, None).unwrap();
+            file.add_class(("test", 0, "image 0".to_string()), &scores, 0, None).unwrap();
         });
         assert!(
             text.starts_with("set,sample,name,label,predicted,probability,correct\ntest,0,image 0,0,0,0.00990"),

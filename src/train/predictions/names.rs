@@ -1,9 +1,4 @@
-//! How samples and classes are called.
-
-/// Returns the name of a sample, by its index in its data set.
-pub fn sample_name(sample: u32) -> String {
-    format!("image {sample}")
-}
+//! How classes are called.
 
 /// Returns the name of a class: its number if it has no other.
 pub fn class_name(names: Option<&[String]>, class: usize) -> String {

@@ -4,7 +4,7 @@ use super::super::evaluate::{EvaluationSums, SetResult};
 use super::super::run::Run;
 use super::super::sample_losses::LossInputs;
 use super::super::signals::Stop;
-use crate::data::{Destination, Loader, SampleSet};
+use crate::data::{Destination, Loader, SampleSet, TEN};
 use crate::device::Clock;
 use crate::error::Result;
 use crate::network::Network;
@@ -94,6 +94,24 @@ pub(in crate::train) fn each_batch(
 }
 
 impl Run {
+    /// Returns the names of the classes, if they have names.
+    pub fn class_names(&self) -> Option<Vec<String>> {
+        self.splits.train.data.names.as_deref().map(<[String]>::to_vec)
+    }
+
+    /// Returns the name of a sample of a set by its index: that of its file, or its number.
+    pub fn sample_name(&self, set: &str, sample: u32) -> String {
+        let sets = [&self.splits.validation, &self.splits.test];
+        let found = sets.into_iter().flatten().find(|one| one.name == set);
+        found.map_or_else(
+            || format!("image {sample}"),
+            |set| {
+                let views = if set.data.ten_crops { TEN } else { 1 };
+                set.data.name(sample as usize * views)
+            },
+        )
+    }
+
     /// Evaluates as [`Run::evaluations`] does, with the same results, and visits the outputs of every batch of each set.
     ///
     /// # Errors

@@ -42,6 +42,15 @@ impl ClassScores {
         self.class.map_or(f32::NAN, |class| self.probabilities[class])
     }
 
+    /// Returns the `most` classes with the largest probabilities, the largest first.
+    pub fn best(&self, most: usize) -> Vec<usize> {
+        let mut classes: Vec<usize> = (0..self.logits.len()).collect();
+        // Stable, so that of equal ones the first is ahead.
+        classes.sort_by(|&a, &b| self.logits[b].total_cmp(&self.logits[a]));
+        classes.truncate(most);
+        classes
+    }
+
     /// Returns how many classes are ahead of a class; none if its loss is not finite.
     pub fn rank(&self, class: usize) -> Option<usize> {
         let own = self.logits[class];

@@ -1,0 +1,122 @@
+//! The cutting and resizing of pictures of any size, while they are read, to the one shape that batches need.
+
+use super::augment::{Augment, Draws, Extent, View};
+use super::pictures::{Changing, PictureMemory};
+use super::samples::{ImageView, StoredImage};
+use crate::device::Random;
+use crate::error::{Fault, Result};
+use std::sync::Arc;
+
+/// The leading augmentations of a run, which cut and resize pictures.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Frames(Arc<[Augment]>);
+
+/// What is taken of the picture of a sample.
+#[derive(Debug, Clone, Copy)]
+pub enum Framed<'a> {
+    /// What the random numbers of the sample say: training.
+    Random(&'a Random),
+    /// The middle: evaluations.
+    Middle,
+    /// One of the ten crops of Krizhevsky et al. (2012): the corners and the middle, and their mirror images.
+    OfTen(usize),
+}
+
+/// The number of crops of [`Framed::OfTen`].
+pub const TEN: usize = 10;
+
+impl Frames {
+    /// Returns how many of a list cut and resize pictures while they are read, given whether these differ in size: all up to the last that does
+    /// nothing else, and if pictures differ, all until they do not.
+    pub fn count(list: &[Augment], varies: bool) -> usize {
+        let last = list.iter().rposition(|one| one.framing().is_some_and(|framing| framing.is_only()));
+        let mut count = last.map_or(0, |last| last + 1);
+        if !varies {
+            return count;
+        }
+        let exact = |count: usize| {
+            let extent = list[..count].iter().try_fold(Extent::AtLeast([1; 2]), |extent, one| {
+                one.framing().map_or(Ok(extent), |framing| framing.outcome(extent))
+            });
+            matches!(extent, Ok(Extent::Exact(_)))
+        };
+        while count < list.len() && !exact(count) && list[count].framing().is_some() {
+            count += 1;
+        }
+        count
+    }
+
+    /// Creates the first `count` of a list.
+    pub fn new(list: &[Augment], count: usize) -> Self {
+        Frames(list[..count].into())
+    }
+
+    /// Returns true if pictures stay as they are.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns the height and width that all pictures get.
+    ///
+    /// # Errors
+    /// If they differ, or do not suit an entry.
+    pub fn size(&self, of: Extent) -> Result<[usize; 2], Fault> {
+        let mut extent = of;
+        for one in &*self.0 {
+            let Some(framing) = one.framing() else {
+                let (key, last) = (one.key(), self.0[self.0.len() - 1].key());
+                let message = format!("{last} comes after {key}; put it before all augmentations but crop");
+                return Err(Fault::at("augment", message));
+            };
+            extent = framing.outcome(extent)?;
+        }
+        match extent {
+            Extent::Exact(size) => Ok(size),
+            Extent::AtLeast(_) => Err(Fault::at(
+                "train",
+                "these images differ in size, and nothing brings them to one; add size to the source, as in size = 64, or begin augment with \
+                 { random_resized_crop = 224 }, or with { resize = 256 } and { crop = 224 }",
+            )),
+        }
+    }
+
+    /// Returns how many random numbers all entries may take for a sample.
+    pub fn numbers(&self) -> u64 {
+        self.0.iter().map(|one| one.numbers()).sum()
+    }
+
+    /// Returns true if an entry cuts out a part, so that there are ten crops.
+    pub fn cuts(&self) -> bool {
+        self.0.iter().any(|one| one.key().ends_with("crop"))
+    }
+
+    /// Cuts and resizes a picture; leaves floats as they are.
+    pub(super) fn apply<'m>(
+        &self,
+        image: StoredImage<'m>,
+        framed: Framed,
+        memory: &'m mut PictureMemory,
+    ) -> ImageView<'m> {
+        let StoredImage { pixels, shape: [h, w, channels] } = image;
+        let ImageView::U8(x) = pixels else { return pixels };
+        let (mut changing, mut first) = (Changing::new(x, [h, w], channels, memory), 0);
+        for one in &*self.0 {
+            let Some(framing) = one.framing() else { continue };
+            let draws;
+            let view = match framed {
+                Framed::Random(random) => {
+                    draws = Draws::new(*random, first);
+                    View::Random(&draws)
+                }
+                Framed::OfTen(crop) if crop % 5 < 4 => View::Corner([crop % 5 >= 2, crop % 5 % 2 == 1]),
+                Framed::Middle | Framed::OfTen(_) => View::Middle,
+            };
+            changing.make(framing.changes(changing.size, view));
+            first += one.numbers();
+        }
+        if let Framed::OfTen(5..) = framed {
+            changing.mirror();
+        }
+        ImageView::U8(changing.pixels())
+    }
+}
