@@ -252,11 +252,11 @@ fn images_stored_channels_last_are_recognised() {
 }
 
 #[test]
-fn idx_files_of_other_types_are_named() {
+fn idx_files_of_other_dimensions_are_named() {
     let folder = folder("check-types");
-    put(&folder, "wide", &idx(0x0b, &[12, 4, 4], &[0; 12 * 32]));
-    let words = "wide: starts with 0x00000b03, expected 0x00000803 (IDX images: bytes in 3 dimensions); this IDX file holds \
-                 16-bit integers in 3 dimensions, which are not read: convert them to bytes, or write a safetensors file";
+    put(&folder, "wide", &idx(0x0b, &[12, 4, 4, 1], &[0; 12 * 32]));
+    let words = "wide: starts with 0x00000b04, expected 0x0000TT03 with a type TT (IDX images: 3 dimensions); this IDX file holds \
+                 16-bit integers in 4 dimensions; write a safetensors file";
     refused(&folder, &["data.train.idx.images=wide"], words);
 }
 

@@ -1,16 +1,20 @@
 //! IDX, the format of MNIST and similar data sets: two files, images and labels, plain or gzip.
 //!
-//! Images: big-endian u32 0x00000803, N, H, W, then N * H * W bytes. Labels: 0x00000801, N, then N bytes.
+//! Images: two zero bytes, the type of the elements, the number of dimensions 3, then big-endian u32 N, H, W, and N * H * W elements. Labels:
+//! the same with one dimension N. Bytes are 8-bit pixels, elements of all other types floats; labels of floats are values to be predicted.
 
 use super::classes::ClassCounts;
 use super::file::{ByteStream, both};
-use super::{DataFormat, Dataset, Description, Header, Labels, PixelType, Pixels, SourceContext};
+use super::idx_elements::Element;
+use super::tensor_targets::LARGEST_CLASSES;
+use super::{DataFormat, Dataset, Description, Header, Labels, SourceContext};
 use crate::error::{Error, Fault, Result, quantity};
 use crate::settings::settings;
 use std::path::{Path, PathBuf};
 
-const IMAGES: u32 = 0x0000_0803;
-const LABELS: u32 = 0x0000_0801;
+/// The dimensions of images, and those of labels.
+const IMAGES: u8 = 3;
+const LABELS: u8 = 1;
 
 settings! {
     /// `{ idx = { images = "train-images-idx3-ubyte.gz", labels = "train-labels-idx1-ubyte.gz" } }`: the files of
@@ -63,19 +67,21 @@ impl Idx {
 pub(super) struct Pair<'a> {
     images: Images<'a>,
     labels: ByteStream<'a>,
+    /// The type of the labels.
+    element: Element,
 }
 
 impl<'a> Pair<'a> {
     /// Reads the headers of both files.
     pub fn new(images: Result<ByteStream<'a>>, labels: Result<ByteStream<'a>>) -> Result<Self> {
         let labels = labels.and_then(|mut stream| {
-            let magic = word(stream.header()?);
-            check_magic(&stream.path, magic, LABELS)?;
-            Ok((word(stream.header()?), stream))
+            let magic = stream.header()?;
+            let element = element_of(&stream.path, magic, LABELS)?;
+            Ok((word(stream.header()?), stream, element))
         });
-        let (images, (count, labels)) = both(images.and_then(Images::new), labels)?;
+        let (images, (count, labels, element)) = both(images.and_then(Images::new), labels)?;
         if count as usize == images.count {
-            return Ok(Pair { images, labels });
+            return Ok(Pair { images, labels, element });
         }
         Err(Error::file(
             &labels.path,
@@ -90,18 +96,30 @@ impl<'a> Pair<'a> {
     /// Reads the labels, but no images.
     pub fn describe(self) -> Result<Description> {
         let (images, path) = (self.images, self.labels.path.clone());
-        let (labels, classes) = read_labels(self.labels, images.count)?;
-        let counts = ClassCounts::new(labels, classes);
-        let header =
-            Header { images: images.count, shape: images.shape, classes, pixels: PixelType::U8, target_width: 1 };
-        Ok(Description::of_classes(header, path, counts))
+        let (labels, classes) = read_labels(self.labels, self.element, images.count)?;
+        let pixels = images.element.pixels();
+        let header = Header { images: images.count, shape: images.shape, classes, pixels, target_width: 1 };
+        match labels {
+            Labels::Index(labels) => Ok(Description::of_classes(header, path, ClassCounts::new(labels, classes))),
+            _ => Ok(Description::from(header)),
+        }
     }
 
     /// Reads the labels and the images.
     pub fn load(self) -> Result<Dataset> {
-        let Images { stream, count, shape, bytes, what } = self.images;
-        let ((labels, classes), pixels) = both(read_labels(self.labels, count), stream.rest(bytes, &what))?;
-        Ok(Dataset::loaded(Pixels::U8(pixels), Labels::Index(labels), shape, classes))
+        let Images { stream, count, shape, bytes, what, element } = self.images;
+        let path = stream.path.clone();
+        let labels = read_labels(self.labels, self.element, count);
+        let ((labels, classes), bytes) = both(labels, stream.rest(bytes, &what))?;
+        let features: usize = shape.iter().product();
+        let pixels = element.read_pixels(bytes).map_err(|(index, value)| {
+            let image = index / features;
+            Error::file(
+                &path,
+                format!("image {image} contains {value}, expected finite numbers of single precision; correct it"),
+            )
+        })?;
+        Ok(Dataset::loaded(pixels, labels, shape, classes))
     }
 }
 
@@ -112,12 +130,13 @@ struct Images<'a> {
     shape: [usize; 3],
     bytes: u64,
     what: String,
+    element: Element,
 }
 
 impl<'a> Images<'a> {
     fn new(mut stream: ByteStream<'a>) -> Result<Self> {
-        let magic = word(stream.header()?);
-        check_magic(&stream.path, magic, IMAGES)?;
+        let magic = stream.header()?;
+        let element = element_of(&stream.path, magic, IMAGES)?;
         let mut dims = [0; 3];
         for dim in &mut dims {
             *dim = word(stream.header()?);
@@ -125,12 +144,13 @@ impl<'a> Images<'a> {
         let [count, height, width] = dims;
         let what = format!("{count} images of {height}x{width}");
         let bytes = u64::from(count).checked_mul(u64::from(height) * u64::from(width));
+        let bytes = bytes.and_then(|values| values.checked_mul(element.bytes()));
         match bytes {
             Some(0) => Err(Error::file(&stream.path, format!("its header declares {what}, expected at least one"))),
             Some(bytes) => {
                 stream.expect(bytes, &what)?;
                 let shape = [height as usize, width as usize, 1];
-                Ok(Images { stream, count: count as usize, shape, bytes, what })
+                Ok(Images { stream, count: count as usize, shape, bytes, what, element })
             }
             None => Err(Error::file(
                 &stream.path,
@@ -141,51 +161,51 @@ impl<'a> Images<'a> {
 }
 
 /// Reads labels and counts their classes.
-fn read_labels(stream: ByteStream, count: usize) -> Result<(Vec<u32>, usize)> {
-    let labels = stream.rest(count as u64, &format!("{count} labels"))?;
-    let classes = labels.iter().fold(0, |most, &label| most.max(usize::from(label) + 1));
-    Ok((labels.into_iter().map(u32::from).collect(), classes))
+fn read_labels(stream: ByteStream, element: Element, count: usize) -> Result<(Labels, usize)> {
+    let path = stream.path.clone();
+    let bytes = stream.rest(count as u64 * element.bytes(), &format!("{count} labels"))?;
+    let most = LARGEST_CLASSES as u32 - 1;
+    element.read_labels(&bytes, most).map_err(|(index, value)| {
+        Error::file(
+            &path,
+            format!("label {index} is {value}, expected a class from 0 to {most}, or a finite float; correct it"),
+        )
+    })
 }
 
 fn word(bytes: [u8; 4]) -> u32 {
     u32::from_be_bytes(bytes)
 }
 
-fn check_magic(path: &Path, magic: u32, expected: u32) -> Result<()> {
-    if magic == expected {
-        return Ok(());
-    }
-    let holds =
-        if expected == IMAGES { "IDX images: bytes in 3 dimensions" } else { "IDX labels: bytes in 1 dimension" };
-    let hint = match (magic, contents(magic)) {
-        (IMAGES, _) => "this file holds images; give the file of labels".to_string(),
-        (LABELS, _) => "this file holds labels; give the file of images".to_string(),
-        (_, Some(contents)) => format!(
-            "this IDX file holds {contents}, which are not read: convert them to bytes, or write a safetensors file and \
-             give it as {{ tensors = \"file.safetensors\" }}"
-        ),
-        _ => "give an IDX file, plain or gzip".to_string(),
+/// Returns the type of the elements that the first four bytes of a file with so many dimensions declare.
+fn element_of(path: &Path, magic: [u8; 4], dims: u8) -> Result<Element> {
+    let found = match magic {
+        [0, 0, code, dims] => Element::of(code).map(|element| (element, dims)),
+        _ => None,
     };
-    Err(Error::file(path, format!("starts with 0x{magic:08x}, expected 0x{expected:08x} ({holds}); {hint}")))
-}
-
-/// Returns the contents that the first four bytes of an IDX file declare; `None` if they do not start an IDX file.
-fn contents(magic: u32) -> Option<String> {
-    let [0, 0, element, dims @ 1..=8] = magic.to_be_bytes() else { return None };
-    let element = match element {
-        0x08 => "bytes",
-        0x09 => "signed bytes",
-        0x0b => "16-bit integers",
-        0x0c => "32-bit integers",
-        0x0d => "32-bit floats",
-        0x0e => "64-bit floats",
-        _ => return None,
+    let hint = match found {
+        Some((element, found)) if found == dims => return Ok(element),
+        Some((_, IMAGES)) => "this file holds images; give the file of labels".to_string(),
+        Some((_, LABELS)) => "this file holds labels; give the file of images".to_string(),
+        Some((element, found)) => {
+            let (name, dims) = (element.name(), quantity(found.into(), "dimension"));
+            format!(
+                "this IDX file holds {name} in {dims}; write a safetensors file and give it as {{ tensors = \"file.safetensors\" }}"
+            )
+        }
+        None => "give an IDX file, plain or gzip".to_string(),
     };
-    Some(format!("{element} in {}", quantity(dims.into(), "dimension")))
+    let holds = if dims == IMAGES { "IDX images: 3 dimensions" } else { "IDX labels: 1 dimension" };
+    let magic = word(magic);
+    Err(Error::file(
+        path,
+        format!("starts with 0x{magic:08x}, expected 0x0000TT{dims:02x} with a type TT ({holds}); {hint}"),
+    ))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Pixels;
     use super::*;
     use flate2::{Compression, write::GzEncoder};
     use proptest::prelude::*;
@@ -194,7 +214,7 @@ mod tests {
     /// Makes an image file of these dimensions whose bytes count up, and a label file of the same count.
     fn files(count: u32, height: u32, width: u32) -> (Vec<u8>, Vec<u8>) {
         let words = |words: &[u32]| words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<u8>>();
-        let (mut images, mut labels) = (words(&[IMAGES, count, height, width]), words(&[LABELS, count]));
+        let (mut images, mut labels) = (words(&[0x803, count, height, width]), words(&[0x801, count]));
         images.extend((0..count * height * width).map(|i| i as u8));
         labels.extend((0..count).map(|i| (i % 3) as u8));
         (images, labels)
@@ -230,11 +250,30 @@ mod tests {
     }
 
     #[test]
+    fn elements_of_other_types_are_floats_and_labels_of_floats_are_values() {
+        let (images, labels) = files(2, 1, 2);
+        let wide: Vec<u8> = [[0, 0, 0x0b, 3].as_slice(), &images[4..16], &[0, 1, 0xff, 0xfe, 0, 3, 1, 0]].concat();
+        let read_wide = read(&wide, &labels).unwrap();
+        assert_eq!(read_wide.all_pixels().unwrap(), Pixels::F32(vec![1.0, -2.0, 3.0, 256.0]));
+        assert_eq!(read_wide.labels, Labels::Index(vec![0, 1]));
+        let floats: Vec<u8> =
+            [[0, 0, 0x0d, 1, 0, 0, 0, 2].as_slice(), &1.5f32.to_be_bytes(), &(-2f32).to_be_bytes()].concat();
+        let values = read(&images, &floats).unwrap();
+        assert_eq!((values.labels, values.classes), (Labels::Values(1, vec![1.5, -2.0]), 0));
+        let nan = [&floats[..8], &f32::NAN.to_be_bytes(), &floats[12..]].concat();
+        let text = "labels: label 0 is NaN, expected a class from 0 to 16777215, or a finite float; correct it";
+        assert_eq!(complaint(&images, &nan), text.replace("16777215", &(LARGEST_CLASSES - 1).to_string()));
+        let infinite = [[0, 0, 0x0d, 3].as_slice(), &images[4..16], &[0; 12], &f32::INFINITY.to_be_bytes()].concat();
+        let text = "images: image 1 contains inf, expected finite numbers of single precision; correct it";
+        assert_eq!(complaint(&infinite, &labels), text);
+    }
+
+    #[test]
     fn damaged_files_are_rejected_in_one_sentence() {
         let (images, labels) = files(4, 2, 3);
         for (text, found) in [
             (
-                "images: starts with 0x00000801, expected 0x00000803 (IDX images: bytes in 3 dimensions); this file \
+                "images: starts with 0x00000801, expected 0x0000TT03 with a type TT (IDX images: 3 dimensions); this file \
                  holds labels; give the file of images",
                 complaint(&labels, &labels),
             ),
@@ -244,18 +283,18 @@ mod tests {
                 complaint(&images[..7], &labels[..7]),
             ),
             (
-                "images: starts with 0x00000b03, expected 0x00000803 (IDX images: bytes in 3 dimensions); this IDX file \
-                 holds 16-bit integers in 3 dimensions, which are not read: convert them to bytes, or write a safetensors \
-                 file and give it as { tensors = \"file.safetensors\" }",
-                complaint(&[&[0, 0, 0x0b, 3], &images[4..]].concat(), &labels),
+                "images: starts with 0x00000b04, expected 0x0000TT03 with a type TT (IDX images: 3 dimensions); this IDX file \
+                 holds 16-bit integers in 4 dimensions; write a safetensors file and give it as { tensors = \
+                 \"file.safetensors\" }",
+                complaint(&[&[0, 0, 0x0b, 4], &images[4..]].concat(), &labels),
             ),
             (
-                "labels: starts with 0x00000803, expected 0x00000801 (IDX labels: bytes in 1 dimension); this file \
+                "labels: starts with 0x00000803, expected 0x0000TT01 with a type TT (IDX labels: 1 dimension); this file \
                  holds images; give the file of labels",
                 complaint(&images, &images),
             ),
             (
-                "images: starts with 0x89504e47, expected 0x00000803 (IDX images: bytes in 3 dimensions); give an IDX \
+                "images: starts with 0x89504e47, expected 0x0000TT03 with a type TT (IDX images: 3 dimensions); give an IDX \
                  file, plain or gzip",
                 complaint(b"\x89PNG and so on", &labels),
             ),

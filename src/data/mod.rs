@@ -24,6 +24,7 @@ mod frames;
 mod gzip;
 mod hard_examples;
 mod idx;
+mod idx_elements;
 mod label_noise;
 mod linear;
 mod list;
