@@ -201,3 +201,25 @@ fn networks_for_imagenet_are_checked_and_planned_without_its_pictures() {
         }
     }
 }
+
+#[test]
+fn given_numbers_normalise_as_measured_ones_do() {
+    let folder = signs("pictures-normalize", [4, 1], CROPPED);
+    let imagenet = train(&folder, "imagenet", &["data.normalize=\"imagenet\""]);
+    let numbers = "data.normalize={ mean = [0.485, 0.456, 0.406], std = [0.229, 0.224, 0.225] }";
+    assert_eq!(train(&folder, "numbers", &[numbers]), imagenet);
+    // Those that a run has measured are in its checkpoint.
+    let measured = train(&folder, "measured", &[]);
+    let state: serde_json::Value =
+        serde_json::from_str(&folder.read("measured/checkpoints/step-00000012/state.json")).unwrap();
+    let found = &state["data"]["normalization"];
+    let given = format!("data.normalize={{ mean = {}, std = {} }}", found["mean"], found["std"]);
+    assert_eq!(train(&folder, "given", &[&given]), measured);
+    // A file with all defaults written out is the same.
+    let whole = folder.good(&["check", "signs.toml", "--defaults", "--set", numbers]).out;
+    folder.write("whole.toml", &whole);
+    folder.good(&["train", "whole.toml", "--run-dir", "whole"]);
+    assert_eq!(losses(&folder.metrics("whole")), imagenet);
+    let refused = folder.run(&["check", "signs.toml", "--set", "data.normalize={ mean = [0.5, 0.5], std = 0.25 }"]);
+    assert_code(&refused, 2, &["normalize: mean has 2 numbers, but the images have 3 channels; give one for each"]);
+}

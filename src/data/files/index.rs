@@ -202,3 +202,75 @@ fn written(kept: &Kept, asked: &str) -> Option<Vec<u8>> {
     let json = serde_json::to_vec(&record).ok()?;
     Some([format!("{FORMAT}{:016x}\n", xxh3_64(&json)).as_bytes(), &json].concat())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn kept(names: &[(String, u32, u64, i64)], states: &[Option<u64>], archives: usize) -> Kept {
+        let mut catalog = Catalog::new(Path::new("photos/train"));
+        catalog.classes = Some(["cat", "dog"].map(String::from)[..].into());
+        catalog.archives = (0..archives).map(|i| PathBuf::from(format!("{i}.tar"))).collect();
+        for (index, (name, label, bytes, stamp)) in names.iter().enumerate() {
+            let archive = (archives > 0).then(|| index % archives);
+            catalog.push(Entry { name: name.as_bytes(), label: *label, bytes: *bytes, stamp: *stamp, archive });
+        }
+        let mut kept = Kept::new(catalog, vec![Witness { path: "photos/train".into(), modified: 7 }]);
+        for (index, state) in kept.contents.iter_mut().enumerate() {
+            *state = match states.get(index).copied().flatten() {
+                None => FileState::Unknown,
+                Some(hash) if hash % 3 == 0 => FileState::Bad(hash, "is empty".to_string()),
+                Some(hash) => FileState::Good(hash),
+            };
+        }
+        kept
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_and_damage_is_found(
+            names in proptest::collection::vec((any::<String>(), 0u32..2, any::<u64>(), any::<i64>()), 0..9),
+            states in proptest::collection::vec(any::<Option<u64>>(), 9),
+            archives in 0usize..3,
+            at in any::<prop::sample::Index>(),
+        ) {
+            let kept = kept(&names, &states, archives);
+            let mut text = written(&kept, "all").unwrap();
+            let (header, read) = parse(&text).unwrap();
+            prop_assert_eq!(header.asked, "all");
+            prop_assert_eq!(read, kept);
+            let at = at.index(text.len());
+            text[at] ^= 1;
+            prop_assert!(parse(&text).is_none(), "a flipped bit at {}", at);
+        }
+
+        #[test]
+        fn any_record_with_a_right_checksum_is_read_or_refused(json in "\\PC*") {
+            let text = format!("{FORMAT}{:016x}\n{json}", xxh3_64(json.as_bytes()));
+            prop_assert!(parse(text.as_bytes()).is_none());
+        }
+    }
+
+    #[test]
+    fn lists_that_contradict_themselves_are_refused() {
+        let one = ("a.jpg".to_string(), 1, 5, 7);
+        let text = written(&kept(&[one.clone(), one], &[Some(1), Some(3)], 0), "all").unwrap();
+        let json = String::from_utf8(text).unwrap().split_once('\n').unwrap().1.to_string();
+        for (from, to) in [
+            ("\"labels\":[1,1]", "\"labels\":[1]"),
+            ("\"labels\":[1,1]", "\"labels\":[1,2]"),
+            ("\"bytes\":[5,5]", "\"bytes\":[5,5,5]"),
+            ("\"places\":[]", "\"places\":[0,0]"),
+            ("\"bad\":[[1,", "\"bad\":[[2,"),
+            ("\"hashes\":[1,3]", "\"hashes\":[1,null]"),
+        ] {
+            let wrong = json.replace(from, to);
+            assert_ne!(wrong, json, "{from}");
+            let text = format!("{FORMAT}{:016x}\n{wrong}", xxh3_64(wrong.as_bytes()));
+            assert!(parse(text.as_bytes()).is_none(), "{to}");
+        }
+        let text = format!("{FORMAT}{:016x}\n{json}", xxh3_64(json.as_bytes()));
+        assert!(parse(text.as_bytes()).is_some());
+    }
+}
