@@ -2,7 +2,7 @@
 
 /// The probabilities of the classes of one sample.
 ///
-/// p[c] = exp(x[c]) / sum over k of exp(x[k]), in f64 and then rounded to f32, of logits x of any precision. Which class is ahead of which depends on
+/// p\[c\] = exp(x\[c\]) / sum over k of exp(x\[k\]), in f64 and then rounded to f32, of logits x of any precision. Which class is ahead of which depends on
 /// the logits, not on rounded probabilities; of equal ones the first is ahead, as in the metrics of the loss.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct ClassScores {
