@@ -78,6 +78,8 @@ impl SampleSets {
 /// What a checkpoint knows of the data that are to be read again.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Known<'a> {
+    /// Whether there is one: it may have no record.
+    pub is_resumed: bool,
     /// Its record, if there is one.
     pub record: Option<&'a DataRecord>,
     /// Whether files with unchanged sizes and times are compared as well.
@@ -116,7 +118,7 @@ pub fn open_known(settings: &DataSettings, seed: u64, base: &Base, known: Known)
     }
     let images = train.images();
     // Runs that held out samples regardless of their classes go on with those.
-    let stratified = known.record.is_none_or(|record| record.stratified);
+    let stratified = known.record.map_or(!known.is_resumed, |record| record.stratified);
     let classes = Some(&train.labels).filter(|_| stratified);
     let (kept, apart) = set_apart((images, classes), settings.num_validation(images), seed);
     // The record is that of the files.

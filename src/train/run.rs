@@ -129,8 +129,13 @@ impl Run {
         // Whitening is fitted to normalised images.
         let keeps = job.config.data.whiten.is_some() && !measure && !has_changed("data.whiten");
         let whitening = keeps.then(|| whitening::read(&found.checkpoint)).transpose()?;
-        let known =
-            Known { record: info.data.as_ref(), verify: options.verify_data, measure, whitening: whitening.as_ref() };
+        let known = Known {
+            is_resumed: true,
+            record: info.data.as_ref(),
+            verify: options.verify_data,
+            measure,
+            whitening: whitening.as_ref(),
+        };
         let opened = data::open_known(&job.config.data, job.config.seed, &job.config.base, known)?;
         notes.extend(changes::allow(&changes::of_data(info, &opened.1), &options.allow_change)?);
         notes.extend(found.skipped.iter().map(|skipped| format!("skipped a checkpoint: {}", skipped.with_causes())));
@@ -168,7 +173,12 @@ impl Run {
             (Some(Evaluates::Test), Some(record)) => {
                 (data::open_test(settings, seed, base, record, whitening)?, record.clone())
             }
-            _ => data::open_known(settings, seed, base, Known { record, whitening, ..Known::default() })?,
+            _ => data::open_known(
+                settings,
+                seed,
+                base,
+                Known { is_resumed: true, record, whitening, ..Known::default() },
+            )?,
         };
         let mut run = Run::open(job, plan, opened, Records::default())?;
         run.restore_model(checkpoint)?;
