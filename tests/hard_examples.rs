@@ -165,9 +165,9 @@ fn one_curve_on_every_device() {
     let accumulated = curve("parts", HARD, "cpu", "data = 1", &["train.accumulate=2", "model.layers.bn=\"relu\""]);
     let whole = curve("whole", HARD, "cpu", "data = 1", &["model.layers.bn=\"relu\""]);
     assert!(far(&accumulated, &whole) < 1e-3, "{:e}", far(&accumulated, &whole));
-    // The first epoch, of five updates, is a shuffle.
+    // The first epoch, of five updates, is a shuffle; the losses after it may still be so close that each sample comes once.
     let shuffled = curve("shuffled", "data.order=\"shuffle\"", "cpu", "data = 1", &double);
-    assert!(shuffled[..5] == reference[..5] && far(&shuffled[5..7], &reference[5..7]) > 0.01);
+    assert!(shuffled[..5] == reference[..5] && far(&shuffled[5..], &reference[5..]) > 0.01);
 }
 
 #[test]

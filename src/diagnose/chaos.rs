@@ -240,7 +240,7 @@ impl Outcome {
         let timeless = |event: &Value| {
             let mut event = event.clone();
             if let Some(fields) = event.as_object_mut() {
-                fields.retain(|key, _| !["seconds", "images_per_second"].contains(&key.as_str()));
+                fields.retain(|key, _| !["seconds", "images_per_second", "input_wait"].contains(&key.as_str()));
             }
             event.to_string()
         };
