@@ -212,7 +212,7 @@ fn given_numbers_normalise_as_measured_ones_do() {
     let measured = train(&folder, "measured", &[]);
     let state: serde_json::Value =
         serde_json::from_str(&folder.read("measured/checkpoints/step-00000012/state.json")).unwrap();
-    let found = &state["data"]["normalization"];
+    let found = &state["info"]["data"]["normalization"];
     let given = format!("data.normalize={{ mean = {}, std = {} }}", found["mean"], found["std"]);
     assert_eq!(train(&folder, "given", &[&given]), measured);
     // A file with all defaults written out is the same.

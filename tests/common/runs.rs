@@ -151,6 +151,7 @@ pub fn events(metrics: &[Value], kind: &str) -> Vec<Value> {
         let fields = event.as_object_mut().unwrap();
         fields.remove("seconds");
         fields.remove("images_per_second");
+        fields.remove("input_wait");
     }
     events
 }
