@@ -80,6 +80,7 @@ mod tests {
         assert_eq!(expanded("{8..11}"), "8 9 10 11");
         assert_eq!(expanded("{0..2}"), "0 1 2");
         assert_eq!(expanded("{1..010}").split(' ').next_back(), Some("010"));
+        assert_eq!(expanded("{008..9}"), "008 009");
         assert_eq!(
             expanded("{a,b}/{0..1}{x,}.tar"),
             "a/0x.tar a/0.tar a/1x.tar a/1.tar b/0x.tar b/0.tar b/1x.tar b/1.tar"

@@ -137,6 +137,24 @@ mod tests {
     }
 
     #[test]
+    fn only_the_posix_format_has_a_prefix() {
+        let name = |magic: &[u8; 8]| {
+            let mut block = [0; BLOCK];
+            block[..5].copy_from_slice(b"a.jpg");
+            block[257..265].copy_from_slice(magic);
+            // In GNU's format, the time of the last access.
+            block[345..356].copy_from_slice(b"14750631234");
+            block[148..156].fill(b' ');
+            let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
+            block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+            Header::new(&block).unwrap().name
+        };
+        assert_eq!(name(b"ustar\x0000"), b"14750631234/a.jpg");
+        assert_eq!(name(b"ustar  \0"), b"a.jpg");
+        assert_eq!(name(&[0; 8]), b"a.jpg");
+    }
+
+    #[test]
     fn pax_records_have_lengths() {
         let keys = PaxKeys::new(b"12 path=a\xffb\n11 size=42\n13 mtime=1=2\n").unwrap();
         assert_eq!(keys, PaxKeys { path: Some(b"a\xffb".to_vec()), size: Some(42) });
