@@ -3,23 +3,14 @@
 mod common;
 
 use common::file;
-use common::runs::{Folder, assert_code, events, losses};
+use common::runs::{Folder, assert_code, copy_signs, events, losses};
 use peristyle::data::{Base, DataSettings, Frames, Labels, Pixels, open};
 use peristyle::train::{DataPolicy, Job};
 
 /// Copies the first `train` and `test` photographs of each sign to `signs/train` and `signs/test`, and writes `signs.toml`, which learns from them.
 fn signs(name: &str, [train, test]: [usize; 2], augment: &str) -> Folder {
     let folder = Folder::new(name);
-    for (part, count) in [("train", train), ("test", test)] {
-        for class in 0..10 {
-            let from = file(&format!("data/signs-folder/{part}/sign_{class}"));
-            let to = folder.at(&format!("signs/{part}/sign_{class}"));
-            std::fs::create_dir_all(&to).unwrap();
-            let mut names: Vec<_> = std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()).collect();
-            names.sort();
-            names.iter().take(count).for_each(|path| drop(std::fs::copy(path, to.join(path.file_name().unwrap()))));
-        }
-    }
+    copy_signs(&folder, [train, test]);
     let config = format!(
         "[data]\ntrain = {{ folder = \"signs/train\", size = 32 }}\ntest = {{ folder = \"signs/test\", size = 32 }}\nbatch = 20\n\
          normalize = \"standardize\"\naugment = {augment}\n[model]\ninput = [24, 24, 3]\n\

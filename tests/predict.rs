@@ -3,7 +3,7 @@
 mod common;
 
 use common::file;
-use common::runs::{CommandOutput, Folder, assert_code, output_of, peristyle};
+use common::runs::{CommandOutput, Folder, assert_code, copy_signs, output_of, peristyle};
 use peristyle::data::pictures::{Bitmap, decode};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -14,16 +14,7 @@ use std::process::Stdio;
 /// Trains for some updates on the first photographs of each sign, in the run `run`.
 fn trained(name: &str, augment: &str) -> Folder {
     let folder = Folder::new(name);
-    for (part, count) in [("train", 6), ("test", 3)] {
-        for class in 0..10 {
-            let from = file(&format!("data/signs-folder/{part}/sign_{class}"));
-            let to = folder.at(&format!("signs/{part}/sign_{class}"));
-            std::fs::create_dir_all(&to).unwrap();
-            let mut names: Vec<_> = std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()).collect();
-            names.sort();
-            names.iter().take(count).for_each(|path| drop(std::fs::copy(path, to.join(path.file_name().unwrap()))));
-        }
-    }
+    copy_signs(&folder, [6, 3]);
     let config = format!(
         "[data]\ntrain = {{ folder = \"signs/train\" }}\ntest = {{ folder = \"signs/test\" }}\nbatch = 20\n\
          normalize = \"standardize\"\naugment = {augment}\n[model]\ninput = [24, 24, 3]\n\

@@ -87,7 +87,7 @@ impl Frames {
 
     /// Returns true if an entry cuts out a part, so that there are ten crops.
     pub fn cuts(&self) -> bool {
-        self.0.iter().any(|one| one.key().ends_with("crop"))
+        self.0.iter().any(|one| one.framing().is_some_and(|framing| framing.cuts()))
     }
 
     /// Cuts and resizes a picture; leaves floats as they are.

@@ -1,11 +1,9 @@
 //! Lists of pictures, as Caffe has them: a path and a class number in each line.
 
 use super::files::{Catalog, Entry, FileList, Index, Kept, Witness, nanoseconds, read_list};
-use super::picture_options::PictureOptions;
 use super::picture_source::{Listed, picture_source};
-use super::{ClassNames, DataFormat, Dataset, Description, SourceContext};
+use super::{ClassNames, SourceContext};
 use crate::error::{Error, Fault, Problem, Result, quantity};
-use crate::settings::Settings;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -21,7 +19,11 @@ picture_source! {
 }
 
 impl List {
-    fn pictures(&self, cx: SourceContext) -> Result<Listed> {
+    fn check_own(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn listed(&self, cx: SourceContext) -> Result<Listed> {
         let list = cx.base.find(&self.list)?;
         let root = match &self.root {
             Some(root) => cx.base.find(root)?,
@@ -78,32 +80,4 @@ fn catalog(list: &Path, root: &Path, names: Option<&ClassNames>) -> Result<Kept>
         return Err(Error::file(list, "has pictures of one class, expected at least two"));
     }
     Ok(Kept::new(catalog, vec![witness]))
-}
-
-impl DataFormat for List {
-    fn key(&self) -> &'static str {
-        "list"
-    }
-    fn check(&self) -> Result<(), Fault> {
-        self.check_ranges()?;
-        self.options().check()
-    }
-    fn is_stream(&self) -> bool {
-        true
-    }
-    fn pictures(&self) -> Option<PictureOptions> {
-        Some(self.options())
-    }
-    fn varies(&self) -> bool {
-        self.options().varies()
-    }
-    fn describe(&self, cx: SourceContext) -> Result<Description> {
-        Ok(self.options().describe(&self.pictures(cx)?))
-    }
-    fn load(&self, cx: SourceContext) -> Result<Dataset> {
-        self.options().load(self.pictures(cx)?)
-    }
-    fn examples() -> Vec<Self> {
-        Vec::new()
-    }
 }

@@ -15,7 +15,8 @@ use std::sync::Arc;
 /// The end of the reason why a file cannot be decoded.
 const LEAVE_OUT: &str = ", or leave such files out with on_bad = \"skip\"";
 
-/// Defines the settings of a source of pictures: its own, and those of [`PictureOptions`].
+/// Defines a source of pictures: its settings, which are its own and those of [`PictureOptions`], and the data format, whose key is that of the short
+/// form. The source has a method `listed`, which lists its pictures, and `check_own` for its own settings.
 macro_rules! picture_source {
     ($(#[doc = $about:literal])* pub struct $Name:ident from $short:ident { $($own:tt)* }) => {
         $crate::settings::settings! {
@@ -53,6 +54,35 @@ macro_rules! picture_source {
                     on_bad: self.on_bad,
                     most_bad: self.most_bad,
                 }
+            }
+        }
+
+        impl $crate::data::DataFormat for $Name {
+            fn key(&self) -> &'static str {
+                stringify!($short)
+            }
+            fn check(&self) -> std::result::Result<(), $crate::error::Fault> {
+                $crate::settings::Settings::check_ranges(self)?;
+                self.check_own()?;
+                self.options().check()
+            }
+            fn is_stream(&self) -> bool {
+                true
+            }
+            fn pictures(&self) -> Option<$crate::data::PictureOptions> {
+                Some(self.options())
+            }
+            fn varies(&self) -> bool {
+                self.options().varies()
+            }
+            fn describe(&self, cx: $crate::data::SourceContext) -> $crate::error::Result<$crate::data::Description> {
+                Ok(self.options().describe(&self.listed(cx)?))
+            }
+            fn load(&self, cx: $crate::data::SourceContext) -> $crate::error::Result<$crate::data::Dataset> {
+                self.options().load(self.listed(cx)?)
+            }
+            fn examples() -> Vec<Self> {
+                Vec::new()
             }
         }
     };

@@ -2,11 +2,9 @@
 
 use super::cifar::Files;
 use super::files::{Catalog, Entry, Index, Kept, ShardSamples, Witness, expand, read_shards};
-use super::picture_options::PictureOptions;
 use super::picture_source::{Listed, picture_source};
-use super::{ClassNames, DataFormat, Dataset, Description, SourceContext};
+use super::{ClassNames, SourceContext};
 use crate::error::{Error, Fault, Result, quantity};
-use crate::settings::Settings;
 use std::path::PathBuf;
 
 picture_source! {
@@ -28,7 +26,12 @@ impl Shards {
         Ok(all)
     }
 
-    fn pictures(&self, cx: SourceContext) -> Result<Listed> {
+    fn check_own(&self) -> Result<(), Fault> {
+        self.shards.check()?;
+        self.names().map(drop)
+    }
+
+    fn listed(&self, cx: SourceContext) -> Result<Listed> {
         let names = self.names().map_err(|fault| Error::Usage(fault.message))?;
         let paths = names.iter().map(|name| cx.base.find(name)).collect::<Result<Vec<_>>>()?;
         let classes = self.options().class_names(cx)?;
@@ -65,34 +68,4 @@ fn catalog(paths: &[PathBuf], names: Option<&ClassNames>) -> Result<Kept> {
         return Err(Error::file(&paths[0], "has pictures of one class, expected at least two"));
     }
     Ok(Kept::new(catalog, witnesses))
-}
-
-impl DataFormat for Shards {
-    fn key(&self) -> &'static str {
-        "shards"
-    }
-    fn check(&self) -> Result<(), Fault> {
-        self.check_ranges()?;
-        self.shards.check()?;
-        self.names()?;
-        self.options().check()
-    }
-    fn is_stream(&self) -> bool {
-        true
-    }
-    fn pictures(&self) -> Option<PictureOptions> {
-        Some(self.options())
-    }
-    fn varies(&self) -> bool {
-        self.options().varies()
-    }
-    fn describe(&self, cx: SourceContext) -> Result<Description> {
-        Ok(self.options().describe(&self.pictures(cx)?))
-    }
-    fn load(&self, cx: SourceContext) -> Result<Dataset> {
-        self.options().load(self.pictures(cx)?)
-    }
-    fn examples() -> Vec<Self> {
-        Vec::new()
-    }
 }

@@ -144,6 +144,20 @@ pub fn output_of(command: &mut Command) -> CommandOutput {
     CommandOutput { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
 }
 
+/// Copies the first photographs of each sign, so many for training and so many for tests, to `signs/train` and `signs/test`.
+pub fn copy_signs(folder: &Folder, [train, test]: [usize; 2]) {
+    for (part, count) in [("train", train), ("test", test)] {
+        for class in 0..10 {
+            let from = super::file(&format!("data/signs-folder/{part}/sign_{class}"));
+            let to = folder.at(&format!("signs/{part}/sign_{class}"));
+            std::fs::create_dir_all(&to).unwrap();
+            let mut names: Vec<_> = std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()).collect();
+            names.sort();
+            names.iter().take(count).for_each(|path| drop(std::fs::copy(path, to.join(path.file_name().unwrap()))));
+        }
+    }
+}
+
 /// Returns the events of a kind, without their times.
 pub fn events(metrics: &[Value], kind: &str) -> Vec<Value> {
     let mut events: Vec<Value> = metrics.iter().filter(|event| event["event"] == kind).cloned().collect();

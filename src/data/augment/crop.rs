@@ -49,6 +49,9 @@ impl Framing for Crop {
         };
         [Some(PictureChange::Cut { from, size: [self.size; 2] }), None]
     }
+    fn cuts(&self) -> bool {
+        true
+    }
 }
 
 impl Augmentation for Crop {

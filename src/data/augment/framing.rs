@@ -35,6 +35,11 @@ pub trait Framing {
     /// Returns what it does to a picture of a height and width.
     fn changes(&self, size: [usize; 2], view: View) -> Changes;
 
+    /// Returns true if it takes a part of each picture, which may be a corner.
+    fn cuts(&self) -> bool {
+        false
+    }
+
     /// Returns true if it is one of those that only cut and resize pictures, for which there is no kernel.
     fn is_only(&self) -> bool {
         false

@@ -62,6 +62,9 @@ impl Framing for RandomResizedCrop {
         };
         [Some(PictureChange::Resize(scaled, self.filter)), Some(PictureChange::Cut { from, size: to })]
     }
+    fn cuts(&self) -> bool {
+        true
+    }
     fn is_only(&self) -> bool {
         true
     }

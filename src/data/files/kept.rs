@@ -1,7 +1,7 @@
 //! A list of pictures with what is known of their contents, which is kept from start to start.
 
 use super::catalog::{Catalog, nanoseconds};
-use crate::error::{Error, Result, quantity};
+use crate::error::{Error, Result};
 use crate::storage::open_regular;
 use std::collections::HashMap;
 use std::fs::File;
@@ -150,9 +150,6 @@ impl Kept {
             loop {
                 let at = next.fetch_add(1, Ordering::Relaxed);
                 let Some(&index) = files.get(at) else { return found };
-                if at > 0 && at.is_multiple_of(10_000) {
-                    tracing::info!("{at} of {} read", quantity(files.len() as u64, "picture"));
-                }
                 match self.catalog.read(index, &archives, &mut bytes) {
                     Ok(()) => found.push((at, visit(&bytes))),
                     Err(error) => {
