@@ -8,7 +8,7 @@ use std::path::Path;
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 13] = [
+const TARGETS: [(&str, Target); 15] = [
     ("config", targets::config),
     ("set", targets::set),
     ("idx", targets::idx),
@@ -22,6 +22,8 @@ const TARGETS: [(&str, Target); 13] = [
     ("tar", targets::tar),
     ("list", targets::list),
     ("csv", targets::csv),
+    ("index", targets::index),
+    ("parquet", targets::parquet),
 ];
 
 #[test]
@@ -64,13 +66,15 @@ fn damaged(bytes: &[u8], seed: u64) -> Vec<u8> {
 }
 
 #[test]
-fn damaged_pictures_are_refused_or_decoded() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/picture");
-    for file in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
-        let bytes = std::fs::read(&file).unwrap();
-        for seed in 0..500 {
-            let done = catch_unwind(AssertUnwindSafe(|| targets::picture(&damaged(&bytes, seed))));
-            assert!(done.is_ok(), "{}, damage {seed}", file.display());
+fn damaged_pictures_and_tables_are_refused_or_read() {
+    for (target, run) in [("picture", targets::picture as Target), ("parquet", targets::parquet)] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+        for file in std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+            let bytes = std::fs::read(&file).unwrap();
+            for seed in 0..500 {
+                let done = catch_unwind(AssertUnwindSafe(|| run(&damaged(&bytes, seed))));
+                assert!(done.is_ok(), "{}, damage {seed}", file.display());
+            }
         }
     }
 }

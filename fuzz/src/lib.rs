@@ -3,10 +3,11 @@
 //! bytes, and tests/parsers.rs with the stored corpus.
 
 use peristyle::config::{self, NameMap, NamePattern};
-use peristyle::data::files::{members_of, read_list, read_shards};
-use peristyle::data::pictures::{Bitmap, decode, header};
+use peristyle::data::files::{ParquetClasses, ParquetFile, members_of, read_list, read_shards};
+use peristyle::data::pictures::{Bitmap, Filter, Fit, Lengths, decode, header};
 use peristyle::data::{
-    Base, Cifar, Csv, CsvTargets, DataSource, Files, Idx, Labels, Pixels, SourceContext, Subset, Tensors,
+    Base, Cifar, Csv, CsvTargets, DataSource, Dataset, Files, Folder, Idx, Labels, OnBad, Pixels, SourceContext,
+    Subset, Tensors,
 };
 use peristyle::report::cut_back;
 use peristyle::storage::Fs;
@@ -14,6 +15,8 @@ use peristyle::train::checkpoint;
 use peristyle::train::weights::TensorFile;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::{Duration, UNIX_EPOCH};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// Returns a folder of this process, in memory where the system has such a file system.
 fn folder() -> &'static Path {
@@ -69,15 +72,20 @@ fn parsed(text: &str, sets: &[String]) {
     assert!(again.problems.is_empty(), "{:?} in\n{}", again.problems, config.resolved);
 }
 
-fn loaded(source: &DataSource) {
+fn opened(source: &DataSource) -> Option<Dataset> {
     let base = Base::default();
     let cx = SourceContext::new(Subset::Train, &base);
     let header = source.describe(cx).map(|description| description.header);
-    let Ok(data) = source.load(cx) else { return };
+    let data = source.load(cx).ok()?;
     assert_eq!(data.header(), header.expect("a source with valid contents has a valid header"));
     if let Labels::Index(labels) = &data.labels {
         assert!(labels.iter().all(|&label| (label as usize) < data.classes), "a label of {} or more", data.classes);
     }
+    Some(data)
+}
+
+fn loaded(source: &DataSource) {
+    let Some(data) = opened(source) else { return };
     let values = match data.all_pixels().expect("what was loaded can be read") {
         Pixels::U8(pixels) => pixels.len(),
         Pixels::F32(pixels) => pixels.len(),
@@ -237,4 +245,65 @@ pub fn csv(bytes: &[u8]) {
     let ignore = if choice / 12 % 2 == 1 { vec!["id".to_string()] } else { Vec::new() };
     let file = written("table.csv", text);
     loaded(&Csv { file, target: "y".to_string(), targets, ignore, separator }.into());
+}
+
+/// When the folder of [`index`] was changed, in seconds since 1970.
+const CHANGED: u64 = 1_000_000_000;
+
+/// Returns a folder with a picture in each of two classes.
+fn pictures() -> &'static Path {
+    static PICTURES: OnceLock<PathBuf> = OnceLock::new();
+    PICTURES.get_or_init(|| {
+        let pictures = folder().join("p");
+        let set_time = |path: &Path| {
+            let file = std::fs::File::open(path).expect("it was written");
+            file.set_modified(UNIX_EPOCH + Duration::from_secs(CHANGED)).expect("it is ours");
+        };
+        for class in ["cat", "dog"] {
+            std::fs::create_dir_all(pictures.join(class)).expect("the folder for temporary files is writable");
+            let picture = include_bytes!("../../tests/photos/odd/size_1x1.png");
+            set_time(&written(&format!("p/{class}/0.png"), picture));
+            set_time(&pictures.join(class));
+        }
+        set_time(&pictures);
+        pictures
+    })
+}
+
+/// The JSON of the index of a folder of pictures; `@` stands for the folder. Whatever it says, the labels are those of its classes.
+pub fn index(bytes: &[u8]) {
+    let pictures = pictures();
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let json = text.replace('@', &pictures.display().to_string());
+    written("p.peristyle-index", format!("peristyle index 2 {:016x}\n{json}", xxh3_64(json.as_bytes())).as_bytes());
+    let source = Folder {
+        folder: pictures.to_path_buf(),
+        size: Some(Lengths::One(2)),
+        fit: Fit::Stretch,
+        filter: Filter::Bilinear,
+        channels: 3,
+        classes: None,
+        on_bad: OnBad::Fail,
+        most_bad: 0.0,
+    };
+    if let Some(data) = opened(&source.into()) {
+        // The pictures that it names may not exist.
+        let _ = data.all_pixels();
+    }
+}
+
+/// A Parquet file of pictures. Those that are read are as many as their classes.
+pub fn parquet(bytes: &[u8]) {
+    let Ok(file) = ParquetFile::of(Path::new("a.parquet"), bytes.to_vec(), None, None) else { return };
+    let mut pictures = 0;
+    let read = file.pictures(&mut |_| {
+        pictures += 1;
+        Ok(())
+    });
+    let classes = file.classes().map(|classes| match classes {
+        ParquetClasses::Numbers(numbers) => numbers.len(),
+        ParquetClasses::Texts(texts) => texts.len(),
+    });
+    assert!(read.is_err() || pictures == file.rows(), "{pictures} pictures of {} rows", file.rows());
+    assert!(classes.is_err() || classes.is_ok_and(|classes| classes == file.rows()));
 }

@@ -10,7 +10,6 @@ use super::workers::{Scratch, Workers};
 use super::{Augment, ImageView, Mix, Preparer, Raw, SampleOrder, SampleSet, SampleSets};
 use crate::device::{Heap, HostMemory, Pool, Random, RandomStream};
 use crate::error::Result;
-use crate::gpu::bytes_of;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::sync::Arc;
@@ -311,11 +310,9 @@ impl Batches {
                     let partner = if image % images == 0 { None } else { self.partner(epoch, sample) };
                     let (read, stream) = partner
                         .map_or((sample, RandomStream::Augment), |partner| (partner.sample, RandomStream::Partner));
-                    match self.read(read, self.random(stream, epoch, sample), &mut memory.image)? {
-                        ImageView::U8(x) => to.copy_from_slice(x),
-                        ImageView::F32(x) => to.copy_from_slice(bytes_of(x)),
-                    }
-                    Ok(())
+                    let random = self.random(stream, epoch, sample);
+                    let framed = random.as_ref().map_or(Framed::Middle, Framed::Random);
+                    self.set.data.read_to(read as usize, framed, &mut memory.image, to)
                 })
             }
         }

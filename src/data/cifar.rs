@@ -2,6 +2,7 @@
 
 use super::classes::ClassCounts;
 use super::file::{ByteStream, both};
+use super::files::expand;
 use super::{DataFormat, Dataset, Description, Header, Labels, PixelType, Pixels, SourceContext};
 use crate::error::{Error, Fault, Result};
 use crate::settings::{settings, values};
@@ -49,6 +50,19 @@ impl Files {
             Files::One(file) => std::slice::from_ref(file),
             Files::Many(files) => files,
         }
+    }
+
+    /// Returns the files, of which names may have braces.
+    ///
+    /// # Errors
+    /// What is wrong with the braces, at a key.
+    pub(super) fn expanded(&self, key: &'static str) -> Result<Vec<PathBuf>, Fault> {
+        let mut all = Vec::new();
+        for pattern in self.paths() {
+            let names = expand(&pattern.display().to_string()).map_err(|message| Fault::at(key, message))?;
+            all.extend(names.into_iter().map(PathBuf::from));
+        }
+        Ok(all)
     }
 
     /// Checks that there are files, and that each is named once.

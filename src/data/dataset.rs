@@ -2,9 +2,10 @@
 
 use super::classes::ClassCounts;
 use super::frames::{Framed, Frames, TEN};
-use super::pictures::PictureMemory;
-use super::samples::{ImageView, LoadedImages, PixelType, Pixels, Sample, Samples};
+use super::pictures::{Changing, PictureMemory, Sizing};
+use super::samples::{ImageView, LoadedImages, PixelType, Pixels, Sample, Samples, StoredImage};
 use crate::error::{Result, quantity};
+use crate::gpu::bytes_of;
 use crate::settings::values;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -175,7 +176,9 @@ pub struct Dataset {
     pub classes: usize,
     /// The names of the classes, if they have names.
     pub names: Option<ClassNames>,
-    /// How images are cut and resized while they are read.
+    /// How pictures are brought to one size while they are read.
+    pub sizing: Option<Sizing>,
+    /// How images are cut and resized after that.
     pub frames: Option<Frames>,
     /// A fingerprint that does not need the images to be read, if there is one.
     pub fingerprint: Option<String>,
@@ -189,7 +192,15 @@ pub struct Dataset {
 #[derive(Debug, Default)]
 pub struct ImageMemory {
     sample: Sample,
-    frames: PictureMemory,
+    pictures: PictureMemory,
+}
+
+/// An image that was read.
+enum Read<'m> {
+    /// As it is stored.
+    Stored(ImageView<'m>),
+    /// Cut and resized.
+    Changed(Changing<'m>),
 }
 
 impl PartialEq for Dataset {
@@ -226,6 +237,7 @@ impl Dataset {
             shape,
             classes,
             names: None,
+            sizing: None,
             frames: None,
             fingerprint: None,
             ten_crops: false,
@@ -243,16 +255,48 @@ impl Dataset {
         framed: Framed,
         memory: &'m mut ImageMemory,
     ) -> Result<ImageView<'m>> {
-        let stored = self.samples.read(index, &mut memory.sample)?;
-        let image = match &self.frames {
-            Some(frames) => {
-                let ten = matches!(framed, Framed::Middle) && self.ten_crops;
-                let framed = if ten { Framed::OfTen(index % TEN) } else { framed };
-                frames.apply(stored, framed, &mut memory.frames)
-            }
-            None => stored.pixels,
+        let image = match self.changed(index, framed, memory)? {
+            Read::Stored(image) => image,
+            Read::Changed(picture) => ImageView::U8(picture.pixels()),
         };
         image.expect(index, self.pixels, self.features())
+    }
+
+    /// Reads an image, cut and resized, into memory of its size.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(super) fn read_to(&self, index: usize, framed: Framed, memory: &mut ImageMemory, to: &mut [u8]) -> Result<()> {
+        let image = match self.changed(index, framed, memory)? {
+            Read::Changed(picture) if picture.bytes() == to.len() => {
+                picture.write(to);
+                return Ok(());
+            }
+            Read::Changed(picture) => ImageView::U8(picture.pixels()),
+            Read::Stored(image) => image,
+        };
+        match image.expect(index, self.pixels, self.features())? {
+            ImageView::U8(x) => to.copy_from_slice(x),
+            ImageView::F32(x) => to.copy_from_slice(bytes_of(x)),
+        }
+        Ok(())
+    }
+
+    fn changed<'m>(&'m self, index: usize, framed: Framed, memory: &'m mut ImageMemory) -> Result<Read<'m>> {
+        let StoredImage { pixels, shape: [h, w, c] } = self.samples.read(index, &mut memory.sample)?;
+        let ImageView::U8(x) = pixels else { return Ok(Read::Stored(pixels)) };
+        if self.sizing.is_none() && self.frames.is_none() {
+            return Ok(Read::Stored(pixels));
+        }
+        let mut picture = Changing::new(x, [h, w], c, &mut memory.pictures);
+        if let Some(sizing) = self.sizing {
+            picture.make(sizing.changes(picture.size));
+        }
+        if let Some(frames) = &self.frames {
+            let ten = matches!(framed, Framed::Middle) && self.ten_crops;
+            frames.apply(&mut picture, if ten { Framed::OfTen(index % TEN) } else { framed });
+        }
+        Ok(Read::Changed(picture))
     }
 
     /// Returns the name of a sample: that of its file, if it has one of its own, or its number.
@@ -293,6 +337,16 @@ impl Dataset {
         visit: impl Fn(&mut T, ImageView) + Sync,
     ) -> Result<Vec<T>> {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+        self.fold_on(cores, samples, new, visit)
+    }
+
+    fn fold_on<T: Send>(
+        &self,
+        cores: usize,
+        samples: &[u32],
+        new: impl Fn() -> T + Sync,
+        visit: impl Fn(&mut T, ImageView) + Sync,
+    ) -> Result<Vec<T>> {
         let work = |part: &[u32]| {
             let mut state = new();
             self.each(part.iter().map(|&sample| sample as usize), |image| visit(&mut state, image))?;
@@ -336,5 +390,28 @@ impl Dataset {
         };
         let Dataset { pixels, shape, classes, .. } = *self;
         Header { images: self.images(), shape, classes, pixels, target_width }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_sample_is_visited_once_in_order_by_any_number_of_cores() {
+        let pixels = Pixels::U8((0..10).collect());
+        let data = Dataset::loaded(pixels, Labels::Index(vec![0; 10]), [1, 1, 1], 2);
+        let all = [7, 0, 3, 3, 9, 1, 2];
+        for count in 0..=all.len() {
+            for cores in 1..9 {
+                let visit = |seen: &mut Vec<u8>, image: ImageView| match image {
+                    ImageView::U8(x) => seen.extend(x),
+                    ImageView::F32(_) => unreachable!("the pixels are bytes"),
+                };
+                let states = data.fold_on(cores, &all[..count], Vec::new, visit).unwrap();
+                assert!(states.len() <= cores.max(1), "{} states of {cores} cores", states.len());
+                assert_eq!(states.concat(), all[..count].iter().map(|&sample| sample as u8).collect::<Vec<_>>());
+            }
+        }
     }
 }

@@ -1,8 +1,7 @@
 //! The cutting and resizing of pictures of any size, while they are read, to the one shape that batches need.
 
 use super::augment::{Augment, Draws, Extent, View};
-use super::pictures::{Changing, PictureMemory};
-use super::samples::{ImageView, StoredImage};
+use super::pictures::Changing;
 use crate::device::Random;
 use crate::error::{Fault, Result};
 use std::sync::Arc;
@@ -90,16 +89,9 @@ impl Frames {
         self.0.iter().any(|one| one.framing().is_some_and(|framing| framing.cuts()))
     }
 
-    /// Cuts and resizes a picture; leaves floats as they are.
-    pub(super) fn apply<'m>(
-        &self,
-        image: StoredImage<'m>,
-        framed: Framed,
-        memory: &'m mut PictureMemory,
-    ) -> ImageView<'m> {
-        let StoredImage { pixels, shape: [h, w, channels] } = image;
-        let ImageView::U8(x) = pixels else { return pixels };
-        let (mut changing, mut first) = (Changing::new(x, [h, w], channels, memory), 0);
+    /// Cuts and resizes a picture.
+    pub(super) fn apply(&self, picture: &mut Changing, framed: Framed) {
+        let mut first = 0;
         for one in &*self.0 {
             let Some(framing) = one.framing() else { continue };
             let draws;
@@ -111,12 +103,11 @@ impl Frames {
                 Framed::OfTen(crop) if crop % 5 < 4 => View::Corner([crop % 5 >= 2, crop % 5 % 2 == 1]),
                 Framed::Middle | Framed::OfTen(_) => View::Middle,
             };
-            changing.make(framing.changes(changing.size, view));
+            picture.make(framing.changes(picture.size, view));
             first += one.numbers();
         }
         if let Framed::OfTen(5..) = framed {
-            changing.mirror();
+            picture.mirror();
         }
-        ImageView::U8(changing.pixels())
     }
 }

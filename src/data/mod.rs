@@ -34,6 +34,7 @@ mod normalization;
 mod normalize;
 mod one_kind;
 mod order;
+mod parquet;
 mod picture_options;
 mod picture_source;
 pub mod pictures;
@@ -105,6 +106,7 @@ registry! {
     "idx" => Idx,
     "linear" => Linear,
     "list" => list::List,
+    "parquet" => parquet::Parquet,
     "point" => Point,
     "shards" => shards::Shards,
     "synthetic" => Synthetic,

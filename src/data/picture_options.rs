@@ -1,6 +1,6 @@
 //! The settings that all sources of pictures have.
 
-use super::pictures::{Filter, Fit, Lengths};
+use super::pictures::{Filter, Fit, Lengths, Sizing};
 use crate::settings::values;
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -36,4 +36,12 @@ pub struct PictureOptions {
     pub on_bad: OnBad,
     /// The largest share of files that may be left out.
     pub most_bad: f64,
+}
+
+impl PictureOptions {
+    /// Returns how pictures are brought to one size, if they are.
+    pub(super) fn sizing(&self) -> Option<Sizing> {
+        let PictureOptions { fit, filter, .. } = *self;
+        self.size.map(|size| Sizing { size: size.both(), fit, filter })
+    }
 }

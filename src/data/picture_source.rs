@@ -3,12 +3,9 @@
 use super::classes::ClassCounts;
 use super::files::{Catalog, Index, Kept};
 use super::picture_options::{OnBad, PictureOptions};
-use super::pictures::{Bitmap, Changing, Fit, Lengths, decode};
-use super::{
-    ClassNames, Dataset, Description, Header, ImageView, Labels, PixelType, Sample, Samples, SourceContext, StoredImage,
-};
+use super::pictures::{Bitmap, Fit, Lengths, decode};
+use super::{ClassNames, Dataset, Description, Header, Labels, PixelType, Sample, Samples, SourceContext, StoredImage};
 use crate::error::{Error, Fault, MOST_LISTED, Problem, Result, quantity};
-use crate::storage::open_regular;
 use std::fs::File;
 use std::sync::Arc;
 
@@ -169,7 +166,7 @@ impl PictureOptions {
     /// files whose contents have changed.
     pub(super) fn list(&self, index: &Index, verify: bool, make: impl FnOnce() -> Result<Kept>) -> Result<Listed> {
         let mut kept = index.open(make)?;
-        let mut notes: Vec<String> = kept.note.take().into_iter().collect();
+        let mut notes = std::mem::take(&mut kept.notes);
         if verify && let Some(error) = changed(&kept)? {
             return Err(error);
         }
@@ -236,13 +233,12 @@ impl PictureOptions {
     /// If an archive cannot be opened.
     pub(super) fn load(&self, listed: Listed) -> Result<Dataset> {
         let Listed { catalog, contents, .. } = listed;
-        let archives = catalog.archives.iter().map(|path| open_regular(path).map(|(file, _)| file));
-        let archives = archives.collect::<Result<Vec<File>>>()?;
+        let archives = catalog.open_archives()?;
         let (labels, classes) = (Labels::Index(catalog.labels().to_vec()), catalog.num_classes());
         let (fingerprint, names) = (catalog.fingerprint(), catalog.classes.clone());
         let pictures = Pictures { catalog, archives, options: self.clone() };
         let data = Dataset::stream(Arc::new(pictures), PixelType::U8, labels, self.shape(), classes);
-        Ok(Dataset { names, fingerprint: Some(fingerprint), contents, ..data })
+        Ok(Dataset { names, fingerprint: Some(fingerprint), contents, sizing: self.sizing(), ..data })
     }
 }
 
@@ -263,7 +259,7 @@ impl Samples for Pictures {
         self.catalog.read(index, &self.archives, &mut sample.stored)?;
         let decoded = decode(&sample.stored, self.options.channels, &mut sample.picture);
         decoded.map_err(|reason| Error::file(&self.catalog.path(index), reason + LEAVE_OUT))?;
-        Ok(resized(&self.options, sample))
+        Ok(StoredImage::of(&sample.picture))
     }
 
     fn fetch(&self, index: usize, sample: &mut Sample) -> Result<usize> {
@@ -274,16 +270,4 @@ impl Samples for Pictures {
     fn name(&self, index: usize) -> Option<String> {
         Some(self.catalog.path(index).display().to_string())
     }
-}
-
-/// Returns the picture of a sample, resized if the source has a size.
-pub(super) fn resized<'s>(options: &PictureOptions, sample: &'s mut Sample) -> StoredImage<'s> {
-    let PictureOptions { size, fit, filter, channels, .. } = *options;
-    let Sample { picture, resized, .. } = sample;
-    let mut changing = Changing::new(&picture.pixels, picture.size, channels, resized);
-    if let Some(size) = size.map(Lengths::both).filter(|size| *size != picture.size) {
-        changing.make(fit.changes(picture.size, size, filter));
-    }
-    let [h, w] = changing.size;
-    StoredImage { pixels: ImageView::U8(changing.pixels()), shape: [h, w, channels] }
 }

@@ -1,6 +1,6 @@
 //! Where images come from: memory, or a stream that reads each one when it is needed.
 
-use super::pictures::{Bitmap, PictureMemory};
+use super::pictures::Bitmap;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::fmt::Debug;
@@ -75,6 +75,14 @@ pub struct StoredImage<'a> {
     pub shape: [usize; 3],
 }
 
+impl<'a> StoredImage<'a> {
+    /// Returns a picture as it is.
+    pub(super) fn of(picture: &'a Bitmap) -> Self {
+        let &Bitmap { size: [h, w], channels, .. } = picture;
+        StoredImage { pixels: ImageView::U8(&picture.pixels), shape: [h, w, channels] }
+    }
+}
+
 /// Memory for one image, which a reader keeps from image to image.
 #[derive(Debug, Default)]
 pub struct Sample {
@@ -86,8 +94,6 @@ pub struct Sample {
     pub floats: Vec<f32>,
     /// The picture, if images are pictures of any size.
     pub picture: Bitmap,
-    /// Memory for bringing the picture to the size of its source.
-    pub(super) resized: PictureMemory,
 }
 
 /// The pixels of one image: (H, W, C).

@@ -1,7 +1,7 @@
 //! Shards of pictures, tar archives as WebDataset has them, whose members are read where they lie.
 
 use super::cifar::Files;
-use super::files::{Catalog, Entry, Index, Kept, ShardSamples, Witness, expand, read_shards};
+use super::files::{Archive, Catalog, Entry, Index, Kept, ShardSamples, Witness, read_shards};
 use super::picture_source::{Listed, picture_source};
 use super::{ClassNames, SourceContext};
 use crate::error::{Error, Fault, Result, quantity};
@@ -18,12 +18,7 @@ picture_source! {
 
 impl Shards {
     fn names(&self) -> Result<Vec<PathBuf>, Fault> {
-        let mut all = Vec::new();
-        for pattern in self.shards.paths() {
-            let names = expand(&pattern.display().to_string()).map_err(|message| Fault::at("shards", message))?;
-            all.extend(names.into_iter().map(PathBuf::from));
-        }
-        Ok(all)
+        self.shards.expanded("shards")
     }
 
     fn check_own(&self) -> Result<(), Fault> {
@@ -48,7 +43,8 @@ fn catalog(paths: &[PathBuf], names: Option<&ClassNames>) -> Result<Kept> {
     let witnesses = paths.iter().map(|path| Witness::of(path)).collect::<Result<Vec<_>>>()?;
     let ShardSamples { samples, ignored } = read_shards(paths)?;
     let mut catalog = Catalog::new(paths[0].parent().unwrap_or(&paths[0]));
-    (catalog.archives, catalog.ignored, catalog.classes) = (paths.to_vec(), ignored, names.cloned());
+    (catalog.archives, catalog.ignored, catalog.classes) =
+        (paths.iter().map(|path| Archive::new(path)).collect(), ignored, names.cloned());
     for sample in samples {
         if let Some(names) = names.filter(|names| sample.class as usize >= names.len()) {
             let (last, names) = (names.len() - 1, quantity(names.len() as u64, "class"));

@@ -1,7 +1,6 @@
 //! Pictures whose classes are not known, of which a network is asked.
 
 use super::picture_options::{OnBad, PictureOptions};
-use super::picture_source::resized;
 use super::pictures::{Filter, Fit, decode};
 use super::{
     ClassNames, DataFormat, Dataset, Description, Header, ImageView, Labels, PixelType, Sample, Samples, SourceContext,
@@ -133,7 +132,12 @@ impl DataFormat for Unlabelled {
         };
         let data = Dataset::stream(Arc::new(self.clone()), PixelType::U8, labels, header.shape, header.classes);
         // Fingerprints are of no use here, and would read all files.
-        Ok(Dataset { names: self.names.clone(), fingerprint: Some(String::new()), ..data })
+        Ok(Dataset {
+            names: self.names.clone(),
+            fingerprint: Some(String::new()),
+            sizing: self.options.sizing(),
+            ..data
+        })
     }
     fn examples() -> Vec<Self> {
         Vec::new()
@@ -162,7 +166,7 @@ impl Samples for Unlabelled {
             sample.bytes.resize(h * w * c, 0);
             return Ok(StoredImage { pixels: ImageView::U8(&sample.bytes), shape: [h, w, c] });
         }
-        Ok(resized(&self.options, sample))
+        Ok(StoredImage::of(&sample.picture))
     }
 
     fn name(&self, index: usize) -> Option<String> {

@@ -3,6 +3,7 @@
 use crate::data::ClassNames;
 use crate::error::{Error, Result};
 use crate::storage::open_regular;
+use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -29,6 +30,22 @@ pub(in crate::data) struct Entry<'n> {
     pub archive: Option<usize>,
 }
 
+/// A file that holds several pictures.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::data) struct Archive {
+    /// Its path.
+    pub path: PathBuf,
+    /// The file in which the bytes of its pictures lie, if that is another one.
+    pub unpacked: Option<PathBuf>,
+}
+
+impl Archive {
+    /// Creates an archive in which pictures lie as they are.
+    pub fn new(path: &Path) -> Self {
+        Archive { path: path.to_path_buf(), unpacked: None }
+    }
+}
+
 /// The pictures of a source. Names lie in one text, so that a million pictures need some tens of megabytes.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(in crate::data) struct Catalog {
@@ -37,7 +54,7 @@ pub(in crate::data) struct Catalog {
     /// The names of the classes, if they have names.
     pub classes: Option<ClassNames>,
     /// The archives, if pictures are members of archives.
-    pub archives: Vec<PathBuf>,
+    pub archives: Vec<Archive>,
     /// Files that are not pictures.
     pub ignored: usize,
     names: Vec<u8>,
@@ -110,10 +127,19 @@ impl Catalog {
     pub fn path(&self, index: usize) -> PathBuf {
         let Entry { name, archive, .. } = self.entry(index);
         let name = Path::new(OsStr::from_bytes(name));
-        archive.map_or(&self.folder, |archive| &self.archives[archive]).join(name)
+        archive.map_or(&self.folder, |archive| &self.archives[archive].path).join(name)
     }
 
-    /// Reads the bytes of a picture into `to`; a buffer of archives that are open is kept by the caller.
+    /// Opens the archives.
+    ///
+    /// # Errors
+    /// If one cannot be opened.
+    pub fn open_archives(&self) -> Result<Vec<File>> {
+        let open = |archive: &Archive| open_regular(archive.unpacked.as_ref().unwrap_or(&archive.path));
+        self.archives.iter().map(|archive| open(archive).map(|(file, _)| file)).collect()
+    }
+
+    /// Reads the bytes of a picture into `to`, given the open archives.
     ///
     /// # Errors
     /// If its file cannot be read, or is not the one that was listed.

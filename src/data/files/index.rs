@@ -3,7 +3,7 @@
 //! A line with the format and a checksum is followed by JSON. It lies beside the data, as `train.peristyle-index` for the folder `train`, or
 //! where that cannot be written in the user's cache folder. A file that is damaged, or is not about the same pictures, is written anew.
 
-use super::catalog::{Catalog, Entry};
+use super::catalog::{Archive, Catalog, Entry};
 use super::kept::{FileState, Kept, Witness};
 use crate::error::Result;
 use crate::storage::Fs;
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
-const FORMAT: &str = "peristyle index 1 ";
+const FORMAT: &str = "peristyle index 2 ";
 const ENDING: &str = ".peristyle-index";
 /// A file or folder that was changed less than this before an index was written may have changed again with the same time, in nanoseconds.
 const GRANULARITY: i64 = 2_000_000_000;
@@ -33,7 +33,7 @@ struct Record {
     witnesses: Vec<(PathBuf, i64)>,
     folder: PathBuf,
     classes: Option<Vec<String>>,
-    archives: Vec<PathBuf>,
+    archives: Vec<Archive>,
     ignored: usize,
     names: Vec<String>,
     labels: Vec<u32>,
@@ -57,17 +57,7 @@ pub(in crate::data) struct Index {
 impl Index {
     /// Creates the index of the pictures of a folder or file, given all that the list depends on besides.
     pub fn new(data: &Path, asked: &str) -> Self {
-        let data = data.canonicalize().unwrap_or_else(|_| data.to_path_buf());
-        let name = data.file_name().map_or_else(Default::default, |name| name.to_os_string());
-        let mut beside = name.clone();
-        beside.push(ENDING);
-        let mut places = vec![data.with_file_name(beside)];
-        let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-        if let Some(cache) = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or(home) {
-            let hash = xxh3_128(data.as_os_str().as_encoded_bytes());
-            places.push(cache.join("peristyle").join(format!("{hash:032x}{ENDING}")));
-        }
-        Index { places, asked: asked.to_string() }
+        Index { places: places(data, ENDING), asked: asked.to_string() }
     }
 
     /// Returns the list that is kept, if nothing shows that it has changed, or else the one that `make` makes, which is kept.
@@ -88,10 +78,10 @@ impl Index {
         if let Some((_, earlier)) = earlier {
             made.learn(&earlier);
         }
-        made.note = note;
+        made.notes.extend(note);
         if let Err(place) = self.keep(&made) {
             let place = place.display();
-            made.note = Some(format!(
+            made.notes.push(format!(
                 "the list of pictures cannot be kept at {place}, nor in the cache; it is made at every start"
             ));
         }
@@ -105,16 +95,26 @@ impl Index {
     pub fn keep(&self, kept: &Kept) -> std::result::Result<(), PathBuf> {
         let Some(text) = written(kept, &self.asked) else { return Ok(()) };
         let fs = Fs::default();
-        for place in &self.places {
+        let written = |place: &PathBuf| {
             let parent = place.parent().unwrap_or(Path::new("."));
-            let is_cache = *place != self.places[0];
-            let folder = if is_cache { fs.create_folders(parent) } else { Ok(()) };
-            if folder.and_then(|()| fs.replace(place, &text)).is_ok() {
-                return Ok(());
-            }
-        }
-        Err(self.places[0].clone())
+            fs.create_folders(parent).and_then(|()| fs.replace(place, &text)).is_ok()
+        };
+        if self.places.iter().any(written) { Ok(()) } else { Err(self.places[0].clone()) }
     }
+}
+
+/// Returns where a file that belongs to a file or folder of data may lie, given the ending of its name: beside it, or in the user's cache.
+pub(super) fn places(data: &Path, ending: &str) -> Vec<PathBuf> {
+    let data = data.canonicalize().unwrap_or_else(|_| data.to_path_buf());
+    let mut beside = data.file_name().map_or_else(Default::default, |name| name.to_os_string());
+    beside.push(ending);
+    let mut places = vec![data.with_file_name(beside)];
+    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    if let Some(cache) = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or(home) {
+        let hash = xxh3_128(data.as_os_str().as_encoded_bytes());
+        places.push(cache.join("peristyle").join(format!("{hash:032x}{ending}")));
+    }
+    places
 }
 
 fn is_current(witness: &Witness, written: i64) -> bool {
@@ -170,7 +170,7 @@ fn parse(bytes: &[u8]) -> Option<(Header, Kept)> {
         *one = FileState::Bad(hash, reason.clone());
     }
     let witnesses = record.witnesses.iter().cloned().map(|(path, modified)| Witness { path, modified }).collect();
-    Some((record.header, Kept { catalog, contents, witnesses, note: None }))
+    Some((record.header, Kept { catalog, contents, witnesses, notes: Vec::new() }))
 }
 
 /// Returns the text of an index, unless it has names that are not UTF-8.
@@ -211,7 +211,9 @@ mod tests {
     fn kept(names: &[(String, u32, u64, i64)], states: &[Option<u64>], archives: usize) -> Kept {
         let mut catalog = Catalog::new(Path::new("photos/train"));
         catalog.classes = Some(["cat", "dog"].map(String::from)[..].into());
-        catalog.archives = (0..archives).map(|i| PathBuf::from(format!("{i}.tar"))).collect();
+        catalog.archives = (0..archives)
+            .map(|i| Archive { unpacked: (i > 0).then(|| "u".into()), ..Archive::new(Path::new(&format!("{i}.tar"))) })
+            .collect();
         for (index, (name, label, bytes, stamp)) in names.iter().enumerate() {
             let archive = (archives > 0).then(|| index % archives);
             catalog.push(Entry { name: name.as_bytes(), label: *label, bytes: *bytes, stamp: *stamp, archive });

@@ -2,9 +2,7 @@
 
 use super::catalog::{Catalog, nanoseconds};
 use crate::error::{Error, Result};
-use crate::storage::open_regular;
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -52,14 +50,14 @@ pub(in crate::data) struct Kept {
     /// What shows whether the list is still right.
     pub witnesses: Vec<Witness>,
     /// What is to be said of where it is kept.
-    pub note: Option<String>,
+    pub notes: Vec<String>,
 }
 
 impl Kept {
     /// Creates a list of which no contents are known.
     pub fn new(catalog: Catalog, witnesses: Vec<Witness>) -> Self {
         let contents = vec![FileState::Unknown; catalog.len()];
-        Kept { catalog, contents, witnesses, note: None }
+        Kept { catalog, contents, witnesses, notes: Vec::new() }
     }
 
     /// Takes over what an earlier list says of files of the same names, sizes and times.
@@ -141,8 +139,7 @@ impl Kept {
 
     /// Calls `visit` with the bytes of some files, on all cores.
     fn each<T: Send>(&self, files: &[usize], visit: &(dyn Fn(&[u8]) -> T + Sync)) -> Result<Vec<T>> {
-        let archives = self.catalog.archives.iter().map(|path| open_regular(path).map(|(file, _)| file));
-        let archives = archives.collect::<Result<Vec<File>>>()?;
+        let archives = self.catalog.open_archives()?;
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
         let (next, failed) = (AtomicUsize::new(0), Mutex::new(None::<(usize, Error)>));
         let work = || {

@@ -38,6 +38,12 @@ impl ReadAt for File {
     }
 }
 
+impl ReadAt for Vec<u8> {
+    fn read_at(&self, to: &mut [u8], offset: u64) -> std::io::Result<()> {
+        self.as_slice().read_at(to, offset)
+    }
+}
+
 impl ReadAt for [u8] {
     fn read_at(&self, to: &mut [u8], offset: u64) -> std::io::Result<()> {
         let from = usize::try_from(offset).ok().and_then(|offset| self.get(offset..)?.get(..to.len()));

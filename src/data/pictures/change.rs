@@ -26,10 +26,27 @@ pub struct PictureMemory {
     resizer: Resizer,
 }
 
-/// A picture while it is changed.
+/// A step of changing a picture.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Cut {
+        from: [isize; 2],
+        size: [usize; 2],
+    },
+    /// Resizes a part: top, left, height and width.
+    Resize {
+        part: [usize; 4],
+        to: [usize; 2],
+        filter: Filter,
+    },
+    /// Exchanges left and right.
+    Mirror([usize; 2]),
+}
+
+/// A picture while it is changed. Its last change waits until it is known where the result is needed.
 #[derive(Debug)]
 pub(in crate::data) struct Changing<'m> {
-    /// Its height and width.
+    /// Its height and width, after all changes.
     pub size: [usize; 2],
     channels: usize,
     /// The picture, before its first change.
@@ -37,13 +54,16 @@ pub(in crate::data) struct Changing<'m> {
     current: &'m mut Vec<u8>,
     next: &'m mut Vec<u8>,
     resizer: &'m mut Resizer,
+    /// The height and width of what is stored or current.
+    made: [usize; 2],
+    last: Option<Step>,
 }
 
 impl<'m> Changing<'m> {
     /// Begins with a picture (H, W, C) of a height and width.
     pub fn new(x: &'m [u8], size: [usize; 2], channels: usize, memory: &'m mut PictureMemory) -> Self {
         let PictureMemory { pictures: [current, next], resizer } = memory;
-        Changing { size, channels, stored: Some(x), current, next, resizer }
+        Changing { size, channels, stored: Some(x), current, next, resizer, made: size, last: None }
     }
 
     /// Makes some changes.
@@ -53,64 +73,92 @@ impl<'m> Changing<'m> {
             [Some(PictureChange::Cut { from: [top, left], size: [h, w] }), Some(PictureChange::Resize(to, filter))]
                 if top >= 0 && left >= 0 && top as usize + h <= self.size[0] && left as usize + w <= self.size[1] =>
             {
-                self.resize([top as usize, left as usize, h, w], to, filter);
+                self.then(Step::Resize { part: [top as usize, left as usize, h, w], to, filter });
             }
             _ => changes.into_iter().flatten().for_each(|change| self.one(change)),
         }
     }
 
     fn one(&mut self, change: PictureChange) {
-        match change {
-            PictureChange::Resize(to, filter) => self.resize([0, 0, self.size[0], self.size[1]], to, filter),
-            PictureChange::Cut { from, size } => {
-                let ([h, w], c) = (self.size, self.channels);
-                let x = self.stored.unwrap_or(self.current);
-                cut(x, [h, w, c], from, size, self.next);
-                self.advance(size);
-            }
-        }
+        let [h, w] = self.size;
+        self.then(match change {
+            PictureChange::Resize(to, filter) => Step::Resize { part: [0, 0, h, w], to, filter },
+            PictureChange::Cut { from, size } => Step::Cut { from, size },
+        });
     }
 
-    fn resize(&mut self, part: [usize; 4], to: [usize; 2], filter: Filter) {
-        self.next.resize(to[0] * to[1] * self.channels, 0);
-        let x = self.stored.unwrap_or(self.current);
-        self.resizer.resize(x, self.size, part, self.channels, filter, self.next, to);
-        self.advance(to);
+    /// Returns the number of bytes after all changes.
+    pub fn bytes(&self) -> usize {
+        self.size[0] * self.size[1] * self.channels
     }
 
     /// Exchanges left and right.
     pub fn mirror(&mut self) {
-        let (x, c) = (self.stored.unwrap_or(self.current), self.channels);
-        self.next.clear();
-        for row in x.chunks_exact(self.size[1] * c) {
-            row.chunks_exact(c).rev().for_each(|pixel| self.next.extend_from_slice(pixel));
-        }
-        self.advance(self.size);
+        self.then(Step::Mirror(self.size));
     }
 
-    fn advance(&mut self, size: [usize; 2]) {
+    /// Takes the steps before this one.
+    fn then(&mut self, step: Step) {
+        self.take_last();
+        self.last = Some(step);
+        self.size = match step {
+            Step::Cut { size, .. } | Step::Resize { to: size, .. } | Step::Mirror(size) => size,
+        };
+    }
+
+    fn take_last(&mut self) {
+        let Some(step) = self.last.take() else { return };
+        let ([h, w], x) = (self.size, self.stored.unwrap_or(self.current));
+        self.next.resize(h * w * self.channels, 0);
+        take(step, (x, self.made), self.channels, self.resizer, self.next);
         std::mem::swap(&mut self.current, &mut self.next);
-        (self.stored, self.size) = (None, size);
+        (self.stored, self.made) = (None, self.size);
     }
 
     /// Returns the pixels.
-    pub fn pixels(self) -> &'m [u8] {
+    pub fn pixels(mut self) -> &'m [u8] {
+        self.take_last();
         self.stored.unwrap_or(self.current)
+    }
+
+    /// Writes the pixels to memory of their size.
+    pub fn write(mut self, to: &mut [u8]) {
+        let x = self.stored.unwrap_or(self.current);
+        match self.last.take() {
+            Some(step) => take(step, (x, self.made), self.channels, self.resizer, to),
+            None => to.copy_from_slice(x),
+        }
+    }
+}
+
+/// Takes a step from a picture of a height and width to one of the size that results.
+fn take(step: Step, (x, size): (&[u8], [usize; 2]), channels: usize, resizer: &mut Resizer, to: &mut [u8]) {
+    match step {
+        Step::Cut { from, size: part } => cut(x, [size[0], size[1], channels], from, part, to),
+        Step::Resize { part, to: to_size, filter } => resizer.resize(x, size, part, channels, filter, to, to_size),
+        Step::Mirror([_, w]) => {
+            for (x, to) in x.chunks_exact(w * channels).zip(to.chunks_exact_mut(w * channels)) {
+                let pixels = x.chunks_exact(channels).rev();
+                pixels.zip(to.chunks_exact_mut(channels)).for_each(|(pixel, to)| to.copy_from_slice(pixel));
+            }
+        }
     }
 }
 
 /// Writes the part of a picture (H, W, C) that starts at a row and a column to `y`.
-fn cut(x: &[u8], [h, w, c]: [usize; 3], [top, left]: [isize; 2], [rows, columns]: [usize; 2], y: &mut Vec<u8>) {
-    y.clear();
-    y.resize(rows * columns * c, 0);
+fn cut(x: &[u8], [h, w, c]: [usize; 3], [top, left]: [isize; 2], [_, columns]: [usize; 2], y: &mut [u8]) {
     // The columns of the part that lie on the picture.
     let (first, end) = (left.min(0).unsigned_abs(), (w as isize - left).clamp(0, columns as isize) as usize);
     for (i, y) in y.chunks_exact_mut(columns * c).enumerate() {
         let row = i as isize + top;
-        if (0..h as isize).contains(&row) && first < end {
-            let from = (row as usize * w + (first as isize + left) as usize) * c;
-            y[first * c..end * c].copy_from_slice(&x[from..][..(end - first) * c]);
+        if !(0..h as isize).contains(&row) || first >= end {
+            y.fill(0);
+            continue;
         }
+        let from = (row as usize * w + (first as isize + left) as usize) * c;
+        y[..first * c].fill(0);
+        y[first * c..end * c].copy_from_slice(&x[from..][..(end - first) * c]);
+        y[end * c..].fill(0);
     }
 }
 
@@ -129,12 +177,41 @@ mod tests {
                 changing.mirror();
             }
             assert_eq!(changing.size, size);
-            changing.pixels().to_vec()
+            // Memory has old values.
+            let mut written = vec![99; size[0] * size[1] * 2];
+            changing.write(&mut written);
+            written
         };
         assert_eq!(made([1, 1], [2, 2], false), [11, 12, 13, 14, 19, 20, 21, 22]);
         assert_eq!(made([1, 1], [2, 2], true), [13, 14, 11, 12, 21, 22, 19, 20]);
         assert_eq!(made([-1, -1], [2, 2], false), [0, 0, 0, 0, 0, 0, 1, 2]);
         assert_eq!(made([2, 3], [2, 2], false), [23, 24, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn the_last_change_is_the_same_wherever_it_is_written() {
+        let x: Vec<u8> = (0..=239).collect();
+        let changes = [
+            PictureChange::Resize([7, 9], Filter::Bilinear),
+            PictureChange::Cut { from: [-1, 2], size: [6, 5] },
+            PictureChange::Resize([4, 8], Filter::Bicubic),
+        ];
+        let (mut memory, mut other) = (PictureMemory::default(), PictureMemory::default());
+        for count in 0..=changes.len() {
+            for mirrored in [false, true] {
+                let [made, written] = [&mut memory, &mut other].map(|memory| {
+                    let mut changing = Changing::new(&x, [8, 10], 3, memory);
+                    changes[..count].iter().for_each(|change| changing.make([Some(*change), None]));
+                    if mirrored {
+                        changing.mirror();
+                    }
+                    changing
+                });
+                let mut to = vec![99; written.size[0] * written.size[1] * 3];
+                written.write(&mut to);
+                assert_eq!(made.pixels(), to, "{count} changes, {mirrored}");
+            }
+        }
     }
 
     #[test]

@@ -23,6 +23,24 @@ values! {
     Fit, "`short`, `stretch`, `cover` or `pad`", fit => format!("{:?}", format!("{fit:?}").to_lowercase());
 }
 
+/// How pictures are brought to the size of their source.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sizing {
+    /// Their height and width.
+    pub size: [usize; 2],
+    /// How another aspect is brought to it.
+    pub fit: Fit,
+    /// The filter.
+    pub filter: Filter,
+}
+
+impl Sizing {
+    /// Returns the changes of a picture of a height and width.
+    pub(in crate::data) fn changes(self, from: [usize; 2]) -> Changes {
+        if from == self.size { [None; 2] } else { self.fit.changes(from, self.size, self.filter) }
+    }
+}
+
 impl Fit {
     /// Returns the changes that bring a picture to a size.
     pub(in crate::data) fn changes(self, size: [usize; 2], to: [usize; 2], filter: Filter) -> Changes {

@@ -19,7 +19,7 @@ mod resize;
 pub(in crate::data) use change::Changing;
 pub use change::{Changes, PictureChange, PictureMemory};
 pub use decode::{decode, header};
-pub use fit::Fit;
+pub use fit::{Fit, Sizing};
 pub(in crate::data) use geometry::{NUMBERS_OF_A_PART, cover, fit_inside, middle, random_part, short_side};
 pub use lengths::Lengths;
 pub(in crate::data) use lengths::corner;

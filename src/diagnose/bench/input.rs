@@ -48,7 +48,7 @@ pub struct InputSpeed {
 }
 
 /// Measures how fast the training data of a configuration are read: by one thread, stage by stage, and by the loader with one and with `threads`
-/// threads. The stages are reading files; decoding, with the resizing of the source; and preparing: cutting, augmentation, mixing,
+/// threads. The stages are reading files; decoding; and preparing: resizing, cutting, augmentation, mixing,
 /// normalisation and whitening. Files have been read before, as those of a small data set are after its first epoch.
 ///
 /// # Errors
