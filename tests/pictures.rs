@@ -214,3 +214,39 @@ fn given_numbers_normalise_as_measured_ones_do() {
     let refused = folder.run(&["check", "signs.toml", "--set", "data.normalize={ mean = [0.5, 0.5], std = 0.25 }"]);
     assert_code(&refused, 2, &["normalize: mean has 2 numbers, but the images have 3 channels; give one for each"]);
 }
+
+#[test]
+fn what_is_measured_on_a_part_of_the_pictures_is_said() {
+    let folder = signs("pictures-measured", [2, 1], "[{ crop = 24 }]");
+    std::fs::copy(file("tests/photos/odd/size_1x1.png"), folder.at("1.png")).unwrap();
+    std::fs::copy(file("tests/photos/plain/cat.png"), folder.at("2.png")).unwrap();
+    let list: String = (0..1001).map(|i| format!("{}.png {}\n", 1 + i / 1000, i / 1000)).collect();
+    folder.write("list.txt", &list);
+    // So large that 2^30 values are 994 pictures, and at least 1000 are measured.
+    let train = "data.train={ list = \"list.txt\", size = 600, filter = \"nearest\" }";
+    let model = "model.layers=[\"global_avg_pool\", { dense = { units = 2 } }]";
+    let sets = [train, model, "model.input=[600, 600, 3]", "data.augment=[]", "train.steps=1"];
+    let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", *set]).collect();
+    let said = |run: &str, more: &[&str]| {
+        folder
+            .good(
+                &[
+                    &[
+                        "train",
+                        "signs.toml",
+                        "--run-dir",
+                        run,
+                        "--set",
+                        "data.test={ list = \"list.txt\", size = 600 }",
+                    ],
+                    &sets[..],
+                    more,
+                ]
+                .concat(),
+            )
+            .err
+    };
+    let note = "[data]: measured on 1000 of 1001 images: normalisation";
+    assert!(said("measured", &[]).contains(note));
+    assert!(!said("given", &["--set", "data.normalize=\"imagenet\""]).contains(note));
+}

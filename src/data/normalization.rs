@@ -63,7 +63,7 @@ impl Normalization {
         if let Normalize::Given(GivenNormalization { mean, std }) = &how {
             (normalization.mean, normalization.std) = (mean.of(channels), std.of(channels));
         }
-        if matches!(how, Normalize::Standardize | Normalize::StandardizeFeatures) {
+        if how.is_measured() {
             let moments = moments(data, samples, means).map_err(|error| Fault::at("train", error.with_causes()))?;
             for (c, [mean, std]) in moments.into_iter().enumerate() {
                 normalization.mean[c] = (mean / f64::from(scale)) as f32;

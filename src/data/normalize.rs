@@ -43,6 +43,13 @@ pub enum PerChannel {
     Each(Vec<f64>),
 }
 
+impl Normalize {
+    /// Returns true if its constants are measured on images.
+    pub fn is_measured(&self) -> bool {
+        matches!(self, Normalize::Standardize | Normalize::StandardizeFeatures)
+    }
+}
+
 impl PerChannel {
     fn numbers(&self) -> &[f64] {
         match self {

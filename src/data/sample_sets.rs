@@ -10,7 +10,7 @@ use super::{
     Augment, Base, DataSettings, Dataset, Labels, Mix, Normalization, SampleOrder, SourceContext, Subset, Whitening,
 };
 use crate::device::{Random, RandomStream};
-use crate::error::{Error, Fault, Result};
+use crate::error::{Error, Fault, Result, quantity};
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -125,6 +125,9 @@ pub fn open_known(settings: &DataSettings, seed: u64, base: &Base, known: Known)
     label_noise::add(&mut train, &kept, settings.num_wrong_labels(kept.len()), seed);
     let train = Arc::new(train);
     let how = settings.normalize_for(record.header.pixels);
+    let uses_colors = settings.augment.iter().any(|one| one.uses_colors());
+    let to_be_measured =
+        [(how.is_measured(), "normalisation"), (settings.whiten.is_some(), "whitening"), (uses_colors, "colours")];
     let measured = match settings.train.is_stream() {
         true => to_measure(&kept, train.features(), seed),
         false => Cow::Borrowed(&kept[..]),
@@ -139,16 +142,17 @@ pub fn open_known(settings: &DataSettings, seed: u64, base: &Base, known: Known)
         (Some(how), None) => Some(Arc::new(Whitening::fit(how, &normalization, &train, &measured)?)),
     };
     let earlier = known.record.filter(|_| !known.measure).and_then(|record| record.colors);
-    let colors = match settings.augment.iter().any(|one| one.uses_colors()) {
+    let colors = match uses_colors {
         false => None,
         true => Some(earlier.map_or_else(|| color_axes(&train, &measured).map_err(refuse), Ok)?),
     };
-    let note = format!(
-        "[data]: normalisation, colours and whitening are measured on {} of {} images",
-        measured.len(),
-        kept.len()
-    );
-    let note = (measured.len() < kept.len() && known.record.is_none()).then_some(note);
+    let what: Vec<&str> =
+        to_be_measured.into_iter().filter(|(is_measured, _)| *is_measured).map(|(_, what)| what).collect();
+    let is_part = measured.len() < kept.len() && known.record.is_none() && !what.is_empty();
+    let note = is_part.then(|| {
+        let (part, all, what) = (measured.len(), quantity(kept.len() as u64, "image"), what.join(", "));
+        format!("[data]: measured on {part} of {all}: {what}")
+    });
     drop(measured);
     let (sets, record) = sets(settings, seed, (train, record, kept, apart), test, (normalization, whitening, colors));
     Ok((SampleSets { notes: note.into_iter().collect(), ..sets }, DataRecord { stratified, ..record }))
@@ -288,4 +292,30 @@ fn shares(labels: &[u32], apart: usize) -> Vec<usize> {
     let missing = apart as usize - shares.iter().sum::<usize>();
     order.into_iter().take(missing).for_each(|class| shares[class] += 1);
     shares
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_large_images_are_measured_on_a_choice_that_depends_on_the_seed() {
+        let samples: Vec<u32> = (0..5000).map(|sample| 2 * sample + 1).collect();
+        // All, if they are small or few.
+        assert_eq!(*to_measure(&samples, 3072, 1), samples);
+        assert_eq!(*to_measure(&samples[..1000], 1 << 24, 1), samples[..1000]);
+        // As many as have 2^30 values, but at least 1000.
+        assert_eq!(to_measure(&samples, 1 << 18, 1).len(), 4096);
+        let chosen = to_measure(&samples, 1 << 24, 1);
+        assert_eq!(chosen.len(), 1000);
+        assert!(chosen.windows(2).all(|pair| pair[0] < pair[1]), "not ascending, or twice");
+        assert!(chosen.iter().all(|sample| samples.binary_search(sample).is_ok()));
+        assert_eq!(to_measure(&samples, 1 << 24, 1), chosen);
+        assert_ne!(to_measure(&samples, 1 << 24, 2), chosen);
+        // From everywhere: 100 of each tenth, give or take five standard deviations (hypergeometric, 8.5).
+        for tenth in samples.chunks(500) {
+            let here = chosen.iter().filter(|sample| tenth.contains(sample)).count();
+            assert!((57..=143).contains(&here), "{here} of 1000 in a tenth");
+        }
+    }
 }
