@@ -111,3 +111,31 @@ impl Frames {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::augment::Crop;
+    use super::super::pictures::PictureMemory;
+    use super::*;
+    use crate::device::RandomStream;
+
+    #[test]
+    fn each_entry_has_random_numbers_of_its_own() {
+        let (big, small) = (Crop { size: 6, pad: 0 }, Crop { size: 4, pad: 0 });
+        let frames = Frames::new(&[big.into(), small.into()], 2);
+        assert_eq!(frames.numbers(), 4);
+        let x: Vec<u8> = (0..64).collect();
+        let (mut memory, mut differ) = (PictureMemory::default(), 0);
+        for sample in 0..50 {
+            let random = Random::new(7, RandomStream::Augment, 3, sample);
+            let mut picture = Changing::new(&x, [8, 8], 1, &mut memory);
+            frames.apply(&mut picture, Framed::Random(&random));
+            let drawn = [0, 1, 2, 3].map(|number| random.below(number, 3));
+            // The first pixel that is left is in this row and column.
+            let [top, left] = [drawn[0] + drawn[2], drawn[1] + drawn[3]];
+            assert_eq!(u64::from(picture.pixels()[0]), 8 * top + left);
+            differ += u32::from(drawn[..2] != drawn[2..]);
+        }
+        assert!(differ > 25, "of 50 samples, {differ} have different parts");
+    }
+}

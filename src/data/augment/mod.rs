@@ -29,6 +29,7 @@ mod shift;
 
 pub use augmentation::{AugmentLaunch, Augmentation};
 pub use axes::ColorAxes;
+pub use crop::Crop;
 pub use draws::Draws;
 pub use frames_only::FramesOnly;
 pub use framing::{Extent, Framing, View};
