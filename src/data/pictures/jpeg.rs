@@ -1,7 +1,7 @@
 //! Decodes JPEG files: baseline and progressive, grey, colour and CMYK, turned upright. ICC profiles are ignored.
 
 use super::channels;
-use super::markers::{Headers, damaged, truncated};
+use super::markers::{Headers, damaged};
 use super::orientation::Orientation;
 use super::picture::{Bitmap, check_size};
 use zune_core::bytestream::ZCursor;
@@ -49,9 +49,7 @@ pub(super) fn decode(bytes: &[u8], channels: usize, to: &mut Bitmap) -> Result<(
     let headers = Headers::read(bytes)?;
     check(&headers, bytes)?;
     // The decoder accepts a file that ends within the last blocks.
-    if !headers.is_whole() {
-        return Err(truncated(bytes));
-    }
+    headers.check_scans(bytes)?;
     let orientation = orientation(&headers);
     let [height, width] = headers.size;
     let count = height * width;

@@ -6,6 +6,8 @@ const START: u8 = 0xd8;
 const END: u8 = 0xd9;
 const SCAN: u8 = 0xda;
 const APP1: u8 = 0xe1;
+const APP14: u8 = 0xee;
+const ADOBE: &[u8] = b"Adobe";
 const EXIF: &[u8] = b"Exif\0\0";
 
 /// What a JPEG file declares before its first scan.
@@ -69,6 +71,7 @@ impl<'b> Headers<'b> {
                 0xc4 | 0xc8 | 0xcc => {}
                 0xc0..=0xcf | 0xf7 if frame.is_some() => return Err(damaged("it has two frames")),
                 0xc0..=0xcf | 0xf7 => frame = Some(read_frame(marker, contents)?),
+                APP14 if frame.is_some_and(|(_, components)| is_late(components, contents)) => return Err(late()),
                 APP1 if exif.is_none() => exif = contents.strip_prefix(EXIF),
                 SCAN => {
                     let (size, components) = frame.ok_or_else(|| damaged("its size is missing"))?;
@@ -81,10 +84,29 @@ impl<'b> Headers<'b> {
         }
     }
 
-    /// Returns whether the image ends within the file. Anything may follow its end.
-    pub fn is_whole(&self) -> bool {
-        Segments { bytes: self.scans, at: 0 }.any(|(marker, _)| marker == END)
+    /// Checks that the image ends within its file. Anything may follow its end.
+    ///
+    /// # Errors
+    /// The reason, if it does not, or if a marker between its scans is out of place.
+    pub fn check_scans(&self, file: &[u8]) -> Result<(), String> {
+        for (marker, contents) in (Segments { bytes: self.scans, at: 0 }) {
+            match marker {
+                END => return Ok(()),
+                APP14 if is_late(self.components, contents) => return Err(late()),
+                _ => {}
+            }
+        }
+        Err(truncated(file))
     }
+}
+
+/// Returns true if a marker behind the frame would make the decoder take grey for other colours.
+fn is_late(components: u8, contents: &[u8]) -> bool {
+    components == 1 && contents.starts_with(ADOBE)
+}
+
+fn late() -> String {
+    damaged("its Adobe marker comes after its frame")
 }
 
 /// Returns the sentence about a file without the end of the image.
@@ -132,9 +154,9 @@ mod tests {
         [&[0xff, START][..], &segment(APP1, app1), &frame, &segment(SCAN, b"abc"), scan].concat()
     }
 
-    /// Reads a file and returns whether it is whole, or why it is not read.
-    fn whole(bytes: &[u8]) -> Result<bool, String> {
-        Headers::read(bytes).map(|headers| headers.is_whole())
+    /// Reads a file and checks whether it is whole.
+    fn whole(bytes: &[u8]) -> Result<(), String> {
+        Headers::read(bytes)?.check_scans(bytes)
     }
 
     #[test]
@@ -143,9 +165,9 @@ mod tests {
         let file = file(b"Exif\0\0II", 3, &scan);
         let headers = Headers::read(&file).unwrap();
         assert_eq!(headers, Headers { size: [5, 7], components: 3, exif: Some(b"II"), scans: &scan });
-        let (headers_end, image_end) = (file.len() - scan.len(), file.len() - 2);
+        let image_end = file.len() - 2;
         for cut in 2..file.len() {
-            let expected = if cut < headers_end { Err(truncated(&file[..cut])) } else { Ok(cut >= image_end) };
+            let expected = if cut < image_end { Err(truncated(&file[..cut])) } else { Ok(()) };
             assert_eq!(whole(&file[..cut]), expected);
         }
         let sentence = "is a truncated JPEG file (3 bytes, without the end of the image); replace it";
@@ -155,8 +177,23 @@ mod tests {
     #[test]
     fn the_end_of_a_thumbnail_is_not_that_of_the_image() {
         let thumbnail = [&b"Exif\0\0"[..], &file(b"", 3, &[0xff, END])].concat();
-        assert_eq!(whole(&file(&thumbnail, 3, &[1, 2])), Ok(false));
-        assert_eq!(whole(&file(&thumbnail, 3, &[1, 2, 0xff, END])), Ok(true));
+        let cut = file(&thumbnail, 3, &[1, 2]);
+        assert_eq!(whole(&cut), Err(truncated(&cut)));
+        assert_eq!(whole(&file(&thumbnail, 3, &[1, 2, 0xff, END])), Ok(()));
+    }
+
+    #[test]
+    fn grey_with_the_colours_of_adobe_behind_its_frame_is_refused() {
+        let adobe = b"\xff\xee\x00\x0eAdobe\x00d\x00\x00\x00\x00\x00";
+        let with = |components, at: usize| {
+            let mut file = file(b"", components, &[7, 0xff, END]);
+            file.splice(at..at, *adobe);
+            whole(&file)
+        };
+        let late = Err("is a damaged JPEG file (its Adobe marker comes after its frame); replace it".to_string());
+        let (before, behind, scan) = (2, 19, 27);
+        assert_eq!([with(1, before), with(1, behind), with(1, scan)], [Ok(()), late.clone(), late]);
+        assert_eq!([with(3, behind), with(4, scan)], [Ok(()), Ok(())]);
     }
 
     #[test]
