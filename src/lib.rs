@@ -4,6 +4,7 @@
 #![deny(clippy::unwrap_used)]
 
 pub mod cli;
+pub mod cluster;
 pub mod collectives;
 pub mod config;
 pub mod cpu;

@@ -161,11 +161,44 @@ fn one_of_several_processes_of_a_launcher_is_rejected_before_anything_is_created
     };
     let output = start(&[]);
     assert_eq!((output.code, output.out.as_str()), (Some(2), ""), "{}", output.err);
-    assert!(output.err.contains("started by torchrun as process 1 of 2"), "{}", output.err);
+    assert!(
+        output.err.contains("this is process 1 of 2 of PyTorchJob, but several processes cannot train together yet"),
+        "{}",
+        output.err
+    );
     assert!(!folder.at("runs").exists());
     assert_eq!(start(&["--set", "cluster.processes=1"]).out, "runs/small\n");
-    let output = folder.run(&["check", "small.toml", "--set", "cluster.processes=2"]);
-    assert!(output.code == Some(2) && output.err.contains("[cluster]: processes = 2, expected 1"), "{}", output.err);
+    let output = folder.run(&["check", "small.toml", "--set", "cluster.processes=0"]);
+    assert!(
+        output.code == Some(2) && output.err.contains("[cluster]: processes = 0, expected at least 1"),
+        "{}",
+        output.err
+    );
+}
+
+#[test]
+fn under_a_launcher_one_process_prints_and_what_is_for_one_process_is_refused() {
+    let folder = Folder::new("owner-ranks");
+    let start = |rank: &str, arguments: &[&str]| {
+        let variables = [("OMPI_COMM_WORLD_RANK", rank), ("OMPI_COMM_WORLD_SIZE", "2")];
+        output_of(peristyle(&folder.0).args(arguments).envs(variables))
+    };
+    for command in ["check", "plan"] {
+        let alone = folder.good(&[command, "small.toml"]);
+        let (first, second) = (start("0", &[command, "small.toml"]), start("1", &[command, "small.toml"]));
+        assert_eq!((first.code, first.out), (Some(0), alone.out));
+        assert_eq!((second.code, second.out.as_str(), second.err.as_str()), (Some(0), "", ""));
+    }
+    let output = start("0", &["eval", "runs/small"]);
+    assert_eq!(output.code, Some(2));
+    let refused = "peristyle: this is process 0 of 2 of Open MPI, but only train is to work with several processes; start this command \
+                   without the launcher\n";
+    assert_eq!(output.err, refused);
+    let devices = |rank| start(rank, &["devices"]).out;
+    assert!(devices("1").contains("\nlauncher: this is process 1 of 2 of Open MPI\n"), "{}", devices("1"));
+    let wrong = "\nlauncher: OMPI_COMM_WORLD_RANK = 2 and OMPI_COMM_WORLD_SIZE = 2, expected";
+    assert!(devices("2").contains(wrong), "{}", devices("2"));
+    assert!(folder.good(&["devices"]).out.contains("\nlauncher: none, this process is alone\n"));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// The rooms of `src/`, lowest first. A room may use the rooms of earlier rows, none of its own row or of a later one.
 const ORDER: &[&[&str]] = &[
     &["error"],
-    &["settings", "storage", "tensor"],
+    &["cluster", "settings", "storage", "tensor"],
     &["device"],
     &["cpu", "gpu"],
     &["layers", "optim", "collectives", "data"],

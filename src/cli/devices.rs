@@ -1,6 +1,7 @@
 //! `peristyle devices`.
 
 use super::output::print;
+use crate::cluster::{Process, Stated};
 use crate::error::{Result, printable};
 use crate::gpu::{Driver, DriverKind, kernels, libraries};
 
@@ -22,6 +23,11 @@ pub(super) fn run() -> Result<()> {
     text += &match files {
         0 => format!("kernels: {entries}; no images for GPUs because the build found no nvcc\n"),
         _ => format!("kernels: {entries} in {files} images for GPUs, {:.1} MB\n", bytes as f64 / 1e6),
+    };
+    text += &match Process::find(&Stated::default(), &|name| std::env::var(name).ok()) {
+        Ok(Some(process)) => format!("launcher: this is {process}\n"),
+        Ok(None) => "launcher: none, this process is alone\n".to_string(),
+        Err(error) => format!("launcher: {error}\n"),
     };
     libraries::described().iter().for_each(|line| text += &format!("{}\n", printable(line)));
     print(&text)

@@ -20,9 +20,10 @@ mod predict;
 mod selftest;
 mod train;
 
+use crate::cluster::{Process, Stated};
 use crate::config::setting_named;
 use crate::device::report_aborts;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
@@ -93,6 +94,9 @@ pub fn main() -> i32 {
 }
 
 fn run(command: &Command) -> Result<()> {
+    if !goes_on(command, Process::find(&Stated::default(), &|name| std::env::var(name).ok()))? {
+        return Ok(());
+    }
     match command {
         Command::Train(arguments) => train::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
@@ -107,6 +111,26 @@ fn run(command: &Command) -> Result<()> {
         Command::Bench(arguments) => bench::run(arguments),
         Command::Ckpt(arguments) => ckpt::run(arguments),
         Command::Chaos(arguments) => chaos::run(arguments),
+    }
+}
+
+/// Returns whether a process that a launcher may have started runs a command. What only reads and prints is done by process 0.
+///
+/// # Errors
+/// If the command is one for a single process.
+fn goes_on(command: &Command, found: Result<Option<Process>>) -> Result<bool> {
+    match command {
+        // It knows `[cluster]`, too.
+        Command::Train(_) | Command::Devices => Ok(true),
+        Command::Plan(_) | Command::Check(_) | Command::Ckpt(_) => {
+            Ok(found.ok().flatten().is_none_or(|process| process.rank == 0))
+        }
+        _ => match found? {
+            None => Ok(true),
+            Some(process) => Err(Error::Usage(format!(
+                "this is {process}, but only train is to work with several processes; start this command without the launcher"
+            ))),
+        },
     }
 }
 

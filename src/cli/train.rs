@@ -2,13 +2,14 @@
 
 use super::configured::Configured;
 use super::output::{message, print};
+use crate::cluster::Process;
 use crate::config::OnError;
 use crate::error::{Error, Result, printable};
 use crate::program::Plan;
 use crate::report::{Patience, Reporter, ReporterOptions};
 use crate::storage::Fs;
 use crate::train::directory::{self, RunDir};
-use crate::train::{DataPolicy, Ended, Job, Records, ResumeOptions, Run, Stop, checkpoint, launcher, signals};
+use crate::train::{DataPolicy, Ended, Job, Records, ResumeOptions, Run, Stop, checkpoint, signals};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -48,7 +49,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let stop = Stop::listen()?;
     let needs = if arguments.resume.is_some() { DataPolicy::Trained } else { DataPolicy::Required };
     let (mut job, mut plan) = Job::open(config, &sets, needs)?;
-    launcher::check(job.config.independent, |name| std::env::var(name).ok())?;
+    if let Some(process) = Process::find(&job.config.cluster, &|name| std::env::var(name).ok())? {
+        return Err(Error::Usage(format!(
+            "this is {process}, but several processes cannot train together yet; start one process for all GPUs of a machine, or set \
+             [cluster] processes = 1 to train independent copies"
+        )));
+    }
     let (dir, resumes) = take_directory(arguments, &job.config.name)?;
     let records = Records { dir: dir.path.clone(), run: dir.run.clone(), fs: Fs::of_process() };
     let path = dir.path.clone();

@@ -2,7 +2,7 @@
 
 use super::blocks;
 use super::key::{KeyDefault, SectionKey};
-use super::keys::KEYS;
+use super::keys;
 use super::model::{ENTRY_KEYS, LOSS_KEYS, LayerEntry};
 use super::spans::SpannedValue;
 use super::write::{inline, quoted};
@@ -35,7 +35,7 @@ pub fn with_defaults(config: &Config) -> String {
         let apart = |key: &&SectionKey| {
             key.path == "train.checkpoint" || key.path == "train.watch" && config.train.watch.is_some()
         };
-        for key in KEYS.iter().filter(own).filter(|key| !apart(key)) {
+        for key in keys::all().filter(own).filter(|key| !apart(key)) {
             text += &line(key, table, config);
         }
     }

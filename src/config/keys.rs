@@ -3,12 +3,13 @@
 
 use super::key::KeyDefault::{Chosen, Required, Value};
 use super::key::{SectionKey, key, within};
+use super::run_keys::RUN_KEYS;
 
 const LIBRARIES: &str = "What NVIDIA's libraries may compute on cuda devices: nothing; products and convolutions; or also the \
                          weight gradients of bf16 convolutions, which they round to bf16.";
 
-/// All keys, in the order of the reference.
-pub const KEYS: &[SectionKey] = &[
+/// The keys of the sections about what is trained, in the order of the reference.
+const KEYS: &[SectionKey] = &[
     key(
         "name",
         "text",
@@ -348,133 +349,15 @@ pub const KEYS: &[SectionKey] = &[
         "[{ warmup = { steps = 500 } }, { cosine = {} }]",
         "How the learning rate changes: each schedule multiplies it, in order.",
     ),
-    within(
-        "at least 1",
-        key(
-            "train.epochs",
-            "integer",
-            Chosen("`epochs` or `steps` is required"),
-            "10 (or steps = 1000)",
-            "The length of the run in epochs.",
-        ),
-    ),
-    within(
-        "at least 1",
-        key(
-            "train.steps",
-            "integer",
-            Chosen("`epochs` or `steps` is required"),
-            "1000",
-            "The length of the run in updates.",
-        ),
-    ),
-    within(
-        "at least 1",
-        key(
-            "train.accumulate",
-            "integer",
-            Value("1"),
-            "4",
-            "The parts into which each batch is divided, whose gradients are accumulated before the update.",
-        ),
-    ),
-    within(
-        "a number of at least 0 and below 1",
-        key(
-            "train.ema",
-            "number",
-            Chosen("no averages"),
-            "0.9999",
-            "The fraction of the averages of the weights that is kept from step to step. Evaluations use the averages.",
-        ),
-    ),
-    key(
-        "train.evaluate",
-        "interval",
-        Value("\"1 epoch\""),
-        "\"500 steps\"",
-        "How often the network is evaluated: epochs, steps or `never`.",
-    ),
-    key(
-        "train.max_time",
-        "time",
-        Chosen("none"),
-        "\"2 hours\"",
-        "The time after which the run writes a checkpoint and ends with exit code 75, to be resumed.",
-    ),
-    key(
-        "train.on_nonfinite",
-        "`stop` or `skip`",
-        Value("\"stop\""),
-        "\"skip\"",
-        "What follows if the loss or a gradient is not finite: the run stops, or the update is skipped.",
-    ),
-    within(
-        "at least 1",
-        key("train.max_skips", "integer", Value("10"), "3", "How many updates in a row may be skipped."),
-    ),
-    key(
-        "train.checkpoint",
-        "table",
-        Value("{}"),
-        "{ every = \"10 minutes\" }",
-        "When checkpoints are written, and which are kept.",
-    ),
-    key(
-        "train.checkpoint.every",
-        "interval or time",
-        Value("\"1 epoch\""),
-        "\"10 minutes\"",
-        "How often a checkpoint is written.",
-    ),
-    within(
-        "at least 1",
-        key("train.checkpoint.keep", "integer", Value("3"), "1", "How many of the latest checkpoints are kept."),
-    ),
-    key("train.checkpoint.keep_best", "integer", Value("0"), "1", "How many of the best checkpoints are kept besides."),
-    key(
-        "train.checkpoint.best_by",
-        "text",
-        Chosen("of the validation data, otherwise of the test data: `top1` of a classifier, `loss` of other networks"),
-        "\"test.loss\"",
-        "The result by which checkpoints are compared: `validation` or `test`, a dot, and `loss` or a metric.",
-    ),
-    key(
-        "train.checkpoint.on_error",
-        "`retry` or `stop`",
-        Value("\"retry\""),
-        "\"stop\"",
-        "What follows if a checkpoint or a line of the metrics cannot be written: the next attempt, or the end of the run.",
-    ),
-    key(
-        "train.watch",
-        "table",
-        Chosen("nothing is watched"),
-        "{ every = \"100 steps\" }",
-        "How often gradients, updates and activations of every layer are written to the metrics; warns of what goes wrong.",
-    ),
-    key(
-        "train.watch.every",
-        "interval",
-        Value("\"100 steps\""),
-        "\"1 epoch\"",
-        "How often the run is watched, during one update and the one before: epochs or steps.",
-    ),
-    key("train.watch.log", "boolean", Value("false"), "true", "Whether the log has what is written, too."),
-    within(
-        "1",
-        key(
-            "cluster.processes",
-            "integer",
-            Chosen("one process"),
-            "1",
-            "Says that this process trains on its own under a launcher.",
-        ),
-    ),
 ];
 
+/// Returns all keys, in the order of the reference.
+pub fn all() -> impl Iterator<Item = &'static SectionKey> {
+    KEYS.iter().chain(RUN_KEYS)
+}
+
 fn find(section: &str, name: &str) -> Option<&'static SectionKey> {
-    KEYS.iter().find(|key| match key.path.rsplit_once('.') {
+    all().find(|key| match key.path.rsplit_once('.') {
         Some((table, last)) => table == section && last == name,
         None => section.is_empty() && key.path == name,
     })
@@ -482,7 +365,7 @@ fn find(section: &str, name: &str) -> Option<&'static SectionKey> {
 
 /// Returns whether the list has a key, or a section of the file.
 pub fn is_known(section: &str, name: &str) -> bool {
-    let is_section = || KEYS.iter().any(|key| key.path.split_once('.').is_some_and(|(first, _)| first == name));
+    let is_section = || all().any(|key| key.path.split_once('.').is_some_and(|(first, _)| first == name));
     find(section, name).is_some() || (section.is_empty() && is_section())
 }
 

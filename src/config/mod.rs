@@ -22,6 +22,7 @@ mod parse;
 mod patterns;
 mod pretrained;
 mod reference;
+mod run_keys;
 mod section;
 mod set;
 mod settings;

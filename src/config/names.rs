@@ -1,12 +1,12 @@
 //! Finds the setting that a user means by a shorter name, or by the name that other programs give it.
 
-use super::keys::KEYS;
+use super::keys;
 
 /// The paths of settings that a name may mean, as `--set` takes them: those of sections, and the transforms.
 pub fn settings() -> impl Iterator<Item = &'static str> {
     const TRANSFORMS: [&str; 3] =
         ["optimizer.chain.momentum", "optimizer.chain.weight_decay", "optimizer.chain.clip_by_global_norm"];
-    KEYS.iter()
+    keys::all()
         .map(|key| key.path)
         .filter(|path| !path.contains('*') && !path.starts_with("model.from."))
         .chain(TRANSFORMS)

@@ -7,6 +7,7 @@ use super::{
     DeviceKind, Devices, LayerEntry, Model, Multiplier, Optimizer, Train, blocks, data, devices, model, optimizer, set,
     train, write,
 };
+use crate::cluster::Stated;
 use crate::data::{Base, DataSettings};
 use crate::error::{Error, Fault, Locations, Problem, Result, is_hidden, quantity};
 use crate::layers::Parts;
@@ -48,8 +49,8 @@ pub struct Config {
     pub base: Base,
     /// The path of the file.
     pub path: PathBuf,
-    /// Whether a process that a launcher started with others trains a copy of its own: `[cluster] processes = 1`.
-    pub independent: bool,
+    /// What `[cluster]` says of the processes.
+    pub cluster: Stated,
     /// Settings that have no effect or were replaced; each is logged once.
     pub notes: Vec<String>,
     /// The text of the file with every `--set` applied, which a run saves as its `config.toml`.
@@ -220,7 +221,7 @@ fn read_root(diagnostics: &mut Diagnostics, root: DeTable) -> (Option<Config>, O
         );
         top.diagnostics.fault("[train]", &train_locations, &fault);
     }
-    let independent = read_cluster(&mut top);
+    let cluster = read_cluster(&mut top);
     top.finish();
     if let (Some(model), Some(optimizer)) = (&model, &optimizer) {
         note_without_effect(diagnostics, &devices, model, optimizer);
@@ -257,7 +258,7 @@ fn read_root(diagnostics: &mut Diagnostics, root: DeTable) -> (Option<Config>, O
             checkpoint_locations,
             base,
             path,
-            independent,
+            cluster,
             notes,
             resolved,
         })
@@ -293,17 +294,17 @@ fn evaluated_sets(data: Option<&DataSettings>) -> Vec<&'static str> {
     validation.into_iter().chain(test).collect()
 }
 
-/// Reads `[cluster]`; returns whether it has `processes = 1`.
-fn read_cluster(top: &mut Section) -> bool {
-    let Some(value) = top.value("cluster") else { return false };
+/// Reads `[cluster]`.
+fn read_cluster(top: &mut Section) -> Stated {
+    let Some(value) = top.value("cluster") else { return Stated::default() };
     let mut section = Section::open(top.diagnostics, "[cluster]", "cluster", value);
-    let processes: Option<u64> = section.take("processes");
-    if let Some(processes) = processes.filter(|&n| n != 1) {
-        let message = format!("processes = {processes}, expected 1: several processes cannot train together yet");
-        section.fault(&Fault::at("processes", message));
+    let stated =
+        Stated { rank: section.take("rank"), processes: section.take("processes"), address: section.take("address") };
+    if let Err(fault) = stated.check() {
+        section.fault(&fault);
     }
     section.finish();
-    processes.is_some()
+    stated
 }
 
 /// Reads a required section.

@@ -2,7 +2,7 @@
 //! are read.
 
 use super::key::{KeyDefault, SectionKey};
-use super::keys::KEYS;
+use super::keys;
 use crate::data;
 use crate::layers::{self, init};
 use crate::optim::{self, schedules, second_order};
@@ -75,7 +75,7 @@ pub fn reference() -> String {
     let mut out = String::from(HEAD);
     for (path, title) in SECTIONS {
         let _ = write!(out, "\n{title}\n\n| key | values | default | meaning |\n| --- | --- | --- | --- |\n");
-        KEYS.iter()
+        keys::all()
             .filter(|key| key.path.rsplit_once('.').map_or("", |(table, _)| table) == *path)
             .for_each(|key| row(&mut out, key));
         match *path {

@@ -13,7 +13,7 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 /// A table that is being read.
 pub(super) struct Section<'i, 'r> {
-    /// Its path, as in [`KEYS`](super::keys::KEYS); empty for the file as a whole.
+    /// Its path, as in [`all`](super::keys::all); empty for the file as a whole.
     path: &'static str,
     /// How messages refer to it: `[train]`, `layer "fc8"`.
     pub(super) subject: String,

@@ -12,7 +12,6 @@ mod hard_examples;
 mod headers;
 mod initial;
 mod job;
-pub mod launcher;
 mod lsuv;
 pub mod manifest;
 mod matching;
