@@ -16,6 +16,9 @@ pub(super) struct Arguments {
     /// The machine to estimate the time for: cpu or h200; by default, depends on the devices.
     #[arg(long, value_name = "NAME")]
     hardware: Option<String>,
+    /// The number of processes, each with the devices of the configuration.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    processes: Option<u16>,
     /// The output format.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -29,7 +32,9 @@ enum Format {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
-    let (job, plan) = Job::open(&arguments.configured.config, &arguments.configured.sets(), DataPolicy::Optional)?;
+    let mut sets = arguments.configured.sets();
+    sets.extend(arguments.processes.map(|processes| format!("cluster.processes={processes}")));
+    let (job, plan) = Job::open(&arguments.configured.config, &sets, DataPolicy::Optional)?;
     notes(&job.notes);
     let known = HARDWARE.iter().map(|h| h.name);
     let suits = if job.config.devices.kind == DeviceKind::Cuda { "h200" } else { "cpu" };

@@ -77,8 +77,10 @@ pub enum PeerAccess {
 pub struct Devices {
     /// The kind of all devices.
     pub kind: DeviceKind,
-    /// The ordinal of each device: which GPU, or the number of the CPU device.
+    /// The ordinal of each device of each process, one process after another: which GPU, or the number of the CPU device.
     pub ordinals: Vec<usize>,
+    /// The number of processes, each of which brings the same number of devices.
+    pub processes: usize,
     /// The arrangement of the devices; the product of its axes is the number of devices.
     pub mesh: Mesh,
     /// The element type, `"f32"` by default.
@@ -107,9 +109,14 @@ impl Devices {
     pub fn is_empty(&self) -> bool {
         self.ordinals.is_empty()
     }
-    /// Returns the name of a device: `cpu:0`.
+    /// Returns the number of devices of each process.
+    pub fn each(&self) -> usize {
+        self.len() / self.processes
+    }
+    /// Returns the name of a device: `cpu:0`, or `1/cpu:0` if there are several processes.
     pub fn name(&self, device: usize) -> String {
-        format!("{}:{}", self.kind, self.ordinals[device])
+        let process = if self.processes > 1 { format!("{}/", device / self.each()) } else { String::new() };
+        format!("{process}{}:{}", self.kind, self.ordinals[device])
     }
     /// Returns the names of all devices.
     pub fn names(&self) -> Vec<String> {
@@ -142,8 +149,8 @@ struct MeshTable {
     columns: Option<usize>,
 }
 
-/// Reads the section; an absent section means the defaults.
-pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Devices {
+/// Reads the section, of which each process brings the devices; an absent section means the defaults.
+pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue, processes: usize) -> Devices {
     let mut section = Section::open(diagnostics, "[devices]", "devices", value);
     let used = section.value("use");
     let by_set = used.as_ref().is_some_and(|v| section.diagnostics.source.is_set(v.span().start));
@@ -152,7 +159,21 @@ pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Device
         None => Some(auto()),
     };
     let known = chosen.is_some();
-    let (kind, ordinals) = chosen.unwrap_or((DeviceKind::Cpu, vec![0]));
+    let (kind, own) = chosen.unwrap_or((DeviceKind::Cpu, vec![0]));
+    let (each, most) = (own.len(), MOST / own.len());
+    let processes = if processes > most {
+        section.fault(&Fault::at(
+            "use",
+            format!(
+                "{processes} processes with {} each, expected at most {MOST} devices",
+                quantity(each as u64, "device")
+            ),
+        ));
+        1
+    } else {
+        processes
+    };
+    let ordinals = own.repeat(processes);
     let mesh = read_mesh(&mut section, ordinals.len(), by_set, known);
     let (precision, products) = read_precision(&mut section, kind);
     let collectives = read_collectives(&mut section, kind, ordinals.len());
@@ -163,7 +184,7 @@ pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Device
     let libraries = section.get("libraries").unwrap_or(LibraryUse::Auto);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     // Emulated devices take turns, so each may use every core.
-    let default = if kind == DeviceKind::Emu { cores } else { (cores / ordinals.len()).max(1) };
+    let default = if kind == DeviceKind::Emu { cores } else { (cores / each).max(1) };
     if kind == DeviceKind::Cuda && section.table.contains_key("threads") {
         section.diagnostics.note(format!("[devices]: threads has no effect on {kind} devices"));
     }
@@ -176,14 +197,26 @@ pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue) -> Device
         None => default,
     };
     if kind != DeviceKind::Cuda {
-        note_crowded(&mut section, ordinals.len(), threads, cores);
+        note_crowded(&mut section, each, threads, cores);
     }
     let split = splits::read(&mut section);
     if mesh.columns == 1 && split != SplitRule::default() {
         section.diagnostics.note("[devices]: split has no effect: the mesh has one column");
     }
     section.finish();
-    Devices { kind, ordinals, mesh, precision, products, split, collectives, peer_access, libraries, threads }
+    Devices {
+        kind,
+        ordinals,
+        processes,
+        mesh,
+        precision,
+        products,
+        split,
+        collectives,
+        peer_access,
+        libraries,
+        threads,
+    }
 }
 
 /// Adds a note if the cores of this machine are far fewer than what is to run on them.

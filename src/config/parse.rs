@@ -200,7 +200,8 @@ fn read_root(diagnostics: &mut Diagnostics, root: DeTable) -> (Option<Config>, O
     }
     let seed = top.get("seed").unwrap_or(1);
     let devices = top.value("devices").unwrap_or_else(|| Spanned::new(0..0, DeValue::Table(DeTable::new())));
-    let devices = devices::read(top.diagnostics, devices);
+    let cluster = read_cluster(&mut top);
+    let devices = devices::read(top.diagnostics, devices, cluster.processes.unwrap_or(1).max(1));
     let [data_locations, optimizer_locations, train_locations] = ["data", "optimizer", "train"]
         .map(|section| top.table.get(section).map(|value| top.diagnostics.source.locations(value)).unwrap_or_default());
     let checkpoint = top.table.get("train").and_then(|train| train.get_ref().as_table()?.get("checkpoint"));
@@ -221,7 +222,6 @@ fn read_root(diagnostics: &mut Diagnostics, root: DeTable) -> (Option<Config>, O
         );
         top.diagnostics.fault("[train]", &train_locations, &fault);
     }
-    let cluster = read_cluster(&mut top);
     top.finish();
     if let (Some(model), Some(optimizer)) = (&model, &optimizer) {
         note_without_effect(diagnostics, &devices, model, optimizer);

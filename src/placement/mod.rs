@@ -17,4 +17,4 @@ pub use flat::{Bucket, Flat, FlatRange};
 pub use placed::{Home, Input, MemoryUse, Op, Placed, Region, Tensor, TensorId, Variant};
 pub use planner::place;
 pub use resolve::{Resolved, resolve};
-pub use spec::{Peers, Spec};
+pub use spec::{Peers, Processes, Spec};

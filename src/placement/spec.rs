@@ -17,6 +17,32 @@ pub enum Peers {
     SameGpu(Vec<usize>),
 }
 
+/// The process of each device. Devices of one process share its memory; each process runs the instructions of its own devices.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Processes(Vec<usize>);
+
+impl Processes {
+    /// Returns processes that have `each` devices one after another: those of process 0 are the first.
+    pub fn with(count: usize, each: usize) -> Self {
+        Processes(if count > 1 { (0..count * each).map(|device| device / each).collect() } else { Vec::new() })
+    }
+
+    /// Returns the number of processes.
+    pub fn count(&self) -> usize {
+        self.0.last().map_or(1, |last| last + 1)
+    }
+
+    /// Returns the process of a device.
+    pub fn of(&self, device: usize) -> usize {
+        self.0.get(device).copied().unwrap_or(0)
+    }
+
+    /// Returns true if devices are of one process.
+    pub fn is_one(&self, devices: &[usize]) -> bool {
+        devices.windows(2).all(|pair| self.of(pair[0]) == self.of(pair[1]))
+    }
+}
+
 /// Where and how a network runs. The default is one CPU device of one thread, in f32.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Spec {
@@ -32,6 +58,8 @@ pub struct Spec {
     pub algorithm: CollectiveAlgorithm,
     /// The devices that can read each other's memory.
     pub peers: Peers,
+    /// The process of each device.
+    pub processes: Processes,
     /// The fast or the reference implementation of layers.
     pub implementation: Implementation,
     /// Width of the targets: 1 for class numbers, otherwise the number of classes or of values.
@@ -57,6 +85,7 @@ impl Default for Spec {
             products: MatmulPrecision::Full,
             algorithm: CollectiveAlgorithm::OnePass,
             peers: Peers::All,
+            processes: Processes::default(),
             implementation: Implementation::Fast,
             target_width: 1,
             augment: AugmentSizes::default(),

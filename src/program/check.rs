@@ -6,8 +6,11 @@
 
 use super::clocks::VectorClocks;
 use super::part_index::PartIndex;
-use super::{BufferId, Program};
+use super::{BufferId, Program, Work};
+use crate::device::Queue;
+use crate::placement::Processes;
 use crate::tensor::Strided;
+use std::sync::Arc;
 
 /// The reason why a program is unsafe.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,8 +35,55 @@ struct ByteUse {
 /// The first pair of instructions that may use the same bytes at the same time, or the first read of unwritten bytes.
 pub fn check(program: &Program, queues: usize) -> Result<(), Race> {
     let clocks = VectorClocks::of(&program.instructions, queues);
+    between_processes(program)?;
     bytes(program, &clocks)?;
     initialised(program, &clocks)
+}
+
+/// Checks that processes cannot wait for each other for ever: the parts of all peers in a collective follow each other, so that in the order of the
+/// list, which is that of every queue, none is reached before all before it are done.
+fn between_processes(program: &Program) -> Result<(), Race> {
+    let mut steps = program.instructions.iter();
+    while let Some(step) = steps.next() {
+        let Work::Collective { peers, .. } = &step.work else { continue };
+        let mut next = Some(step);
+        for peer in &**peers {
+            let part = next.map(|step| (step.device, step.queue, &step.work));
+            let is_part = part.is_some_and(|(device, queue, work)| {
+                let same = matches!(work, Work::Collective { peers: own, .. } if Arc::ptr_eq(own, peers));
+                same && (device, queue) == (peer.device, Queue::Communication)
+            });
+            if !is_part {
+                return Err(Race(format!(
+                    "step \"{}\": the part of device {} is not next to it",
+                    step.name, peer.device
+                )));
+            }
+            next = None;
+            if peer.device != peers[peers.len() - 1].device {
+                next = steps.next();
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks that no instruction of a process uses bytes of another one, or waits for it other than in a collective.
+///
+/// # Errors
+/// The first instruction that does.
+pub fn check_processes(program: &Program, processes: &Processes, devices: usize) -> Result<(), Race> {
+    for step in &program.instructions {
+        let own = processes.of(step.device);
+        // Every process has host memory of its own.
+        let is_far = |device: usize| device < devices && processes.of(device) != own;
+        let far = step.waits.iter().any(|(queue, _)| is_far(queue / Queue::COUNT))
+            || step.uses.iter().any(|u| is_far(program.buffers[u.buffer].device));
+        if far {
+            return Err(Race(format!("step \"{}\" of process {own} needs another one", step.name)));
+        }
+    }
+    Ok(())
 }
 
 /// Checks that conflicting uses of the same bytes are ordered, and that no buffer is used after another one took any of

@@ -27,5 +27,6 @@ pub fn compile(network: &Network, placed: &Placed, regions: &Regions, spec: &Spe
     let clocks = events::derive(&mut program, queues);
     let (arena, host) = arena::assign(&mut program, clocks, regions.end, devices);
     check::check(&program, queues)?;
+    check::check_processes(&program, &spec.processes, devices)?;
     Ok(Compiled { program, arena, host })
 }

@@ -304,6 +304,7 @@ impl Executable {
                 Work::Sum { sources, targets, .. } => {
                     Action::Sum(SumTask::new(slices(sources), slices(targets), precision))
                 }
+                Work::Collective { .. } => unreachable!("sessions run the programs of one process"),
                 Work::Update { stage, operands, .. } => {
                     let operands = operands.iter().map(|(role, l)| (*role, operand(l))).collect();
                     Action::Update { stage: *stage, operands }

@@ -71,7 +71,7 @@ fn step_seconds(plan: &Plan, program: &Program, step: &Instruction, hardware: &H
     let bytes = step.uses.iter().map(|u| program.bytes(u)).sum::<usize>() as f64;
     let (flops, wire) = match &step.work {
         Work::Phase { node, pass, operands, .. } => (flops(plan, program, *node, *pass, operands), 0),
-        Work::Sum { wire, .. } => (0.0, *wire),
+        Work::Sum { wire, .. } | Work::Collective { wire, .. } => (0.0, *wire),
         Work::Load { .. } | Work::Update { .. } => (0.0, 0),
     };
     let threads = if hardware.per_thread { plan.spec.target.threads() as f64 } else { 1.0 };

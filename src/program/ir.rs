@@ -5,8 +5,9 @@ use crate::collectives::Collective;
 use crate::device::{Epilogue, Queue};
 use crate::layers::{Access, Pass, Role};
 use crate::optim::UpdateRole;
-use crate::placement::{Input, MemoryUse, Region, Variant};
+use crate::placement::{Input, MemoryUse, Processes, Region, Variant};
 use crate::tensor::{Axis, Element, LocalSlice, Shape, Strided};
+use std::sync::Arc;
 
 /// A buffer, as an index into [`Program::buffers`].
 pub type BufferId = usize;
@@ -71,6 +72,17 @@ pub struct LocalOperand {
     pub access: Access,
 }
 
+/// A device that takes part in a collective.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// The device.
+    pub device: usize,
+    /// Its part of the tensor before.
+    pub from: LocalSlice,
+    /// Its part after.
+    pub to: LocalSlice,
+}
+
 /// The work of an instruction.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Work {
@@ -109,6 +121,21 @@ pub enum Work {
         /// The output of a relu, if the sum is 0 where that is not positive; everything is then one run of elements.
         mask: Option<Slice>,
         /// Bytes that cross between devices.
+        wire: usize,
+    },
+    /// A device's part in a collective between processes, which a library carries out as a whole. Those of all peers follow each other.
+    Collective {
+        /// The collective.
+        collective: Collective,
+        /// The axis of the mesh.
+        axis: Axis,
+        /// The devices that take part, in the order of the axis, and their parts of the tensor before and after.
+        peers: Arc<[Peer]>,
+        /// The device's part before.
+        from: Slice,
+        /// Its part after; the same elements if the collective works in place.
+        to: Slice,
+        /// Bytes that cross between devices for this one.
         wire: usize,
     },
     /// A stage of the optimiser's chain.
@@ -160,6 +187,13 @@ pub struct Program {
 }
 
 impl Program {
+    /// Returns the instructions of a process: those of its devices, in the same order. Buffers keep their numbers.
+    pub fn of_process(&self, process: usize, processes: &Processes) -> Program {
+        let own = |instruction: &&Instruction| processes.of(instruction.device) == process;
+        let instructions = self.instructions.iter().filter(own).cloned().collect();
+        Program { variant: self.variant, buffers: self.buffers.clone(), instructions }
+    }
+
     /// Returns how many bytes a use reads or writes.
     pub fn bytes(&self, u: &Use) -> usize {
         u.part.elements() * self.buffers[u.buffer].element.bytes()

@@ -129,6 +129,7 @@ impl IssueList {
                     let mask = mask.as_ref().map(piece);
                     Action::Sum { element, sources: pieces(sources), targets: pieces(targets), mask }
                 }
+                Work::Collective { .. } => unreachable!("sessions run the programs of one process"),
                 Work::Update { stage, bucket, operands } => {
                     let operands = operands.iter().map(|(role, l)| (*role, operand(l))).collect();
                     Action::Update { stage: *stage, bucket: *bucket, operands }

@@ -1,6 +1,6 @@
 //! Lowers operations, which concern all devices, to instructions on queues.
 
-use super::ir::{Buffer, BufferId, Instruction, LocalOperand, Program, Slice, Use, Work};
+use super::ir::{Buffer, BufferId, Instruction, LocalOperand, Peer, Program, Slice, Use, Work};
 use super::staged::{Sum, through_host};
 use super::{AllocatedRegion, Regions};
 use crate::collectives::{self, Collective};
@@ -11,6 +11,7 @@ use crate::optim::UpdateRole;
 use crate::placement::{Home, Input, MemoryUse, Op, Peers, Placed, Region, Spec, TensorId};
 use crate::tensor::{Axis, Element, LocalSlice, Strided};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Lowers the operations of one step; later passes add the waits and the offsets of buffers that are not regions.
 pub(super) fn lower(network: &Network, placed: &Placed, regions: &Regions, spec: &Spec) -> Program {
@@ -249,6 +250,10 @@ impl Emitter<'_> {
     fn collective(&mut self, collective: Collective, axis: Axis, from: TensorId, to: TensorId) {
         let queue = if collective == Collective::Slice { Queue::Compute } else { Queue::Communication };
         for group in self.spec.mesh.groups(axis) {
+            if queue == Queue::Communication && !self.spec.processes.is_one(&group) {
+                self.between_processes(collective, axis, &group, (from, to));
+                continue;
+            }
             let windows = |tensor| group.iter().map(|&d| self.window(tensor, d)).collect::<Vec<_>>();
             let hops = collectives::lower(collective, self.spec.algorithm, &windows(from), &windows(to));
             let mut scratch = HashMap::new();
@@ -287,6 +292,33 @@ impl Emitter<'_> {
                 let name = format!("{name}{way}");
                 self.sum(device, queue, Some((collective, axis)), (sources, targets, None), wire, name);
             }
+        }
+    }
+}
+
+impl Emitter<'_> {
+    /// Leaves a collective whole: memory is not shared.
+    fn between_processes(
+        &mut self,
+        collective: Collective,
+        axis: Axis,
+        group: &[usize],
+        (from, to): (TensorId, TensorId),
+    ) {
+        let peer = |&device: &usize| Peer { device, from: self.window(from, device), to: self.window(to, device) };
+        let peers: Arc<[Peer]> = group.iter().map(peer).collect();
+        let [before, after] = [|peer: &Peer| peer.from.clone(), |peer: &Peer| peer.to.clone()]
+            .map(|window| peers.iter().map(window).collect::<Vec<_>>());
+        let hops = collectives::lower(collective, self.spec.algorithm, &before, &after).hops;
+        let bytes = self.placed.tensors[to].element.bytes();
+        for (rank, &device) in group.iter().enumerate() {
+            let (from, to) = (self.piece(from, device), self.piece(to, device));
+            let read = |&(buffer, part): &Slice| Use { buffer, part, access: Access::Read };
+            let uses = vec![read(&from), Use { access: Access::Write, ..read(&to) }];
+            let wire = hops.iter().filter(|hop| hop.rank == rank).map(|hop| hop.wire_elements() * bytes).sum();
+            let name = format!("{collective} {}", self.buffers[to.0].name);
+            let work = Work::Collective { collective, axis, peers: Arc::clone(&peers), from, to, wire };
+            self.push(device, Queue::Communication, work, uses, name);
         }
     }
 }

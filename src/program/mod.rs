@@ -38,7 +38,7 @@ pub use check::Race;
 pub use compile::{Compiled, compile};
 pub use execution::{Execution, Graphs};
 pub use extent::{MOST_USES, num_uses};
-pub use ir::{Buffer, BufferId, Instruction, LocalOperand, Program, Slice, Use, Work};
+pub use ir::{Buffer, BufferId, Instruction, LocalOperand, Peer, Program, Slice, Use, Work};
 pub use observer::Observer;
 pub use plan::Plan;
 pub use regions::{AllocatedRegion, InputStaging, Regions};

@@ -32,7 +32,14 @@ impl Plan {
 
     /// Returns the bytes that cross between devices in one training step.
     pub fn wire_bytes_per_step(&self) -> usize {
-        let wire = |work: &Work| if let Work::Sum { wire, .. } = work { *wire } else { 0 };
+        let wire =
+            |work: &Work| if let Work::Sum { wire, .. } | Work::Collective { wire, .. } = work { *wire } else { 0 };
+        self.main().instructions.iter().map(|s| wire(&s.work)).sum()
+    }
+
+    /// Returns how many of these bytes belong to collectives between processes.
+    pub fn bytes_between_processes_per_step(&self) -> usize {
+        let wire = |work: &Work| if let Work::Collective { wire, .. } = work { *wire } else { 0 };
         self.main().instructions.iter().map(|s| wire(&s.work)).sum()
     }
 
@@ -56,8 +63,13 @@ impl Plan {
         for device in 0..mesh.devices() {
             let _ = writeln!(
                 out,
-                "\ndevice {}:{device} at data {}, column {}",
+                "\ndevice {}:{device}{} at data {}, column {}",
                 cx.device,
+                if self.spec.processes.count() > 1 {
+                    format!(" of process {}", self.spec.processes.of(device))
+                } else {
+                    String::new()
+                },
                 mesh.position(device).data,
                 mesh.position(device).column
             );
@@ -72,6 +84,10 @@ impl Plan {
             let _ = writeln!(out, "  {name:<14} over {axis:<8} {count:>5} transfers  {:>12}", human(bytes));
         }
         let _ = writeln!(out, "  on the wire: {} a step", human(self.wire_bytes_per_step()));
+        if self.spec.processes.count() > 1 {
+            let between = human(self.bytes_between_processes_per_step());
+            let _ = writeln!(out, "  of these, in collectives between processes: {between}");
+        }
         let step = seconds(self, main, cx.hardware);
         let _ = writeln!(
             out,
@@ -171,6 +187,15 @@ impl Plan {
                 let elements = targets.first().map_or(0, |(_, part)| part.elements());
                 format!("{}: {elements} elements, {} on the wire", step.name, human(*wire))
             }
+            Work::Collective { peers, to, wire, .. } => {
+                let elements = to.1.elements();
+                format!(
+                    "{}: {elements} elements with {} devices, {} on the wire",
+                    step.name,
+                    peers.len() - 1,
+                    human(*wire)
+                )
+            }
             Work::Load { to, .. } => format!("{} {}", step.name, Shape(to.window.len.clone())),
         }
     }
@@ -213,6 +238,7 @@ impl Plan {
                 let steps = |queue| main.instructions.iter().filter(|s| s.device == device && s.queue == queue).count();
                 serde_json::json!({
                     "name": format!("{}:{device}", cx.device),
+                    "process": self.spec.processes.of(device),
                     "arena_bytes": usage.arena,
                     "weights_bytes": usage.weights,
                     "gradients_bytes": usage.gradients,
@@ -243,6 +269,7 @@ impl Plan {
             "host_bytes": self.host,
             "collectives": moved,
             "wire_bytes_per_step": self.wire_bytes_per_step(),
+            "bytes_between_processes_per_step": self.bytes_between_processes_per_step(),
         })
     }
 
@@ -300,7 +327,9 @@ fn title(program: &Program) -> String {
 fn collectives(program: &Program) -> BTreeMap<(String, String), (usize, usize)> {
     let mut all = BTreeMap::new();
     for step in &program.instructions {
-        if let Work::Sum { collective: Some((collective, axis)), wire, .. } = &step.work {
+        if let Work::Sum { collective: Some((collective, axis)), wire, .. }
+        | Work::Collective { collective, axis, wire, .. } = &step.work
+        {
             let key = (collective.to_string(), format!("{axis:?}").to_lowercase());
             let entry: &mut (usize, usize) = all.entry(key).or_default();
             entry.0 += usize::from(*wire > 0 || *collective == Collective::Slice);

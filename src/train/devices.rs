@@ -2,7 +2,7 @@
 
 use crate::config::{self, Config, PeerAccess};
 use crate::device::{LibraryUse, Target};
-use crate::error::{Problem, Result, quantity};
+use crate::error::{Error, Problem, Result, quantity};
 use crate::gpu::Driver;
 use crate::placement::Peers;
 use crate::program::{Plan, Session};
@@ -65,8 +65,14 @@ pub(super) fn peers(config: &Config) -> (Peers, Option<String>) {
 /// Opens the devices of a configuration for a plan.
 ///
 /// # Errors
-/// When a GPU is missing, has too little memory, or cannot be used.
+/// If the devices are those of several processes; when a GPU is missing, has too little memory, or cannot be used.
 pub(super) fn session(config: &Config, plan: Plan) -> Result<Session> {
+    let processes = config.devices.processes;
+    if processes > 1 {
+        return Err(Error::Usage(format!(
+            "[cluster]: processes = {processes}, but several processes cannot work together yet; remove processes, or look at their plan"
+        )));
+    }
     match config.devices.kind.driver() {
         None => Session::new(plan),
         Some(kind) => Session::on_gpus(plan, kind, &config.devices.ordinals),

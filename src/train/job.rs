@@ -14,7 +14,7 @@ use crate::error::{Error, Fault, Problem, Problems, Result, quantity};
 use crate::layers::Mode;
 use crate::network::{CheckedConfig, Network};
 use crate::optim::{Interval, RunProgress, ScheduleState};
-use crate::placement::{Peers, Spec, Variant};
+use crate::placement::{Peers, Processes, Spec, Variant};
 use crate::program::{MOST_USES, Plan, Session, num_uses};
 use crate::tensor::Precision;
 use std::path::Path;
@@ -410,6 +410,7 @@ impl Job {
                 Collectives::Ring => CollectiveAlgorithm::Ring,
             },
             peers: self.peers.clone(),
+            processes: Processes::with(settings.processes, settings.each()),
             implementation: Implementation::Fast,
             target_width: self.target_width(),
             augment: self.config.data.sizes(self.stored_shape()),

@@ -31,7 +31,11 @@ impl ProcessMemory {
     /// Returns the memory of a plan whose data have these headers.
     pub fn of(config: &Config, plan: &Plan, headers: [Option<&Header>; 2]) -> Self {
         let kind = config.devices.kind;
-        let arenas = if kind == DeviceKind::Cuda { 0 } else { plan.arena.iter().map(|&bytes| bytes as u64).sum() };
+        let arenas = if kind == DeviceKind::Cuda {
+            0
+        } else {
+            plan.arena.iter().take(config.devices.each()).map(|&bytes| bytes as u64).sum()
+        };
         let features = plan.network.input.features() as u64;
         // CPU devices get prepared images, one batch at a time; GPUs read ahead what the data set has.
         let (held, value) = match headers[0] {

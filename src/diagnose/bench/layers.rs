@@ -73,7 +73,7 @@ fn key(step: &Instruction) -> Key {
     match step.work {
         Work::Load { .. } => Key(Line::Load, false),
         Work::Phase { node, pass, .. } => Key(Line::Layer(node), pass == Pass::Backward),
-        Work::Sum { .. } => Key(Line::Sum, false),
+        Work::Sum { .. } | Work::Collective { .. } => Key(Line::Sum, false),
         Work::Update { stage, .. } => Key(Line::Optimizer(stage), false),
     }
 }
