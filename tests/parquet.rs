@@ -92,6 +92,28 @@ fn a_file_that_has_changed_is_unpacked_again_and_one_that_is_damaged_too() {
     assert!(said.contains("hub.parquet: unpacked into "), "{said}");
 }
 
+#[test]
+fn processes_that_start_at_the_same_time_unpack_once() {
+    let folder = folder("parquet-together", HUB);
+    let start = |_| {
+        let mut command = common::runs::peristyle(&folder.0);
+        command.args(["check", "parquet.toml", "--data"]).stderr(std::process::Stdio::piped());
+        command.stdout(std::process::Stdio::null()).spawn().unwrap()
+    };
+    let all: Vec<_> = (0..8).map(start).collect();
+    let said: Vec<String> = all
+        .into_iter()
+        .map(|child| {
+            let output = child.wait_with_output().unwrap();
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert!(output.status.success(), "{said}");
+            said
+        })
+        .collect();
+    let unpacked = said.iter().filter(|said| said.contains("unpacked into")).count();
+    assert_eq!(unpacked, 1, "{said:?}");
+}
+
 /// Runs `check` with a training set, which must fail with a mistake of the user, and returns what it says of it.
 fn complaint(folder: &Folder, source: &str) -> String {
     let output = folder.run(&["check", "parquet.toml", "--set", &format!("data.train={source}")]);

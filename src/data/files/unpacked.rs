@@ -41,7 +41,10 @@ pub(in crate::data) fn unpack(
     pictures: &dyn Fn(&mut Visit) -> Result<()>,
 ) -> Result<Unpacked> {
     let failed = |error| Error::io(data, "read", error);
-    let changed = std::fs::metadata(data).and_then(|data| data.modified()).map_err(failed)?;
+    // Whoever starts at the same time waits, and then finds what this process has made. Some file systems cannot lock.
+    let lock = File::open(data).map_err(failed)?;
+    let _ = lock.lock();
+    let changed = lock.metadata().and_then(|data| data.modified()).map_err(failed)?;
     let name: String = column.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
     let places = places(data, &format!(".{name}.peristyle-unpacked"));
     let is_same = |place: &Path| {
