@@ -126,7 +126,7 @@ pub(super) const RUN_KEYS: &[SectionKey] = &[
             "integer",
             Chosen("the launcher says so"),
             "4",
-            "The number of processes. With 1, a process trains on its own, whatever a launcher says.",
+            "The number of processes. With 1, a process trains on its own, whatever a launcher says; more cannot train together yet, but `plan` prints their program.",
         ),
     ),
     key(

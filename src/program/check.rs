@@ -43,27 +43,23 @@ pub fn check(program: &Program, queues: usize) -> Result<(), Race> {
 /// Checks that processes cannot wait for each other for ever: the parts of all peers in a collective follow each other, so that in the order of the
 /// list, which is that of every queue, none is reached before all before it are done.
 fn between_processes(program: &Program) -> Result<(), Race> {
-    let mut steps = program.instructions.iter();
-    while let Some(step) = steps.next() {
-        let Work::Collective { peers, .. } = &step.work else { continue };
-        let mut next = Some(step);
-        for peer in &**peers {
-            let part = next.map(|step| (step.device, step.queue, &step.work));
-            let is_part = part.is_some_and(|(device, queue, work)| {
-                let same = matches!(work, Work::Collective { peers: own, .. } if Arc::ptr_eq(own, peers));
-                same && (device, queue) == (peer.device, Queue::Communication)
+    let mut rest = &program.instructions[..];
+    while let Some((step, after)) = rest.split_first() {
+        let Work::Collective { peers, .. } = &step.work else {
+            rest = after;
+            continue;
+        };
+        for (place, peer) in peers.iter().enumerate() {
+            let is_part = rest.get(place).is_some_and(|part| {
+                let same = matches!(&part.work, Work::Collective { peers: own, .. } if Arc::ptr_eq(own, peers));
+                same && (part.device, part.queue) == (peer.device, Queue::Communication)
             });
             if !is_part {
-                return Err(Race(format!(
-                    "step \"{}\": the part of device {} is not next to it",
-                    step.name, peer.device
-                )));
-            }
-            next = None;
-            if peer.device != peers[peers.len() - 1].device {
-                next = steps.next();
+                let (name, device) = (&step.name, peer.device);
+                return Err(Race(format!("step \"{name}\": the part of device {device} is not next to it")));
             }
         }
+        rest = &rest[peers.len().max(1)..];
     }
     Ok(())
 }

@@ -79,7 +79,8 @@ impl ParquetFile {
 
     /// Returns the number of rows.
     pub fn rows(&self) -> usize {
-        self.reader.metadata().row_groups().iter().map(|group| group.num_rows().max(0) as usize).sum()
+        let rows = self.reader.metadata().row_groups().iter().map(|group| group.num_rows().max(0) as usize);
+        rows.fold(0, usize::saturating_add)
     }
 
     /// Returns the column of pictures.
@@ -95,7 +96,9 @@ impl ParquetFile {
     /// Returns about how many bytes the pictures have.
     pub fn picture_bytes(&self) -> u64 {
         let groups = self.reader.metadata().row_groups().iter();
-        groups.map(|group| group.column(self.columns.image).uncompressed_size().max(0) as u64).sum()
+        let bytes = groups.map(|group| group.column(self.columns.image).uncompressed_size().max(0) as u64);
+        // A damaged file may claim any number.
+        bytes.fold(0, u64::saturating_add)
     }
 
     /// Reads the classes.

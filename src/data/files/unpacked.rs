@@ -57,7 +57,7 @@ pub(in crate::data) fn unpack(
     }
     let mut reasons = Vec::new();
     for place in places {
-        match write(&place, bytes + 8 * count as u64, pictures)? {
+        match write(&place, bytes.saturating_add(8 * count as u64), pictures)? {
             Ok(lengths) => {
                 let kept = File::options().write(true).open(&place).and_then(|file| file.set_modified(changed));
                 kept.map_err(|error| Error::io(&place, "write", error))?;
