@@ -6,7 +6,7 @@ use common::file;
 use peristyle::device::Queue;
 use peristyle::placement::Processes;
 use peristyle::program::check::{check, check_processes};
-use peristyle::program::{Plan, Program, Work};
+use peristyle::program::{Instruction, Plan, Program, Work};
 use peristyle::train::{DataPolicy, Job};
 use std::sync::Arc;
 
@@ -67,16 +67,23 @@ fn each_process_has_its_own_instructions_and_meets_others_in_one_order() {
                 own.map(|step| step.name.clone()).collect::<Vec<_>>()
             };
             (0..devices).for_each(|device| assert_eq!(computed(program, device), computed(alone, device)));
-            let parts: Vec<Program> = (0..count).map(|process| program.of_process(process, &processes)).collect();
+            let own = |process| processes.devices(process, devices);
+            let parts: Vec<Program> = (0..count).map(|process| program.of_process(own(process), devices)).collect();
             assert_eq!(parts.iter().map(|part| part.instructions.len()).sum::<usize>(), program.instructions.len());
             for (process, part) in parts.iter().enumerate() {
-                assert!(part.instructions.iter().all(|step| processes.of(step.device) == process));
+                // Its devices count from 0.
+                let all: Vec<usize> = part.instructions.iter().map(|step| step.device).collect();
+                assert!((0..each).all(|device| all.contains(&device)) && all.iter().all(|device| *device < each));
+                let far = |step: &Instruction| step.uses.iter().any(|u| part.buffers[u.buffer].device >= each);
+                assert!(!part.instructions.iter().any(far), "a process uses its own memory alone");
+                assert!(part.instructions.iter().flat_map(|step| &step.waits).all(|wait| wait.0 < each * Queue::COUNT));
                 let with = |other: usize, own: usize| {
+                    let own_first = own * each;
                     let both = whole(&parts[own]).into_iter().filter(|(device, peers, _)| {
                         // The first device of a process speaks for it.
                         let first = peers.iter().find(|peer| processes.of(peer.device) == own);
                         let met = peers.iter().any(|peer| processes.of(peer.device) == other);
-                        met && first.is_some_and(|first| first.device == *device)
+                        met && first.is_some_and(|first| first.device == own_first + *device)
                     });
                     both.map(|(_, peers, name)| (peers[0].device, name.to_string())).collect::<Vec<_>>()
                 };

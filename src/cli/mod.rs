@@ -14,6 +14,7 @@ mod diagnose;
 mod eval;
 mod eval_report;
 mod gradcheck;
+mod launched;
 mod output;
 mod plan;
 mod predict;

@@ -1,16 +1,19 @@
 //! `peristyle train CONFIG`.
 
 use super::configured::Configured;
+use super::launched::{self, Place};
 use super::output::{message, print};
-use crate::cluster::Process;
+use crate::cluster::{Process, Stated, Team};
 use crate::config::OnError;
 use crate::error::{Error, Result, printable};
 use crate::program::Plan;
 use crate::report::{Patience, Reporter, ReporterOptions};
 use crate::storage::Fs;
 use crate::train::directory::{self, RunDir};
+use crate::train::team::agree;
 use crate::train::{DataPolicy, Ended, Job, Records, ResumeOptions, Run, Stop, checkpoint, signals};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Arguments of `train`.
@@ -45,54 +48,103 @@ enum Resume {
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
     let begin = Instant::now();
-    let (config, sets) = (&arguments.configured.config, arguments.configured.sets());
     let stop = Stop::listen()?;
     let needs = if arguments.resume.is_some() { DataPolicy::Trained } else { DataPolicy::Required };
-    let (mut job, mut plan) = Job::open(config, &sets, needs)?;
-    if let Some(process) = Process::find(&job.config.cluster, &|name| std::env::var(name).ok())? {
-        return Err(Error::Usage(format!(
-            "this is {process}, but several processes cannot train together yet; start one process for all GPUs of a machine, or set \
-             [cluster] processes = 1 to train independent copies"
-        )));
+    let opened = open_job(arguments, needs);
+    let process = match &opened {
+        Ok((job, _)) => job.config.process.clone(),
+        // Without a configuration, a launcher may still say so, and its processes fail together.
+        Err(_) => Process::find(&Stated::default(), &variable).ok().flatten(),
+    };
+    match process {
+        None => train(arguments, opened, None, &stop, begin),
+        Some(process) => {
+            let each = opened.as_ref().map_or(1, |(job, _)| job.config.devices.each());
+            launched::run(&process, each, |team| train(arguments, opened, Some(team), &stop, begin))
+        }
     }
-    let (dir, resumes) = take_directory(arguments, &job.config.name)?;
-    let records = Records { dir: dir.path.clone(), run: dir.run.clone(), fs: Fs::of_process() };
-    let path = dir.path.clone();
-    let continues = resumes && checkpoint::any(&records.fs, &path)?;
+}
+
+/// Returns a variable of the environment, in which a launcher says which process this is.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn open_job(arguments: &Arguments, needs: DataPolicy) -> Result<(Job, Plan)> {
+    let Configured { config, .. } = &arguments.configured;
+    Job::open_in(Some(&variable), config, &arguments.configured.sets(), needs)
+}
+
+/// Trains alone or as one process of a team, all of which call it.
+fn train(
+    arguments: &Arguments,
+    opened: Result<(Job, Plan)>,
+    team: Option<&Arc<Team>>,
+    stop: &Stop,
+    begin: Instant,
+) -> Result<()> {
+    let joined = |opened: Result<(Job, Plan)>| {
+        let (mut job, plan) = agree(team, opened)?;
+        let joined = team.map_or(Ok(()), |team| job.join(team, &plan));
+        agree(team, joined).map(|()| (job, plan))
+    };
+    let (mut job, mut plan) = joined(opened)?;
+    let leads = job.leads();
+    let taken = leads.then(|| take_directory(arguments, &job.config.name)).transpose();
+    let (dir, place) = agree(team, taken)?.unzip();
+    let place = launched::place(team, place)?;
+    let Place { path, run: id, resumes, continues, .. } = &place;
+    let records = Records { dir: path.clone(), run: id.clone(), fs: Fs::of_process() };
     if arguments.resume.is_some() && !continues {
         // It needs all that a new run needs, such as the weights to start from.
-        (job, plan) = Job::open(config, &sets, DataPolicy::Required)?;
+        (job, plan) = joined(open_job(arguments, DataPolicy::Required))?;
     }
-    if resumes && !continues {
+    if *resumes && !continues {
         job.notes.push("the run ended before its first checkpoint; it starts again at step 0".to_string());
     }
-    let (mut run, mut reporter) = match open(arguments, job, plan, &records, (resumes, continues)) {
+    let (mut run, mut reporter) = match open(arguments, job, plan, &records, &place) {
         Ok(opened) => opened,
         Err(error) => {
-            if !resumes {
+            if let Some(dir) = dir.filter(|_| !resumes) {
                 dir.abandon();
             }
             return Err(error);
         }
     };
+    if let Some(team) = team {
+        stop.join(team);
+    }
     stop.training();
-    let result = run.train(&mut reporter, &stop, begin);
+    let result = run.train(&mut reporter, stop, begin);
     drop(reporter);
     // From here on, a failure is a failed run, not a mistake on the command line: a full disk, for example.
-    let ended =
-        result.map_err(|error| Error::Run(format!("{} (run directory {})", error.with_causes(), path.display())))?;
-    let printed = print(&(printable(&path.display().to_string()) + "\n"));
+    let ended = match result {
+        Err(error @ Error::NotFinite(_)) => Err(in_directory(&error, path)),
+        // Other processes do not know of it.
+        Err(error) => return Err(launched::failed(team, in_directory(&error, path))),
+        Ok(ended) => Ok(ended),
+    }?;
+    let printed = if leads { print(&(printable(&path.display().to_string()) + "\n")) } else { Ok(()) };
     let (signal, cause) = match (ended, stop.signal()) {
         (Ended::Finished, _) | (Ended::Interrupted, None) => return printed,
         (Ended::Interrupted, Some(signal)) => (signal, signals::name(signal)),
         (Ended::OutOfTime, _) => (signals::AGAIN_SIGNAL, "out of time"),
     };
-    message(&format!("{cause} after step {}; to continue: {}", run.step(), continuation(arguments, &path)));
+    if leads {
+        message(&format!("{cause} after step {}; to continue: {}", run.step(), continuation(arguments, path)));
+    }
+    if let Some(team) = team {
+        team.engine().finish();
+    }
     signals::end(signal);
 }
 
-/// Takes the run directory; returns whether it holds a run that is to be resumed.
-fn take_directory(arguments: &Arguments, name: &str) -> Result<(RunDir, bool)> {
+fn in_directory(error: &Error, path: &Path) -> Error {
+    Error::Run(format!("{} (run directory {})", error.with_causes(), path.display()))
+}
+
+/// Takes the run directory; returns what other processes need to know of it.
+fn take_directory(arguments: &Arguments, name: &str) -> Result<(RunDir, Place)> {
     let auto = arguments.resume == Some(Resume::Auto);
     let found = match &arguments.run_dir {
         Some(dir) => auto && directory::holds_run(dir),
@@ -105,7 +157,9 @@ fn take_directory(arguments: &Arguments, name: &str) -> Result<(RunDir, bool)> {
         (None, true) => RunDir::newest(name)?,
         (None, false) => RunDir::next(name)?,
     };
-    Ok((dir, resumes))
+    let (path, run, owner) = (dir.path.clone(), dir.run.clone(), dir.owner.clone());
+    let continues = resumes && checkpoint::any(&Fs::of_process(), &path)?;
+    Ok((dir, Place { path, run, resumes, continues, owner }))
 }
 
 /// Opens a run, which resumes or not and continues from a checkpoint or not, and its sinks. The configuration of a run
@@ -115,7 +169,7 @@ fn open(
     job: Job,
     plan: Plan,
     records: &Records,
-    (resumes, continues): (bool, bool),
+    &Place { resumes, continues, .. }: &Place,
 ) -> Result<(Run, Reporter)> {
     let Records { dir, run: id, fs } = records;
     let (resolved, base) = (job.config.resolved.clone(), job.config.base.clone());
@@ -123,23 +177,35 @@ fn open(
         OnError::Retry => Patience::Retry,
         OnError::Stop => Patience::None,
     };
-    let write_config = |step| directory::write_config(fs, dir, id, &resolved, &base, step);
-    let show = || message(&format!("run directory: {}", dir.display()));
+    let (leads, team) = (job.leads(), job.team.clone());
+    let write_config = |step| match leads {
+        true => directory::write_config(fs, dir, id, &resolved, &base, step),
+        false => Ok(()),
+    };
+    let show = || {
+        if leads {
+            message(&format!("run directory: {}", dir.display()));
+        }
+    };
     let run = if continues {
         show();
         let options =
             ResumeOptions { allow_change: arguments.allow_change.clone(), verify_data: arguments.verify_data };
         let run = Run::resume(job, plan, records.clone(), &options)?;
-        write_config(run.step())?;
+        agree(team.as_ref(), write_config(run.step()))?;
         run
     } else {
-        write_config(0)?;
+        agree(team.as_ref(), write_config(0))?;
         show();
         Run::start(job, plan, records.clone())?
     };
     let resume = resumes.then(|| run.step());
     let options = ReporterOptions { steps: run.job().steps(), resume, patience, verbosity: arguments.verbose };
-    Ok((run, Reporter::open(fs, dir, options)?))
+    let reporter = match &team {
+        Some(team) if !leads => Reporter::of_process(fs, dir, team.rank(), arguments.verbose),
+        _ => Reporter::open(fs, dir, options),
+    };
+    Ok((run, agree(team.as_ref(), reporter)?))
 }
 
 /// Returns the command that continues the run.

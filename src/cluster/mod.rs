@@ -1,12 +1,20 @@
-//! The processes of a job: which of them this one is, by what their launcher says.
+//! The processes of a job: which of them this one is, by what their launcher says, and what moves data between them.
 //!
 //! To add a launcher, write a function in `launchers.rs` that reads its variables, and put it into [`Process::find`] by its rank.
 
+mod connect;
+mod engine;
 mod find;
 mod launchers;
+mod memory;
 mod node_list;
 mod process;
+mod team;
 mod variables;
 
+pub use connect::connect;
+pub use engine::{Engine, Incoming, Outgoing, PendingSum, Values};
+pub use memory::MemoryEngine;
 pub use node_list::first_node;
 pub use process::{Launcher, Local, Process, Stated};
+pub use team::{Received, Sent, Team};

@@ -5,6 +5,7 @@ use super::errors;
 use super::section::Section;
 use super::spans::SpannedValue;
 use super::splits::{self, SplitRule};
+use crate::cluster::Local;
 use crate::device::LibraryUse;
 use crate::error::{Fault, quantity};
 use crate::gpu::{Driver, DriverKind, kernels};
@@ -91,6 +92,8 @@ pub struct Devices {
     pub split: SplitRule,
     /// The algorithm of collectives: one pass by default on CPU devices, otherwise a ring.
     pub collectives: Collectives,
+    /// Whether collectives between processes add in the order of those within one.
+    pub deterministic: bool,
     /// How data crosses between GPUs, `"auto"` by default.
     pub peer_access: PeerAccess,
     /// What NVIDIA's libraries may compute, `"auto"` by default.
@@ -149,14 +152,20 @@ struct MeshTable {
     columns: Option<usize>,
 }
 
-/// Reads the section, of which each process brings the devices; an absent section means the defaults.
-pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue, processes: usize) -> Devices {
+/// Reads the section, of which each process brings the devices; an absent section means the defaults. `local` is the place of this process
+/// on its node.
+pub(super) fn read(
+    diagnostics: &mut Diagnostics,
+    value: SpannedValue,
+    processes: usize,
+    local: Option<Local>,
+) -> Devices {
     let mut section = Section::open(diagnostics, "[devices]", "devices", value);
     let used = section.value("use");
     let by_set = used.as_ref().is_some_and(|v| section.diagnostics.source.is_set(v.span().start));
     let chosen = match used {
-        Some(value) => read_use(section.diagnostics, &value),
-        None => Some(auto()),
+        Some(value) => read_use(section.diagnostics, &value, local),
+        None => Some(auto(local)),
     };
     let known = chosen.is_some();
     let (kind, own) = chosen.unwrap_or((DeviceKind::Cpu, vec![0]));
@@ -176,13 +185,14 @@ pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue, processes
     let ordinals = own.repeat(processes);
     let mesh = read_mesh(&mut section, ordinals.len(), by_set, known);
     let (precision, products) = read_precision(&mut section, kind);
-    let collectives = read_collectives(&mut section, kind, ordinals.len());
-    let peer_access = read_peer_access(&mut section, kind, &ordinals);
+    let collectives = read_collectives(&mut section, kind, (ordinals.len(), processes));
+    let deterministic = section.take("deterministic").unwrap_or(false);
+    let peer_access = read_peer_access(&mut section, kind, &own);
     if kind != DeviceKind::Cuda && section.table.contains_key("libraries") {
         section.diagnostics.note(format!("[devices]: libraries has no effect on {kind} devices"));
     }
     let libraries = section.get("libraries").unwrap_or(LibraryUse::Auto);
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let cores = own_cores(local);
     // Emulated devices take turns, so each may use every core.
     let default = if kind == DeviceKind::Emu { cores } else { (cores / each).max(1) };
     if kind == DeviceKind::Cuda && section.table.contains_key("threads") {
@@ -213,6 +223,7 @@ pub(super) fn read(diagnostics: &mut Diagnostics, value: SpannedValue, processes
         products,
         split,
         collectives,
+        deterministic,
         peer_access,
         libraries,
         threads,
@@ -234,14 +245,36 @@ fn note_crowded(section: &mut Section, devices: usize, threads: usize, cores: us
     }
 }
 
-/// Returns the devices that `"auto"` stands for: every GPU that this build has kernels for, otherwise one CPU device.
-fn auto() -> (DeviceKind, Vec<usize>) {
+/// Returns the devices that `"auto"` stands for: every GPU that this build has kernels for, or of several processes of a node the GPU
+/// of this one; otherwise one CPU device.
+fn auto(local: Option<Local>) -> (DeviceKind, Vec<usize>) {
     // Starting the driver takes time, so this skips it when the build has no kernels for a GPU.
     let gpus = if kernels::IMAGES.is_empty() { 0 } else { Driver::count(DriverKind::Cuda).unwrap_or(0) };
-    if gpus > 0 { (DeviceKind::Cuda, (0..gpus.min(MOST)).collect()) } else { (DeviceKind::Cpu, vec![0]) }
+    match local.filter(|local| local.processes > 1) {
+        _ if gpus == 0 => (DeviceKind::Cpu, vec![0]),
+        // A launcher may show each process a GPU of its own.
+        Some(_) if gpus == 1 => (DeviceKind::Cuda, vec![0]),
+        Some(local) => (DeviceKind::Cuda, vec![local.rank]),
+        None => (DeviceKind::Cuda, (0..gpus.min(MOST)).collect()),
+    }
 }
 
-fn read_use(diagnostics: &mut Diagnostics, value: &SpannedValue) -> Option<(DeviceKind, Vec<usize>)> {
+/// Returns the cores of this process: those that it is bound to, otherwise its share of the node.
+fn own_cores(local: Option<Local>) -> usize {
+    let bound = std::thread::available_parallelism().map_or(1, usize::from);
+    let all = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let all = all.lines().filter(|line| line.starts_with("processor")).count();
+    match local {
+        Some(local) if bound >= all => (bound / local.processes.max(1)).max(1),
+        _ => bound,
+    }
+}
+
+fn read_use(
+    diagnostics: &mut Diagnostics,
+    value: &SpannedValue,
+    local: Option<Local>,
+) -> Option<(DeviceKind, Vec<usize>)> {
     let one = [value.clone()];
     let items: &[SpannedValue] = match value.get_ref() {
         DeValue::Array(items) => items,
@@ -252,6 +285,7 @@ fn read_use(diagnostics: &mut Diagnostics, value: &SpannedValue) -> Option<(Devi
         let at = item.span().start;
         let before = all.as_ref().map_or(0, |(_, ordinals)| ordinals.len());
         let read = match item.get_ref() {
+            DeValue::String(text) if text == "auto" => Ok(auto(local)),
             DeValue::String(text) => parse(text, before),
             other => Err(format!("use = {}, expected {FORMS}, or a list of these", errors::show(other))),
         };
@@ -285,9 +319,6 @@ fn read_use(diagnostics: &mut Diagnostics, value: &SpannedValue) -> Option<(Devi
 /// Parses one entry of `use`; `before` devices precede it.
 fn parse(text: &str, before: usize) -> Result<(DeviceKind, Vec<usize>), String> {
     let wrong = || format!("use = {text:?}, expected {FORMS}");
-    if text == "auto" {
-        return Ok(auto());
-    }
     let too_many = || format!("use = {text:?} stands for more than {MOST} devices, expected 1 to {MOST}");
     let is_number = |digits: &str| !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
     let number = |digits: &str| match digits.parse::<usize>() {
@@ -388,31 +419,35 @@ fn read_precision(section: &mut Section, kind: DeviceKind) -> (Precision, Matmul
     }
 }
 
-fn read_collectives(section: &mut Section, kind: DeviceKind, devices: usize) -> Collectives {
+fn read_collectives(section: &mut Section, kind: DeviceKind, (devices, processes): (usize, usize)) -> Collectives {
     let default = if kind == DeviceKind::Cpu { Collectives::OnePass } else { Collectives::Ring };
     let Some(name) = section.take("collectives") else { return default };
     if devices == 1 && matches!(name, CollectivesName::OnePass | CollectivesName::Ring) {
         section.diagnostics.note("[devices]: collectives has no effect with one device");
     }
-    let library = match name {
+    match name {
         CollectivesName::OnePass if kind != DeviceKind::Cpu => {
             if devices > 1 {
                 section.diagnostics.note(format!(
                     "[devices]: collectives = \"one_pass\" has no effect on {kind} devices; using \"ring\""
                 ));
             }
-            return Collectives::Ring;
+            Collectives::Ring
         }
-        CollectivesName::OnePass => return Collectives::OnePass,
-        CollectivesName::Ring => return Collectives::Ring,
-        CollectivesName::Nccl => "nccl",
-        CollectivesName::Mpi => "mpi",
-    };
-    let message = format!(
-        "collectives = \"{library}\" requires several processes, which are not supported; use \"ring\" or \"one_pass\""
-    );
-    section.fault(&Fault::at("collectives", message));
-    default
+        CollectivesName::OnePass => Collectives::OnePass,
+        CollectivesName::Ring => Collectives::Ring,
+        CollectivesName::Mpi => {
+            if processes == 1 {
+                section.diagnostics.note("[devices]: collectives = \"mpi\" has no effect with one process");
+            }
+            default
+        }
+        CollectivesName::Nccl => {
+            let message = "collectives = \"nccl\" is not supported; use \"ring\" or \"one_pass\" in a process, \"mpi\" between processes";
+            section.fault(&Fault::at("collectives", message.to_string()));
+            default
+        }
+    }
 }
 
 fn read_peer_access(section: &mut Section, kind: DeviceKind, ordinals: &[usize]) -> PeerAccess {

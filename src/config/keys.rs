@@ -56,10 +56,17 @@ const KEYS: &[SectionKey] = &[
     ),
     key(
         "devices.collectives",
-        "`one_pass` or `ring`",
-        Chosen("`one_pass` on cpu devices, otherwise `ring`"),
+        "`one_pass`, `ring` or `mpi`",
+        Chosen("`one_pass` on cpu devices, otherwise `ring`; `mpi` between processes"),
         "\"ring\"",
-        "The algorithm by which devices sum their gradients.",
+        "The algorithm by which the devices of a process sum their gradients, and what moves data between processes.",
+    ),
+    key(
+        "devices.deterministic",
+        "`true` or `false`",
+        Value("false"),
+        "true",
+        "Whether collectives between processes add in the order of those within one process, for the same bits; otherwise MPI adds as it likes.",
     ),
     key(
         "devices.peer_access",

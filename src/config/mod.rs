@@ -37,7 +37,7 @@ pub use document::Document;
 pub use model::{IMAGES, LayerEntry, Model, Multiplier};
 pub use names::{setting_named, settings as setting_paths};
 pub use optimizer::{Optimizer, ParameterGroup};
-pub use parse::{Config, Parsed, from_text, read, sort};
+pub use parse::{Config, Environment, Parsed, from_text, read, read_in, sort};
 pub use patterns::{NameMap, NameMatch, NamePattern};
 pub use pretrained::PretrainedWeights;
 pub use reference::reference;

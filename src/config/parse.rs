@@ -7,7 +7,7 @@ use super::{
     DeviceKind, Devices, LayerEntry, Model, Multiplier, Optimizer, Train, blocks, data, devices, model, optimizer, set,
     train, write,
 };
-use crate::cluster::Stated;
+use crate::cluster::{Process, Stated};
 use crate::data::{Base, DataSettings};
 use crate::error::{Error, Fault, Locations, Problem, Result, is_hidden, quantity};
 use crate::layers::Parts;
@@ -51,6 +51,8 @@ pub struct Config {
     pub path: PathBuf,
     /// What `[cluster]` says of the processes.
     pub cluster: Stated,
+    /// Which process of a job this is, if the environment was looked at and it is not alone.
+    pub process: Option<Process>,
     /// Settings that have no effect or were replaced; each is logged once.
     pub notes: Vec<String>,
     /// The text of the file with every `--set` applied, which a run saves as its `config.toml`.
@@ -75,9 +77,20 @@ pub struct Parsed {
 /// # Errors
 /// An error of the operating system that is not a mistake in the path.
 pub fn read(path: &Path, sets: &[String]) -> Result<Parsed> {
+    read_in(None, path, sets)
+}
+
+/// The variables of an environment, in which a launcher may say which process of a job this is.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Reads a file as [`read`] does, for the process of an environment.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_in(environment: Option<Environment>, path: &Path, sets: &[String]) -> Result<Parsed> {
     let name = path.display().to_string();
     Ok(match text_of(path)? {
-        Ok(text) => from_text(&name, &text, path.parent().unwrap_or(Path::new("")), sets),
+        Ok(text) => text_in(environment, &name, &text, path.parent().unwrap_or(Path::new("")), sets),
         Err(message) => unreadable(name, message),
     })
 }
@@ -103,6 +116,10 @@ pub(super) fn syntax(source: &SourceMap, error: &toml::de::Error) -> (String, St
 
 /// Reads the text of a file called `name` in the folder `base`.
 pub fn from_text(name: &str, text: &str, base: &Path, sets: &[String]) -> Parsed {
+    text_in(None, name, text, base, sets)
+}
+
+fn text_in(environment: Option<Environment>, name: &str, text: &str, base: &Path, sets: &[String]) -> Parsed {
     // Some editors begin a file with a byte order mark. It is no part of the text, and a run's config.toml has none.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut diagnostics = Diagnostics::new(SourceMap::new(name, text));
@@ -133,7 +150,7 @@ pub fn from_text(name: &str, text: &str, base: &Path, sets: &[String]) -> Parsed
         let sets: Vec<String> = sets.iter().map(|set| format!(" --set {set:?}")).collect();
         format!("# {name:?} with{}\n\n{}", sets.concat(), write::document(&root))
     };
-    let (config, model) = read_root(&mut diagnostics, root);
+    let (config, model) = read_root(&mut diagnostics, root, environment);
     let mut problems = diagnostics.problems;
     // Only text of the file has line feeds here: the sentences about it are one line each.
     for text in problems.iter_mut().flat_map(|problem| [&mut problem.location, &mut problem.message]) {
@@ -188,7 +205,11 @@ fn decoded(bytes: Vec<u8>) -> Result<String, String> {
     })
 }
 
-fn read_root(diagnostics: &mut Diagnostics, root: DeTable) -> (Option<Config>, Option<Model>) {
+fn read_root(
+    diagnostics: &mut Diagnostics,
+    root: DeTable,
+    environment: Option<Environment>,
+) -> (Option<Config>, Option<Model>) {
     let file = PathBuf::from(diagnostics.source.file());
     let stem = file.file_stem().map_or("run".into(), |stem| stem.to_string_lossy().into_owned());
     let root = Spanned::new(0..0, DeValue::Table(root));
@@ -201,7 +222,19 @@ fn read_root(diagnostics: &mut Diagnostics, root: DeTable) -> (Option<Config>, O
     let seed = top.get("seed").unwrap_or(1);
     let devices = top.value("devices").unwrap_or_else(|| Spanned::new(0..0, DeValue::Table(DeTable::new())));
     let cluster = read_cluster(&mut top);
-    let devices = devices::read(top.diagnostics, devices, cluster.processes.unwrap_or(1).max(1));
+    let found = environment.map(|variable| Process::find(&cluster, variable)).transpose();
+    let process = found.unwrap_or_else(|error| {
+        let location = top.diagnostics.source.file().to_string();
+        top.diagnostics.problems.push(Problem { location, message: error.to_string() });
+        None
+    });
+    let process = process.flatten();
+    let processes = match environment {
+        Some(_) => process.as_ref().map_or(1, |process| process.processes),
+        None => cluster.processes.unwrap_or(1).max(1),
+    };
+    let local = process.as_ref().and_then(|process| process.local);
+    let devices = devices::read(top.diagnostics, devices, processes, local);
     let [data_locations, optimizer_locations, train_locations] = ["data", "optimizer", "train"]
         .map(|section| top.table.get(section).map(|value| top.diagnostics.source.locations(value)).unwrap_or_default());
     let checkpoint = top.table.get("train").and_then(|train| train.get_ref().as_table()?.get("checkpoint"));
@@ -259,6 +292,7 @@ fn read_root(diagnostics: &mut Diagnostics, root: DeTable) -> (Option<Config>, O
             base,
             path,
             cluster,
+            process,
             notes,
             resolved,
         })

@@ -1,5 +1,5 @@
 //! CPU devices: queues, each with a thread, the arguments of a step, matrix products, eigenvalues, vectorised loops, and
-//! copies and sums between devices that share memory.
+//! copies and sums between devices that share memory, and messages between those that do not.
 //!
 //! It does not depend on layers or on GPUs. Worker threads and memory are shared with `gpu/` and are in `device/`.
 //!
@@ -8,6 +8,7 @@
 
 mod args;
 mod eigen;
+mod exchange;
 mod gemm;
 mod queues;
 mod ranges;
@@ -18,8 +19,9 @@ pub(crate) mod vectors;
 
 pub use args::{Args, Implementation};
 pub use eigen::Eigen;
+pub use exchange::{ExchangeTask, Round};
 pub use gemm::{Matrix, Scalar, inside_gemm};
-pub use queues::{QueueProgram, Queues, run_serially};
+pub use queues::{QueueProgram, Queues, run_together};
 pub use ranges::Ranges;
 pub use sum::{MemorySlice, SumTask};
 pub use timed::Timed;

@@ -24,7 +24,10 @@ pub trait QueueProgram: Send + Sync {
     /// Returns the events for which a step waits, as (queue, number of its steps that must have finished).
     fn waits(&self, queue: usize, step: usize) -> &[(usize, usize)];
     /// Executes the step.
-    fn perform(&self, queue: usize, step: usize, clock: Clock, pool: &Pool);
+    ///
+    /// # Errors
+    /// If it needs something outside this process that has ended.
+    fn perform(&self, queue: usize, step: usize, clock: Clock, pool: &Pool) -> Result<()>;
     /// Returns the step's name, for messages.
     fn name(&self, queue: usize, step: usize) -> String;
 }
@@ -160,13 +163,22 @@ impl Queues {
     }
 }
 
-/// Runs a program once on this thread, with its steps in the order of `list`, as (queue, step of that queue). Waits for
-/// no event.
+/// Runs some steps of a program, as (queue, step of that queue), which wait for no event: one on this thread, several at the same time.
 ///
 /// # Errors
 /// As for [`Queues::run`].
-pub fn run_serially(script: &dyn QueueProgram, list: &[(usize, usize)], clock: Clock, pool: &Pool) -> Result<()> {
-    list.iter().try_for_each(|&(queue, step)| perform(script, queue, step, clock, pool)).map_err(Error::Run)
+pub fn run_together(script: &dyn QueueProgram, steps: &[(usize, usize)], clock: Clock, pool: &Pool) -> Result<()> {
+    if let [(queue, step)] = *steps {
+        return perform(script, queue, step, clock, pool).map_err(Error::Run);
+    }
+    std::thread::scope(|scope| {
+        let run = |&(queue, step): &(usize, usize)| {
+            scope.spawn(move || perform(script, queue, step, clock, &Pool::new(1).map_err(|error| error.to_string())?))
+        };
+        let threads: Vec<_> = steps.iter().map(run).collect();
+        let ended = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| Err(panic_text(&*panic))));
+        ended.fold(Ok(()), std::result::Result::and).map_err(Error::Run)
+    })
 }
 
 impl Drop for Queues {
@@ -225,17 +237,15 @@ fn perform(
     clock: Clock,
     pool: &Pool,
 ) -> std::result::Result<(), String> {
+    let failed = |why: &str| {
+        let (device, name) = (queue / Queue::COUNT, script.name(queue, step));
+        format!("device {device}, {} queue, step {} \"{name}\": {why}", Queue::ALL[queue % Queue::COUNT], clock.step)
+    };
     let work = std::panic::AssertUnwindSafe(|| script.perform(queue, step, clock, pool));
-    std::panic::catch_unwind(work).map_err(|panic| {
-        format!(
-            "device {}, {} queue, step {} \"{}\": {}; this is a bug in peristyle, please report it",
-            queue / Queue::COUNT,
-            Queue::ALL[queue % Queue::COUNT],
-            clock.step,
-            script.name(queue, step),
-            panic_text(&*panic)
-        )
-    })
+    match std::panic::catch_unwind(work) {
+        Ok(result) => result.map_err(|error| failed(&error.to_string())),
+        Err(panic) => Err(failed(&panic_text(&*panic)) + "; this is a bug in peristyle, please report it"),
+    }
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
@@ -261,9 +271,10 @@ mod tests {
         fn waits(&self, queue: usize, step: usize) -> &[(usize, usize)] {
             if queue == 0 { &[] } else { &self.waits[(queue - 1) * 5 + step] }
         }
-        fn perform(&self, queue: usize, step: usize, _: Clock, _: &Pool) {
+        fn perform(&self, queue: usize, step: usize, _: Clock, _: &Pool) -> Result<()> {
             assert!(self.fail != Some((queue, step)), "planted");
             lock(&self.log).push((queue, step));
+            Ok(())
         }
         fn name(&self, queue: usize, step: usize) -> String {
             format!("q{queue} s{step}")
@@ -290,12 +301,14 @@ mod tests {
     }
 
     #[test]
-    fn a_serial_run_follows_its_list_and_names_a_step_that_panics() -> Result<()> {
+    fn steps_run_alone_or_together_and_one_that_panics_is_named() -> Result<()> {
         let (pool, list) = (Pool::new(1)?, [(2, 0), (0, 0), (2, 1)]);
         let script = chain(None);
-        run_serially(&*script, &list, Clock::default(), &pool)?;
+        list.iter().try_for_each(|step| run_together(&*script, std::slice::from_ref(step), Clock::default(), &pool))?;
         assert_eq!(*lock(&script.log), list);
-        let error = run_serially(&*chain(Some((0, 0))), &list, Clock::default(), &pool).unwrap_err().to_string();
+        run_together(&*script, &list, Clock::default(), &pool)?;
+        assert_eq!(lock(&script.log).len(), 6);
+        let error = run_together(&*chain(Some((0, 0))), &list, Clock::default(), &pool).unwrap_err().to_string();
         assert!(error.contains("device 0, compute queue, step 0 \"q0 s0\": planted"), "{error}");
         Ok(())
     }

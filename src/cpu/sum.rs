@@ -11,6 +11,8 @@ pub struct MemorySlice {
     memory: Arc<Memory>,
     byte: usize,
     part: Strided,
+    /// Bytes of an element.
+    size: usize,
 }
 
 impl MemorySlice {
@@ -20,7 +22,40 @@ impl MemorySlice {
     /// If the piece is not within the memory.
     pub fn new(memory: &Arc<Memory>, byte: usize, part: Strided, precision: Precision) -> Self {
         assert!(byte + part.end() * precision.bytes() <= memory.bytes(), "a piece must be within its memory");
-        MemorySlice { memory: Arc::clone(memory), byte, part }
+        MemorySlice { memory: Arc::clone(memory), byte, part, size: precision.bytes() }
+    }
+
+    /// Returns the bytes of a piece that is one run.
+    ///
+    /// # Safety
+    /// Nothing writes to the piece while the bytes are borrowed.
+    ///
+    /// # Panics
+    /// If it is not one run.
+    pub unsafe fn bytes(&self) -> &[u8] {
+        // SAFETY: the piece was checked to be within its memory; the caller guarantees the rest.
+        unsafe { std::slice::from_raw_parts(self.start(), self.part.len * self.size) }
+    }
+
+    /// Returns the bytes of a piece that is one run, to write them.
+    ///
+    /// # Safety
+    /// Nothing else uses the piece while the bytes are borrowed.
+    ///
+    /// # Panics
+    /// If it is not one run.
+    #[allow(
+        clippy::mut_from_ref,
+        reason = "a piece is a place in memory that it shares; the caller guarantees that nothing else uses it"
+    )]
+    pub unsafe fn bytes_mut(&self) -> &mut [u8] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(self.start(), self.part.len * self.size) }
+    }
+
+    fn start(&self) -> *mut u8 {
+        assert_eq!(self.part.rows, 1, "the piece is one run");
+        self.memory.at(self.byte + self.part.offset * self.size)
     }
 
     fn at<T>(&self, element: usize) -> *mut T {

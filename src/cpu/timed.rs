@@ -2,6 +2,7 @@
 
 use super::queues::QueueProgram;
 use crate::device::{Clock, Pool};
+use crate::error::Result;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -33,10 +34,11 @@ impl QueueProgram for Timed {
     fn waits(&self, queue: usize, step: usize) -> &[(usize, usize)] {
         self.script.waits(queue, step)
     }
-    fn perform(&self, queue: usize, step: usize, clock: Clock, pool: &Pool) {
+    fn perform(&self, queue: usize, step: usize, clock: Clock, pool: &Pool) -> Result<()> {
         let start = Instant::now();
-        self.script.perform(queue, step, clock, pool);
+        let result = self.script.perform(queue, step, clock, pool);
         self.nanoseconds[queue][step].store(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        result
     }
     fn name(&self, queue: usize, step: usize) -> String {
         self.script.name(queue, step)

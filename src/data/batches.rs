@@ -10,6 +10,7 @@ use super::workers::{Scratch, Workers};
 use super::{Augment, ImageView, Mix, Preparer, Raw, SampleOrder, SampleSet, SampleSets};
 use crate::device::{Heap, HostMemory, Pool, Random, RandomStream};
 use crate::error::Result;
+use crate::tensor::cut;
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::sync::Arc;
@@ -137,6 +138,26 @@ impl EpochPlan {
     }
 }
 
+/// The rows of every batch that are needed: of so many parts, those of some consecutive ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Share {
+    /// The number of parts into which batches are divided.
+    pub of: usize,
+    /// The parts that are needed.
+    pub parts: Range<usize>,
+}
+
+impl Share {
+    /// All rows.
+    pub const ALL: Share = Share { of: 1, parts: 0..1 };
+
+    /// Returns the needed rows of a batch.
+    pub fn rows(&self, batch: usize) -> Range<usize> {
+        let start = |part| cut(batch, self.of, part).0;
+        start(self.parts.start)..if self.parts.end == self.of { batch } else { start(self.parts.end) }
+    }
+}
+
 /// Computes batches of a sample set: a pure function of (sets, epoch, index), with scratch memory.
 #[derive(Debug, Clone)]
 pub struct Batches {
@@ -147,6 +168,8 @@ pub struct Batches {
     augment: Vec<Augment>,
     shapes: Vec<[usize; 3]>,
     preparer: Preparer,
+    /// The rows whose images are computed.
+    share: Share,
     /// The losses of all samples, by which hard examples are chosen.
     losses: Option<Arc<[f32]>>,
     /// The order of the current epoch.
@@ -186,6 +209,7 @@ impl Batches {
             augment,
             shapes,
             preparer,
+            share: Share::ALL,
             losses: None,
             order: None,
             workers,
@@ -210,6 +234,11 @@ impl Batches {
     /// Sets whether the host or a GPU prepares the images.
     pub fn prepared_by(self, preparer: Preparer) -> Self {
         Batches { preparer, ..self }
+    }
+
+    /// Sets the rows whose images are needed; those of others are not computed.
+    pub fn shared(self, share: Share) -> Self {
+        Batches { share, ..self }
     }
 
     /// Returns how an epoch is divided into batches.
@@ -282,7 +311,7 @@ impl Batches {
             let order = order_of(order, (samples, &data.labels), self.losses.as_deref(), seed, epoch);
             self.order = order.map(|order| (epoch, order));
         }
-        let rows = own.len();
+        let (rows, needed) = (own.len(), self.share.rows(own.len()));
         (batch.epoch, batch.index, batch.first, batch.rows) = (epoch, sample / self.plan.batch, first, rows);
         (batch.whole, batch.part, batch.row) = (self.plan.rows_at(place), part, own.start);
         batch.targets.clear();
@@ -291,10 +320,14 @@ impl Batches {
             None => {
                 let features = self.features();
                 batch.images.resize(rows * features, 0.0);
+                let first = first + needed.start;
                 let read = |row, y: &mut [f32], memory: &mut Scratch| self.image(epoch, first + row, memory, y);
-                self.workers.each(&mut batch.images, features, read)?;
+                self.workers.each(&mut batch.images[needed.start * features..needed.end * features], features, read)?;
                 if let Some(whitening) = &self.set.whitening {
-                    self.workers.blocks(&mut batch.images, IMAGES * features, |images, memory| {
+                    // Whole blocks: what is computed together is the same whoever needs it.
+                    let blocks = needed.start / IMAGES * IMAGES..rows.min(needed.end.next_multiple_of(IMAGES));
+                    let images = &mut batch.images[blocks.start * features..blocks.end * features];
+                    self.workers.blocks(images, IMAGES * features, |images, memory| {
                         whitening.apply(images, &mut memory.centred);
                     });
                 }
@@ -305,8 +338,10 @@ impl Batches {
                 (0..rows).for_each(|row| self.draw_row(epoch, self.sample(first + row), &mut raw.draws));
                 let (images, features) = (self.images_of_sample(), self.set.data.features());
                 let bytes = raw.pixels.resize(rows * images * features);
-                self.workers.each(bytes, features * self.set.data.pixels.bytes(), |image, to, memory| {
-                    let sample = self.sample(first + image / images);
+                let width = features * self.set.data.pixels.bytes();
+                let own = &mut bytes[needed.start * images * width..needed.end * images * width];
+                self.workers.each(own, width, |image, to, memory| {
+                    let sample = self.sample(first + needed.start + image / images);
                     let partner = if image % images == 0 { None } else { self.partner(epoch, sample) };
                     let (read, stream) = partner
                         .map_or((sample, RandomStream::Augment), |partner| (partner.sample, RandomStream::Partner));

@@ -3,7 +3,7 @@
 //! The buffers travel through two channels: full ones to the consumer, empty ones back. When either side ends, its
 //! channel closes and the other side returns, so neither waits forever.
 
-use super::{Batch, BatchPart, Batches, Place, Preparer, SampleSet, SampleSets};
+use super::{Batch, BatchPart, Batches, Place, Preparer, SampleSet, SampleSets, Share};
 use crate::device::{Heap, HostMemory, Pool, thread};
 use crate::error::{Error, Result};
 use std::collections::VecDeque;
@@ -26,12 +26,14 @@ pub struct Destination<'a> {
     pub reads: usize,
     /// The threads that read images, at least 1.
     pub workers: usize,
+    /// The rows of each batch that it reads.
+    pub share: Share,
 }
 
 impl Destination<'_> {
     /// Returns the destination of batches that the host prepares and reads, one at a time.
     pub fn host() -> Self {
-        Destination { preparer: Preparer::Host, memory: &Heap, reads: 1, workers: 1 }
+        Destination { preparer: Preparer::Host, memory: &Heap, reads: 1, workers: 1, share: Share::ALL }
     }
 
     /// Returns the threads that read images besides the loader's own.
@@ -76,7 +78,7 @@ impl Loader {
     /// # Errors
     /// When the operating system cannot start a thread.
     pub fn train_on(batches: Batches, to: Destination, start: Place, part: usize) -> Result<Self> {
-        let mut batches = batches.prepared_by(to.preparer).read_by(to.pool()?);
+        let mut batches = batches.prepared_by(to.preparer).read_by(to.pool()?).shared(to.share.clone());
         let (mut place, mut row) = (start, 0);
         let buffers = to.buffers(&batches, part.min(batches.plan().rows(0)))?;
         Loader::start(buffers, move |batch| {
@@ -95,7 +97,8 @@ impl Loader {
     /// # Errors
     /// When the operating system cannot start a thread.
     pub fn eval(set: &Arc<SampleSet>, to: Destination, batch: usize) -> Result<Self> {
-        let mut batches = Batches::eval(set, batch).prepared_by(to.preparer).read_by(to.pool()?);
+        let mut batches =
+            Batches::eval(set, batch).prepared_by(to.preparer).read_by(to.pool()?).shared(to.share.clone());
         let buffers = to.buffers(&batches, batches.plan().rows(0))?;
         let mut index = 0;
         Loader::start(buffers, move |batch| {

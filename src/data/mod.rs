@@ -58,7 +58,7 @@ mod whitening;
 mod workers;
 
 pub use augment::Augment;
-pub use batches::{Batch, BatchPart, Batches, EpochPlan, Place};
+pub use batches::{Batch, BatchPart, Batches, EpochPlan, Place, Share};
 pub use cifar::{Cifar, Files};
 pub use classes::{Beyond, ClassCounts};
 pub use contents::{Contents, SetSummary, inspect};

@@ -130,6 +130,12 @@ impl SetRecord {
         Dataset::loaded(pixels, labels, shape, classes)
     }
 
+    /// Returns what the set has in common with copies of it on other machines.
+    pub fn in_common(&self) -> String {
+        let contents = self.contents.as_deref().map_or(String::new(), |contents| format!(", files {contents:.8}"));
+        self.described() + &contents
+    }
+
     fn described(&self) -> String {
         format!("{} images with fingerprint {:.8}", self.header.images, self.fingerprint)
     }

@@ -84,6 +84,7 @@ impl OneMove {
         let mut plan = Plan {
             network: Arc::new(network),
             chain: Arc::new(Chain::default()),
+            own: 0..mesh.devices(),
             arena: vec![regions.end; mesh.devices()],
             regions,
             flat: Flat::default(),

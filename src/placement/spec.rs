@@ -6,6 +6,7 @@ use crate::cpu::Implementation;
 use crate::data::AugmentSizes;
 use crate::device::Target;
 use crate::tensor::{MatmulPrecision, Mesh, Precision};
+use std::ops::Range;
 
 /// The devices that can read each other's memory.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -37,6 +38,14 @@ impl Processes {
         self.0.get(device).copied().unwrap_or(0)
     }
 
+    /// Returns the devices of a process, of `devices` in all.
+    pub fn devices(&self, process: usize, devices: usize) -> Range<usize> {
+        if self.0.is_empty() {
+            return 0..devices;
+        }
+        self.0.partition_point(|&other| other < process)..self.0.partition_point(|&other| other <= process)
+    }
+
     /// Returns true if devices are of one process.
     pub fn is_one(&self, devices: &[usize]) -> bool {
         devices.windows(2).all(|pair| self.of(pair[0]) == self.of(pair[1]))
@@ -60,6 +69,8 @@ pub struct Spec {
     pub peers: Peers,
     /// The process of each device.
     pub processes: Processes,
+    /// Whether collectives between processes add in the order of those within a process, for the same bits.
+    pub deterministic: bool,
     /// The fast or the reference implementation of layers.
     pub implementation: Implementation,
     /// Width of the targets: 1 for class numbers, otherwise the number of classes or of values.
@@ -86,6 +97,7 @@ impl Default for Spec {
             algorithm: CollectiveAlgorithm::OnePass,
             peers: Peers::All,
             processes: Processes::default(),
+            deterministic: false,
             implementation: Implementation::Fast,
             target_width: 1,
             augment: AugmentSizes::default(),

@@ -1,8 +1,11 @@
 //! Programs with their addresses, as the queues of CPU devices run them.
 
+use super::exchange::{DeviceCollective, together};
 use super::observer::{ArenaPart, Observer, Shown};
 use super::{Execution, LocalOperand, Plan, Program, Work};
-use crate::cpu::{Args, Implementation, MemorySlice, QueueProgram, Queues, SumTask, Timed, run_serially};
+use crate::cluster::{Team, Values};
+use crate::collectives::Piece;
+use crate::cpu::{Args, ExchangeTask, Implementation, MemorySlice, QueueProgram, Queues, SumTask, Timed, run_together};
 use crate::data::{Batch, BatchPart};
 use crate::device::{Clock, Key, Memory, Operand, Operands, Pool, Queue};
 use crate::error::Result;
@@ -11,6 +14,7 @@ use crate::optim::{Chain, Segment, UpdatePass, UpdateRole};
 use crate::placement::{Input, Region};
 use crate::tensor::{Dual, Element, LocalSlice, Precision, Real, Shape, Strided};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 
@@ -29,8 +33,8 @@ pub(super) struct Programs {
     metrics: Operands<Only>,
     /// The order in which instructions run.
     pub execution: Execution,
-    /// The instructions of each program in the order of the list: (queue, index on that queue).
-    lists: Vec<Vec<(usize, usize)>>,
+    /// The instructions of each program, as the serial execution runs them.
+    lists: Vec<SerialList>,
 }
 
 impl std::fmt::Debug for Programs {
@@ -40,22 +44,23 @@ impl std::fmt::Debug for Programs {
 }
 
 impl Programs {
-    /// Allocates the arenas of a plan and starts its queues.
-    pub fn new(plan: &Plan) -> Result<Self> {
+    /// Allocates the arenas of a plan and starts its queues; `team` connects them with other processes.
+    pub fn new(plan: &Plan, team: Option<&Arc<Team>>, groups: &[Vec<usize>]) -> Result<Self> {
         let precision = plan.spec.precision;
         let allocate = |&bytes: &usize| Memory::new(bytes).map(Arc::new);
         let memories: Vec<Arc<Memory>> = plan.arena.iter().chain([&plan.host]).map(allocate).collect::<Result<_>>()?;
         let batch = Arc::new(RwLock::new(Batch::default()));
+        let scratch = plan.scratch_of_messages().into_iter().map(|elements| allocate(&(elements * precision.bytes())));
+        let scratch = scratch.collect::<Result<Vec<_>>>()?;
+        let outside = team.map(|team| Outside { team, groups, scratch: &scratch });
         let script = |program| -> Arc<dyn QueueProgram> {
-            Arc::new(Executable::new(plan, program, &memories, Arc::clone(&batch)))
+            Arc::new(Executable::new(plan, program, &memories, Arc::clone(&batch), outside.as_ref()))
         };
         let scripts = plan.programs.iter().map(script).collect();
-        let queues = Queues::new(plan.spec.mesh.devices(), plan.spec.target.threads())?;
+        let queues = Queues::new(plan.own.len(), plan.spec.target.threads())?;
         let (offset, elements) = plan.region(Region::Metrics);
-        let metrics = only(operand(&memories[0], offset, elements, precision));
-        let list =
-            |program: &Program| program.instructions.iter().map(|step| (step.queue_index(), step.index)).collect();
-        let lists = plan.programs.iter().map(list).collect();
+        let metrics = only(operand_at(&memories[0], offset, elements, precision));
+        let lists = plan.programs.iter().map(SerialList::new).collect();
         let execution = Execution::default();
         Ok(Programs { precision, memories, queues, scripts, batch, host: Pool::new(1)?, metrics, execution, lists })
     }
@@ -65,7 +70,7 @@ impl Programs {
         self.exchange(batch);
         let result = match self.execution {
             Execution::Queues => self.queues.run(&self.scripts[number], clock),
-            Execution::Serial => run_serially(&*self.scripts[number], &self.lists[number], clock, &self.host),
+            Execution::Serial => self.lists[number].run(&*self.scripts[number], clock, &self.host),
         };
         self.exchange(batch);
         result
@@ -82,11 +87,14 @@ impl Programs {
     ) -> Result<()> {
         self.exchange(batch);
         let mut result = Ok(true);
-        for (index, instruction) in self.lists[number].iter().enumerate() {
-            let ran = run_serially(&*self.scripts[number], std::slice::from_ref(instruction), clock, &self.host);
-            result = ran.and_then(|()| goes_on(self, index));
-            if !matches!(result, Ok(true)) {
-                break;
+        let list = &self.lists[number];
+        'list: for group in &list.groups {
+            result = run_together(&*self.scripts[number], &list.steps[group.clone()], clock, &self.host).map(|()| true);
+            for index in group.clone() {
+                result = result.and_then(|_| goes_on(self, index));
+                if !matches!(result, Ok(true)) {
+                    break 'list;
+                }
             }
         }
         self.exchange(batch);
@@ -113,14 +121,14 @@ impl Programs {
         (shown, observer): (HashMap<usize, Shown>, &Arc<dyn Observer>),
     ) -> Result<()> {
         let list = &self.lists[number];
-        let shown: HashMap<_, _> = shown.into_iter().map(|(index, shown)| (list[index], shown)).collect();
+        let shown: HashMap<_, _> = shown.into_iter().map(|(index, shown)| (list.steps[index], shown)).collect();
         let (script, observer) = (Arc::clone(&self.scripts[number]), Arc::clone(observer));
         let (memories, precision) = (self.memories.clone(), self.precision);
         let observed: Arc<dyn QueueProgram> = Arc::new(Observed { script, shown, observer, memories, precision });
         self.exchange(batch);
         let result = match self.execution {
             Execution::Queues => self.queues.run(&observed, clock),
-            Execution::Serial => run_serially(&*observed, &self.lists[number], clock, &self.host),
+            Execution::Serial => list.run(&*observed, clock, &self.host),
         };
         self.exchange(batch);
         result
@@ -155,13 +163,13 @@ impl Programs {
 
     /// Calls `f` with elements of a device's arena. No instruction runs meanwhile: the queues are idle between runs.
     pub fn with<T: Real>(&self, device: usize, offset: usize, elements: usize, f: impl FnOnce(&mut [T])) {
-        let operand = operand(&self.memories[device], offset, elements, self.precision);
+        let operand = operand_at(&self.memories[device], offset, elements, self.precision);
         f(self.args(&only(operand)).write::<T>(Only));
     }
 }
 
 /// Returns an operand of consecutive elements that starts at a byte of an arena.
-fn operand(memory: &Arc<Memory>, offset: usize, elements: usize, precision: Precision) -> Operand {
+fn operand_at(memory: &Arc<Memory>, offset: usize, elements: usize, precision: Precision) -> Operand {
     let window = LocalSlice { start: vec![0], len: vec![elements] };
     Operand::new(memory, offset, Shape::from([elements]), window, precision)
 }
@@ -169,7 +177,7 @@ fn operand(memory: &Arc<Memory>, offset: usize, elements: usize, precision: Prec
 /// Returns values of an arena that no instruction changes meanwhile.
 fn values(memory: &Arc<Memory>, ArenaPart { byte, elements, element }: ArenaPart, pool: &Pool) -> Vec<f64> {
     let Element::Real(precision) = element else { unreachable!("CPU devices compute in full precision") };
-    let operands = only(operand(memory, byte, elements, precision));
+    let operands = only(operand_at(memory, byte, elements, precision));
     let args = Args::new(&operands, pool, precision);
     match precision {
         Precision::F32 => args.read::<f32>(Only).iter().map(|&x| f64::from(x)).collect(),
@@ -196,21 +204,22 @@ impl QueueProgram for Observed {
         self.script.waits(queue, step)
     }
     /// What is shown, the instruction itself uses: the events that order its uses order this as well.
-    fn perform(&self, queue: usize, step: usize, clock: Clock, pool: &Pool) {
+    fn perform(&self, queue: usize, step: usize, clock: Clock, pool: &Pool) -> Result<()> {
         let device = queue / Queue::COUNT;
         let shown = self.shown.get(&(queue, step));
         if let Some(Shown::Gradients { byte }) = shown {
             let element = Element::Real(self.precision);
-            let read = |range: std::ops::Range<usize>| {
+            let read = |range: Range<usize>| {
                 let at = ArenaPart { byte: byte + range.start * element.bytes(), elements: range.len(), element };
                 Ok(values(&self.memories[device], at, pool))
             };
             self.observer.gradients(device, &read).expect("reads of memory do not fail");
         }
-        self.script.perform(queue, step, clock, pool);
+        self.script.perform(queue, step, clock, pool)?;
         if let Some(Shown::Output { node, operand, at }) = shown {
             self.observer.output(*node, operand, &values(&self.memories[device], *at, pool));
         }
+        Ok(())
     }
     fn name(&self, queue: usize, step: usize) -> String {
         self.script.name(queue, step)
@@ -246,10 +255,39 @@ enum Action {
         weight: Option<usize>,
     },
     Sum(SumTask),
+    /// A collective between processes by messages.
+    Exchange(Arc<Team>, ExchangeTask),
+    /// One that the library sums, in the group with this number.
+    LibrarySum(Arc<Team>, usize, Operands<Only>),
     Update {
         stage: usize,
         operands: Operands<UpdateRole>,
     },
+}
+
+/// What connects the devices of this process with those of others.
+struct Outside<'a> {
+    team: &'a Arc<Team>,
+    groups: &'a [Vec<usize>],
+    /// The memory for the messages of each device.
+    scratch: &'a [Arc<Memory>],
+}
+
+/// The instructions of a program one after another: (queue, index on that queue), and those that run together.
+struct SerialList {
+    steps: Vec<(usize, usize)>,
+    groups: Vec<Range<usize>>,
+}
+
+impl SerialList {
+    fn new(program: &Program) -> Self {
+        let steps = program.instructions.iter().map(|step| (step.queue_index(), step.index)).collect();
+        SerialList { steps, groups: together(program) }
+    }
+
+    fn run(&self, script: &dyn QueueProgram, clock: Clock, pool: &Pool) -> Result<()> {
+        self.groups.iter().try_for_each(|group| run_together(script, &self.steps[group.clone()], clock, pool))
+    }
 }
 
 /// The instructions of all queues, each with its operands in memory.
@@ -269,9 +307,15 @@ struct Executable {
 }
 
 impl Executable {
-    fn new(plan: &Plan, program: &Program, memories: &[Arc<Memory>], batch: Arc<RwLock<Batch>>) -> Self {
+    fn new(
+        plan: &Plan,
+        program: &Program,
+        memories: &[Arc<Memory>],
+        batch: Arc<RwLock<Batch>>,
+        outside: Option<&Outside>,
+    ) -> Self {
         let precision = plan.spec.precision;
-        let devices = plan.spec.mesh.devices();
+        let devices = plan.own.len();
         let mut queues: Vec<Vec<Ready>> = (0..devices * Queue::COUNT).map(|_| Vec::new()).collect();
         let operand = |local: &LocalOperand| {
             let buffer = &program.buffers[local.buffer];
@@ -279,13 +323,11 @@ impl Executable {
             let memory = &memories[buffer.device];
             Operand::new(memory, offset, local.shape.clone(), local.window.clone(), precision)
         };
-        let slices = |pieces: &[(usize, Strided)]| {
-            let slice = |&(buffer, part): &(usize, Strided)| {
-                let buffer = &program.buffers[buffer];
-                MemorySlice::new(&memories[buffer.device], buffer.offset, part, precision)
-            };
-            pieces.iter().map(slice).collect()
+        let slice = |&(buffer, part): &(usize, Strided)| {
+            let buffer = &program.buffers[buffer];
+            MemorySlice::new(&memories[buffer.device], buffer.offset, part, precision)
         };
+        let slices = |pieces: &[(usize, Strided)]| pieces.iter().map(slice).collect();
         let mut segment_of = vec![0; plan.flat.order.len()];
         plan.flat.order.iter().enumerate().for_each(|(segment, &param)| segment_of[param] = segment);
         for step in &program.instructions {
@@ -304,7 +346,29 @@ impl Executable {
                 Work::Sum { sources, targets, .. } => {
                     Action::Sum(SumTask::new(slices(sources), slices(targets), precision))
                 }
-                Work::Collective { .. } => unreachable!("sessions run the programs of one process"),
+                Work::Collective { from, to, .. } => {
+                    let Outside { team, groups, scratch } = outside.expect("a team runs the programs of processes");
+                    let own = DeviceCollective::of(&step.work, step.device, plan.own.start);
+                    let own = own.expect("it is a collective");
+                    let summed = own.summed(&plan.spec.processes);
+                    match summed.and_then(|summed| groups.iter().position(|group| *group == summed)) {
+                        Some(group) => {
+                            let buffer = &program.buffers[to.0];
+                            let offset = buffer.offset + to.1.offset * precision.bytes();
+                            let values = operand_at(&memories[buffer.device], offset, to.1.len, precision);
+                            Action::LibrarySum(Arc::clone(team), group, only(values))
+                        }
+                        None => {
+                            let memory = |piece| match piece {
+                                Piece::From(part) => slice(&(from.0, part.shifted(from.1.offset))),
+                                Piece::To(part) => slice(&(to.0, part.shifted(to.1.offset))),
+                                Piece::Received(_) => unreachable!("these are in scratch memory"),
+                            };
+                            let task = own.task(&memory, &scratch[step.device], precision);
+                            Action::Exchange(Arc::clone(team), task)
+                        }
+                    }
+                }
                 Work::Update { stage, operands, .. } => {
                     let operands = operands.iter().map(|(role, l)| (*role, operand(l))).collect();
                     Action::Update { stage: *stage, operands }
@@ -345,7 +409,7 @@ impl QueueProgram for Executable {
         &self.queues[queue][step].waits
     }
 
-    fn perform(&self, queue: usize, step: usize, clock: Clock, pool: &Pool) {
+    fn perform(&self, queue: usize, step: usize, clock: Clock, pool: &Pool) -> Result<()> {
         let device = queue / Queue::COUNT;
         match &self.queues[queue][step].action {
             Action::Load { input, to } => {
@@ -370,12 +434,22 @@ impl QueueProgram for Executable {
                 }
             }
             Action::Sum(transfer) => transfer.run(),
+            Action::Exchange(team, task) => task.run(team)?,
+            Action::LibrarySum(team, group, operands) => {
+                let args = self.args(operands, pool, clock, 0);
+                match self.precision {
+                    Precision::F32 => team.sum(*group, Values::F32(args.write::<f32>(Only)))?,
+                    Precision::F64 => team.sum(*group, Values::F64(args.write::<f64>(Only)))?,
+                    Precision::Dual => unreachable!("dual numbers are for one process"),
+                }
+            }
             Action::Update { stage, operands } => {
                 let args = self.args(operands, pool, clock, 0);
                 let known = |segment: usize| self.known[device][segment].load(Ordering::Relaxed);
                 self.chain.run(&self.stages[*stage], &self.segments[device], known, &args);
             }
         }
+        Ok(())
     }
 
     fn name(&self, queue: usize, step: usize) -> String {

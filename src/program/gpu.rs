@@ -44,7 +44,7 @@ impl Programs {
     /// Creates the programs on open GPUs whose arenas have the plan's sizes.
     pub fn new(plan: &Plan, mut gpus: Gpus) -> Result<Programs> {
         let lists = plan.programs.iter().map(|program| IssueList::new(plan, program, &gpus)).collect::<Result<_>>()?;
-        let devices = plan.spec.mesh.devices();
+        let devices = plan.own.len();
         let buckets: Vec<_> = plan.flat.buckets.iter().map(|b| b.offset..b.offset + b.len).collect();
         let mut chains = Vec::new();
         for device in 0..devices {

@@ -5,8 +5,9 @@ use crate::collectives::Collective;
 use crate::device::{Epilogue, Queue};
 use crate::layers::{Access, Pass, Role};
 use crate::optim::UpdateRole;
-use crate::placement::{Input, MemoryUse, Processes, Region, Variant};
+use crate::placement::{Input, MemoryUse, Region, Variant};
 use crate::tensor::{Axis, Element, LocalSlice, Shape, Strided};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A buffer, as an index into [`Program::buffers`].
@@ -187,11 +188,24 @@ pub struct Program {
 }
 
 impl Program {
-    /// Returns the instructions of a process: those of its devices, in the same order. Buffers keep their numbers.
-    pub fn of_process(&self, process: usize, processes: &Processes) -> Program {
-        let own = |instruction: &&Instruction| processes.of(instruction.device) == process;
-        let instructions = self.instructions.iter().filter(own).cloned().collect();
-        Program { variant: self.variant, buffers: self.buffers.clone(), instructions }
+    /// Returns the instructions of a process: those of its devices `own`, of `devices` in all, in the same order. Its devices count from 0, and
+    /// the host follows them. Buffers keep their numbers, peers of collectives the numbers of their devices.
+    pub fn of_process(&self, own: Range<usize>, devices: usize) -> Program {
+        let mut instructions: Vec<Instruction> =
+            self.instructions.iter().filter(|step| own.contains(&step.device)).cloned().collect();
+        for step in &mut instructions {
+            step.device -= own.start;
+            step.waits.iter_mut().for_each(|(queue, _)| *queue -= own.start * Queue::COUNT);
+        }
+        let mut buffers = self.buffers.clone();
+        for buffer in &mut buffers {
+            buffer.device = match buffer.device {
+                host if host == devices => own.len(),
+                device if own.contains(&device) => device - own.start,
+                _ => usize::MAX,
+            };
+        }
+        Program { variant: self.variant, buffers, instructions }
     }
 
     /// Returns how many bytes a use reads or writes.

@@ -82,7 +82,7 @@ pub(super) struct IssueList {
 impl IssueList {
     /// Creates the list of a program and its events.
     pub fn new(plan: &Plan, program: &Program, gpus: &Gpus) -> Result<IssueList> {
-        let queues = plan.spec.mesh.devices() * Queue::COUNT;
+        let queues = plan.own.len() * Queue::COUNT;
         let mut numbers: Vec<Vec<usize>> = vec![Vec::new(); queues];
         for (number, step) in program.instructions.iter().enumerate() {
             numbers[step.queue_index()].push(number);

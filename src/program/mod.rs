@@ -16,6 +16,7 @@ mod compile;
 mod cpu;
 pub mod estimate;
 pub mod events;
+mod exchange;
 mod execution;
 mod extent;
 mod gpu;
@@ -31,6 +32,7 @@ pub mod print;
 mod regions;
 mod session;
 mod staged;
+mod tensors;
 mod trace;
 mod usage;
 
@@ -42,6 +44,7 @@ pub use ir::{Buffer, BufferId, Instruction, LocalOperand, Peer, Program, Slice, 
 pub use observer::Observer;
 pub use plan::Plan;
 pub use regions::{AllocatedRegion, InputStaging, Regions};
-pub use session::{Persistent, Session, StepResult};
+pub use session::{Session, StepResult};
+pub use tensors::Persistent;
 pub use trace::FirstNonFinite;
 pub use usage::Usage;

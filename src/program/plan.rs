@@ -6,6 +6,7 @@ use crate::network::Network;
 use crate::optim::{Chain, Segment};
 use crate::placement::{self, Flat, Placed, Region, Spec};
 use crate::tensor::{Axis, Layout, Placement};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The programs of a run and the arena that they share.
@@ -23,9 +24,11 @@ pub struct Plan {
     pub flat: Flat,
     /// The layout and offset of each running statistic in its region.
     pub statistics: Vec<(Layout, usize)>,
+    /// The devices whose programs these are: all, or those of one process, which then count from 0 in the programs.
+    pub own: Range<usize>,
     /// One program per variant.
     pub programs: Vec<Program>,
-    /// Bytes of each device's arena.
+    /// Bytes of the arena of each of these devices.
     pub arena: Vec<usize>,
     /// Bytes of host memory for transfers between GPUs.
     pub host: usize,
@@ -46,7 +49,8 @@ impl Plan {
         let regions = Regions::of(&network, &chain, &first, &spec);
         let (arena, programs) = (vec![regions.end; spec.mesh.devices()], Vec::with_capacity(placed.len()));
         let Placed { flat, statistics, .. } = first;
-        let mut plan = Plan { network, chain, spec, regions, flat, statistics, programs, arena, host: 0 };
+        let own = 0..spec.mesh.devices();
+        let mut plan = Plan { network, chain, spec, regions, flat, statistics, own, programs, arena, host: 0 };
         placed.iter().for_each(|placed| plan.add(placed));
         Ok(plan)
     }
@@ -65,9 +69,17 @@ impl Plan {
         self.programs.push(program);
     }
 
-    /// Returns each parameter's segment of the flat regions on a device, in the order of offsets.
+    /// Returns the plan of a process: that of its own devices, which count from 0 in its programs. Peers of collectives keep their numbers.
+    pub fn of_process(&self, process: usize) -> Plan {
+        let devices = self.spec.mesh.devices();
+        let own = self.spec.processes.devices(process, devices);
+        let programs = self.programs.iter().map(|program| program.of_process(own.clone(), devices)).collect();
+        Plan { programs, arena: self.arena[own.clone()].to_vec(), own, ..self.clone() }
+    }
+
+    /// Returns each parameter's segment of the flat regions on a device of this plan, in the order of offsets.
     pub fn segments(&self, device: usize) -> Vec<Segment> {
-        let at = self.spec.mesh.position(device);
+        let at = self.spec.mesh.position(self.own.start + device);
         let mut layers = vec![0; self.network.parameters.len()];
         for (index, node) in self.network.nodes.iter().enumerate() {
             node.params.iter().for_each(|&param| layers[param] = index);

@@ -1,15 +1,16 @@
-//! Runs the programs of a plan, and reads and writes the tensors that outlive a step.
+//! Runs the programs of a plan.
 
 use super::execution::{Execution, Graphs};
 use super::{InputStaging, Plan, cpu, gpu};
-use crate::data::{Batch, Destination, Preparation, Preparer};
+use crate::cluster::Team;
+use crate::data::{Batch, Destination, Preparation, Preparer, Share};
 use crate::device::{Clock, LibraryUse, Target};
 use crate::error::{Error, Result};
 use crate::gpu::libraries::{LibraryReport, Record};
 use crate::gpu::{CLOCK_BYTES, DriverKind, GpuOptions, Gpus};
 use crate::placement::{Peers, Region, Variant};
-use crate::tensor::{Axis, Dual, Layout, LocalSlice, Placement, Precision, Real, Shape, Strided};
-use std::ops::Range;
+use crate::tensor::Precision;
+use std::sync::Arc;
 
 /// The loss of a step, and what was not finite.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -23,26 +24,6 @@ pub struct StepResult {
     pub bad_weights: f64,
 }
 
-/// A tensor that outlives a step.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Persistent {
-    /// A parameter.
-    Parameter(usize),
-    /// The gradient of a parameter.
-    Gradient(usize),
-    /// A parameter's part of a state slot of the optimiser: (slot, parameter).
-    Slot(usize, usize),
-    /// A running statistic.
-    Statistic(usize),
-}
-
-/// The direction of a copy: to the device or from it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Direction {
-    In,
-    Out,
-}
-
 /// The programs on their devices.
 #[derive(Debug)]
 pub(super) enum Devices {
@@ -54,6 +35,8 @@ pub(super) enum Devices {
 #[derive(Debug)]
 pub struct Session {
     pub(super) plan: Plan,
+    /// The other processes, if the devices of the plan are those of one of several.
+    pub(super) team: Option<Arc<Team>>,
     pub(super) devices: Devices,
     /// The values of [`Region::Metrics`] after the step that finished last.
     pub(super) values: Vec<f64>,
@@ -71,8 +54,21 @@ impl Session {
     /// # Errors
     /// If this machine does not have enough memory or threads.
     pub fn new(plan: Plan) -> Result<Self> {
-        let devices = Devices::Cpu(cpu::Programs::new(&plan)?);
-        Ok(Session::of(plan, devices))
+        let devices = Devices::Cpu(cpu::Programs::new(&plan, None, &[])?);
+        Ok(Session::of(plan, None, devices))
+    }
+
+    /// Opens the CPU devices of this process for the plan of all processes, which call this at the same time.
+    ///
+    /// # Errors
+    /// As [`Session::new`], or if the processes cannot exchange data.
+    pub fn of_team(plan: &Plan, team: &Arc<Team>) -> Result<Self> {
+        let groups = plan.groups();
+        let processes = |group: &Vec<usize>| group.iter().map(|&device| plan.spec.processes.of(device)).collect();
+        team.engine().prepare(&groups.iter().map(processes).collect::<Vec<_>>())?;
+        let plan = plan.of_process(team.rank());
+        let devices = Devices::Cpu(cpu::Programs::new(&plan, Some(team), &groups)?);
+        Ok(Session::of(plan, Some(Arc::clone(team)), devices))
     }
 
     /// Allocates the arenas of a plan on GPUs, which may be emulated; `ordinals` holds the GPU of each device.
@@ -100,12 +96,12 @@ impl Session {
             gpus.use_libraries(libraries)?;
         }
         let devices = Devices::Gpu(gpu::Programs::new(&plan, gpus)?);
-        Ok(Session::of(plan, devices))
+        Ok(Session::of(plan, None, devices))
     }
 
-    fn of(plan: Plan, devices: Devices) -> Self {
+    fn of(plan: Plan, team: Option<Arc<Team>>, devices: Devices) -> Self {
         let values = vec![0.0; plan.region(Region::Metrics).1];
-        Session { plan, devices, values, finished: false }
+        Session { plan, team, devices, values, finished: false }
     }
 
     /// Sets how GPUs receive their work; no effect on CPU devices.
@@ -171,13 +167,20 @@ impl Session {
     /// If steps are under way.
     pub fn destination(&self) -> Destination<'_> {
         assert_eq!(self.under_way(), 0, "the buffers of an earlier loader may still be read");
-        let preparer = self.preparer();
+        let (preparer, host) = (self.preparer(), Destination { share: self.share(), ..Destination::host() });
         match &self.devices {
             Devices::Gpu(programs) if preparer == Preparer::Device => {
-                Destination { preparer, memory: programs.host_memory(), reads: InputStaging::READS, workers: 1 }
+                Destination { memory: programs.host_memory(), reads: InputStaging::READS, preparer, ..host }
             }
-            _ => Destination::host(),
+            _ => host,
         }
+    }
+
+    /// Returns the rows of each batch that the devices load: those of their positions along `data`.
+    fn share(&self) -> Share {
+        let mesh = self.plan.spec.mesh;
+        let (first, last) = (self.plan.own.start, self.plan.own.end - 1);
+        Share { of: mesh.data, parts: mesh.position(first).data..mesh.position(last).data + 1 }
     }
 
     /// Makes GPUs augment and normalise the images of all batches from now on; CPU devices receive them prepared.
@@ -298,195 +301,5 @@ impl Session {
         assert_eq!(prepared_by, self.preparer(), "the batch must match the session's preparer");
         let number = self.plan.programs.iter().position(|p| p.variant == variant);
         number.ok_or_else(|| Error::Run(format!("no program was planned for {variant:?}")))
-    }
-
-    /// Returns the layout, shape and first byte of a tensor in every device's arena.
-    fn find(&self, which: Persistent) -> (Layout, Shape, usize) {
-        let plan = &self.plan;
-        let bytes = plan.spec.precision.bytes();
-        let param = |i: usize, region| {
-            let part = plan.flat.parts[i];
-            let shape = plan.network.parameters[i].param.shape.clone();
-            (part.layout, shape, plan.region(region).0 + part.offset * bytes)
-        };
-        match which {
-            Persistent::Parameter(i) => param(i, Region::Weights),
-            Persistent::Gradient(i) => param(i, Region::Gradients),
-            Persistent::Slot(slot, i) => param(i, Region::Slot(slot)),
-            Persistent::Statistic(i) => {
-                let (layout, offset) = plan.statistics[i];
-                let shape = plan.network.statistics[i].param.shape.clone();
-                (layout, shape, plan.region(Region::Statistics).0 + offset * bytes)
-            }
-        }
-    }
-
-    /// Returns a device's elements of a region.
-    ///
-    /// # Errors
-    /// If a GPU reports an error.
-    ///
-    /// # Panics
-    /// If `T` is not the plan's precision.
-    pub fn read_region<T: Real>(&self, device: usize, region: Region) -> Result<Vec<T>> {
-        let (at, elements) = self.plan.region(region);
-        let mut all = vec![T::ZERO; elements];
-        self.with::<T>(device, at, elements, Direction::Out, |from| all.copy_from_slice(from))?;
-        Ok(all)
-    }
-
-    /// Writes a device's elements of a region.
-    ///
-    /// # Errors
-    /// If a GPU reports an error.
-    ///
-    /// # Panics
-    /// If `T` is not the plan's precision, or the number of elements is not the region's.
-    pub fn write_region<T: Real>(&mut self, device: usize, region: Region, all: &[T]) -> Result<()> {
-        let (at, elements) = self.plan.region(region);
-        self.with::<T>(device, at, elements, Direction::In, |to| to.copy_from_slice(all))
-    }
-
-    /// Exchanges the weights with the averages of the weights.
-    ///
-    /// # Errors
-    /// If a GPU reports an error.
-    ///
-    /// # Panics
-    /// If the chain keeps no averages.
-    pub fn exchange_average(&mut self) -> Result<()> {
-        let slot = self.plan.chain.average().expect("the chain keeps averages");
-        match self.plan.spec.precision {
-            Precision::F32 => self.exchange::<f32>(Region::Weights, Region::Slot(slot)),
-            Precision::F64 => self.exchange::<f64>(Region::Weights, Region::Slot(slot)),
-            Precision::Dual => self.exchange::<Dual>(Region::Weights, Region::Slot(slot)),
-        }
-    }
-
-    fn exchange<T: Real>(&mut self, a: Region, b: Region) -> Result<()> {
-        for device in 0..self.plan.spec.mesh.devices() {
-            let (first, second) = (self.read_region::<T>(device, a)?, self.read_region::<T>(device, b)?);
-            self.write_region(device, a, &second)?;
-            self.write_region(device, b, &first)?;
-        }
-        Ok(())
-    }
-
-    /// Calls `f` with elements of a device's arena; for GPUs, copies them from the device before or to it after.
-    fn with<T: Real>(
-        &self,
-        device: usize,
-        at: usize,
-        elements: usize,
-        way: Direction,
-        f: impl FnOnce(&mut [T]),
-    ) -> Result<()> {
-        match &self.devices {
-            Devices::Cpu(programs) => programs.with(device, at, elements, f),
-            Devices::Gpu(programs) => {
-                let mut host = vec![0.0f32; elements];
-                if way == Direction::Out {
-                    programs.fetch(device, at, &mut host)?;
-                }
-                let mut values: Vec<T> = host.iter().map(|&v| T::from_f64(f64::from(v))).collect();
-                f(&mut values);
-                if way == Direction::In {
-                    host.iter_mut().zip(values).for_each(|(to, from)| *to = from.to_f64() as f32);
-                    programs.store(device, at, &host)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Returns all elements of a tensor, assembled from the devices that hold them.
-    ///
-    /// # Errors
-    /// If a GPU reports an error.
-    ///
-    /// # Panics
-    /// If `T` is not the plan's precision.
-    pub fn read<T: Real>(&self, which: Persistent) -> Result<Vec<T>> {
-        let rows = self.find(which).1.0[0];
-        self.read_rows(which, 0..rows)
-    }
-
-    /// Returns some rows (indices of dimension 0) of a tensor, assembled from the devices that hold them.
-    ///
-    /// # Errors
-    /// As [`Session::read`].
-    ///
-    /// # Panics
-    /// As [`Session::read`].
-    pub fn read_rows<T: Real>(&self, which: Persistent, rows: Range<usize>) -> Result<Vec<T>> {
-        let (layout, shape, _) = self.find(which);
-        let mesh = self.plan.spec.mesh;
-        let mut all = vec![T::ZERO; rows.len() * shape.elements() / shape.0[0].max(1)];
-        for device in 0..mesh.devices() {
-            let at = mesh.position(device);
-            let copy = |axis: Axis| layout.on(axis) == Placement::Replicate && at.on(axis) > 0;
-            if Axis::INNER_FIRST.into_iter().any(copy) {
-                continue;
-            }
-            let Some((at, elements, part)) = self.part(which, device, &rows) else { continue };
-            self.with::<T>(device, at, elements, Direction::Out, |from| {
-                for (row, from) in from.chunks_exact(part.len.max(1)).enumerate() {
-                    all[part.offset + row * part.stride..][..part.len].copy_from_slice(from);
-                }
-            })?;
-        }
-        Ok(all)
-    }
-
-    /// Writes its part of a tensor to every device.
-    ///
-    /// # Errors
-    /// If a GPU reports an error.
-    ///
-    /// # Panics
-    /// If `T` is not the plan's precision, or the number of elements is not the tensor's.
-    pub fn write<T: Real>(&mut self, which: Persistent, all: &[T]) -> Result<()> {
-        let rows = self.find(which).1.0[0];
-        self.write_rows(which, 0..rows, all)
-    }
-
-    /// Writes its part of some rows (indices of dimension 0) of a tensor to every device.
-    ///
-    /// # Errors
-    /// As [`Session::write`].
-    ///
-    /// # Panics
-    /// As [`Session::write`].
-    pub fn write_rows<T: Real>(&mut self, which: Persistent, rows: Range<usize>, all: &[T]) -> Result<()> {
-        let shape = self.find(which).1;
-        assert_eq!(all.len(), rows.len() * shape.elements() / shape.0[0].max(1));
-        for device in 0..self.plan.spec.mesh.devices() {
-            let Some((at, elements, part)) = self.part(which, device, &rows) else { continue };
-            self.with::<T>(device, at, elements, Direction::In, |to| {
-                for (row, to) in to.chunks_exact_mut(part.len.max(1)).enumerate() {
-                    to.copy_from_slice(&all[part.offset + row * part.stride..][..part.len]);
-                }
-            })?;
-        }
-        Ok(())
-    }
-
-    /// Returns where a device holds its part of some rows of a tensor: the first byte, the number of elements, and their
-    /// places among the rows' elements. `None` if it holds none of them.
-    fn part(&self, which: Persistent, device: usize, rows: &Range<usize>) -> Option<(usize, usize, Strided)> {
-        let (layout, shape, offset) = self.find(which);
-        let mesh = self.plan.spec.mesh;
-        let mut window = layout.window(&shape, mesh, mesh.position(device));
-        let mut whole = LocalSlice { start: vec![0; shape.rank()], len: shape.0 };
-        (whole.start[0], whole.len[0]) = (rows.start, rows.len());
-        let (first, end) = (window.start[0], window.start[0] + window.len[0]);
-        let (start, end) = (first.max(rows.start), end.min(rows.end));
-        if start >= end {
-            return None;
-        }
-        let before: usize = (start - first) * window.len[1..].iter().product::<usize>();
-        (window.start[0], window.len[0]) = (start, end - start);
-        let at = offset + before * self.plan.spec.precision.bytes();
-        Some((at, window.elements(), Strided::of(&window, &whole)))
     }
 }

@@ -24,7 +24,7 @@ pub struct FirstNonFinite {
 
 impl Session {
     /// Runs one step on a batch without updating the weights, and returns the first layer that wrote a value that is not
-    /// finite: in the order of the network, or of its backward pass.
+    /// finite: in the order of the network, or of its backward pass. Of several processes, all call it, and each looks at its devices.
     ///
     /// # Errors
     /// If a step fails on a device, or the plan has no such variant.
@@ -39,20 +39,23 @@ impl Session {
     ) -> Result<Option<FirstNonFinite>> {
         assert_eq!(self.under_way(), 0, "submitted steps must finish first");
         let number = self.number(variant, batch)?;
-        let program = &self.plan.programs[number];
+        let (program, alone) = (&self.plan.programs[number], self.team.is_none());
         let mut found: Option<FirstNonFinite> = None;
         let mut look = |index: usize, read: &dyn Fn(usize, ArenaPart) -> Result<Vec<f64>>| {
             let here = non_finite(program, index, read)?;
             match (&mut found, here) {
                 // Other devices compute the same phase on their samples.
-                (Some(found), Some(here)) => found.rows.extend(here.rows),
+                (Some(found), Some(here)) if (here.node, here.pass) == (found.node, found.pass) => {
+                    found.rows.extend(here.rows);
+                }
                 (None, here) => found = here,
-                (Some(_), None) => {}
+                (Some(_), _) => {}
             }
             let next = program.instructions.get(index + 1);
             let same = |found: &FirstNonFinite| is_of(next.map(|next| &next.work), found);
             let updates = matches!(next.map(|next| &next.work), Some(Work::Update { bucket: None, .. }) | None);
-            Ok(!updates && found.as_ref().is_none_or(same))
+            // Several processes all reach the end: others wait for the collectives.
+            Ok(!updates && (!alone || found.as_ref().is_none_or(same)))
         };
         match &mut self.devices {
             Devices::Cpu(programs) => programs.run_each(number, batch, clock, |programs, index| {

@@ -4,6 +4,7 @@ use super::event::{RunEvent, Sink};
 use super::{JsonLines, Log, Patience, Progress, cut_back};
 use crate::error::Result;
 use crate::storage::Fs;
+use indicatif::ProgressBar;
 use std::path::Path;
 
 /// Where and how verbosely a run reports its progress.
@@ -49,6 +50,15 @@ impl Reporter {
             reporter.emit(&RunEvent::Note { text })?;
         }
         Ok(reporter)
+    }
+
+    /// Opens the log of another process than the first of several: `log-rank-007.txt`.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn of_process(fs: &Fs, dir: &Path, rank: usize, verbosity: u8) -> Result<Self> {
+        let log = Log::open(fs, &dir.join(format!("log-rank-{rank:03}.txt")), verbosity, ProgressBar::hidden())?;
+        Ok(Reporter { sinks: vec![Box::new(log)] })
     }
 
     /// Adds a sink.

@@ -1,11 +1,13 @@
 //! The devices of a configuration: whether they are present, and opening a session on them.
 
+use crate::cluster::Team;
 use crate::config::{self, Config, PeerAccess};
 use crate::device::{LibraryUse, Target};
 use crate::error::{Error, Problem, Result, quantity};
 use crate::gpu::Driver;
 use crate::placement::Peers;
 use crate::program::{Plan, Session};
+use std::sync::Arc;
 
 /// Returns the target of the program.
 pub(super) fn target(config: &Config) -> Target {
@@ -65,12 +67,20 @@ pub(super) fn peers(config: &Config) -> (Peers, Option<String>) {
 /// Opens the devices of a configuration for a plan.
 ///
 /// # Errors
-/// If the devices are those of several processes; when a GPU is missing, has too little memory, or cannot be used.
-pub(super) fn session(config: &Config, plan: Plan) -> Result<Session> {
+/// If the devices are those of several processes that have no team; when a GPU is missing, has too little memory, or cannot be used.
+pub(super) fn session(config: &Config, plan: Plan, team: Option<&Arc<Team>>) -> Result<Session> {
     let processes = config.devices.processes;
+    if let Some(team) = team {
+        return match config.devices.kind.driver() {
+            None => Session::of_team(&plan, team),
+            Some(_) => Err(Error::Usage(
+                "[devices]: GPUs of several processes cannot exchange data yet; use = \"cpu\"".to_string(),
+            )),
+        };
+    }
     if processes > 1 {
         return Err(Error::Usage(format!(
-            "[cluster]: processes = {processes}, but several processes cannot work together yet; remove processes, or look at their plan"
+            "[cluster]: processes = {processes}, but only train works with several processes; remove processes, or look at their plan"
         )));
     }
     match config.devices.kind.driver() {

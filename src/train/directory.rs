@@ -27,6 +27,8 @@ pub struct RunDir {
     pub path: PathBuf,
     /// The identity of its run.
     pub run: String,
+    /// The record of this process as its owner.
+    pub owner: Owner,
     lock: Lock,
 }
 
@@ -39,7 +41,7 @@ impl RunDir {
             Err(e) if e.kind() == ErrorKind::NotFound => format!("{:x}-{:x}", owner.started, owner.pid),
             Err(e) => return Err(Error::io(&dir.join(CONFIG), "read", e)),
         };
-        Ok(RunDir { path: dir.to_path_buf(), run, lock })
+        Ok(RunDir { path: dir.to_path_buf(), run, owner, lock })
     }
 
     /// Takes a directory for a new run.

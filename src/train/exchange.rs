@@ -1,12 +1,13 @@
 //! Copies parameters between memory and files: files keep PyTorch's names and layouts, this code permutes.
 
-use super::weights::{ByteSink, TensorData, TensorFile, TensorSource, TensorSpec, pieces};
+use super::weights::{self, ByteSink, TensorData, TensorFile, TensorSource, TensorSpec, pieces};
 use crate::error::{Error, Result};
 use crate::layers::Param;
 use crate::network::{self, Parameter};
 use crate::program::{Persistent, Session};
 use crate::tensor::{Precision, Real, Shape};
 use safetensors::tensor::Dtype;
+use std::cell::Cell;
 use std::ops::Range;
 
 /// Returns the elements in file order.
@@ -114,17 +115,46 @@ pub struct Export<'a> {
     session: &'a Session,
     /// Which tensors, their names, and the parameters whose form they have.
     tensors: Vec<(Persistent, String, &'a Param)>,
+    /// The number of pieces that were gathered from all processes.
+    gathered: Cell<usize>,
 }
 
 impl<'a> Export<'a> {
     /// Creates the source of a file. A value that is not finite is an error when it is read.
     pub fn new(session: &'a Session, tensors: Vec<(Persistent, String, &'a Param)>) -> Self {
-        Export { session, tensors }
+        Export { session, tensors, gathered: Cell::new(0) }
+    }
+
+    /// Gathers the pieces that have not been gathered yet, and forgets them. All processes gather the same pieces, whatever becomes of
+    /// the file in the first of them.
+    ///
+    /// # Errors
+    /// When a GPU fails, or the processes cannot exchange data.
+    pub fn finish(&self) -> Result<()> {
+        let mut number = 0;
+        for index in weights::order(&self.specs()) {
+            let (which, _, param) = &self.tensors[index];
+            for rows in row_pieces(param) {
+                if number >= self.gathered.get() {
+                    self.gather(*which, rows)?;
+                }
+                number += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn gather(&self, which: Persistent, rows: Range<usize>) -> Result<()> {
+        match self.session.plan().spec.precision {
+            Precision::F32 => self.session.gather_rows::<f32>(which, rows).map(|_| ()),
+            _ => self.session.gather_rows::<f64>(which, rows).map(|_| ()),
+        }
     }
 
     /// Returns some rows of a tensor in the order of a file.
     fn finite<T: Real>(&self, index: usize, which: Persistent, rows: Range<usize>, part: &Param) -> Result<Vec<T>> {
-        let values = self.session.read_rows::<T>(which, rows)?;
+        let values = self.session.gather_rows::<T>(which, rows)?.expect("the first process writes files");
+        self.gathered.set(self.gathered.get() + 1);
         if values.iter().any(|value| !value.to_f64().is_finite()) {
             let message = "is not finite: nothing was saved; lower lr, then resume from the last checkpoint";
             return Err(Error::NotFinite(format!("\"{}\" {message}", self.tensors[index].1)));

@@ -6,8 +6,9 @@ use super::headers::{DataPolicy, Headers};
 use super::memory::{self, ProcessMemory};
 use super::ranges::{self, RunLimits};
 use super::start::Start;
+use crate::cluster::Team;
 use crate::collectives::CollectiveAlgorithm;
-use crate::config::{self, Collectives, Config, DeviceKind};
+use crate::config::{self, Collectives, Config, DeviceKind, Environment};
 use crate::cpu::Implementation;
 use crate::data::{BatchPart, Contents, DataRecord, Description, EpochPlan, Header, Place, SampleOrder};
 use crate::error::{Error, Fault, Problem, Problems, Result, quantity};
@@ -69,6 +70,10 @@ pub struct Job {
     pub(super) from: (u64, Place),
     /// The weights to start from.
     pub(super) start: Option<Start>,
+    /// The processes that train together, if there are several.
+    pub team: Option<Arc<Team>>,
+    /// The hash of the plan, if it is needed.
+    pub(super) plan_hash: String,
 }
 
 impl Job {
@@ -78,7 +83,20 @@ impl Job {
     /// # Errors
     /// All problems.
     pub fn open(path: &Path, sets: &[String], needs: DataPolicy) -> Result<(Job, Plan)> {
-        Self::complete(CheckedConfig::new(config::read(path, sets)?), needs)
+        Self::open_in(None, path, sets, needs)
+    }
+
+    /// Like [`Job::open`], for the process of an environment.
+    ///
+    /// # Errors
+    /// All problems.
+    pub fn open_in(
+        environment: Option<Environment>,
+        path: &Path,
+        sets: &[String],
+        needs: DataPolicy,
+    ) -> Result<(Job, Plan)> {
+        Self::complete(CheckedConfig::new(config::read_in(environment, path, sets)?), needs)
     }
 
     /// Like [`Job::open`], for a parsed configuration.
@@ -148,6 +166,8 @@ impl Job {
             evaluates,
             from: (0, Place::default()),
             start: None,
+            team: None,
+            plan_hash: String::new(),
         };
         if let Some(train) = train.filter(|_| sound) {
             let faults = fit::faults(&job.config, &job.network, &train, test.as_ref());
@@ -195,7 +215,7 @@ impl Job {
     /// # Errors
     /// When a GPU is missing, has too little memory, or cannot be used.
     pub fn session(&self, plan: Plan) -> Result<Session> {
-        devices::session(&self.config, plan)
+        devices::session(&self.config, plan, self.team.as_ref())
     }
 
     /// Returns the memory of a process that runs a plan of this job.
@@ -411,6 +431,7 @@ impl Job {
             },
             peers: self.peers.clone(),
             processes: Processes::with(settings.processes, settings.each()),
+            deterministic: settings.deterministic,
             implementation: Implementation::Fast,
             target_width: self.target_width(),
             augment: self.config.data.sizes(self.stored_shape()),

@@ -2,6 +2,7 @@
 
 pub mod changes;
 pub mod checkpoint;
+mod consent;
 mod devices;
 pub mod directory;
 pub mod evaluate;
@@ -21,10 +22,13 @@ mod nonfinite;
 pub mod owner;
 pub mod predictions;
 mod ranges;
+mod resume;
 mod run;
 mod sample_losses;
 pub mod signals;
 mod start;
+pub mod team;
+mod together;
 mod updates;
 pub mod watch;
 pub mod weights;

@@ -4,6 +4,7 @@
 use super::evaluate::BatchOf;
 use super::run::Run;
 use super::start::tensors;
+use crate::cluster::Team;
 use crate::data::{BatchPart, Batches, Place, Preparer};
 use crate::device::Clock;
 use crate::error::{Error, Result, number};
@@ -11,6 +12,7 @@ use crate::layers::{Pass, Role};
 use crate::placement::Variant;
 use crate::program::{FirstNonFinite, Persistent};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Pixels and weights beyond this are suspected: products of a few of them overflow.
 const LARGE: f64 = 1e4;
@@ -43,6 +45,35 @@ fn largest_pixel(of: &mut BatchOf) -> Result<Option<Largest<u32>>> {
     let pixels = batch.images.iter().enumerate().map(|(i, &pixel)| (i / width, f64::from(pixel)));
     let largest = largest(pixels);
     Ok(largest.map(|Largest { value, at }| Largest { value, at: of.batches.sample(batch.first + at) }))
+}
+
+/// Where a process found the first value that is not finite.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+struct Found {
+    /// Its place in the order in which layers run: the pass, and the node or its distance from the last one.
+    first: (usize, usize),
+    /// The description.
+    text: String,
+}
+
+/// Returns the place of a value in the order in which layers run.
+fn key(first: &FirstNonFinite) -> (usize, usize) {
+    let node = if first.pass == Pass::Forward { first.node } else { usize::MAX - first.node };
+    (first.pass as usize, node)
+}
+
+/// Returns what the process found whose value is the first, given what this one found.
+///
+/// # Errors
+/// If the processes cannot exchange data.
+fn earliest(team: Option<&Arc<Team>>, own: Option<Found>) -> Result<Option<Found>> {
+    let Some(team) = team else { return Ok(own) };
+    let all = team.gather(&serde_json::to_string(&own).expect("numbers and text can be written"))?;
+    let read = |(process, text): (usize, &String)| {
+        let found: Found = serde_json::from_str::<Option<Found>>(text).ok()??;
+        Some(Found { text: format!("process {process}: {}", found.text), ..found })
+    };
+    Ok(all.iter().enumerate().filter_map(read).min())
 }
 
 /// What made a value overflow.
@@ -115,16 +146,17 @@ impl Run {
     }
 
     fn explained(&mut self, what: &str, mut of: BatchOf, first: Result<Option<FirstNonFinite>>) -> Error {
-        let (first, cause) = match first.and_then(|first| Ok((first, self.cause(&mut of)?))) {
-            Ok(traced) => traced,
+        let found = first.and_then(|first| {
+            let own = first.map(|first| Found { first: key(&first), text: self.described(&first, of.variant.batch) });
+            Ok((earliest(self.job.team.as_ref(), own)?, self.cause(&mut of)?))
+        });
+        let (found, cause) = match found {
+            Ok(found) => found,
             Err(error) => return error,
         };
-        let place = match &first {
-            Some(first) => self.described(first, of.variant.batch),
-            None => "the loss or a gradient is not finite".to_string(),
-        };
+        let place = found.as_ref().map_or("the loss or a gradient is not finite", |found| &found.text);
         // Then the newest checkpoint has the very weights whose outputs overflow.
-        let forward = first.is_some_and(|first| first.pass == Pass::Forward);
+        let forward = found.as_ref().is_some_and(|found| found.first.0 == Pass::Forward as usize);
         let spoilt = forward && self.saved == Some(self.step) && matches!(cause, Cause::Rate | Cause::Decay(_));
         Error::NotFinite(format!("{what}: {place}; {}", self.advice(&cause, of.clock, spoilt)))
     }

@@ -1,20 +1,19 @@
 //! A run: its job, its data and its session, opened at the start or from a checkpoint, and saved to one.
 
-use super::changes;
 use super::checkpoint::{self, Checkpoint, Retention, Snapshot};
 use super::exchange::{self, Export};
 use super::headers::note_same_data;
 use super::job::{Evaluates, Job};
 use super::manifest::{Evaluation, FORMAT, Info, Ranking};
 use super::method_run::MethodRun;
-use super::sample_losses::{self, SampleLosses, WithLosses};
+use super::sample_losses::{SampleLosses, WithLosses};
 use super::start::tensors;
+use super::team;
 use super::watch::Watch;
 use super::weights::TensorSource;
 use super::whitening::{self, WithWhitening};
 use crate::config::{learned_length, learned_settings};
 use crate::data::{self, DataRecord, Known, Place, Preparation, SampleSets};
-use crate::device::LibraryUse;
 use crate::error::{Error, Result};
 use crate::layers::Param;
 use crate::optim::ScheduleState;
@@ -22,7 +21,6 @@ use crate::program::{Persistent, Plan, Session};
 use crate::storage::{Fs, free_bytes, is_full, needed_and_free};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// The manifest, names and headers of a checkpoint, about.
 const OTHER_BYTES: u64 = 8_000;
@@ -64,7 +62,7 @@ pub struct Run {
     pub(super) records: Records,
     pub(super) session: Session,
     pub(super) splits: SampleSets,
-    data: DataRecord,
+    pub(super) data: DataRecord,
     /// Updates made.
     pub(super) step: u64,
     /// The place of the next sample.
@@ -102,61 +100,17 @@ impl Run {
     /// # Errors
     /// When the data or the weights cannot be read.
     pub fn start(job: Job, plan: Plan, records: Records) -> Result<Run> {
-        let opened = data::open_known(&job.config.data, job.config.seed, &job.config.base, Known::default())?;
+        let opened = data::open_known(&job.config.data, job.config.seed, &job.config.base, Known::default());
         let mut run = Run::open(job, plan, opened, records)?;
         if run.data.is_test_train() {
             note_same_data(&mut run.job.notes);
         }
-        run.job.initialise(&mut run.session, &run.splits)?;
-        run.warn_of_shortage();
-        Ok(run)
-    }
-
-    /// Resumes from the newest valid checkpoint of the run directory; notes which ones were skipped.
-    ///
-    /// # Errors
-    /// When there is none, when it does not fit the network, or when settings or data have changed that may not change.
-    pub fn resume(mut job: Job, mut plan: Plan, records: Records, options: &ResumeOptions) -> Result<Run> {
-        let found = checkpoint::latest(&records.fs, &records.dir, &records.run)?;
-        let info = &found.checkpoint.info;
-        let has_length = job.config.optimizer.schedule.depends_on_length();
-        let settings = changes::settings_like(info, &job.config.resolved, has_length);
-        changes::check_keys(&options.allow_change, info, &settings)?;
-        let changed = changes::of_settings(info, &settings);
-        let mut notes = changes::allow(&changed, &options.allow_change)?;
-        let has_changed = |key| changed.iter().any(|change| changes::covers(key, &change.key));
-        let measure = has_changed("data.normalize");
-        // Whitening is fitted to normalised images.
-        let keeps = job.config.data.whiten.is_some() && !measure && !has_changed("data.whiten");
-        let whitening = keeps.then(|| whitening::read(&found.checkpoint)).transpose()?;
-        let known = Known {
-            is_resumed: true,
-            record: info.data.as_ref(),
-            verify: options.verify_data,
-            measure,
-            whitening: whitening.as_ref(),
-        };
-        let opened = data::open_known(&job.config.data, job.config.seed, &job.config.base, known)?;
-        notes.extend(changes::allow(&changes::of_data(info, &opened.1), &options.allow_change)?);
-        notes.extend(found.skipped.iter().map(|skipped| format!("skipped a checkpoint: {}", skipped.with_causes())));
-        job.notes.extend(notes);
-        if let Some(with_rest) = job.go_on(info.step, info.place)? {
-            plan = with_rest;
+        run.job.compare(&run.data, (run.step, run.place))?;
+        let initialised = run.job.initialise(&mut run.session, &run.splits);
+        run.job.agree(initialised)?;
+        if run.job.leads() {
+            run.warn_of_shortage();
         }
-        // A transform that is new to the chain counts its updates from here.
-        let chain = Arc::new(job.config.optimizer.chain.joined(|name| found.checkpoint.start(name)));
-        (job.config.optimizer.chain, plan.chain) = (Arc::clone(&chain), chain);
-        let mut run = Run::open(job, plan, opened, records)?;
-        run.restore_model(&found.checkpoint)?;
-        run.restore_state(&found.checkpoint)?;
-        let by = run.retention().best_by;
-        run.best = checkpoint::best_score(&run.records.fs, &run.records.dir, &found.checkpoint.info, &by)?;
-        run.unproven = true;
-        let tidied = checkpoint::tidy(&run.records.fs, &run.records.dir, &found.checkpoint.info, &run.retention());
-        if let Err(error) = tidied {
-            run.job.notes.push(format!("what a kill left could not be removed: {}", error.with_causes()));
-        }
-        run.warn_of_shortage();
         Ok(run)
     }
 
@@ -171,14 +125,14 @@ impl Run {
         let whitening = whitening.as_ref();
         let opened = match (job.evaluates, record) {
             (Some(Evaluates::Test), Some(record)) => {
-                (data::open_test(settings, seed, base, record, whitening)?, record.clone())
+                data::open_test(settings, seed, base, record, whitening).map(|test| (test, record.clone()))
             }
             _ => data::open_known(
                 settings,
                 seed,
                 base,
                 Known { is_resumed: true, record, whitening, ..Known::default() },
-            )?,
+            ),
         };
         let mut run = Run::open(job, plan, opened, Records::default())?;
         run.restore_model(checkpoint)?;
@@ -189,9 +143,15 @@ impl Run {
         Ok(run)
     }
 
-    fn open(mut job: Job, plan: Plan, (splits, data): (SampleSets, DataRecord), records: Records) -> Result<Run> {
+    pub(super) fn open(
+        mut job: Job,
+        plan: Plan,
+        opened: Result<(SampleSets, DataRecord)>,
+        records: Records,
+    ) -> Result<Run> {
+        let (splits, data) = job.agree(opened)?;
         job.notes.extend(splits.notes.iter().cloned());
-        let mut session = job.session(plan)?;
+        let mut session = job.agree(job.session(plan))?;
         let method = MethodRun::new(&job)?;
         let watch = Watch::new(&job, &session).filter(|_| job.evaluates.is_none());
         session.prepare(Preparation::of(&splits))?;
@@ -259,87 +219,8 @@ impl Run {
         &mut self.session
     }
 
-    fn restore_model(&mut self, checkpoint: &Checkpoint) -> Result<()> {
-        let network = Arc::clone(&self.job.network);
-        let file = &checkpoint.model;
-        for (which, parameter) in tensors(&network) {
-            let index = file.find(&parameter.name).ok_or_else(|| {
-                let message = "resume with the configuration of this run";
-                Error::file(&checkpoint.path, format!("it has no tensor \"{}\"; {message}", parameter.name))
-            })?;
-            exchange::import(&mut self.session, which, parameter, file, index)?;
-        }
-        self.step = checkpoint.info.step;
-        Ok(())
-    }
-
-    /// Restores the averages of the weights, of all the optimiser's state.
-    fn restore_average(&mut self, checkpoint: &Checkpoint, slot: usize) -> Result<()> {
-        let network = Arc::clone(&self.job.network);
-        for (which, name, parameter) in self.slots() {
-            let Persistent::Slot(number, _) = which else { continue };
-            if number != slot {
-                continue;
-            }
-            let index = checkpoint.state.find(&name).ok_or_else(|| {
-                Error::file(
-                    &checkpoint.path,
-                    format!("it has no tensor \"{name}\"; the run was trained without train.ema"),
-                )
-            })?;
-            exchange::import(&mut self.session, which, &network.parameters[parameter], &checkpoint.state, index)?;
-        }
-        Ok(())
-    }
-
-    /// Restores the optimiser's state, by parameter and transform; slots of transforms that are new start at zero.
-    fn restore_state(&mut self, checkpoint: &Checkpoint) -> Result<()> {
-        let network = Arc::clone(&self.job.network);
-        let (file, info) = (&checkpoint.state, &checkpoint.info);
-        let (mut fresh, mut used) = (Vec::new(), Vec::new());
-        let average = self.session.plan().chain.average();
-        for (which, name, parameter) in self.slots() {
-            match file.find(&name) {
-                Some(index) => {
-                    exchange::import(&mut self.session, which, &network.parameters[parameter], file, index)?;
-                    used.push(index);
-                }
-                // An evaluation may come before the first update.
-                None if matches!(which, Persistent::Slot(slot, _) if Some(slot) == average) => {
-                    let weights = exchange::read_values(&self.session, Persistent::Parameter(parameter))?;
-                    exchange::write_values(&mut self.session, which, &weights)?;
-                }
-                None => fresh.push(name),
-            }
-        }
-        if let Some(method) = &mut self.method {
-            used.extend(method.restore(file, &info.method)?);
-        }
-        // Read with the data, or fitted again because its setting has changed.
-        used.extend(whitening::indices(file));
-        used.extend(sample_losses::index(file));
-        if self.chooses_hard_examples() {
-            self.losses = sample_losses::read(checkpoint, self.splits.train.samples.len())?;
-        }
-        let unused = file.tensors.iter().enumerate().filter(|(index, _)| !used.contains(index));
-        let unused: Vec<String> = unused.map(|(_, tensor)| tensor.name.clone()).collect();
-        for (what, names) in [("starts at zero", fresh), ("of the checkpoint is not used", unused)] {
-            if !names.is_empty() {
-                self.job.notes.push(format!("optimiser state {what}: {}", names.join(", ")));
-            }
-        }
-        if self.job.config.devices.libraries != LibraryUse::Off {
-            self.job.notes.extend(self.session.restore_choices(&info.algorithms));
-        }
-        (self.samples, self.skips) = (info.samples, info.skips);
-        self.schedules = self.job.config.optimizer.schedule.states(&info.schedules);
-        self.saved = Some(self.step);
-        self.evaluations.clone_from(&info.evaluations);
-        Ok(())
-    }
-
     /// Returns the optimiser's tensors: which one, its name in files, its parameter.
-    fn slots(&self) -> Vec<(Persistent, String, usize)> {
+    pub(super) fn slots(&self) -> Vec<(Persistent, String, usize)> {
         let chain = &self.session.plan().chain;
         let names = chain.names();
         let mut all = Vec::new();
@@ -399,23 +280,42 @@ impl Run {
         if !std::mem::take(&mut self.unproven) {
             return;
         }
+        if !self.job.leads() {
+            return;
+        }
         let newest = Info { step: self.saved.unwrap_or(self.step), ..self.info() };
         if let Err(error) = checkpoint::prune(&self.records.fs, &self.records.dir, &newest, &self.retention()) {
             tracing::warn!("an old checkpoint could not be removed: {}", error.with_causes());
         }
     }
 
-    /// Writes a checkpoint; returns its folder.
-    pub(super) fn write_checkpoint(&mut self) -> Result<PathBuf> {
+    /// Writes a checkpoint; returns its folder. Of several processes, the first one writes, and all know how that ended.
+    pub(super) fn save_together(&mut self) -> Result<PathBuf> {
         self.unproven = true;
         let [model, state] = self.exported();
         let (model, state) = (Export::new(&self.session, model), Export::new(&self.session, state));
+        let Some(team) = self.job.team.clone() else {
+            return self.write_checkpoint(&model, &state).map_err(|error| self.with_space(error));
+        };
+        team.engine().pause_deadlines(true);
+        let written = match team.rank() {
+            0 => self.write_checkpoint(&model, &state).map_err(|error| self.with_space(error)),
+            _ => Ok(PathBuf::new()),
+        };
+        model.finish()?;
+        state.finish()?;
+        let written = team::first(&team, written)?;
+        team.engine().pause_deadlines(false);
+        written
+    }
+
+    fn write_checkpoint(&self, model: &Export, state: &Export) -> Result<PathBuf> {
         // A method has no slots, and a chain no vectors.
         let vectors = self.method.as_ref().map(MethodRun::tensors);
-        let state: &dyn TensorSource = vectors.as_ref().map_or(&state, |vectors| vectors);
+        let state: &dyn TensorSource = vectors.as_ref().map_or(state, |vectors| vectors);
         let state = WithWhitening { state, whitening: self.splits.train.whitening.as_deref() };
         let state = WithLosses { state: &state, losses: self.losses().map(|losses| &losses[..]) };
-        let snapshot = Snapshot { model: &model, state: &state, info: &self.info() };
+        let snapshot = Snapshot { model, state: &state, info: &self.info() };
         checkpoint::write(&self.records.fs, &self.records.dir, &snapshot, &self.retention())
     }
 
@@ -441,7 +341,7 @@ impl Run {
     }
 
     /// Adds a note if the disk has no room for the checkpoints that the run keeps, and the one that is being written.
-    fn warn_of_shortage(&mut self) {
+    pub(super) fn warn_of_shortage(&mut self) {
         let Retention { newest, best, .. } = self.retention();
         let kept = (newest + best + 1) as u64;
         let needed = self.checkpoint_bytes().saturating_mul(kept);

@@ -4,13 +4,15 @@
 //! A second signal ends the process at once, and so does the first one before training begins; checkpoints are complete
 //! or absent at every moment. A signal that was ignored when the process started, as SIGHUP under `nohup`, stays ignored.
 
+use super::consent::{Consent, Wishes};
+use crate::cluster::Team;
 use crate::error::{Error, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
 use signal_hook::low_level;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// The exit code after SIGUSR1: EX_TEMPFAIL of sysexits.h, which requeues a job.
@@ -34,6 +36,14 @@ struct State {
     training: AtomicBool,
     /// When the time of the run is over.
     deadline: OnceLock<Instant>,
+    /// Whether a checkpoint is due by the clock.
+    saves: AtomicBool,
+    /// What the processes of a team agree on.
+    consent: OnceLock<Mutex<Consent>>,
+}
+
+fn lock(consent: &Mutex<Consent>) -> MutexGuard<'_, Consent> {
+    consent.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Stop {
@@ -74,9 +84,54 @@ impl Stop {
         self.0.training.store(true, Ordering::SeqCst);
     }
 
+    /// Lets all processes of a team stop at the same place: from now on, the answers are those of the last [`Stop::look`].
+    pub fn join(&self, team: &Arc<Team>) {
+        let _ = self.0.consent.set(Mutex::new(Consent::new(team)));
+    }
+
+    /// Looks what is requested. All processes of a team call it at the same places of a run, and learn what any of them wished at the place
+    /// before. `saves` is whether a checkpoint is due by the clock.
+    ///
+    /// # Errors
+    /// If the processes cannot exchange data.
+    pub fn look(&self, saves: bool) -> Result<()> {
+        let own = Wishes {
+            requested: self.0.requested.load(Ordering::SeqCst),
+            signal: self.0.signal.load(Ordering::SeqCst),
+            out_of_time: self.is_over(),
+            saves,
+        };
+        match self.0.consent.get() {
+            Some(consent) => lock(consent).look(own),
+            None => {
+                self.0.saves.store(saves, Ordering::SeqCst);
+                Ok(())
+            }
+        }
+    }
+
+    /// Returns whether a checkpoint was due by the clock at the last [`Stop::look`].
+    pub fn saves(&self) -> bool {
+        self.0.consent.get().map_or(self.0.saves.load(Ordering::SeqCst), |consent| lock(consent).agreed.saves)
+    }
+
+    /// Declares that a checkpoint was written.
+    pub fn saved(&self) {
+        self.0.saves.store(false, Ordering::SeqCst);
+        if let Some(consent) = self.0.consent.get() {
+            lock(consent).saved();
+        }
+    }
+
     /// Returns true once a signal has arrived, [`Stop::request`] was called, or the time is over.
     pub fn requested(&self) -> bool {
-        self.0.requested.load(Ordering::SeqCst) || self.out_of_time()
+        match self.0.consent.get() {
+            Some(consent) => {
+                let agreed = lock(consent).agreed;
+                agreed.requested || agreed.out_of_time
+            }
+            None => self.0.requested.load(Ordering::SeqCst) || self.is_over(),
+        }
     }
 
     /// Requests the end at a time; only the first call counts.
@@ -86,6 +141,10 @@ impl Stop {
 
     /// Returns true once the time is over.
     pub fn out_of_time(&self) -> bool {
+        self.0.consent.get().map_or_else(|| self.is_over(), |consent| lock(consent).agreed.out_of_time)
+    }
+
+    fn is_over(&self) -> bool {
         self.0.deadline.get().is_some_and(|deadline| Instant::now() >= *deadline)
     }
 
@@ -96,7 +155,9 @@ impl Stop {
 
     /// Returns the signal that has arrived, if any.
     pub fn signal(&self) -> Option<i32> {
-        Some(self.0.signal.load(Ordering::SeqCst)).filter(|&signal| signal != 0)
+        let own = || self.0.signal.load(Ordering::SeqCst);
+        let signal = self.0.consent.get().map_or_else(own, |consent| lock(consent).agreed.signal);
+        Some(signal).filter(|&signal| signal != 0)
     }
 }
 

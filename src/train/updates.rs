@@ -146,13 +146,14 @@ impl Run {
         loop {
             // Batches are submitted ahead of their results, but none beyond an update after which the weights are inspected.
             while under_way.len() < self.session.depth() {
+                stop.look(rhythm.save_time())?;
                 let watched = self.watch.as_ref().is_some_and(|watch| watch.inspects(before, next));
                 let observer = self.watch.as_ref().and_then(|watch| watch.observer(before, next));
                 let waits = rhythm.inspects(before, next)
                     || watched
                     || self.path.is_some()
                     || (next.sample == 0 && waits_for_epochs);
-                let ends = before >= steps || rhythm.save_time() || stop.requested();
+                let ends = before >= steps || stop.saves() || stop.requested();
                 if !divided && (ends || (before > self.step && waits)) || observer.is_some() && !under_way.is_empty() {
                     break;
                 }
@@ -175,8 +176,9 @@ impl Run {
                 under_way.push_back(Submitted { clock, rows, after: (!divided).then_some(next) });
             }
             let Some(Submitted { clock, rows, after }) = under_way.pop_front() else {
-                if rhythm.save_time() && !stop.requested() && self.step < steps {
+                if stop.saves() && !stop.requested() && self.step < steps {
                     self.save_if_possible(reporter)?;
+                    stop.saved();
                     (rhythm.saved, last) = (Instant::now(), Instant::now());
                     continue;
                 }
@@ -225,6 +227,7 @@ impl Run {
             let best = rhythm.evaluates(self.step, place) && self.evaluate(reporter, stop)?;
             if best || rhythm.due(rhythm.train.checkpoint.every, self.step, place) {
                 self.save_if_possible(reporter)?;
+                stop.saved();
                 rhythm.saved = Instant::now();
             }
             if rhythm.inspects(self.step, place) {
@@ -396,7 +399,7 @@ impl Run {
 
     fn save(&mut self, reporter: &mut Reporter) -> Result<()> {
         reporter.sync()?;
-        let path = self.write_checkpoint().map_err(|error| self.with_space(error))?;
+        let path = self.save_together()?;
         self.saved = Some(self.step);
         let path = self.relative(&path).display().to_string();
         reporter.emit(&RunEvent::Checkpoint { step: self.step, path })

@@ -133,6 +133,13 @@ impl TensorSource for Vec<NamedTensor> {
     }
 }
 
+/// Returns the order of tensors in a file, as indices.
+pub(super) fn order(specs: &[TensorSpec]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..specs.len()).collect();
+    order.sort_by(|&a, &b| specs[b].dtype.cmp(&specs[a].dtype).then(specs[a].name.cmp(&specs[b].name)));
+    order
+}
+
 /// Passes the bytes of a file of tensors to `sink`: the header, then the tensors by type and name, as the reference
 /// implementation orders them.
 ///
@@ -140,8 +147,7 @@ impl TensorSource for Vec<NamedTensor> {
 /// Those of the sink and of the source.
 pub fn write(source: &(impl TensorSource + ?Sized), sink: ByteSink) -> Result<()> {
     let specs = source.specs();
-    let mut order: Vec<usize> = (0..specs.len()).collect();
-    order.sort_by(|&a, &b| specs[b].dtype.cmp(&specs[a].dtype).then(specs[a].name.cmp(&specs[b].name)));
+    let order = order(&specs);
     let mut infos = Vec::new();
     let mut offset = 0;
     for &index in &order {

@@ -90,7 +90,7 @@ impl QueueProgram for Load {
     fn waits(&self, _: usize, _: usize) -> &[(usize, usize)] {
         &[]
     }
-    fn perform(&self, queue: usize, _: usize, clock: Clock, pool: &Pool) {
+    fn perform(&self, queue: usize, _: usize, clock: Clock, pool: &Pool) -> Result<()> {
         let device = queue / Queue::COUNT;
         let args = self.args(device, pool);
         if clock.step == 0 {
@@ -110,6 +110,7 @@ impl QueueProgram for Load {
                 self.least[device][worker].fetch_min(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
             });
         }
+        Ok(())
     }
     fn name(&self, _: usize, _: usize) -> String {
         format!("{:?}", self.work).to_lowercase()

@@ -32,7 +32,7 @@ impl Part {
                 Part { device, node: segment.layer, ranges, scale: segment.len as f64 / read as f64 }
             })
         };
-        (0..plan.spec.mesh.devices()).flat_map(of_device).collect()
+        (0..plan.own.len()).flat_map(of_device).collect()
     }
 
     /// Returns its values, given those of its ranges.

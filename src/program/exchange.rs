@@ -1,0 +1,150 @@
+//! Collectives between processes, as devices with host memory carry them out.
+
+use super::ir::Peer;
+use super::{Plan, Program, Work};
+use crate::collectives::{Collective, DevicePart, LocalSum, Message, Piece, device_part};
+use crate::cpu::{ExchangeTask, MemorySlice, Round, SumTask};
+use crate::device::Memory;
+use crate::placement::Processes;
+use crate::tensor::{LocalSlice, Precision, Strided};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// A collective on one device.
+#[derive(Debug)]
+pub(super) struct DeviceCollective<'a> {
+    pub collective: Collective,
+    pub peers: &'a [Peer],
+    pub device: usize,
+}
+
+impl<'a> DeviceCollective<'a> {
+    /// Returns the collective of an instruction of a device, if it is one; `first` is the first device of the process.
+    pub fn of(work: &'a Work, device: usize, first: usize) -> Option<Self> {
+        let Work::Collective { collective, peers, .. } = work else { return None };
+        Some(DeviceCollective { collective: *collective, peers, device: first + device })
+    }
+
+    fn part(&self) -> DevicePart {
+        let windows =
+            |window: fn(&Peer) -> &LocalSlice| self.peers.iter().map(|peer| window(peer).clone()).collect::<Vec<_>>();
+        let own = self.peers.iter().position(|peer| peer.device == self.device);
+        let own = own.expect("a device takes part in its own collectives");
+        device_part(self.collective, &windows(|peer| &peer.from), &windows(|peer| &peer.to), own)
+    }
+
+    /// Returns how many elements of scratch memory it needs.
+    pub fn scratch(&self) -> usize {
+        let part = self.part();
+        let messages =
+            [&part.terms_sent, &part.terms_received, &part.sums_sent, &part.sums_received].into_iter().flatten();
+        let strided = messages.filter(|message| is_strided(message.piece));
+        part.received + strided.map(|message| message.elements).sum::<usize>()
+    }
+
+    /// Returns what the device does, given the memory of a piece of its tensor and scratch memory.
+    pub fn task(
+        &self,
+        memory: &dyn Fn(Piece) -> MemorySlice,
+        scratch: &Arc<Memory>,
+        precision: Precision,
+    ) -> ExchangeTask {
+        let part = self.part();
+        let mut used = part.received;
+        let at = |start: usize, elements| MemorySlice::new(scratch, 0, Strided::contiguous(start, elements), precision);
+        let slice = |piece, elements| match piece {
+            Piece::Received(start) => at(start, elements),
+            piece => memory(piece),
+        };
+        let mut round = |sent: &[Message], received: &[Message]| {
+            let mut round = Round::default();
+            let mut packed = |elements| {
+                used += elements;
+                at(used - elements, elements)
+            };
+            for &Message { peer, piece, elements } in sent {
+                let mut from = slice(piece, elements);
+                if is_strided(piece) {
+                    let packed = packed(elements);
+                    round.pack.push(SumTask::new(vec![from], vec![packed.clone()], precision));
+                    from = packed;
+                }
+                round.outgoing.push((self.peers[peer].device, from));
+            }
+            for &Message { peer, piece, elements } in received {
+                let mut to = slice(piece, elements);
+                if is_strided(piece) {
+                    let packed = packed(elements);
+                    round.unpack.push(SumTask::new(vec![packed.clone()], vec![to], precision));
+                    to = packed;
+                }
+                round.incoming.push((self.peers[peer].device, to));
+            }
+            round
+        };
+        let terms = round(&part.terms_sent, &part.terms_received);
+        let totals = round(&part.sums_sent, &part.sums_received);
+        let sum = |sum: &LocalSum| {
+            let terms = sum.terms.iter().map(|&term| slice(term, sum.elements)).collect();
+            SumTask::new(terms, vec![slice(sum.target, sum.elements)], precision)
+        };
+        ExchangeTask { device: self.device, terms, sums: part.sums.iter().map(sum).collect(), totals }
+    }
+
+    /// Returns the devices if a library may sum among them: each is the only one of its process that takes part.
+    pub fn summed(&self, processes: &Processes) -> Option<Vec<usize>> {
+        let devices: Vec<usize> = self.peers.iter().map(|peer| peer.device).collect();
+        let alone = devices.windows(2).all(|pair| processes.of(pair[0]) < processes.of(pair[1]));
+        (self.collective == Collective::AllReduce && alone).then_some(devices)
+    }
+}
+
+/// Returns true if elements are not one run.
+fn is_strided(piece: Piece) -> bool {
+    matches!(piece, Piece::From(part) | Piece::To(part) if part.rows != 1)
+}
+
+impl Plan {
+    /// Returns the groups of devices among which a library sums, in the order in which they are first needed. Each needs a group of processes
+    /// of its own, although these may be the same: two devices of a process may sum at the same time.
+    pub(super) fn groups(&self) -> Vec<Vec<usize>> {
+        let mut groups = Vec::new();
+        let steps = self.programs.iter().flat_map(|program| &program.instructions);
+        for step in steps.filter(|_| !self.spec.deterministic) {
+            let collective = DeviceCollective::of(&step.work, step.device, 0);
+            let group = collective.and_then(|collective| collective.summed(&self.spec.processes));
+            groups.extend(group.filter(|group| !groups.contains(group)));
+        }
+        groups
+    }
+
+    /// Returns the elements of scratch memory that the messages of each device of this process need.
+    pub(super) fn scratch_of_messages(&self) -> Vec<usize> {
+        let mut all = vec![0; self.own.len()];
+        for step in self.programs.iter().flat_map(|program| &program.instructions) {
+            if let Some(collective) = DeviceCollective::of(&step.work, step.device, self.own.start) {
+                all[step.device] = all[step.device].max(collective.scratch());
+            }
+        }
+        all
+    }
+}
+
+/// Returns a program's instructions in groups that run together: the parts of one collective on the devices of this process wait for each
+/// other, all other instructions are alone.
+pub(super) fn together(program: &Program) -> Vec<Range<usize>> {
+    let peers = |index: usize| match &program.instructions[index].work {
+        Work::Collective { peers, .. } => Some(peers),
+        _ => None,
+    };
+    let mut all: Vec<Range<usize>> = Vec::new();
+    for index in 0..program.instructions.len() {
+        match all.last_mut() {
+            Some(last) if peers(index).zip(peers(last.start)).is_some_and(|(own, first)| Arc::ptr_eq(own, first)) => {
+                last.end = index + 1;
+            }
+            _ => all.push(index..index + 1),
+        }
+    }
+    all
+}
