@@ -24,6 +24,8 @@ const ORDER: &[&[&str]] = &[
 ];
 /// Rooms that hold memory and threads, where `unsafe` is the rule.
 const DEVICES: &[&str] = &["device", "cpu", "gpu"];
+/// The folder that calls MPI.
+const CALLS: &str = "src/cluster/mpi/";
 /// Rooms that may launch kernels, and the words that mark a launch: of a kernel, or of CPU tasks that write strided,
 /// disjoint parts of one output (`cpu::Args::strided`).
 const LAUNCHING: &[&str] = &["layers", "optim", "collectives", "data"];
@@ -243,7 +245,11 @@ fn unsafe_code(source: &Source) -> Vec<String> {
     // Tests of the device launch kernels, count allocations and inspect memory themselves.
     let room = source.room().unwrap_or_default();
     let test = source.path.starts_with("tests/");
-    if test || DEVICES.contains(&room.as_str()) || source.path == "src/program/arena.rs" {
+    if test
+        || DEVICES.contains(&room.as_str())
+        || source.path.starts_with(CALLS)
+        || source.path == "src/program/arena.rs"
+    {
         return Vec::new();
     }
     let launching = LAUNCHING.contains(&room.as_str());

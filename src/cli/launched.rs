@@ -1,9 +1,11 @@
 //! What a command does that a launcher started as several processes.
 
 use super::output::failure;
-use crate::cluster::{Process, Team, connect};
+use crate::cluster::mpi::Failure;
+use crate::cluster::{Process, Team, Timeouts, connect};
 use crate::error::{Error, Result};
 use crate::train::owner::Owner;
+use crate::train::signals;
 use crate::train::team::{agree, from_first};
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -30,7 +32,13 @@ pub(super) struct Place {
 
 /// Connects the processes of a job, and runs a command on all of them. An error that they agree on is printed once.
 pub(super) fn run(process: &Process, each: usize, command: impl FnOnce(&Arc<Team>) -> Result<()>) -> Result<()> {
-    let engine = connect(process).map_err(|error| of_process(process.rank, error))?;
+    let rank = process.rank;
+    let failed = move |failure: &Failure| {
+        let error = of_process(rank, Error::Run(failure.message.clone()));
+        self::failure(&error);
+        std::process::exit(signals::AGAIN);
+    };
+    let engine = connect(process, Timeouts::default(), failed).map_err(|error| of_process(rank, error))?;
     let team = Arc::new(Team::new(engine, each));
     let result = command(&team);
     team.engine().finish();

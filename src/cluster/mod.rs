@@ -7,12 +7,13 @@ mod engine;
 mod find;
 mod launchers;
 mod memory;
+pub mod mpi;
 mod node_list;
 mod process;
 mod team;
 mod variables;
 
-pub use connect::connect;
+pub use connect::{Timeouts, connect};
 pub use engine::{Engine, Incoming, Outgoing, PendingSum, Values};
 pub use memory::MemoryEngine;
 pub use node_list::first_node;
