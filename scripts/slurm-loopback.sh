@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Starts a Slurm cluster of several nodes on this machine, for trials of srun and sbatch without a cluster; needs root and Debian's packages slurm-wlm and munge.
+# Starts a Slurm cluster of several nodes on this machine, for trials of srun and sbatch without a cluster; needs root and Debian's packages slurm-wlm, munge and,
+# for srun --mpi=pmix, libpmix-dev.
 #
 #     scripts/slurm-loopback.sh start DIR [NODES]    writes DIR/slurm.conf; then: export SLURM_CONF=DIR/slurm.conf
 #     scripts/slurm-loopback.sh stop DIR
 set -euo pipefail
 
 usage() {
-    sed -n '2,5s/^# \{0,1\}//p' "$0" >&2
+    sed -n '2,6s/^# \{0,1\}//p' "$0" >&2
     exit 2
 }
 [ $# -ge 2 ] || usage
@@ -19,7 +20,7 @@ case $command in
 start)
     host=$(hostname)
     mkdir -p "$folder/state" "$folder/log"
-    for node in $(seq "$nodes"); do mkdir -p "$folder/spool-n$node"; done
+    for node in $(seq "$nodes"); do mkdir -p "$folder/spool-n$node" "$folder/tmp-n$node"; done
     cat >"$SLURM_CONF" <<CONF
 ClusterName=loopback
 SlurmctldHost=$host(127.0.0.1)
@@ -28,6 +29,7 @@ SlurmUser=root
 AuthType=auth/munge
 StateSaveLocation=$folder/state
 SlurmdSpoolDir=$folder/spool-%n
+TmpFS=$folder/tmp-%n
 SlurmctldPidFile=$folder/slurmctld.pid
 SlurmdPidFile=$folder/slurmd-%n.pid
 SlurmctldLogFile=$folder/log/slurmctld

@@ -68,7 +68,8 @@ fn each_process_has_its_own_instructions_and_meets_others_in_one_order() {
             };
             (0..devices).for_each(|device| assert_eq!(computed(program, device), computed(alone, device)));
             let own = |process| processes.devices(process, devices);
-            let parts: Vec<Program> = (0..count).map(|process| program.of_process(own(process), devices)).collect();
+            let parts: Vec<Program> =
+                (0..count).map(|process| program.of_process(own(process), devices + process)).collect();
             assert_eq!(parts.iter().map(|part| part.instructions.len()).sum::<usize>(), program.instructions.len());
             for (process, part) in parts.iter().enumerate() {
                 // Its devices count from 0.

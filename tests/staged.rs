@@ -111,8 +111,8 @@ fn a_staged_instruction_uses_only_the_memory_of_its_own_gpu_and_of_the_host() {
                 assert!(crossings > 0 && crossings % 2 == 0, "each copy out has a copy in: {crossings}");
             }
             assert_eq!(plan.wire_bytes_per_step(), direct.wire_bytes_per_step(), "hops through the host count once");
-            assert_eq!((direct.host, direct.spec.peers.clone()), (0, Peers::All));
-            assert!(plan.host > 0 && !job.notes.iter().any(|note| note.contains("peer")), "{:?}", job.notes);
+            assert_eq!((direct.hosts[0], direct.spec.peers.clone()), (0, Peers::All));
+            assert!(plan.hosts[0] > 0 && !job.notes.iter().any(|note| note.contains("peer")), "{:?}", job.notes);
         }
     }
 }

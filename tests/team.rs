@@ -191,3 +191,31 @@ fn all_processes_stop_where_one_is_asked_to() {
     assert_eq!(curve(&folder, "clock").0, curve(&folder, "whole").0);
     assert!(events(&folder.metrics("clock"), "checkpoint").len() > 2);
 }
+
+#[test]
+fn emulated_gpus_of_several_processes_have_the_bits_of_one() {
+    let folder = Folder::new("team-emulated");
+    for name in ["configs/columns_small.toml", "small.toml"] {
+        let config = config(&folder, name);
+        for (index, (processes, each, mesh)) in [(2, 1, (1, 2)), (2, 2, (2, 2))].into_iter().enumerate() {
+            for precision in if index == 0 { &["f32", "bf16"][..] } else { &["f32"] } {
+                let more = |devices: usize| {
+                    let used = format!("devices.use=\"emu*{devices}\"");
+                    let precise = format!("devices.precision=\"{precision}\"");
+                    [&*used, &*precise, "train.steps=3", "train.evaluate=\"3 steps\"", "devices.deterministic=true"]
+                        .map(String::from)
+                };
+                let (whole, parts) = (more(processes * each), more(each));
+                let dir = |what: &str| format!("{}-{index}-{precision}-{what}", name.replace('/', "-"));
+                fn strs(sets: &[String; 5]) -> Vec<&str> {
+                    sets.iter().map(String::as_str).collect()
+                }
+                train(&config, (1, processes * each, mesh), &strs(&whole), &folder.at(&dir("whole")), false);
+                train(&config, (processes, each, mesh), &strs(&parts), &folder.at(&dir("parts")), false);
+                let what = format!("{name} on {processes} x {each} of {mesh:?}, {precision}");
+                assert_eq!(curve(&folder, &dir("parts")), curve(&folder, &dir("whole")), "{what}");
+                assert!(folder.checkpoint(&dir("parts"), 3) == folder.checkpoint(&dir("whole"), 3), "{what}");
+            }
+        }
+    }
+}

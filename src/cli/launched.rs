@@ -1,19 +1,24 @@
 //! What a command does that a launcher started as several processes.
 
-use super::output::failure;
-use crate::cluster::mpi::Failure;
+use super::output::{failure, message};
+use crate::cluster::flight::FlightRecord;
+use crate::cluster::mpi::EngineFailure;
+use crate::cluster::watch::{Listener, Loss, Meeting, Watch, WatchOptions, Whereabouts};
 use crate::cluster::{Process, Team, Timeouts, connect};
 use crate::error::{Error, Result};
 use crate::train::owner::Owner;
 use crate::train::signals;
 use crate::train::team::{agree, from_first};
 use serde::{Deserialize, Serialize};
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// How long a file system may take to show other machines a new file.
 const VISIBLE: Duration = Duration::from_secs(10);
+
+/// How long the watch has to notice a process whose end the engine has noticed.
+const NOTICE: Duration = Duration::from_secs(2);
 
 /// The run directory, as the first process took it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -31,20 +36,129 @@ pub(super) struct Place {
 }
 
 /// Connects the processes of a job, and runs a command on all of them. An error that they agree on is printed once.
-pub(super) fn run(process: &Process, each: usize, command: impl FnOnce(&Arc<Team>) -> Result<()>) -> Result<()> {
+pub(super) fn run(
+    process: &Process,
+    timeouts: Timeouts,
+    each: usize,
+    command: impl FnOnce(&Launched) -> Result<()>,
+) -> Result<()> {
     let rank = process.rank;
-    let failed = move |failure: &Failure| {
-        let error = of_process(rank, Error::Run(failure.message.clone()));
-        self::failure(&error);
-        std::process::exit(signals::AGAIN);
-    };
-    let engine = connect(process, Timeouts::default(), failed).map_err(|error| of_process(rank, error))?;
-    let team = Arc::new(Team::new(engine, each));
-    let result = command(&team);
+    let ends: Arc<Ends> = Arc::default();
+    let of_engine = Arc::clone(&ends);
+    let engine = connect(process, timeouts, move |failure| of_engine.engine_failed(rank, failure));
+    let team = Arc::new(Team::new(engine.map_err(|error| of_process(rank, error))?, each));
+    let _ = ends.team.set(Arc::clone(&team));
+    let result = begin_watch(&team, timeouts, &ends).and_then(|watch| {
+        let watch = ends.watch.get_or_init(|| watch);
+        command(&Launched { team: &team, watch, ends: &ends })
+    });
+    if let Some(watch) = ends.watch.get() {
+        watch.finish();
+    }
     team.engine().finish();
     match result {
-        Err(error) if team.rank() > 0 => std::process::exit(error.exit_code()),
+        Err(error) if rank > 0 => signals::leave(error.exit_code()),
         result => result,
+    }
+}
+
+/// The processes of a job, and the watch over them.
+pub(super) struct Launched<'a> {
+    pub team: &'a Arc<Team>,
+    watch: &'a Watch,
+    ends: &'a Ends,
+}
+
+impl Launched<'_> {
+    /// Ends a process whose training failed while the others go on, which cannot be told in an orderly way.
+    pub fn fail(&self, error: &Error) -> ! {
+        failure(&of_process(self.team.rank(), Error::Run(error.with_causes())));
+        self.ends.record(&error.with_causes());
+        self.watch.fail(&format!("failed: {}", error.with_causes()));
+        signals::leave(error.exit_code());
+    }
+
+    /// Sets the run directory, for flight records. Those of an earlier end are removed.
+    pub fn records_in(&self, dir: &Path) {
+        let _ = std::fs::remove_file(FlightRecord::path(dir, self.team.rank()));
+        let _ = self.ends.dir.set(dir.to_path_buf());
+    }
+
+    /// Ends the connections, before this process ends itself.
+    pub fn finish(&self) {
+        self.watch.finish();
+        self.team.engine().finish();
+    }
+}
+
+/// Begins the watch over all processes.
+fn begin_watch(team: &Arc<Team>, timeouts: Timeouts, ends: &Arc<Ends>) -> Result<Watch> {
+    let of_watch = Arc::clone(ends);
+    let own = (team.rank() == 0).then(Listener::bind).transpose();
+    let listener = agree(Some(team), own)?;
+    let meeting: Meeting = from_first(team, listener.as_ref().map(|listener| &listener.meeting))?;
+    let rank = team.rank();
+    let options = WatchOptions {
+        rank,
+        processes: team.processes(),
+        timeout: timeouts.silence,
+        start_timeout: timeouts.start,
+        progress: Arc::clone(team.progress()),
+        failed: Box::new(move |loss| of_watch.lost(rank, loss)),
+    };
+    let watch = match listener {
+        Some(listener) => Watch::lead(listener, options),
+        None => Watch::follow(&meeting, options),
+    };
+    agree(Some(team), watch)
+}
+
+/// What a process that ends before the others needs, as far as it is known.
+#[derive(Debug, Default)]
+struct Ends {
+    team: OnceLock<Arc<Team>>,
+    watch: OnceLock<Watch>,
+    dir: OnceLock<PathBuf>,
+}
+
+impl Ends {
+    /// Writes the flight record, if training has begun.
+    fn record(&self, reason: &str) {
+        let (Some(team), Some(watch), Some(dir)) = (self.team.get(), self.watch.get(), self.dir.get()) else { return };
+        let (rank, at, reason) = (team.rank(), team.progress().position(), reason.to_string());
+        let Whereabouts { host, pid } = watch.members()[rank].clone();
+        let collectives = team.flight();
+        let record = FlightRecord { rank, processes: team.processes(), host, pid, reason, at, collectives };
+        let text = serde_json::to_string_pretty(&record).expect("numbers and texts can be written");
+        // The process ends in any case, and has said why.
+        let _ = std::fs::write(FlightRecord::path(dir, rank), text + "\n");
+    }
+
+    /// Ends this process because the job has lost another one. No checkpoint is tried: it needs all processes.
+    fn lost(&self, rank: usize, loss: &Loss) {
+        let waits = self.team.get().and_then(|team| team.flight().into_iter().find(|entry| entry.ended.is_none()));
+        let here =
+            waits.map_or(String::new(), |entry| format!("; this one is at step {}, in {}", entry.step, entry.name));
+        message(&format!("peristyle: process {rank}: the job ends: {loss}{here}"));
+        self.record(&loss.to_string());
+        signals::leave(signals::AGAIN);
+    }
+
+    /// Ends this process because the engine cannot go on.
+    fn engine_failed(&self, rank: usize, failure: &EngineFailure) {
+        let Some(watch) = self.watch.get() else {
+            self::failure(&of_process(rank, Error::Run(failure.message.clone())));
+            signals::leave(signals::AGAIN);
+        };
+        if failure.peers.is_empty() {
+            // If another process is lost, the watch finds out, and names it.
+            std::thread::sleep(NOTICE);
+            self::failure(&of_process(rank, Error::Run(failure.message.clone())));
+            self.record(&failure.message);
+            watch.fail(&format!("failed: {}", failure.message));
+            signals::leave(signals::AGAIN);
+        }
+        watch.late(&failure.message);
     }
 }
 
@@ -52,14 +166,6 @@ pub(super) fn run(process: &Process, each: usize, command: impl FnOnce(&Arc<Team
 fn of_process(rank: usize, error: Error) -> Error {
     let message = format!("process {rank}: {}", error.with_causes());
     if error.exit_code() == 2 { Error::Usage(message) } else { Error::Run(message) }
-}
-
-/// Ends a process whose training failed while the others go on, which cannot be told in an orderly way.
-pub(super) fn failed(team: Option<&Arc<Team>>, error: Error) -> Error {
-    let Some(team) = team else { return error };
-    let error = of_process(team.rank(), error);
-    failure(&error);
-    std::process::exit(error.exit_code());
 }
 
 /// Returns the run directory of the first process, which all processes see.

@@ -1,9 +1,9 @@
 //! `peristyle train CONFIG`.
 
 use super::configured::Configured;
-use super::launched::{self, Place};
-use super::output::{message, print};
-use crate::cluster::{Process, Stated, Team};
+use super::launched::{self, Launched, Place};
+use super::output::{failure, message, print};
+use crate::cluster::{Process, Stated, Timeouts, requeue};
 use crate::config::OnError;
 use crate::error::{Error, Result, printable};
 use crate::program::Plan;
@@ -13,7 +13,6 @@ use crate::train::directory::{self, RunDir};
 use crate::train::team::agree;
 use crate::train::{DataPolicy, Ended, Job, Records, ResumeOptions, Run, Stop, checkpoint, signals};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
 /// Arguments of `train`.
@@ -60,7 +59,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         None => train(arguments, opened, None, &stop, begin),
         Some(process) => {
             let each = opened.as_ref().map_or(1, |(job, _)| job.config.devices.each());
-            launched::run(&process, each, |team| train(arguments, opened, Some(team), &stop, begin))
+            let timeouts = opened.as_ref().map_or(Timeouts::default(), |(job, _)| job.config.cluster.timeouts);
+            launched::run(&process, timeouts, each, |all| train(arguments, opened, Some(all), &stop, begin))
         }
     }
 }
@@ -79,10 +79,11 @@ fn open_job(arguments: &Arguments, needs: DataPolicy) -> Result<(Job, Plan)> {
 fn train(
     arguments: &Arguments,
     opened: Result<(Job, Plan)>,
-    team: Option<&Arc<Team>>,
+    launched: Option<&Launched>,
     stop: &Stop,
     begin: Instant,
 ) -> Result<()> {
+    let team = launched.map(|launched| launched.team);
     let joined = |opened: Result<(Job, Plan)>| {
         let (mut job, plan) = agree(team, opened)?;
         let joined = team.map_or(Ok(()), |team| job.join(team, &plan));
@@ -111,8 +112,9 @@ fn train(
             return Err(error);
         }
     };
-    if let Some(team) = team {
-        stop.join(team);
+    if let Some(launched) = launched {
+        stop.join(launched.team);
+        launched.records_in(path);
     }
     stop.training();
     let result = run.train(&mut reporter, stop, begin);
@@ -121,7 +123,13 @@ fn train(
     let ended = match result {
         Err(error @ Error::NotFinite(_)) => Err(in_directory(&error, path)),
         // Other processes do not know of it.
-        Err(error) => return Err(launched::failed(team, in_directory(&error, path))),
+        Err(error) => {
+            let error = in_directory(&error, path);
+            if let Some(launched) = launched {
+                launched.fail(&error);
+            }
+            Err(error)
+        }
         Ok(ended) => Ok(ended),
     }?;
     let printed = if leads { print(&(printable(&path.display().to_string()) + "\n")) } else { Ok(()) };
@@ -130,11 +138,18 @@ fn train(
         (Ended::Interrupted, Some(signal)) => (signal, signals::name(signal)),
         (Ended::OutOfTime, _) => (signals::AGAIN_SIGNAL, "out of time"),
     };
+    if leads && run.job().config.cluster.requeue {
+        match requeue(&variable) {
+            Ok(Some(job)) => message(&format!("{cause} after step {}: job {job} is queued again", run.step())),
+            Ok(None) => message("note: [cluster] requeue has no effect outside a job of Slurm"),
+            Err(error) => failure(&error),
+        }
+    }
     if leads {
         message(&format!("{cause} after step {}; to continue: {}", run.step(), continuation(arguments, path)));
     }
-    if let Some(team) = team {
-        team.engine().finish();
+    if let Some(launched) = launched {
+        launched.finish();
     }
     signals::end(signal);
 }

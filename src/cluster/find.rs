@@ -187,6 +187,7 @@ mod tests {
             rank,
             processes,
             address: (!address.is_empty()).then(|| address.to_string()),
+            ..Stated::default()
         };
         let told = |stated: &Stated, environment| {
             find_with(stated, environment).map(|process| process.map(|process| process.to_string()))

@@ -5,17 +5,25 @@
 mod connect;
 mod engine;
 mod find;
+pub mod flight;
 mod launchers;
 mod memory;
 pub mod mpi;
 mod node_list;
 mod process;
+mod progress;
+mod requeue;
 mod team;
+mod timeouts;
 mod variables;
+pub mod watch;
 
-pub use connect::{Timeouts, connect};
+pub use connect::connect;
 pub use engine::{Engine, Incoming, Outgoing, PendingSum, Values};
 pub use memory::MemoryEngine;
 pub use node_list::first_node;
 pub use process::{Launcher, Local, Process, Stated};
+pub use progress::{JobProgress, Reached};
+pub use requeue::requeue;
 pub use team::{Received, Sent, Team};
+pub use timeouts::Timeouts;

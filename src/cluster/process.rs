@@ -1,5 +1,6 @@
 //! A process of a job.
 
+use super::timeouts::Timeouts;
 use crate::error::Fault;
 use std::fmt;
 
@@ -54,6 +55,10 @@ pub struct Stated {
     pub processes: Option<usize>,
     /// The host and port at which process 0 listens: `node1:29500`.
     pub address: Option<String>,
+    /// How long processes wait for each other.
+    pub timeouts: Timeouts,
+    /// Whether a job of Slurm is queued again after the checkpoint of a signal, or of the end of its time.
+    pub requeue: bool,
 }
 
 /// A process of a job.

@@ -1,9 +1,11 @@
 //! The devices of a job that compute together, of which some are in this process.
 
 use super::engine::{Engine, Incoming, Outgoing, Values};
+use super::flight::{FlightEntry, FlightRecorder, Flown};
+use super::progress::JobProgress;
 use crate::error::Result;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 /// Bytes for another device.
 pub type Sent<'a> = (usize, &'a [u8]);
@@ -17,6 +19,8 @@ type Mail = HashMap<(usize, usize), VecDeque<Vec<u8>>>;
 #[derive(Debug)]
 pub struct Team {
     engine: Box<dyn Engine>,
+    progress: Arc<JobProgress>,
+    flight: FlightRecorder,
     /// The devices of each process.
     each: usize,
     mail: Mutex<Mail>,
@@ -26,12 +30,34 @@ pub struct Team {
 impl Team {
     /// Creates the team of an engine's processes with `each` devices.
     pub fn new(engine: Box<dyn Engine>, each: usize) -> Self {
-        Team { engine, each, mail: Mutex::default(), arrived: Condvar::new() }
+        Team {
+            engine,
+            progress: Arc::default(),
+            flight: FlightRecorder::default(),
+            each,
+            mail: Mutex::default(),
+            arrived: Condvar::new(),
+        }
     }
 
     /// Returns what moves the data.
     pub fn engine(&self) -> &dyn Engine {
         &*self.engine
+    }
+
+    /// Records a collective while it runs.
+    pub fn recorded<T>(&self, flown: &Arc<Flown>, run: impl FnOnce() -> T) -> T {
+        self.flight.record(flown, &self.progress, run)
+    }
+
+    /// Returns the last collectives that were recorded.
+    pub fn flight(&self) -> Vec<FlightEntry> {
+        self.flight.entries()
+    }
+
+    /// Returns how far this process has come.
+    pub fn progress(&self) -> &Arc<JobProgress> {
+        &self.progress
     }
 
     /// Returns the number of this process.

@@ -4,16 +4,17 @@ use super::diagnostics::Diagnostics;
 use super::section::Section;
 use super::spans::{SourceMap, SpannedValue};
 use super::{
-    DeviceKind, Devices, LayerEntry, Model, Multiplier, Optimizer, Train, blocks, data, devices, model, optimizer, set,
-    train, write,
+    DeviceKind, Devices, LayerEntry, Model, Multiplier, Optimizer, Train, blocks, data, devices, duration, model,
+    optimizer, set, train, write,
 };
-use crate::cluster::{Process, Stated};
+use crate::cluster::{Process, Stated, Timeouts};
 use crate::data::{Base, DataSettings};
 use crate::error::{Error, Fault, Locations, Problem, Result, is_hidden, quantity};
 use crate::layers::Parts;
 use crate::storage::open_regular;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -332,8 +333,22 @@ fn evaluated_sets(data: Option<&DataSettings>) -> Vec<&'static str> {
 fn read_cluster(top: &mut Section) -> Stated {
     let Some(value) = top.value("cluster") else { return Stated::default() };
     let mut section = Section::open(top.diagnostics, "[cluster]", "cluster", value);
-    let stated =
-        Stated { rank: section.take("rank"), processes: section.take("processes"), address: section.take("address") };
+    let mut time = |key: &'static str, default: Duration| {
+        let Some(text) = section.take::<String>(key) else { return default };
+        duration::parse(&text).unwrap_or_else(|| {
+            section.fault(&Fault::at(key, format!("{key} = {text:?}, expected a time like \"30 s\"")));
+            default
+        })
+    };
+    let default = Timeouts::default();
+    let timeouts = Timeouts {
+        start: time("start_timeout", default.start),
+        silence: time("timeout", default.silence),
+        collective: time("collective_timeout", default.collective),
+    };
+    let (rank, processes, address) = (section.take("rank"), section.take("processes"), section.take("address"));
+    let requeue = section.take("requeue").unwrap_or(false);
+    let stated = Stated { rank, processes, address, timeouts, requeue };
     if let Err(fault) = stated.check() {
         section.fault(&fault);
     }

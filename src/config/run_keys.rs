@@ -126,7 +126,7 @@ pub(super) const RUN_KEYS: &[SectionKey] = &[
             "integer",
             Chosen("the launcher says so"),
             "4",
-            "The number of processes. With 1, a process trains on its own, whatever a launcher says; more cannot train together yet, but `plan` prints their program.",
+            "The number of processes. With 1, a process trains on its own, whatever a launcher says; `plan` prints the program of several.",
         ),
     ),
     key(
@@ -135,5 +135,33 @@ pub(super) const RUN_KEYS: &[SectionKey] = &[
         Chosen("the launcher says so"),
         "\"node1:29500\"",
         "The host and port at which process 0 listens, if no launcher says so.",
+    ),
+    key(
+        "cluster.timeout",
+        "time",
+        Value("\"10 s\""),
+        "\"30 s\"",
+        "How long a process may give no sign of life before the job ends.",
+    ),
+    key(
+        "cluster.requeue",
+        "boolean",
+        Value("false"),
+        "true",
+        "Whether a job of Slurm is queued again after the checkpoint of a signal, or of `train.max_time`; start it with `--resume auto`.",
+    ),
+    key(
+        "cluster.start_timeout",
+        "time",
+        Value("\"30 s\""),
+        "\"5 minutes\"",
+        "How long the start of all processes may take.",
+    ),
+    key(
+        "cluster.collective_timeout",
+        "time",
+        Value("\"10 minutes\""),
+        "\"1 hour\"",
+        "How long a collective may take before the job ends; a checkpoint that is being written does not count.",
     ),
 ];

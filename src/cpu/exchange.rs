@@ -1,7 +1,8 @@
 //! A device's part in a collective between processes: messages, sums, messages.
 
-use super::sum::{MemorySlice, SumTask};
+use super::sum::SumTask;
 use crate::cluster::{Received, Sent, Team};
+use crate::device::MemorySlice;
 use crate::error::Result;
 
 /// Messages that are sent and received at the same time. Each is one run of elements in memory.

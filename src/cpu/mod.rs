@@ -23,6 +23,6 @@ pub use exchange::{ExchangeTask, Round};
 pub use gemm::{Matrix, Scalar, inside_gemm};
 pub use queues::{QueueProgram, Queues, run_together};
 pub use ranges::Ranges;
-pub use sum::{MemorySlice, SumTask};
+pub use sum::SumTask;
 pub use timed::Timed;
 pub use vectorized::{sum_lanes, vectorized};

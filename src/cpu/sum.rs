@@ -1,76 +1,16 @@
 //! Copies and sums of strided pieces, within a device or across devices that share memory.
 
 use super::vectorized::vectorized;
-use crate::device::Memory;
-use crate::tensor::{Dual, Precision, Real, Strided};
-use std::sync::Arc;
-
-/// A strided piece of a device's memory.
-#[derive(Debug, Clone)]
-pub struct MemorySlice {
-    memory: Arc<Memory>,
-    byte: usize,
-    part: Strided,
-    /// Bytes of an element.
-    size: usize,
-}
-
-impl MemorySlice {
-    /// Describes a piece; `part` is in elements of `precision`, relative to byte `byte` of the memory.
-    ///
-    /// # Panics
-    /// If the piece is not within the memory.
-    pub fn new(memory: &Arc<Memory>, byte: usize, part: Strided, precision: Precision) -> Self {
-        assert!(byte + part.end() * precision.bytes() <= memory.bytes(), "a piece must be within its memory");
-        MemorySlice { memory: Arc::clone(memory), byte, part, size: precision.bytes() }
-    }
-
-    /// Returns the bytes of a piece that is one run.
-    ///
-    /// # Safety
-    /// Nothing writes to the piece while the bytes are borrowed.
-    ///
-    /// # Panics
-    /// If it is not one run.
-    pub unsafe fn bytes(&self) -> &[u8] {
-        // SAFETY: the piece was checked to be within its memory; the caller guarantees the rest.
-        unsafe { std::slice::from_raw_parts(self.start(), self.part.len * self.size) }
-    }
-
-    /// Returns the bytes of a piece that is one run, to write them.
-    ///
-    /// # Safety
-    /// Nothing else uses the piece while the bytes are borrowed.
-    ///
-    /// # Panics
-    /// If it is not one run.
-    #[allow(
-        clippy::mut_from_ref,
-        reason = "a piece is a place in memory that it shares; the caller guarantees that nothing else uses it"
-    )]
-    pub unsafe fn bytes_mut(&self) -> &mut [u8] {
-        // SAFETY: as above.
-        unsafe { std::slice::from_raw_parts_mut(self.start(), self.part.len * self.size) }
-    }
-
-    fn start(&self) -> *mut u8 {
-        assert_eq!(self.part.rows, 1, "the piece is one run");
-        self.memory.at(self.byte + self.part.offset * self.size)
-    }
-
-    fn at<T>(&self, element: usize) -> *mut T {
-        let p = self.part;
-        let index = p.offset + element / p.len * p.stride + element % p.len;
-        self.memory.at(self.byte + index * size_of::<T>()).cast::<T>()
-    }
-}
+use crate::device::MemorySlice;
+use crate::tensor::{Dual, Element, Precision, Real};
+use half::bf16;
 
 /// Sets every target to the sum of the sources, added in their order. A target may be one of the sources.
 #[derive(Debug, Clone)]
 pub struct SumTask {
     sources: Vec<MemorySlice>,
     targets: Vec<MemorySlice>,
-    precision: Precision,
+    element: Element,
 }
 
 /// The number of elements summed at a time, in a buffer on the stack.
@@ -81,25 +21,42 @@ impl SumTask {
     ///
     /// # Panics
     /// If the numbers of elements differ.
-    pub fn new(sources: Vec<MemorySlice>, targets: Vec<MemorySlice>, precision: Precision) -> Self {
-        let elements = sources[0].part.elements();
-        assert!(sources.iter().chain(&targets).all(|e| e.part.elements() == elements), "pieces must have equal length");
-        SumTask { sources, targets, precision }
+    pub fn new(sources: Vec<MemorySlice>, targets: Vec<MemorySlice>, element: Element) -> Self {
+        let elements = sources[0].part().elements();
+        assert!(
+            sources.iter().chain(&targets).all(|e| e.part().elements() == elements),
+            "pieces must have equal length"
+        );
+        SumTask { sources, targets, element }
     }
 
     /// Computes the sum.
     pub fn run(&self) {
-        match self.precision {
-            Precision::F32 => self.sum::<f32>(),
-            Precision::F64 => self.sum::<f64>(),
-            Precision::Dual => self.sum::<Dual>(),
+        match self.element {
+            Element::Real(Precision::F32) => self.sum::<f32>(),
+            Element::Real(Precision::F64) => self.sum::<f64>(),
+            Element::Real(Precision::Dual) => self.sum::<Dual>(),
+            Element::Bf16 => self.sum_bf16(),
+        }
+    }
+
+    /// Computes the sum in bf16, rounded after each addition, as devices that pass it on do.
+    fn sum_bf16(&self) {
+        for element in 0..self.sources[0].part().elements() {
+            // SAFETY: both pieces are within their memories; events order all other accesses to them.
+            let terms = self.sources.iter().map(|source| unsafe { source.at::<bf16>(element).read() });
+            let sum = terms.reduce(|a, b| bf16::from_f32(a.to_f32() + b.to_f32())).unwrap_or_default();
+            for target in &self.targets {
+                // SAFETY: as above.
+                unsafe { target.at::<bf16>(element).write(sum) };
+            }
         }
     }
 
     fn sum<T: Real>(&self) {
         let all = self.sources.iter().chain(&self.targets);
-        let run = all.map(|e| e.part.len).min().unwrap_or(0);
-        let elements = self.sources[0].part.elements();
+        let run = all.map(|e| e.part().len).min().unwrap_or(0);
+        let elements = self.sources[0].part().elements();
         let copy = self.sources.len() == 1;
         for start in (0..elements).step_by(run.max(1)) {
             if copy {

@@ -9,6 +9,7 @@
 mod abort;
 mod host_buffer;
 mod memory;
+mod memory_slice;
 mod operand;
 mod operands;
 mod philox;
@@ -18,6 +19,7 @@ mod queue;
 pub use abort::report_aborts;
 pub use host_buffer::{Heap, HostBuffer, HostMemory};
 pub use memory::Memory;
+pub use memory_slice::MemorySlice;
 pub use operand::{Clock, Operand};
 pub use operands::{Epilogue, Key, LibraryUse, Operands, Target};
 pub use philox::{Random, RandomStream, RandomWords};

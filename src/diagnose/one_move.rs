@@ -90,7 +90,7 @@ impl OneMove {
             flat: Flat::default(),
             statistics: Vec::new(),
             programs: Vec::new(),
-            host: 0,
+            hosts: vec![0],
             spec,
         };
         plan.add(&placed);

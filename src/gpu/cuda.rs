@@ -3,7 +3,7 @@
 use super::cuda_api::able;
 use super::cuda_context::CudaContext;
 use super::embedded::ENTRIES;
-use super::handles::{GpuEvent, Graph, Grid, Rows, Stream};
+use super::handles::{GpuEvent, Graph, Grid, HostCall, Rows, Stream};
 use super::kernel_image::KernelImage;
 use super::libraries::{Choices, Convolution, Factors, Images, Libraries, Product, Workspace};
 use crate::device::LibraryUse;
@@ -201,6 +201,19 @@ impl Cuda {
     pub(super) unsafe fn copy(&self, to: u64, from: u64, bytes: usize, stream: Stream) -> Result<()> {
         // SAFETY: the caller vouches for both ranges; the driver derives the devices from the unified addresses.
         self.call("copy", || unsafe { sys::cuMemcpyAsync(to, from, bytes, stream.0 as _).result() })
+    }
+
+    pub(super) unsafe fn host_call(&self, call: &Arc<HostCall>, stream: Stream) -> Result<()> {
+        unsafe extern "C" fn run(call: *mut c_void) {
+            // SAFETY: the pointer is the one passed below, to a call that is still alive.
+            let call = unsafe { &*call.cast::<HostCall>() };
+            (call.0)();
+        }
+        let data = Arc::as_ptr(call).cast_mut().cast::<c_void>();
+        // SAFETY: the caller keeps the call until the work has finished.
+        self.call("call a function of the host", || unsafe {
+            sys::cuLaunchHostFunc(stream.0 as _, Some(run), data).result()
+        })
     }
 
     pub(super) unsafe fn copy_rows(

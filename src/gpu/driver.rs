@@ -7,7 +7,7 @@
 use super::cuda::Cuda;
 use super::embedded::ENTRIES;
 use super::emulated::{Emu, EmulatorSettings};
-use super::handles::{DriverKind, GpuEvent, Graph, Grid, Rows, Stream};
+use super::handles::{DriverKind, GpuEvent, Graph, Grid, HostCall, Rows, Stream};
 use super::kernel_image::KernelImage;
 use super::libraries::{Choices, Convolution, Factors, Images, Product, Workspace};
 use crate::device::LibraryUse;
@@ -276,6 +276,19 @@ impl Driver {
     /// If one of them was not recorded or is not a timer.
     pub fn seconds_between(&self, start: GpuEvent, end: GpuEvent) -> Result<f64> {
         either!(self, device => device.seconds_between(start, end))
+    }
+
+    /// Calls a function of the host once all work issued to the stream so far has finished; work issued to it later waits for its end. It
+    /// must not use the device.
+    ///
+    /// # Errors
+    /// If the device reports an error.
+    ///
+    /// # Safety
+    /// The call outlives the work, and every graph that captures it.
+    pub unsafe fn call(&self, call: &Arc<HostCall>, stream: Stream) -> Result<()> {
+        // SAFETY: the caller's guarantees are passed on.
+        either!(self, device => unsafe { device.host_call(call, stream) })
     }
 
     /// Copies from the host to the device.

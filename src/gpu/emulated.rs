@@ -8,13 +8,13 @@
 
 use super::embedded::{EMULATOR, ENTRIES};
 use super::emulated_world::{Command, lock};
-use super::handles::{GpuEvent, Graph, Grid, Rows, Stream};
+use super::handles::{GpuEvent, Graph, Grid, HostCall, Rows, Stream};
 use super::kernel_image::KernelImage;
 use crate::device::Pool;
 use crate::error::{Error, Result};
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::path::PathBuf;
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 /// The order in which blocks, and the threads of a block, run. If results depend on it, a barrier is missing.
@@ -217,6 +217,11 @@ impl Emu {
         Ok(end.duration_since(start).as_secs_f64())
     }
 
+    pub(super) unsafe fn host_call(&self, call: &Arc<HostCall>, stream: Stream) -> Result<()> {
+        // SAFETY: the command uses no memory of its own.
+        unsafe { self.issue(Command::Call(Arc::clone(call)), stream) }
+    }
+
     pub(super) unsafe fn copy_in(&self, to: u64, from: *const u8, bytes: usize, stream: Stream) -> Result<()> {
         lock().inside(to, bytes, "copy to")?;
         // SAFETY: the caller vouches for the host range.
@@ -318,6 +323,7 @@ impl Emu {
                 }
                 Command::Fill { to, byte, bytes } => std::ptr::write_bytes(to as *mut u8, byte, bytes),
                 Command::Launch { kernel, grid, ref values } => return self.run(kernel, grid, values),
+                Command::Call(ref call) => (call.0)(),
                 Command::Record(timer) => lock().reached(timer),
             }
         }

@@ -1,6 +1,6 @@
 //! The state shared by a process's emulated devices: allocations, streams, events and captures, with their checks.
 
-use super::handles::{GpuEvent, Graph, Grid, Rows, Stream};
+use super::handles::{GpuEvent, Graph, Grid, HostCall, Rows, Stream};
 use crate::error::{Error, Result};
 use std::alloc::Layout;
 use std::collections::{BTreeMap, HashMap};
@@ -21,6 +21,8 @@ pub(super) enum Command {
     Fill { to: u64, byte: u8, bytes: usize },
     /// A kernel and its argument values, each starting at a new word.
     Launch { kernel: usize, grid: Grid, values: Vec<u64> },
+    /// Calls a function of the host.
+    Call(Arc<HostCall>),
     /// Takes the time.
     Record(GpuEvent),
 }

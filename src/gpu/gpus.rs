@@ -51,8 +51,10 @@ pub struct GpuOptions<'a> {
     pub ordinals: &'a [usize],
     /// Bytes of each logical device's arena.
     pub arenas: &'a [usize],
-    /// Bytes of host memory through which GPUs exchange data; `None` if they access each other's memory.
-    pub host: Option<usize>,
+    /// Whether GPUs access each other's memory.
+    pub reach: bool,
+    /// Bytes of host memory through which GPUs exchange data, with each other or with other processes.
+    pub host: usize,
     /// Bytes of each part of the largest input.
     pub staging: [usize; INPUTS],
     /// The number of values that the host reads back after a step.
@@ -67,7 +69,7 @@ impl Gpus {
     /// Opens the GPUs and allocates their memory.
     ///
     /// # Errors
-    /// If a GPU is missing or has too little memory, or if `host` is `None` and a GPU cannot access another's memory.
+    /// If a GPU is missing or has too little memory, or if GPUs are to access each other's memory and cannot.
     pub fn open(opening: &GpuOptions) -> Result<Gpus> {
         let mut opened: Vec<(usize, Arc<Driver>)> = Vec::new();
         for &ordinal in opening.ordinals {
@@ -77,7 +79,7 @@ impl Gpus {
             }
         }
         for (a, this) in &opened {
-            for (b, other) in opened.iter().filter(|(b, _)| b != a && opening.host.is_none()) {
+            for (b, other) in opened.iter().filter(|(b, _)| b != a && opening.reach) {
                 if !this.reach(other)? {
                     return Err(Error::Usage(format!(
                         "{0}:{a} cannot access the memory of {0}:{b}; set [devices] peer_access = \"off\", or use GPUs \
@@ -90,7 +92,7 @@ impl Gpus {
         let first = &opened.first().ok_or_else(|| Error::Usage("the run uses no GPU".into()))?.1;
         let slot = |_| Slot::new(first, opening.staging, opening.values);
         let slots = (0..opening.slots).map(slot).collect::<Result<_>>()?;
-        let host = Pinned::new(first, opening.host.unwrap_or(0))?;
+        let host = Pinned::new(first, opening.host)?;
         let pool = PinnedPool::new(first);
         let mut gpus = Gpus { slots, host, pool, devices: Vec::new(), choices: Arc::default() };
         for (&ordinal, &bytes) in opening.ordinals.iter().zip(opening.arenas) {

@@ -22,6 +22,15 @@ impl std::fmt::Display for DriverKind {
     }
 }
 
+/// A function of the host that a stream calls.
+pub struct HostCall(pub Box<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for HostCall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HostCall")
+    }
+}
+
 /// An in-order queue of work on a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Stream(pub(super) u64);

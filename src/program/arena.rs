@@ -161,31 +161,36 @@ impl Allocations {
 /// returns the end of each device's arena and of the host's memory.
 ///
 /// The largest buffers come first. Each gets the first bytes that no buffer uses whose life overlaps its own.
-pub fn assign(program: &mut Program, mut clocks: VectorClocks, base: usize, devices: usize) -> (Vec<usize>, usize) {
+pub fn assign(
+    program: &mut Program,
+    mut clocks: VectorClocks,
+    base: usize,
+    (devices, hosts): (usize, usize),
+) -> (Vec<usize>, Vec<usize>) {
     let lives = lives(program, &mut clocks);
-    let mut own: Vec<Vec<BufferId>> = vec![Vec::new(); devices + 1];
+    let mut own: Vec<Vec<BufferId>> = vec![Vec::new(); devices + hosts];
     for (id, buffer) in program.buffers.iter().enumerate() {
         if buffer.region.is_none() && buffer.elements > 0 && lives[id].is_some() {
             own[buffer.device].push(id);
         }
     }
     let mut ends = vec![base; devices];
-    ends.push(0);
+    ends.resize(devices + hosts, 0);
     for (device, own) in own.iter_mut().enumerate() {
         own.sort_by_key(|&b| (std::cmp::Reverse(program.buffers[b].bytes()), b));
         let mut allocated = Allocations::default();
         for &buffer in own.iter() {
             let Some(life) = &lives[buffer] else { continue };
             let bytes = program.buffers[buffer].bytes().next_multiple_of(ALIGN);
-            let first = if device == devices { 0 } else { base };
+            let first = if device >= devices { 0 } else { base };
             let start = allocated.first_free(first, bytes, life, |other| meet(other, life, &lives, &clocks));
             program.buffers[buffer].offset = start;
             ends[device] = ends[device].max(start + bytes);
             allocated.add(Allocated { start, end: start + bytes, span: life.span, queue: life.queue, buffer });
         }
     }
-    let host = ends.pop().expect("the last end is the host's");
-    (ends, host)
+    let hosts = ends.split_off(devices);
+    (ends, hosts)
 }
 
 /// Returns true if an allocated buffer may be in use while one with this life is.

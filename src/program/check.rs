@@ -49,17 +49,27 @@ fn between_processes(program: &Program) -> Result<(), Race> {
             rest = after;
             continue;
         };
-        for (place, peer) in peers.iter().enumerate() {
-            let is_part = rest.get(place).is_some_and(|part| {
-                let same = matches!(&part.work, Work::Collective { peers: own, .. } if Arc::ptr_eq(own, peers));
-                same && (part.device, part.queue) == (peer.device, Queue::Communication)
+        // One part is for a device, or for several of a process.
+        let (mut missing, mut next) = (&peers[..], rest);
+        while let Some(peer) = missing.first() {
+            let devices = next.first().and_then(|part| match &part.work {
+                Work::Collective { peers: own, parts, .. }
+                    if Arc::ptr_eq(own, peers) && part.queue == Queue::Communication && part.device == peer.device =>
+                {
+                    Some(parts.iter().map(|part| part.device))
+                }
+                _ => None,
             });
-            if !is_part {
+            let Some(devices) = devices.filter(|devices| {
+                let expected = missing.iter().map(|peer| peer.device);
+                devices.len() > 0 && devices.len() <= missing.len() && expected.take(devices.len()).eq(devices.clone())
+            }) else {
                 let (name, device) = (&step.name, peer.device);
                 return Err(Race(format!("step \"{name}\": the part of device {device} is not next to it")));
-            }
+            };
+            (missing, next) = (&missing[devices.len()..], &next[1..]);
         }
-        rest = &rest[peers.len().max(1)..];
+        rest = if peers.is_empty() { after } else { next };
     }
     Ok(())
 }
@@ -72,7 +82,8 @@ pub fn check_processes(program: &Program, processes: &Processes, devices: usize)
     for step in &program.instructions {
         let own = processes.of(step.device);
         // Every process has host memory of its own.
-        let is_far = |device: usize| device < devices && processes.of(device) != own;
+        let process = |device: usize| if device < devices { processes.of(device) } else { device - devices };
+        let is_far = |device: usize| process(device) != own;
         let far = step.waits.iter().any(|(queue, _)| is_far(queue / Queue::COUNT))
             || step.uses.iter().any(|u| is_far(program.buffers[u.buffer].device));
         if far {

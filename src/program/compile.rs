@@ -12,8 +12,8 @@ pub struct Compiled {
     pub program: Program,
     /// Bytes of each device's arena.
     pub arena: Vec<usize>,
-    /// Bytes of host memory for transfers between GPUs.
-    pub host: usize,
+    /// Bytes of each process's host memory for transfers of GPUs.
+    pub hosts: Vec<usize>,
 }
 
 /// Compiles one placed step.
@@ -25,8 +25,9 @@ pub fn compile(network: &Network, placed: &Placed, regions: &Regions, spec: &Spe
     let queues = devices * Queue::COUNT;
     let mut program = lower::lower(network, placed, regions, spec);
     let clocks = events::derive(&mut program, queues);
-    let (arena, host) = arena::assign(&mut program, clocks, regions.end, devices);
+    let hosts = spec.processes.count();
+    let (arena, hosts) = arena::assign(&mut program, clocks, regions.end, (devices, hosts));
     check::check(&program, queues)?;
     check::check_processes(&program, &spec.processes, devices)?;
-    Ok(Compiled { program, arena, host })
+    Ok(Compiled { program, arena, hosts })
 }

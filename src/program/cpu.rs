@@ -1,13 +1,14 @@
 //! Programs with their addresses, as the queues of CPU devices run them.
 
-use super::exchange::{DeviceCollective, together};
+use super::exchange::{DeviceCollective, Outside, together};
 use super::observer::{ArenaPart, Observer, Shown};
-use super::{Execution, LocalOperand, Plan, Program, Work};
+use super::{Execution, LocalOperand, PeerPart, Plan, Program, Work};
+use crate::cluster::flight::Flown;
 use crate::cluster::{Team, Values};
 use crate::collectives::Piece;
-use crate::cpu::{Args, ExchangeTask, Implementation, MemorySlice, QueueProgram, Queues, SumTask, Timed, run_together};
+use crate::cpu::{Args, ExchangeTask, Implementation, QueueProgram, Queues, SumTask, Timed, run_together};
 use crate::data::{Batch, BatchPart};
-use crate::device::{Clock, Key, Memory, Operand, Operands, Pool, Queue};
+use crate::device::{Clock, Key, Memory, MemorySlice, Operand, Operands, Pool, Queue};
 use crate::error::Result;
 use crate::layers::{Layer, Role};
 use crate::optim::{Chain, Segment, UpdatePass, UpdateRole};
@@ -44,17 +45,17 @@ impl std::fmt::Debug for Programs {
 }
 
 impl Programs {
-    /// Allocates the arenas of a plan and starts its queues; `team` connects them with other processes.
-    pub fn new(plan: &Plan, team: Option<&Arc<Team>>, groups: &[Vec<usize>]) -> Result<Self> {
+    /// Allocates the arenas of a plan and starts its queues; `outside` connects them with other processes.
+    pub fn new(plan: &Plan, outside: Option<&Outside>) -> Result<Self> {
         let precision = plan.spec.precision;
         let allocate = |&bytes: &usize| Memory::new(bytes).map(Arc::new);
-        let memories: Vec<Arc<Memory>> = plan.arena.iter().chain([&plan.host]).map(allocate).collect::<Result<_>>()?;
+        let memories: Vec<Arc<Memory>> = plan.arena.iter().chain(&plan.hosts).map(allocate).collect::<Result<_>>()?;
         let batch = Arc::new(RwLock::new(Batch::default()));
         let scratch = plan.scratch_of_messages().into_iter().map(|elements| allocate(&(elements * precision.bytes())));
         let scratch = scratch.collect::<Result<Vec<_>>>()?;
-        let outside = team.map(|team| Outside { team, groups, scratch: &scratch });
+        let outside = outside.map(|outside| (outside, &scratch[..]));
         let script = |program| -> Arc<dyn QueueProgram> {
-            Arc::new(Executable::new(plan, program, &memories, Arc::clone(&batch), outside.as_ref()))
+            Arc::new(Executable::new(plan, program, &memories, Arc::clone(&batch), outside))
         };
         let scripts = plan.programs.iter().map(script).collect();
         let queues = Queues::new(plan.own.len(), plan.spec.target.threads())?;
@@ -256,21 +257,13 @@ enum Action {
     },
     Sum(SumTask),
     /// A collective between processes by messages.
-    Exchange(Arc<Team>, ExchangeTask),
+    Exchange(Arc<Team>, Arc<Flown>, ExchangeTask),
     /// One that the library sums, in the group with this number.
-    LibrarySum(Arc<Team>, usize, Operands<Only>),
+    LibrarySum(Arc<Team>, Arc<Flown>, usize, Operands<Only>),
     Update {
         stage: usize,
         operands: Operands<UpdateRole>,
     },
-}
-
-/// What connects the devices of this process with those of others.
-struct Outside<'a> {
-    team: &'a Arc<Team>,
-    groups: &'a [Vec<usize>],
-    /// The memory for the messages of each device.
-    scratch: &'a [Arc<Memory>],
 }
 
 /// The instructions of a program one after another: (queue, index on that queue), and those that run together.
@@ -312,7 +305,7 @@ impl Executable {
         program: &Program,
         memories: &[Arc<Memory>],
         batch: Arc<RwLock<Batch>>,
-        outside: Option<&Outside>,
+        outside: Option<(&Outside, &[Arc<Memory>])>,
     ) -> Self {
         let precision = plan.spec.precision;
         let devices = plan.own.len();
@@ -325,7 +318,7 @@ impl Executable {
         };
         let slice = |&(buffer, part): &(usize, Strided)| {
             let buffer = &program.buffers[buffer];
-            MemorySlice::new(&memories[buffer.device], buffer.offset, part, precision)
+            MemorySlice::new(&memories[buffer.device], buffer.offset, part, Element::Real(precision))
         };
         let slices = |pieces: &[(usize, Strided)]| pieces.iter().map(slice).collect();
         let mut segment_of = vec![0; plan.flat.order.len()];
@@ -344,19 +337,20 @@ impl Executable {
                     Action::Phase { layer, stream, loss_weight, phase, operands, weight }
                 }
                 Work::Sum { sources, targets, .. } => {
-                    Action::Sum(SumTask::new(slices(sources), slices(targets), precision))
+                    Action::Sum(SumTask::new(slices(sources), slices(targets), Element::Real(precision)))
                 }
-                Work::Collective { from, to, .. } => {
-                    let Outside { team, groups, scratch } = outside.expect("a team runs the programs of processes");
-                    let own = DeviceCollective::of(&step.work, step.device, plan.own.start);
-                    let own = own.expect("it is a collective");
-                    let summed = own.summed(&plan.spec.processes);
-                    match summed.and_then(|summed| groups.iter().position(|group| *group == summed)) {
+                Work::Collective { .. } => {
+                    let (outside, scratch) = outside.expect("a team runs the programs of processes");
+                    let (team, element) = (outside.team, Element::Real(precision));
+                    let (own, part) = DeviceCollective::of(&step.work).next().expect("a collective has parts");
+                    let PeerPart { from, to, .. } = part;
+                    let flown = own.flown(&step.name, part, element, &plan.spec.processes);
+                    match outside.summed(&own, element, &plan.spec.processes) {
                         Some(group) => {
                             let buffer = &program.buffers[to.0];
                             let offset = buffer.offset + to.1.offset * precision.bytes();
                             let values = operand_at(&memories[buffer.device], offset, to.1.len, precision);
-                            Action::LibrarySum(Arc::clone(team), group, only(values))
+                            Action::LibrarySum(Arc::clone(team), flown, group, only(values))
                         }
                         None => {
                             let memory = |piece| match piece {
@@ -364,8 +358,8 @@ impl Executable {
                                 Piece::To(part) => slice(&(to.0, part.shifted(to.1.offset))),
                                 Piece::Received(_) => unreachable!("these are in scratch memory"),
                             };
-                            let task = own.task(&memory, &scratch[step.device], precision);
-                            Action::Exchange(Arc::clone(team), task)
+                            let task = own.task(&memory, &scratch[step.device], element);
+                            Action::Exchange(Arc::clone(team), flown, task)
                         }
                     }
                 }
@@ -434,14 +428,14 @@ impl QueueProgram for Executable {
                 }
             }
             Action::Sum(transfer) => transfer.run(),
-            Action::Exchange(team, task) => task.run(team)?,
-            Action::LibrarySum(team, group, operands) => {
+            Action::Exchange(team, flown, task) => team.recorded(flown, || task.run(team))?,
+            Action::LibrarySum(team, flown, group, operands) => {
                 let args = self.args(operands, pool, clock, 0);
-                match self.precision {
-                    Precision::F32 => team.sum(*group, Values::F32(args.write::<f32>(Only)))?,
-                    Precision::F64 => team.sum(*group, Values::F64(args.write::<f64>(Only)))?,
+                team.recorded(flown, || match self.precision {
+                    Precision::F32 => team.sum(*group, Values::F32(args.write::<f32>(Only))),
+                    Precision::F64 => team.sum(*group, Values::F64(args.write::<f64>(Only))),
                     Precision::Dual => unreachable!("dual numbers are for one process"),
-                }
+                })?;
             }
             Action::Update { stage, operands } => {
                 let args = self.args(operands, pool, clock, 0);

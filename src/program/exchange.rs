@@ -1,14 +1,31 @@
 //! Collectives between processes, as devices with host memory carry them out.
 
-use super::ir::Peer;
+use super::ir::{Peer, PeerPart};
 use super::{Plan, Program, Work};
+use crate::cluster::Team;
+use crate::cluster::flight::Flown;
 use crate::collectives::{Collective, DevicePart, LocalSum, Message, Piece, device_part};
-use crate::cpu::{ExchangeTask, MemorySlice, Round, SumTask};
-use crate::device::Memory;
+use crate::cpu::{ExchangeTask, Round, SumTask};
+use crate::device::{Memory, MemorySlice};
 use crate::placement::Processes;
-use crate::tensor::{LocalSlice, Precision, Strided};
+use crate::tensor::{Element, LocalSlice, Strided};
 use std::ops::Range;
 use std::sync::Arc;
+
+/// What connects the devices of this process with those of others.
+pub(super) struct Outside<'a> {
+    pub team: &'a Arc<Team>,
+    /// The groups of devices among which the engine sums, by the numbers that it knows them by.
+    pub groups: &'a [Vec<usize>],
+}
+
+impl Outside<'_> {
+    /// Returns the number of the group in which the engine sums for a collective, if it does: all values are of one type that it knows.
+    pub fn summed(&self, collective: &DeviceCollective, element: Element, processes: &Processes) -> Option<usize> {
+        let devices = collective.summed(processes).filter(|_| element != Element::Bf16)?;
+        self.groups.iter().position(|group| *group == devices)
+    }
+}
 
 /// A collective on one device.
 #[derive(Debug)]
@@ -19,10 +36,16 @@ pub(super) struct DeviceCollective<'a> {
 }
 
 impl<'a> DeviceCollective<'a> {
-    /// Returns the collective of an instruction of a device, if it is one; `first` is the first device of the process.
-    pub fn of(work: &'a Work, device: usize, first: usize) -> Option<Self> {
-        let Work::Collective { collective, peers, .. } = work else { return None };
-        Some(DeviceCollective { collective: *collective, peers, device: first + device })
+    /// Returns the collectives of the devices of an instruction; none if it is something else.
+    pub fn of(work: &'a Work) -> impl Iterator<Item = (Self, &'a PeerPart)> {
+        let (all, parts) = match work {
+            Work::Collective { collective, peers, parts, .. } => (Some((*collective, &**peers)), &parts[..]),
+            _ => (None, &[][..]),
+        };
+        let of_device = move |(collective, peers)| {
+            parts.iter().map(move |part| (DeviceCollective { collective, peers, device: part.device }, part))
+        };
+        all.into_iter().flat_map(of_device)
     }
 
     fn part(&self) -> DevicePart {
@@ -31,6 +54,13 @@ impl<'a> DeviceCollective<'a> {
         let own = self.peers.iter().position(|peer| peer.device == self.device);
         let own = own.expect("a device takes part in its own collectives");
         device_part(self.collective, &windows(|peer| &peer.from), &windows(|peer| &peer.to), own)
+    }
+
+    /// Returns what a flight record has of it.
+    pub fn flown(&self, name: &str, part: &PeerPart, element: Element, processes: &Processes) -> Arc<Flown> {
+        let mut group: Vec<usize> = self.peers.iter().map(|peer| processes.of(peer.device)).collect();
+        group.dedup();
+        Arc::new(Flown { name: name.to_string(), processes: group, bytes: part.from.1.elements() * element.bytes() })
     }
 
     /// Returns how many elements of scratch memory it needs.
@@ -43,15 +73,10 @@ impl<'a> DeviceCollective<'a> {
     }
 
     /// Returns what the device does, given the memory of a piece of its tensor and scratch memory.
-    pub fn task(
-        &self,
-        memory: &dyn Fn(Piece) -> MemorySlice,
-        scratch: &Arc<Memory>,
-        precision: Precision,
-    ) -> ExchangeTask {
+    pub fn task(&self, memory: &dyn Fn(Piece) -> MemorySlice, scratch: &Arc<Memory>, element: Element) -> ExchangeTask {
         let part = self.part();
         let mut used = part.received;
-        let at = |start: usize, elements| MemorySlice::new(scratch, 0, Strided::contiguous(start, elements), precision);
+        let at = |start: usize, elements| MemorySlice::new(scratch, 0, Strided::contiguous(start, elements), element);
         let slice = |piece, elements| match piece {
             Piece::Received(start) => at(start, elements),
             piece => memory(piece),
@@ -66,7 +91,7 @@ impl<'a> DeviceCollective<'a> {
                 let mut from = slice(piece, elements);
                 if is_strided(piece) {
                     let packed = packed(elements);
-                    round.pack.push(SumTask::new(vec![from], vec![packed.clone()], precision));
+                    round.pack.push(SumTask::new(vec![from], vec![packed.clone()], element));
                     from = packed;
                 }
                 round.outgoing.push((self.peers[peer].device, from));
@@ -75,7 +100,7 @@ impl<'a> DeviceCollective<'a> {
                 let mut to = slice(piece, elements);
                 if is_strided(piece) {
                     let packed = packed(elements);
-                    round.unpack.push(SumTask::new(vec![packed.clone()], vec![to], precision));
+                    round.unpack.push(SumTask::new(vec![packed.clone()], vec![to], element));
                     to = packed;
                 }
                 round.incoming.push((self.peers[peer].device, to));
@@ -86,7 +111,7 @@ impl<'a> DeviceCollective<'a> {
         let totals = round(&part.sums_sent, &part.sums_received);
         let sum = |sum: &LocalSum| {
             let terms = sum.terms.iter().map(|&term| slice(term, sum.elements)).collect();
-            SumTask::new(terms, vec![slice(sum.target, sum.elements)], precision)
+            SumTask::new(terms, vec![slice(sum.target, sum.elements)], element)
         };
         ExchangeTask { device: self.device, terms, sums: part.sums.iter().map(sum).collect(), totals }
     }
@@ -111,9 +136,10 @@ impl Plan {
         let mut groups = Vec::new();
         let steps = self.programs.iter().flat_map(|program| &program.instructions);
         for step in steps.filter(|_| !self.spec.deterministic) {
-            let collective = DeviceCollective::of(&step.work, step.device, 0);
-            let group = collective.and_then(|collective| collective.summed(&self.spec.processes));
-            groups.extend(group.filter(|group| !groups.contains(group)));
+            for (collective, _) in DeviceCollective::of(&step.work) {
+                let group = collective.summed(&self.spec.processes);
+                groups.extend(group.filter(|group| !groups.contains(group)));
+            }
         }
         groups
     }
@@ -122,8 +148,9 @@ impl Plan {
     pub(super) fn scratch_of_messages(&self) -> Vec<usize> {
         let mut all = vec![0; self.own.len()];
         for step in self.programs.iter().flat_map(|program| &program.instructions) {
-            if let Some(collective) = DeviceCollective::of(&step.work, step.device, self.own.start) {
-                all[step.device] = all[step.device].max(collective.scratch());
+            for (collective, part) in DeviceCollective::of(&step.work) {
+                let own = &mut all[part.device - self.own.start];
+                *own = (*own).max(collective.scratch());
             }
         }
         all

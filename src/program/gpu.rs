@@ -1,6 +1,8 @@
 //! The programs of a plan on GPUs: each is issued to streams, captured as a graph, and replayed while the host prepares
 //! the next batch.
 
+use super::exchange::Outside;
+use super::host_side::HostSide;
 use super::issue_list::{Action, CLOCK, DRAWS, IMAGES, IssueList, TARGETS};
 use super::issuer::{Issuer, Moment, Prepared, StagingBuffers, Watch};
 use super::observer::{ArenaPart, Observer, Shown};
@@ -15,7 +17,7 @@ use crate::placement::Region;
 use crate::tensor::{Element, LocalSlice, MatmulPrecision, Shape};
 use half::bf16;
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The programs of a plan on its GPUs.
 #[derive(Debug)]
@@ -38,12 +40,17 @@ pub(super) struct Programs {
     next: usize,
     /// The slot and number of every submitted step that has not finished.
     under_way: VecDeque<(usize, u64)>,
+    /// Why a collective between processes failed, if one did.
+    failure: Arc<Mutex<Option<String>>>,
 }
 
 impl Programs {
     /// Creates the programs on open GPUs whose arenas have the plan's sizes.
-    pub fn new(plan: &Plan, mut gpus: Gpus) -> Result<Programs> {
-        let lists = plan.programs.iter().map(|program| IssueList::new(plan, program, &gpus)).collect::<Result<_>>()?;
+    pub fn new(plan: &Plan, mut gpus: Gpus, outside: Option<&Outside>) -> Result<Programs> {
+        let side = outside.map(|outside| HostSide::new(plan, outside)).transpose()?;
+        let list = |program| IssueList::new(plan, program, &gpus, side.as_ref());
+        let lists = plan.programs.iter().map(list).collect::<Result<_>>()?;
+        let failure = side.map(|side| side.failure).unwrap_or_default();
         let devices = plan.own.len();
         let buckets: Vec<_> = plan.flat.buckets.iter().map(|b| b.offset..b.offset + b.len).collect();
         let mut chains = Vec::new();
@@ -82,6 +89,7 @@ impl Programs {
             done,
             next: 0,
             under_way: VecDeque::new(),
+            failure,
         })
     }
 
@@ -201,6 +209,9 @@ impl Programs {
     pub fn finish(&mut self) -> Result<&[f32]> {
         let (slot, step) = self.under_way.pop_front().expect("a step was submitted");
         self.issuer.gpus.synchronize_event(0, self.done[slot]).map_err(|e| at_step(step, &later(&e)))?;
+        if let Some(message) = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            return Err(Error::Run(message));
+        }
         Ok(self.issuer.gpus.values(slot))
     }
 

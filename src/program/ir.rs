@@ -84,6 +84,17 @@ pub struct Peer {
     pub to: LocalSlice,
 }
 
+/// The tensor of a device in a collective.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerPart {
+    /// The device, with the number that it has among those of all processes.
+    pub device: usize,
+    /// Its part before.
+    pub from: Slice,
+    /// Its part after; the same elements if the collective works in place.
+    pub to: Slice,
+}
+
 /// The work of an instruction.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Work {
@@ -124,7 +135,8 @@ pub enum Work {
         /// Bytes that cross between devices.
         wire: usize,
     },
-    /// A device's part in a collective between processes, which a library carries out as a whole. Those of all peers follow each other.
+    /// The part in a collective between processes of a device, or of all devices of a process that share host memory for it. The parts of
+    /// all peers follow each other.
     Collective {
         /// The collective.
         collective: Collective,
@@ -132,11 +144,9 @@ pub enum Work {
         axis: Axis,
         /// The devices that take part, in the order of the axis, and their parts of the tensor before and after.
         peers: Arc<[Peer]>,
-        /// The device's part before.
-        from: Slice,
-        /// Its part after; the same elements if the collective works in place.
-        to: Slice,
-        /// Bytes that cross between devices for this one.
+        /// The tensors of the devices.
+        parts: Vec<PeerPart>,
+        /// Bytes that cross between devices for these.
         wire: usize,
     },
     /// A stage of the optimiser's chain.
@@ -189,8 +199,8 @@ pub struct Program {
 
 impl Program {
     /// Returns the instructions of a process: those of its devices `own`, of `devices` in all, in the same order. Its devices count from 0, and
-    /// the host follows them. Buffers keep their numbers, peers of collectives the numbers of their devices.
-    pub fn of_process(&self, own: Range<usize>, devices: usize) -> Program {
+    /// its host memory, number `host`, follows them. Buffers keep their numbers, peers of collectives the numbers of their devices.
+    pub fn of_process(&self, own: Range<usize>, host: usize) -> Program {
         let mut instructions: Vec<Instruction> =
             self.instructions.iter().filter(|step| own.contains(&step.device)).cloned().collect();
         for step in &mut instructions {
@@ -200,7 +210,7 @@ impl Program {
         let mut buffers = self.buffers.clone();
         for buffer in &mut buffers {
             buffer.device = match buffer.device {
-                host if host == devices => own.len(),
+                device if device == host => own.len(),
                 device if own.contains(&device) => device - own.start,
                 _ => usize::MAX,
             };

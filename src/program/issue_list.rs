@@ -1,10 +1,11 @@
 //! A program as it is issued to the streams of GPUs: with addresses in place of buffers, and events in place of waits.
 
+use super::host_side::HostSide;
 use super::{InputStaging, Instruction, LocalOperand, Plan, Program, Work};
 use crate::data::{Augmented, LoadRole};
 use crate::device::{Epilogue, Operand, Operands, Queue};
 use crate::error::Result;
-use crate::gpu::{ArenaSlice, GpuEvent, Gpus, Graph};
+use crate::gpu::{ArenaSlice, GpuEvent, Gpus, Graph, HostCall};
 use crate::layers::{Layer, Mode, Role};
 use crate::optim::UpdateRole;
 use crate::placement::Input;
@@ -51,6 +52,8 @@ pub(super) enum Action {
         targets: Vec<ArenaSlice>,
         mask: Option<ArenaSlice>,
     },
+    /// A collective between processes, in host memory.
+    Call(Arc<HostCall>),
     Update {
         stage: usize,
         bucket: Option<usize>,
@@ -81,7 +84,7 @@ pub(super) struct IssueList {
 
 impl IssueList {
     /// Creates the list of a program and its events.
-    pub fn new(plan: &Plan, program: &Program, gpus: &Gpus) -> Result<IssueList> {
+    pub fn new(plan: &Plan, program: &Program, gpus: &Gpus, outside: Option<&HostSide>) -> Result<IssueList> {
         let queues = plan.own.len() * Queue::COUNT;
         let mut numbers: Vec<Vec<usize>> = vec![Vec::new(); queues];
         for (number, step) in program.instructions.iter().enumerate() {
@@ -129,7 +132,10 @@ impl IssueList {
                     let mask = mask.as_ref().map(piece);
                     Action::Sum { element, sources: pieces(sources), targets: pieces(targets), mask }
                 }
-                Work::Collective { .. } => unreachable!("sessions run the programs of one process"),
+                Work::Collective { .. } => {
+                    let side = outside.expect("a team runs the programs of processes");
+                    Action::Call(side.call(plan, program, step, gpus))
+                }
                 Work::Update { stage, bucket, operands } => {
                     let operands = operands.iter().map(|(role, l)| (*role, operand(l))).collect();
                     Action::Update { stage: *stage, bucket: *bucket, operands }

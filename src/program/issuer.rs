@@ -139,6 +139,7 @@ impl Issuer {
                     gpus.sum(device, queue, *element, (sources, *mask), target)?;
                 }
             }
+            Action::Call(call) => gpus.call(device, queue, call)?,
             Action::Update { stage, bucket, operands } => {
                 self.chain.launch(
                     *stage,

@@ -1,7 +1,7 @@
 //! Lowers operations, which concern all devices, to instructions on queues.
 
-use super::ir::{Buffer, BufferId, Instruction, LocalOperand, Peer, Program, Slice, Use, Work};
-use super::staged::{Sum, through_host};
+use super::ir::{Buffer, BufferId, Instruction, LocalOperand, Peer, PeerPart, Program, Slice, Use, Work};
+use super::staged::{Sum, add, through_host};
 use super::{AllocatedRegion, Regions};
 use crate::collectives::{self, Collective};
 use crate::device::{Operand, Queue};
@@ -286,7 +286,8 @@ impl Emitter<'_> {
                 sums.push(Sum { device: group[hop.rank], sources, targets, wire, way: "" });
             }
             if let Peers::SameGpu(gpus) = &self.spec.peers {
-                sums = through_host(&sums, gpus, &mut self.buffers);
+                let host = self.host_of(group[0]);
+                sums = through_host(&sums, gpus, host, &mut self.buffers);
             }
             for Sum { device, sources, targets, wire, way } in sums {
                 let name = format!("{name}{way}");
@@ -311,15 +312,56 @@ impl Emitter<'_> {
             .map(|window| peers.iter().map(window).collect::<Vec<_>>());
         let hops = collectives::lower(collective, self.spec.algorithm, &before, &after).hops;
         let bytes = self.placed.tensors[to].element.bytes();
-        for (rank, &device) in group.iter().enumerate() {
-            let (from, to) = (self.piece(from, device), self.piece(to, device));
-            let read = |&(buffer, part): &Slice| Use { buffer, part, access: Access::Read };
-            let uses = vec![read(&from), Use { access: Access::Write, ..read(&to) }];
-            let wire = hops.iter().filter(|hop| hop.rank == rank).map(|hop| hop.wire_elements() * bytes).sum();
-            let name = format!("{collective} {}", self.buffers[to.0].name);
-            let work = Work::Collective { collective, axis, peers: Arc::clone(&peers), from, to, wire };
-            self.push(device, Queue::Communication, work, uses, name);
+        let wire =
+            |rank: usize| hops.iter().filter(|hop| hop.rank == rank).map(|hop| hop.wire_elements() * bytes).sum();
+        let pieces = |this: &mut Self, device| (this.piece(from, device), this.piece(to, device));
+        if !self.spec.target.is_gpu() {
+            for (rank, &device) in group.iter().enumerate() {
+                let (from, to) = pieces(self, device);
+                self.whole((collective, axis, &peers), vec![PeerPart { device, from, to }], wire(rank));
+            }
+            return;
         }
+        // GPUs copy their tensors to and from host memory, where one instruction is for all of a process.
+        let mut parts = Vec::new();
+        for &device in group {
+            let (from, to) = pieces(self, device);
+            let (name, host) = (format!("{collective} {}", self.buffers[to.0].name), self.host_of(device));
+            let before = add(&mut self.buffers, host, from.0, from.1.elements());
+            let after = if from == to { before } else { add(&mut self.buffers, host, to.0, to.1.elements()) };
+            let moved = (vec![from], vec![before], None);
+            self.sum(device, Queue::Communication, Some((collective, axis)), moved, 0, format!("{name} to the host"));
+            parts.push((name, to, PeerPart { device, from: before, to: after }));
+        }
+        for members in parts.chunk_by(|a, b| self.spec.processes.is_one(&[a.2.device, b.2.device])) {
+            let rank = |part: &PeerPart| group.iter().position(|&device| device == part.device);
+            let wire = members.iter().filter_map(|(.., part)| rank(part)).map(wire).sum();
+            self.whole((collective, axis, &peers), members.iter().map(|(.., part)| part.clone()).collect(), wire);
+        }
+        for (name, to, PeerPart { device, to: after, .. }) in parts {
+            let moved = (vec![after], vec![to], None);
+            self.sum(device, Queue::Communication, Some((collective, axis)), moved, 0, format!("{name} from the host"));
+        }
+    }
+
+    /// Adds the part in a collective of a device, or of the devices of a process.
+    fn whole(
+        &mut self,
+        (collective, axis, peers): (Collective, Axis, &Arc<[Peer]>),
+        parts: Vec<PeerPart>,
+        wire: usize,
+    ) {
+        let using = |&(buffer, part): &Slice, access| Use { buffer, part, access };
+        let uses = parts.iter().flat_map(|part| [using(&part.from, Access::Read), using(&part.to, Access::Write)]);
+        let (uses, device) = (uses.collect(), parts[0].device);
+        let name = format!("{collective} {}", self.buffers[parts[0].to.0].name);
+        let work = Work::Collective { collective, axis, peers: Arc::clone(peers), parts, wire };
+        self.push(device, Queue::Communication, work, uses, name);
+    }
+
+    /// Returns the number of the host memory of a device's process.
+    fn host_of(&self, device: usize) -> usize {
+        self.spec.mesh.devices() + self.spec.processes.of(device)
     }
 }
 

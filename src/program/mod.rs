@@ -2,7 +2,7 @@
 //!
 //! `ir` defines the list of instructions; each pass over it has a file. [`compile`] calls the passes in order: `lower`
 //! generates the list from the operations of a step (`staged` routes transfers between GPUs that cannot access each
-//! other's memory through the host), [`events`] derives the waits, [`arena`] assigns every buffer its bytes, and
+//! other's memory through the host; `exchange` and `host_side` carry out collectives between processes), [`events`] derives the waits, [`arena`] assigns every buffer its bytes, and
 //! [`check`] proves from the bytes alone that no two instructions race. [`Session`] runs the programs on CPU devices
 //! (`cpu`) or GPUs (`gpu`). [`Plan`] holds everything as data: `peristyle plan` prints exactly what `train` runs. Does
 //! not depend on epochs or files.
@@ -20,6 +20,7 @@ mod exchange;
 mod execution;
 mod extent;
 mod gpu;
+mod host_side;
 mod ir;
 mod issue_list;
 mod issuer;
@@ -40,7 +41,7 @@ pub use check::Race;
 pub use compile::{Compiled, compile};
 pub use execution::{Execution, Graphs};
 pub use extent::{MOST_USES, num_uses};
-pub use ir::{Buffer, BufferId, Instruction, LocalOperand, Peer, Program, Slice, Use, Work};
+pub use ir::{Buffer, BufferId, Instruction, LocalOperand, Peer, PeerPart, Program, Slice, Use, Work};
 pub use observer::Observer;
 pub use plan::Plan;
 pub use regions::{AllocatedRegion, InputStaging, Regions};

@@ -30,8 +30,8 @@ pub struct Plan {
     pub programs: Vec<Program>,
     /// Bytes of the arena of each of these devices.
     pub arena: Vec<usize>,
-    /// Bytes of host memory for transfers between GPUs.
-    pub host: usize,
+    /// Bytes of each process's host memory for transfers of GPUs.
+    pub hosts: Vec<usize>,
 }
 
 impl Plan {
@@ -50,7 +50,8 @@ impl Plan {
         let (arena, programs) = (vec![regions.end; spec.mesh.devices()], Vec::with_capacity(placed.len()));
         let Placed { flat, statistics, .. } = first;
         let own = 0..spec.mesh.devices();
-        let mut plan = Plan { network, chain, spec, regions, flat, statistics, own, programs, arena, host: 0 };
+        let hosts = vec![0; spec.processes.count()];
+        let mut plan = Plan { network, chain, spec, regions, flat, statistics, own, programs, arena, hosts };
         placed.iter().for_each(|placed| plan.add(placed));
         Ok(plan)
     }
@@ -61,11 +62,12 @@ impl Plan {
     /// If the program is not free of races.
     pub fn add(&mut self, placed: &Placed) {
         let compiled = compile(&self.network, placed, &self.regions, &self.spec);
-        let Compiled { program, arena, host } = compiled.unwrap_or_else(|race| {
+        let Compiled { program, arena, hosts } = compiled.unwrap_or_else(|race| {
             panic!("the plan of {:?} on a mesh of {} is not safe: {race}", placed.variant, self.spec.mesh)
         });
-        self.host = self.host.max(host);
-        self.arena.iter_mut().zip(arena).for_each(|(all, one)| *all = (*all).max(one));
+        let larger = |(all, one): (&mut usize, usize)| *all = (*all).max(one);
+        self.hosts.iter_mut().zip(hosts).for_each(larger);
+        self.arena.iter_mut().zip(arena).for_each(larger);
         self.programs.push(program);
     }
 
@@ -73,8 +75,9 @@ impl Plan {
     pub fn of_process(&self, process: usize) -> Plan {
         let devices = self.spec.mesh.devices();
         let own = self.spec.processes.devices(process, devices);
-        let programs = self.programs.iter().map(|program| program.of_process(own.clone(), devices)).collect();
-        Plan { programs, arena: self.arena[own.clone()].to_vec(), own, ..self.clone() }
+        let programs = self.programs.iter().map(|program| program.of_process(own.clone(), devices + process)).collect();
+        let (arena, hosts) = (self.arena[own.clone()].to_vec(), vec![self.hosts[process]]);
+        Plan { programs, arena, hosts, own, ..self.clone() }
     }
 
     /// Returns each parameter's segment of the flat regions on a device of this plan, in the order of offsets.

@@ -77,7 +77,7 @@ impl Plan {
         }
         if self.spec.peers != Peers::All {
             let through = "pinned, for transfers between GPUs that cannot read each other's memory";
-            let _ = writeln!(out, "\nhost memory {}: {through}", human(self.host));
+            let _ = writeln!(out, "\nhost memory {}: {through}", human(self.hosts[0]));
         }
         let _ = writeln!(out, "\ncollectives of one training step");
         for ((name, axis), (count, bytes)) in collectives(main) {
@@ -187,8 +187,8 @@ impl Plan {
                 let elements = targets.first().map_or(0, |(_, part)| part.elements());
                 format!("{}: {elements} elements, {} on the wire", step.name, human(*wire))
             }
-            Work::Collective { peers, to, wire, .. } => {
-                let elements = to.1.elements();
+            Work::Collective { peers, parts, wire, .. } => {
+                let elements: usize = parts.iter().map(|part| part.to.1.elements()).sum();
                 format!(
                     "{}: {elements} elements with {} devices, {} on the wire",
                     step.name,
@@ -266,7 +266,7 @@ impl Plan {
             "steps": cx.steps,
             "mesh": {"data": self.spec.mesh.data, "columns": self.spec.mesh.columns},
             "devices": devices,
-            "host_bytes": self.host,
+            "host_bytes": self.hosts[0],
             "collectives": moved,
             "wire_bytes_per_step": self.wire_bytes_per_step(),
             "bytes_between_processes_per_step": self.bytes_between_processes_per_step(),

@@ -1,5 +1,6 @@
 //! Runs the programs of a plan.
 
+use super::exchange::Outside;
 use super::execution::{Execution, Graphs};
 use super::{InputStaging, Plan, cpu, gpu};
 use crate::cluster::Team;
@@ -54,21 +55,31 @@ impl Session {
     /// # Errors
     /// If this machine does not have enough memory or threads.
     pub fn new(plan: Plan) -> Result<Self> {
-        let devices = Devices::Cpu(cpu::Programs::new(&plan, None, &[])?);
+        let devices = Devices::Cpu(cpu::Programs::new(&plan, None)?);
         Ok(Session::of(plan, None, devices))
     }
 
-    /// Opens the CPU devices of this process for the plan of all processes, which call this at the same time.
+    /// Opens the devices of this process for the plan of all processes, which call this at the same time: those of a driver, of which
+    /// `ordinals` has the GPUs of all processes, or CPU devices.
     ///
     /// # Errors
-    /// As [`Session::new`], or if the processes cannot exchange data.
-    pub fn of_team(plan: &Plan, team: &Arc<Team>) -> Result<Self> {
+    /// As [`Session::new`] and [`Session::on_gpus`], or if the processes cannot exchange data.
+    pub fn of_team(plan: &Plan, team: &Arc<Team>, driver: Option<DriverKind>, ordinals: &[usize]) -> Result<Self> {
         let groups = plan.groups();
         let processes = |group: &Vec<usize>| group.iter().map(|&device| plan.spec.processes.of(device)).collect();
         team.engine().prepare(&groups.iter().map(processes).collect::<Vec<_>>())?;
         let plan = plan.of_process(team.rank());
-        let devices = Devices::Cpu(cpu::Programs::new(&plan, Some(team), &groups)?);
-        Ok(Session::of(plan, Some(Arc::clone(team)), devices))
+        let outside = Outside { team, groups: &groups };
+        match driver {
+            None => {
+                let devices = Devices::Cpu(cpu::Programs::new(&plan, Some(&outside))?);
+                Ok(Session::of(plan, Some(Arc::clone(team)), devices))
+            }
+            Some(kind) => {
+                let own = &ordinals[plan.own.clone()];
+                Session::gpus_of(plan, kind, own, Some(outside))
+            }
+        }
     }
 
     /// Allocates the arenas of a plan on GPUs, which may be emulated; `ordinals` holds the GPU of each device.
@@ -76,6 +87,10 @@ impl Session {
     /// # Errors
     /// If a GPU is missing, has too little memory, or cannot be used.
     pub fn on_gpus(plan: Plan, kind: DriverKind, ordinals: &[usize]) -> Result<Self> {
+        Session::gpus_of(plan, kind, ordinals, None)
+    }
+
+    fn gpus_of(plan: Plan, kind: DriverKind, ordinals: &[usize], outside: Option<Outside>) -> Result<Self> {
         assert_eq!(plan.spec.precision, Precision::F32, "GPUs compute in f32");
         let rows = plan.spec.variants.iter().map(|v| v.batch).max().unwrap_or(0);
         let sizes = plan.spec.augment;
@@ -86,7 +101,8 @@ impl Session {
             kind,
             ordinals,
             arenas: &plan.arena,
-            host: (plan.spec.peers != Peers::All).then_some(plan.host),
+            reach: plan.spec.peers == Peers::All,
+            host: plan.hosts[0],
             staging: [images, targets, draws, CLOCK_BYTES],
             values: plan.region(Region::Metrics).1,
             slots: InputStaging::SLOTS,
@@ -95,8 +111,8 @@ impl Session {
         if let Target::Gpu { libraries, .. } = plan.spec.target {
             gpus.use_libraries(libraries)?;
         }
-        let devices = Devices::Gpu(gpu::Programs::new(&plan, gpus)?);
-        Ok(Session::of(plan, None, devices))
+        let devices = Devices::Gpu(gpu::Programs::new(&plan, gpus, outside.as_ref())?);
+        Ok(Session::of(plan, outside.map(|outside| Arc::clone(outside.team)), devices))
     }
 
     fn of(plan: Plan, team: Option<Arc<Team>>, devices: Devices) -> Self {

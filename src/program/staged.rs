@@ -23,15 +23,15 @@ pub(super) struct Sum {
 
 /// Returns true if an instruction reads or writes host memory.
 pub(super) fn uses_host(program: &Program, step: &Instruction, devices: usize) -> bool {
-    step.uses.iter().any(|u| program.buffers[u.buffer].device == devices)
+    step.uses.iter().any(|u| program.buffers[u.buffer].device >= devices)
 }
 
-/// Lowers the transfers of a collective for devices on different GPUs, and adds the buffers that they need. The index
-/// after the last device is the host.
+/// Lowers the transfers of a collective for devices on different GPUs, and adds the buffers that they need; `host` is the
+/// number of the host memory.
 ///
 /// # Panics
 /// If a device writes to another GPU, as the one-pass algorithm does.
-pub(super) fn through_host(sums: &[Sum], gpus: &[usize], buffers: &mut Vec<Buffer>) -> Vec<Sum> {
+pub(super) fn through_host(sums: &[Sum], gpus: &[usize], host: usize, buffers: &mut Vec<Buffer>) -> Vec<Sum> {
     let mut all = Vec::new();
     let mut rest = sums;
     while !rest.is_empty() {
@@ -48,16 +48,16 @@ pub(super) fn through_host(sums: &[Sum], gpus: &[usize], buffers: &mut Vec<Buffe
                     continue;
                 }
                 let (elements, bytes) = (source.1.elements(), source.1.elements() * buffers[source.0].element.bytes());
-                let host = add(buffers, gpus.len(), source.0, elements);
+                let copied = add(buffers, host, source.0, elements);
                 out.push(Sum {
                     device: from,
                     sources: vec![*source],
-                    targets: vec![host],
+                    targets: vec![copied],
                     wire: bytes,
                     way: " to the host",
                 });
                 sum.wire -= bytes;
-                *source = host;
+                *source = copied;
                 if copy {
                     sum.way = " from the host";
                     continue;
@@ -65,7 +65,7 @@ pub(super) fn through_host(sums: &[Sum], gpus: &[usize], buffers: &mut Vec<Buffe
                 let arrived = add(buffers, sum.device, source.0, elements);
                 own.push(Sum {
                     device: sum.device,
-                    sources: vec![host],
+                    sources: vec![copied],
                     targets: vec![arrived],
                     wire: 0,
                     way: " from the host",
@@ -94,7 +94,7 @@ fn round(sums: &[Sum], gpus: &[usize], buffers: &[Buffer]) -> usize {
 }
 
 /// Adds a buffer that stages elements of another one.
-fn add(buffers: &mut Vec<Buffer>, device: usize, of: BufferId, elements: usize) -> Slice {
+pub(super) fn add(buffers: &mut Vec<Buffer>, device: usize, of: BufferId, elements: usize) -> Slice {
     let Buffer { element, ref name, .. } = buffers[of];
     let purpose = MemoryUse::Communication;
     buffers.push(Buffer {

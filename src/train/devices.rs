@@ -71,12 +71,7 @@ pub(super) fn peers(config: &Config) -> (Peers, Option<String>) {
 pub(super) fn session(config: &Config, plan: Plan, team: Option<&Arc<Team>>) -> Result<Session> {
     let processes = config.devices.processes;
     if let Some(team) = team {
-        return match config.devices.kind.driver() {
-            None => Session::of_team(&plan, team),
-            Some(_) => Err(Error::Usage(
-                "[devices]: GPUs of several processes cannot exchange data yet; use = \"cpu\"".to_string(),
-            )),
-        };
+        return Session::of_team(&plan, team, config.devices.kind.driver(), &config.devices.ordinals);
     }
     if processes > 1 {
         return Err(Error::Usage(format!(

@@ -53,7 +53,7 @@ impl ProcessMemory {
             data: config.data.bytes(headers[0], headers[1]),
             batches: batches * Loader::buffers(held) as u64 * batch,
             method: 0,
-            program: PROGRAM + if kind == DeviceKind::Cpu { 0 } else { plan.host as u64 },
+            program: PROGRAM + if kind == DeviceKind::Cpu { 0 } else { plan.hosts[0] as u64 },
         }
     }
 

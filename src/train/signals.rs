@@ -169,6 +169,11 @@ pub fn end(signal: i32) -> ! {
     low_level::exit(AGAIN)
 }
 
+/// Ends the process at once, without what libraries and threads do at an orderly end: after the loss of another process, some of that never ends.
+pub fn leave(code: i32) -> ! {
+    low_level::exit(code)
+}
+
 /// Returns the name of a signal.
 pub fn name(signal: i32) -> &'static str {
     low_level::signal_name(signal).unwrap_or("a signal")

@@ -160,6 +160,9 @@ impl Run {
                 let asked = Instant::now();
                 let Some(batch) = loader.next_batch()? else { break };
                 waited += asked.elapsed().as_secs_f64();
+                if let Some(team) = &self.job.team {
+                    team.progress().at_step(before + 1);
+                }
                 let lr = self.job.lr_with(&self.schedules, before + 1, batch.epoch);
                 let clock = Clock { step: before + 1, epoch: batch.epoch, lr, row: batch.row as u64 };
                 let rows = batch.whole;

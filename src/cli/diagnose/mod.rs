@@ -1,5 +1,6 @@
 //! `peristyle diagnose`: one file per diagnosis.
 
+mod flight;
 mod hessian;
 mod init;
 mod jacobian;
@@ -28,6 +29,8 @@ enum Diagnosis {
     Landscape(landscape::Arguments),
     /// Shows the loss against a rising learning rate, and suggests a range of rates.
     LrRange(lr_range::Arguments),
+    /// Says which process held up the others when their job ended.
+    Flight(flight::Arguments),
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<()> {
@@ -37,5 +40,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         Diagnosis::Jacobian(arguments) => jacobian::run(arguments),
         Diagnosis::Landscape(arguments) => landscape::run(arguments),
         Diagnosis::LrRange(arguments) => lr_range::run(arguments),
+        Diagnosis::Flight(arguments) => flight::run(arguments),
     }
 }

@@ -11,6 +11,8 @@ use std::path::Path;
 const VARIABLE: &str = "PERISTYLE_MPI";
 /// The names of the libraries: of Open MPI, of MPICH, of MPICH in Debian, of the standard ABI.
 const NAMES: [&str; 4] = ["libmpi.so.40", "libmpi.so.12", "libmpich.so.12", "libmpi_abi.so.1"];
+/// The number of names that are not MPICH's.
+const OPEN_MPI: usize = 1;
 /// The longest texts that a library returns.
 const TEXT: usize = 8192;
 
@@ -40,20 +42,23 @@ pub(super) struct Mpi {
     pub name: String,
 }
 
-/// Loads the first MPI library that there is, those of `preferred` names before others.
+/// Loads the first MPI library that there is: Open MPI, or if `is_mpich` an MPICH.
 ///
 /// # Errors
 /// If there is none, or it is of an unknown kind.
-pub(super) fn load(preferred: &str) -> Result<Mpi> {
+pub(super) fn load(is_mpich: bool) -> Result<Mpi> {
     if let Some(path) = std::env::var_os(VARIABLE) {
         let path = Path::new(&path);
         let wrong =
             |why: String| Error::Usage(format!("{VARIABLE}={}: {why}; name the library of an MPI", path.display()));
         return open(path.as_os_str()).map_err(wrong);
     }
-    let (first, rest): (Vec<&str>, Vec<&str>) = NAMES.into_iter().partition(|name| *name == preferred);
+    let mut names = NAMES;
+    if is_mpich {
+        names.rotate_left(OPEN_MPI);
+    }
     let mut refused = Vec::new();
-    for name in first.into_iter().chain(rest) {
+    for name in names {
         match open(name.as_ref()) {
             Ok(mpi) => return Ok(mpi),
             Err(why) => refused.push(why),
@@ -69,8 +74,7 @@ pub(super) fn load(preferred: &str) -> Result<Mpi> {
 
 fn open(name: &std::ffi::OsStr) -> std::result::Result<Mpi, String> {
     // SAFETY: the initialisers of an MPI library do nothing before MPI_Init. Its own modules need its symbols.
-    let library =
-        unsafe { UnixLibrary::open(Some(name), RTLD_NOW | RTLD_GLOBAL) }.map_err(|error| error.to_string())?;
+    let library = unsafe { UnixLibrary::open(Some(name), RTLD_NOW | RTLD_GLOBAL) }.map_err(|error| reason(&error))?;
     // It registers handlers that run at exit, so it is never unloaded.
     let library: &'static Library = Box::leak(Box::new(library.into()));
     let version = version(library).ok_or("it has no MPI_Get_library_version")?;
@@ -79,6 +83,12 @@ fn open(name: &std::ffi::OsStr) -> std::result::Result<Mpi, String> {
     let abi = Kind::of(&version, standard).ok_or_else(unknown)?.abi(library).ok_or_else(unknown)?;
     let functions = functions(library).map_err(|error| error.to_string())?;
     Ok(Mpi { functions, abi, name: short(&version) })
+}
+
+/// Returns an error with its causes, of which the loader has the reason.
+fn reason(error: &libloading::Error) -> String {
+    let cause = std::error::Error::source(error).map_or(String::new(), |cause| format!(": {cause}"));
+    format!("{error}{cause}")
 }
 
 /// Returns the text that the library reports as its version.

@@ -7,9 +7,9 @@ mod abi;
 mod library;
 mod worker;
 
-pub use worker::Failure;
+pub use worker::EngineFailure;
 
-use super::engine::{Engine, Incoming, Outgoing, PendingSum, Values};
+use crate::cluster::{Engine, Incoming, Outgoing, PendingSum, Values};
 use crate::error::{Error, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -21,12 +21,12 @@ use worker::{Bytes, Job, Message, Number, Worker};
 const FINISH: Duration = Duration::from_secs(5);
 
 /// What is called when the processes cannot go on; it ends the process.
-pub type Failed = Box<dyn Fn(&Failure) + Send>;
+pub type Failed = Box<dyn Fn(&EngineFailure) + Send>;
 
 /// How MPI is started.
 pub struct MpiOptions {
-    /// The name of the library that is tried first.
-    pub library: &'static str,
+    /// Whether MPICH is tried before Open MPI.
+    pub is_mpich: bool,
     /// The number of this process and of all, as the launcher says.
     pub expected: (usize, usize),
     /// The launcher, as messages name it.
@@ -108,7 +108,7 @@ impl MpiEngine {
 fn run(options: MpiOptions, ready: &Sender<Started>, jobs: &Receiver<Job>, paused: &AtomicBool) {
     let refused = |refusal: String| Error::Run(format!("MPI does not start: {refusal}"));
     let start = || {
-        let mpi = library::load(options.library)?;
+        let mpi = library::load(options.is_mpich)?;
         mpi.start().map_err(refused)?;
         let place = mpi.place().map_err(refused)?;
         let copies = if place == options.expected {
@@ -135,7 +135,7 @@ fn run(options: MpiOptions, ready: &Sender<Started>, jobs: &Receiver<Job>, pause
     let (groups, timeout) = (Vec::new(), options.timeout);
     let mut worker = Worker { mpi: &mpi, rank, processes, messages, started, groups, timeout, paused };
     let served = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.serve(jobs)));
-    let panicked = |_| Failure {
+    let panicked = |_| EngineFailure {
         peers: Vec::new(),
         message: "the thread of MPI panicked; this is a bug in peristyle".to_string(),
     };

@@ -50,7 +50,7 @@ pub(super) enum Job {
 
 /// Why the processes cannot go on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
+pub struct EngineFailure {
     /// The processes that were waited for; none if it is an error of the library.
     pub peers: Vec<usize>,
     /// What happened.
@@ -90,11 +90,25 @@ pub(super) struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    /// Serves jobs until the last one is to finish, or nobody can ask for more; then returns who waits for that.
-    pub fn serve(&mut self, jobs: &Receiver<Job>) -> Result<Option<Sender<()>>, Failure> {
+    /// Serves jobs until one is to finish, and all before it have ended, or nobody can ask for more; then returns who waits for that.
+    pub fn serve(&mut self, jobs: &Receiver<Job>) -> Result<Option<Sender<()>>, EngineFailure> {
         let mut under_way: Vec<UnderWay> = Vec::new();
-        let (mut moved, mut sleep) = (Instant::now(), SLEEPS[0]);
+        let served = self.serve_with(jobs, &mut under_way);
+        // After a failure, MPI may still write to the values of sums.
+        std::mem::forget(under_way);
+        served
+    }
+
+    fn serve_with(
+        &mut self,
+        jobs: &Receiver<Job>,
+        under_way: &mut Vec<UnderWay>,
+    ) -> Result<Option<Sender<()>>, EngineFailure> {
+        let (mut moved, mut sleep, mut last) = (Instant::now(), SLEEPS[0], None);
         loop {
+            if under_way.is_empty() && last.is_some() {
+                return Ok(last);
+            }
             let next = if under_way.is_empty() {
                 jobs.recv().map_err(|_| RecvTimeoutError::Disconnected)
             } else if moved.elapsed() < SPIN {
@@ -109,12 +123,14 @@ impl Worker<'_> {
                 next
             };
             match next {
-                Ok(Job::Finish { done }) => return Ok(Some(done)),
+                Ok(Job::Finish { done }) => last = Some(done),
                 Ok(job) => {
                     (moved, sleep) = (Instant::now(), SLEEPS[0]);
                     under_way.extend(self.start(job).map_err(library)?);
                 }
                 Err(RecvTimeoutError::Timeout) => {}
+                // After the last job, the others have still to end.
+                Err(RecvTimeoutError::Disconnected) if last.is_some() => std::thread::sleep(SLEEPS[0]),
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
             }
             let mut index = 0;
@@ -130,7 +146,7 @@ impl Worker<'_> {
     }
 
     /// Looks at the requests of a job. Returns whether all have ended.
-    fn has_ended(&self, job: &mut UnderWay) -> Result<bool, Failure> {
+    fn has_ended(&self, job: &mut UnderWay) -> Result<bool, EngineFailure> {
         let mut index = 0;
         while index < job.requests.len() {
             if self.mpi.has_ended(&mut job.requests[index]).map_err(library)? {
@@ -145,7 +161,7 @@ impl Worker<'_> {
         if !job.requests.is_empty() && job.begun.elapsed() > self.timeout {
             let numbers: Vec<String> = job.peers.iter().map(usize::to_string).collect();
             let message = format!("{} {} did not end within {:?}", job.what, numbers.join(", "), self.timeout);
-            return Err(Failure { peers: job.peers.clone(), message });
+            return Err(EngineFailure { peers: job.peers.clone(), message });
         }
         Ok(job.requests.is_empty())
     }
@@ -210,8 +226,8 @@ impl Worker<'_> {
 }
 
 /// Makes a failure of what a call returned.
-fn library(message: Refusal) -> Failure {
-    Failure { peers: Vec::new(), message }
+fn library(message: Refusal) -> EngineFailure {
+    EngineFailure { peers: Vec::new(), message }
 }
 
 fn answer(answer: Answer) {

@@ -155,7 +155,8 @@ pub fn gpu_copy(kind: DriverKind, ordinal: usize, threads: usize) -> Result<f64>
         staging: [0; INPUTS],
         values: 1,
         slots: 1,
-        host: None,
+        reach: true,
+        host: 0,
         threads,
     })?;
     let n = bytes / Element::F32.bytes();

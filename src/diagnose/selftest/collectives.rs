@@ -142,7 +142,8 @@ fn run_bf16(device: &Device, kind: DriverKind, devices: usize, moved: &OneMove) 
         staging: [0; INPUTS],
         values: 1,
         slots: 1,
-        host: None,
+        reach: true,
+        host: 0,
         threads: device.threads,
     })?;
     let start = |d: usize| {

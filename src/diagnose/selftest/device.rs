@@ -37,6 +37,6 @@ impl Device {
     pub fn gpus(&self, kind: DriverKind, elements: usize) -> Result<Gpus> {
         let (ordinals, arenas, threads) = ([self.ordinal], [elements * size_of::<f32>()], self.threads);
         let (ordinals, arenas, staging) = (&ordinals, &arenas, [0; INPUTS]);
-        Gpus::open(&GpuOptions { kind, ordinals, arenas, staging, values: 1, slots: 1, host: None, threads })
+        Gpus::open(&GpuOptions { kind, ordinals, arenas, staging, values: 1, slots: 1, reach: true, host: 0, threads })
     }
 }
