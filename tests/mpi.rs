@@ -206,7 +206,7 @@ fn a_process_that_is_killed_or_stopped_is_named_by_the_others() {
     for (signal, reason) in [("KILL", "its connection closed"), ("STOP", "nothing was heard of it")] {
         for rank in 0..3 {
             let name = format!("{signal}-{rank}");
-            let running = Running::start(&folder, &name, 3, &["--set", "cluster.timeout=\"2 s\""]);
+            let running = Running::start(&folder, &name, 3, &["--set", "cluster.timeout=\"4 s\""]);
             running.signal(rank, signal);
             let (code, said) = running.ends(&folder, &name, END);
             assert_ne!(code, Some(0), "{said}");

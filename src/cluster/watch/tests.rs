@@ -96,14 +96,14 @@ fn an_error_is_told_and_a_goodbye_is_no_loss() {
 #[test]
 fn of_a_late_collective_the_process_that_has_not_begun_it_is_named() {
     for waits in [0, 1] {
-        let job = start(4, Duration::from_millis(400), |_| {});
+        let job = start(4, Duration::from_secs(3), |_| {});
         for progress in job.progress.iter().enumerate().filter(|(rank, _)| *rank != 3).map(|(_, progress)| progress) {
             (0..5).for_each(|_| {
                 progress.begin_collective();
             });
         }
         // Signs of life carry that.
-        std::thread::sleep(Duration::from_millis(400));
+        std::thread::sleep(Duration::from_millis(1500));
         job.watches[waits].late("the sum of gradients");
         for losses in &job.losses {
             let loss = losses.recv_timeout(PATIENCE).unwrap();
