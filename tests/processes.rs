@@ -152,7 +152,7 @@ fn a_start_that_fails_leaves_no_directory() {
 }
 
 #[test]
-fn one_of_several_processes_of_a_launcher_is_rejected_before_anything_is_created() {
+fn one_of_several_processes_without_mpi_is_rejected_before_anything_is_created() {
     let folder = Folder::new("owner-launcher");
     let start = |more: &[&str]| {
         let mut command = peristyle(&folder.0);
@@ -162,7 +162,7 @@ fn one_of_several_processes_of_a_launcher_is_rejected_before_anything_is_created
     let output = start(&[]);
     assert_eq!((output.code, output.out.as_str()), (Some(2), ""), "{}", output.err);
     assert!(
-        output.err.contains("this is process 1 of 2 of PyTorchJob, but several processes cannot train together yet"),
+        output.err.contains("this is process 1 of 2 of PyTorchJob, but that launcher has no MPI"),
         "{}",
         output.err
     );

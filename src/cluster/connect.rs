@@ -4,7 +4,7 @@ use super::engine::Engine;
 use super::mpi::{EngineFailure, MpiEngine, MpiOptions};
 use super::process::{Launcher, Process};
 use super::timeouts::Timeouts;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Connects this process with the others of its job; `failed` is called when they cannot go on, and ends the process.
 ///
@@ -15,6 +15,11 @@ pub fn connect(
     timeouts: Timeouts,
     failed: impl Fn(&EngineFailure) + Send + 'static,
 ) -> Result<Box<dyn Engine>> {
+    if !matches!(process.launcher, Launcher::OpenMpi | Launcher::Mpich | Launcher::Slurm) {
+        return Err(Error::Usage(format!(
+            "this is {process}, but that launcher has no MPI, by which processes exchange data; start with mpirun or with srun --mpi=pmix"
+        )));
+    }
     let engine = MpiEngine::open(MpiOptions {
         is_mpich: process.launcher == Launcher::Mpich,
         expected: (process.rank, process.processes),
