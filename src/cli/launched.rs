@@ -52,14 +52,15 @@ pub(super) fn run(
         let watch = ends.watch.get_or_init(|| watch);
         command(&Launched { team: &team, watch, ends: &ends })
     });
+    if let Some(error) = result.as_ref().err().filter(|_| rank == 0) {
+        // A launcher ends all processes as soon as one has failed: this is said before any of them does.
+        failure(error);
+    }
     if let Some(watch) = ends.watch.get() {
         watch.finish();
     }
     team.engine().finish();
-    match result {
-        Err(error) if rank > 0 => signals::leave(error.exit_code()),
-        result => result,
-    }
+    result.map_err(|error| signals::leave(error.exit_code()))
 }
 
 /// The processes of a job, and the watch over them.
