@@ -197,7 +197,7 @@ fn emulated_gpus_of_several_processes_have_the_bits_of_one() {
     let folder = Folder::new("team-emulated");
     for name in ["configs/columns_small.toml", "small.toml"] {
         let config = config(&folder, name);
-        for (index, (processes, each, mesh)) in [(2, 1, (1, 2)), (2, 2, (2, 2))].into_iter().enumerate() {
+        for (index, (processes, each, mesh)) in [(2, 1, (1, 2)), (2, 2, (1, 4))].into_iter().enumerate() {
             for precision in if index == 0 { &["f32", "bf16"][..] } else { &["f32"] } {
                 let more = |devices: usize| {
                     let used = format!("devices.use=\"emu*{devices}\"");
