@@ -1,9 +1,9 @@
 //! What a command does that a launcher started as several processes.
 
 use super::output::{failure, message};
-use crate::cluster::flight::FlightRecord;
+use crate::cluster::flight::{FlightEntry, FlightRecord};
 use crate::cluster::mpi::EngineFailure;
-use crate::cluster::watch::{Listener, Loss, Meeting, Watch, WatchOptions, Whereabouts};
+use crate::cluster::watch::{Listener, Loss, Token, Watch, WatchOptions};
 use crate::cluster::{Process, Team, Timeouts, connect};
 use crate::error::{Error, Result};
 use crate::train::owner::Owner;
@@ -75,7 +75,7 @@ impl Launched<'_> {
     pub fn fail(&self, error: &Error) -> ! {
         failure(&of_process(self.team.rank(), Error::Run(error.with_causes())));
         self.ends.record(&error.with_causes());
-        self.watch.fail(&format!("failed: {}", error.with_causes()));
+        self.watch.fail(&error.with_causes());
         signals::leave(error.exit_code());
     }
 
@@ -92,12 +92,25 @@ impl Launched<'_> {
     }
 }
 
+/// Where process 0 waits for the others, as it tells them through the engine.
+#[derive(Debug, Serialize, Deserialize)]
+struct Meeting {
+    addresses: Vec<String>,
+    port: u16,
+    token: Token,
+}
+
 /// Begins the watch over all processes.
 fn begin_watch(team: &Arc<Team>, timeouts: Timeouts, ends: &Arc<Ends>) -> Result<Watch> {
     let of_watch = Arc::clone(ends);
-    let own = (team.rank() == 0).then(Listener::bind).transpose();
-    let listener = agree(Some(team), own)?;
-    let meeting: Meeting = from_first(team, listener.as_ref().map(|listener| &listener.meeting))?;
+    let own = (team.rank() == 0).then(|| Ok((Listener::bind(None)?, Token::random()?))).transpose();
+    let own = agree(Some(team), own)?;
+    let said = own.as_ref().map(|(listener, token)| Meeting {
+        addresses: listener.addresses(),
+        port: listener.port(),
+        token: token.clone(),
+    });
+    let meeting: Meeting = from_first(team, said.as_ref())?;
     let rank = team.rank();
     let options = WatchOptions {
         rank,
@@ -105,11 +118,11 @@ fn begin_watch(team: &Arc<Team>, timeouts: Timeouts, ends: &Arc<Ends>) -> Result
         timeout: timeouts.silence,
         start_timeout: timeouts.start,
         progress: Arc::clone(team.progress()),
-        failed: Box::new(move |loss| of_watch.lost(rank, loss)),
+        failed: Box::new(move |loss| of_watch.lost(rank, &loss)),
     };
-    let watch = match listener {
-        Some(listener) => Watch::lead(listener, options),
-        None => Watch::follow(&meeting, options),
+    let watch = match own {
+        Some((listener, token)) => Watch::lead(listener, &token, options),
+        None => Watch::follow(&meeting.addresses, meeting.port, &meeting.token, options),
     };
     agree(Some(team), watch)
 }
@@ -125,19 +138,19 @@ struct Ends {
 impl Ends {
     /// Writes the flight record, if training has begun.
     fn record(&self, reason: &str) {
-        let (Some(team), Some(watch), Some(dir)) = (self.team.get(), self.watch.get(), self.dir.get()) else { return };
-        let (rank, at, reason) = (team.rank(), team.progress().position(), reason.to_string());
-        let Whereabouts { host, pid } = watch.members()[rank].clone();
-        let collectives = team.flight();
-        let record = FlightRecord { rank, processes: team.processes(), host, pid, reason, at, collectives };
-        let text = serde_json::to_string_pretty(&record).expect("numbers and texts can be written");
+        let (Some(team), Some(dir)) = (self.team.get(), self.dir.get()) else { return };
         // The process ends in any case, and has said why.
-        let _ = std::fs::write(FlightRecord::path(dir, rank), text + "\n");
+        let _ = team.flight().write(dir, reason);
+    }
+
+    /// Returns the collective that this process waits in, the first of several.
+    fn waits(&self) -> Option<FlightEntry> {
+        self.team.get()?.flight().snapshot().into_iter().find(|entry| entry.ended.is_none())
     }
 
     /// Ends this process because the job has lost another one. No checkpoint is tried: it needs all processes.
     fn lost(&self, rank: usize, loss: &Loss) {
-        let waits = self.team.get().and_then(|team| team.flight().into_iter().find(|entry| entry.ended.is_none()));
+        let waits = self.waits();
         let here =
             waits.map_or(String::new(), |entry| format!("; this one is at step {}, in {}", entry.step, entry.name));
         message(&format!("peristyle: process {rank}: the job ends: {loss}{here}"));
@@ -156,10 +169,17 @@ impl Ends {
             std::thread::sleep(NOTICE);
             self::failure(&of_process(rank, Error::Run(failure.message.clone())));
             self.record(&failure.message);
-            watch.fail(&format!("failed: {}", failure.message));
+            watch.fail(&failure.message);
             signals::leave(signals::AGAIN);
         }
-        watch.late(&failure.message);
+        match self.waits() {
+            Some(entry) => watch.report_timeout(entry.sequence, &entry.name, failure.waited),
+            None => {
+                self::failure(&of_process(rank, Error::Run(failure.message.clone())));
+                watch.fail(&failure.message);
+                signals::leave(signals::AGAIN);
+            }
+        }
     }
 }
 

@@ -1,11 +1,12 @@
 //! The devices of a job that compute together, of which some are in this process.
 
 use super::engine::{Engine, Incoming, Outgoing, Values};
-use super::flight::{FlightEntry, FlightRecorder, Flown};
-use super::progress::JobProgress;
+use super::flight::FlightRecorder;
+use super::watch::JobProgress;
 use crate::error::Result;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 /// Bytes for another device.
 pub type Sent<'a> = (usize, &'a [u8]);
@@ -14,6 +15,19 @@ pub type Received<'a> = (usize, &'a mut [u8]);
 
 /// Messages within this process, by the devices that they are from and for.
 type Mail = HashMap<(usize, usize), VecDeque<Vec<u8>>>;
+
+/// A collective as flight records have it.
+#[derive(Debug, Clone)]
+pub struct Flown {
+    /// What it does.
+    pub kind: &'static str,
+    /// The name of the instruction.
+    pub name: Arc<str>,
+    /// The processes that take part.
+    pub processes: Arc<[usize]>,
+    /// The bytes of the device's tensor.
+    pub bytes: u64,
+}
 
 /// The processes that train together. Each has the same number of devices; those of process 0 are the first.
 #[derive(Debug)]
@@ -30,14 +44,9 @@ pub struct Team {
 impl Team {
     /// Creates the team of an engine's processes with `each` devices.
     pub fn new(engine: Box<dyn Engine>, each: usize) -> Self {
-        Team {
-            engine,
-            progress: Arc::default(),
-            flight: FlightRecorder::default(),
-            each,
-            mail: Mutex::default(),
-            arrived: Condvar::new(),
-        }
+        let progress: Arc<JobProgress> = Arc::default();
+        let flight = FlightRecorder::new(engine.rank(), engine.processes(), Instant::now(), Arc::clone(&progress));
+        Team { engine, progress, flight, each, mail: Mutex::default(), arrived: Condvar::new() }
     }
 
     /// Returns what moves the data.
@@ -46,13 +55,16 @@ impl Team {
     }
 
     /// Records a collective while it runs.
-    pub fn recorded<T>(&self, flown: &Arc<Flown>, run: impl FnOnce() -> T) -> T {
-        self.flight.record(flown, &self.progress, run)
+    pub fn recorded<T>(&self, flown: &Flown, run: impl FnOnce() -> T) -> T {
+        let ticket = self.flight.begin(flown.kind, &flown.name, &flown.processes, flown.bytes);
+        let result = run();
+        self.flight.end(ticket);
+        result
     }
 
-    /// Returns the last collectives that were recorded.
-    pub fn flight(&self) -> Vec<FlightEntry> {
-        self.flight.entries()
+    /// Returns the record of the last collectives.
+    pub fn flight(&self) -> &FlightRecorder {
+        &self.flight
     }
 
     /// Returns how far this process has come.

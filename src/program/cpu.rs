@@ -3,8 +3,7 @@
 use super::exchange::{DeviceCollective, Outside, together};
 use super::observer::{ArenaPart, Observer, Shown};
 use super::{Execution, LocalOperand, PeerPart, Plan, Program, Work};
-use crate::cluster::flight::Flown;
-use crate::cluster::{Team, Values};
+use crate::cluster::{Flown, Team, Values};
 use crate::collectives::Piece;
 use crate::cpu::{Args, ExchangeTask, Implementation, QueueProgram, Queues, SumTask, Timed, run_together};
 use crate::data::{Batch, BatchPart};
@@ -257,9 +256,9 @@ enum Action {
     },
     Sum(SumTask),
     /// A collective between processes by messages.
-    Exchange(Arc<Team>, Arc<Flown>, ExchangeTask),
+    Exchange(Arc<Team>, Flown, ExchangeTask),
     /// One that the library sums, in the group with this number.
-    LibrarySum(Arc<Team>, Arc<Flown>, usize, Operands<Only>),
+    LibrarySum(Arc<Team>, Flown, usize, Operands<Only>),
     Update {
         stage: usize,
         operands: Operands<UpdateRole>,

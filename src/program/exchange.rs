@@ -2,8 +2,8 @@
 
 use super::ir::{Peer, PeerPart};
 use super::{Plan, Program, Work};
-use crate::cluster::Team;
-use crate::cluster::flight::Flown;
+use crate::cluster::flight::EXCHANGE;
+use crate::cluster::{Flown, Team};
 use crate::collectives::{Collective, DevicePart, LocalSum, Message, Piece, device_part};
 use crate::cpu::{ExchangeTask, Round, SumTask};
 use crate::device::{Memory, MemorySlice};
@@ -57,10 +57,13 @@ impl<'a> DeviceCollective<'a> {
     }
 
     /// Returns what a flight record has of it.
-    pub fn flown(&self, name: &str, part: &PeerPart, element: Element, processes: &Processes) -> Arc<Flown> {
+    pub fn flown(&self, name: &str, part: &PeerPart, element: Element, processes: &Processes) -> Flown {
         let mut group: Vec<usize> = self.peers.iter().map(|peer| processes.of(peer.device)).collect();
         group.dedup();
-        Arc::new(Flown { name: name.to_string(), processes: group, bytes: part.from.1.elements() * element.bytes() })
+        // Of other collectives, devices may have parts of different sizes.
+        let kind = if self.collective == Collective::AllReduce { "all-reduce" } else { EXCHANGE };
+        let bytes = (part.from.1.elements() * element.bytes()) as u64;
+        Flown { kind, name: name.into(), processes: group.into(), bytes }
     }
 
     /// Returns how many elements of scratch memory it needs.

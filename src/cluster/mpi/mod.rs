@@ -137,6 +137,7 @@ fn run(options: MpiOptions, ready: &Sender<Started>, jobs: &Receiver<Job>, pause
     let served = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.serve(jobs)));
     let panicked = |_| EngineFailure {
         peers: Vec::new(),
+        waited: Duration::ZERO,
         message: "the thread of MPI panicked; this is a bug in peristyle".to_string(),
     };
     match served.map_err(panicked).and_then(|served| served) {

@@ -53,6 +53,8 @@ pub(super) enum Job {
 pub struct EngineFailure {
     /// The processes that were waited for; none if it is an error of the library.
     pub peers: Vec<usize>,
+    /// How long they were waited for.
+    pub waited: Duration,
     /// What happened.
     pub message: String,
 }
@@ -161,7 +163,7 @@ impl Worker<'_> {
         if !job.requests.is_empty() && job.begun.elapsed() > self.timeout {
             let numbers: Vec<String> = job.peers.iter().map(usize::to_string).collect();
             let message = format!("{} {} did not end within {:?}", job.what, numbers.join(", "), self.timeout);
-            return Err(EngineFailure { peers: job.peers.clone(), message });
+            return Err(EngineFailure { peers: job.peers.clone(), waited: self.timeout, message });
         }
         Ok(job.requests.is_empty())
     }
@@ -227,7 +229,7 @@ impl Worker<'_> {
 
 /// Makes a failure of what a call returned.
 fn library(message: Refusal) -> EngineFailure {
-    EngineFailure { peers: Vec::new(), message }
+    EngineFailure { peers: Vec::new(), waited: Duration::ZERO, message }
 }
 
 fn answer(answer: Answer) {

@@ -1,213 +1,138 @@
-//! How the processes of a job find each other: process 0 listens, the others connect to it.
+//! How another process finds and joins process 0.
 
-use super::note::{Note, Token, Whereabouts};
-use crate::error::{Error, Result, quantity};
-use serde::{Deserialize, Serialize};
-use std::io::ErrorKind;
-use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use super::listener::resolve;
+use super::loss::{Whereabouts, in_seconds};
+use super::message::{Inbox, Join, LONGEST, Message};
+use crate::error::{Error, Result};
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-/// How long a stranger has for its first note.
-const FIRST: Duration = Duration::from_secs(3);
-/// The most strangers at once.
-const STRANGERS: usize = 64;
-/// The pause between two looks for connections, or two attempts.
-const PAUSE: Duration = Duration::from_millis(20);
 /// How long an attempt to connect may take.
-const ATTEMPT: Duration = Duration::from_secs(2);
+const CONNECT: Duration = Duration::from_secs(2);
+/// How long the name of a host may take to be resolved.
+const RESOLVE: Duration = Duration::from_secs(5);
+/// How long process 0 may take to answer.
+const ANSWER: Duration = Duration::from_secs(3);
+/// How much longer than the start the answer of process 0 may take, which names the missing processes.
+const GRACE: Duration = Duration::from_secs(2);
+/// The pause between two rounds.
+const PAUSE: Duration = Duration::from_millis(100);
 
-/// Where process 0 listens, and the secret of the job.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Meeting {
-    /// The names and addresses of its machine.
-    pub hosts: Vec<String>,
-    /// The port.
-    pub port: u16,
-    /// The secret.
-    pub token: Token,
+/// The connection with process 0, once all have joined.
+pub(super) struct Welcomed {
+    pub stream: TcpStream,
+    pub inbox: Inbox,
+    pub members: Vec<Whereabouts>,
 }
 
-/// Process 0 while it waits for the others.
-#[derive(Debug)]
-pub struct Listener {
-    listener: TcpListener,
-    /// What the others need to know.
-    pub meeting: Meeting,
+/// Why an attempt to join failed.
+enum Failure {
+    /// Another may succeed.
+    Again(String),
+    /// None can.
+    Final(Error),
 }
 
-/// The connection of a process that has joined.
-#[derive(Debug)]
-pub(super) struct Joined {
-    pub rank: usize,
-    pub member: Whereabouts,
-    pub connection: TcpStream,
-}
-
-impl Listener {
-    /// Listens on a free port of all interfaces.
-    ///
-    /// # Errors
-    /// If the operating system refuses.
-    pub fn bind() -> Result<Self> {
-        let failed = |error: std::io::Error| Error::Run(format!("cannot listen for other processes: {error}"));
-        let listener =
-            TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).or_else(|_| TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)));
-        let listener = listener.map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
-        let port = listener.local_addr().map_err(failed)?.port();
-        let mut hosts = vec![host_name()];
-        // No packet is sent: the operating system only chooses the interface.
-        let probe = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).and_then(|socket| {
-            socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
-            socket.local_addr()
-        });
-        hosts.extend(probe.ok().map(|address| address.ip().to_string()));
-        Ok(Listener { listener, meeting: Meeting { hosts, port, token: Token::random() } })
-    }
-
-    /// Waits for all other processes, and returns their connections by rank. Strangers are ignored.
-    ///
-    /// # Errors
-    /// If they do not join in time.
-    pub(super) fn wait(self, processes: usize, time: Duration) -> Result<Vec<Joined>> {
-        let (begin, strangers) = (Instant::now(), Arc::new(AtomicUsize::new(0)));
-        let (sender, arrived): (Sender<Joined>, Receiver<Joined>) = channel();
-        let mut all: Vec<Joined> = Vec::new();
-        while all.len() + 1 < processes {
-            match self.listener.accept() {
-                Ok((connection, _)) if strangers.load(Ordering::SeqCst) < STRANGERS => {
-                    let (sender, token, strangers) =
-                        (sender.clone(), self.meeting.token.clone(), Arc::clone(&strangers));
-                    strangers.fetch_add(1, Ordering::SeqCst);
-                    let meet = move || {
-                        if let Some(joined) = meet(connection, processes, &token) {
-                            // Nobody waits any more once all have joined.
-                            let _ = sender.send(joined);
-                        }
-                        strangers.fetch_sub(1, Ordering::SeqCst);
-                    };
-                    // Without a thread the stranger is ignored; a process of the job tries again.
-                    let _ = std::thread::Builder::new().name("join".to_string()).spawn(meet);
-                }
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => std::thread::sleep(PAUSE),
-                // A connection that ended before it was accepted, or too many files: the next attempt may succeed.
-                Err(_) => std::thread::sleep(PAUSE),
-            }
-            for joined in arrived.try_iter() {
-                match all.iter().any(|other| other.rank == joined.rank) {
-                    true => drop(
-                        Note::Refused(format!("process {} has joined already", joined.rank)).send(&joined.connection),
-                    ),
-                    false => all.push(joined),
-                }
-            }
-            if begin.elapsed() > time {
-                let missing: Vec<String> = (1..processes)
-                    .filter(|rank| !all.iter().any(|other| other.rank == *rank))
-                    .map(|rank| rank.to_string())
-                    .collect();
-                return Err(Error::Run(format!(
-                    "{} of {} did not reach process 0 at {}, port {}, within {time:?}: {}; look at their messages, and whether a firewall \
-                     is between the nodes",
-                    quantity(missing.len() as u64, "process"),
-                    processes,
-                    self.meeting.hosts.join(" or "),
-                    self.meeting.port,
-                    missing.join(", ")
-                )));
-            }
-        }
-        all.sort_by_key(|joined| joined.rank);
-        Ok(all)
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Failure::Again(error.to_string())
     }
 }
 
-/// Reads who a stranger is; none if it does not belong to the job.
-fn meet(connection: TcpStream, processes: usize, expected: &Token) -> Option<Joined> {
-    connection.set_nonblocking(false).ok()?;
-    let Note::Join { rank, processes: own, version, member, token } = Note::read_first(&connection, FIRST).ok()? else {
-        return None;
-    };
-    if !token.is(expected) {
-        return None;
-    }
-    let here = env!("CARGO_PKG_VERSION");
-    let refusal = if version != here {
-        Some(format!("process 0 is peristyle {here}, this one {version}; start the same program everywhere"))
-    } else if own != processes || !(1..processes).contains(&rank) {
-        Some(format!("process {rank} of {own} does not belong to a job of {processes}"))
-    } else {
-        None
-    };
-    match refusal {
-        Some(why) => {
-            let _ = Note::Refused(why).send(&connection);
-            None
-        }
-        None => Some(Joined { rank, member, connection }),
-    }
-}
-
-/// Connects to process 0.
+/// Joins the job at the first candidate that answers, and waits for the others.
 ///
 /// # Errors
-/// If it cannot be reached in time.
-pub(super) fn connect(
-    meeting: &Meeting,
-    (rank, processes): (usize, usize),
-    member: &Whereabouts,
-    time: Duration,
-) -> Result<TcpStream> {
+/// If process 0 cannot be reached in time or refuses this process.
+pub(super) fn join(candidates: &[String], port: u16, own: &Join, start_timeout: Duration) -> Result<Welcomed> {
     let begin = Instant::now();
-    let own = host_name();
-    // A machine that cannot find itself by its name or address has this one.
-    let loopback = (meeting.hosts.first() == Some(&own)).then(|| Ipv4Addr::LOCALHOST.to_string());
-    let hosts: Vec<String> = meeting.hosts.iter().cloned().chain(loopback).collect();
-    let mut why = String::new();
+    let mut reasons: BTreeMap<usize, String> = BTreeMap::new();
     loop {
-        for host in &hosts {
-            match attempt(host, meeting.port) {
-                Ok(connection) => {
-                    let version = env!("CARGO_PKG_VERSION").to_string();
-                    let join =
-                        Note::Join { rank, processes, version, member: member.clone(), token: meeting.token.clone() };
-                    match join.send(&connection) {
-                        Ok(()) => return Ok(connection),
-                        Err(error) => why = error.to_string(),
-                    }
+        for (number, host) in candidates.iter().enumerate() {
+            let left = || start_timeout.saturating_sub(begin.elapsed());
+            let addresses = match resolve(host, port, RESOLVE.min(left())) {
+                Ok(addresses) => addresses,
+                Err(why) => {
+                    reasons.insert(number, format!("{host}: {why}"));
+                    continue;
                 }
-                Err(error) => why = format!("{host}: {error}"),
+            };
+            for address in addresses {
+                match attempt(address, own, left()) {
+                    Ok(welcomed) => return Ok(welcomed),
+                    Err(Failure::Final(error)) => return Err(error),
+                    Err(Failure::Again(why)) => drop(reasons.insert(number, format!("{host}: {why}"))),
+                }
             }
         }
-        if begin.elapsed() > time {
+        if begin.elapsed() >= start_timeout {
+            let reasons: Vec<String> = reasons.into_values().collect();
             return Err(Error::Run(format!(
-                "process 0 cannot be reached at {}, port {}, within {time:?} ({why}); is a firewall between the nodes?",
-                hosts.join(" or "),
-                meeting.port
+                "process {} could not connect to process 0 at port {port} of {} within {} ({}): check that process 0 has started and \
+                 has not ended, that its host can be reached from this one, that no firewall blocks the port, and that this process was \
+                 started once",
+                own.rank,
+                candidates.join(" or "),
+                in_seconds(start_timeout),
+                reasons.join("; ")
             )));
         }
         std::thread::sleep(PAUSE);
     }
 }
 
-fn attempt(host: &str, port: u16) -> std::io::Result<TcpStream> {
-    let mut last = std::io::Error::from(ErrorKind::NotFound);
-    for address in (host, port).to_socket_addrs()? {
-        match TcpStream::connect_timeout(&address, ATTEMPT) {
-            Ok(connection) => return Ok(connection),
-            Err(error) => last = error,
+fn attempt(address: SocketAddr, own: &Join, left: Duration) -> Result<Welcomed, Failure> {
+    if left.is_zero() {
+        return Err(Failure::Again("there was no time left to try".to_string()));
+    }
+    let begin = Instant::now();
+    let stream = TcpStream::connect_timeout(&address, CONNECT.min(left))?;
+    // A connection to a free port of the same host may end at itself.
+    if stream.local_addr()? == stream.peer_addr()? {
+        return Err(std::io::Error::from(ErrorKind::ConnectionRefused).into());
+    }
+    stream.set_nodelay(true)?;
+    stream.set_write_timeout(Some(ANSWER))?;
+    (&stream).write_all(&Message::Join(own.clone()).to_frame()?)?;
+    let mut inbox = Inbox::new(LONGEST);
+    let silent = "a program listens there, but did not answer as process 0 of this job; check the port and the token";
+    match next(&mut inbox, &stream, ANSWER.min(left)) {
+        Ok(Some(Message::Accepted)) => {}
+        Ok(Some(Message::Refused { reason })) => return Err(Failure::Final(Error::Usage(reason))),
+        Ok(_) | Err(_) => return Err(Failure::Again(silent.to_string())),
+    }
+    match next(&mut inbox, &stream, left.saturating_sub(begin.elapsed()) + GRACE) {
+        Ok(Some(Message::Welcome { members })) if members.len() == own.processes => {
+            Ok(Welcomed { stream, inbox, members })
+        }
+        Ok(Some(Message::Refused { reason })) => Err(Failure::Final(Error::Run(reason))),
+        Err(error) if is_timeout(&error) => Err(Failure::Final(Error::Run(format!(
+            "process {} has joined process 0 at {address}, but the others did not all join in time; look at what they print",
+            own.rank
+        )))),
+        Ok(_) | Err(_) => {
+            Err(Failure::Again("process 0 closed the connection before all others had joined".to_string()))
         }
     }
-    Err(last)
 }
 
-/// Returns the name of this machine.
-pub(super) fn host_name() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name = name.trim();
-    if name.is_empty() { "localhost".to_string() } else { name.to_string() }
+/// Reads the next message within a time.
+fn next(inbox: &mut Inbox, mut stream: &TcpStream, limit: Duration) -> std::io::Result<Option<Message>> {
+    let begin = Instant::now();
+    loop {
+        let left = limit.saturating_sub(begin.elapsed());
+        if left.is_zero() {
+            return Err(ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match inbox.next(&mut stream) {
+            Err(error) if is_timeout(&error) || error.kind() == ErrorKind::Interrupted => {}
+            next => return next,
+        }
+    }
+}
+
+fn is_timeout(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock)
 }
