@@ -1,12 +1,49 @@
 //! `peristyle devices`.
 
+use super::launched::{self, Launched};
 use super::output::print;
-use crate::cluster::{Process, Stated};
+use crate::cluster::{Process, Stated, Timeouts};
 use crate::error::{Result, printable};
 use crate::gpu::{Driver, DriverKind, kernels, libraries};
 
 /// Prints this machine's devices and the compiled kernels that they would use.
 pub(super) fn run() -> Result<()> {
+    match Process::find(&Stated::default(), &|name| std::env::var(name).ok()) {
+        Ok(Some(process)) => launched::run(&process, Timeouts::default(), 1, |all| of_job(&process, all))
+            .or_else(|error| alone(&format!("launcher: this is {process}\nlauncher: {error}\n"))),
+        Ok(None) => alone("launcher: none, this process is alone\n"),
+        Err(error) => alone(&format!("launcher: {error}\n")),
+    }
+}
+
+/// Prints a table of all processes, in the first of them, and the devices of its machine.
+fn of_job(process: &Process, all: &Launched) -> Result<()> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let gpus = Driver::count(DriverKind::Cuda).unwrap_or(0);
+    let local = process.local.map_or("-".to_string(), |local| format!("{} of {}", local.rank, local.processes));
+    let own = format!("{:<24}  {local:<10}  {cores:>5}  {gpus:>4}", shortened(&all.host()));
+    let rows = all.team.gather(&own)?;
+    if process.rank > 0 {
+        return Ok(());
+    }
+    let mut text = format!(
+        "{} processes of {}, which exchange data through {}\n",
+        process.processes,
+        process.launcher,
+        all.team.engine().name()
+    );
+    text += &format!("{:>4}  {:<24}  {:<10}  {:>5}  {:>4}\n", "rank", "host", "on node", "cores", "GPUs");
+    rows.iter().enumerate().for_each(|(rank, row)| text += &format!("{rank:>4}  {row}\n"));
+    alone(&text)
+}
+
+/// Returns the beginning of a name.
+fn shortened(name: &str) -> String {
+    name.chars().take(24).collect()
+}
+
+/// Prints the devices of this machine, and what there is to say of the launcher.
+fn alone(launcher: &str) -> Result<()> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut text = format!("cpu: {cores} cores, {} vectors\n", vectors());
     match Driver::count(DriverKind::Cuda) {
@@ -24,11 +61,7 @@ pub(super) fn run() -> Result<()> {
         0 => format!("kernels: {entries}; no images for GPUs because the build found no nvcc\n"),
         _ => format!("kernels: {entries} in {files} images for GPUs, {:.1} MB\n", bytes as f64 / 1e6),
     };
-    text += &match Process::find(&Stated::default(), &|name| std::env::var(name).ok()) {
-        Ok(Some(process)) => format!("launcher: this is {process}\n"),
-        Ok(None) => "launcher: none, this process is alone\n".to_string(),
-        Err(error) => format!("launcher: {error}\n"),
-    };
+    text += launcher;
     libraries::described().iter().for_each(|line| text += &format!("{}\n", printable(line)));
     print(&text)
 }

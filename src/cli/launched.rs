@@ -79,6 +79,11 @@ impl Launched<'_> {
         signals::leave(error.exit_code());
     }
 
+    /// Returns the name of the host of this process.
+    pub fn host(&self) -> String {
+        self.watch.hosts()[self.team.rank()].host.clone()
+    }
+
     /// Sets the run directory, for flight records. Those of an earlier end are removed.
     pub fn records_in(&self, dir: &Path) {
         let _ = std::fs::remove_file(FlightRecord::path(dir, self.team.rank()));

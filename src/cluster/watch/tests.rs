@@ -3,8 +3,8 @@
 use super::lock::lock;
 use super::message::{Join, LONGEST};
 use super::*;
-use std::sync::Mutex;
 use std::io::{Read, Write};
+use std::sync::Mutex;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
