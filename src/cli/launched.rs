@@ -45,7 +45,7 @@ pub(super) fn run(
     let rank = process.rank;
     let ends: Arc<Ends> = Arc::default();
     let of_engine = Arc::clone(&ends);
-    let engine = connect(process, timeouts, move |failure| of_engine.engine_failed(rank, failure));
+    let engine = connect(process, timeouts, move |failure| of_engine.engine_failed(rank, timeouts, &failure));
     let team = Arc::new(Team::new(engine.map_err(|error| of_process(rank, error))?, each));
     let _ = ends.team.set(Arc::clone(&team));
     let result = begin_watch(&team, timeouts, &ends).and_then(|watch| {
@@ -56,10 +56,10 @@ pub(super) fn run(
         // A launcher ends all processes as soon as one has failed: this is said before any of them does.
         failure(error);
     }
+    team.engine().finish();
     if let Some(watch) = ends.watch.get() {
         watch.finish();
     }
-    team.engine().finish();
     result.map_err(|error| signals::leave(error.exit_code()))
 }
 
@@ -92,8 +92,8 @@ impl Launched<'_> {
 
     /// Ends the connections, before this process ends itself.
     pub fn finish(&self) {
-        self.watch.finish();
         self.team.engine().finish();
+        self.watch.finish();
     }
 }
 
@@ -164,27 +164,25 @@ impl Ends {
     }
 
     /// Ends this process because the engine cannot go on.
-    fn engine_failed(&self, rank: usize, failure: &EngineFailure) {
-        let Some(watch) = self.watch.get() else {
-            self::failure(&of_process(rank, Error::Run(failure.message.clone())));
-            signals::leave(signals::AGAIN);
-        };
-        if failure.peers.is_empty() {
-            // If another process is lost, the watch finds out, and names it.
-            std::thread::sleep(NOTICE);
-            self::failure(&of_process(rank, Error::Run(failure.message.clone())));
-            self.record(&failure.message);
-            watch.fail(&failure.message);
-            signals::leave(signals::AGAIN);
-        }
-        match self.waits() {
-            Some(entry) => watch.report_timeout(entry.sequence, &entry.name, failure.waited),
-            None => {
-                self::failure(&of_process(rank, Error::Run(failure.message.clone())));
-                watch.fail(&failure.message);
-                signals::leave(signals::AGAIN);
+    fn engine_failed(&self, rank: usize, timeouts: Timeouts, failure: &EngineFailure) -> ! {
+        if let Some(watch) = self.watch.get() {
+            if !failure.waited.is_zero()
+                && let Some(entry) = self.waits()
+            {
+                // All find out who is to blame, and end.
+                watch.report_timeout(entry.sequence, &entry.name, failure.waited);
+                std::thread::sleep(timeouts.silence + NOTICE);
+            } else {
+                // If another process is lost, the watch finds out, and names it.
+                std::thread::sleep(NOTICE);
             }
         }
+        self::failure(&of_process(rank, Error::Run(failure.message.clone())));
+        self.record(&failure.message);
+        if let Some(watch) = self.watch.get() {
+            watch.fail(&failure.message);
+        }
+        signals::leave(signals::AGAIN)
     }
 }
 

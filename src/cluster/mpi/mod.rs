@@ -1,56 +1,51 @@
-//! MPI, loaded at run time: one binary for Open MPI, MPICH and the standard ABI.
+//! MPI, loaded at run time: one binary for Open MPI, MPICH and the ABI of MPI 5, built without any of them.
 //!
-//! One thread makes all calls (`worker.rs`); it never blocks in one, so that a process that is lost or stopped is noticed by a deadline:
-//! MPI itself waits for ever.
+//! One thread makes all calls (`worker.rs`). MPI itself waits for ever for a process that is lost, so the thread never blocks in a
+//! message or a sum; where a call must block, the one who asked for it watches the time.
+//!
+//! To add a library with another ABI, add its table to `abi.rs` and its file name to `library.rs`.
 
 mod abi;
+mod calls;
+mod job;
 mod library;
+mod pace;
+mod thread;
+mod under_way;
 mod worker;
 
-pub use worker::EngineFailure;
+pub use job::EngineFailure;
+pub use library::Prefers;
+pub use thread::{Failed, MpiOptions};
 
 use crate::cluster::{Engine, Incoming, Outgoing, PendingSum, Values};
 use crate::error::{Error, Result};
+use job::{Job, Memory, Message, Number, seconds};
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-use worker::{Bytes, Job, Message, Number, Worker};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-/// How long the end of MPI may take.
+/// How long the end of MPI may take once all processes have come to it.
 const FINISH: Duration = Duration::from_secs(5);
-
-/// What is called when the processes cannot go on; it ends the process.
-pub type Failed = Box<dyn Fn(&EngineFailure) + Send>;
-
-/// How MPI is started.
-pub struct MpiOptions {
-    /// Whether MPICH is tried before Open MPI.
-    pub is_mpich: bool,
-    /// The number of this process and of all, as the launcher says.
-    pub expected: (usize, usize),
-    /// The launcher, as messages name it.
-    pub launcher: String,
-    /// How long the start may take.
-    pub start_timeout: Duration,
-    /// How long a message or a sum may take.
-    pub timeout: Duration,
-    /// What is called on a failure.
-    pub failed: Failed,
-}
+/// How often a caller looks at the clock while the thread is in a call that blocks.
+const WATCH: Duration = Duration::from_millis(50);
 
 /// The engine that moves data through MPI.
-#[derive(Debug)]
+///
+/// Dropped without [`Engine::finish`], it leaves MPI as it is: the launcher notices that the process ends, and ends the others.
 pub struct MpiEngine {
     name: String,
     rank: usize,
     processes: usize,
-    jobs: Mutex<Option<Sender<Job>>>,
+    jobs: Sender<Job>,
+    thread: Mutex<Option<JoinHandle<()>>>,
     paused: Arc<AtomicBool>,
+    timeout: Duration,
+    failed: Failed,
 }
-
-/// What the thread reports once MPI runs: its name, the number of this process and of all.
-type Started = Result<(String, usize, usize)>;
 
 impl MpiEngine {
     /// Loads a library, starts MPI on a thread of its own, and checks that it sees the processes that the launcher started.
@@ -58,98 +53,41 @@ impl MpiEngine {
     /// # Errors
     /// If there is no library, it does not start in time, or it sees other processes.
     pub fn open(options: MpiOptions) -> Result<MpiEngine> {
-        let (start_timeout, expected, launcher) = (options.start_timeout, options.expected, options.launcher.clone());
-        let (ready, started) = channel();
+        let (timeout, failed, paused) = (options.collective_timeout, Arc::clone(&options.failed), Arc::default());
         let (jobs, received) = channel();
-        let paused = Arc::new(AtomicBool::new(false));
-        let of_thread = Arc::clone(&paused);
-        let work = move || run(options, &ready, &received, &of_thread);
-        std::thread::Builder::new()
-            .name("mpi".to_string())
-            .spawn(work)
-            .map_err(|error| Error::Run(format!("cannot start the thread of MPI: {error}")))?;
-        let (name, rank, processes) = started.recv_timeout(start_timeout).unwrap_or_else(|_| {
-            Err(Error::Run(format!(
-                "MPI did not start within {start_timeout:?}: other processes of the job have not started or have ended; look at their messages"
-            )))
-        })?;
-        if (rank, processes) != expected {
-            return Err(Error::Usage(format!(
-                "MPI reports process {rank} of {processes}, {launcher} process {} of {}: the launcher and {name} do not know each other; with \
-                 Slurm, start with srun --mpi=pmix (Open MPI) or srun --mpi=pmi2 (MPICH), otherwise with the mpirun of {name}",
-                expected.0, expected.1
-            )));
-        }
-        Ok(MpiEngine { name, rank, processes, jobs: Mutex::new(Some(jobs)), paused })
+        let (started, thread) = thread::start(options, received, Arc::clone(&paused))?;
+        let thread::Started { name, rank, processes } = started;
+        Ok(MpiEngine { name, rank, processes, jobs, thread: Mutex::new(Some(thread)), paused, timeout, failed })
     }
 
+    /// Asks the thread for a job.
     fn ask<T>(&self, job: impl FnOnce(Sender<T>) -> Job) -> Result<Receiver<T>> {
-        let ended = || Error::Run("the exchange with other processes has ended".to_string());
         let (done, answer) = channel();
-        let jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        let jobs = jobs.as_ref().ok_or_else(ended)?;
-        jobs.send(job(done)).map_err(|_| ended())?;
+        self.jobs.send(job(done)).map_err(|_| ended())?;
         Ok(answer)
     }
 
-    /// Asks for a job that uses memory of the caller, and waits for its end.
-    fn wait(&self, job: impl FnOnce(Sender<()>) -> Job) -> Result<()> {
-        if self.ask(job)?.recv().is_err() {
-            // The thread has failed, and ends the process; until then MPI may still use the memory.
-            loop {
-                std::thread::park();
-            }
+    /// Asks for a job that uses memory of the caller, and waits until it no longer does.
+    fn lend(&self, job: impl FnOnce(Sender<Result<()>>) -> Job) -> Result<()> {
+        // An answer is only dropped if the job was never begun, so that the memory is not in use.
+        self.ask(job)?.recv().unwrap_or_else(|_| Err(ended()))
+    }
+
+    /// Returns what the thread sends or receives.
+    fn message(&self, process: usize, tag: u16, memory: Memory) -> Result<Message> {
+        if process == self.rank || process >= self.processes {
+            let (rank, processes) = (self.rank, self.processes);
+            let message = format!("process {rank} of {processes} cannot exchange messages with process {process}");
+            return Err(Error::Run(message));
         }
-        Ok(())
+        debug_assert!(tag < 1 << 15, "MPI only guarantees tags below 2^15");
+        Ok(Message { process, tag, memory })
     }
 }
 
-/// Starts MPI and serves jobs: the whole life of the thread.
-fn run(options: MpiOptions, ready: &Sender<Started>, jobs: &Receiver<Job>, paused: &AtomicBool) {
-    let refused = |refusal: String| Error::Run(format!("MPI does not start: {refusal}"));
-    let start = || {
-        let mpi = library::load(options.is_mpich)?;
-        mpi.start().map_err(refused)?;
-        let place = mpi.place().map_err(refused)?;
-        let copies = if place == options.expected {
-            [mpi.copy().map_err(refused)?, mpi.copy().map_err(refused)?]
-        } else {
-            [0; 2]
-        };
-        Ok((mpi, place, copies))
-    };
-    let (mpi, (rank, processes), [messages, started]) = match start() {
-        Ok(started) => started,
-        Err(error) => {
-            // Who no longer waits has failed.
-            let _ = ready.send(Err(error));
-            return;
-        }
-    };
-    if (rank, processes) != options.expected {
-        let _ = mpi.finish();
-    }
-    if ready.send(Ok((mpi.name.clone(), rank, processes))).is_err() || (rank, processes) != options.expected {
-        return;
-    }
-    let (groups, timeout) = (Vec::new(), options.timeout);
-    let mut worker = Worker { mpi: &mpi, rank, processes, messages, started, groups, timeout, paused };
-    let served = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.serve(jobs)));
-    let panicked = |_| EngineFailure {
-        peers: Vec::new(),
-        waited: Duration::ZERO,
-        message: "the thread of MPI panicked; this is a bug in peristyle".to_string(),
-    };
-    match served.map_err(panicked).and_then(|served| served) {
-        Ok(None) => {}
-        Ok(Some(done)) => {
-            if let Err(refusal) = mpi.finish() {
-                tracing::warn!("{refusal}");
-            }
-            let _ = done.send(());
-        }
-        Err(failure) => (options.failed)(&failure),
-    }
+/// Returns the error of a call after the end of the engine.
+fn ended() -> Error {
+    Error::Run("the exchange with other processes has ended".to_string())
 }
 
 impl Engine for MpiEngine {
@@ -166,43 +104,48 @@ impl Engine for MpiEngine {
     }
 
     fn prepare(&self, groups: &[Vec<usize>]) -> Result<()> {
-        self.wait(|done| Job::Prepare { groups: groups.to_vec(), done })
+        let answer = self.ask(|done| Job::Prepare { groups: groups.to_vec(), done })?;
+        let mut begun = Instant::now();
+        loop {
+            match answer.recv_timeout(WATCH) {
+                Ok(prepared) => return prepared,
+                Err(RecvTimeoutError::Disconnected) => return Err(ended()),
+                Err(RecvTimeoutError::Timeout) if self.paused.load(Ordering::Relaxed) => begun = Instant::now(),
+                Err(RecvTimeoutError::Timeout) if begun.elapsed() > self.timeout => {
+                    let peers = (0..self.processes).filter(|&process| process != self.rank).collect();
+                    let message = format!("not all processes prepared their groups within {}", seconds(self.timeout));
+                    thread::fail(&self.failed, EngineFailure { peers, waited: self.timeout, message })
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
     }
 
     fn exchange(&self, outgoing: &[Outgoing<'_>], incoming: &mut [Incoming<'_>]) -> Result<()> {
         let sent = outgoing.iter().filter(|message| !message.bytes.is_empty());
-        let sent: Vec<Message> = sent
-            .map(|&Outgoing { process, tag, bytes }| {
-                // MPI reads it only.
-                Message { process, tag, bytes: Bytes { start: bytes.as_ptr().cast_mut(), len: bytes.len() } }
-            })
-            .collect();
         let received = incoming.iter_mut().filter(|message| !message.bytes.is_empty());
-        let received: Vec<Message> = received
-            .map(|message| {
-                let bytes = Bytes { start: message.bytes.as_mut_ptr(), len: message.bytes.len() };
-                Message { process: message.process, tag: message.tag, bytes }
-            })
-            .collect();
-        if sent.is_empty() && received.is_empty() {
+        let outgoing = sent
+            .map(|sent| self.message(sent.process, sent.tag, Memory::read(sent.bytes)))
+            .collect::<Result<Vec<_>>>()?;
+        let incoming = received
+            .map(|received| self.message(received.process, received.tag, Memory::written(received.bytes)))
+            .collect::<Result<Vec<_>>>()?;
+        if outgoing.is_empty() && incoming.is_empty() {
             return Ok(());
         }
-        self.wait(|done| Job::Exchange { sent, received, done })
+        self.lend(|done| Job::Exchange { outgoing, incoming, done })
     }
 
     fn sum(&self, group: usize, values: Values<'_>) -> Result<()> {
-        let (values, number) = match values {
-            Values::F32(values) => (Bytes { start: values.as_mut_ptr().cast(), len: size_of_val(values) }, Number::F32),
-            Values::F64(values) => (Bytes { start: values.as_mut_ptr().cast(), len: size_of_val(values) }, Number::F64),
+        let (memory, number) = match values {
+            Values::F32(values) => (Memory::written(values), Number::F32),
+            Values::F64(values) => (Memory::written(values), Number::F64),
         };
-        if values.len == 0 {
-            return Ok(());
-        }
-        self.wait(|done| Job::Sum { group, values, number, done })
+        self.lend(|done| Job::Sum { group, number, memory, done })
     }
 
     fn start_sum(&self, values: Vec<f64>) -> PendingSum {
-        // Without a thread there is no sender, and the one who waits for the sum is told.
+        // Without the thread there is no sender, which the one who waits for the sum learns.
         PendingSum(self.ask(|done| Job::StartSum { values, done }).unwrap_or_else(|_| channel().1))
     }
 
@@ -212,7 +155,25 @@ impl Engine for MpiEngine {
 
     fn finish(&self) {
         let Ok(answer) = self.ask(|done| Job::Finish { done }) else { return };
-        *self.jobs.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        let _ = answer.recv_timeout(FINISH);
+        // First all processes come to it, for which there is the deadline of sums; then MPI ends.
+        if answer.recv().is_err() || answer.recv_timeout(FINISH).is_err() {
+            return;
+        }
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // The thread has nothing left to do. It does not panic outside of what it catches.
+        let _ = thread.map(JoinHandle::join);
+    }
+}
+
+impl fmt::Debug for MpiEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let MpiEngine { name, rank, processes, paused, timeout, .. } = self;
+        f.debug_struct("MpiEngine")
+            .field("name", name)
+            .field("rank", rank)
+            .field("processes", processes)
+            .field("paused", paused)
+            .field("timeout", timeout)
+            .finish_non_exhaustive()
     }
 }

@@ -1,247 +1,228 @@
-//! The thread that makes all calls of MPI: it starts what is asked for, and looks at what is under way.
+//! The thread that makes all calls of MPI: it begins jobs, and looks after those that are under way.
 
 use super::abi::Handle;
-use super::library::{Mpi, Refusal};
+use super::calls::{Calls, Refusal};
+use super::job::{EngineFailure, Job, LARGEST_PIECE, Memory, Message, Number};
+use super::pace::Pace;
+use super::under_way::{Answer, Sum, UnderWay, Waiting};
+use crate::error::{Error, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
-/// The most bytes of a message, or values of a sum, that are passed to MPI at once: it counts in 32 bits.
-const MOST: usize = 1 << 30;
-/// How long the thread looks again at once, before it sleeps between two looks.
-const SPIN: Duration = Duration::from_micros(50);
-/// The shortest and the longest sleep.
-const SLEEPS: [Duration; 2] = [Duration::from_micros(20), Duration::from_micros(200)];
+/// The bytes of a sum that MPI gets at once, for each process of the group. Open MPI and MPICH sum 100 MB in pieces of 8 or 16 MB
+/// twice as fast as at once (2 and 4 processes); with many processes, small pieces would make many small messages.
+const SUM_PIECE: usize = 4 << 20;
 
-/// Memory of a caller, who waits until nothing uses it.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Bytes {
-    pub start: *mut u8,
-    pub len: usize,
-}
-
-// SAFETY: the caller that owns the memory waits for the end of the job, so only MPI uses it meanwhile.
-unsafe impl Send for Bytes {}
-
-/// A message to or from a process.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Message {
-    pub process: usize,
-    pub tag: u16,
-    pub bytes: Bytes,
-}
-
-/// The type of summed values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Number {
-    F32,
-    F64,
-}
-
-/// What the thread is asked for, and how it answers.
+/// A group of processes.
 #[derive(Debug)]
-pub(super) enum Job {
-    Exchange { sent: Vec<Message>, received: Vec<Message>, done: Sender<()> },
-    Sum { group: usize, values: Bytes, number: Number, done: Sender<()> },
-    StartSum { values: Vec<f64>, done: Sender<Vec<f64>> },
-    Prepare { groups: Vec<Vec<usize>>, done: Sender<()> },
-    Finish { done: Sender<()> },
+struct Group {
+    /// The other processes.
+    others: Vec<usize>,
+    /// None where there is nothing to sum: this process is not in it, or alone.
+    communicator: Option<Handle>,
+    within: bool,
 }
 
-/// Why the processes cannot go on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EngineFailure {
-    /// The processes that were waited for; none if it is an error of the library.
-    pub peers: Vec<usize>,
-    /// How long they were waited for.
-    pub waited: Duration,
-    /// What happened.
-    pub message: String,
-}
-
-/// How a job that has ended is answered.
+/// The thread's state. If the thread fails, it is not dropped: MPI may still use the memory of jobs.
 #[derive(Debug)]
-enum Answer {
-    Done(Sender<()>),
-    Values(Vec<f64>, Sender<Vec<f64>>),
-}
-
-/// A job that is under way.
-#[derive(Debug)]
-struct UnderWay {
-    requests: Vec<Handle>,
-    answer: Answer,
-    /// The processes that it needs, and what of them.
-    peers: Vec<usize>,
-    what: &'static str,
-    begun: Instant,
-}
-
-/// The thread's state.
 pub(super) struct Worker<'a> {
-    pub mpi: &'a Mpi,
-    pub rank: usize,
-    pub processes: usize,
-    /// The communicator of messages, and that of started sums.
-    pub messages: Handle,
-    pub started: Handle,
-    /// The communicator and the processes of each group.
-    pub groups: Vec<(Option<Handle>, Vec<usize>)>,
-    pub timeout: Duration,
-    pub paused: &'a AtomicBool,
+    calls: &'a Calls,
+    rank: usize,
+    processes: usize,
+    /// The communicators of messages, and of sums that were started.
+    messages: Handle,
+    sums: Handle,
+    groups: Vec<Group>,
+    timeout: Duration,
+    paused: &'a AtomicBool,
+    under_way: Vec<UnderWay>,
+    pace: Pace,
 }
 
-impl Worker<'_> {
-    /// Serves jobs until one is to finish, and all before it have ended, or nobody can ask for more; then returns who waits for that.
-    pub fn serve(&mut self, jobs: &Receiver<Job>) -> Result<Option<Sender<()>>, EngineFailure> {
-        let mut under_way: Vec<UnderWay> = Vec::new();
-        let served = self.serve_with(jobs, &mut under_way);
-        // After a failure, MPI may still write to the values of sums.
-        std::mem::forget(under_way);
-        served
+impl<'a> Worker<'a> {
+    /// Creates the communicators, once MPI has started.
+    pub fn new(
+        calls: &'a Calls,
+        (rank, processes): (usize, usize),
+        timeout: Duration,
+        paused: &'a AtomicBool,
+    ) -> Result<Self, Refusal> {
+        let (messages, sums) = (calls.duplicate()?, calls.duplicate()?);
+        let (groups, under_way, pace) = (Vec::new(), Vec::new(), Pace::new());
+        Ok(Worker { calls, rank, processes, messages, sums, groups, timeout, paused, under_way, pace })
     }
 
-    fn serve_with(
-        &mut self,
-        jobs: &Receiver<Job>,
-        under_way: &mut Vec<UnderWay>,
-    ) -> Result<Option<Sender<()>>, EngineFailure> {
-        let (mut moved, mut sleep, mut last) = (Instant::now(), SLEEPS[0], None);
+    /// Serves jobs until one is to finish, and returns who waits for that; or until nobody can ask for more.
+    pub fn serve(&mut self, jobs: &Receiver<Job>) -> Result<Option<Sender<()>>, EngineFailure> {
         loop {
-            if under_way.is_empty() && last.is_some() {
-                return Ok(last);
-            }
-            let next = if under_way.is_empty() {
-                jobs.recv().map_err(|_| RecvTimeoutError::Disconnected)
-            } else if moved.elapsed() < SPIN {
-                std::thread::yield_now();
-                jobs.try_recv().map_err(|error| match error {
-                    TryRecvError::Empty => RecvTimeoutError::Timeout,
-                    TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
-                })
-            } else {
-                let next = jobs.recv_timeout(sleep);
-                sleep = (sleep * 2).min(SLEEPS[1]);
-                next
-            };
-            match next {
-                Ok(Job::Finish { done }) => last = Some(done),
+            let idle = self.under_way.is_empty();
+            let rest = if idle { self.pace.idle_rest() } else { self.pace.rest() };
+            match jobs.recv_timeout(rest) {
+                Ok(Job::Finish { done }) => {
+                    self.meet(done.clone())?;
+                    return Ok(Some(done));
+                }
                 Ok(job) => {
-                    (moved, sleep) = (Instant::now(), SLEEPS[0]);
-                    under_way.extend(self.start(job).map_err(library)?);
+                    self.begin(job)?;
+                    self.pace.moved();
+                }
+                Err(RecvTimeoutError::Timeout) if idle => {
+                    self.calls.work(self.rank, self.messages).map_err(EngineFailure::of_call)?;
                 }
                 Err(RecvTimeoutError::Timeout) => {}
-                // After the last job, the others have still to end.
-                Err(RecvTimeoutError::Disconnected) if last.is_some() => std::thread::sleep(SLEEPS[0]),
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
             }
-            let mut index = 0;
-            while index < under_way.len() {
-                if self.has_ended(&mut under_way[index])? {
-                    (moved, sleep) = (Instant::now(), SLEEPS[0]);
-                    answer(under_way.swap_remove(index).answer);
-                } else {
-                    index += 1;
-                }
-            }
+            self.look()?;
         }
     }
 
-    /// Looks at the requests of a job. Returns whether all have ended.
-    fn has_ended(&self, job: &mut UnderWay) -> Result<bool, EngineFailure> {
-        let mut index = 0;
-        while index < job.requests.len() {
-            if self.mpi.has_ended(&mut job.requests[index]).map_err(library)? {
-                job.requests.swap_remove(index);
-            } else {
-                index += 1;
-            }
+    /// Ends what is under way, and waits until all processes come to this. One that calls `MPI_Finalize` earlier could only wait
+    /// there, without a deadline; and if it did not wait, the launcher would end the others.
+    fn meet(&mut self, done: Sender<()>) -> Result<(), EngineFailure> {
+        let mut values = vec![0.0];
+        let memory = Memory::written(&mut values);
+        self.sum(self.calls.abi.world, self.others(), Number::F64, memory, Answer::Met(values, done))?;
+        while !self.under_way.is_empty() {
+            std::thread::sleep(self.pace.rest());
+            self.look()?;
         }
-        if self.paused.load(Ordering::Relaxed) {
-            job.begun = Instant::now();
-        }
-        if !job.requests.is_empty() && job.begun.elapsed() > self.timeout {
-            let numbers: Vec<String> = job.peers.iter().map(usize::to_string).collect();
-            let message = format!("{} {} did not end within {:?}", job.what, numbers.join(", "), self.timeout);
-            return Err(EngineFailure { peers: job.peers.clone(), waited: self.timeout, message });
-        }
-        Ok(job.requests.is_empty())
+        Ok(())
     }
 
-    fn start(&mut self, job: Job) -> Result<Option<UnderWay>, Refusal> {
-        let begun = Instant::now();
-        Ok(match job {
-            Job::Exchange { sent, received, done } => {
-                let mut requests = Vec::with_capacity(sent.len() + received.len());
-                for Message { process, tag, bytes } in &received {
-                    for (start, len) in pieces(*bytes) {
-                        // SAFETY: the caller waits for the end of the job, and lends the memory to it alone.
-                        requests.push(unsafe { self.mpi.receive(start, len, *process, *tag, self.messages) }?);
-                    }
-                }
-                for Message { process, tag, bytes } in &sent {
-                    for (start, len) in pieces(*bytes) {
-                        // SAFETY: the caller waits for the end of the job, and does not change the memory meanwhile.
-                        requests.push(unsafe { self.mpi.send(start, len, *process, *tag, self.messages) }?);
-                    }
-                }
-                let mut peers: Vec<usize> = received.iter().chain(&sent).map(|message| message.process).collect();
-                peers.sort_unstable();
-                peers.dedup();
-                let what = "the exchange of messages with processes";
-                Some(UnderWay { requests, answer: Answer::Done(done), peers, what, begun })
+    /// Forgets what is under way, where MPI may still use memory.
+    pub fn abandon(self) {
+        // Those who wait for a sum learn that it never comes.
+        self.under_way.into_iter().for_each(UnderWay::abandon);
+    }
+
+    /// Lets MPI work, and answers jobs that have ended.
+    fn look(&mut self) -> Result<(), EngineFailure> {
+        let (paused, mut index) = (self.paused.load(Ordering::Relaxed), 0);
+        while index < self.under_way.len() {
+            if self.under_way[index].look(self.calls)? {
+                self.pace.moved();
             }
-            Job::Sum { group, values, number, done } => {
-                let (communicator, peers) = self.groups.get(group).cloned().unwrap_or_default();
-                let communicator = communicator.ok_or("a sum of a group that this process is not in")?;
-                let (of, size) = match number {
-                    Number::F32 => (self.mpi.abi.float, size_of::<f32>()),
-                    Number::F64 => (self.mpi.abi.double, size_of::<f64>()),
+            self.advance(index)?;
+            let job = &mut self.under_way[index];
+            let waits = !job.requests.is_empty();
+            if !waits && job.sum.as_ref().is_none_or(|sum| sum.pieces.is_empty()) {
+                // The order of the others remains: it is that of their pieces.
+                self.under_way.remove(index).end();
+                continue;
+            }
+            if paused || !waits {
+                job.begun = Instant::now();
+            } else if job.begun.elapsed() > self.timeout {
+                return Err(job.failure(self.timeout));
+            }
+            index += 1;
+        }
+        Ok(())
+    }
+
+    /// Begins the next piece of a sum when that before has ended. All processes must begin those of a communicator in the same
+    /// order, so all of one sum come before those of the next.
+    fn advance(&mut self, index: usize) -> Result<(), EngineFailure> {
+        let (earlier, job) = self.under_way.split_at_mut(index);
+        let UnderWay { requests, sum: Some(sum), begun, .. } = &mut job[0] else { return Ok(()) };
+        if !requests.is_empty() || earlier.iter().any(|job| job.has_more(sum.over)) {
+            return Ok(());
+        }
+        let Some(piece) = sum.pieces.next() else { return Ok(()) };
+        let (of, size) = sum.number;
+        // SAFETY: the caller waits for the end of the job and lends its values to it alone, or the job has them itself. A piece has
+        // whole values.
+        let request = unsafe { self.calls.sum(piece.cast(), piece.len() / size, of, sum.over) };
+        let request = request.map_err(|why| EngineFailure::of_sum(&sum.others, why))?;
+        requests.push((request, Waiting::Sum));
+        *begun = Instant::now();
+        self.pace.moved();
+        Ok(())
+    }
+
+    fn others(&self) -> Vec<usize> {
+        (0..self.processes).filter(|&process| process != self.rank).collect()
+    }
+
+    fn begin(&mut self, job: Job) -> Result<(), EngineFailure> {
+        match job {
+            Job::Exchange { outgoing, incoming, done } => self.exchange(&outgoing, &incoming, done),
+            Job::Sum { group, number, memory, done } => {
+                let Some(found) = self.groups.get(group).filter(|group| group.within) else {
+                    let rank = self.rank;
+                    let message =
+                        format!("process {rank} cannot sum over group {group}, which it is not in or has not prepared");
+                    // Who no longer waits does not need it.
+                    let _ = done.send(Err(Error::Run(message)));
+                    return Ok(());
                 };
-                let mut requests = Vec::new();
-                for (start, len) in pieces(values) {
-                    // SAFETY: as above; pieces are multiples of 8 bytes.
-                    requests.push(unsafe { self.mpi.sum(start, len / size, of, communicator) }?);
+                match found.communicator {
+                    Some(over) => {
+                        let others = found.others.clone();
+                        self.sum(over, others, number, memory, Answer::Done(done))
+                    }
+                    None => {
+                        let _ = done.send(Ok(()));
+                        Ok(())
+                    }
                 }
-                let what = "the sum of processes";
-                Some(UnderWay { requests, answer: Answer::Done(done), peers, what, begun })
             }
             Job::StartSum { mut values, done } => {
-                let start = values.as_mut_ptr().cast();
-                // SAFETY: the values stay where they are until the request has ended, and nothing else uses them.
-                let request = unsafe { self.mpi.sum(start, values.len(), self.mpi.abi.double, self.started) }?;
-                let (peers, what) = ((0..self.processes).collect(), "the sum of processes");
-                Some(UnderWay { requests: vec![request], answer: Answer::Values(values, done), peers, what, begun })
+                // Values stay where they are when their vector moves.
+                let memory = Memory::written(&mut values);
+                self.sum(self.sums, self.others(), Number::F64, memory, Answer::Values(values, done))
             }
             Job::Prepare { groups, done } => {
-                self.groups.clear();
-                for group in groups {
-                    let communicator = self.mpi.group(group.contains(&self.rank), self.rank)?;
-                    self.groups.push((communicator, group));
-                }
-                answer(Answer::Done(done));
-                None
+                self.prepare(groups).map_err(EngineFailure::of_call)?;
+                let _ = done.send(Ok(()));
+                Ok(())
             }
-            Job::Finish { .. } => None,
-        })
+            Job::Finish { .. } => unreachable!("`serve` ends with it"),
+        }
     }
-}
 
-/// Makes a failure of what a call returned.
-fn library(message: Refusal) -> EngineFailure {
-    EngineFailure { peers: Vec::new(), waited: Duration::ZERO, message }
-}
-
-fn answer(answer: Answer) {
-    // Who no longer waits does not need it.
-    match answer {
-        Answer::Done(done) => drop(done.send(())),
-        Answer::Values(values, done) => drop(done.send(values)),
+    fn exchange(
+        &mut self,
+        outgoing: &[Message],
+        incoming: &[Message],
+        done: Sender<Result<()>>,
+    ) -> Result<(), EngineFailure> {
+        let mut job = UnderWay::new(None, Answer::Done(done));
+        let begun = job.begin_messages(self.calls, self.messages, outgoing, incoming);
+        // Also if it fails: the memory of the requests before is kept.
+        self.under_way.push(job);
+        begun
     }
-}
 
-/// Returns the parts of memory that MPI can count.
-fn pieces(bytes: Bytes) -> impl Iterator<Item = (*mut u8, usize)> {
-    let piece = move |at: usize| (bytes.start.wrapping_add(at), MOST.min(bytes.len - at));
-    (0..bytes.len).step_by(MOST).map(piece)
+    fn sum(
+        &mut self,
+        over: Handle,
+        others: Vec<usize>,
+        number: Number,
+        memory: Memory,
+        answer: Answer,
+    ) -> Result<(), EngineFailure> {
+        let number = match number {
+            Number::F32 => (self.calls.abi.float, size_of::<f32>()),
+            Number::F64 => (self.calls.abi.double, size_of::<f64>()),
+        };
+        let pieces = memory.pieces(LARGEST_PIECE.min(SUM_PIECE * (others.len() + 1)));
+        let sum = Sum { over, others, number, pieces };
+        self.under_way.push(UnderWay::new(Some(sum), answer));
+        self.advance(self.under_way.len() - 1)
+    }
+
+    fn prepare(&mut self, groups: Vec<Vec<usize>>) -> Result<(), Refusal> {
+        for group in self.groups.drain(..) {
+            group.communicator.map_or(Ok(()), |communicator| self.calls.free(communicator))?;
+        }
+        for mut group in groups {
+            let communicator = if group.len() > 1 { self.calls.group(self.rank, &group)? } else { None };
+            let within = group.contains(&self.rank);
+            group.retain(|&process| process != self.rank);
+            self.groups.push(Group { others: group, communicator, within });
+        }
+        Ok(())
+    }
 }
