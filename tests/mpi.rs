@@ -211,9 +211,14 @@ fn a_process_that_is_killed_or_stopped_is_named_by_the_others() {
             let (code, said) = running.ends(&folder, &name, END);
             assert_ne!(code, Some(0), "{said}");
             assert!(said.contains(&format!("process {rank} (host ")) && said.contains(reason), "{name}: {said}");
-            // The survivors recorded what they waited in.
-            let flight = folder.good(&["diagnose", "flight", &name]).out;
-            assert!(flight.contains(&format!("process {rank}")), "{flight}");
+            // The survivors recorded what they waited in, unless their launcher saw the end of the process first and killed them.
+            let records =
+                (0..3).filter(|rank| folder.at(&format!("{name}/flight-rank-{rank:03}.json")).exists()).count();
+            assert!(records > 0 || signal == "KILL", "{said}");
+            if records > 0 {
+                let flight = folder.good(&["diagnose", "flight", &name]).out;
+                assert!(flight.contains(&format!("process {rank}")), "{flight}");
+            }
         }
     }
 }
@@ -254,7 +259,7 @@ fn mistakes_are_said_once_and_end_all_processes() {
     let mut command = train(&folder, 2, &["small.toml", "--devices", "cpu"]);
     let output = command.env("PERISTYLE_MPI", "/nowhere/libmpi.so").output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("PERISTYLE_MPI=/nowhere/libmpi.so") && said.contains("name the library"), "{said}");
+    assert!(said.contains("PERISTYLE_MPI=/nowhere/libmpi.so") && said.contains("set it to the path"), "{said}");
 }
 
 #[test]

@@ -193,7 +193,6 @@ impl FlightRecorder {
             std::fs::create_dir_all(dir)?;
             let mut file = std::fs::File::create(&unfinished)?;
             std::io::Write::write_all(&mut file, text.as_bytes())?;
-            file.sync_all()?;
             std::fs::rename(&unfinished, &path)
         };
         write().map_err(|error| {

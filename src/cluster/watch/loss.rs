@@ -45,7 +45,9 @@ impl Loss {
 impl fmt::Display for Loss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Loss { rank, host, reason, step, sequence } = self;
-        write!(f, "process {rank} (host {host}) {reason}; it was at step {step}, collective {sequence}")
+        write!(f, "process {rank} (host {host}) {reason}")?;
+        // It may not have said yet where it is.
+        if (*step, *sequence) == (0, 0) { Ok(()) } else { write!(f, "; it was at step {step}, collective {sequence}") }
     }
 }
 
