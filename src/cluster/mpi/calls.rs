@@ -1,7 +1,7 @@
 //! The calls of MPI that the engine makes, with errors as results.
 
 use super::abi::{Abi, Handle, UNDEFINED};
-use super::library::{Code, Functions, LONGEST_TEXT, until_zero};
+use super::functions::{Code, Functions, LONGEST_TEXT, until_zero};
 use std::ffi::{c_int, c_void};
 use std::ptr::{null_mut, without_provenance};
 

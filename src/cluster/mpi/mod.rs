@@ -7,6 +7,7 @@
 
 mod abi;
 mod calls;
+mod functions;
 mod job;
 mod library;
 mod pace;
