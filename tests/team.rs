@@ -154,6 +154,10 @@ fn a_run_goes_on_with_another_number_of_processes() {
     // The metrics of the first evaluations differ in number, not in value.
     assert_eq!(curve(&folder, "parts").0, curve(&folder, "whole").0);
     assert!(folder.checkpoint("parts", 30) == folder.checkpoint("whole", 30));
+    let end = &events(&folder.metrics("parts"), "end")[0];
+    let seconds = |key: &str| end[key].as_f64().unwrap();
+    assert!(end["restarts"] == 2 && end["slowest"]["process"].as_u64().unwrap() < 2, "{end}");
+    assert!(0.0 < seconds("training_seconds") && seconds("training_seconds") <= seconds("total_seconds"), "{end}");
     // Other processes write nothing but their logs.
     let logs: Vec<String> = folder
         .files("parts")

@@ -50,6 +50,7 @@ pub(super) fn run(
     let _ = ends.team.set(Arc::clone(&team));
     let result = begin_watch(&team, timeouts, &ends).and_then(|watch| {
         let watch = ends.watch.get_or_init(|| watch);
+        team.name_hosts(watch.hosts().iter().map(|at| at.host.clone()).collect());
         command(&Launched { team: &team, watch, ends: &ends })
     });
     if let Some(error) = result.as_ref().err().filter(|_| rank == 0) {

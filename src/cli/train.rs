@@ -3,7 +3,7 @@
 use super::configured::Configured;
 use super::launched::{self, Launched, Place};
 use super::output::{failure, message, print};
-use crate::cluster::{Process, Stated, Timeouts, requeue};
+use crate::cluster::{Process, Stated, Timeouts, requeue, time_left};
 use crate::config::OnError;
 use crate::error::{Error, Result, printable};
 use crate::program::Plan;
@@ -13,7 +13,10 @@ use crate::train::directory::{self, RunDir};
 use crate::train::team::agree;
 use crate::train::{DataPolicy, Ended, Job, Records, ResumeOptions, Run, Stop, checkpoint, signals};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How long before the end of its job a run ends to be queued again, at most; of a short job, a tenth of the time that it has left at the start.
+const END_OF_JOB: Duration = Duration::from_secs(120);
 
 /// Arguments of `train`.
 #[derive(Debug, clap::Args)]
@@ -115,6 +118,12 @@ fn train(
     if let Some(launched) = launched {
         stop.join(launched.team);
         launched.records_in(path);
+    }
+    if leads
+        && run.job().config.cluster.requeue
+        && let Some(left) = time_left(&variable)
+    {
+        stop.at(Instant::now() + left.saturating_sub(END_OF_JOB.min(left / 10)));
     }
     stop.training();
     let result = run.train(&mut reporter, stop, begin);

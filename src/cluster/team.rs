@@ -5,7 +5,7 @@ use super::flight::FlightRecorder;
 use super::watch::JobProgress;
 use crate::error::Result;
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 /// Bytes for another device.
@@ -37,6 +37,8 @@ pub struct Team {
     flight: FlightRecorder,
     /// The devices of each process.
     each: usize,
+    /// The hosts of the processes, once they are known.
+    hosts: OnceLock<Vec<String>>,
     mail: Mutex<Mail>,
     arrived: Condvar,
 }
@@ -46,7 +48,7 @@ impl Team {
     pub fn new(engine: Box<dyn Engine>, each: usize) -> Self {
         let progress: Arc<JobProgress> = Arc::default();
         let flight = FlightRecorder::new(engine.rank(), engine.processes(), Instant::now(), Arc::clone(&progress));
-        Team { engine, progress, flight, each, mail: Mutex::default(), arrived: Condvar::new() }
+        Team { engine, progress, flight, each, hosts: OnceLock::new(), mail: Mutex::default(), arrived: Condvar::new() }
     }
 
     /// Returns what moves the data.
@@ -80,6 +82,16 @@ impl Team {
     /// Returns the number of processes.
     pub fn processes(&self) -> usize {
         self.engine.processes()
+    }
+
+    /// Sets the names of the hosts of all processes; only the first call counts.
+    pub fn name_hosts(&self, hosts: Vec<String>) {
+        let _ = self.hosts.set(hosts);
+    }
+
+    /// Returns the name of the host of a process, if it is known.
+    pub fn host(&self, process: usize) -> Option<&str> {
+        self.hosts.get()?.get(process).map(String::as_str)
     }
 
     /// Returns the process of a device.

@@ -148,7 +148,7 @@ pub(super) const RUN_KEYS: &[SectionKey] = &[
         "boolean",
         Value("false"),
         "true",
-        "Whether a job of Slurm is queued again after the checkpoint of a signal, or of `train.max_time`; start it with `--resume auto`.",
+        "Whether a job of Slurm is queued again after the checkpoint of a signal, of `train.max_time`, or of the end of its time, two minutes before that; start it with `--resume auto`.",
     ),
     key(
         "cluster.start_timeout",

@@ -47,6 +47,8 @@ struct Shared {
     busy: AtomicUsize,
     failed: AtomicBool,
     failure: Mutex<Option<String>>,
+    /// The nanoseconds that the compute queue of each device worked in this run, without waiting for others.
+    worked: Vec<AtomicU64>,
     stop: AtomicBool,
     sleepers: AtomicUsize,
     bell: Mutex<()>,
@@ -115,6 +117,7 @@ impl Queues {
             busy: AtomicUsize::new(0),
             failed: AtomicBool::new(false),
             failure: Mutex::new(None),
+            worked: (0..devices).map(|_| AtomicU64::new(0)).collect(),
             stop: AtomicBool::new(false),
             sleepers: AtomicUsize::new(0),
             bell: Mutex::new(()),
@@ -161,6 +164,12 @@ impl Queues {
             None => Ok(()),
         }
     }
+
+    /// Returns how long the compute queue of the slowest device worked in the last run, without waiting for other queues.
+    pub fn worked(&self) -> Duration {
+        let most = self.shared.worked.iter().map(|nanoseconds| nanoseconds.load(Ordering::SeqCst)).max();
+        Duration::from_nanos(most.unwrap_or(0))
+    }
 }
 
 /// Runs some steps of a program, as (queue, step of that queue), which wait for no event: one on this thread, several at the same time.
@@ -206,10 +215,15 @@ fn serve(shared: &Shared, queue: usize, pool: &Pool) {
             let order = lock(&shared.order);
             (Arc::clone(order.script.as_ref().expect("a run sets its program before it is requested")), order.clock)
         };
+        let (begun, mut waited) = (Instant::now(), Duration::ZERO);
         for step in 0..script.len(queue) {
             for &(other, count) in script.waits(queue, step) {
                 let done = || shared.progress[other].load(Ordering::SeqCst) >= count;
-                shared.wait(|| done() || shared.failed.load(Ordering::SeqCst));
+                if !done() {
+                    let asked = Instant::now();
+                    shared.wait(|| done() || shared.failed.load(Ordering::SeqCst));
+                    waited += asked.elapsed();
+                }
             }
             if shared.failed.load(Ordering::SeqCst) {
                 break;
@@ -224,6 +238,10 @@ fn serve(shared: &Shared, queue: usize, pool: &Pool) {
             shared.ring();
         }
         drop(script);
+        if Queue::ALL[queue % Queue::COUNT] == Queue::Compute {
+            let worked = begun.elapsed().saturating_sub(waited).as_nanos() as u64;
+            shared.worked[queue / Queue::COUNT].store(worked, Ordering::SeqCst);
+        }
         shared.busy.fetch_sub(1, Ordering::SeqCst);
         shared.ring();
     }

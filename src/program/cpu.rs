@@ -17,6 +17,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
+use std::time::Duration;
 
 /// The programs of a plan on its CPU devices.
 pub(super) struct Programs {
@@ -31,6 +32,8 @@ pub(super) struct Programs {
     host: Pool,
     /// The operand to which device 0 writes the metrics of a batch.
     metrics: Operands<Only>,
+    /// How long the devices worked since [`Programs::take_worked`] was called last.
+    worked: Duration,
     /// The order in which instructions run.
     pub execution: Execution,
     /// The instructions of each program, as the serial execution runs them.
@@ -62,7 +65,18 @@ impl Programs {
         let metrics = only(operand_at(&memories[0], offset, elements, precision));
         let lists = plan.programs.iter().map(SerialList::new).collect();
         let execution = Execution::default();
-        Ok(Programs { precision, memories, queues, scripts, batch, host: Pool::new(1)?, metrics, execution, lists })
+        Ok(Programs {
+            precision,
+            memories,
+            queues,
+            scripts,
+            batch,
+            host: Pool::new(1)?,
+            metrics,
+            worked: Duration::ZERO,
+            execution,
+            lists,
+        })
     }
 
     /// Runs a program on a batch.
@@ -72,8 +86,14 @@ impl Programs {
             Execution::Queues => self.queues.run(&self.scripts[number], clock),
             Execution::Serial => self.lists[number].run(&*self.scripts[number], clock, &self.host),
         };
+        self.worked += self.queues.worked();
         self.exchange(batch);
         result
+    }
+
+    /// Returns how long the slowest device worked since the last call, without waiting for others, if queues ran.
+    pub fn take_worked(&mut self) -> Duration {
+        std::mem::take(&mut self.worked)
     }
 
     /// Runs a program on a batch, one instruction after another. After each, calls `goes_on` with its index, until that

@@ -265,6 +265,14 @@ impl Session {
         Ok(self.result())
     }
 
+    /// Returns the seconds that the slowest CPU device of this process worked since the last call, without waiting for others; 0 on GPUs.
+    pub fn take_worked(&mut self) -> f64 {
+        match &mut self.devices {
+            Devices::Gpu(_) => 0.0,
+            Devices::Cpu(programs) => programs.take_worked().as_secs_f64(),
+        }
+    }
+
     /// Returns the values of [`Network::metrics`](crate::network::Network::metrics) in the step that finished last: means
     /// over the samples of the batch, and numbers of samples.
     pub fn metrics(&self) -> &[f64] {

@@ -43,6 +43,32 @@ pub struct WatchedLayer {
     pub saturated: Option<f64>,
 }
 
+/// The process whose updates take longest, of several.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SlowestProcess {
+    /// Its number.
+    pub process: usize,
+    /// The name of its host; empty if it is not known.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub host: String,
+    /// By what share it works longer for an update than the median of the processes: 0.1 is 10 %.
+    pub behind: f64,
+}
+
+/// What became of the time of a run.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct RunSummary {
+    /// How often the run was resumed.
+    pub restarts: u64,
+    /// The seconds of all updates that the run has made, without those that were lost and made again.
+    pub training_seconds: f64,
+    /// The seconds since the run was started first.
+    pub total_seconds: f64,
+    /// The process whose updates took longest since the last start, of several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slowest: Option<SlowestProcess>,
+}
+
 /// An event of a run. The names of variants and fields are those of `metrics.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -59,6 +85,18 @@ pub enum RunEvent {
         mesh: String,
         /// Number of values in all parameters.
         parameters: u64,
+        /// Updates that the run makes.
+        steps: u64,
+        /// Training samples.
+        samples: u64,
+        /// Classes of the samples; 0 if they have none.
+        classes: u64,
+        /// The seed.
+        seed: u64,
+        /// The name of this host.
+        host: String,
+        /// Processes that train together.
+        processes: u64,
         /// The precision, as written in the configuration.
         precision: String,
         /// Threads of each device.
@@ -141,6 +179,9 @@ pub enum RunEvent {
         seconds: f64,
         /// Seconds of these in which updates waited for their batches.
         input_wait: f64,
+        /// The time of all starts together.
+        #[serde(flatten)]
+        summary: RunSummary,
         /// The reason: `finished`, `interrupted` or `failed`.
         reason: String,
         /// The error of a failed run.

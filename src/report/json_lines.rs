@@ -152,7 +152,7 @@ mod tests {
     use super::super::reporter::tests::{Folder, eval, start, step};
     use super::*;
     use crate::layers::MetricKind;
-    use crate::report::MetricValue;
+    use crate::report::{MetricValue, RunSummary, SlowestProcess};
     use crate::storage::{Interceptor, Operation};
     use std::fs;
     use std::sync::{Arc, Mutex};
@@ -181,6 +181,12 @@ mod tests {
             steps: 5,
             seconds: f64::NAN,
             input_wait: 1.5,
+            summary: RunSummary {
+                restarts: 1,
+                training_seconds: 20.5,
+                total_seconds: 30.0,
+                slowest: Some(SlowestProcess { process: 3, host: "node7".into(), behind: 0.125 }),
+            },
             reason: "finished".into(),
             error: None,
         })
@@ -189,9 +195,9 @@ mod tests {
         let expected = [
             r#"{"event":"step","step":1,"epoch":0,"loss":0.30000000000000004,"top1":0.5,"lr":0.01,"images_per_second":null,"seconds":1e-9,"input_wait":0.25}"#,
             r#"{"event":"eval","step":1,"split":"test","loss":0.125,"top1":0.975,"top5":1.0,"images":360}"#,
-            r#"{"event":"start","name":"digits","step":0,"devices":["cpu","cpu"],"mesh":"2x1","parameters":1234,"precision":"f32","threads":2,"version":"0.1.0"}"#,
+            r#"{"event":"start","name":"digits","step":0,"devices":["cpu","cpu"],"mesh":"2x1","parameters":1234,"steps":10,"samples":1437,"classes":10,"seed":3,"host":"node7","processes":1,"precision":"f32","threads":2,"version":"0.1.0"}"#,
             r#"{"event":"checkpoint","step":5,"path":"checkpoints/\"5\"\n"}"#,
-            r#"{"event":"end","steps":5,"seconds":null,"input_wait":1.5,"reason":"finished"}"#,
+            r#"{"event":"end","steps":5,"seconds":null,"input_wait":1.5,"restarts":1,"training_seconds":20.5,"total_seconds":30.0,"slowest":{"process":3,"host":"node7","behind":0.125},"reason":"finished"}"#,
         ];
         assert_eq!(written.lines().collect::<Vec<_>>(), expected);
         assert!(written.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
@@ -213,7 +219,14 @@ mod tests {
             fs::read_to_string(&path).unwrap().lines().count()
         };
         let checkpoint = RunEvent::Checkpoint { step: 2, path: "checkpoints/step-00000002".into() };
-        let end = RunEvent::End { steps: 3, seconds: 1.0, input_wait: 0.0, reason: "interrupted".into(), error: None };
+        let end = RunEvent::End {
+            steps: 3,
+            seconds: 1.0,
+            input_wait: 0.0,
+            summary: RunSummary::default(),
+            reason: "interrupted".into(),
+            error: None,
+        };
         write(&[start(0), step(1), step(2), eval(2), checkpoint, step(3), end], "{\"event\":\"st");
         assert_eq!(left(100), 6, "the end event and the truncated line are removed");
         assert_eq!(left(2), 5);

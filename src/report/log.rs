@@ -1,6 +1,6 @@
 //! `log.txt`: the events of a run as timestamped messages; and the messages of `-v` on stderr. Both use `tracing`.
 
-use super::{MetricValue, RunEvent, Sink, WatchedLayer};
+use super::{MetricValue, RunEvent, RunSummary, Sink, SlowestProcess, WatchedLayer};
 use crate::error::{Result, printable, quantity};
 use crate::layers::MetricKind;
 use crate::storage::{Fs, OutputFile};
@@ -95,6 +95,40 @@ impl WatchedLayer {
     }
 }
 
+impl SlowestProcess {
+    /// Returns the process and its host: `process 3 on node7`.
+    fn name(&self) -> String {
+        let host = if self.host.is_empty() { String::new() } else { format!(" on {}", self.host) };
+        format!("process {}{host}", self.process)
+    }
+
+    /// Returns the sentence of a process that has been slow for long.
+    pub fn in_words(&self) -> String {
+        let (name, behind) = (self.name(), 100.0 * self.behind);
+        format!(
+            "{name} works {behind:.0} % longer for an update than the median of the processes, and the others wait for it"
+        )
+    }
+}
+
+impl RunSummary {
+    fn in_words(&self) -> String {
+        let RunSummary { restarts, training_seconds, total_seconds, slowest } = self;
+        let effective = match restarts {
+            0 => String::new(),
+            _ => format!(
+                "; effective training time {:.1} % of {total_seconds:.1} seconds since the first start, {}",
+                100.0 * training_seconds / total_seconds,
+                quantity(*restarts, "restart")
+            ),
+        };
+        let slowest = slowest.as_ref().map_or(String::new(), |slowest| {
+            format!("; slowest: {}, {:.1} % above the median", slowest.name(), 100.0 * slowest.behind)
+        });
+        effective + &slowest
+    }
+}
+
 impl RunEvent {
     /// Returns the event as a sentence, or `None` for steps, which are too many.
     pub fn sentence(&self) -> Option<String> {
@@ -106,7 +140,7 @@ impl RunEvent {
                 let layers = layers.iter().map(|layer| format!("\n    {}: {}", layer.name, layer.in_words()));
                 format!("step {step}: {all}{}", layers.collect::<String>())
             }
-            RunEvent::Start { name, step, devices, mesh, parameters, precision, threads, version } => {
+            RunEvent::Start { name, step, devices, mesh, parameters, precision, threads, version, .. } => {
                 let from = if *step == 0 { String::new() } else { format!(", resumed after step {step}") };
                 let devices = devices.join(" ");
                 let threads = quantity(*threads as u64, "thread");
@@ -121,7 +155,7 @@ impl RunEvent {
             }
             RunEvent::Checkpoint { step, path } => format!("step {step}: checkpoint {path}"),
             RunEvent::Note { text } => format!("note: {text}"),
-            RunEvent::End { steps, seconds, input_wait, reason, error } => {
+            RunEvent::End { steps, seconds, input_wait, summary, reason, error } => {
                 let error = error.as_ref().map_or(String::new(), |error| format!(": {error}"));
                 let steps = quantity(*steps, "step");
                 let waited = 100.0 * input_wait / seconds;
@@ -130,7 +164,7 @@ impl RunEvent {
                 } else {
                     String::new()
                 };
-                format!("{reason} after {steps} in {seconds:.1} seconds{waited}{error}")
+                format!("{reason} after {steps} in {seconds:.1} seconds{waited}{}{error}", summary.in_words())
             }
         })
     }

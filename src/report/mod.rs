@@ -8,7 +8,7 @@ mod log;
 mod progress;
 mod reporter;
 
-pub use event::{MetricValue, RunEvent, Sink, WatchedLayer};
+pub use event::{MetricValue, RunEvent, RunSummary, Sink, SlowestProcess, WatchedLayer};
 pub use json_lines::{JsonLines, Left, Patience, cut_back};
 pub use log::Log;
 pub use progress::Progress;

@@ -45,17 +45,28 @@ pub(super) struct Consent {
     is_saved: bool,
     /// What any process wished, as all of them know.
     pub agreed: Wishes,
+    /// The seconds that each process worked before the look before.
+    pub worked: Vec<f64>,
 }
 
 impl Consent {
     pub fn new(team: &Arc<Team>) -> Self {
-        Consent { team: Arc::clone(team), pending: None, is_saved: false, agreed: Wishes::default() }
+        Consent {
+            team: Arc::clone(team),
+            pending: None,
+            is_saved: false,
+            agreed: Wishes::default(),
+            worked: Vec::new(),
+        }
     }
 
-    /// Learns what was wished at the look before, and tells the others what this process wishes now.
-    pub fn look(&mut self, own: Wishes) -> Result<()> {
+    /// Learns what was wished at the look before, and tells the others what this process wishes now, and how many seconds it worked.
+    pub fn look(&mut self, own: Wishes, worked: f64) -> Result<()> {
+        let mut counts = own.counts();
         if let Some(pending) = self.pending.take() {
-            let found = Wishes::of_counts(&pending.wait()?);
+            let found = pending.wait()?;
+            self.worked = found[counts.len()..].to_vec();
+            let found = Wishes::of_counts(&found);
             let saves = found.saves && !std::mem::take(&mut self.is_saved);
             // A wish to end stays.
             self.agreed = Wishes {
@@ -65,7 +76,8 @@ impl Consent {
                 saves,
             };
         }
-        self.pending = Some(self.team.engine().start_sum(own.counts()));
+        counts.extend((0..self.team.processes()).map(|rank| if rank == self.team.rank() { worked } else { 0.0 }));
+        self.pending = Some(self.team.engine().start_sum(counts));
         Ok(())
     }
 

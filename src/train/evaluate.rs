@@ -138,7 +138,7 @@ pub(super) fn evaluate(
     let clock = Clock { step, ..Clock::default() };
     loop {
         // Submitted batches finish: the session must be idle when it is read or written.
-        stop.look(false)?;
+        stop.look(false, 0.0)?;
         stopped |= stop.requested();
         let next = if stopped { None } else { loader.next_batch()? };
         if let Some(batch) = next {

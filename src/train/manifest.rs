@@ -15,6 +15,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The name of the file.
 pub(super) const MANIFEST: &str = "state.json";
@@ -86,6 +87,41 @@ fn nulls_are_nan<'de, D: Deserializer<'de>>(values: D) -> std::result::Result<BT
     Ok(values.into_iter().map(|(name, value)| (name, value.unwrap_or(f64::NAN))).collect())
 }
 
+/// What became of the time of a run until a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct History {
+    /// When it was started first, in seconds since 1970; 0 if it is not known.
+    pub started: f64,
+    /// How often it was resumed.
+    pub restarts: u64,
+    /// The seconds of its updates.
+    pub training_seconds: f64,
+}
+
+impl History {
+    /// Returns the seconds since 1970.
+    fn now() -> f64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |time| time.as_secs_f64())
+    }
+
+    /// Returns the history of a run that starts now.
+    pub(super) fn start() -> Self {
+        History { started: History::now(), ..History::default() }
+    }
+
+    /// Returns the history of a run that is resumed now.
+    pub(super) fn resumed(self) -> Self {
+        let started = if self.started > 0.0 { self.started } else { History::now() };
+        History { started, restarts: self.restarts + 1, ..self }
+    }
+
+    /// Returns the seconds since the first start.
+    pub(super) fn total_seconds(&self) -> f64 {
+        // A clock may be set back.
+        (History::now() - self.started).max(self.training_seconds)
+    }
+}
+
 /// The position of a run, and what it was trained with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Info {
@@ -129,6 +165,9 @@ pub struct Info {
     /// For each transform of the optimiser, by its name, the updates made before it joined the chain.
     #[serde(default)]
     pub starts: BTreeMap<String, u64>,
+    /// The time of the run.
+    #[serde(default)]
+    pub history: History,
     /// The algorithms that NVIDIA's libraries used; others would round differently.
     #[serde(default)]
     pub algorithms: Record,

@@ -20,6 +20,7 @@ mod memory;
 mod method_run;
 mod nonfinite;
 pub mod owner;
+mod pace;
 pub mod predictions;
 mod ranges;
 mod resume;

@@ -143,7 +143,7 @@ impl Run {
         if self.job.config.devices.libraries != LibraryUse::Off {
             self.job.notes.extend(self.session.restore_choices(&info.algorithms));
         }
-        (self.samples, self.skips) = (info.samples, info.skips);
+        (self.samples, self.skips, self.history) = (info.samples, info.skips, info.history.resumed());
         self.schedules = self.job.config.optimizer.schedule.states(&info.schedules);
         self.saved = Some(self.step);
         self.evaluations.clone_from(&info.evaluations);

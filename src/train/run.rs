@@ -4,8 +4,9 @@ use super::checkpoint::{self, Checkpoint, Retention, Snapshot};
 use super::exchange::{self, Export};
 use super::headers::note_same_data;
 use super::job::{Evaluates, Job};
-use super::manifest::{Evaluation, FORMAT, Info, Ranking};
+use super::manifest::{Evaluation, FORMAT, History, Info, Ranking};
 use super::method_run::MethodRun;
+use super::pace::Pace;
 use super::sample_losses::{SampleLosses, WithLosses};
 use super::start::tensors;
 use super::team;
@@ -69,6 +70,10 @@ pub struct Run {
     pub(super) place: Place,
     /// Seconds in which updates waited for their batches.
     pub(super) input_wait: f64,
+    /// The time of the run.
+    pub(super) history: History,
+    /// How long the processes of a team work for an update.
+    pub(super) pace: Pace,
     /// Training samples used.
     pub(super) samples: u64,
     pub(super) evaluations: Vec<Evaluation>,
@@ -169,6 +174,8 @@ impl Run {
             place,
             samples: 0,
             input_wait: 0.0,
+            history: History::start(),
+            pace: Pace::default(),
             evaluations: Vec::new(),
             saved: None,
             best: None,
@@ -265,6 +272,7 @@ impl Run {
             schedules: config.optimizer.schedule.named(&self.schedules),
             method: self.method.as_ref().map(MethodRun::numbers).unwrap_or_default(),
             starts: self.session.plan().chain.started().collect(),
+            history: self.history,
             algorithms: self.session.choices(),
         }
     }

@@ -35,7 +35,7 @@ struct State {
     signal: AtomicI32,
     training: AtomicBool,
     /// When the time of the run is over.
-    deadline: OnceLock<Instant>,
+    deadline: Mutex<Option<Instant>>,
     /// Whether a checkpoint is due by the clock.
     saves: AtomicBool,
     /// What the processes of a team agree on.
@@ -90,11 +90,11 @@ impl Stop {
     }
 
     /// Looks what is requested. All processes of a team call it at the same places of a run, and learn what any of them wished at the place
-    /// before. `saves` is whether a checkpoint is due by the clock.
+    /// before. `saves` is whether a checkpoint is due by the clock, `worked` the seconds that this process worked since the look before.
     ///
     /// # Errors
     /// If the processes cannot exchange data.
-    pub fn look(&self, saves: bool) -> Result<()> {
+    pub fn look(&self, saves: bool, worked: f64) -> Result<()> {
         let own = Wishes {
             requested: self.0.requested.load(Ordering::SeqCst),
             signal: self.0.signal.load(Ordering::SeqCst),
@@ -102,12 +102,17 @@ impl Stop {
             saves,
         };
         match self.0.consent.get() {
-            Some(consent) => lock(consent).look(own),
+            Some(consent) => lock(consent).look(own, worked),
             None => {
                 self.0.saves.store(saves, Ordering::SeqCst);
                 Ok(())
             }
         }
+    }
+
+    /// Returns the seconds that each process of a team worked before the look before the last one; none if there are no others.
+    pub fn worked(&self) -> Vec<f64> {
+        self.0.consent.get().map_or_else(Vec::new, |consent| lock(consent).worked.clone())
     }
 
     /// Returns whether a checkpoint was due by the clock at the last [`Stop::look`].
@@ -134,9 +139,10 @@ impl Stop {
         }
     }
 
-    /// Requests the end at a time; only the first call counts.
+    /// Requests the end at a time; of several, the first counts.
     pub fn at(&self, deadline: Instant) {
-        let _ = self.0.deadline.set(deadline);
+        let mut earliest = self.0.deadline.lock().unwrap_or_else(PoisonError::into_inner);
+        *earliest = Some(earliest.map_or(deadline, |earlier| earlier.min(deadline)));
     }
 
     /// Returns true once the time is over.
@@ -145,7 +151,8 @@ impl Stop {
     }
 
     fn is_over(&self) -> bool {
-        self.0.deadline.get().is_some_and(|deadline| Instant::now() >= *deadline)
+        let deadline = *self.0.deadline.lock().unwrap_or_else(PoisonError::into_inner);
+        deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
     /// Requests the end, as a signal does.

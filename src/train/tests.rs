@@ -91,6 +91,7 @@ fn saved(step: u64) -> Saved {
             data: TensorData::F64(vec![f64::from_bits(0x7fe8_0000_0000_0abc), 0.1]),
         }],
         info: Info {
+            history: History::default(),
             format: 2,
             run: "a-run".into(),
             step,

@@ -1,10 +1,11 @@
 //! The training loop: submits batches, evaluates and saves when due, until the end, a signal or the end of the time.
 
 use super::evaluate::{SetResult, evaluate, measured};
-use super::manifest::Evaluation;
+use super::manifest::{Evaluation, History};
 use super::method_run::MethodRun;
 use super::run::{EvaluatedWeights, Run};
 use super::signals::Stop;
+use crate::cluster::watch::host_name;
 use crate::config::{Every, OnError, OnNonFinite, Train};
 use crate::data::{Place, SampleSet};
 use crate::device::Clock;
@@ -13,7 +14,7 @@ use crate::layers::MetricKind;
 use crate::optim::{Monitor, Observation};
 use crate::placement::Variant;
 use crate::program::{Session, StepResult};
-use crate::report::{MetricValue, Reporter, RunEvent};
+use crate::report::{MetricValue, Reporter, RunEvent, RunSummary, SlowestProcess};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
@@ -113,9 +114,22 @@ impl Run {
         };
         let seconds = begin.elapsed().as_secs_f64();
         let (steps, input_wait, reason) = (self.step, self.input_wait, reason.to_string());
-        let reported = reporter.emit(&RunEvent::End { steps, seconds, input_wait, reason, error });
+        let reported =
+            reporter.emit(&RunEvent::End { steps, seconds, input_wait, summary: self.summary(), reason, error });
         let flushed = reporter.sync();
         result.and_then(|ended| reported.and(flushed).map(|()| ended))
+    }
+
+    /// Returns what became of the time of the run.
+    fn summary(&self) -> RunSummary {
+        let History { restarts, training_seconds, .. } = self.history;
+        let slowest = self.pace.slowest().map(|slowest| self.with_host(slowest));
+        RunSummary { restarts, training_seconds, total_seconds: self.history.total_seconds(), slowest }
+    }
+
+    fn with_host(&self, slowest: SlowestProcess) -> SlowestProcess {
+        let host = self.job.team.as_ref().and_then(|team| team.host(slowest.process));
+        SlowestProcess { host: host.unwrap_or_default().to_string(), ..slowest }
     }
 
     fn steps(&mut self, reporter: &mut Reporter, stop: &Stop, begin: Instant) -> Result<Ended> {
@@ -140,13 +154,17 @@ impl Run {
             watch.look(&self.session, self.step, self.place)?;
         }
         let (mut last, mut throughput, mut waited) = (Instant::now(), Throughput::default(), 0.0);
+        let mut worked = 0.0;
         let mut under_way: VecDeque<Submitted> = VecDeque::new();
         // The updates before the batch that is submitted next, and its place.
         let (mut before, mut next, mut divided) = (self.step, self.place, false);
         loop {
             // Batches are submitted ahead of their results, but none beyond an update after which the weights are inspected.
             while under_way.len() < self.session.depth() {
-                stop.look(rhythm.save_time())?;
+                stop.look(rhythm.save_time(), std::mem::take(&mut worked) + self.session.take_worked())?;
+                if let Some(slow) = self.pace.add(&stop.worked(), begin.elapsed().as_secs_f64()) {
+                    reporter.emit(&RunEvent::Note { text: self.with_host(slow).in_words() })?;
+                }
                 let watched = self.watch.as_ref().is_some_and(|watch| watch.inspects(before, next));
                 let observer = self.watch.as_ref().and_then(|watch| watch.observer(before, next));
                 let waits = rhythm.inspects(before, next)
@@ -159,7 +177,8 @@ impl Run {
                 }
                 let asked = Instant::now();
                 let Some(batch) = loader.next_batch()? else { break };
-                waited += asked.elapsed().as_secs_f64();
+                let input = asked.elapsed().as_secs_f64();
+                (waited, worked) = (waited + input, worked + input);
                 if let Some(team) = &self.job.team {
                     team.progress().at_step(before + 1);
                 }
@@ -196,6 +215,7 @@ impl Run {
             let skipped = self.check_finite(&result, clock, rows)?;
             let input_wait = std::mem::take(&mut waited);
             self.input_wait += input_wait;
+            self.history.training_seconds += seconds;
             (self.step, self.place, self.samples) = (clock.step, place, self.samples + rows as u64);
             reporter.emit(&RunEvent::Step {
                 step: self.step,
@@ -235,6 +255,8 @@ impl Run {
             }
             if rhythm.inspects(self.step, place) {
                 last = Instant::now();
+                // An evaluation is no update.
+                self.session.take_worked();
             }
         }
         // After the last step, a signal may still end the evaluation.
@@ -266,6 +288,12 @@ impl Run {
             devices: config.devices.names(),
             mesh: config.devices.mesh.to_string(),
             parameters: self.job.network.num_parameters() as u64,
+            steps: self.job.steps(),
+            samples: self.splits.train.samples.len() as u64,
+            classes: self.splits.classes() as u64,
+            seed: config.seed,
+            host: host_name(),
+            processes: self.job.team.as_ref().map_or(1, |team| team.processes() as u64),
             precision: config.devices.products.name(config.devices.precision).to_string(),
             threads: config.devices.threads,
             version: env!("CARGO_PKG_VERSION").to_string(),
