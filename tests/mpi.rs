@@ -3,38 +3,8 @@
 
 mod common;
 
+use common::launched::{END, PATIENCE, Running, good, train};
 use common::runs::{Folder, events, losses};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-
-/// A launcher waits for processes whose start the machine delays.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// What a loss may take until no process is left, beyond the timeout of the watch.
-const END: Duration = Duration::from_secs(10);
-
-fn launcher() -> Vec<String> {
-    let text = std::env::var("PERISTYLE_MPIRUN").expect("PERISTYLE_MPIRUN is the command of a launcher");
-    text.split_whitespace().map(String::from).collect()
-}
-
-/// Returns the command that trains in several processes, in a process group of its own.
-fn train(folder: &Folder, processes: usize, arguments: &[&str]) -> Command {
-    let words = launcher();
-    let mut command = Command::new(&words[0]);
-    command.args(&words[1..]).arg("-n").arg(processes.to_string()).arg(env!("CARGO_BIN_EXE_peristyle")).arg("train");
-    command.args(arguments).current_dir(&folder.0).process_group(0).stdin(Stdio::null());
-    command
-}
-
-/// Trains to the end, and returns what was said.
-fn good(folder: &Folder, processes: usize, arguments: &[&str]) -> String {
-    let output = train(folder, processes, arguments).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{said}");
-    said
-}
 
 fn curve(folder: &Folder, dir: &str) -> Vec<f64> {
     losses(&folder.metrics(dir))
@@ -45,7 +15,14 @@ fn curve(folder: &Folder, dir: &str) -> Vec<f64> {
 fn processes_have_the_curve_of_one() {
     let folder = Folder::new("mpi-curve");
     let columns = common::file("configs/columns_small.toml").display().to_string();
-    let cases = [("small.toml", 2, (2, 1)), ("small.toml", 4, (4, 1)), (&*columns, 2, (1, 2)), (&*columns, 4, (2, 2))];
+    let hybrid = common::file("configs/one_weird_trick_small.toml").display().to_string();
+    let cases = [
+        ("small.toml", 2, (2, 1)),
+        ("small.toml", 4, (4, 1)),
+        (&*columns, 2, (1, 2)),
+        (&*columns, 4, (2, 2)),
+        (&*hybrid, 4, (2, 2)),
+    ];
     for (index, (config, processes, (data, columns))) in cases.into_iter().enumerate() {
         let mesh = format!("devices.mesh={{ data = {data}, columns = {columns} }}");
         let sets = |used: &str, dir: &str, more: &[&str]| {
@@ -79,6 +56,22 @@ fn processes_have_the_curve_of_one() {
 
 #[test]
 #[ignore = "needs a launcher of MPI; .ci/run has Open MPI and MPICH"]
+fn emulated_gpus_have_the_bits_of_one_process() {
+    let folder = Folder::new("mpi-emulated");
+    for (processes, mesh) in [(2, "{ data = 2, columns = 1 }"), (4, "{ data = 2, columns = 2 }")] {
+        let mesh = format!("devices.mesh={mesh}");
+        let base = ["small.toml", "--set", &*mesh, "--set", "devices.deterministic=true", "--set", "train.steps=10"];
+        let (whole, parts) = (format!("whole-{processes}"), format!("parts-{processes}"));
+        let used = format!("emu*{processes}");
+        folder.good(&[&["train"], &base[..], &["--devices", &*used, "--run-dir", &*whole]].concat());
+        good(&folder, processes, &[&base[..], &["--devices", "emu", "--run-dir", &*parts]].concat());
+        assert_eq!(curve(&folder, &parts), curve(&folder, &whole));
+        assert!(folder.checkpoint(&parts, 10) == folder.checkpoint(&whole, 10));
+    }
+}
+
+#[test]
+#[ignore = "needs a launcher of MPI; .ci/run has Open MPI and MPICH"]
 fn a_run_goes_on_with_another_number_of_processes() {
     let folder = Folder::new("mpi-resume");
     let base = ["small.toml", "--set", "devices.deterministic=true", "--set", "devices.threads=1"];
@@ -92,111 +85,6 @@ fn a_run_goes_on_with_another_number_of_processes() {
     good(&folder, 2, &with(&["--resume", "--run-dir", "parts", "--devices", "cpu*2", "--set", "train.steps=30"]));
     assert_eq!(curve(&folder, "parts"), curve(&folder, "whole"));
     assert!(folder.checkpoint("parts", 30) == folder.checkpoint("whole", 30));
-}
-
-/// A run of several processes.
-struct Running {
-    launcher: Child,
-    dir: PathBuf,
-}
-
-/// Returns the processes that train in a run directory, by rank.
-fn ranks(dir: &Path) -> Vec<(usize, i32)> {
-    let mut all = Vec::new();
-    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        let read = |name: &str| std::fs::read(entry.path().join(name)).unwrap_or_default();
-        let texts = |bytes: Vec<u8>| {
-            bytes.split(|b| *b == 0).map(|s| String::from_utf8_lossy(s).into_owned()).collect::<Vec<_>>()
-        };
-        let command = texts(read("cmdline"));
-        let is_own = command.first().is_some_and(|name| name.ends_with("peristyle"))
-            && command.iter().any(|word| Path::new(word) == dir);
-        let rank = texts(read("environ")).iter().find_map(|variable| {
-            let (name, value) = variable.split_once('=')?;
-            ["OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"].contains(&name).then(|| value.parse().ok())?
-        });
-        let zombie = String::from_utf8_lossy(&read("stat"))
-            .rsplit(')')
-            .next()
-            .is_some_and(|rest| rest.trim_start().starts_with('Z'));
-        all.extend(rank.filter(|_| is_own && !zombie).map(|rank| (rank, pid)));
-    }
-    all.sort_unstable();
-    all
-}
-
-impl Running {
-    /// Starts a long run, and waits until it trains.
-    fn start(folder: &Folder, name: &str, processes: usize, more: &[&str]) -> Running {
-        let dir = folder.at(name);
-        let path = dir.display().to_string();
-        let words = [
-            "small.toml",
-            "--devices",
-            "cpu",
-            "--run-dir",
-            &*path,
-            "--set",
-            "train.steps=1000000",
-            "--set",
-            "train.evaluate=never",
-        ];
-        let log = std::fs::File::create(folder.at(&format!("{name}.txt"))).unwrap();
-        let mut command = train(folder, processes, &[&words[..], more].concat());
-        command.stdout(log.try_clone().unwrap()).stderr(log);
-        let mut running = Running { launcher: command.spawn().unwrap(), dir };
-        let begin = Instant::now();
-        let trains =
-            || std::fs::read_to_string(running.dir.join("metrics.jsonl")).is_ok_and(|text| text.lines().count() > 20);
-        while !trains() {
-            let ended = running.launcher.try_wait().unwrap();
-            let said = || std::fs::read_to_string(folder.at(&format!("{name}.txt"))).unwrap_or_default();
-            assert!(ended.is_none() && begin.elapsed() < PATIENCE, "{ended:?}: {}", said());
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        running
-    }
-
-    /// Sends a signal to a process.
-    fn signal(&self, rank: usize, signal: &str) {
-        let all = ranks(&self.dir);
-        let (_, pid) =
-            all.iter().find(|(own, _)| *own == rank).unwrap_or_else(|| panic!("no process {rank} in {all:?}"));
-        assert!(Command::new("kill").args([format!("-{signal}"), pid.to_string()]).status().unwrap().success());
-    }
-
-    /// Waits for the end, and returns what was said.
-    fn ends(mut self, folder: &Folder, name: &str, within: Duration) -> (Option<i32>, String) {
-        let begin = Instant::now();
-        let status = loop {
-            if let Some(status) = self.launcher.try_wait().unwrap() {
-                break status;
-            }
-            assert!(
-                begin.elapsed() < within + PATIENCE,
-                "the launcher does not end: {}",
-                folder.read(&format!("{name}.txt"))
-            );
-            std::thread::sleep(Duration::from_millis(50));
-        };
-        let begin = Instant::now();
-        while !ranks(&self.dir).is_empty() {
-            assert!(begin.elapsed() < END, "processes are left: {:?}", ranks(&self.dir));
-            std::thread::sleep(Duration::from_millis(50));
-        }
-        (status.code(), folder.read(&format!("{name}.txt")))
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Of a test that has failed.
-        for (_, pid) in ranks(&self.dir) {
-            let _ = Command::new("kill").args(["-9", &pid.to_string()]).status();
-        }
-        let _ = self.launcher.kill();
-    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// Returns the result of every process as the same one: if it is an error anywhere, the error of the first process that has one.
 ///
@@ -86,6 +86,7 @@ pub(super) fn refusal(config: &Config) -> Option<String> {
 fn common(config: &Config, data: &DataRecord, plan: &str, (step, place): (u64, Place)) -> Vec<(String, String)> {
     let mut all = vec![
         ("the version of peristyle".to_string(), env!("CARGO_PKG_VERSION").to_string()),
+        ("the build of peristyle".to_string(), build()),
         ("seed".to_string(), config.seed.to_string()),
     ];
     // The contents of the data count, not their paths.
@@ -106,6 +107,12 @@ fn common(config: &Config, data: &DataRecord, plan: &str, (step, place): (u64, P
     all.push(("the mesh".to_string(), config.devices.mesh.to_string()));
     all.push(("the plan".to_string(), plan.to_string()));
     all
+}
+
+/// Returns a hash of this program's file: other builds of a version may round differently.
+fn build() -> String {
+    let hash = std::fs::read("/proc/self/exe").map(|bytes| format!("{:016x}", xxh3_64(&bytes)));
+    hash.unwrap_or_else(|_| "unknown".to_string())
 }
 
 /// Checks that all processes run the same program on the same data; `plan` is its hash.
