@@ -5,6 +5,7 @@ mod common;
 
 use common::launched::{END, PATIENCE, Running, good, train};
 use common::runs::{Folder, events, losses};
+use std::process::Command;
 
 fn curve(folder: &Folder, dir: &str) -> Vec<f64> {
     losses(&folder.metrics(dir))
