@@ -4,6 +4,8 @@ use crate::report::SlowestProcess;
 
 /// A process is slow if it works longer than the median of the processes by this share.
 const SLOW: f64 = 0.1;
+/// It is said if the others wait for it for this share of the time. Where updates are short, their time is that of messages.
+const COST: f64 = 0.05;
 /// For how many seconds a process is the slowest before that is said.
 const LONG: f64 = 30.0;
 /// The seconds after which an update counts e times less.
@@ -20,14 +22,14 @@ impl Worked {
         self.0.iter_mut().zip(of_update).for_each(|(sum, seconds)| *sum = *sum * kept + seconds);
     }
 
-    /// Returns the slowest process, and by what share it works longer than the median; none if nothing was measured.
-    fn slowest(&self) -> Option<(usize, f64)> {
+    /// Returns the slowest process, and the seconds of the median and its own; none if nothing was measured.
+    fn slowest(&self) -> Option<(usize, f64, f64)> {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
         // Of two, the faster one.
         let median = *sorted.get(sorted.len().checked_sub(1)? / 2)?;
         let (process, most) = self.0.iter().enumerate().max_by(|(_, a), (_, b)| a.total_cmp(b))?;
-        (median > 0.0).then(|| (process, most / median - 1.0))
+        (median > 0.0).then_some((process, median, *most))
     }
 }
 
@@ -36,6 +38,8 @@ impl Worked {
 pub(super) struct Pace {
     /// Lately.
     recent: Worked,
+    /// The seconds of the same updates.
+    seconds: f64,
     /// Since the start or the resume of the run.
     all: Worked,
     /// The process that is slow, since when in seconds, and whether that was said.
@@ -52,23 +56,27 @@ impl Pace {
         if worked.iter().all(|&seconds| seconds == 0.0) {
             return None;
         }
-        let kept = (-(now - std::mem::replace(&mut self.last, now)) / MEMORY).exp();
+        let update = now - std::mem::replace(&mut self.last, now);
+        let kept = (-update / MEMORY).exp();
         self.recent.add(kept, worked);
+        self.seconds = self.seconds * kept + update;
         self.all.add(1.0, worked);
-        let (process, behind) = self.recent.slowest().filter(|(_, behind)| *behind > SLOW).or_else(|| {
+        let is_slow =
+            |&(_, median, own): &(usize, f64, f64)| own > median * (1.0 + SLOW) && own - median > COST * self.seconds;
+        let Some((process, median, own)) = self.recent.slowest().filter(is_slow) else {
             self.slow = None;
-            None
-        })?;
+            return None;
+        };
         let (_, since, said) = self.slow.filter(|(slow, ..)| *slow == process).unwrap_or((process, now, false));
         let says = !said && now - since >= LONG;
         self.slow = Some((process, since, said || says));
-        says.then(|| SlowestProcess { process, host: String::new(), behind })
+        says.then(|| SlowestProcess { process, host: String::new(), behind: own / median - 1.0 })
     }
 
     /// Returns the process that worked longest.
     pub fn slowest(&self) -> Option<SlowestProcess> {
-        let (process, behind) = self.all.slowest()?;
-        Some(SlowestProcess { process, host: String::new(), behind })
+        let (process, median, own) = self.all.slowest()?;
+        Some(SlowestProcess { process, host: String::new(), behind: own / median - 1.0 })
     }
 }
 
@@ -94,6 +102,14 @@ mod tests {
         named(&mut pace, 600..700, [1.0; 4]);
         assert_eq!(named(&mut pace, 700..800, [1.0, 1.0, 2.0, 1.0])[0].1, 2);
         assert_eq!(pace.slowest().unwrap().process, 2);
+    }
+
+    #[test]
+    fn a_process_that_costs_little_is_not_named() {
+        let mut pace = Pace::default();
+        assert_eq!(named(&mut pace, 0..200, [0.1, 0.14, 0.1, 0.1]), []);
+        assert_eq!(pace.slowest().unwrap().process, 1);
+        assert_eq!(named(&mut pace, 200..300, [0.1, 0.2, 0.1, 0.1])[0].1, 1);
     }
 
     #[test]
