@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-/// How long the thread looks again at once after something has moved.
-const SPIN: Duration = Duration::from_micros(50);
+/// How long the thread looks again at once after something has moved. A library passes on the pieces of a large message only while it is looked
+/// at: with 50 us, updates of 7.4 MB of gradients on 2 processes were 7 % slower.
+const SPIN: Duration = Duration::from_millis(2);
 /// The first and the longest time between two looks after that.
 const RESTS: [Duration; 2] = [Duration::from_micros(20), Duration::from_micros(200)];
 /// The first and the longest time between two looks when nothing is under way. A library may have messages left to pass on that for
