@@ -60,9 +60,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
 /// Returns the memory of the process that trains.
 pub(super) fn memory_text(memory: ProcessMemory) -> String {
     let megabytes = |bytes: u64| bytes as f64 / 1e6;
-    let method = if memory.method > 0 { format!("method {:.1}, ", megabytes(memory.method)) } else { String::new() };
+    let some =
+        |name: &str, bytes: u64| if bytes > 0 { format!("{name} {:.1}, ", megabytes(bytes)) } else { String::new() };
+    let (method, messages) = (some("method", memory.method), some("messages", memory.messages));
     format!(
-        "memory of the process: {:.1} MB (arenas {:.1}, data {:.1}, batches {:.1}, {method}program {:.1})\n",
+        "memory of the process: {:.1} MB (arenas {:.1}, data {:.1}, batches {:.1}, {method}{messages}program {:.1})\n",
         megabytes(memory.total()),
         megabytes(memory.arenas),
         megabytes(memory.data),

@@ -148,7 +148,7 @@ impl Plan {
     }
 
     /// Returns the elements of scratch memory that the messages of each device of this process need.
-    pub(super) fn scratch_of_messages(&self) -> Vec<usize> {
+    pub fn scratch_of_messages(&self) -> Vec<usize> {
         let mut all = vec![0; self.own.len()];
         for step in self.programs.iter().flat_map(|program| &program.instructions) {
             for (collective, part) in DeviceCollective::of(&step.work) {

@@ -23,6 +23,8 @@ pub struct ProcessMemory {
     pub batches: u64,
     /// What a second-order method needs.
     pub method: u64,
+    /// What is received from other processes, before it is added or stored.
+    pub messages: u64,
     /// Everything else.
     pub program: u64,
 }
@@ -48,18 +50,25 @@ impl ProcessMemory {
         let pairs = kind != DeviceKind::Cpu && !config.data.mix.is_empty();
         let batches = LOADERS as u64 + u64::from(pairs);
         let batch = part as u64 * value;
+        // GPUs exchange data through their host memory.
+        let messages = match kind {
+            DeviceKind::Cpu => plan.scratch_of_messages()[..config.devices.each()].iter().sum(),
+            _ => 0,
+        };
+        let messages = (messages * plan.spec.precision.bytes()) as u64;
         ProcessMemory {
             arenas,
             data: config.data.bytes(headers[0], headers[1]),
             batches: batches * Loader::buffers(held) as u64 * batch,
             method: 0,
+            messages,
             program: PROGRAM + if kind == DeviceKind::Cpu { 0 } else { plan.hosts[0] as u64 },
         }
     }
 
     /// Returns the sum.
     pub fn total(&self) -> u64 {
-        [self.data, self.batches, self.method, self.program]
+        [self.data, self.batches, self.method, self.messages, self.program]
             .iter()
             .fold(self.arenas, |sum, &part| sum.saturating_add(part))
     }
