@@ -4,7 +4,7 @@
 mod common;
 
 use common::launched::{END, PATIENCE, Running, good, train};
-use common::runs::{Folder, events, losses};
+use common::runs::{Folder, SMALL, events, losses};
 use std::process::Command;
 
 fn curve(folder: &Folder, dir: &str) -> Vec<f64> {
@@ -141,7 +141,9 @@ fn mistakes_are_said_once_and_end_all_processes() {
     };
     let said = fails(&["small.toml", "--devices", "cpu", "--set", "optimizer.lr=-1"]);
     assert_eq!(said.matches("lr = -1").count(), 1, "{said}");
-    let said = fails(&["small.toml", "--devices", "cpu", "--set", "data.order=\"hard_examples\""]);
+    let chain = "chain = [{ clip_by_global_norm = 5.0 }, { weight_decay = 5e-4 }, { momentum = 0.9 }]";
+    folder.write("method.toml", &SMALL.replace(chain, "method = \"lbfgs\""));
+    let said = fails(&["method.toml", "--devices", "cpu"]);
     assert_eq!(said.matches("is for one process").count(), 1, "{said}");
     let said = fails(&["small.toml", "--devices", "cpu", "--resume", "--run-dir", "nothing"]);
     assert_eq!(said.matches("holds no run to resume").count(), 1, "{said}");

@@ -8,6 +8,7 @@ use peristyle::cluster::{MemoryEngine, Team};
 use peristyle::report::{Patience, Reporter, ReporterOptions};
 use peristyle::storage::Fs;
 use peristyle::train::{DataPolicy, Ended, Job, Records, ResumeOptions, Run, Stop};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -168,6 +169,36 @@ fn a_run_goes_on_with_another_number_of_processes() {
     assert_eq!(logs, ["log-rank-001.txt", "log-rank-002.txt", "log-rank-003.txt", "log.txt"]);
     let log = folder.read("parts/log-rank-003.txt");
     assert!(log.contains("finished after 9 steps"), "{log}");
+}
+
+/// Returns all numbers of a value, in order.
+fn numbers(value: &Value) -> Vec<f64> {
+    match value {
+        Value::Number(number) => vec![number.as_f64().unwrap()],
+        Value::Array(all) => all.iter().flat_map(numbers).collect(),
+        Value::Object(all) => all.values().flat_map(numbers).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn hard_examples_and_watched_updates_are_those_of_one_process() {
+    let folder = Folder::new("team-watch");
+    let config = folder.at("small.toml");
+    let order = "data.order={ hard_examples = { share = 0.7, cap = 3.0, outliers = 0.02 } }";
+    let more = ["devices.deterministic=true", "train.steps=40", "train.watch={ every = \"6 steps\" }", order];
+    for (processes, each, mesh) in [(3, 1, (3, 1)), (4, 1, (2, 2)), (2, 2, (2, 2))] {
+        let (whole, parts) = (format!("whole-{mesh:?}"), format!("{processes}-{mesh:?}"));
+        if !folder.at(&whole).exists() {
+            train(&config, (1, processes * each, mesh), &more, &folder.at(&whole), false);
+        }
+        train(&config, (processes, each, mesh), &more, &folder.at(&parts), false);
+        assert_eq!(curve(&folder, &parts), curve(&folder, &whole), "{parts}");
+        assert!(folder.checkpoint(&parts, 40) == folder.checkpoint(&whole, 40), "{parts}");
+        let watched = |dir: &str| numbers(&Value::Array(events(&folder.metrics(dir), "watch")));
+        assert!(watched(&whole).len() > 6 * 10);
+        assert_near(&watched(&parts), &watched(&whole), 1e-12, &parts);
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use super::evaluate::BatchOf;
 use super::run::Run;
 use super::sample_losses::{LossInputs, RowLosses, SampleLosses, rounded};
 use super::signals::Stop;
+use super::team;
 use crate::data::{Batches, Destination, Loader, Place, SampleOrder};
 use crate::device::Clock;
 use crate::error::Result;
@@ -59,14 +60,18 @@ impl Run {
         let observer: Arc<dyn Observer> = Arc::clone(&inputs) as Arc<dyn Observer>;
         let clock = Clock { step: self.step, ..Clock::default() };
         let mut all = Vec::with_capacity(split.samples.len());
+        let team = self.job.team.clone();
         while let Some(batch) = loader.next_batch()? {
+            stop.look(false, 0.0)?;
             if stop.requested() {
                 return Ok(None);
             }
             let variant = Variant::eval(batch.rows);
             self.session.submit_observed(variant, batch, clock, &observer)?;
             self.session.finish()?;
-            for loss in losses.of(&inputs.take(), &batch.targets)? {
+            let own = losses.of(&inputs.take(), &batch.targets)?;
+            let own = own.iter().map(|loss| loss.map(|loss| if loss.is_finite() { rounded(loss) } else { f32::NAN }));
+            for loss in team::of_rows(team.as_ref(), &own.collect::<Vec<_>>())? {
                 if !loss.is_finite() {
                     let place = Place { epoch: 0, sample: batch.first };
                     return Err(self.nonfinite_evaluation(BatchOf {
@@ -78,7 +83,7 @@ impl Run {
                         clock,
                     }));
                 }
-                all.push(rounded(loss));
+                all.push(loss);
             }
         }
         Ok(Some(all.into()))

@@ -35,13 +35,22 @@ pub(super) fn rounded(loss: f64) -> f32 {
     digits.parse::<f32>().expect("a number in print is a number").clamp(f32::MIN, f32::MAX)
 }
 
+/// What a loss reads of a batch.
+#[derive(Debug, Default)]
+pub(super) struct LossInput {
+    /// The values of all samples: (rows, values of a sample).
+    pub values: Vec<f64>,
+    /// Which rows have been seen: a device of another process may have the others.
+    seen: Vec<bool>,
+}
+
 /// What the losses of a network read in a step.
 #[derive(Debug)]
 pub(super) struct LossInputs {
     /// The nodes that are losses.
     losses: Vec<usize>,
-    /// For each of them that has been seen, the values of all samples: (rows, values of a sample).
-    seen: Mutex<BTreeMap<usize, Vec<f64>>>,
+    /// What has been seen of each of them.
+    seen: Mutex<BTreeMap<usize, LossInput>>,
 }
 
 impl LossInputs {
@@ -51,7 +60,7 @@ impl LossInputs {
     }
 
     /// Returns what has been seen, and forgets it.
-    pub fn take(&self) -> BTreeMap<usize, Vec<f64>> {
+    pub fn take(&self) -> BTreeMap<usize, LossInput> {
         std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -67,8 +76,10 @@ impl Observer for LossInputs {
         assert_eq!(width * operand.shape.0[0], operand.shape.elements(), "a loss reads whole samples");
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let all = seen.entry(node).or_default();
-        all.resize(operand.shape.elements(), 0.0);
-        all[operand.window.start[0] * width..][..values.len()].copy_from_slice(values);
+        all.values.resize(operand.shape.elements(), 0.0);
+        all.seen.resize(operand.shape.0[0], false);
+        all.values[operand.window.start[0] * width..][..values.len()].copy_from_slice(values);
+        all.seen[operand.window.start[0]..][..rows].fill(true);
     }
 
     fn gradients(&self, _: usize, _: &dyn Fn(Range<usize>) -> Result<Vec<f64>>) -> Result<()> {
@@ -104,17 +115,21 @@ impl<'n> RowLosses<'n> {
         self.layers.iter().map(|(node, ..)| *node).collect()
     }
 
-    /// Returns the loss of the network for each row of a batch, given what its losses read.
+    /// Returns the loss of the network for each row of a batch, given what its losses read; none for a row that has not been seen.
     ///
     /// # Errors
     /// If a loss fails.
-    pub fn of(&mut self, inputs: &BTreeMap<usize, Vec<f64>>, targets: &[f32]) -> Result<Vec<f64>> {
+    pub fn of(&mut self, inputs: &BTreeMap<usize, LossInput>, targets: &[f32]) -> Result<Vec<Option<f64>>> {
         let rows = targets.len() / self.target_width;
-        let mut sums = vec![0.0; rows];
+        let mut sums = vec![Some(0.0); rows];
         for (node, weight, layer) in &mut self.layers {
-            let values = inputs.get(node).expect("every loss has been shown");
+            let Some(LossInput { values, seen }) = inputs.get(node) else { return Ok(vec![None; rows]) };
             let width = values.len() / rows;
-            for (row, sum) in sums.iter_mut().enumerate() {
+            for (row, of_row) in sums.iter_mut().enumerate() {
+                let Some(sum) = of_row.as_mut().filter(|_| seen[row]) else {
+                    *of_row = None;
+                    continue;
+                };
                 layer.values_mut(Role::X(0)).copy_from_slice(&values[row * width..][..width]);
                 let target = &targets[row * self.target_width..][..self.target_width];
                 layer.values_mut(Role::Target).iter_mut().zip(target).for_each(|(to, &from)| *to = f64::from(from));

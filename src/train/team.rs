@@ -2,7 +2,7 @@
 
 use crate::cluster::Team;
 use crate::config::{Config, learned_length, learned_settings};
-use crate::data::{DataRecord, Place, SampleOrder};
+use crate::data::{DataRecord, Place};
 use crate::error::{Error, Result};
 use crate::program::Plan;
 use serde::Serialize;
@@ -68,16 +68,34 @@ pub(super) fn first(team: &Arc<Team>, own: Result<PathBuf>) -> Result<Result<Pat
     })
 }
 
+/// Returns the sums of values over all processes.
+///
+/// # Errors
+/// If the processes cannot exchange data.
+pub(super) fn total(team: Option<&Arc<Team>>, own: Vec<f64>) -> Result<Vec<f64>> {
+    match team {
+        Some(team) => team.engine().start_sum(own).wait(),
+        None => Ok(own),
+    }
+}
+
+/// Returns the value of each row of a batch, which some processes know, all of them the same.
+///
+/// # Errors
+/// If the processes cannot exchange data.
+pub(super) fn of_rows(team: Option<&Arc<Team>>, own: &[Option<f32>]) -> Result<Vec<f32>> {
+    let values = own.iter().map(|value| f64::from(value.unwrap_or(0.0)));
+    let counts = own.iter().map(|value| f64::from(u8::from(value.is_some())));
+    let sums = total(team, values.chain(counts).collect())?;
+    let (values, counts) = sums.split_at(own.len());
+    // A double has room for the sum of 2^29 equal floats, which is exact.
+    Ok(values.iter().zip(counts).map(|(value, count)| (value / count) as f32).collect())
+}
+
 /// Returns why a run cannot be shared by several processes, if it cannot.
 pub(super) fn refusal(config: &Config) -> Option<String> {
     if let Some(method) = &config.optimizer.method {
         return Some(format!("[optimizer]: method = \"{}\" is for one process; use a chain", method.key()));
-    }
-    if config.train.watch.is_some() {
-        return Some("[train]: watch is for one process; remove it".to_string());
-    }
-    if matches!(config.data.order, SampleOrder::HardExamples(_)) {
-        return Some("[data]: order = \"hard_examples\" is for one process; use another order".to_string());
     }
     None
 }

@@ -233,7 +233,8 @@ impl Run {
                 reporter.emit(&RunEvent::Note { text: self.skips_as_text() })?;
             }
             if let Some(watch) = &mut self.watch {
-                let events = watch.after(&self.session, (self.step, place), clock.lr, result.loss)?;
+                let events =
+                    watch.after(&self.session, self.job.team.as_ref(), (self.step, place), clock.lr, result.loss)?;
                 events.iter().try_for_each(|event| reporter.emit(event))?;
             }
             self.observe(Observation::Update(result.loss), reporter)?;

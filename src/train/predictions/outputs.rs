@@ -88,7 +88,12 @@ pub(in crate::train) fn each_batch(
         let result = session.finish()?;
         sums.add(session, &result);
         let outputs = inputs.take().remove(&node).expect("the main loss has been shown");
-        visit(BatchOutputs { first: batch.first, rows: batch.rows, outputs: &outputs, targets: &batch.targets })?;
+        visit(BatchOutputs {
+            first: batch.first,
+            rows: batch.rows,
+            outputs: &outputs.values,
+            targets: &batch.targets,
+        })?;
     }
     Ok(Some(sums.result(session, step)))
 }

@@ -63,6 +63,19 @@ impl Outputs {
         self.values += values.len() as u64;
     }
 
+    /// Returns what is known as numbers, which can be added to those of other processes.
+    pub fn numbers(&self) -> impl Iterator<Item = f64> {
+        let alive = self.alive.iter().map(|&alive| f64::from(u8::from(alive)));
+        alive.chain([self.saturated as f64, self.values as f64])
+    }
+
+    /// Takes what all processes know.
+    pub fn take_numbers(&mut self, numbers: &mut impl Iterator<Item = f64>) {
+        self.alive.iter_mut().zip(&mut *numbers).for_each(|(alive, count)| *alive = count > 0.0);
+        let mut next = || numbers.next().unwrap_or_default() as u64;
+        (self.saturated, self.values) = (next(), next());
+    }
+
     /// Returns the share of units that are 0 for all samples, of a layer of which these pass no gradient.
     pub fn dead(&self) -> Option<f64> {
         let dead = self.alive.iter().filter(|&&alive| !alive).count();

@@ -27,6 +27,17 @@ impl Sums {
         self.both += other.both;
     }
 
+    /// Returns the sums as numbers, which can be added.
+    pub fn numbers(&self) -> [f64; 6] {
+        [f64::from(u8::from(self.any)), self.gradient, self.weights, self.update, self.before, self.both]
+    }
+
+    /// Returns the sums of numbers that were added.
+    pub fn of_numbers(numbers: &[f64]) -> Self {
+        let [any, gradient, weights, update, before, both] = *numbers else { unreachable!("six numbers") };
+        Sums { any: any > 0.0, gradient, weights, update, before, both }
+    }
+
     pub fn update_ratio(&self) -> Option<f64> {
         (self.weights > 0.0).then(|| (self.update / self.weights).sqrt())
     }

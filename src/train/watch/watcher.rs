@@ -5,6 +5,7 @@ use super::parts::Part;
 use super::signs::{EARLY, Signs, Update};
 use super::sums::Sums;
 use super::view::{Seen, View};
+use crate::cluster::Team;
 use crate::config::WatchSettings;
 use crate::data::{EpochPlan, Place};
 use crate::error::Result;
@@ -13,6 +14,7 @@ use crate::optim::Interval;
 use crate::program::{Observer, Session};
 use crate::report::{RunEvent, WatchedLayer};
 use crate::train::job::Job;
+use crate::train::team;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -76,13 +78,14 @@ impl Watch {
         Ok(())
     }
 
-    /// Takes notice of an update, and returns what there is to report.
+    /// Takes notice of an update, and returns what there is to report, to all processes of a team.
     ///
     /// # Errors
-    /// If a device reports an error.
+    /// If a device reports an error, or the processes cannot exchange data.
     pub fn after(
         &mut self,
         session: &Session,
+        team: Option<&Arc<Team>>,
         (step, place): (u64, Place),
         lr: f64,
         loss: f64,
@@ -91,8 +94,8 @@ impl Watch {
         let mut notes: Vec<String> = self.signs.after_step(step, loss, session.clipped_norm()).into_iter().collect();
         let mut events = Vec::new();
         if self.is_due(step, place) {
-            let seen = self.view.take();
-            let layers = self.layers(step, &seen);
+            let mut seen = self.view.take();
+            let layers = self.of_all(team, self.layers(step, &seen), &mut seen.outputs)?;
             let mut all = Sums::default();
             layers.iter().for_each(|sums| all.add(sums));
             let nodes = || self.network.nodes.iter().zip(&layers).zip(&seen.outputs);
@@ -114,6 +117,18 @@ impl Watch {
         }
         events.extend(notes.into_iter().map(|text| RunEvent::Note { text }));
         Ok(events)
+    }
+
+    /// Returns the sums of every node over all processes, and sets `outputs` to what all of them have seen.
+    fn of_all(&self, team: Option<&Arc<Team>>, own: Vec<Sums>, outputs: &mut [Option<Outputs>]) -> Result<Vec<Sums>> {
+        let Some(team) = team else { return Ok(own) };
+        let sums = own.iter().flat_map(Sums::numbers);
+        let numbers = sums.chain(outputs.iter().flatten().flat_map(Outputs::numbers)).collect();
+        let numbers = team::total(Some(team), numbers)?;
+        let (sums, seen) = numbers.split_at(own.len() * own.first().map_or(0, |sums| sums.numbers().len()));
+        let mut seen = seen.iter().copied();
+        outputs.iter_mut().flatten().for_each(|outputs| outputs.take_numbers(&mut seen));
+        Ok(sums.chunks(sums.len() / own.len()).map(Sums::of_numbers).collect())
     }
 
     /// Returns the sums of every node.
