@@ -179,6 +179,8 @@ fn inject(
         running
     };
     let usual = env!("CARGO_BIN_EXE_peristyle");
+    // Others are compared with process 0.
+    let differs = |what: &str| vec![what.to_string(), format!("in process {}", if process == 0 { 1 } else { process })];
     match fault {
         Fault::Killed | Fault::Stopped => {
             let running = start(name, &[]);
@@ -199,6 +201,10 @@ fn inject(
             let output = script.args(["-c", SHUT]).args([first.to_string(), second.to_string()]).output().unwrap();
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
             let (code, said) = running.ends(folder, name, END);
+            let named: Vec<&str> =
+                said.split("the job ends: process ").skip(1).filter_map(|text| text.split(' ').next()).collect();
+            let ends = [process, if process == 0 { 1 } else { 0 }].map(|rank| rank.to_string());
+            assert!(named.iter().all(|rank| ends.iter().any(|end| end == rank)), "{ends:?}: {said}");
             (code, said, vec!["was lost: its connection".to_string()])
         }
         Fault::FullDisk => {
@@ -212,16 +218,16 @@ fn inject(
         }
         Fault::OtherConfig => {
             let (code, said) = differing(folder, name, process, &[usual], &["--set", "optimizer.lr=0.3"]);
-            (code, said, vec!["optimizer.lr: ".to_string(), "in process 0".to_string()])
+            (code, said, differs("optimizer.lr: "))
         }
         Fault::OtherBinary => {
             let (code, said) = differing(folder, name, process, &[&*other_binary(folder)], &[]);
-            (code, said, vec!["the build of peristyle: ".to_string(), "in process 0".to_string()])
+            (code, said, differs("the build of peristyle: "))
         }
         Fault::OtherData => {
             let data = other_data(folder);
             let (code, said) = differing(folder, name, process, &[usual], &["--set", &*data]);
-            (code, said, vec!["in process 0".to_string()])
+            (code, said, differs("the training data: "))
         }
         Fault::NoLibrary => {
             let program = ["env", "PERISTYLE_MPI=/nowhere/libmpi.so", usual];

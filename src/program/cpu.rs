@@ -83,10 +83,13 @@ impl Programs {
     pub fn run(&mut self, number: usize, batch: &mut Batch, clock: Clock) -> Result<()> {
         self.exchange(batch);
         let result = match self.execution {
-            Execution::Queues => self.queues.run(&self.scripts[number], clock),
+            Execution::Queues => {
+                let result = self.queues.run(&self.scripts[number], clock);
+                self.worked += self.queues.worked();
+                result
+            }
             Execution::Serial => self.lists[number].run(&*self.scripts[number], clock, &self.host),
         };
-        self.worked += self.queues.worked();
         self.exchange(batch);
         result
     }

@@ -265,11 +265,12 @@ impl Session {
         Ok(self.result())
     }
 
-    /// Returns the seconds that the slowest CPU device of this process worked since the last call, without waiting for others; 0 on GPUs.
-    pub fn take_worked(&mut self) -> f64 {
+    /// Returns the seconds that the slowest CPU device of this process worked since the last call, without waiting for others; none on GPUs,
+    /// where it is not measured.
+    pub fn take_worked(&mut self) -> Option<f64> {
         match &mut self.devices {
-            Devices::Gpu(_) => 0.0,
-            Devices::Cpu(programs) => programs.take_worked().as_secs_f64(),
+            Devices::Gpu(_) => None,
+            Devices::Cpu(programs) => Some(programs.take_worked().as_secs_f64()),
         }
     }
 

@@ -154,14 +154,17 @@ impl Run {
             watch.look(&self.session, self.step, self.place)?;
         }
         let (mut last, mut throughput, mut waited) = (Instant::now(), Throughput::default(), 0.0);
-        let mut worked = 0.0;
+        let mut loaded = 0.0;
         let mut under_way: VecDeque<Submitted> = VecDeque::new();
         // The updates before the batch that is submitted next, and its place.
         let (mut before, mut next, mut divided) = (self.step, self.place, false);
         loop {
             // Batches are submitted ahead of their results, but none beyond an update after which the weights are inspected.
             while under_way.len() < self.session.depth() {
-                stop.look(rhythm.save_time(), std::mem::take(&mut worked) + self.session.take_worked())?;
+                // Without the time of the devices, that of the loader says little about a process.
+                let loaded_since = std::mem::take(&mut loaded);
+                let worked = self.session.take_worked().map_or(0.0, |devices| devices + loaded_since);
+                stop.look(rhythm.save_time(), worked)?;
                 if let Some(slow) = self.pace.add(&stop.worked(), begin.elapsed().as_secs_f64()) {
                     reporter.emit(&RunEvent::Note { text: self.with_host(slow).in_words() })?;
                 }
@@ -178,7 +181,7 @@ impl Run {
                 let asked = Instant::now();
                 let Some(batch) = loader.next_batch()? else { break };
                 let input = asked.elapsed().as_secs_f64();
-                (waited, worked) = (waited + input, worked + input);
+                (waited, loaded) = (waited + input, loaded + input);
                 if let Some(team) = &self.job.team {
                     team.progress().at_step(before + 1);
                 }
