@@ -5,11 +5,13 @@
 //
 // FAKE_CUDA_VERSION: what cuDriverGetVersion answers. FAKE_CUDA_DEVICES: how many devices. FAKE_CUDA_PTX and
 // FAKE_CUDA_BINARY: the architectures that kernels were compiled for. FAKE_CUDA_NAME: what each device calls
-// itself, "fake GPU %d". FAKE_CUDA_CAPTURE: no capture succeeds. Others are in world.h.
+// itself, "fake GPU %d". FAKE_CUDA_CAPTURE: no capture succeeds. FAKE_CUDA_FIRST: the place of this process among those
+// of its machine, where the launcher does not give it; each has 16 GPUs of its own, unless FAKE_CUDA_SHARED=1. Others
+// are in world.h.
 #include "world.h"
 
 #define API extern "C" int
-#define LOCK std::lock_guard<std::recursive_mutex> guard(mutex)
+#define LOCK Lock guard
 
 API cuDriverGetVersion(int* version) {
     *version = atoi(setting("FAKE_CUDA_VERSION", "13000"));
@@ -33,6 +35,20 @@ API cuDeviceGetName(char* name, int bytes, int device) {
     snprintf(name, bytes, setting("FAKE_CUDA_NAME", "fake GPU %d"), device);
     return OK;
 }
+// GPUs of different processes are different ones by default.
+API cuDeviceGetPCIBusId(char* to, int bytes, int device) {
+    static const char* const places[] = {"FAKE_CUDA_FIRST", "LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK",
+                                         "MPI_LOCALRANKID", "SLURM_LOCALID"};
+    if (device < 0 || device >= int(contexts.size())) return 101;
+    int number = device;
+    for (const char* name : places)
+        if (getenv(name)) {
+            number += 16 * atoi(getenv(name));
+            break;
+        }
+    if (*setting("FAKE_CUDA_SHARED", "0") == '1') number = device;
+    return snprintf(to, bytes, "0000:%02x:00.0", number) < bytes ? OK : INVALID_VALUE;
+}
 API cuDevicePrimaryCtxRetain(Context** context, int device) {
     LOCK;
     *context = &contexts[device];
@@ -47,10 +63,16 @@ API cuCtxSetCurrent(Context* context) {
     current = context;
     return OK;
 }
+API cuCtxGetCurrent(Context** context) { return *context = current, OK; }
+API cuCtxGetDevice(int* device) {
+    if (!current) return INVALID_CONTEXT;
+    *device = current->device;
+    return OK;
+}
 API cuCtxSynchronize() {
     LOCK;
     waits();
-    for (Stream* stream : streams) finish(stream);
+    finish_all();
     return failure;
 }
 API cuModuleLoadData(void** module, const void*) {
@@ -114,7 +136,7 @@ static int release(uint64_t address, bool host) {
     const auto found = memory.find(address);
     if (found == memory.end() || (found->second.second < 0) != host) return INVALID_VALUE;
     waits();
-    for (Stream* stream : streams) finish(stream);
+    finish_all();
     free(reinterpret_cast<void*>(address));
     memory.erase(found);
     return OK;
@@ -156,7 +178,7 @@ API cuStreamQuery(Stream* stream) {
     LOCK;
     if (!streams.count(stream)) return INVALID_HANDLE;
     if (stream->capture) return CAPTURE_INVALID;
-    const int result = finish(stream);
+    const int result = finish(stream, false);
     return hanging ? NOT_READY : result;
 }
 API cuEventCreate(Event** event, unsigned flags) {
@@ -182,12 +204,11 @@ API cuEventElapsedTime_v2(float* milliseconds, Event* start, Event* end) {
 API cuEventElapsedTime(float* milliseconds, Event* a, Event* b) { return cuEventElapsedTime_v2(milliseconds, a, b); }
 API cuEventSynchronize(Event* event) {
     LOCK;
-    for (Stream* stream : streams)
-        while (event->done < event->issued && !stream->pending.empty() && finish(stream) == OK) {}
-    return failure;
+    return settle(event, true);
 }
 API cuEventQuery(Event* event) {
-    const int result = cuEventSynchronize(event);
+    LOCK;
+    const int result = settle(event, false);
     return hanging ? NOT_READY : result;
 }
 API cuEventRecord(Event* event, Stream* stream) {
@@ -195,10 +216,7 @@ API cuEventRecord(Event* event, Stream* stream) {
     if (!events.count(event)) return INVALID_HANDLE;
     const uint64_t ticket = ++event->issued;
     event->capture = stream->capture;
-    const int result = issue(stream, {[=] {
-                                 event->done = ticket;
-                                 return OK;
-                             }});
+    const int result = issue(stream, {nullptr, nullptr, ticket, event});
     if (stream->capture) {
         event->clock = stream->capture->clocks[stream];
         stream->capture->events.push_back(event);
@@ -342,19 +360,19 @@ API cuStreamEndCapture(Stream* stream, Capture** graph) {
 }
 API cuGraphInstantiateWithFlags(Capture** made, Capture* graph, unsigned long long) {
     LOCK;
-    *made = new Capture(*graph);
-    graphs.insert(*made);
+    const auto copy = std::make_shared<Capture>(*graph);
+    graphs[*made = copy.get()] = copy;
     return OK;
 }
 API cuGraphDestroy(Capture* graph) { return delete graph, OK; }
+// A graph that still runs is kept until it has ended.
 API cuGraphExecDestroy(Capture* graph) {
     LOCK;
-    if (!graphs.erase(graph)) return INVALID_HANDLE;
-    delete graph;
-    return OK;
+    return graphs.erase(graph) ? OK : INVALID_HANDLE;
 }
 API cuGraphLaunch(Capture* graph, Stream* stream) {
     LOCK;
-    return graphs.count(graph) && !stream->capture ? issue(stream, {[=] { return replay(*graph); }}) : INVALID_HANDLE;
+    const auto found = graphs.find(graph);
+    return found != graphs.end() && !stream->capture ? issue(stream, replay(found->second)) : INVALID_HANDLE;
 }
 #include "host_work.h"

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <dlfcn.h>
+#include <unistd.h>
 
 #include <cstdint>
 #include <cstdio>
@@ -17,6 +18,7 @@
 #include <fstream>
 #include <functional>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <set>
 #include <sstream>
@@ -47,7 +49,9 @@ struct Event {
 struct Command {
     std::function<int()> run;
     Event* waits = nullptr;
-    uint64_t ticket = 0;
+    uint64_t ticket = 0;  // of the event that it waits for, or records
+    Event* records = nullptr;
+    std::function<bool()> ready;  // asked until other processes have done their part
 };
 struct Stream {
     int device;
@@ -59,7 +63,9 @@ struct Capture {
     std::vector<std::pair<Stream*, std::deque<Command>>> queues;
     std::map<Stream*, std::map<Stream*, uint64_t>> clocks;
     std::vector<Event*> events;
+    bool replaying = false;
 };
+using Seen = std::map<Event*, uint64_t>;  // the tickets of a replay's events
 using Value = std::vector<uint64_t>;  // of an argument, in as many words as it needs
 struct Kernel {
     const void* handle;
@@ -76,13 +82,26 @@ struct Context {
 static std::recursive_mutex mutex;
 static std::set<Stream*> streams;
 static std::set<Event*> events;
-static std::set<Capture*> graphs;
+static std::map<Capture*, std::shared_ptr<Capture>> graphs;
 static std::map<uint64_t, std::pair<size_t, int>> memory;  // start: bytes, device; pinned host memory is device -1
 static std::map<std::string, Kernel> kernels;
 static std::vector<Context> contexts;
 static thread_local Context* current = nullptr;
 static int failure = OK;
 static bool hanging = false;
+static bool awaited = false;  // whether a command was not ready when it was last its turn
+
+static thread_local int locks = 0;
+struct Lock {
+    Lock() { mutex.lock(), ++locks; }
+    ~Lock() { --locks, mutex.unlock(); }
+};
+// Lets other threads call while this one waits for other processes.
+static void rest() {
+    for (int i = 0; i < locks; ++i) mutex.unlock();
+    usleep(100);
+    for (int i = 0; i < locks; ++i) mutex.lock();
+}
 
 // What a call does that waits for a kernel that never ends; aborts so that a test fails.
 static void waits() {
@@ -100,49 +119,128 @@ static const char* setting(const char* name, const char* otherwise) {
     return value ? value : otherwise;
 }
 
-// Runs the first command of a queue; false when it has to wait for an event.
-static bool step(std::deque<Command>& queue) {
+static bool blocked(const Command& command, Seen* seen = nullptr) {
+    return command.waits && (seen ? (*seen)[command.waits] : command.waits->done) < command.ticket;
+}
+static bool blocked(const Stream* stream) { return !stream->pending.empty() && blocked(stream->pending.front()); }
+// Whether a queue has commands that other processes take part in.
+static bool talks(const std::deque<Command>& queue) {
+    for (const Command& command : queue)
+        if (command.ready) return true;
+    return false;
+}
+
+// Runs the first command of a queue; false when it has to wait for an event or for other processes. A device that
+// hangs or has faulted does nothing more for others.
+static bool step(std::deque<Command>& queue, Seen* seen = nullptr) {
     Command& command = queue.front();
-    if (command.waits && command.waits->done < command.ticket) return false;
+    if (blocked(command, seen)) return false;
+    if (command.ready && (hanging || failure || !command.ready())) {
+        awaited = true;
+        return false;
+    }
     if (command.run) {
         const int result = command.run();
         if (result != OK) failure = result;
+    }
+    if (command.records) {
+        command.records->done = std::max(command.records->done, command.ticket);
+        if (seen) (*seen)[command.records] = command.ticket;
     }
     queue.pop_front();
     return true;
 }
 
-// Does what a stream needs, and nothing else.
-static int finish(Stream* stream) {
-    while (!stream->pending.empty()) {
+// Runs what other streams have to do before the event that a stream waits for; false when none of them can go on.
+static bool run_others(Stream* stream) {
+    bool moved = false;
+    for (Stream* other : streams)
+        while (other != stream && !other->pending.empty() && blocked(stream) && step(other->pending)) moved = true;
+    return moved;
+}
+// While a stream waits for another process, that one may wait for other streams of this process.
+static bool run_talkers(Stream* stream) {
+    bool moved = false;
+    for (Stream* other : streams)
+        while (other != stream && talks(other->pending) &&
+               (step(other->pending) || (blocked(other) && run_others(other))))
+            moved = true;
+    return moved;
+}
+
+// Does what a stream needs, and nothing else. One that is not patient comes back when only other processes can go on.
+static int finish(Stream* stream, bool patient = true) {
+    while (streams.count(stream) && !stream->pending.empty()) {
+        awaited = false;
         if (step(stream->pending)) continue;
-        Event* needed = stream->pending.front().waits;
-        bool moved = false;
-        for (Stream* other : streams) {
-            if (other == stream || needed->done >= stream->pending.front().ticket) continue;
-            while (!other->pending.empty() && needed->done < stream->pending.front().ticket && step(other->pending))
-                moved = true;
-        }
-        if (!moved && needed->done < stream->pending.front().ticket) {
+        if (blocked(stream) ? run_others(stream) : run_talkers(stream)) continue;
+        if (failure) return failure;
+        if (!awaited) {
             fputs("fake cuda: streams wait for each other\n", stderr);
             abort();
         }
+        if (!patient) return NOT_READY;
+        rest();
     }
     return failure;
 }
-
-// The last queue first: as far from the order of issue as the events allow.
-static int replay(const Capture& graph) {
-    auto queues = graph.queues;
-    for (Event* event : graph.events) event->done = 0;
-    for (bool moved = true; moved;) {
-        moved = false;
-        for (size_t i = queues.size(); i-- > 0;)
-            while (!queues[i].second.empty() && step(queues[i].second)) moved = true;
+static void finish_all() {
+    const std::set<Stream*> now = streams;
+    for (Stream* stream : now) finish(stream);
+}
+// Runs streams until an event has come.
+static int settle(Event* event, bool patient) {
+    for (;; rest()) {
+        bool waiting = false;
+        for (Stream* stream : streams)
+            while (event->done < event->issued && !stream->pending.empty()) {
+                const int result = finish(stream, false);
+                waiting |= result == NOT_READY;
+                if (result != OK) break;
+            }
+        if (!waiting || event->done >= event->issued || failure) return failure;
+        if (!patient) return NOT_READY;
     }
-    for (auto& queue : queues)
-        if (!queue.second.empty()) return CAPTURE_INVALID;
-    return failure;
+}
+
+// A run of a graph. Its events are its own, so that other streams may go on while it waits for other processes.
+struct Replay {
+    std::vector<std::pair<Stream*, std::deque<Command>>> queues;
+    Seen seen;
+
+    // The last queue first: as far from the order of issue as the events allow.
+    void advance() {
+        for (bool moved = true; moved;) {
+            moved = awaited = false;
+            for (size_t i = queues.size(); i-- > 0;)
+                while (!queues[i].second.empty() && step(queues[i].second, &seen)) moved = true;
+        }
+    }
+    int result() const {
+        for (const auto& queue : queues)
+            if (!queue.second.empty()) return CAPTURE_INVALID;
+        return failure;
+    }
+};
+static Command replay(const std::shared_ptr<Capture>& graph) {
+    bool outside = false;
+    for (auto& queue : graph->queues) outside |= talks(queue.second);
+    const auto run = std::make_shared<Replay>();
+    Command command;
+    if (!outside) {
+        command.run = [=] { return run->queues = graph->queues, run->advance(), run->result(); };
+        return command;
+    }
+    command.ready = [=, begun = false]() mutable {
+        if (!begun && graph->replaying) return false;  // one run at a time
+        if (!begun) run->queues = graph->queues;
+        begun = true;
+        run->advance();
+        graph->replaying = awaited;
+        return !awaited;
+    };
+    command.run = [=] { return run->result(); };
+    return command;
 }
 
 static int issue(void* handle, Command command) {
