@@ -1,7 +1,8 @@
 //! The configuration through its public interface: how files are read and how mistakes are reported.
 
 use peristyle::Error;
-use peristyle::config::{self, Collectives, Config, Parsed};
+use peristyle::collectives::CollectiveAlgorithm;
+use peristyle::config::{self, Config, Parsed};
 use peristyle::data::Base;
 use peristyle::network::{self, Network};
 use peristyle::tensor::MatmulPrecision;
@@ -350,8 +351,8 @@ fn devices_are_counted_repeated_and_arranged() {
         let found = devices(lines);
         assert_eq!(format!("{:?} {:?} {}", found.kind, found.ordinals, found.mesh), expected, "{lines}");
     }
-    assert_eq!(devices("use = \"cpu*2\"").collectives, Collectives::OnePass);
-    assert_eq!(devices("use = \"emu*2\"").collectives, Collectives::Ring);
+    assert_eq!(devices("use = \"cpu*2\"").collectives.algorithm, CollectiveAlgorithm::OnePass);
+    assert_eq!(devices("use = \"emu*2\"").collectives.algorithm, CollectiveAlgorithm::Ring);
     assert_eq!(devices("use = \"emu\"\nprecision = \"bf16\"").products, MatmulPrecision::Bf16);
 }
 

@@ -175,10 +175,16 @@ fn the_speed_of_pictures_is_measured_stage_by_stage() {
 
 #[test]
 fn networks_for_imagenet_are_checked_and_planned_without_its_pictures() {
-    for (name, parameters) in [("alexnet", 60_965_224), ("resnet50", 25_557_032)] {
-        let config = file(&format!("configs/imagenet/{name}.toml"));
-        for devices in ["cpu", "cuda:0-1"] {
-            let sets = [format!("devices.use=\"{devices}\"")];
+    let (alexnet, resnet50) = (60_965_224, 25_557_032);
+    for (name, parameters, devices, processes) in [
+        ("imagenet/alexnet", alexnet, &["cpu", "cuda:0-1"][..], 1),
+        ("imagenet/resnet50", resnet50, &["cpu", "cuda:0-1"], 1),
+        ("cluster/alexnet_hybrid", alexnet, &["cuda:0-3"], 2),
+        ("cluster/resnet50", resnet50, &["cuda:0-7"], 8),
+    ] {
+        let config = file(&format!("configs/{name}.toml"));
+        for devices in devices {
+            let sets = [format!("devices.use=\"{devices}\""), format!("cluster.processes={processes}")];
             let (job, plan) = Job::open(&config, &sets, DataPolicy::Optional).unwrap_or_else(|error| panic!("{error}"));
             let counted: usize = job.network.parameters.iter().map(|p| p.param.shape.elements()).sum();
             assert_eq!((counted, plan.programs.is_empty()), (parameters, false), "{name}");

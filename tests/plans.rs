@@ -1,4 +1,4 @@
-//! Golden plans: the output of `peristyle plan` for eight small plans, in tests/plans/*.txt. A refactor leaves them
+//! Golden plans: the output of `peristyle plan` for ten small plans, in tests/plans/*.txt. A refactor leaves them
 //! unchanged or changes only printed names: each file ends with a checksum per program of everything except names.
 //!
 //! `PERISTYLE_BLESS=1 cargo test --release --test plans` rewrites the files.
@@ -6,7 +6,7 @@
 mod common;
 
 use common::file;
-use peristyle::program::estimate::HARDWARE;
+use peristyle::program::hardware::HARDWARE;
 use peristyle::program::print::Printer;
 use peristyle::program::{Plan, Program};
 use peristyle::train::{DataPolicy, Job};
@@ -20,7 +20,7 @@ struct Golden {
     sets: &'static [&'static str],
 }
 
-const GOLDEN: [Golden; 9] = [
+const GOLDEN: [Golden; 10] = [
     Golden { name: "one_cpu", config: "configs/digits.toml", device: "cpu", sets: &["devices.threads=2"] },
     Golden {
         name: "data_2_columns_2",
@@ -69,6 +69,19 @@ const GOLDEN: [Golden; 9] = [
         config: "tests/plans/splits.toml",
         device: "cuda",
         sets: &["devices.use=\"cuda:0-3\"", "devices.peer_access=off", "devices.libraries=off"],
+    },
+    Golden {
+        name: "nccl_two_processes",
+        config: "configs/one_weird_trick_small.toml",
+        device: "cuda",
+        sets: &[
+            "devices.use=\"cuda:0-1\"",
+            "cluster.processes=2",
+            "devices.mesh={ data = 2, columns = 2 }",
+            "devices.collectives=nccl",
+            "devices.reduce_precision=bf16",
+            "devices.libraries=off",
+        ],
     },
 ];
 

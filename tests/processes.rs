@@ -162,7 +162,9 @@ fn one_of_several_processes_without_mpi_is_rejected_before_anything_is_created()
     let output = start(&[]);
     assert_eq!((output.code, output.out.as_str()), (Some(2), ""), "{}", output.err);
     assert!(
-        output.err.contains("this is process 1 of 2 of PyTorchJob, but that launcher has no MPI"),
+        output
+            .err
+            .contains("this is process 1 of 2 of PyTorchJob, which has no MPI to exchange the tensors of CPU devices"),
         "{}",
         output.err
     );
@@ -191,7 +193,7 @@ fn under_a_launcher_one_process_prints_and_what_is_for_one_process_is_refused() 
     }
     let output = start("0", &["eval", "runs/small"]);
     assert_eq!(output.code, Some(2));
-    let refused = "peristyle: this is process 0 of 2 of Open MPI, but only train is to work with several processes; start this command \
+    let refused = "peristyle: this is process 0 of 2 of Open MPI, but only train and bench allreduce --processes work with several processes; start this command \
                    without the launcher\n";
     assert_eq!(output.err, refused);
     let devices = |rank| start(rank, &["devices"]).out;

@@ -1,8 +1,9 @@
 //! `peristyle bench step CONFIG`, `bench layers CONFIG`, `bench data CONFIG`, `bench allreduce`.
 
 use super::configured::Configured;
+use super::launched;
 use super::output::{notes, print, print_json};
-use crate::diagnose::bench::{self, AllReduces, Bench, Effort, InputSpeed, Layers, StepTime};
+use crate::diagnose::bench::{self, AllReduces, Bench, Effort, InputSpeed, Layers, ProcessReduces, StepTime};
 use crate::error::{Error, Result, quantity};
 use serde::Serialize;
 
@@ -46,9 +47,12 @@ struct Data {
 
 #[derive(Debug, clap::Args)]
 struct Devices {
-    /// The devices: cpu*4, cuda:0-3.
-    #[arg(long, alias = "device", value_name = "DEVICES", default_value = "cpu*4")]
-    devices: String,
+    /// The devices: cpu*4, cuda:0-3; of each process with --processes, where auto is the default, otherwise cpu*4.
+    #[arg(long, alias = "device", value_name = "DEVICES")]
+    devices: Option<String>,
+    /// Measures between processes, which a launcher starts: algbw and busbw as nccl-tests define them.
+    #[arg(long)]
+    processes: bool,
     /// How GPUs read each other's memory: auto, off.
     #[arg(long, value_name = "ACCESS")]
     peer_access: Option<String>,
@@ -111,10 +115,71 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         Benchmark::Allreduce(all) => {
             let effort = all.measurement.effort()?;
             let access = all.peer_access.iter().map(|access| format!("devices.peer_access={access:?}"));
-            let sets: Vec<String> = access.chain([format!("devices.use={:?}", all.devices)]).collect();
+            let default = if all.processes { "auto" } else { "cpu*4" };
+            let devices = all.devices.as_deref().unwrap_or(default);
+            let sets: Vec<String> = access.chain([format!("devices.use={devices:?}")]).collect();
+            if all.processes {
+                return between(all, &sets, effort);
+            }
             all.measurement.print(&bench::all_reduce(&sets, effort)?, allreduce_text)
         }
     }
+}
+
+impl Arguments {
+    /// Returns whether it measures something between processes.
+    pub fn is_between_processes(&self) -> bool {
+        matches!(&self.benchmark, Benchmark::Allreduce(all) if all.processes)
+    }
+}
+
+/// Measures all-reduces between the processes of a launcher; process 0 prints them.
+fn between(all: &Devices, sets: &[String], effort: Effort) -> Result<()> {
+    let variable = |name: &str| std::env::var(name).ok();
+    let job = bench::between_processes(&variable, sets)?;
+    let Some(process) = job.config.process.clone() else {
+        return Err(Error::Usage(
+            "--processes: there is one process; start several with mpirun -n 4, srun -n 4, torchrun or peristyle launch -n 4".to_string(),
+        ));
+    };
+    let devices = &job.config.devices;
+    let (mover, each, timeouts) = (devices.mover(), devices.each(), job.config.cluster.timeouts);
+    launched::run(&process, mover, timeouts, each, |launched| {
+        let report = bench::all_reduce_between(job, launched.team, effort)?;
+        if launched.team.rank() > 0 {
+            return Ok(());
+        }
+        all.measurement.print(&report, between_text)
+    })
+}
+
+fn between_text(report: &ProcessReduces) -> String {
+    let load = report.load_average.map_or(String::new(), |load| format!(", load average {load}"));
+    let mut text = format!(
+        "{} x {} of {} processes by {}{load}\n\n{:>10} {:>10} {:>10} {:>10} {:>12} {:>12}\n",
+        report.devices,
+        report.device,
+        report.processes,
+        report.library,
+        "KiB",
+        "ms",
+        "min",
+        "max",
+        "algbw GB/s",
+        "busbw GB/s"
+    );
+    for line in &report.all_reduces {
+        text += &format!(
+            "{:>10} {:>10.4} {:>10.4} {:>10.4} {:>12.3} {:>12.3}\n",
+            line.bytes / 1024,
+            line.ms,
+            line.ms_min,
+            line.ms_max,
+            line.algbw_gb_per_second,
+            line.busbw_gb_per_second
+        );
+    }
+    text
 }
 
 impl Step {

@@ -2,15 +2,17 @@
 
 use super::launched::{self, Launched};
 use super::output::print;
-use crate::cluster::{Process, Stated, Timeouts};
+use crate::cluster::{Mover, Process, Stated, Timeouts};
 use crate::error::{Result, printable};
-use crate::gpu::{Driver, DriverKind, kernels, libraries};
+use crate::gpu::{Driver, DriverKind, kernels, libraries, nccl};
 
 /// Prints this machine's devices and the compiled kernels that they would use.
 pub(super) fn run() -> Result<()> {
     match Process::find(&Stated::default(), &|name| std::env::var(name).ok()) {
-        Ok(Some(process)) => launched::run(&process, Timeouts::default(), 1, |all| of_job(&process, all))
-            .or_else(|error| alone(&format!("launcher: this is {process}\nlauncher: {error}\n"))),
+        Ok(Some(process)) => {
+            launched::run(&process, Mover::Nothing, Timeouts::default(), 1, |all| of_job(&process, all))
+                .or_else(|error| alone(&format!("launcher: this is {process}\nlauncher: {error}\n")))
+        }
         Ok(None) => alone("launcher: none, this process is alone\n"),
         Err(error) => alone(&format!("launcher: {error}\n")),
     }
@@ -62,6 +64,8 @@ fn alone(launcher: &str) -> Result<()> {
         _ => format!("kernels: {entries} in {files} images for GPUs, {:.1} MB\n", bytes as f64 / 1e6),
     };
     text += launcher;
+    let nccl = nccl::nccl().map(|library| format!("{}, {}", library.version, library.path.display()));
+    text += &format!("NCCL: {}\n", printable(&nccl.unwrap_or_else(|error| format!("none: {error}"))));
     libraries::described().iter().for_each(|line| text += &format!("{}\n", printable(line)));
     print(&text)
 }

@@ -2,9 +2,8 @@
 
 use super::output::{failure, message};
 use crate::cluster::flight::{FlightEntry, FlightRecord};
-use crate::cluster::mpi::EngineFailure;
 use crate::cluster::watch::{Listener, Loss, Token, Watch, WatchOptions};
-use crate::cluster::{Process, Team, Timeouts, connect};
+use crate::cluster::{EngineFailure, Failed, Mover, Process, Team, Timeouts, connect};
 use crate::error::{Error, Result};
 use crate::train::owner::Owner;
 use crate::train::signals;
@@ -38,6 +37,7 @@ pub(super) struct Place {
 /// Connects the processes of a job, and runs a command on all of them. An error that they agree on is printed once.
 pub(super) fn run(
     process: &Process,
+    mover: Mover,
     timeouts: Timeouts,
     each: usize,
     command: impl FnOnce(&Launched) -> Result<()>,
@@ -45,8 +45,9 @@ pub(super) fn run(
     let rank = process.rank;
     let ends: Arc<Ends> = Arc::default();
     let of_engine = Arc::clone(&ends);
-    let engine = connect(process, timeouts, move |failure| of_engine.engine_failed(rank, timeouts, &failure));
-    let team = Arc::new(Team::new(engine.map_err(|error| of_process(rank, error))?, each));
+    let failed = Failed::new(move |failure| of_engine.engine_failed(rank, timeouts, &failure));
+    let engine = connect(process, mover, timeouts, failed.clone()).map_err(|error| of_process(rank, error))?;
+    let team = Arc::new(Team::new(engine, each).with_limits(timeouts, failed));
     let _ = ends.team.set(Arc::clone(&team));
     let result = begin_watch(&team, timeouts, &ends).and_then(|watch| {
         let watch = ends.watch.get_or_init(|| watch);

@@ -14,6 +14,7 @@ mod diagnose;
 mod eval;
 mod eval_report;
 mod gradcheck;
+mod launch;
 mod launched;
 mod output;
 mod plan;
@@ -25,6 +26,8 @@ use crate::cluster::{Process, Stated};
 use crate::config::setting_named;
 use crate::device::report_aborts;
 use crate::error::{Error, Result};
+use crate::gpu;
+use crate::train::signals;
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
@@ -59,6 +62,8 @@ enum Command {
     Plan(plan::Arguments),
     /// Checks a configuration: prints every mistake, or a summary of the network.
     Check(check::Arguments),
+    /// Starts a command as several processes of this machine.
+    Launch(launch::Arguments),
     /// Lists this machine's devices and the kernels that they would use.
     Devices,
     /// Checks gradients against finite differences, in double precision.
@@ -77,6 +82,7 @@ enum Command {
 
 /// Runs the command line; returns the exit code: 0, 1 = ran but failed, 2 = a user mistake.
 pub fn main() -> i32 {
+    launch::follow_parent();
     if let Err(error) = report_aborts() {
         output::failure(&error);
         return error.exit_code();
@@ -89,9 +95,15 @@ pub fn main() -> i32 {
             return 2;
         }
     };
-    let Err(error) = result else { return 0 };
-    output::failure(&error);
-    error.exit_code()
+    let code = result.as_ref().err().map_or(0, Error::exit_code);
+    if let Err(error) = &result {
+        output::failure(error);
+    }
+    if gpu::nccl::leaves_threads() {
+        // At an orderly end, the library may wait for them.
+        signals::leave(code);
+    }
+    code
 }
 
 fn run(command: &Command) -> Result<()> {
@@ -105,6 +117,7 @@ fn run(command: &Command) -> Result<()> {
         Command::Compare(arguments) => compare::run(arguments),
         Command::Plan(arguments) => plan::run(arguments),
         Command::Check(arguments) => check::run(arguments),
+        Command::Launch(arguments) => launch::run(arguments),
         Command::Devices => devices::run(),
         Command::Gradcheck(arguments) => gradcheck::run(arguments),
         Command::Diagnose(arguments) => diagnose::run(arguments),
@@ -123,13 +136,14 @@ fn goes_on(command: &Command, found: Result<Option<Process>>) -> Result<bool> {
     match command {
         // It knows `[cluster]`, too.
         Command::Train(_) | Command::Devices => Ok(true),
+        Command::Bench(arguments) if arguments.is_between_processes() => Ok(true),
         Command::Plan(_) | Command::Check(_) | Command::Ckpt(_) => {
             Ok(found.ok().flatten().is_none_or(|process| process.rank == 0))
         }
         _ => match found? {
             None => Ok(true),
             Some(process) => Err(Error::Usage(format!(
-                "this is {process}, but only train is to work with several processes; start this command without the launcher"
+                "this is {process}, but only train and bench allreduce --processes work with several processes; start this command without the launcher"
             ))),
         },
     }

@@ -4,7 +4,7 @@ use super::configured::Configured;
 use super::output::{notes, print, print_json};
 use crate::config::DeviceKind;
 use crate::error::{Error, Result, suggest};
-use crate::program::estimate::HARDWARE;
+use crate::program::hardware::HARDWARE;
 use crate::program::print::Printer;
 use crate::train::{DataPolicy, Job, ProcessMemory};
 

@@ -3,7 +3,7 @@
 use super::configured::Configured;
 use super::launched::{self, Launched, Place};
 use super::output::{failure, message, print};
-use crate::cluster::{Process, Stated, Timeouts, requeue, time_left};
+use crate::cluster::{Mover, Process, Stated, Timeouts, requeue, time_left};
 use crate::config::OnError;
 use crate::error::{Error, Result, printable};
 use crate::program::Plan;
@@ -62,8 +62,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
         None => train(arguments, opened, None, &stop, begin),
         Some(process) => {
             let each = opened.as_ref().map_or(1, |(job, _)| job.config.devices.each());
+            let mover = opened.as_ref().map_or(Mover::Nothing, |(job, _)| job.config.devices.mover());
             let timeouts = opened.as_ref().map_or(Timeouts::default(), |(job, _)| job.config.cluster.timeouts);
-            launched::run(&process, timeouts, each, |all| train(arguments, opened, Some(all), &stop, begin))
+            launched::run(&process, mover, timeouts, each, |all| train(arguments, opened, Some(all), &stop, begin))
         }
     }
 }

@@ -55,7 +55,8 @@ impl Stated {
             )));
         }
         let address = self.address.as_deref().and_then(split);
-        Ok(Some(Process { rank, processes, local: None, node: None, address, restarts: 0, launcher }))
+        let job = String::new();
+        Ok(Some(Process { rank, processes, local: None, node: None, address, job, restarts: 0, launcher }))
     }
 }
 
@@ -107,6 +108,11 @@ mod tests {
         assert_eq!(described(OPEN_MPI), "process 1 of 2 of Open MPI, 1 of 2 on its node");
         assert_eq!(described(MPICH), "process 1 of 3 of MPICH, 1 of 3 on its node");
         assert_eq!(described(STEP), "process 2 of 3 of a Slurm step, 0 of 1 on its node, process 0 at n1:20062");
+        // What torchrun 2.9 sets besides: it listens at the port itself.
+        let store = format!("{TORCHRUN} TORCHELASTIC_USE_AGENT_STORE=True TORCHELASTIC_RUN_ID=none");
+        let process = find(&store).unwrap().unwrap();
+        assert_eq!(process.address.map(|address| address.ports), Some(42480..=42495));
+        assert_eq!(process.job, "none");
         let restarted = find(&format!("{STEP} SLURM_RESTART_COUNT=4")).unwrap().unwrap();
         assert_eq!((restarted.restarts, restarted.node), (4, Some(1)));
         assert_eq!(described(MPIRUN_IN_BATCH), "process 1 of 2 of Open MPI, 0 of 1 on its node");

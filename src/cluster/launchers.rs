@@ -1,7 +1,7 @@
 //! What launchers say in the environment of the processes that they start.
 
 use super::node_list::{first_node, tasks_of_node};
-use super::process::{Launcher, Local, Process};
+use super::process::{Address, Launcher, Local, Process};
 use super::variables::Variables;
 use crate::error::{Error, Result};
 
@@ -9,8 +9,10 @@ use crate::error::{Error, Result};
 const SPECIAL_STEPS: usize = 0xffff_fff0;
 /// The first port that is derived from the number of a job, and how many there are: below those that systems give out by themselves.
 const PORTS: (usize, usize) = (20_000, 12_000);
+/// How many ports after that of the launcher process 0 may listen at.
+const TRIED_PORTS: u16 = 16;
 
-/// torchrun sets RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE; a PyTorchJob of Kubeflow, whose pods are processes, the first two.
+/// torchrun and `peristyle launch` set RANK, WORLD_SIZE, LOCAL_RANK and LOCAL_WORLD_SIZE; a PyTorchJob of Kubeflow, whose pods are processes, the first two.
 pub(super) fn torch(variables: &Variables) -> Result<Option<Process>> {
     // Scripts for Slurm often set the one and start processes by srun.
     if variables.text("RANK").is_none() || variables.text("WORLD_SIZE").is_none() {
@@ -24,8 +26,15 @@ pub(super) fn torch(variables: &Variables) -> Result<Option<Process>> {
             local.rank, local.processes
         )));
     }
+    let launched = variables.text("PERISTYLE_LAUNCHED_BY").is_some();
     let address = match (variables.text("MASTER_ADDR"), variables.number("MASTER_PORT")?) {
-        (Some(host), Some(port)) => Some((host, tcp_port("MASTER_PORT", port)?)),
+        (Some(host), Some(port)) => {
+            let port = tcp_port("MASTER_PORT", port)?;
+            // There the launcher itself listens, unless torchrun says otherwise.
+            let taken = launched || variables.text("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|text| text != "False");
+            let ports = if taken { port.saturating_add(1)..=port.saturating_add(TRIED_PORTS) } else { port..=port };
+            Some(Address { host, ports })
+        }
         (None, None) => None,
         (Some(host), None) => {
             return Err(Error::Usage(format!(
@@ -38,10 +47,15 @@ pub(super) fn torch(variables: &Variables) -> Result<Option<Process>> {
             )));
         }
     };
-    let launcher = if local.is_some() { Launcher::Torchrun } else { Launcher::PyTorchJob };
+    let launcher = match local {
+        _ if launched => Launcher::Launch,
+        Some(_) => Launcher::Torchrun,
+        None => Launcher::PyTorchJob,
+    };
     let node = variables.number("GROUP_RANK")?.or(variables.number("PET_NODE_RANK")?);
     let restarts = variables.number("TORCHELASTIC_RESTART_COUNT")?.unwrap_or(0);
-    Ok(Some(Process { rank, processes, local, node, address, restarts, launcher }))
+    let job = variables.text("TORCHELASTIC_RUN_ID").unwrap_or_default();
+    Ok(Some(Process { rank, processes, local, node, address, job, restarts, launcher }))
 }
 
 /// `mpirun` of Open MPI.
@@ -60,7 +74,7 @@ pub(super) fn mpich(variables: &Variables) -> Result<Option<Process>> {
 
 fn of_mpi((rank, processes): (usize, usize), local: Option<(usize, usize)>, launcher: Launcher) -> Process {
     let local = local.map(|(rank, processes)| Local { rank, processes });
-    Process { rank, processes, local, node: None, address: None, restarts: 0, launcher }
+    Process { rank, processes, local, node: None, address: None, job: String::new(), restarts: 0, launcher }
 }
 
 /// A step of Slurm that `srun` started; not a batch script, nor the shell of an allocation.
@@ -83,10 +97,12 @@ pub(super) fn slurm(variables: &Variables) -> Result<Option<Process>> {
     let local = local.zip(here).map(|(rank, processes)| Local { rank, processes });
     let host = variables.text("SLURM_STEP_NODELIST").and_then(|list| first_node(&list));
     let job = variables.number("SLURM_JOB_ID")?.unwrap_or(0);
-    let port = (PORTS.0 + (job.wrapping_mul(31).wrapping_add(step.unwrap_or(0))) % PORTS.1) as u16;
+    let step = step.unwrap_or(0);
+    let port = (PORTS.0 + (job.wrapping_mul(31).wrapping_add(step)) % PORTS.1) as u16;
     let restarts = variables.number("SLURM_RESTART_COUNT")?.unwrap_or(0);
-    let address = host.map(|host| (host, port));
-    Ok(Some(Process { rank, processes, local, node, address, restarts, launcher: Launcher::Slurm }))
+    let address = host.map(|host| Address::of(host, port));
+    let job = format!("{job}.{step}.{restarts}");
+    Ok(Some(Process { rank, processes, local, node, address, job, restarts, launcher: Launcher::Slurm }))
 }
 
 /// Returns the number of a pod of a JobSet or an indexed Job of Kubernetes.

@@ -4,6 +4,7 @@
 
 mod connect;
 mod engine;
+mod failure;
 mod find;
 pub mod flight;
 mod launchers;
@@ -12,16 +13,20 @@ pub mod mpi;
 mod node_list;
 mod process;
 mod slurm;
+mod sockets;
 mod team;
 mod timeouts;
 mod variables;
 pub mod watch;
+mod words;
 
-pub use connect::connect;
+pub use connect::{Mover, connect};
 pub use engine::{Engine, Incoming, Outgoing, PendingSum, Values};
+pub use failure::{EngineFailure, Failed};
 pub use memory::MemoryEngine;
 pub use node_list::first_node;
-pub use process::{Launcher, Local, Process, Stated};
+pub use process::{Address, Launcher, Local, Process, Stated};
 pub use slurm::{requeue, time_left};
+pub use sockets::{SocketEngine, SocketOptions};
 pub use team::{Flown, Received, Sent, Team};
 pub use timeouts::Timeouts;

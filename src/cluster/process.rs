@@ -3,12 +3,15 @@
 use super::timeouts::Timeouts;
 use crate::error::Fault;
 use std::fmt;
+use std::ops::RangeInclusive;
 
 /// What started the processes of a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Launcher {
     /// `[cluster]` says which process this is.
     Stated,
+    /// `peristyle launch`.
+    Launch,
     /// PyTorch's torchrun.
     Torchrun,
     /// A PyTorchJob of Kubeflow.
@@ -27,6 +30,7 @@ impl fmt::Display for Launcher {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         f.write_str(match self {
             Launcher::Stated => "[cluster]",
+            Launcher::Launch => "peristyle launch",
             Launcher::Torchrun => "torchrun",
             Launcher::PyTorchJob => "PyTorchJob",
             Launcher::JobSet => "JobSet",
@@ -34,6 +38,22 @@ impl fmt::Display for Launcher {
             Launcher::Mpich => "MPICH",
             Launcher::Slurm => "a Slurm step",
         })
+    }
+}
+
+/// Where process 0 listens for the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// The name or the address of its host.
+    pub host: String,
+    /// The ports, of which it takes the first free one.
+    pub ports: RangeInclusive<u16>,
+}
+
+impl Address {
+    /// Returns the address of one port.
+    pub fn of(host: String, port: u16) -> Self {
+        Address { host, ports: port..=port }
     }
 }
 
@@ -72,8 +92,10 @@ pub struct Process {
     pub local: Option<Local>,
     /// The number of its node, if that is known.
     pub node: Option<usize>,
-    /// The host and port at which process 0 listens, if the launcher says so.
-    pub address: Option<(String, u16)>,
+    /// Where process 0 listens, if the launcher says so.
+    pub address: Option<Address>,
+    /// What tells the job from others of the same launcher, as far as it says so.
+    pub job: String,
     /// How often the job has been started again.
     pub restarts: usize,
     /// What started it.
@@ -119,12 +141,12 @@ impl Stated {
 }
 
 /// Splits an address into host and port.
-pub(super) fn split(address: &str) -> Option<(String, u16)> {
+pub(super) fn split(address: &str) -> Option<Address> {
     let (host, port) = address.rsplit_once(':')?;
     // An address of IPv6 is in brackets.
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let port: u16 = port.parse().ok().filter(|port| *port > 0)?;
-    (!host.is_empty()).then(|| (host.to_string(), port))
+    (!host.is_empty()).then(|| Address::of(host.to_string(), port))
 }
 
 impl fmt::Display for Process {
@@ -134,7 +156,7 @@ impl fmt::Display for Process {
             write!(f, ", {rank} of {processes} on its node")?;
         }
         match &self.address {
-            Some((host, port)) => write!(f, ", process 0 at {host}:{port}"),
+            Some(Address { host, ports }) => write!(f, ", process 0 at {host}:{}", ports.start()),
             None => Ok(()),
         }
     }

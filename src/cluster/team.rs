@@ -1,9 +1,11 @@
 //! The devices of a job that compute together, of which some are in this process.
 
 use super::engine::{Engine, Incoming, Outgoing, Values};
+use super::failure::{EngineFailure, Failed};
 use super::flight::FlightRecorder;
+use super::timeouts::Timeouts;
 use super::watch::JobProgress;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
@@ -39,6 +41,10 @@ pub struct Team {
     each: usize,
     /// The hosts of the processes, once they are known.
     hosts: OnceLock<Vec<String>>,
+    /// How long processes wait for each other.
+    timeouts: Timeouts,
+    /// What is called when the processes cannot go on.
+    failed: Option<Failed>,
     mail: Mutex<Mail>,
     arrived: Condvar,
 }
@@ -48,7 +54,35 @@ impl Team {
     pub fn new(engine: Box<dyn Engine>, each: usize) -> Self {
         let progress: Arc<JobProgress> = Arc::default();
         let flight = FlightRecorder::new(engine.rank(), engine.processes(), Instant::now(), Arc::clone(&progress));
-        Team { engine, progress, flight, each, hosts: OnceLock::new(), mail: Mutex::default(), arrived: Condvar::new() }
+        Team {
+            engine,
+            progress,
+            flight,
+            each,
+            hosts: OnceLock::new(),
+            timeouts: Timeouts::default(),
+            failed: None,
+            mail: Mutex::default(),
+            arrived: Condvar::new(),
+        }
+    }
+
+    /// Sets how long processes wait for each other, and what ends the process when they cannot go on.
+    pub fn with_limits(self, timeouts: Timeouts, failed: Failed) -> Self {
+        Team { timeouts, failed: Some(failed), ..self }
+    }
+
+    /// Returns how long processes wait for each other.
+    pub fn timeouts(&self) -> Timeouts {
+        self.timeouts
+    }
+
+    /// Ends the process, because the processes cannot go on.
+    pub fn fail(&self, failure: EngineFailure) -> ! {
+        match &self.failed {
+            Some(failed) => failed.fail(failure),
+            None => panic!("{}", failure.message),
+        }
     }
 
     /// Returns what moves the data.
@@ -178,6 +212,24 @@ impl Team {
         Ok(texts.iter().map(|text| String::from_utf8_lossy(text).into_owned()).collect())
     }
 
+    /// Returns the result of every process as the same one: if it is an error anywhere, the error of the first process that has one. All
+    /// processes call it.
+    ///
+    /// # Errors
+    /// That error, or if the engine has ended.
+    pub fn agree<T>(&self, own: Result<T>) -> Result<T> {
+        let text = own
+            .as_ref()
+            .map_or_else(|error| format!("{}{}", error.exit_code(), error.with_causes()), |_| String::new());
+        let all = self.gather(&text)?;
+        let Some(first) = all.iter().position(|text| !text.is_empty()) else { return own };
+        match own {
+            // Its list of problems is kept.
+            Err(error) if all[first] == text => Err(error),
+            _ => Err(failed(first, &all[first])),
+        }
+    }
+
     fn gather_bytes<'a>(&self, own: &[u8], all: impl Iterator<Item = &'a mut [u8]>) -> Result<()> {
         let (rank, tag) = (self.rank(), self.own_tag());
         let others = (0..self.processes()).filter(|&process| process != rank);
@@ -208,4 +260,11 @@ impl Team {
         // Those of devices are smaller: a mesh has at most 256.
         (1 << 15) - 1
     }
+}
+
+/// Returns the error of a process, as others see it.
+fn failed(process: usize, text: &str) -> Error {
+    let (code, message) = text.split_at(1);
+    let message = format!("process {process}: {message}");
+    if code == "2" { Error::Usage(message) } else { Error::Run(message) }
 }

@@ -27,6 +27,18 @@ impl std::fmt::Display for Collective {
     }
 }
 
+/// Which collectives NCCL carries out; others follow the algorithm, or MPI between processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum NcclUse {
+    /// None.
+    #[default]
+    Never,
+    /// Those between processes.
+    Between,
+    /// All.
+    Always,
+}
+
 /// The algorithm of a collective.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum CollectiveAlgorithm {

@@ -16,7 +16,7 @@ mod messages;
 mod one_pass;
 mod ring;
 
-pub use collective::{Collective, CollectiveAlgorithm};
+pub use collective::{Collective, CollectiveAlgorithm, NcclUse};
 pub use hop::{Hop, HopBuffer, HopSlice, Hops};
 pub use lower::lower;
 pub use messages::{DevicePart, LocalSum, Message, Piece, device_part};

@@ -1,11 +1,14 @@
 //! `[devices]`: the devices that run the program, and the mesh they form.
 
+use super::collectives::{self, Collectives};
+use super::device_kind::DeviceKind;
 use super::diagnostics::Diagnostics;
 use super::errors;
 use super::section::Section;
 use super::spans::SpannedValue;
 use super::splits::{self, SplitRule};
-use crate::cluster::Local;
+use crate::cluster::{Local, Mover};
+use crate::collectives::NcclUse;
 use crate::device::LibraryUse;
 use crate::error::{Fault, quantity};
 use crate::gpu::{Driver, DriverKind, kernels};
@@ -20,47 +23,6 @@ const MOST_THREADS: usize = 1024;
 /// The number of devices per core above which a note is due; fewer are common in trials of a mesh.
 const CROWDED: usize = 4;
 const FORMS: &str = "\"auto\", \"cpu\", \"cpu*4\", \"cuda:0\", \"cuda:0-3\", \"cuda:0*2\", \"emu\" or \"emu*2\"";
-
-/// A kind of device; all devices of a mesh are of one kind.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum DeviceKind {
-    /// Cores of this machine's CPU.
-    Cpu,
-    /// NVIDIA GPUs.
-    Cuda,
-    /// GPUs emulated on the CPU.
-    Emu,
-}
-
-impl DeviceKind {
-    /// Returns the driver of these devices; none for CPU devices.
-    pub fn driver(self) -> Option<DriverKind> {
-        match self {
-            DeviceKind::Cpu => None,
-            DeviceKind::Cuda => Some(DriverKind::Cuda),
-            DeviceKind::Emu => Some(DriverKind::Emu),
-        }
-    }
-}
-
-impl std::fmt::Display for DeviceKind {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            DeviceKind::Cpu => "cpu",
-            DeviceKind::Cuda => "cuda",
-            DeviceKind::Emu => "emu",
-        })
-    }
-}
-
-/// The algorithm of all-reduces and other collectives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Collectives {
-    /// Each device sums its slice over all devices and writes it to all: for devices that share memory.
-    OnePass,
-    /// Copies and additions along a ring of devices.
-    Ring,
-}
 
 /// How GPUs read each other's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
@@ -90,10 +52,8 @@ pub struct Devices {
     pub products: MatmulPrecision,
     /// How layers without a split of their own are divided along the columns.
     pub split: SplitRule,
-    /// The algorithm of collectives: one pass by default on CPU devices, otherwise a ring.
+    /// How collectives are carried out.
     pub collectives: Collectives,
-    /// Whether collectives between processes add in the order of those within one.
-    pub deterministic: bool,
     /// How data crosses between GPUs, `"auto"` by default.
     pub peer_access: PeerAccess,
     /// What NVIDIA's libraries may compute, `"auto"` by default.
@@ -116,6 +76,10 @@ impl Devices {
     pub fn each(&self) -> usize {
         self.len() / self.processes
     }
+    /// Returns what moves the tensors between processes.
+    pub fn mover(&self) -> Mover {
+        if self.collectives.nccl == NcclUse::Never { Mover::Mpi } else { Mover::Nccl }
+    }
     /// Returns the name of a device: `cpu:0`, or `1/cpu:0` if there are several processes.
     pub fn name(&self, device: usize) -> String {
         let process = if self.processes > 1 { format!("{}/", device / self.each()) } else { String::new() };
@@ -134,15 +98,6 @@ enum PrecisionName {
     F64,
     Tf32,
     Bf16,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum CollectivesName {
-    OnePass,
-    Ring,
-    Nccl,
-    Mpi,
 }
 
 #[derive(Debug, Clone, Copy, Deserialize)]
@@ -185,8 +140,7 @@ pub(super) fn read(
     let ordinals = own.repeat(processes);
     let mesh = read_mesh(&mut section, ordinals.len(), by_set, known);
     let (precision, products) = read_precision(&mut section, kind);
-    let collectives = read_collectives(&mut section, kind, (ordinals.len(), processes));
-    let deterministic = section.take("deterministic").unwrap_or(false);
+    let collectives = collectives::read(&mut section, kind, &own, processes);
     let peer_access = read_peer_access(&mut section, kind, &own);
     if kind != DeviceKind::Cuda && section.table.contains_key("libraries") {
         section.diagnostics.note(format!("[devices]: libraries has no effect on {kind} devices"));
@@ -223,7 +177,6 @@ pub(super) fn read(
         products,
         split,
         collectives,
-        deterministic,
         peer_access,
         libraries,
         threads,
@@ -416,37 +369,6 @@ fn read_precision(section: &mut Section, kind: DeviceKind) -> (Precision, Matmul
         }
         PrecisionName::Tf32 => (Precision::F32, MatmulPrecision::Tf32),
         PrecisionName::Bf16 => (Precision::F32, MatmulPrecision::Bf16),
-    }
-}
-
-fn read_collectives(section: &mut Section, kind: DeviceKind, (devices, processes): (usize, usize)) -> Collectives {
-    let default = if kind == DeviceKind::Cpu { Collectives::OnePass } else { Collectives::Ring };
-    let Some(name) = section.take("collectives") else { return default };
-    if devices == 1 && matches!(name, CollectivesName::OnePass | CollectivesName::Ring) {
-        section.diagnostics.note("[devices]: collectives has no effect with one device");
-    }
-    match name {
-        CollectivesName::OnePass if kind != DeviceKind::Cpu => {
-            if devices > 1 {
-                section.diagnostics.note(format!(
-                    "[devices]: collectives = \"one_pass\" has no effect on {kind} devices; using \"ring\""
-                ));
-            }
-            Collectives::Ring
-        }
-        CollectivesName::OnePass => Collectives::OnePass,
-        CollectivesName::Ring => Collectives::Ring,
-        CollectivesName::Mpi => {
-            if processes == 1 {
-                section.diagnostics.note("[devices]: collectives = \"mpi\" has no effect with one process");
-            }
-            default
-        }
-        CollectivesName::Nccl => {
-            let message = "collectives = \"nccl\" is not supported; use \"ring\" or \"one_pass\" in a process, \"mpi\" between processes";
-            section.fault(&Fault::at("collectives", message.to_string()));
-            default
-        }
     }
 }
 

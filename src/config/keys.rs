@@ -56,17 +56,26 @@ const KEYS: &[SectionKey] = &[
     ),
     key(
         "devices.collectives",
-        "`one_pass`, `ring` or `mpi`",
-        Chosen("`one_pass` on cpu devices, otherwise `ring`; `mpi` between processes"),
-        "\"ring\"",
-        "The algorithm by which the devices of a process sum their gradients, and what moves data between processes.",
+        "`one_pass`, `ring`, `nccl` or `mpi`",
+        Chosen(
+            "`one_pass` on cpu devices, otherwise `ring`; between processes `nccl` on cuda devices, otherwise `mpi`",
+        ),
+        "\"nccl\"",
+        "The algorithm by which the devices of a process exchange data, and what moves data between processes. `nccl` does both; `mpi` only the second.",
     ),
     key(
         "devices.deterministic",
         "`true` or `false`",
         Value("false"),
         "true",
-        "Whether collectives between processes add in the order of those within one process, for the same bits; otherwise MPI adds as it likes.",
+        "Whether collectives between processes add in the order of those within one process, for the same bits; otherwise NCCL and MPI add as they like.",
+    ),
+    key(
+        "devices.reduce_precision",
+        "`f32` or `bf16`",
+        Value("\"f32\""),
+        "\"bf16\"",
+        "The precision in which NCCL sums gradients: `bf16` halves what crosses between GPUs, and rounds every term and sum to three digits.",
     ),
     key(
         "devices.peer_access",

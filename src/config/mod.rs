@@ -5,8 +5,10 @@
 //! add a field to its type and a line where the section is read.
 
 mod blocks;
+mod collectives;
 mod complete;
 mod data;
+mod device_kind;
 mod devices;
 mod diagnostics;
 mod document;
@@ -31,13 +33,15 @@ mod splits;
 mod train;
 mod write;
 
+pub use collectives::Collectives;
 pub use complete::with_defaults;
-pub use devices::{Collectives, DeviceKind, Devices, PeerAccess};
+pub use device_kind::DeviceKind;
+pub use devices::{Devices, PeerAccess};
 pub use document::Document;
 pub use model::{IMAGES, LayerEntry, Model, Multiplier};
 pub use names::{setting_named, settings as setting_paths};
 pub use optimizer::{Optimizer, ParameterGroup};
-pub use parse::{Config, Environment, Parsed, from_text, read, read_in, sort};
+pub use parse::{Config, Environment, Parsed, from_text, from_text_in, read, read_in, sort};
 pub use patterns::{NameMap, NameMatch, NamePattern};
 pub use pretrained::PretrainedWeights;
 pub use reference::reference;

@@ -120,6 +120,11 @@ pub fn from_text(name: &str, text: &str, base: &Path, sets: &[String]) -> Parsed
     text_in(None, name, text, base, sets)
 }
 
+/// Reads the text as [`from_text`] does, for the process of an environment.
+pub fn from_text_in(environment: Option<Environment>, name: &str, text: &str, base: &Path, sets: &[String]) -> Parsed {
+    text_in(environment, name, text, base, sets)
+}
+
 fn text_in(environment: Option<Environment>, name: &str, text: &str, base: &Path, sets: &[String]) -> Parsed {
     // Some editors begin a file with a byte order mark. It is no part of the text, and a run's config.toml has none.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);

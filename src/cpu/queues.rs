@@ -49,6 +49,8 @@ struct Shared {
     failure: Mutex<Option<String>>,
     /// The nanoseconds that the compute queue of each device worked in this run, without waiting for others.
     worked: Vec<AtomicU64>,
+    /// The nanoseconds that it waited for the communication queue of a device.
+    exposed: Vec<AtomicU64>,
     stop: AtomicBool,
     sleepers: AtomicUsize,
     bell: Mutex<()>,
@@ -118,6 +120,7 @@ impl Queues {
             failed: AtomicBool::new(false),
             failure: Mutex::new(None),
             worked: (0..devices).map(|_| AtomicU64::new(0)).collect(),
+            exposed: (0..devices).map(|_| AtomicU64::new(0)).collect(),
             stop: AtomicBool::new(false),
             sleepers: AtomicUsize::new(0),
             bell: Mutex::new(()),
@@ -167,9 +170,18 @@ impl Queues {
 
     /// Returns how long the compute queue of the slowest device worked in the last run, without waiting for other queues.
     pub fn worked(&self) -> Duration {
-        let most = self.shared.worked.iter().map(|nanoseconds| nanoseconds.load(Ordering::SeqCst)).max();
-        Duration::from_nanos(most.unwrap_or(0))
+        most(&self.shared.worked)
     }
+
+    /// Returns how long the compute queue of a device waited at most for communication in the last run.
+    pub fn exposed(&self) -> Duration {
+        most(&self.shared.exposed)
+    }
+}
+
+fn most(all: &[AtomicU64]) -> Duration {
+    let most = all.iter().map(|nanoseconds| nanoseconds.load(Ordering::SeqCst)).max();
+    Duration::from_nanos(most.unwrap_or(0))
 }
 
 /// Runs some steps of a program, as (queue, step of that queue), which wait for no event: one on this thread, several at the same time.
@@ -215,14 +227,18 @@ fn serve(shared: &Shared, queue: usize, pool: &Pool) {
             let order = lock(&shared.order);
             (Arc::clone(order.script.as_ref().expect("a run sets its program before it is requested")), order.clock)
         };
-        let (begun, mut waited) = (Instant::now(), Duration::ZERO);
+        let (begun, mut waited, mut exposed) = (Instant::now(), Duration::ZERO, Duration::ZERO);
         for step in 0..script.len(queue) {
             for &(other, count) in script.waits(queue, step) {
                 let done = || shared.progress[other].load(Ordering::SeqCst) >= count;
                 if !done() {
                     let asked = Instant::now();
                     shared.wait(|| done() || shared.failed.load(Ordering::SeqCst));
-                    waited += asked.elapsed();
+                    let waited_here = asked.elapsed();
+                    waited += waited_here;
+                    if Queue::ALL[other % Queue::COUNT] == Queue::Communication {
+                        exposed += waited_here;
+                    }
                 }
             }
             if shared.failed.load(Ordering::SeqCst) {
@@ -241,6 +257,7 @@ fn serve(shared: &Shared, queue: usize, pool: &Pool) {
         if Queue::ALL[queue % Queue::COUNT] == Queue::Compute {
             let worked = begun.elapsed().saturating_sub(waited).as_nanos() as u64;
             shared.worked[queue / Queue::COUNT].store(worked, Ordering::SeqCst);
+            shared.exposed[queue / Queue::COUNT].store(exposed.as_nanos() as u64, Ordering::SeqCst);
         }
         shared.busy.fetch_sub(1, Ordering::SeqCst);
         shared.ring();

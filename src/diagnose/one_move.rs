@@ -90,7 +90,7 @@ impl OneMove {
             flat: Flat::default(),
             statistics: Vec::new(),
             programs: Vec::new(),
-            hosts: vec![0],
+            hosts: vec![0; spec.processes.count()],
             spec,
         };
         plan.add(&placed);

@@ -40,8 +40,18 @@ impl Cuda {
         Ok(Cuda { context: CudaContext::of(ordinal)?, streams, events, graphs, libraries: OnceLock::new() })
     }
 
-    fn enter(&self) -> Result<()> {
+    pub(super) fn enter(&self) -> Result<()> {
         self.context.enter()
+    }
+
+    pub(super) fn bus_id(&self) -> Result<String> {
+        let mut text = [0u8; 32];
+        // SAFETY: the text has room for its length.
+        self.call("report its place on the bus", || unsafe {
+            sys::cuDeviceGetPCIBusId(text.as_mut_ptr().cast(), text.len() as i32, self.context.device).result()
+        })?;
+        let end = text.iter().position(|&byte| byte == 0).unwrap_or(text.len());
+        Ok(String::from_utf8_lossy(&text[..end]).into_owned())
     }
 
     fn fail(&self, action: &str, error: DriverError) -> Error {
@@ -344,6 +354,16 @@ impl Cuda {
         instantiated.and(destroyed)?;
         lock(&self.graphs).push(made);
         Ok(Graph(made as u64))
+    }
+
+    /// Destroys all graphs, whose work has finished.
+    pub(super) fn discard_graphs(&self) -> Result<()> {
+        self.enter()?;
+        for graph in lock(&self.graphs).drain(..) {
+            // SAFETY: created in this context; the caller launches it no more.
+            let _ = unsafe { result::graph::exec_destroy(graph) };
+        }
+        Ok(())
     }
 
     pub(super) unsafe fn launch_graph(&self, graph: Graph, stream: Stream) -> Result<()> {

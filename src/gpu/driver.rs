@@ -11,7 +11,7 @@ use super::handles::{DriverKind, GpuEvent, Graph, Grid, HostCall, Rows, Stream};
 use super::kernel_image::KernelImage;
 use super::libraries::{Choices, Convolution, Factors, Images, Product, Workspace};
 use crate::device::LibraryUse;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use std::ffi::c_void;
 use std::sync::Arc;
 
@@ -103,6 +103,28 @@ impl Driver {
     /// Returns the compute capability, as (major, minor); (0, 0) for the emulated device.
     pub fn capability(&self) -> (u32, u32) {
         either!(self, device => device.capability())
+    }
+
+    /// Makes the device current in the calling thread, for the calls of a library.
+    ///
+    /// # Errors
+    /// If the device was lost, or is emulated.
+    pub fn enter(&self) -> Result<()> {
+        match self {
+            Driver::Cuda(device) => device.enter(),
+            Driver::Emu(_) => Err(Error::Run("libraries do not run on emulated devices".to_string())),
+        }
+    }
+
+    /// Returns where the device is on the bus of its machine.
+    ///
+    /// # Errors
+    /// If the device cannot be queried, or is emulated.
+    pub fn bus_id(&self) -> Result<String> {
+        match self {
+            Driver::Cuda(device) => device.bus_id(),
+            Driver::Emu(_) => Err(Error::Run("an emulated device is on no bus".to_string())),
+        }
     }
 
     /// Returns the kind of code that entry `kernel` of [`ENTRIES`] runs.
@@ -408,6 +430,17 @@ impl Driver {
     pub unsafe fn launch_graph(&self, graph: Graph, stream: Stream) -> Result<()> {
         // SAFETY: the caller's guarantees are passed on.
         either!(self, device => unsafe { device.launch_graph(graph, stream) })
+    }
+
+    /// Destroys all graphs, whose work has finished; none of them is launched again.
+    ///
+    /// # Errors
+    /// If the device was lost.
+    pub fn discard_graphs(&self) -> Result<()> {
+        match self {
+            Driver::Cuda(device) => device.discard_graphs(),
+            Driver::Emu(_) => Ok(()),
+        }
     }
 
     /// Opens those of NVIDIA's libraries that are available for this GPU; does nothing on the emulated device.

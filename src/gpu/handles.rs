@@ -35,6 +35,13 @@ impl std::fmt::Debug for HostCall {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Stream(pub(super) u64);
 
+impl Stream {
+    /// Returns the stream as libraries know it.
+    pub(super) fn raw(self) -> *mut std::ffi::c_void {
+        self.0 as _
+    }
+}
+
 /// A point in a stream for which the host and other streams can wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct GpuEvent(pub(super) u64);

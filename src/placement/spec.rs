@@ -1,7 +1,7 @@
 //! Where and how a network runs: the part of the configuration that placement, lowering and sessions use.
 
 use super::Variant;
-use crate::collectives::CollectiveAlgorithm;
+use crate::collectives::{CollectiveAlgorithm, NcclUse};
 use crate::cpu::Implementation;
 use crate::data::AugmentSizes;
 use crate::device::Target;
@@ -69,6 +69,10 @@ pub struct Spec {
     pub peers: Peers,
     /// The process of each device.
     pub processes: Processes,
+    /// Which collectives NCCL carries out.
+    pub nccl: NcclUse,
+    /// Whether NCCL sums gradients in bf16.
+    pub reduces_in_bf16: bool,
     /// Whether collectives between processes add in the order of those within a process, for the same bits.
     pub deterministic: bool,
     /// The fast or the reference implementation of layers.
@@ -97,6 +101,8 @@ impl Default for Spec {
             algorithm: CollectiveAlgorithm::OnePass,
             peers: Peers::All,
             processes: Processes::default(),
+            nccl: NcclUse::Never,
+            reduces_in_bf16: false,
             deterministic: false,
             implementation: Implementation::Fast,
             target_width: 1,

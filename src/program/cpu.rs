@@ -34,6 +34,8 @@ pub(super) struct Programs {
     metrics: Operands<Only>,
     /// How long the devices worked since [`Programs::take_worked`] was called last.
     worked: Duration,
+    /// How long they waited for communication since [`Programs::take_exposed`] was called last.
+    exposed: Duration,
     /// The order in which instructions run.
     pub execution: Execution,
     /// The instructions of each program, as the serial execution runs them.
@@ -74,6 +76,7 @@ impl Programs {
             host: Pool::new(1)?,
             metrics,
             worked: Duration::ZERO,
+            exposed: Duration::ZERO,
             execution,
             lists,
         })
@@ -86,6 +89,7 @@ impl Programs {
             Execution::Queues => {
                 let result = self.queues.run(&self.scripts[number], clock);
                 self.worked += self.queues.worked();
+                self.exposed += self.queues.exposed();
                 result
             }
             Execution::Serial => self.lists[number].run(&*self.scripts[number], clock, &self.host),
@@ -97,6 +101,11 @@ impl Programs {
     /// Returns how long the slowest device worked since the last call, without waiting for others, if queues ran.
     pub fn take_worked(&mut self) -> Duration {
         std::mem::take(&mut self.worked)
+    }
+
+    /// Returns how long a device waited at most for communication since the last call, if queues ran.
+    pub fn take_exposed(&mut self) -> Duration {
+        std::mem::take(&mut self.exposed)
     }
 
     /// Runs a program on a batch, one instruction after another. After each, calls `goes_on` with its index, until that

@@ -5,52 +5,13 @@
 //! starts when its queue is free and its events have been recorded. This is a model, not a measurement: use it to
 //! compare plans.
 
+use super::hardware::Hardware;
+use super::rings::Ring;
 use super::staged::uses_host;
 use super::{Instruction, LocalOperand, Plan, Program, Work};
+use crate::collectives::{Collective, NcclUse};
 use crate::layers::{Pass, Role};
 use crate::tensor::MatmulPrecision;
-
-/// The rates of one device and its links.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Hardware {
-    /// Its name for `--hardware`.
-    pub name: &'static str,
-    /// Floating-point operations per second of one device (for a CPU: of one thread) in full precision, tf32 and bf16.
-    pub flops_per_second: [f64; 3],
-    /// Bytes of memory read or written per second.
-    pub memory_bytes_per_second: f64,
-    /// Bytes per second between devices.
-    pub link_bytes_per_second: f64,
-    /// Bytes per second between a device and the host.
-    pub host_bytes_per_second: f64,
-    /// The fixed cost of an instruction in seconds.
-    pub step_seconds: f64,
-    /// Whether the arithmetic rate is per thread of a device.
-    pub per_thread: bool,
-}
-
-/// The known machines. The rates of `cpu` are those of one AVX-512 core at 80 % of its peak; those of `h200` are
-/// published measurements of large bf16 products and copies, and of copies over PCIe 5.
-pub const HARDWARE: &[Hardware] = &[
-    Hardware {
-        name: "cpu",
-        flops_per_second: [2.0e11; 3],
-        memory_bytes_per_second: 2.0e10,
-        link_bytes_per_second: 1.0e10,
-        host_bytes_per_second: 1.0e10,
-        step_seconds: 2e-6,
-        per_thread: true,
-    },
-    Hardware {
-        name: "h200",
-        flops_per_second: [6.0e13, 4.0e14, 7.9e14],
-        memory_bytes_per_second: 4.3e12,
-        link_bytes_per_second: 4.5e11,
-        host_bytes_per_second: 5.5e10,
-        step_seconds: 3e-6,
-        per_thread: false,
-    },
-];
 
 /// Returns the estimated seconds of one run of a program.
 pub fn seconds(plan: &Plan, program: &Program, hardware: &Hardware) -> f64 {
@@ -82,12 +43,42 @@ fn step_seconds(plan: &Plan, program: &Program, step: &Instruction, hardware: &H
     }];
     let arithmetic = flops / (rate * threads);
     let memory = bytes / hardware.memory_bytes_per_second;
+    if let Some((collective, ring, bytes)) = nccl(plan, program, step, hardware) {
+        return ring.seconds(collective, bytes);
+    }
     let link = if uses_host(program, step, plan.spec.mesh.devices()) {
         program.bytes(&step.uses[0]) as f64 / hardware.host_bytes_per_second
     } else {
         wire as f64 / hardware.link_bytes_per_second
     };
     hardware.step_seconds + arithmetic.max(memory).max(link)
+}
+
+/// Returns what NCCL carries out in an instruction, if it does: the collective, its ring, and the bytes of the whole tensor.
+pub(super) fn nccl(
+    plan: &Plan,
+    program: &Program,
+    step: &Instruction,
+    hardware: &Hardware,
+) -> Option<(Collective, Ring, f64)> {
+    let Work::Collective { collective, peers, parts, .. } = &step.work else { return None };
+    if plan.spec.nccl == NcclUse::Never {
+        return None;
+    }
+    // A process with several devices has a node for itself.
+    let processes = plan.spec.processes.count();
+    let each = plan.spec.mesh.devices() / processes;
+    let of_node = if processes > 1 && each > 1 { each } else { hardware.devices_per_node };
+    let ring = Ring::of(peers.iter().map(|peer| peer.device), of_node, hardware);
+    let part = parts.first()?;
+    let whole = match collective {
+        Collective::AllReduce | Collective::ReduceScatter => part.from.1.elements(),
+        _ => part.from.1.elements() * peers.len(),
+    };
+    // Gradients that are rounded cross as such.
+    let element =
+        part.scratch.map_or(program.buffers[part.to.0].element, |(buffer, _)| program.buffers[buffer].element);
+    Some((*collective, ring, (whole * element.bytes()) as f64))
 }
 
 /// Returns the operations of a phase on its device. The device's share of the layer is its share of the samples times

@@ -1,7 +1,7 @@
 //! Collectives between processes, as devices with host memory carry them out.
 
 use super::ir::{Peer, PeerPart};
-use super::{Plan, Program, Work};
+use super::{Program, Work};
 use crate::cluster::flight::EXCHANGE;
 use crate::cluster::{Flown, Team};
 use crate::collectives::{Collective, DevicePart, LocalSum, Message, Piece, device_part};
@@ -25,6 +25,25 @@ impl Outside<'_> {
         let devices = collective.summed(processes).filter(|_| element != Element::Bf16)?;
         self.groups.iter().position(|group| *group == devices)
     }
+}
+
+/// Messages that are sent and received at the same time, with copies before and after.
+#[derive(Debug, Clone, Default)]
+pub(super) struct RoundOf {
+    pub pack: Vec<LocalSum>,
+    pub outgoing: Vec<Message>,
+    pub incoming: Vec<Message>,
+    pub unpack: Vec<LocalSum>,
+}
+
+/// What a device does in a collective: it exchanges terms, adds, and exchanges sums.
+#[derive(Debug, Clone)]
+pub(super) struct Rounds {
+    pub terms: RoundOf,
+    pub sums: Vec<LocalSum>,
+    pub totals: RoundOf,
+    /// The elements of scratch memory.
+    pub scratch: usize,
 }
 
 /// A collective on one device.
@@ -68,55 +87,62 @@ impl<'a> DeviceCollective<'a> {
 
     /// Returns how many elements of scratch memory it needs.
     pub fn scratch(&self) -> usize {
-        let part = self.part();
-        let messages =
-            [&part.terms_sent, &part.terms_received, &part.sums_sent, &part.sums_received].into_iter().flatten();
-        let strided = messages.filter(|message| is_strided(message.piece));
-        part.received + strided.map(|message| message.elements).sum::<usize>()
+        self.rounds().scratch
     }
 
-    /// Returns what the device does, given the memory of a piece of its tensor and scratch memory.
-    pub fn task(&self, memory: &dyn Fn(Piece) -> MemorySlice, scratch: &Arc<Memory>, element: Element) -> ExchangeTask {
+    /// Returns what the device does. Elements of messages that are not one run are copied to or from scratch memory.
+    pub fn rounds(&self) -> Rounds {
         let part = self.part();
         let mut used = part.received;
-        let at = |start: usize, elements| MemorySlice::new(scratch, 0, Strided::contiguous(start, elements), element);
-        let slice = |piece, elements| match piece {
-            Piece::Received(start) => at(start, elements),
-            piece => memory(piece),
-        };
         let mut round = |sent: &[Message], received: &[Message]| {
-            let mut round = Round::default();
+            let mut round = RoundOf::default();
             let mut packed = |elements| {
                 used += elements;
-                at(used - elements, elements)
+                Piece::Received(used - elements)
             };
-            for &Message { peer, piece, elements } in sent {
-                let mut from = slice(piece, elements);
+            for &Message { peer, mut piece, elements } in sent {
                 if is_strided(piece) {
                     let packed = packed(elements);
-                    round.pack.push(SumTask::new(vec![from], vec![packed.clone()], element));
-                    from = packed;
+                    round.pack.push(LocalSum { terms: vec![piece], target: packed, elements });
+                    piece = packed;
                 }
-                round.outgoing.push((self.peers[peer].device, from));
+                round.outgoing.push(Message { peer, piece, elements });
             }
-            for &Message { peer, piece, elements } in received {
-                let mut to = slice(piece, elements);
+            for &Message { peer, mut piece, elements } in received {
                 if is_strided(piece) {
                     let packed = packed(elements);
-                    round.unpack.push(SumTask::new(vec![packed.clone()], vec![to], element));
-                    to = packed;
+                    round.unpack.push(LocalSum { terms: vec![packed], target: piece, elements });
+                    piece = packed;
                 }
-                round.incoming.push((self.peers[peer].device, to));
+                round.incoming.push(Message { peer, piece, elements });
             }
             round
         };
         let terms = round(&part.terms_sent, &part.terms_received);
         let totals = round(&part.sums_sent, &part.sums_received);
+        Rounds { terms, sums: part.sums, totals, scratch: used }
+    }
+
+    /// Returns what the device does, given the memory of a piece of its tensor and scratch memory.
+    pub fn task(&self, memory: &dyn Fn(Piece) -> MemorySlice, scratch: &Arc<Memory>, element: Element) -> ExchangeTask {
+        let slice = |piece, elements| match piece {
+            Piece::Received(start) => MemorySlice::new(scratch, 0, Strided::contiguous(start, elements), element),
+            piece => memory(piece),
+        };
         let sum = |sum: &LocalSum| {
             let terms = sum.terms.iter().map(|&term| slice(term, sum.elements)).collect();
             SumTask::new(terms, vec![slice(sum.target, sum.elements)], element)
         };
-        ExchangeTask { device: self.device, terms, sums: part.sums.iter().map(sum).collect(), totals }
+        let message = |m: &Message| (self.peers[m.peer].device, slice(m.piece, m.elements));
+        let round = |round: &RoundOf| Round {
+            pack: round.pack.iter().map(sum).collect(),
+            outgoing: round.outgoing.iter().map(message).collect(),
+            incoming: round.incoming.iter().map(message).collect(),
+            unpack: round.unpack.iter().map(sum).collect(),
+        };
+        let Rounds { terms, sums, totals, .. } = self.rounds();
+        let (terms, totals) = (round(&terms), round(&totals));
+        ExchangeTask { device: self.device, terms, sums: sums.iter().map(sum).collect(), totals }
     }
 
     /// Returns the devices if a library may sum among them: each is the only one of its process that takes part.
@@ -130,34 +156,6 @@ impl<'a> DeviceCollective<'a> {
 /// Returns true if elements are not one run.
 fn is_strided(piece: Piece) -> bool {
     matches!(piece, Piece::From(part) | Piece::To(part) if part.rows != 1)
-}
-
-impl Plan {
-    /// Returns the groups of devices among which a library sums, in the order in which they are first needed. Each needs a group of processes
-    /// of its own, although these may be the same: two devices of a process may sum at the same time.
-    pub(super) fn groups(&self) -> Vec<Vec<usize>> {
-        let mut groups = Vec::new();
-        let steps = self.programs.iter().flat_map(|program| &program.instructions);
-        for step in steps.filter(|_| !self.spec.deterministic) {
-            for (collective, _) in DeviceCollective::of(&step.work) {
-                let group = collective.summed(&self.spec.processes);
-                groups.extend(group.filter(|group| !groups.contains(group)));
-            }
-        }
-        groups
-    }
-
-    /// Returns the elements of scratch memory that the messages of each device of this process need.
-    pub fn scratch_of_messages(&self) -> Vec<usize> {
-        let mut all = vec![0; self.own.len()];
-        for step in self.programs.iter().flat_map(|program| &program.instructions) {
-            for (collective, part) in DeviceCollective::of(&step.work) {
-                let own = &mut all[part.device - self.own.start];
-                *own = (*own).max(collective.scratch());
-            }
-        }
-        all
-    }
 }
 
 /// Returns a program's instructions in groups that run together: the parts of one collective on the devices of this process wait for each

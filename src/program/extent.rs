@@ -1,10 +1,11 @@
 //! The size of a plan, before it is made.
 
-use crate::collectives::{Collective, CollectiveAlgorithm};
+use crate::collectives::{Collective, CollectiveAlgorithm, NcclUse};
 use crate::error::Problem;
 use crate::network::Network;
 use crate::optim::Chain;
 use crate::placement::{self, Op, Placed, Spec};
+use crate::tensor::Axis;
 
 /// The largest number of uses of buffers in the programs of a run: planning takes about 3 microseconds and 300 bytes for
 /// each.
@@ -20,7 +21,14 @@ pub fn num_uses(network: &Network, chain: &Chain, spec: &Spec) -> Result<usize, 
 }
 
 fn uses(placed: &Placed, spec: &Spec) -> usize {
+    // Of a collective that is left whole, each device has its own tensor and scratch memory, and perhaps copies on the host.
+    let is_whole = |axis: Axis| {
+        spec.nccl == NcclUse::Always || spec.mesh.groups(axis).iter().any(|group| !spec.processes.is_one(group))
+    };
+    let whole = Axis::INNER_FIRST.map(|axis| (axis, is_whole(axis)));
+    let is_whole = |axis: Axis| whole.iter().any(|(other, whole)| *other == axis && *whole);
     let on_device = |op: &Op| match op {
+        Op::Move { collective, axis, .. } if *collective != Collective::Slice && is_whole(*axis) => 6,
         Op::Move { collective, axis, .. } => {
             let n = spec.mesh.size(*axis);
             match (collective, spec.algorithm) {

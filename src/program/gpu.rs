@@ -5,6 +5,8 @@ use super::exchange::Outside;
 use super::host_side::HostSide;
 use super::issue_list::{Action, CLOCK, DRAWS, IMAGES, IssueList, TARGETS};
 use super::issuer::{Issuer, Moment, Prepared, StagingBuffers, Watch};
+use super::nccl::NcclSide;
+use super::nccl_progress::NcclProgress;
 use super::observer::{ArenaPart, Observer, Shown};
 use super::{AllocatedRegion, Execution, Graphs, InputStaging, Plan};
 use crate::data::{Batch, Preparation};
@@ -18,6 +20,14 @@ use crate::tensor::{Element, LocalSlice, MatmulPrecision, Shape};
 use half::bf16;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// A submitted step.
+#[derive(Debug, Clone, Copy)]
+struct UnderWay {
+    program: usize,
+    slot: usize,
+    step: u64,
+}
 
 /// The programs of a plan on its GPUs.
 #[derive(Debug)]
@@ -38,17 +48,20 @@ pub(super) struct Programs {
     done: [GpuEvent; InputStaging::SLOTS],
     /// The slot of the next step.
     next: usize,
-    /// The slot and number of every submitted step that has not finished.
-    under_way: VecDeque<(usize, u64)>,
+    /// The submitted steps that have not finished.
+    under_way: VecDeque<UnderWay>,
+    /// The seconds that the first device waited for communication since [`Programs::take_exposed`] was called last.
+    exposed: f64,
     /// Why a collective between processes failed, if one did.
     failure: Arc<Mutex<Option<String>>>,
 }
 
 impl Programs {
     /// Creates the programs on open GPUs whose arenas have the plan's sizes.
-    pub fn new(plan: &Plan, mut gpus: Gpus, outside: Option<&Outside>) -> Result<Programs> {
-        let side = outside.map(|outside| HostSide::new(plan, outside)).transpose()?;
-        let list = |program| IssueList::new(plan, program, &gpus, side.as_ref());
+    pub fn new(plan: &Plan, mut gpus: Gpus, nccl: Option<NcclSide>, outside: Option<&Outside>) -> Result<Programs> {
+        let by_host = outside.filter(|_| nccl.is_none());
+        let side = by_host.map(|outside| HostSide::new(plan, outside)).transpose()?;
+        let list = |program| IssueList::new(plan, program, &gpus, side.as_ref(), nccl.as_ref());
         let lists = plan.programs.iter().map(list).collect::<Result<_>>()?;
         let failure = side.map(|side| side.failure).unwrap_or_default();
         let devices = plan.own.len();
@@ -64,12 +77,18 @@ impl Programs {
                 device,
             )?);
         }
+        let connected = nccl.as_ref().zip(outside);
+        let progress =
+            connected.map(|(side, outside)| NcclProgress::begin(plan, &mut gpus, outside.team, &side.communicators));
+        let progress = progress.transpose()?;
         let allocated = |region| plan.regions.get(region);
         let arrived = (0..devices).map(|device| Ok([gpus.event(device)?, gpus.event(device)?]));
         let arrived = arrived.collect::<Result<_>>()?;
         let done = [gpus.event(0)?, gpus.event(0)?];
         let issuer = Issuer {
+            nccl,
             gpus,
+            progress,
             chains,
             chain: Arc::clone(&plan.chain),
             metrics: plan.region(Region::Metrics),
@@ -89,6 +108,7 @@ impl Programs {
             done,
             next: 0,
             under_way: VecDeque::new(),
+            exposed: 0.0,
             failure,
         })
     }
@@ -132,13 +152,13 @@ impl Programs {
         } else {
             self.issuer.issue(list, slot, &Watch::None)?;
         }
-        self.submitted(slot, clock)
+        self.submitted(number, slot, clock)
     }
 
     /// Records that a step has been issued.
-    fn submitted(&mut self, slot: usize, clock: Clock) -> Result<()> {
+    fn submitted(&mut self, program: usize, slot: usize, clock: Clock) -> Result<()> {
         self.issuer.gpus.record(0, Queue::Compute, self.done[slot])?;
-        self.under_way.push_back((slot, clock.step));
+        self.under_way.push_back(UnderWay { program, slot, step: clock.step });
         Ok(())
     }
 
@@ -173,7 +193,7 @@ impl Programs {
             }
         };
         self.issuer.issue(list, slot, &Watch::Shown(&show)).map_err(|e| at_step(clock.step, &e))?;
-        self.submitted(slot, clock)
+        self.submitted(number, slot, clock)
     }
 
     /// Returns values of a device's arena.
@@ -207,12 +227,28 @@ impl Programs {
     /// # Panics
     /// If no step was submitted.
     pub fn finish(&mut self) -> Result<&[f32]> {
-        let (slot, step) = self.under_way.pop_front().expect("a step was submitted");
+        let UnderWay { program, slot, step } = self.under_way.pop_front().expect("a step was submitted");
         self.issuer.gpus.synchronize_event(0, self.done[slot]).map_err(|e| at_step(step, &later(&e)))?;
+        self.ended();
         if let Some(message) = self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return Err(Error::Run(message));
         }
+        for (start, end) in self.lists[program].steps.iter().filter_map(|step| Some(step.timers?[slot])) {
+            self.exposed += self.issuer.gpus.seconds_between(0, start, end)?;
+        }
         Ok(self.issuer.gpus.values(slot))
+    }
+
+    /// Returns the seconds that the first device waited for communication since the last call.
+    pub fn take_exposed(&mut self) -> f64 {
+        std::mem::take(&mut self.exposed)
+    }
+
+    /// Records that the oldest step has ended.
+    fn ended(&self) {
+        if let Some(progress) = &self.issuer.progress {
+            progress.ended();
+        }
     }
 
     /// Copies a batch to the next slot of the staging buffers; device 0's compute queue waits for it.
@@ -220,6 +256,9 @@ impl Programs {
         assert!(self.under_way.len() < InputStaging::SLOTS, "a slot is free");
         let slot = self.next;
         self.next = (slot + 1) % InputStaging::SLOTS;
+        if let Some(progress) = &self.issuer.progress {
+            progress.begins(number, slot, clock.step);
+        }
         let (pixels, pinned) = match &batch.raw {
             Some(raw) => (raw.pixels.bytes(), raw.pixels.pinned()),
             None => (bytes_of(&batch.images), None),
@@ -270,12 +309,16 @@ impl Programs {
         let slot = self.begin(number, batch, clock)?;
         self.issuer.gpus.synchronize(0, Queue::Compute)?;
         let list = &self.lists[number];
-        for (index, step) in list.steps.iter().enumerate() {
-            self.issuer.issue_alone(step, list, slot).map_err(|e| at_step(clock.step, &e))?;
-            if !goes_on(self, index)? {
-                break;
+        for numbers in list.together() {
+            self.issuer.issue_alone(list, numbers.clone(), slot).map_err(|e| at_step(clock.step, &e))?;
+            for index in numbers {
+                if !goes_on(self, index)? {
+                    self.ended();
+                    return Ok(());
+                }
             }
         }
+        self.ended();
         Ok(())
     }
 
@@ -297,6 +340,8 @@ impl Programs {
         let list = &mut self.lists[number];
         list.clocks = clocks;
         self.issuer.gpus.synchronize(0, Queue::Compute).map_err(|e| at_step(clock.step, &e))?;
+        self.ended();
+        let list = &self.lists[number];
         let timed = list.steps.iter().zip(&list.clocks);
         let seconds = timed.map(|(step, &(start, end))| self.issuer.gpus.seconds_between(step.device, start, end));
         let seconds = seconds.collect::<Result<_>>()?;

@@ -93,6 +93,8 @@ pub struct PeerPart {
     pub from: Slice,
     /// Its part after; the same elements if the collective works in place.
     pub to: Slice,
+    /// Scratch memory of a GPU, if it needs any.
+    pub scratch: Option<Slice>,
 }
 
 /// The work of an instruction.

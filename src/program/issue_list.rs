@@ -1,7 +1,8 @@
 //! A program as it is issued to the streams of GPUs: with addresses in place of buffers, and events in place of waits.
 
 use super::host_side::HostSide;
-use super::{InputStaging, Instruction, LocalOperand, Plan, Program, Work};
+use super::nccl::{NcclSide, Stage};
+use super::{InputStaging, Instruction, LocalOperand, Peer, Plan, Program, Work, nccl_progress};
 use crate::data::{Augmented, LoadRole};
 use crate::device::{Epilogue, Operand, Operands, Queue};
 use crate::error::Result;
@@ -10,6 +11,7 @@ use crate::layers::{Layer, Mode, Role};
 use crate::optim::UpdateRole;
 use crate::placement::Input;
 use crate::tensor::{Element, Strided};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The parts of a step's input, in the order of their staging buffers.
@@ -25,6 +27,10 @@ pub(super) struct Ready {
     pub device: usize,
     pub queue: Queue,
     pub waits: Vec<GpuEvent>,
+    /// Those of a compute queue for communication, which come last.
+    pub exposed: Vec<GpuEvent>,
+    /// Of the first device, timers before and after these waits, for each slot.
+    pub timers: Option<[(GpuEvent, GpuEvent); InputStaging::SLOTS]>,
     pub record: Option<GpuEvent>,
     pub action: Action,
 }
@@ -54,6 +60,13 @@ pub(super) enum Action {
     },
     /// A collective between processes, in host memory.
     Call(Arc<HostCall>),
+    /// A collective of NCCL. Those of one group follow each other, and are issued together.
+    Nccl {
+        peers: Arc<[Peer]>,
+        stages: Vec<Stage>,
+        /// Its number among those of the first device.
+        number: Option<usize>,
+    },
     Update {
         stage: usize,
         bucket: Option<usize>,
@@ -84,7 +97,13 @@ pub(super) struct IssueList {
 
 impl IssueList {
     /// Creates the list of a program and its events.
-    pub fn new(plan: &Plan, program: &Program, gpus: &Gpus, outside: Option<&HostSide>) -> Result<IssueList> {
+    pub fn new(
+        plan: &Plan,
+        program: &Program,
+        gpus: &Gpus,
+        outside: Option<&HostSide>,
+        nccl: Option<&NcclSide>,
+    ) -> Result<IssueList> {
         let queues = plan.own.len() * Queue::COUNT;
         let mut numbers: Vec<Vec<usize>> = vec![Vec::new(); queues];
         for (number, step) in program.instructions.iter().enumerate() {
@@ -99,6 +118,7 @@ impl IssueList {
                 }
             }
         }
+        let counted = nccl_progress::numbers(program);
         let operand = |local: &LocalOperand| {
             let buffer = &program.buffers[local.buffer];
             let address = gpus.address(buffer.device, buffer.offset + local.offset * buffer.element.bytes());
@@ -132,20 +152,34 @@ impl IssueList {
                     let mask = mask.as_ref().map(piece);
                     Action::Sum { element, sources: pieces(sources), targets: pieces(targets), mask }
                 }
-                Work::Collective { .. } => {
-                    let side = outside.expect("a team runs the programs of processes");
-                    Action::Call(side.call(plan, program, step, gpus))
-                }
+                Work::Collective { peers, .. } => match nccl {
+                    Some(nccl) => {
+                        let stages = nccl.stages(plan, program, &step.work, gpus);
+                        Action::Nccl { peers: Arc::clone(peers), stages, number: counted[number] }
+                    }
+                    None => {
+                        let side = outside.expect("a team runs the programs of processes");
+                        Action::Call(side.call(plan, program, step, gpus))
+                    }
+                },
                 Work::Update { stage, bucket, operands } => {
                     let operands = operands.iter().map(|(role, l)| (*role, operand(l))).collect();
                     Action::Update { stage: *stage, bucket: *bucket, operands }
                 }
             };
-            let waits = step.waits.iter().filter_map(|&(queue, count)| events[numbers[queue][count - 1]]).collect();
+            let is_exposed =
+                |queue: usize| step.queue == Queue::Compute && Queue::ALL[queue % Queue::COUNT] == Queue::Communication;
+            let waits = |exposed: bool| {
+                let waits = step.waits.iter().filter(|(queue, _)| is_exposed(*queue) == exposed);
+                waits.filter_map(|&(queue, count)| events[numbers[queue][count - 1]]).collect::<Vec<_>>()
+            };
+            let (waits, exposed) = (waits(false), waits(true));
+            let pair = || Ok((gpus.timer(step.device)?, gpus.timer(step.device)?));
+            let timers = (step.device == 0 && !exposed.is_empty()).then(|| Ok([pair()?, pair()?])).transpose()?;
             let (name, device, queue) = (step.name.clone(), step.device, step.queue);
-            Ready { name, device, queue, waits, record: events[number], action }
+            Ok(Ready { name, device, queue, waits, exposed, timers, record: events[number], action })
         };
-        let steps = program.instructions.iter().enumerate().map(ready).collect();
+        let steps = program.instructions.iter().enumerate().map(ready).collect::<Result<Vec<Ready>>>()?;
         let mut joins = Vec::new();
         for (queue, _) in numbers.iter().enumerate().filter(|(queue, n)| *queue > 0 && !n.is_empty()) {
             let device = queue / Queue::COUNT;
@@ -162,6 +196,21 @@ impl IssueList {
             rows: program.variant.batch,
             divisor: program.variant.divisor,
             augmented: if program.variant.mode == Mode::Train { Augmented::Yes } else { Augmented::No },
+        })
+    }
+}
+
+impl IssueList {
+    /// Returns the instructions in groups that are issued together: the collectives of NCCL among devices of this process, all others alone.
+    pub fn together(&self) -> impl Iterator<Item = Range<usize>> {
+        let one = |a: &Ready, b: &Ready| match (&a.action, &b.action) {
+            (Action::Nccl { peers: a, .. }, Action::Nccl { peers: b, .. }) => Arc::ptr_eq(a, b),
+            _ => false,
+        };
+        self.steps.chunk_by(one).scan(0, |at, group| {
+            let start = *at;
+            *at += group.len();
+            Some(start..*at)
         })
     }
 }

@@ -2,12 +2,15 @@
 
 use super::InputStaging;
 use super::issue_list::{Action, CLOCK, DRAWS, IMAGES, IssueList, Ready};
+use super::nccl::NcclSide;
+use super::nccl_progress::NcclProgress;
 use crate::data::{Arrived, LoadRole, Preparation};
 use crate::device::{Operands, Queue};
 use crate::error::{Error, Result};
 use crate::gpu::{Const, GpuEvent, Gpus, Launch};
 use crate::optim::{Chain, DeviceChain};
 use crate::tensor::Element;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The preparation of raw images, with the address of its table on each device.
@@ -54,7 +57,11 @@ pub(super) enum Moment {
 /// The GPUs, and what the instructions of every program need on them.
 #[derive(Debug)]
 pub(super) struct Issuer {
+    /// Before the GPUs, whose streams it uses to its end.
+    pub nccl: Option<NcclSide>,
     pub gpus: Gpus,
+    /// Of one of several processes, how far its collectives have come.
+    pub progress: Option<NcclProgress>,
     pub chains: Vec<DeviceChain>,
     pub chain: Arc<Chain>,
     /// The first byte and the number of elements of the metrics.
@@ -66,6 +73,15 @@ pub(super) struct Issuer {
     pub tf32: bool,
 }
 
+impl Drop for Issuer {
+    fn drop(&mut self) {
+        // A communicator does not end before the graphs with its collectives.
+        if self.nccl.is_some() {
+            self.gpus.discard_graphs();
+        }
+    }
+}
+
 impl Issuer {
     /// Issues every instruction in the order of the list: forks from device 0's compute queue, joins it again, and copies
     /// the metrics out.
@@ -75,19 +91,9 @@ impl Issuer {
         for &(device, queue, _) in &list.joins {
             gpus.wait(device, queue, list.fork)?;
         }
-        for (number, step) in list.steps.iter().enumerate() {
-            let clocks = if let Watch::Timed(clocks) = watch { Some(clocks[number]) } else { None };
-            let issued = match watch {
-                Watch::Shown(show) => show(number, Moment::Before),
-                _ => Ok(()),
-            };
-            let issued = issued.and_then(|()| self.issue_step(step, list, slot, clocks));
-            let waited = issued.and_then(|()| match watch {
-                Watch::Each => gpus.synchronize(step.device, step.queue),
-                Watch::Shown(show) => show(number, Moment::After),
-                _ => Ok(()),
-            });
-            waited.map_err(|e| named(&step.name, &e))?;
+        for numbers in list.together() {
+            let name = &list.steps[numbers.start].name;
+            self.issue_watched(list, numbers, slot, watch).map_err(|e| named(name, &e))?;
         }
         for &(device, queue, join) in &list.joins {
             gpus.record(device, queue, join)?;
@@ -97,26 +103,72 @@ impl Issuer {
         gpus.unload(0, Queue::Compute, slot, gpus.address(0, offset), elements)
     }
 
-    /// Issues an instruction and waits for it.
-    pub fn issue_alone(&self, step: &Ready, list: &IssueList, slot: usize) -> Result<()> {
-        let issued = self.issue_step(step, list, slot, None);
-        issued.and_then(|()| self.gpus.synchronize(step.device, step.queue)).map_err(|e| named(&step.name, &e))
+    fn issue_watched(&self, list: &IssueList, numbers: Range<usize>, slot: usize, watch: &Watch) -> Result<()> {
+        if let Watch::Shown(show) = watch {
+            numbers.clone().try_for_each(|number| show(number, Moment::Before))?;
+        }
+        let clocks = if let Watch::Timed(clocks) = watch { Some(&clocks[numbers.clone()]) } else { None };
+        self.issue_together(list, numbers.clone(), slot, clocks)?;
+        numbers.into_iter().try_for_each(|number| match watch {
+            Watch::Each => self.gpus.synchronize(list.steps[number].device, list.steps[number].queue),
+            Watch::Shown(show) => show(number, Moment::After),
+            _ => Ok(()),
+        })
     }
 
-    fn issue_step(
+    /// Issues instructions that belong together and waits for them.
+    pub fn issue_alone(&self, list: &IssueList, numbers: Range<usize>, slot: usize) -> Result<()> {
+        let name = &list.steps[numbers.start].name;
+        self.issue_watched(list, numbers, slot, &Watch::Each).map_err(|e| named(name, &e))
+    }
+
+    fn issue_together(
         &self,
-        step: &Ready,
         list: &IssueList,
+        numbers: Range<usize>,
         slot: usize,
-        clocks: Option<(GpuEvent, GpuEvent)>,
+        clocks: Option<&[(GpuEvent, GpuEvent)]>,
     ) -> Result<()> {
+        let (gpus, steps) = (&self.gpus, &list.steps[numbers]);
+        for (index, step) in steps.iter().enumerate() {
+            for &event in &step.waits {
+                gpus.wait(step.device, step.queue, event)?;
+            }
+            let timers = step.timers.map(|timers| timers[slot]);
+            timers.map_or(Ok(()), |(start, _)| gpus.record_timer(step.device, step.queue, start))?;
+            for &event in &step.exposed {
+                gpus.wait(step.device, step.queue, event)?;
+            }
+            timers.map_or(Ok(()), |(_, end)| gpus.record_timer(step.device, step.queue, end))?;
+            if let Some(clocks) = clocks {
+                gpus.record_timer(step.device, step.queue, clocks[index].0)?;
+            }
+        }
+        if let Some(side) = self.nccl.as_ref().filter(|_| matches!(steps[0].action, Action::Nccl { .. })) {
+            let mut parts = Vec::with_capacity(steps.len());
+            for step in steps {
+                if let Action::Nccl { stages, number, .. } = &step.action {
+                    if let Some((progress, number)) = self.progress.as_ref().zip(*number) {
+                        progress.mark(gpus, number, slot)?;
+                    }
+                    parts.push((step.device, &stages[..]));
+                }
+            }
+            super::nccl::issue(gpus, &side.communicators, &parts)?;
+        } else {
+            steps.iter().try_for_each(|step| self.issue_action(step, list, slot))?;
+        }
+        for (index, step) in steps.iter().enumerate() {
+            if let Some(clocks) = clocks {
+                gpus.record_timer(step.device, step.queue, clocks[index].1)?;
+            }
+            step.record.map_or(Ok(()), |event| gpus.record(step.device, step.queue, event))?;
+        }
+        Ok(())
+    }
+
+    fn issue_action(&self, step: &Ready, list: &IssueList, slot: usize) -> Result<()> {
         let (gpus, device, queue) = (&self.gpus, step.device, step.queue);
-        for &event in &step.waits {
-            gpus.wait(device, queue, event)?;
-        }
-        if let Some((start, _)) = clocks {
-            gpus.record_timer(device, queue, start)?;
-        }
         match &step.action {
             Action::Load { input, to, .. } => {
                 let at = |input| self.staging.address(gpus, device, slot, input);
@@ -140,6 +192,7 @@ impl Issuer {
                 }
             }
             Action::Call(call) => gpus.call(device, queue, call)?,
+            Action::Nccl { .. } => unreachable!("these are issued together"),
             Action::Update { stage, bucket, operands } => {
                 self.chain.launch(
                     *stage,
@@ -149,10 +202,7 @@ impl Issuer {
                 )?;
             }
         }
-        if let Some((_, end)) = clocks {
-            gpus.record_timer(device, queue, end)?;
-        }
-        step.record.map_or(Ok(()), |event| gpus.record(device, queue, event))
+        Ok(())
     }
 
     fn launch<'a, R>(

@@ -1,9 +1,10 @@
 //! Lowers operations, which concern all devices, to instructions on queues.
 
+use super::exchange::DeviceCollective;
 use super::ir::{Buffer, BufferId, Instruction, LocalOperand, Peer, PeerPart, Program, Slice, Use, Work};
 use super::staged::{Sum, add, through_host};
 use super::{AllocatedRegion, Regions};
-use crate::collectives::{self, Collective};
+use crate::collectives::{self, Collective, NcclUse};
 use crate::device::{Operand, Queue};
 use crate::layers::{Access, Mode, Operands};
 use crate::network::Network;
@@ -250,7 +251,8 @@ impl Emitter<'_> {
     fn collective(&mut self, collective: Collective, axis: Axis, from: TensorId, to: TensorId) {
         let queue = if collective == Collective::Slice { Queue::Compute } else { Queue::Communication };
         for group in self.spec.mesh.groups(axis) {
-            if queue == Queue::Communication && !self.spec.processes.is_one(&group) {
+            let whole = self.spec.nccl == NcclUse::Always || !self.spec.processes.is_one(&group);
+            if queue == Queue::Communication && whole {
                 self.between_processes(collective, axis, &group, (from, to));
                 continue;
             }
@@ -311,14 +313,19 @@ impl Emitter<'_> {
         let [before, after] = [|peer: &Peer| peer.from.clone(), |peer: &Peer| peer.to.clone()]
             .map(|window| peers.iter().map(window).collect::<Vec<_>>());
         let hops = collectives::lower(collective, self.spec.algorithm, &before, &after).hops;
-        let bytes = self.placed.tensors[to].element.bytes();
-        let wire =
-            |rank: usize| hops.iter().filter(|hop| hop.rank == rank).map(|hop| hop.wire_elements() * bytes).sum();
+        let element = self.placed.tensors[to].element;
+        let crossing =
+            |rank: usize| -> usize { hops.iter().filter(|hop| hop.rank == rank).map(|hop| hop.wire_elements()).sum() };
+        let wire = |rank: usize| element.bytes() * crossing(rank);
         let pieces = |this: &mut Self, device| (this.piece(from, device), this.piece(to, device));
-        if !self.spec.target.is_gpu() {
+        if !self.spec.target.is_gpu() || self.spec.nccl != NcclUse::Never {
             for (rank, &device) in group.iter().enumerate() {
                 let (from, to) = pieces(self, device);
-                self.whole((collective, axis, &peers), vec![PeerPart { device, from, to }], wire(rank));
+                let scratch = self.scratch_of(&DeviceCollective { collective, peers: &peers, device }, to.0);
+                // Gradients that are rounded cross as such.
+                let element = scratch.map_or(element, |(buffer, _)| self.buffers[buffer].element);
+                let wire = element.bytes() * crossing(rank);
+                self.whole((collective, axis, &peers), vec![PeerPart { device, from, to, scratch }], wire);
             }
             return;
         }
@@ -331,7 +338,7 @@ impl Emitter<'_> {
             let after = if from == to { before } else { add(&mut self.buffers, host, to.0, to.1.elements()) };
             let moved = (vec![from], vec![before], None);
             self.sum(device, Queue::Communication, Some((collective, axis)), moved, 0, format!("{name} to the host"));
-            parts.push((name, to, PeerPart { device, from: before, to: after }));
+            parts.push((name, to, PeerPart { device, from: before, to: after, scratch: None }));
         }
         for members in parts.chunk_by(|a, b| self.spec.processes.is_one(&[a.2.device, b.2.device])) {
             let rank = |part: &PeerPart| group.iter().position(|&device| device == part.device);
@@ -352,11 +359,25 @@ impl Emitter<'_> {
         wire: usize,
     ) {
         let using = |&(buffer, part): &Slice, access| Use { buffer, part, access };
-        let uses = parts.iter().flat_map(|part| [using(&part.from, Access::Read), using(&part.to, Access::Write)]);
+        let uses = parts.iter().flat_map(|part| {
+            let scratch = part.scratch.iter().map(|scratch| using(scratch, Access::Scratch));
+            [using(&part.from, Access::Read), using(&part.to, Access::Write)].into_iter().chain(scratch)
+        });
         let (uses, device) = (uses.collect(), parts[0].device);
         let name = format!("{collective} {}", self.buffers[parts[0].to.0].name);
         let work = Work::Collective { collective, axis, peers: Arc::clone(peers), parts, wire };
         self.push(device, Queue::Communication, work, uses, name);
+    }
+
+    /// Allocates the scratch memory of a GPU for a collective of NCCL, if it needs any.
+    fn scratch_of(&mut self, collective: &DeviceCollective, to: BufferId) -> Option<Slice> {
+        if !self.spec.target.is_gpu() {
+            return None;
+        }
+        let (elements, element) = collective.nccl_scratch(&self.buffers[to], self.spec);
+        let (device, name) = (collective.device, format!("{} scratch", self.buffers[to].name));
+        let add = |this: &mut Self| this.buffer(device, elements, element, MemoryUse::Communication, name);
+        (elements > 0).then(|| (add(self), Strided::contiguous(0, elements)))
     }
 
     /// Returns the number of the host memory of a device's process.

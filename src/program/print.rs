@@ -1,6 +1,8 @@
 //! Prints plans: as text, as JSON, as a Mermaid graph.
 
-use super::estimate::{Hardware, seconds};
+use super::estimate::{nccl, seconds};
+use super::hardware::Hardware;
+use super::rings::Ring;
 use super::{Plan, Program, Work};
 use crate::collectives::Collective;
 use crate::device::Queue;
@@ -88,6 +90,9 @@ impl Plan {
             let between = human(self.bytes_between_processes_per_step());
             let _ = writeln!(out, "  of these, in collectives between processes: {between}");
         }
+        for (axis, ring) in self.rings(main, cx.hardware) {
+            let _ = writeln!(out, "  NCCL over {axis}: {ring}");
+        }
         let step = seconds(self, main, cx.hardware);
         let _ = writeln!(
             out,
@@ -98,6 +103,19 @@ impl Plan {
             cx.steps
         );
         out
+    }
+
+    /// Returns the rings of NCCL along each axis of the mesh, as the first devices have them.
+    fn rings(&self, main: &Program, hardware: &Hardware) -> BTreeMap<String, Ring> {
+        let mut all = BTreeMap::new();
+        for step in &main.instructions {
+            if let Work::Collective { axis, .. } = &step.work
+                && let Some((_, ring, _)) = nccl(self, main, step, hardware)
+            {
+                all.entry(format!("{axis:?}").to_lowercase()).or_insert(ring);
+            }
+        }
+        all
     }
 
     /// Writes the layout of each layer over [data columns]: R = replicate, S(dim) = shard, P = partial.

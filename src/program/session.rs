@@ -2,6 +2,7 @@
 
 use super::exchange::Outside;
 use super::execution::{Execution, Graphs};
+use super::nccl::NcclSide;
 use super::{InputStaging, Plan, cpu, gpu};
 use crate::cluster::Team;
 use crate::data::{Batch, Destination, Preparation, Preparer, Share};
@@ -28,8 +29,8 @@ pub struct StepResult {
 /// The programs on their devices.
 #[derive(Debug)]
 pub(super) enum Devices {
-    Cpu(cpu::Programs),
-    Gpu(gpu::Programs),
+    Cpu(Box<cpu::Programs>),
+    Gpu(Box<gpu::Programs>),
 }
 
 /// The devices of a plan, with their memory and queues.
@@ -55,7 +56,7 @@ impl Session {
     /// # Errors
     /// If this machine does not have enough memory or threads.
     pub fn new(plan: Plan) -> Result<Self> {
-        let devices = Devices::Cpu(cpu::Programs::new(&plan, None)?);
+        let devices = Devices::Cpu(Box::new(cpu::Programs::new(&plan, None)?));
         Ok(Session::of(plan, None, devices))
     }
 
@@ -65,19 +66,19 @@ impl Session {
     /// # Errors
     /// As [`Session::new`] and [`Session::on_gpus`], or if the processes cannot exchange data.
     pub fn of_team(plan: &Plan, team: &Arc<Team>, driver: Option<DriverKind>, ordinals: &[usize]) -> Result<Self> {
-        let groups = plan.groups();
+        let (groups, by_nccl) = (plan.groups(), plan.nccl_groups());
         let processes = |group: &Vec<usize>| group.iter().map(|&device| plan.spec.processes.of(device)).collect();
         team.engine().prepare(&groups.iter().map(processes).collect::<Vec<_>>())?;
         let plan = plan.of_process(team.rank());
         let outside = Outside { team, groups: &groups };
         match driver {
             None => {
-                let devices = Devices::Cpu(cpu::Programs::new(&plan, Some(&outside))?);
+                let devices = Devices::Cpu(Box::new(cpu::Programs::new(&plan, Some(&outside))?));
                 Ok(Session::of(plan, Some(Arc::clone(team)), devices))
             }
             Some(kind) => {
                 let own = &ordinals[plan.own.clone()];
-                Session::gpus_of(plan, kind, own, Some(outside))
+                Session::gpus_of(plan, kind, own, &by_nccl, Some(outside))
             }
         }
     }
@@ -87,10 +88,17 @@ impl Session {
     /// # Errors
     /// If a GPU is missing, has too little memory, or cannot be used.
     pub fn on_gpus(plan: Plan, kind: DriverKind, ordinals: &[usize]) -> Result<Self> {
-        Session::gpus_of(plan, kind, ordinals, None)
+        let groups = plan.nccl_groups();
+        Session::gpus_of(plan, kind, ordinals, &groups, None)
     }
 
-    fn gpus_of(plan: Plan, kind: DriverKind, ordinals: &[usize], outside: Option<Outside>) -> Result<Self> {
+    fn gpus_of(
+        plan: Plan,
+        kind: DriverKind,
+        ordinals: &[usize],
+        groups: &[Vec<usize>],
+        outside: Option<Outside>,
+    ) -> Result<Self> {
         assert_eq!(plan.spec.precision, Precision::F32, "GPUs compute in f32");
         let rows = plan.spec.variants.iter().map(|v| v.batch).max().unwrap_or(0);
         let sizes = plan.spec.augment;
@@ -111,7 +119,9 @@ impl Session {
         if let Target::Gpu { libraries, .. } = plan.spec.target {
             gpus.use_libraries(libraries)?;
         }
-        let devices = Devices::Gpu(gpu::Programs::new(&plan, gpus, outside.as_ref())?);
+        let team = outside.as_ref().map(|outside| &**outside.team);
+        let nccl = NcclSide::open(&plan, groups, &gpus, team)?;
+        let devices = Devices::Gpu(Box::new(gpu::Programs::new(&plan, gpus, nccl, outside.as_ref())?));
         Ok(Session::of(plan, outside.map(|outside| Arc::clone(outside.team)), devices))
     }
 
@@ -271,6 +281,15 @@ impl Session {
         match &mut self.devices {
             Devices::Gpu(_) => None,
             Devices::Cpu(programs) => Some(programs.take_worked().as_secs_f64()),
+        }
+    }
+
+    /// Returns the seconds that devices waited for communication, with nothing to compute beside it, in the steps that have finished since
+    /// the last call: of CPU devices those that waited longest, of GPUs the first.
+    pub fn take_exposed(&mut self) -> f64 {
+        match &mut self.devices {
+            Devices::Gpu(programs) => programs.take_exposed(),
+            Devices::Cpu(programs) => programs.take_exposed().as_secs_f64(),
         }
     }
 

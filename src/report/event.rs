@@ -64,6 +64,10 @@ pub struct RunSummary {
     pub training_seconds: f64,
     /// The seconds since the run was started first.
     pub total_seconds: f64,
+    /// The seconds of an update in which devices waited for each other's data with nothing to compute, on average since the last start;
+    /// none with one device.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exposed_communication: Option<f64>,
     /// The process whose updates took longest since the last start, of several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slowest: Option<SlowestProcess>,

@@ -185,6 +185,7 @@ mod tests {
                 restarts: 1,
                 training_seconds: 20.5,
                 total_seconds: 30.0,
+                exposed_communication: Some(0.125),
                 slowest: Some(SlowestProcess { process: 3, host: "node7".into(), behind: 0.125 }),
             },
             reason: "finished".into(),
@@ -197,7 +198,7 @@ mod tests {
             r#"{"event":"eval","step":1,"split":"test","loss":0.125,"top1":0.975,"top5":1.0,"images":360}"#,
             r#"{"event":"start","name":"digits","step":0,"devices":["cpu","cpu"],"mesh":"2x1","parameters":1234,"steps":10,"samples":1437,"classes":10,"seed":3,"host":"node7","processes":1,"precision":"f32","threads":2,"version":"0.1.0"}"#,
             r#"{"event":"checkpoint","step":5,"path":"checkpoints/\"5\"\n"}"#,
-            r#"{"event":"end","steps":5,"seconds":null,"input_wait":1.5,"restarts":1,"training_seconds":20.5,"total_seconds":30.0,"slowest":{"process":3,"host":"node7","behind":0.125},"reason":"finished"}"#,
+            r#"{"event":"end","steps":5,"seconds":null,"input_wait":1.5,"restarts":1,"training_seconds":20.5,"total_seconds":30.0,"exposed_communication":0.125,"slowest":{"process":3,"host":"node7","behind":0.125},"reason":"finished"}"#,
         ];
         assert_eq!(written.lines().collect::<Vec<_>>(), expected);
         assert!(written.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));

@@ -113,7 +113,7 @@ impl SlowestProcess {
 
 impl RunSummary {
     fn in_words(&self) -> String {
-        let RunSummary { restarts, training_seconds, total_seconds, slowest } = self;
+        let RunSummary { restarts, training_seconds, total_seconds, exposed_communication, slowest } = self;
         let effective = match restarts {
             0 => String::new(),
             _ => format!(
@@ -125,7 +125,9 @@ impl RunSummary {
         let slowest = slowest.as_ref().map_or(String::new(), |slowest| {
             format!("; slowest: {}, {:.1} % above the median", slowest.name(), 100.0 * slowest.behind)
         });
-        effective + &slowest
+        let exposed = exposed_communication
+            .map_or(String::new(), |seconds| format!("; waited {:.3} ms an update for communication", 1e3 * seconds));
+        effective + &exposed + &slowest
     }
 }
 

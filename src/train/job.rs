@@ -7,8 +7,7 @@ use super::memory::{self, ProcessMemory};
 use super::ranges::{self, RunLimits};
 use super::start::Start;
 use crate::cluster::Team;
-use crate::collectives::CollectiveAlgorithm;
-use crate::config::{self, Collectives, Config, DeviceKind, Environment};
+use crate::config::{self, Config, DeviceKind, Environment};
 use crate::cpu::Implementation;
 use crate::data::{BatchPart, Contents, DataRecord, Description, EpochPlan, Header, Place, SampleOrder};
 use crate::error::{Error, Fault, Problem, Problems, Result, quantity};
@@ -425,13 +424,12 @@ impl Job {
             target: devices::target(&self.config),
             precision: settings.precision,
             products: settings.products,
-            algorithm: match settings.collectives {
-                Collectives::OnePass => CollectiveAlgorithm::OnePass,
-                Collectives::Ring => CollectiveAlgorithm::Ring,
-            },
+            algorithm: settings.collectives.algorithm,
             peers: self.peers.clone(),
             processes: Processes::with(settings.processes, settings.each()),
-            deterministic: settings.deterministic,
+            nccl: settings.collectives.nccl,
+            reduces_in_bf16: settings.collectives.reduces_in_bf16,
+            deterministic: settings.collectives.deterministic,
             implementation: Implementation::Fast,
             target_width: self.target_width(),
             augment: self.config.data.sizes(self.stored_shape()),

@@ -1,4 +1,5 @@
-//! Which of several processes computes slowest: all others wait for it in every collective, which hides who it is.
+//! Which of several processes computes slowest: all others wait for it in every collective, which hides who it is. And how long devices
+//! wait for communication.
 
 use crate::report::SlowestProcess;
 
@@ -46,6 +47,8 @@ pub(super) struct Pace {
     slow: Option<(usize, f64, bool)>,
     /// When the last update was added.
     last: f64,
+    /// The updates of which the time for communication was measured, and that time.
+    exposed: (u64, f64),
 }
 
 impl Pace {
@@ -71,6 +74,18 @@ impl Pace {
         let says = !said && now - since >= LONG;
         self.slow = Some((process, since, said || says));
         says.then(|| SlowestProcess { process, host: String::new(), behind: own / median - 1.0 })
+    }
+
+    /// Adds the seconds of an update, or of a part of one, in which devices waited for each other's data.
+    pub fn add_exposed(&mut self, seconds: f64, is_whole: bool) {
+        self.exposed.0 += u64::from(is_whole);
+        self.exposed.1 += seconds;
+    }
+
+    /// Returns the mean of these seconds over the updates; none if there were none.
+    pub fn exposed(&self) -> Option<f64> {
+        let (updates, seconds) = self.exposed;
+        (updates > 0).then(|| seconds / updates as f64)
     }
 
     /// Returns the process that worked longest.

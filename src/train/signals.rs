@@ -170,6 +170,10 @@ impl Stop {
 
 /// Ends the process as a signal requires: by exit code 75 or by the signal itself.
 pub fn end(signal: i32) -> ! {
+    if signal != SIGUSR1 && std::process::id() == 1 {
+        // The first process of a container cannot end by a signal.
+        low_level::exit(128 + signal);
+    }
     if signal != SIGUSR1 {
         let _ = low_level::emulate_default_handler(signal);
     }

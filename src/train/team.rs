@@ -17,23 +17,10 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 /// # Errors
 /// That error, or if the processes cannot exchange data.
 pub fn agree<T>(team: Option<&Arc<Team>>, own: Result<T>) -> Result<T> {
-    let Some(team) = team else { return own };
-    let text =
-        own.as_ref().map_or_else(|error| format!("{}{}", error.exit_code(), error.with_causes()), |_| String::new());
-    let all = team.gather(&text)?;
-    let Some(first) = all.iter().position(|text| !text.is_empty()) else { return own };
-    match own {
-        // Its list of problems is kept.
-        Err(error) if all[first] == text => Err(error),
-        _ => Err(failed(first, &all[first])),
+    match team {
+        Some(team) => team.agree(own),
+        None => own,
     }
-}
-
-/// Returns the error of a process, as others see it.
-fn failed(process: usize, text: &str) -> Error {
-    let (code, message) = text.split_at(1);
-    let message = format!("process {process}: {message}");
-    if code == "2" { Error::Usage(message) } else { Error::Run(message) }
 }
 
 /// Returns to all processes a value of the first one, which alone has it.

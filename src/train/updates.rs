@@ -124,7 +124,9 @@ impl Run {
     fn summary(&self) -> RunSummary {
         let History { restarts, training_seconds, .. } = self.history;
         let slowest = self.pace.slowest().map(|slowest| self.with_host(slowest));
-        RunSummary { restarts, training_seconds, total_seconds: self.history.total_seconds(), slowest }
+        let exposed_communication = self.pace.exposed().filter(|_| self.job.config.devices.len() > 1);
+        let total_seconds = self.history.total_seconds();
+        RunSummary { restarts, training_seconds, total_seconds, exposed_communication, slowest }
     }
 
     fn with_host(&self, slowest: SlowestProcess) -> SlowestProcess {
@@ -213,6 +215,7 @@ impl Run {
                 Some(method) => method.finish(&mut self.session)?,
                 None => self.session.finish()?,
             };
+            self.pace.add_exposed(self.session.take_exposed(), after.is_some());
             let Some(place) = after else { continue };
             let seconds = last.elapsed().as_secs_f64();
             let skipped = self.check_finite(&result, clock, rows)?;
@@ -261,6 +264,7 @@ impl Run {
                 last = Instant::now();
                 // An evaluation is no update.
                 self.session.take_worked();
+                self.session.take_exposed();
             }
         }
         // After the last step, a signal may still end the evaluation.

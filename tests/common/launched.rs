@@ -60,7 +60,7 @@ pub fn ranks(dir: &Path) -> Vec<(usize, i32)> {
             && command.iter().any(|word| Path::new(word) == dir);
         let rank = texts(read("environ")).iter().find_map(|variable| {
             let (name, value) = variable.split_once('=')?;
-            ["OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID"].contains(&name).then(|| value.parse().ok())?
+            ["OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID", "RANK"].contains(&name).then(|| value.parse().ok())?
         });
         let zombie = String::from_utf8_lossy(&read("stat"))
             .rsplit(')')

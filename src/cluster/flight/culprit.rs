@@ -2,7 +2,7 @@
 
 use super::records::Records;
 use super::verdict::{collective, verdict};
-use crate::cluster::watch::name_ranks;
+use crate::cluster::words::name_ranks;
 use crate::error::Result;
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -12,7 +12,7 @@
 
 use super::recorder::{EXCHANGE, FlightEntry, FlightRecord};
 use super::records::Records;
-use crate::cluster::watch::name_ranks;
+use crate::cluster::words::name_ranks;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// The collectives of each process by name and step, as indices into its record.

@@ -1,5 +1,6 @@
 //! What the thread of MPI is asked for.
 
+use crate::cluster::EngineFailure;
 use crate::error::Result;
 use std::ptr::slice_from_raw_parts_mut;
 use std::sync::mpsc::Sender;
@@ -100,23 +101,7 @@ pub(super) enum Job {
     },
 }
 
-/// Why the processes cannot go on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EngineFailure {
-    /// The processes that were waited for, sorted; none if it is not known which.
-    pub peers: Vec<usize>,
-    /// How long they were waited for; zero if a call failed.
-    pub waited: Duration,
-    /// What happened.
-    pub message: String,
-}
-
 impl EngineFailure {
-    /// Returns the failure of a call.
-    pub(super) fn of_call(message: String) -> Self {
-        EngineFailure { peers: Vec::new(), waited: Duration::ZERO, message }
-    }
-
     /// Returns the failure of a sum with other processes.
     pub(super) fn of_sum(others: &[usize], message: String) -> Self {
         EngineFailure { peers: others.to_vec(), waited: Duration::ZERO, message }
@@ -127,22 +112,6 @@ impl EngineFailure {
         let message = format!("message to or from process {process}: {why}");
         EngineFailure { peers: vec![process], waited: Duration::ZERO, message }
     }
-}
-
-/// Returns what messages call processes: `process 3`, `processes 0, 1, 3`. Of many, the first are named.
-pub(super) fn named(processes: &[usize]) -> String {
-    const MOST: usize = 16;
-    let list = |of: &[usize]| of.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
-    match processes.len() {
-        1 => format!("process {}", processes[0]),
-        n if n > MOST => format!("processes {} and {} more", list(&processes[..MOST]), n - MOST),
-        _ => format!("processes {}", list(processes)),
-    }
-}
-
-/// Returns what messages call a duration: `600 s`.
-pub(super) fn seconds(duration: Duration) -> String {
-    format!("{} s", duration.as_secs_f64())
 }
 
 #[cfg(test)]
@@ -158,12 +127,5 @@ mod tests {
             memory.pieces(LARGEST_PIECE).map(|piece| (piece.cast::<u8>() as usize - 64, piece.len())).collect();
         assert_eq!(pieces, [(0, LARGEST_PIECE), (LARGEST_PIECE, LARGEST_PIECE), (2 * LARGEST_PIECE, 24)]);
         assert_eq!(Memory::read(&[]).pieces(8).count(), 0);
-    }
-
-    #[test]
-    fn processes_and_durations_are_named() {
-        assert_eq!([&[3][..], &[0, 1, 3]].map(named), ["process 3", "processes 0, 1, 3"]);
-        assert!(named(&(0..20).collect::<Vec<_>>()).ends_with("14, 15 and 4 more"));
-        assert_eq!([600_000, 2500].map(|ms| seconds(Duration::from_millis(ms))), ["600 s", "2.5 s"]);
     }
 }

@@ -15,13 +15,14 @@ mod thread;
 mod under_way;
 mod worker;
 
-pub use job::EngineFailure;
 pub use library::Prefers;
-pub use thread::{Failed, MpiOptions};
+pub use thread::MpiOptions;
 
+use crate::cluster::failure::{EngineFailure, Failed};
+use crate::cluster::words::in_seconds;
 use crate::cluster::{Engine, Incoming, Outgoing, PendingSum, Values};
 use crate::error::{Error, Result};
-use job::{Job, Memory, Message, Number, seconds};
+use job::{Job, Memory, Message, Number};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -54,7 +55,7 @@ impl MpiEngine {
     /// # Errors
     /// If there is no library, it does not start in time, or it sees other processes.
     pub fn open(options: MpiOptions) -> Result<MpiEngine> {
-        let (timeout, failed, paused) = (options.collective_timeout, Arc::clone(&options.failed), Arc::default());
+        let (timeout, failed, paused) = (options.collective_timeout, options.failed.clone(), Arc::default());
         let (jobs, received) = channel();
         let (started, thread) = thread::start(options, received, Arc::clone(&paused))?;
         let thread::Started { name, rank, processes } = started;
@@ -114,8 +115,9 @@ impl Engine for MpiEngine {
                 Err(RecvTimeoutError::Timeout) if self.paused.load(Ordering::Relaxed) => begun = Instant::now(),
                 Err(RecvTimeoutError::Timeout) if begun.elapsed() > self.timeout => {
                     let peers = (0..self.processes).filter(|&process| process != self.rank).collect();
-                    let message = format!("not all processes prepared their groups within {}", seconds(self.timeout));
-                    thread::fail(&self.failed, EngineFailure { peers, waited: self.timeout, message })
+                    let message =
+                        format!("not all processes prepared their groups within {}", in_seconds(self.timeout));
+                    self.failed.fail(EngineFailure { peers, waited: self.timeout, message })
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }

@@ -1,9 +1,11 @@
 //! The life of the thread of MPI, from its start to its end.
 
 use super::calls::{Calls, Refusal};
-use super::job::{EngineFailure, Job, seconds};
+use super::job::Job;
 use super::library::{self, Prefers};
 use super::worker::Worker;
+use crate::cluster::failure::{EngineFailure, Failed};
+use crate::cluster::words::in_seconds;
 use crate::error::{Error, Result};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,17 +17,6 @@ use std::time::Duration;
 
 /// How long MPI may take to end where it sees other processes than expected.
 const REFUSE: Duration = Duration::from_secs(2);
-
-/// What is called when the processes cannot go on. It ends the process, best without handlers of exit: the thread may be in a call
-/// of MPI.
-pub type Failed = Arc<dyn Fn(EngineFailure) + Send + Sync>;
-
-/// Ends the process.
-pub(super) fn fail(failed: &Failed, failure: EngineFailure) -> ! {
-    let _ = catch_unwind(AssertUnwindSafe(|| failed(failure)));
-    // It should have ended the process. Callers whose memory MPI may still use cannot go on.
-    std::process::abort()
-}
 
 /// How MPI is started.
 #[derive(Clone)]
@@ -89,7 +80,7 @@ pub(super) fn start(
         }
         Err(_) => Err(Error::Run(format!(
             "MPI did not start within {}: other processes of the job have not started or have ended; see their messages",
-            seconds(limit)
+            in_seconds(limit)
         ))),
     }
 }
@@ -157,5 +148,5 @@ fn serve(mut worker: Worker, calls: &Calls, options: &MpiOptions, jobs: &Receive
     };
     // MPI may still use the memory of jobs, so their callers never go on.
     std::mem::forget(worker);
-    fail(&options.failed, failure)
+    options.failed.fail(failure)
 }

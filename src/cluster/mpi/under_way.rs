@@ -2,7 +2,9 @@
 
 use super::abi::Handle;
 use super::calls::{Calls, Request};
-use super::job::{EngineFailure, LARGEST_PIECE, Message, Pieces, named, seconds};
+use super::job::{LARGEST_PIECE, Message, Pieces};
+use crate::cluster::EngineFailure;
+use crate::cluster::words::{in_seconds, name_ranks};
 use crate::error::Result;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
@@ -141,7 +143,7 @@ impl UnderWay {
 
     /// Returns the failure of a job that takes too long.
     pub fn failure(&self, waited: Duration) -> EngineFailure {
-        let limit = seconds(waited);
+        let limit = in_seconds(waited);
         let of = |kind: fn(&Waiting) -> Option<usize>| {
             let mut processes: Vec<usize> = self.requests.iter().filter_map(|(_, waiting)| kind(waiting)).collect();
             processes.sort_unstable();
@@ -150,16 +152,16 @@ impl UnderWay {
         };
         let senders = of(|waiting| if let Waiting::Receive { from, .. } = *waiting { Some(from) } else { None });
         let receivers = of(|waiting| if let Waiting::Send { to } = *waiting { Some(to) } else { None });
-        let others = named(self.others());
+        let others = name_ranks(self.others());
         let (peers, message) = match (&self.sum, &self.answer) {
             (Some(_), Answer::Met(..)) => (self.others().to_vec(), format!("waited {limit} at the end for {others}")),
             (Some(_), _) => (self.others().to_vec(), format!("the sum with {others} did not end within {limit}")),
             (None, _) if senders.is_empty() => {
-                let message = format!("{} took no message within {limit}", named(&receivers));
+                let message = format!("{} took no message within {limit}", name_ranks(&receivers));
                 (receivers, message)
             }
             (None, _) => {
-                let message = format!("no message from {} within {limit}", named(&senders));
+                let message = format!("no message from {} within {limit}", name_ranks(&senders));
                 (senders, message)
             }
         };
@@ -181,7 +183,7 @@ mod tests {
         };
         let late = UnderWay::new(sum(vec![0, 1, 3]), Answer::Values(Vec::new(), channel().0));
         let failure = late.failure(Duration::from_secs(600));
-        assert_eq!(failure.message, "the sum with processes 0, 1, 3 did not end within 600 s");
+        assert_eq!(failure.message, "the sum with processes 0, 1 and 3 did not end within 600 s");
         assert_eq!(failure.peers, [0, 1, 3]);
         let end = UnderWay::new(sum(vec![1]), Answer::Met(Vec::new(), channel().0));
         assert_eq!(end.failure(Duration::from_secs(2)).message, "waited 2 s at the end for process 1");

@@ -2,9 +2,10 @@
 
 use super::abi::Handle;
 use super::calls::{Calls, Refusal};
-use super::job::{EngineFailure, Job, LARGEST_PIECE, Memory, Message, Number};
+use super::job::{Job, LARGEST_PIECE, Memory, Message, Number};
 use super::pace::Pace;
 use super::under_way::{Answer, Sum, UnderWay, Waiting};
+use crate::cluster::EngineFailure;
 use crate::error::{Error, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};

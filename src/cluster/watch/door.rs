@@ -1,8 +1,9 @@
 //! How process 0 lets the others join. One thread looks after all connections, none of which can make it wait.
 
 use super::listener::Listener;
-use super::loss::{Whereabouts, host_text, in_seconds, name_ranks};
+use super::loss::{Whereabouts, host_text};
 use super::message::{Inbox, Join, LONGEST, LONGEST_FIRST, Message};
+use crate::cluster::words::{in_seconds, name_ranks};
 use crate::error::{Error, Result};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;

@@ -1,12 +1,14 @@
 //! How another process finds and joins process 0.
 
 use super::listener::resolve;
-use super::loss::{Whereabouts, in_seconds};
+use super::loss::Whereabouts;
 use super::message::{Inbox, Join, LONGEST, Message};
+use crate::cluster::words::in_seconds;
 use crate::error::{Error, Result};
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 /// How long an attempt to connect may take.
@@ -45,11 +47,17 @@ impl From<std::io::Error> for Failure {
 ///
 /// # Errors
 /// If process 0 cannot be reached in time or refuses this process.
-pub(super) fn join(candidates: &[String], port: u16, own: &Join, start_timeout: Duration) -> Result<Welcomed> {
+pub(super) fn join(
+    candidates: &[String],
+    ports: RangeInclusive<u16>,
+    own: &Join,
+    start_timeout: Duration,
+) -> Result<Welcomed> {
     let begin = Instant::now();
     let mut reasons: BTreeMap<usize, String> = BTreeMap::new();
     loop {
-        for (number, host) in candidates.iter().enumerate() {
+        let places = candidates.iter().enumerate().flat_map(|host| ports.clone().map(move |port| (host, port)));
+        for ((number, host), port) in places {
             let left = || start_timeout.saturating_sub(begin.elapsed());
             let addresses = match resolve(host, port, RESOLVE.min(left())) {
                 Ok(addresses) => addresses,
@@ -69,10 +77,11 @@ pub(super) fn join(candidates: &[String], port: u16, own: &Join, start_timeout: 
         if begin.elapsed() >= start_timeout {
             let reasons: Vec<String> = reasons.into_values().collect();
             return Err(Error::Run(format!(
-                "process {} could not connect to process 0 at port {port} of {} within {} ({}): check that process 0 has started and \
+                "process {} could not connect to process 0 at {} of {} within {} ({}): check that process 0 has started and \
                  has not ended, that its host can be reached from this one, that no firewall blocks the port, and that this process was \
                  started once",
                 own.rank,
+                in_words(&ports),
                 candidates.join(" or "),
                 in_seconds(start_timeout),
                 reasons.join("; ")
@@ -80,6 +89,12 @@ pub(super) fn join(candidates: &[String], port: u16, own: &Join, start_timeout: 
         }
         std::thread::sleep(PAUSE);
     }
+}
+
+/// Names ports in a sentence.
+fn in_words(ports: &RangeInclusive<u16>) -> String {
+    let (first, last) = (ports.start(), ports.end());
+    if first == last { format!("port {first}") } else { format!("ports {first} to {last}") }
 }
 
 fn attempt(address: SocketAddr, own: &Join, left: Duration) -> Result<Welcomed, Failure> {

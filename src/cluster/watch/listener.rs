@@ -4,6 +4,7 @@ use super::loss::host_text;
 use crate::error::{Error, Result};
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// The most addresses of one host.
@@ -39,6 +40,21 @@ impl Listener {
         let listener = all_interfaces(port).map_err(failed)?;
         let port = listener.local_addr().map_err(failed)?.port();
         Ok(Listener { listener, port, stated })
+    }
+
+    /// Listens at the first free one of the ports of a stated host.
+    ///
+    /// # Errors
+    /// If the operating system refuses all of them.
+    pub fn bind_first(host: &str, ports: RangeInclusive<u16>) -> Result<Listener> {
+        let mut last = Err(Error::Usage(format!("no port of {host} is given")));
+        for port in ports {
+            last = Listener::bind(Some((host.to_string(), port)));
+            if last.is_ok() {
+                break;
+            }
+        }
+        last
     }
 
     /// Returns the port.

@@ -1,9 +1,8 @@
-//! A lost process, and how processes are named in sentences.
+//! A lost process.
 
 use super::progress::Reached;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-use std::time::Duration;
 
 /// The longest reason that is passed on, in bytes.
 const LONGEST_REASON: usize = 8 << 10;
@@ -67,21 +66,4 @@ pub(super) fn printable(text: &str, longest: usize) -> String {
 /// Returns the name of a host as it is passed on.
 pub(super) fn host_text(name: &str) -> String {
     printable(name, LONGEST_HOST)
-}
-
-/// Names processes in a sentence: `process 3`, `processes 3, 5 and 7`.
-pub fn name_ranks(ranks: &[usize]) -> String {
-    match ranks {
-        [] => "no process".to_string(),
-        [rank] => format!("process {rank}"),
-        [first @ .., last] => {
-            let first: Vec<String> = first.iter().map(usize::to_string).collect();
-            format!("processes {} and {last}", first.join(", "))
-        }
-    }
-}
-
-/// Returns a duration in a sentence: `30 s`, `0.5 s`.
-pub(super) fn in_seconds(duration: Duration) -> String {
-    format!("{} s", (duration.as_secs_f64() * 10.0).round() / 10.0)
 }

@@ -76,6 +76,11 @@ impl Inbox {
         Inbox { bytes: Vec::new(), longest }
     }
 
+    /// Returns what was read and not taken.
+    pub fn rest(self) -> Vec<u8> {
+        self.bytes
+    }
+
     /// Returns the next message; none at the end of the connection. After an error of kind `WouldBlock`, `TimedOut` or `Interrupted` it
     /// can be called again.
     pub fn next(&mut self, from: &mut impl Read) -> Result<Option<Message>> {

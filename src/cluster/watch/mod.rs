@@ -14,6 +14,7 @@ mod join;
 mod listener;
 mod lock;
 mod loss;
+mod meeting;
 mod message;
 mod options;
 mod overdue;
@@ -26,7 +27,8 @@ mod silence;
 mod token;
 
 pub use listener::{Listener, host_name};
-pub use loss::{Loss, Whereabouts, name_ranks};
+pub use loss::{Loss, Whereabouts};
+pub use meeting::{Attendee, Connection, attend, lead_meeting};
 pub use options::{MOST_PROCESSES, WatchOptions};
 pub use progress::{JobProgress, Reached};
 pub use token::Token;
@@ -84,7 +86,7 @@ impl Watch {
                 candidates.len()
             )));
         }
-        let welcomed = join::join(candidates, port, &own, options.start_timeout)?;
+        let welcomed = join::join(candidates, port..=port, &own, options.start_timeout)?;
         Watch::begin(options, welcomed.members, vec![(0, welcomed.stream, welcomed.inbox)])
     }
 

@@ -44,24 +44,32 @@ impl fmt::Debug for WatchOptions {
 impl WatchOptions {
     /// Checks the options; returns what this process says of itself.
     pub(super) fn introduce(&self, token: &Token) -> Result<Join> {
-        let WatchOptions { rank, processes, .. } = *self;
-        if !(1..=MOST_PROCESSES).contains(&processes) || rank >= processes {
-            return Err(Error::Usage(format!(
-                "process {rank} of {processes} cannot be watched, expected at most {MOST_PROCESSES} processes and a rank below their number"
-            )));
-        }
-        for (name, time) in [("timeout", self.timeout), ("start timeout", self.start_timeout)] {
-            if !TIMEOUTS.contains(&time) {
-                return Err(Error::Usage(format!("the {name} of the watch is {time:?}, expected 0.1 s to 7 days")));
-            }
-        }
-        Ok(Join {
-            token: token.clone(),
-            rank,
-            processes,
-            version: VERSION.to_string(),
-            timeout_milliseconds: self.timeout.as_millis() as u64,
-            member: Whereabouts { host: host_name(), pid: std::process::id() },
-        })
+        introduce(token, (self.rank, self.processes), [self.timeout, self.start_timeout])
     }
+}
+
+/// Checks the place and the times of a process; returns what it says of itself.
+pub(super) fn introduce(
+    token: &Token,
+    (rank, processes): (usize, usize),
+    [timeout, start_timeout]: [Duration; 2],
+) -> Result<Join> {
+    if !(1..=MOST_PROCESSES).contains(&processes) || rank >= processes {
+        return Err(Error::Usage(format!(
+            "process {rank} of {processes} cannot be watched, expected at most {MOST_PROCESSES} processes and a rank below their number"
+        )));
+    }
+    for (name, time) in [("timeout", timeout), ("start timeout", start_timeout)] {
+        if !TIMEOUTS.contains(&time) {
+            return Err(Error::Usage(format!("the {name} of the watch is {time:?}, expected 0.1 s to 7 days")));
+        }
+    }
+    Ok(Join {
+        token: token.clone(),
+        rank,
+        processes,
+        version: VERSION.to_string(),
+        timeout_milliseconds: timeout.as_millis() as u64,
+        member: Whereabouts { host: host_name(), pid: std::process::id() },
+    })
 }

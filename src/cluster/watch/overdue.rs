@@ -1,8 +1,9 @@
 //! Who is to blame when a collective takes too long.
 
-use super::loss::{in_seconds, name_ranks, printable};
+use super::loss::printable;
 use super::message::Message;
 use super::progress::Reached;
+use crate::cluster::words::{in_seconds, name_ranks};
 use std::time::{Duration, Instant};
 
 /// The longest name of a collective that is passed on, in bytes.
@@ -39,13 +40,20 @@ impl Overdue {
     /// Returns who is to blame and why, by the last known place of each process.
     ///
     /// It is the process that has begun the fewest collectives: if processes take part in different collectives, so that their numbers do
-    /// not mean the same, the flight records say it with certainty. If all have begun this one, it is the process that reported it, since
-    /// no other is known to be at fault.
+    /// not mean the same, the flight records say it with certainty. If all have begun this one, it is the process that reported it: others
+    /// may have left it behind, and if not, none of them is known to be at fault.
     pub fn culprit(&self, reached: &[Reached]) -> (usize, String) {
         let (what, waited) = (self.what(), in_seconds(self.waited));
         // What the reporter says is newer than its last sign of life.
         let begun = |rank: usize| if rank == self.rank { self.sequence } else { reached[rank].begun };
         let fewest = (0..reached.len()).map(begun).min().unwrap_or_default();
+        let most = (0..reached.len()).map(begun).max().unwrap_or_default();
+        if fewest >= self.sequence && most > self.sequence {
+            return (
+                self.rank,
+                format!("did not get beyond {what} within {waited}, as others did: its device may hang"),
+            );
+        }
         if fewest >= self.sequence {
             return (
                 self.rank,
@@ -86,7 +94,9 @@ mod tests {
 
     #[test]
     fn if_all_have_begun_it_no_other_process_is_blamed() {
-        let (rank, reason) = culprit(&[1234, 1233, 1240]);
+        let (rank, reason) = culprit(&[1234, 1233, 1234]);
         assert!(rank == 1 && reason.contains("which all processes had begun"), "{reason}");
+        let (rank, reason) = culprit(&[1234, 1233, 1240]);
+        assert!(rank == 1 && reason.ends_with("as others did: its device may hang"), "{reason}");
     }
 }

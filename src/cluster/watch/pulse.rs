@@ -1,10 +1,11 @@
 //! The thread that sends signs of life and looks at the clock.
 
 use super::lock::lock;
-use super::loss::{Loss, in_seconds};
+use super::loss::Loss;
 use super::message::Message;
 use super::shared::{Known, Shared};
 use super::silence::Silence;
+use crate::cluster::words::in_seconds;
 use std::time::{Duration, Instant};
 
 /// How many times within the timeout a process says that it is alive.

@@ -320,7 +320,7 @@ fn who_cannot_belong_to_the_job_ends_it_with_the_same_sentence_on_both_sides() {
             std::thread::spawn(move || Watch::follow(&here(), port, &token, options))
         };
         let join = Join { token, ..join };
-        let wrong = join::join(&here(), port, &join, PATIENCE).map(|_| ()).unwrap_err();
+        let wrong = join::join(&here(), port..=port, &join, PATIENCE).map(|_| ()).unwrap_err();
         let error = lead.join().unwrap().unwrap_err();
         assert_eq!(wrong.to_string(), error.to_string());
         assert!(error.to_string().contains(sentence), "{error}");

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::hint::black_box;
 use std::str::FromStr;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// The length of a token in bytes.
 const LENGTH: usize = 32;
@@ -26,6 +27,25 @@ impl Token {
             Error::Run(format!("the operating system returned no random numbers for the token of the job: {error}"))
         })?;
         Ok(Token(bytes))
+    }
+}
+
+impl Token {
+    /// Returns the token of one job among those with this secret.
+    pub fn of_job(&self, job: &str) -> Self {
+        let mut bytes = self.0;
+        for (number, part) in bytes.chunks_mut(8).enumerate() {
+            let hash = xxh3_64_with_seed(job.as_bytes(), number as u64).to_le_bytes();
+            part.iter_mut().zip(hash).for_each(|(byte, hash)| *byte ^= hash);
+        }
+        Token(bytes)
+    }
+}
+
+impl Default for Token {
+    /// Returns the token of those who have no secret.
+    fn default() -> Self {
+        Token([0; LENGTH])
     }
 }
 

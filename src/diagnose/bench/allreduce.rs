@@ -4,14 +4,14 @@ use super::Effort;
 use super::limits;
 use super::workload::load_average;
 use crate::collectives::{Collective, CollectiveAlgorithm};
-use crate::config;
+use crate::config::{self, Environment};
 use crate::data::Batch;
 use crate::device::Clock;
 use crate::diagnose::one_move::{OneMove, variant};
 use crate::error::Result;
 use crate::network::CheckedConfig;
 use crate::placement::{Peers, Spec};
-use crate::program::Session;
+use crate::program::Plan;
 use crate::tensor::{MatmulPrecision, Placement, Precision, Shape};
 use crate::train::{DataPolicy, Job};
 use serde::Serialize;
@@ -60,10 +60,7 @@ pub struct AllReduces {
 /// # Errors
 /// If the devices do not exist or a step fails.
 pub fn all_reduce(sets: &[String], effort: Effort) -> Result<AllReduces> {
-    let text = "[data]\ntrain = { synthetic = { images = 2, classes = 2, shape = [1, 1, 1] } }\nbatch = 2\n[model]\n\
-                input = [1, 1, 1]\nlayers = [{ dense = { units = 2 } }]\n[optimizer]\nlr = 0.1\n[train]\nsteps = 1\n";
-    let parsed = config::from_text("bench allreduce", text, Path::new(""), sets);
-    let (job, _) = Job::complete(CheckedConfig::new(parsed), DataPolicy::Optional)?;
+    let job = settings(None, sets)?;
     let devices = &job.config.devices;
     let copied = match devices.kind.driver() {
         None => limits::cpu(1, 1)?.copy_bytes_per_second,
@@ -82,7 +79,7 @@ pub fn all_reduce(sets: &[String], effort: Effort) -> Result<AllReduces> {
     for (algorithm, name) in if devices.kind == config::DeviceKind::Cpu { &algorithms[..] } else { &algorithms[1..] } {
         for shift in (16..=26).step_by(2) {
             let bytes = 1 << shift;
-            let mut session = session(&job, bytes / Precision::F32.bytes(), *algorithm)?;
+            let mut session = job.session(one_sum(&job, bytes / Precision::F32.bytes(), Some(*algorithm)))?;
             let mut run = || {
                 let start = Instant::now();
                 session.run(variant(), &mut Batch::default(), Clock::default())?;
@@ -105,11 +102,19 @@ pub fn all_reduce(sets: &[String], effort: Effort) -> Result<AllReduces> {
     Ok(report)
 }
 
-/// Opens the devices for a program that consists of one all-reduce.
-fn session(job: &Job, elements: usize, algorithm: CollectiveAlgorithm) -> Result<Session> {
+/// Returns the devices of some settings.
+pub(super) fn settings(environment: Option<Environment>, sets: &[String]) -> Result<Job> {
+    let text = "[data]\ntrain = { synthetic = { images = 2, classes = 2, shape = [1, 1, 1] } }\nbatch = 2\n[model]\n\
+                input = [1, 1, 1]\nlayers = [{ dense = { units = 2 } }]\n[optimizer]\nlr = 0.1\n[train]\nsteps = 1\n";
+    let parsed = config::from_text_in(environment, "bench allreduce", text, Path::new(""), sets);
+    Ok(Job::complete(CheckedConfig::new(parsed), DataPolicy::Optional)?.0)
+}
+
+/// Plans a program that consists of one all-reduce, perhaps by another algorithm than that of the settings.
+pub(super) fn one_sum(job: &Job, elements: usize, algorithm: Option<CollectiveAlgorithm>) -> Plan {
     let (collective, shape) = (Collective::AllReduce, Shape::from([elements]));
     let sum = OneMove { collective, shape, have: Placement::Partial, want: Placement::Replicate };
-    let spec =
-        Spec { algorithm, precision: Precision::F32, products: MatmulPrecision::Full, ..job.spec(vec![variant()]) };
-    job.session(sum.plan(spec))
+    let spec = job.spec(vec![variant()]);
+    let algorithm = algorithm.unwrap_or(spec.algorithm);
+    sum.plan(Spec { algorithm, precision: Precision::F32, products: MatmulPrecision::Full, ..spec })
 }

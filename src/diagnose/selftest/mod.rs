@@ -9,6 +9,7 @@ mod compare;
 mod device;
 mod images;
 mod layers;
+mod nccl;
 mod optimizer;
 mod pieces;
 mod run;

@@ -3,12 +3,12 @@
 use super::compare::{Row, Tally};
 use super::device::{Device, Effort};
 use super::layers::{HALF, PrecisionCase};
-use super::{collectives, images, layers, optimizer, pieces, training};
+use super::{collectives, images, layers, nccl as of_nccl, optimizer, pieces, training};
 use crate::config;
 use crate::device::LibraryUse;
 use crate::error::{Error, Problem, Result};
 use crate::gpu::libraries::{Choices, LibraryReport};
-use crate::gpu::{Driver, DriverKind, libraries};
+use crate::gpu::{Driver, DriverKind, libraries, nccl};
 use serde::Serialize;
 use std::sync::Arc;
 use std::time::Instant;
@@ -172,6 +172,13 @@ impl Selftest {
                 let way = ((1, 1), precision);
                 row("train 1x1", precision.0, precision.1, &mut |tally| training::check(way, device, effort, tally));
             }
+        }
+        match (&device.driver, nccl::nccl()) {
+            (Some(Driver::Cuda(_)), Ok(_)) if self.libraries => {
+                row("NCCL", SINGLE_NAME, 0.0, &mut |tally| of_nccl::check(device, tally));
+            }
+            (Some(Driver::Cuda(_)), Err(error)) if self.libraries => skipped.push(error.to_string()),
+            _ => {}
         }
         // Last, because from here on NVIDIA's libraries compute the products and convolutions that they support.
         match &device.driver {

@@ -8,7 +8,7 @@ const INSTALLED: &str = "/usr/local/cuda/lib64";
 
 /// A library, which stays open as long as the process, and its file.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub(in crate::gpu) struct Opened {
     /// The library.
     pub library: Library,
     /// Its file, or its name if the file cannot be determined.
@@ -18,7 +18,7 @@ pub(super) struct Opened {
 /// Opens the first library found under one of these names, which are listed newest first. If PERISTYLE_LIBRARIES is
 /// set, only its folders are searched; otherwise the loader's path (LD_LIBRARY_PATH), the wheels of the Python
 /// environment that is active or first on PATH, and /usr/local/cuda.
-pub(super) fn open(names: &[&str]) -> Result<Opened, String> {
+pub(in crate::gpu) fn open(names: &[&str]) -> Result<Opened, String> {
     let mut candidates: Vec<PathBuf> = Vec::new();
     let inside = |folders: Vec<PathBuf>| -> Vec<PathBuf> {
         let files = folders.iter().flat_map(|folder| names.iter().map(|name| folder.join(name)));
@@ -88,11 +88,11 @@ fn loaded(name: &Path) -> Option<PathBuf> {
 
 /// Declares the functions of a library: a struct of function pointers, with a constructor that loads them.
 macro_rules! functions {
-    ($(#[$doc:meta])* $name:ident { $($function:ident($($parameter:ty),* $(,)?) -> $result:ty;)* }) => {
+    ($(#[$doc:meta])* $visibility:vis $name:ident { $($function:ident($($parameter:ty),* $(,)?) -> $result:ty;)* }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy)]
         #[allow(non_snake_case, reason = "the names are those of the library")]
-        struct $name { $($function: unsafe extern "C" fn($($parameter),*) -> $result,)* }
+        $visibility struct $name { $($visibility $function: unsafe extern "C" fn($($parameter),*) -> $result,)* }
 
         impl $name {
             fn load(opened: &$crate::gpu::libraries::find::Opened) -> Result<Self, String> {
@@ -104,7 +104,7 @@ macro_rules! functions {
         }
     };
 }
-pub(super) use functions;
+pub(in crate::gpu) use functions;
 
 impl Opened {
     /// Returns a function of the library.

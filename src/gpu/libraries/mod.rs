@@ -10,7 +10,7 @@
 
 mod choices;
 mod convolutions;
-mod find;
+pub(super) mod find;
 mod on_gpu;
 mod products;
 mod raw;
