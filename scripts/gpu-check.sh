@@ -25,6 +25,8 @@
 #     racecheck         the CUDA sanitizer on races in shared memory, in the kernels that use it most
 #     graph             the step of ResNet-18 without CUDA graphs
 #     allreduce         all-reduces between two logical devices
+#     nccl              NCCL with the device as its only member; two processes on it are refused; with several GPUs,
+#                       training and all-reduces of as many processes
 #     compile           PyTorch with its compiler
 #
 # A part that fails does not stop the others. summary.json lists which parts ran, failed or were skipped, and describes
@@ -38,7 +40,7 @@ python=${PYTHON:-python3}
 seconds=${SECONDS_EACH:-1}
 limit=${LIMIT:-560}
 precision=${PRECISION:-bf16}
-parts=${PARTS:-selftest digits steps ncu layers torch latency whole libraries memcheck racecheck graph allreduce compile}
+parts=${PARTS:-selftest digits steps ncu layers torch latency whole libraries memcheck racecheck graph allreduce nccl compile}
 sets=(--set "devices.precision=$precision")
 graph_ways=channels_last,graph
 if [[ $device == cpu* ]]; then
@@ -165,6 +167,18 @@ run_racecheck() {
 }
 run_graph() { part graph-resnet18 40 env PERISTYLE_NO_GRAPH=1 "$binary" bench step configs/resnet18.toml --devices "$device" "${sets[@]}" --seconds "$seconds" --repeats 3 --json; }
 run_allreduce() { part allreduce 40 "$binary" bench allreduce --devices "$device*2" --seconds 0.1 --json; }
+run_nccl() {
+    local gpus small=(--set train.steps=50 --set train.evaluate=never --set 'train.checkpoint={ every = "never" }')
+    needs nccl is_cuda && needs nccl bash -c "grep -q '^NCCL: [0-9]' $folder/devices.out" || return
+    part nccl-selftest 60 "$binary" selftest --device "$device" --only NCCL
+    # Exit status 2: a mistake.
+    part nccl-refused 60 bash -c '"$@"; test $? = 2' - "$binary" launch -n 2 train configs/digits.toml --devices "$device" "${small[@]}" --run-dir "$folder/run-refused"
+    gpus=$(grep -c '^cuda:[0-9]' "$folder/devices.out")
+    ((gpus > 1)) || { note nccl-several skipped 0 "one GPU"; return; }
+    part nccl-train 90 "$binary" launch -n "$gpus" train configs/digits.toml "${small[@]}" --run-dir "$folder/run-nccl"
+    part nccl-inside 90 "$binary" train configs/digits.toml --devices "cuda:0-$((gpus - 1))" --set devices.collectives=nccl "${small[@]}" --run-dir "$folder/run-inside"
+    part nccl-allreduce 120 "$binary" launch -n "$gpus" bench allreduce --processes --seconds 0.5 --json
+}
 run_compile() {
     needs compile is_cuda && needs compile has_torch && part compile 120 "$python" bench/torch_step.py resnet18 alexnet "${torch_args[@]}" --ways compile+graph
 }

@@ -1,13 +1,14 @@
 //! The code for GPUs on machines without one: a separate process loads tests/gpu/libcuda.cpp as its NVIDIA driver,
-//! which runs the emulated device's kernels as late as a GPU may.
-//!
-//! Each test here starts this binary again with that driver, to run the tests in `on_the_fake_driver`. They are ignored
-//! in a build without nvcc, which has no kernels; scripts/cuda-toolchain.sh installs nvcc where build.rs finds it.
+//! which runs the emulated device's kernels as late as a GPU may. Each test in this file starts this binary again with
+//! that driver, to run those in `on_the_fake_driver`. Without nvcc, they are ignored.
 
 #[path = "../common/mod.rs"]
 mod common;
 mod libraries;
+mod nccl;
+mod pods;
 mod reports;
+mod torchrun;
 
 use common::runs::{CommandOutput, output_of, peristyle};
 use peristyle::gpu::kernels::{EMULATOR, ENTRIES, IMAGES};

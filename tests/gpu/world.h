@@ -3,7 +3,8 @@
 //
 // FAKE_CUDA_KERNELS: the emulated device's library. FAKE_CUDA_ENTRIES: a file with a line "name threads sizes..." per
 // kernel; the size of an address that the kernel writes through ends in w. FAKE_CUDA_BYTES: the memory of each device.
-// FAKE_CUDA_FAULT: a kernel that faults. FAKE_CUDA_HANG: a kernel that never ends. FAKE_CUDA_WRONG: a kernel that computes its first value wrong.
+// FAKE_CUDA_FAULT: a kernel that faults. FAKE_CUDA_HANG: a kernel that never ends, perhaps only in process
+// FAKE_CUDA_HANG_RANK. FAKE_CUDA_WRONG: a kernel that computes its first value wrong.
 // FAKE_CUDA_PEERS=0: no device reaches another's memory.
 #pragma once
 
@@ -304,7 +305,9 @@ static void load_kernels() {
 
 static int run_kernel(const Kernel& kernel, const unsigned* grid, size_t shared, std::vector<Value> values) {
     if (kernel.name == setting("FAKE_CUDA_FAULT", "")) return ILLEGAL_ADDRESS;
-    if (kernel.name == setting("FAKE_CUDA_HANG", "")) return hanging = true, OK;
+    // Of several processes, perhaps only that of one rank hangs.
+    const bool here = strcmp(setting("FAKE_CUDA_HANG_RANK", setting("RANK", "0")), setting("RANK", "0")) == 0;
+    if (kernel.name == setting("FAKE_CUDA_HANG", "") && here) return hanging = true, OK;
     std::vector<void*> args;
     for (Value& value : values) args.push_back(value.data());
     const unsigned size[] = {kernel.threads, 1, 1};
