@@ -62,7 +62,8 @@ pub(super) fn join(
             let addresses = match resolve(host, port, RESOLVE.min(left())) {
                 Ok(addresses) => addresses,
                 Err(why) => {
-                    reasons.insert(number, format!("{host}: {why}"));
+                    // What was learned from a connection says more than that the last one had no time.
+                    reasons.entry(number).or_insert_with(|| format!("{host}: {why}"));
                     continue;
                 }
             };
@@ -70,6 +71,7 @@ pub(super) fn join(
                 match attempt(address, own, left()) {
                     Ok(welcomed) => return Ok(welcomed),
                     Err(Failure::Final(error)) => return Err(error),
+                    Err(Failure::Again(_)) if left().is_zero() && reasons.contains_key(&number) => {}
                     Err(Failure::Again(why)) => drop(reasons.insert(number, format!("{host}: {why}"))),
                 }
             }

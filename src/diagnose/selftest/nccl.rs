@@ -62,6 +62,8 @@ fn run(device: &Device, captured: bool) -> Result<Vec<Compared>> {
         })?;
         gpus.launch_graph(graph)?;
         gpus.synchronize(0, Queue::Compute)?;
+        // The communicator does not end before it.
+        gpus.discard_graphs();
     } else {
         issue()?;
         gpus.synchronize(0, Queue::Communication)?;
