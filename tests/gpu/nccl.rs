@@ -3,27 +3,36 @@
 use super::common::launched::{END, PATIENCE, ranks};
 use super::common::runs::{CommandOutput, Folder, events, losses, output_of, peristyle};
 use super::{fake_driver, with_driver};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+/// Compiles a file of this folder beside the driver; returns the result.
+fn compile(source: &str, result: &str, options: &[&str]) -> PathBuf {
+    let Some(cxx) = option_env!("PERISTYLE_BUILT_WITH_CXX") else {
+        panic!("these tests need a C++ compiler");
+    };
+    let result = fake_driver().join(result);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gpu").join(source);
+    let mut command = Command::new(cxx);
+    command
+        .args(["-std=c++20", "-O1", "-w"])
+        .args(options)
+        .arg("-o")
+        .arg(&result)
+        .arg(source)
+        .args(["-ldl", "-pthread"]);
+    let done = command.output().expect("the compiler starts");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    result
+}
+
 /// Compiles the library once, beside the driver, and makes a process load both.
 pub fn with_nccl<'a>(command: &'a mut Command, settings: &[(&str, &str)]) -> &'a mut Command {
     static MADE: OnceLock<()> = OnceLock::new();
-    let folder = fake_driver();
     MADE.get_or_init(|| {
-        let Some(cxx) = option_env!("PERISTYLE_BUILT_WITH_CXX") else {
-            panic!("these tests need a C++ compiler");
-        };
-        let done = Command::new(cxx)
-            .args(["-std=c++20", "-O1", "-fPIC", "-shared", "-w", "-o"])
-            .arg(folder.join("libnccl.so.2"))
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/gpu/libnccl.cpp"))
-            .args(["-ldl", "-pthread"])
-            .output()
-            .expect("the compiler starts");
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        compile("libnccl.cpp", "libnccl.so.2", &["-fPIC", "-shared"]);
     });
     with_driver(command, &[("FAKE_CUDA_DEVICES", "4")]).envs(settings.iter().copied())
 }
@@ -166,6 +175,10 @@ fn what_cannot_work_is_refused() {
     good(token);
 }
 
+/// How long processes may take to start, and the time after which a collective is a failure.
+const START: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(3);
+
 /// A fault: its name, the settings that make it, and what is said of it.
 type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
 
@@ -244,7 +257,7 @@ fn every_failure_ends_the_job_and_names_the_process() {
         let (code, said, took) = Job::start(&folder, name, 3, &[], settings).ends();
         assert!(code.is_some_and(|code| code != 0), "{name}: {said}");
         words.iter().for_each(|words| assert!(said.contains(words), "{name}: {words:?} in {said}"));
-        assert!(took < END + PATIENCE, "{took:?}");
+        assert!(took < START + LIMIT + END, "{took:?}");
         let flight = folder.good(&["diagnose", "flight", name]).out;
         assert!(flight.contains("process "), "{flight}");
     }
@@ -370,6 +383,17 @@ fn the_selftest_checks_the_library_with_one_gpu() {
     let missing =
         one(&folder, &["selftest", "--device", "cuda:0", "--only", "NCCL"], &[("PERISTYLE_LIBRARIES", "/nowhere")]);
     assert!(missing.out.contains("not checked: NCCL, which moves data between GPUs"), "{}", missing.out);
+}
+
+/// The stand-in adds correctly, refuses what the library forbids, and has the faults that it is asked for.
+#[test]
+#[cfg_attr(not(peristyle_kernels), ignore = "needs nvcc: scripts/cuda-toolchain.sh")]
+fn the_stand_in_keeps_to_the_rules_of_the_library() {
+    let check = compile("nccl_check.cpp", "nccl_check", &[]);
+    let output = with_nccl(&mut Command::new(check), &[]).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && out.lines().count() > 20, "{out}{err}");
+    assert!(out.lines().all(|line| line.starts_with("ok ")), "{out}{err}");
 }
 
 /// The start of the real library needs no GPU: process 0 listens, and the identity says where.

@@ -1,4 +1,4 @@
-// Checks the stand-in NCCL with jobs of several processes. To run it, in some folder, with S=<repository>/tests/gpu:
+// Checks the stand-in NCCL with jobs of several processes, for tests/gpu/nccl.rs. By hand, with S=<repository>/tests/gpu:
 //   g++ -std=c++20 -O1 -fPIC -shared -w -o libcuda.so $S/libcuda.cpp -ldl
 //   g++ -std=c++20 -O1 -fPIC -shared -w -o libnccl.so.2 $S/libnccl.cpp -ldl -pthread
 //   g++ -std=c++20 -O1 -o nccl_check $S/nccl_check.cpp -ldl -pthread && LD_LIBRARY_PATH=. ./nccl_check
