@@ -57,12 +57,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
             .spawn()
             .map_err(unable)
     };
-    let mut all = Processes { running: Vec::new(), first: None, several: processes > 1 };
+    let mut all = Processes { running: Vec::new(), culprit: None, several: processes > 1 };
     for rank in 0..processes {
         all.running.push((rank, start(rank)?));
     }
     all.wait(&mut received);
-    match all.first {
+    match all.culprit {
         None => Ok(()),
         Some((_, status)) => end(status),
     }
@@ -71,8 +71,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<()> {
 /// The processes that have not ended. Those that remain when it is dropped are killed.
 struct Processes {
     running: Vec<(usize, Child)>,
-    /// The first process that failed.
-    first: Option<(usize, ExitStatus)>,
+    /// The process whose failure ends the job, as far as is known.
+    culprit: Option<(usize, ExitStatus)>,
     several: bool,
 }
 
@@ -80,13 +80,13 @@ impl Processes {
     /// Waits until all have ended, passes signals on to them, and ends those that do not notice the failure of another one.
     fn wait(&mut self, received: &mut Signals) {
         let mut failed: Option<Instant> = None;
-        let mut asked = false;
+        let (mut asked, mut named) = (false, false);
         while !self.running.is_empty() {
             for signal in received.pending() {
                 self.signal(signal);
             }
-            self.collect();
-            if self.first.is_some() && failed.is_none() {
+            self.collect(asked);
+            if self.culprit.is_some() && failed.is_none() {
                 failed = Some(Instant::now());
             }
             let since = failed.map_or(Duration::ZERO, |failed| failed.elapsed());
@@ -97,31 +97,38 @@ impl Processes {
             if since > NOTICE + END {
                 self.kill();
             }
+            if !named
+                && (asked || self.running.is_empty() || self.culprit.is_some_and(|(_, status)| !only_noticed(status)))
+            {
+                named = true;
+                self.name_culprit();
+            }
             std::thread::sleep(LOOK);
         }
     }
 
-    /// Forgets those that have ended.
-    fn collect(&mut self) {
-        let mut failed: Vec<(usize, ExitStatus)> = Vec::new();
+    /// Forgets those that have ended. Once they are asked to end, their failures tell nothing of the cause.
+    fn collect(&mut self, asked: bool) {
+        let culprit = &mut self.culprit;
         self.running.retain_mut(|(rank, child)| match child.try_wait() {
             Ok(None) => true,
             Ok(Some(status)) => {
-                failed.extend((!status.success()).then_some((*rank, status)));
+                // The connections of a process close before its end can be seen: others may notice first, and end before it.
+                let worse = culprit.is_none_or(|(_, known)| only_noticed(known) && !only_noticed(status));
+                if !status.success() && worse && !asked {
+                    *culprit = Some((*rank, status));
+                }
                 false
             }
             Err(_) => false,
         });
-        if self.first.is_some() {
-            return;
-        }
-        // Of several, those that only noticed the end of another one are not to blame.
-        failed.sort_by_key(|(_, status)| status.code() == Some(signals::AGAIN));
-        self.first = failed.first().copied();
-        if let Some((rank, status)) = self.first
+    }
+
+    fn name_culprit(&self) {
+        if let Some((rank, status)) = self.culprit
             && self.several
         {
-            message(&format!("peristyle: process {rank} ended first: {status}"));
+            message(&format!("peristyle: process {rank} failed: {status}"));
         }
     }
 
@@ -146,7 +153,12 @@ impl Drop for Processes {
     }
 }
 
-/// Ends as the first process that failed did.
+/// Whether a process ended so that it may be started again, as all do that notice the failure of another one.
+fn only_noticed(status: ExitStatus) -> bool {
+    status.code() == Some(signals::AGAIN)
+}
+
+/// Ends as the culprit did.
 fn end(status: ExitStatus) -> ! {
     match status.signal() {
         Some(signal @ (SIGINT | SIGTERM | SIGHUP)) => signals::end(signal),
