@@ -101,8 +101,13 @@ impl Pool {
             (0..tasks).for_each(|i| task(i, 0));
             return;
         }
+        self.share(tasks, &task);
+    }
+
+    /// Has all threads take tasks until none is left.
+    fn share(&self, tasks: usize, task: &Task<'_>) {
         let shared = &*self.shared;
-        let borrowed: *const Task<'_> = &task;
+        let borrowed: *const Task<'_> = task;
         // SAFETY: only the lifetime changes; `Finish` waits until no worker holds the pointer, also on panic.
         let erased: *const Task<'static> = unsafe { std::mem::transmute(borrowed) };
         shared.next.store(0, Ordering::Relaxed);
@@ -115,7 +120,7 @@ impl Pool {
         shared.opened.notify_all();
         {
             let _finish = Finish(shared);
-            claim(shared, tasks, &task, 0);
+            claim(shared, tasks, task, 0);
         }
         if shared.panicked.swap(false, Ordering::AcqRel) {
             let panic = shared.panic.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();

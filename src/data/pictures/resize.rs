@@ -5,8 +5,9 @@
 //! from exact operations and `libm`, so the results are the same bits on every CPU.
 
 use crate::settings::values;
-use fast_image_resize::images::{CroppedImage, Image, ImageRef};
-use fast_image_resize::{self as fir, FilterType, IntoImageView, PixelType, ResizeAlg, ResizeOptions};
+use fast_image_resize::images::{TypedCroppedImage, TypedImage, TypedImageRef};
+use fast_image_resize::pixels::{U8, U8x3};
+use fast_image_resize::{self as fir, FilterType, PixelTrait, ResizeAlg, ResizeOptions};
 use serde::Deserialize;
 use std::f64::consts::PI;
 
@@ -94,45 +95,57 @@ impl Resizer {
                 _ => unreachable!("pictures have 1 or 3 channels, not {channels}"),
             };
         };
-        let kind = match channels {
-            1 => PixelType::U8,
-            3 => PixelType::U8x3,
+        match channels {
+            1 => self.convolve::<U8>(from, from_size, part, kernel, to, to_size),
+            3 => self.convolve::<U8x3>(from, from_size, part, kernel, to, to_size),
             _ => unreachable!("pictures have 1 or 3 channels, not {channels}"),
-        };
+        }
+    }
+
+    /// Resizes a part of `from` in one pass or two. The crate's own choice among its types of pixels would compile them all.
+    fn convolve<P: PixelTrait>(
+        &mut self,
+        from: &[u8],
+        from_size: [usize; 2],
+        part: [usize; 4],
+        kernel: FilterType,
+        to: &mut [u8],
+        to_size: [usize; 2],
+    ) {
+        let [.., height, width] = part;
         let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(kernel)).use_alpha(false);
-        let all = view(from, from_size, kind);
-        // A view of the part alone: the crate's own crop reads pixels around it.
-        let [x, y, w, h] = [left, top, width, height].map(side);
-        let part = CroppedImage::new(&all, x, y, w, h).expect("the part is inside");
+        let inner = &mut self.inner;
         if height == to_size[0] || width == to_size[1] {
-            return pass(&mut self.inner, &part, to, to_size, kind, &options);
+            return pass::<P>(inner, from, from_size, part, to, to_size, &options);
         }
         // What the first pass clips depends on the order, by up to 40 levels at edges. Pillow 13 takes the columns first if the height
         // loses more than twice as many pixels as the width; before it, the rows always came first.
         let lost = |dim: usize, before: usize| before as i64 - to_size[dim] as i64;
         let columns_first = lost(0, height) > (2 * lost(1, width)).max(0);
-        let between = if columns_first { [to_size[0], width] } else { [height, to_size[1]] };
-        self.between.resize(between[0] * between[1] * channels, 0);
-        pass(&mut self.inner, &part, &mut self.between, between, kind, &options);
-        pass(&mut self.inner, &view(&self.between, between, kind), to, to_size, kind, &options);
+        let [rows, columns] = if columns_first { [to_size[0], width] } else { [height, to_size[1]] };
+        self.between.resize(rows * columns * P::size(), 0);
+        pass::<P>(inner, from, from_size, part, &mut self.between, [rows, columns], &options);
+        pass::<P>(inner, &self.between, [rows, columns], [0, 0, rows, columns], to, to_size, &options);
     }
 }
 
 /// Resizes along rows, along columns, or copies.
-fn pass(
+fn pass<P: PixelTrait>(
     resizer: &mut fir::Resizer,
-    from: &impl IntoImageView,
+    from: &[u8],
+    from_size: [usize; 2],
+    part: [usize; 4],
     to: &mut [u8],
     size: [usize; 2],
-    kind: PixelType,
     options: &ResizeOptions,
 ) {
-    let mut to = Image::from_slice_u8(side(size[1]), side(size[0]), to, kind).expect("the memory has this size");
-    resizer.resize(from, &mut to, options).expect("both have the same type of pixels");
-}
-
-fn view(pixels: &[u8], size: [usize; 2], kind: PixelType) -> ImageRef<'_> {
-    ImageRef::new(side(size[1]), side(size[0]), pixels, kind).expect("the memory has this size")
+    let [[rows, columns], size] = [from_size, size].map(|sides| sides.map(side));
+    let [top, left, height, width] = part.map(side);
+    let all = TypedImageRef::<P>::from_buffer(columns, rows, from).expect("the memory has this size");
+    // A view of the part alone: the crate's own crop reads pixels around it.
+    let part = TypedCroppedImage::new(all, left, top, width, height).expect("the part is inside");
+    let mut to = TypedImage::<P>::from_buffer(size[1], size[0], to).expect("the memory has this size");
+    resizer.resize_typed(&part, &mut to, options).expect("no crop can be outside");
 }
 
 fn side(pixels: usize) -> u32 {
