@@ -278,9 +278,12 @@ fn a_process_that_is_killed_or_stopped_is_named() {
         let (_, pid) = *ranks(&job.dir).iter().find(|(own, _)| *own == rank).expect("it trains");
         assert!(Command::new("kill").args([format!("-{signal}"), pid.to_string()]).status().unwrap().success());
         if signal == "STOP" {
-            // The others have noticed and ended by then. The launcher waits for this one, whose end is the cause.
-            std::thread::sleep(END);
-            assert_eq!(ranks(&job.dir), [(rank, pid)], "{}", job.said());
+            // When the others have noticed and ended, the launcher waits for this one, whose end is the cause.
+            let begin = Instant::now();
+            while ranks(&job.dir) != [(rank, pid)] {
+                assert!(begin.elapsed() < LIMIT + END, "{}", job.said());
+                std::thread::sleep(Duration::from_millis(20));
+            }
             assert!(Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap().success());
         }
         let (ended, said, took) = job.ends();
