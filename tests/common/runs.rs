@@ -4,6 +4,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A small network with all layers that make resuming hard, on digits of 8x8 pixels: 1,293 training samples in 13
 /// batches, the last one of 93.
@@ -49,7 +50,9 @@ pub struct Folder(pub PathBuf);
 impl Folder {
     /// Creates a folder with `small.toml` and the data in `data`.
     pub fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("peristyle-{name}-{}", std::process::id()));
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let unique = format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(format!("peristyle-{name}-{unique}"));
         let _ = std::fs::remove_dir_all(&path);
         std::fs::create_dir_all(&path).unwrap();
         let folder = Folder(path.canonicalize().unwrap());

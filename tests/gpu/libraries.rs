@@ -187,7 +187,7 @@ mod with_libraries {
     use peristyle::tensor::{MatmulPrecision, Mesh, Real};
     use std::sync::Arc;
 
-    /// As in tests/layers.rs: sums of f32 terms of both signs, relative to the largest result.
+    /// As in tests/layers/examples.rs: sums of f32 terms of both signs, relative to the largest result.
     const SINGLE: f64 = 2e-5;
 
     fn values(n: usize, stream: u64) -> Vec<f32> {

@@ -1,4 +1,4 @@
-"""Writes the Parquet files of tests/parquet.rs: the first two pictures of each class of data/signs-folder/train.
+"""Writes the Parquet files of tests/data/parquet.rs: the first two pictures of each class of data/signs-folder/train.
 
 Needs pyarrow and datasets (this was run with 26.0.1 and 5.2.0): python tests/parquet/make.py
 """
