@@ -128,7 +128,7 @@ impl Processes {
         if let Some((rank, status)) = self.culprit
             && self.several
         {
-            message(&format!("peristyle: process {rank} failed: {status}"));
+            message(&format!("peristyle: process {rank} ended the job: {status}"));
         }
     }
 

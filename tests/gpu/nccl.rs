@@ -290,7 +290,7 @@ fn a_process_that_is_killed_or_stopped_is_named() {
         assert!(took < END, "{took:?}: {said}");
         assert!(said.contains(&format!("process {rank} (host ")), "{name}: {said}");
         assert_eq!(ended, Some(137), "{name}: {said}");
-        assert!(said.contains(&format!("process {rank} failed: signal: 9")), "{said}");
+        assert!(said.contains(&format!("process {rank} ended the job: signal: 9")), "{said}");
     }
 }
 
